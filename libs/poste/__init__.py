@@ -1,0 +1,23 @@
+"""Poste: a REST face for any gRPC service, and a post office for when it is away.
+
+A service's author needs one name, `poste.serve`. It is resolved when it is first asked for, so that a process that
+only borrows a room of this library (the gateway) does not load the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poste.service import serve as serve
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "serve":
+        from poste.service import serve  # noqa: PLC0415 - resolved late on purpose, see above
+
+        return serve
+    raise AttributeError(f"module 'poste' has no attribute {name!r}")

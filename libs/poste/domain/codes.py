@@ -1,0 +1,52 @@
+"""The status codes of gRPC, and what each means for a task.
+
+Source: google/rpc/code.proto, whose comments give the HTTP mapping that the gateway uses.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Code(enum.IntEnum):
+    """google.rpc.Code by number."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+#: Codes after which a queued task is run again: the first four say that a later try may go better, the last two are
+#: what a handler's unexpected exception looks like.
+RETRIABLE = frozenset(
+    {
+        Code.UNAVAILABLE,
+        Code.RESOURCE_EXHAUSTED,
+        Code.ABORTED,
+        Code.DEADLINE_EXCEEDED,
+        Code.UNKNOWN,
+        Code.INTERNAL,
+    }
+)
+
+
+def code_of(number: int) -> Code:
+    """Return the code of a number, UNKNOWN for one that gRPC does not define (as gRPC itself does)."""
+    try:
+        return Code(number)
+    except ValueError:
+        return Code.UNKNOWN

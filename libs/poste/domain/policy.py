@@ -1,0 +1,75 @@
+"""How a service's calls are treated: the settings of the catalogue, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+#: Times to live: the longest that a client may ask for, in seconds (30 days).
+MAX_TTL_SECONDS: Final = 30 * 86400
+#: How long a call waits for its service if its client does not say, in seconds.
+DEFAULT_TASK_TTL_SECONDS: Final = 86400
+#: How long a result is kept if the client does not say, in seconds.
+DEFAULT_RESULT_TTL_SECONDS: Final = 3600
+#: A final record stays at least this long, in seconds: longer than an old enqueue may come in again.
+MIN_RECORD_SECONDS: Final = 60
+#: An enqueue whose id is older (or younger) than this, in seconds, is refused.
+MAX_ENQUEUE_AGE_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class MethodPolicy:
+    """How calls of one method are treated.
+
+    Attributes:
+        queue_when_away: A call is kept while the service is away; otherwise it is refused.
+        timeout_seconds: How long one attempt of the handler may take, on either road.
+        idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.
+        redeliver: Run it again although it may have run, even if it is not idempotent.
+    """
+
+    queue_when_away: bool = True
+    timeout_seconds: float = 30.0
+    idempotent: bool = False
+    redeliver: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call that may have run may be run again."""
+        return self.idempotent or self.redeliver
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How one service's queue is kept.
+
+    Attributes:
+        max_attempts: How often the handler may fail before the task is DEAD.
+        max_crashes: How often a task may kill its process, alone, before it is DEAD.
+        max_length: How many tasks may wait.
+        max_bytes: How many bytes of requests may wait.
+        backoff_seconds: The longest wait before the first retry; doubled for each further one, with full jitter.
+        max_backoff_seconds: The longest wait before any retry.
+    """
+
+    max_attempts: int = 5
+    max_crashes: int = 3
+    max_length: int = 5_000_000
+    max_bytes: int = 2 * 1024**3
+    backoff_seconds: float = 0.5
+    max_backoff_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePolicy:
+    """How one service is treated.
+
+    Attributes:
+        queue: How its queue is kept.
+        methods: Each method's policy by its short name.
+        max_in_flight: How many calls a gateway may have outstanding at one replica before it counts as busy.
+    """
+
+    queue: QueuePolicy = field(default_factory=QueuePolicy)
+    methods: dict[str, MethodPolicy] = field(default_factory=dict)
+    max_in_flight: int = 1000

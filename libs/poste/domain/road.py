@@ -1,0 +1,62 @@
+"""Which road a call takes: decided by what is proved about it, never by an error's text.
+
+The table of the README, "Which road", is this module; its tests go row by row.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from poste.domain.codes import Code
+
+
+class Proof(enum.Enum):
+    """What is known of a call that was tried on the direct road."""
+
+    #: Never issued on any channel (no ready replica, refused, name unknown), or the replica proves it did not run it.
+    NOT_RUN = enum.auto()
+    #: Sent, and no answer: it may have run.
+    MAY_HAVE_RUN = enum.auto()
+    #: The service answered.
+    ANSWERED = enum.auto()
+
+
+class Verdict(enum.Enum):
+    """What becomes of the call."""
+
+    ANSWER = enum.auto()
+    QUEUE = enum.auto()
+    TRY_ANOTHER_REPLICA = enum.auto()
+    OUTCOME_UNKNOWN = enum.auto()
+
+
+def prove(code: Code, *, not_run: bool) -> Proof:
+    """Judge a call that was issued, by its status and by whether the replica says that it did not run it.
+
+    UNAVAILABLE is a refused connection as well as a kill in the middle of the handler, and DEADLINE_EXCEEDED is
+    silence: neither proves anything. Every other status was somebody's answer.
+    """
+    if not_run:
+        return Proof.NOT_RUN
+    if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+        return Proof.MAY_HAVE_RUN
+    return Proof.ANSWERED
+
+
+def decide(proof: Proof, *, repeatable: bool, replicas_left: bool) -> Verdict:
+    """Choose what becomes of a call.
+
+    Args:
+        proof: What is known of the last try.
+        repeatable: The method may be run again although it may have run.
+        replicas_left: It was tried once only, and another replica is ready.
+    """
+    match proof:
+        case Proof.ANSWERED:
+            return Verdict.ANSWER
+        case Proof.NOT_RUN:
+            return Verdict.TRY_ANOTHER_REPLICA if replicas_left else Verdict.QUEUE
+        case Proof.MAY_HAVE_RUN if repeatable:
+            return Verdict.TRY_ANOTHER_REPLICA if replicas_left else Verdict.QUEUE
+        case Proof.MAY_HAVE_RUN:
+            return Verdict.OUTCOME_UNKNOWN

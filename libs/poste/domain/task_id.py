@@ -1,0 +1,131 @@
+"""Task ids: opaque, URL-safe, canonical and signed, so that a status never has to guess.
+
+An id carries what is needed to judge it with no record at hand: its queue, when it was minted and both times to live.
+Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it.
+
+Layout before base64url without padding (RFC 4648, section 5)::
+
+    version 1 | random 12 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import struct
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from poste.domain.errors import InvalidTaskId
+
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct(">B12s6sII")
+_SIGNATURE_BYTES: Final = 16
+#: Longer strings are refused before any work is done on them: a queue's name is at most a few hundred bytes.
+_MAX_TEXT: Final = 1024
+#: A signing key shorter than this could be guessed.
+MIN_KEY_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """One task's id, taken apart.
+
+    Attributes:
+        text: The public spelling.
+        queue: The queue's name, which is the service's full name.
+        key: The random part: what the task is called within its queue in Redis.
+        create_time: When it was minted, in seconds since the epoch.
+        task_ttl_seconds: How long it may wait for its service.
+        result_ttl_seconds: How long its result is kept.
+    """
+
+    text: str
+    queue: str
+    key: str
+    create_time: float
+    task_ttl_seconds: int
+    result_ttl_seconds: int
+
+
+class TaskIds:
+    """Mints and reads ids under one secret key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Take the signing key, of at least `MIN_KEY_BYTES` bytes.
+
+        Raises:
+            ValueError: The key is too short.
+        """
+        if len(key) < MIN_KEY_BYTES:
+            raise ValueError(f"the key that signs task ids has {len(key)} bytes; it needs at least {MIN_KEY_BYTES}")
+        self._key = key
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells two keys apart without telling either."""
+        return hmac.new(self._key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
+
+    def mint(
+        self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None
+    ) -> TaskId:
+        """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
+        milliseconds = int((time.time() if now is None else now) * 1000)
+        random = secrets.token_bytes(12)
+        head = _HEAD.pack(
+            _VERSION, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds
+        )
+        payload = head + queue.encode()
+        return TaskId(
+            text=_encode(payload + self._sign(payload)),
+            queue=queue,
+            key=_encode(random),
+            create_time=milliseconds / 1000,
+            task_ttl_seconds=task_ttl_seconds,
+            result_ttl_seconds=result_ttl_seconds,
+        )
+
+    def read(self, text: str) -> TaskId:
+        """Take an id apart.
+
+        Raises:
+            InvalidTaskId: It was never issued under this key, or is not spelled as it was issued.
+        """
+        raw = _decode(text)
+        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] != _VERSION:
+            raise InvalidTaskId
+        payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._sign(payload)):
+            raise InvalidTaskId
+        _, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
+        return TaskId(
+            text=text,
+            queue=payload[_HEAD.size :].decode(),
+            key=_encode(random),
+            create_time=int.from_bytes(milliseconds, "big") / 1000,
+            task_ttl_seconds=task_ttl,
+            result_ttl_seconds=result_ttl,
+        )
+
+    def _sign(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, "sha256")[:_SIGNATURE_BYTES]
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    """Decode base64url, refusing every spelling but the one that `_encode` gives."""
+    if len(text) > _MAX_TEXT or not text.isascii():
+        raise InvalidTaskId
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise InvalidTaskId from error
+    if _encode(raw) != text:
+        raise InvalidTaskId
+    return raw

@@ -1,0 +1,1 @@
+"""The only room that knows gRPC in general: channels, servers, statuses, descriptors, ProtoJSON."""

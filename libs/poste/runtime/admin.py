@@ -1,0 +1,89 @@
+"""The probes and the metrics of a process that has no HTTP face of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from poste.domain.errors import StartError
+
+#: Returns None while the process is ready, else why it is not.
+Readiness = Callable[[], str | None]
+
+
+def metrics_response() -> web.Response:
+    """Answer with this process' metrics in Prometheus' text format."""
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def readiness_response(ready: Readiness) -> web.Response:
+    """Answer 200, or 503 with the reason."""
+    reason = ready()
+    if reason is None:
+        return web.Response(text="ready\n")
+    return web.Response(status=503, text=f"{reason}\n")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    host: str, port: int, ready: Readiness, *, collect: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[int]:
+    """Serve `/livez`, `/readyz` and `/metrics` while the body runs; yields the port.
+
+    Args:
+        host: The address to listen on.
+        port: The port, 0 for any free one.
+        ready: Tells why the process is not ready, if it is not.
+        collect: Brings figures up to date before each scrape.
+
+    Raises:
+        StartError: The port is taken.
+    """
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return readiness_response(ready)
+
+    async def metrics(_: web.Request) -> web.Response:
+        if collect is not None:
+            await collect()
+        return metrics_response()
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    async with listening(app, host, port) as bound:
+        yield bound
+
+
+@contextlib.asynccontextmanager
+async def listening(app: web.Application, host: str, port: int, *, grace_seconds: float = 1.0) -> AsyncIterator[int]:
+    """Serve an aiohttp application while the body runs; yields the port.
+
+    Raises:
+        StartError: The port is taken, or the address is not this host's.
+    """
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=grace_seconds)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartError(f"can't listen on {authority(host, port)}: {error.strerror or error}") from error
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+def authority(host: str, port: int) -> str:
+    """Spell host and port as a URL does (IPv6 in brackets, RFC 3986)."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).version == 6:  # noqa: PLR2004 - the protocol's own number
+            return f"[{host}]:{port}"
+    return f"{host}:{port}"

@@ -1,0 +1,79 @@
+"""A process' life: one event loop, signals that ask it to stop, and side tasks whose death is the process' death."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from poste.domain.errors import PosteError, StartError
+from poste.runtime import logs
+
+_log = logs.get("lifecycle")
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+    """Run `main` on uvloop until it returns; SIGTERM and SIGINT set the event that it is given.
+
+    Returns:
+        The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
+    """
+    try:
+        uvloop.run(_with_signals(main))
+    except StartError as error:
+        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    except BaseExceptionGroup as group:
+        return _died(group)
+    except PosteError as error:
+        _log.error("ended", error=str(error))
+        return 1
+    except Exception:
+        _log.exception("ended")
+        return 1
+    return 0
+
+
+def _died(group: BaseExceptionGroup[BaseException]) -> int:
+    """Tell why a task group fell, in one line if a StartError is the cause."""
+    start, rest = group.split(StartError)
+    if start is not None and rest is None:
+        error: BaseException = start
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - the same
+        return 2
+    _log.error("ended", exc_info=group)
+    return 1
+
+
+async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await main(stop)
+
+
+@contextlib.asynccontextmanager
+async def side_tasks(*duties: Awaitable[None]) -> AsyncIterator[None]:
+    """Run duties beside the body, and cancel them when the body ends.
+
+    A duty that raises takes the body with it: a process whose side task died must not look alive.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_coroutine(duty)) for duty in duties]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _coroutine(duty: Awaitable[None]) -> None:
+    await duty

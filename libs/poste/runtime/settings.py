@@ -1,0 +1,145 @@
+"""Settings: read once, in `main`, from `POSTE_*` environment variables; frozen from then on.
+
+Each variable's name is `POSTE_` and the field's name in capitals. Secrets come from files.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from poste.domain.errors import StartError
+from poste.domain.task_id import MIN_KEY_BYTES
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What every process is told."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore")
+
+    #: The address to listen on. Loopback unless the deployment says otherwise.
+    host: str = "127.0.0.1"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: `auto` writes for people on a terminal, and JSON otherwise.
+    log_format: Literal["auto", "json", "console"] = "auto"
+    #: How long a stop may take before what still runs is given back, in seconds.
+    grace_seconds: Seconds = 20.0
+
+
+class StoreSettings(Settings):
+    """What a process that talks to Redis is told."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: A file that holds Redis' password, instead of one in the URL.
+    redis_password_file: Path | None = None
+    #: A consumer that did not renew its lease for this long, in seconds, has lost its tasks.
+    lease_seconds: Seconds = 6.0
+
+
+class GatewaySettings(Settings):
+    """What the gateway is told."""
+
+    port: Port = 8080
+    #: gRPC target of the middleware.
+    mom: str = "dns:///127.0.0.1:50051"
+    #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.
+    id_key_file: Path = Path(".poste/id.key")
+    max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
+    #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
+    max_wait_seconds: Seconds = 60.0
+    #: Origins that browsers may call from (CORS), separated by commas; none unless named.
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+
+class MomSettings(StoreSettings):
+    """What the middleware is told."""
+
+    port: Port = 50051
+    #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
+    admin_port: Port | None = None
+    #: The catalogue file that the deployment ships.
+    catalogue: Path | None = None
+    #: How often overdue leases, retries and expiries are looked after, in seconds.
+    pass_seconds: Seconds = 1.0
+    #: Accept calls although Redis may lose the last second of them (`appendfsync everysec` without WAITAOF).
+    accept_losing_last_second: bool = False
+    #: Accept calls although Redis loses all of them when it stops (no AOF).
+    accept_losing_everything: bool = False
+
+
+class WorkerSettings(StoreSettings):
+    """What a service's process is told."""
+
+    port: Port | None = None
+    #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
+    admin_port: Port | None = None
+    #: gRPC target of the middleware.
+    mom: str = "dns:///127.0.0.1:50051"
+    #: The `host:port` that gateways call this replica at; found out if not given.
+    advertise: str | None = None
+    #: How many queued tasks run at once in this process.
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
+    max_direct_calls: Annotated[int, Field(ge=1)] = 1000
+    #: How often the lease is renewed, in seconds.
+    heartbeat_seconds: Seconds = 2.0
+    #: How long a handler may block the event loop before the process loses its lease, in seconds.
+    blocked_loop_seconds: Seconds = 60.0
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load(kind: type[SettingsT], **overrides: object) -> SettingsT:
+    """Read settings from the environment; `overrides` that are not None win.
+
+    Raises:
+        StartError: A variable's value does not fit; the text names each.
+    """
+    try:
+        return kind(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = "; ".join(f"POSTE_{_variable(item['loc'])}: {item['msg']}" for item in error.errors())
+        raise StartError(wrong) from error
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return "_".join(str(part) for part in location).upper()
+
+
+def read_id_key(path: Path) -> bytes:
+    """Return the secret that signs task ids, making it (owner-readable only) if the file is not there.
+
+    Raises:
+        StartError: The file can't be made or read, or holds too little.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written aside and linked into place: a second process never reads half a key, and never makes another.
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        if not path.exists():
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(aside, path)
+            except FileExistsError:
+                pass
+            finally:
+                aside.unlink()
+        key = path.read_bytes()
+    except OSError as error:
+        raise StartError(f"the key that signs task ids, {path}: {error.strerror}") from error
+    if len(key) < MIN_KEY_BYTES:
+        raise StartError(f"the key that signs task ids, {path}: {len(key)} bytes, needs {MIN_KEY_BYTES}")
+    return key
