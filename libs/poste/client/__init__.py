@@ -1,1 +1,30 @@
-"""The async client for people's own programs. Speaks the gateway's REST only."""
+"""The async client for people's own programs. Speaks the gateway's REST only: no gRPC, no Redis.
+
+::
+
+    async with Client("http://localhost:8080") as poste:
+        reply = await poste.call("calculator.v1.SumService/Add", {"a": 2, "b": 3})
+        if isinstance(reply, Task):  # the service is away: the call was kept
+            reply = await poste.task(reply.id, wait_seconds=60)
+        print(reply.response)
+"""
+
+from poste.client.answers import Answer, Method, Queue, Service, Task
+from poste.client.client import Client, gateway_url
+from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
+
+__all__ = [
+    "Answer",
+    "AnswerLost",
+    "Client",
+    "ClientError",
+    "FieldError",
+    "GatewayUnreachable",
+    "Method",
+    "NotAGateway",
+    "Problem",
+    "Queue",
+    "Service",
+    "Task",
+    "gateway_url",
+]

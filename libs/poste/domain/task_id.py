@@ -69,15 +69,11 @@ class TaskIds:
         """What tells two keys apart without telling either."""
         return hmac.new(self._key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
 
-    def mint(
-        self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None
-    ) -> TaskId:
+    def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:
         """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
         milliseconds = int((time.time() if now is None else now) * 1000)
         random = secrets.token_bytes(12)
-        head = _HEAD.pack(
-            _VERSION, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds
-        )
+        head = _HEAD.pack(_VERSION, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
         payload = head + queue.encode()
         return TaskId(
             text=_encode(payload + self._sign(payload)),

@@ -33,7 +33,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     except PosteError as error:
         _log.error("ended", error=str(error))
         return 1
-    except Exception:
+    except Exception:  # noqa: BLE001 - the edge: whatever it was is logged once, here
         _log.exception("ended")
         return 1
     return 0

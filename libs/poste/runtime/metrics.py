@@ -6,9 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-calls_total = Counter(
-    "poste_calls_total", "Calls that the gateway answered.", ["service", "method", "road", "outcome"]
-)
+calls_total = Counter("poste_calls_total", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
 call_seconds = Histogram(
     "poste_call_seconds",
     "Time from a call's arrival at the gateway to its answer.",
@@ -16,13 +14,17 @@ call_seconds = Histogram(
     buckets=_LATENCY_BUCKETS,
 )
 failovers_total = Counter(
-    "poste_failovers_total", "Calls that went to the queue because their service was away.", ["service", "reason"]
+    "poste_failovers_total",
+    "Calls that went to the queue because their service was away.",
+    ["service", "reason"],
 )
 enqueued_total = Counter("poste_tasks_enqueued_total", "Calls by what the queue said to them.", ["queue", "result"])
 finished_total = Counter("poste_tasks_finished_total", "Tasks that ended, by their state.", ["queue", "outcome"])
 retried_total = Counter("poste_tasks_retried_total", "Attempts that failed and wait for another.", ["queue"])
 reaped_total = Counter(
-    "poste_tasks_reaped_total", "Tasks taken back from a process that died, by what became of them.", ["queue", "outcome"]
+    "poste_tasks_reaped_total",
+    "Tasks taken back from a process that died, by what became of them.",
+    ["queue", "outcome"],
 )
 queue_tasks = Gauge("poste_queue_tasks", "Tasks in a queue; each is counted once.", ["queue", "state"])
 queue_oldest_seconds = Gauge("poste_queue_oldest_seconds", "Age of the task that waits longest; 0 if none.", ["queue"])

@@ -1,0 +1,74 @@
+"""The `poste` command's entry. Loads the room of a verb only once it is asked for, so that each starts fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from poste import __version__
+from poste.domain.errors import StartError
+from poste_cli.exits import NO_START
+
+_EPILOG: Final = """\b
+Exit codes:
+  0  success
+  1  failure: the gateway answered with a problem, or the task did not succeed
+  2  wrong usage, or nothing could be done: no gateway (or no `poste up`) answers, a part can't start
+  3  still waiting: the call is kept, and has not ended yet"""
+
+#: Every verb, the module that holds it under its own name, and its line in the help.
+_VERBS: Final = {
+    "call": ("client_commands", "Call a method of a service; if it is away, the call waits for it."),
+    "task": ("client_commands", "Look at a call that was kept, or wait for its end."),
+    "cancel": ("client_commands", "Cancel a call that was kept."),
+    "services": ("client_commands", "List the services, their methods and routes, and which are up."),
+    "queues": ("client_commands", "List the queues in figures."),
+    "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),
+    "ps": ("local_commands", "Show the parts of a running `poste up`."),
+    "stop": ("local_commands", "Take one part of a running `poste up` away."),
+    "start": ("local_commands", "Bring one part of a running `poste up` back."),
+    "demo": ("up_commands", "Play the whole story by itself, in half a minute at most."),
+    "gateway": ("part_commands", "Run a gateway."),
+    "mom": ("part_commands", "Run the middleware that keeps the calls."),
+    "worker": ("part_commands", "Run a service."),
+}
+
+
+class _Verbs(click.Group):
+    """The verbs, of which only the one that is asked for gets loaded."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"poste_cli.{_VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _VERBS.items()])
+
+
+@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def verbs() -> None:
+    """Poste: a REST face for any gRPC service, and a post office for when it is away."""
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    try:
+        verbs(prog_name="poste")
+    except StartError as error:
+        click.echo(f"poste: {error}", err=True)
+        sys.exit(NO_START)
+
+
+if __name__ == "__main__":
+    main()

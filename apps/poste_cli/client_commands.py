@@ -1,0 +1,174 @@
+"""The client's verbs: call, task, cancel, services, queues. Over the gateway's REST only."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from poste.client import Client, Task
+from poste.domain.task import TaskState
+from poste_cli import asking, fields, printing
+from poste_cli.exits import OK, WAITING
+
+_SECONDS = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("method", metavar="SERVICE/METHOD")
+@click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("-d", "--data", metavar="JSON", help="The whole message: JSON, @FILE, or - for standard input.")
+@click.option(
+    "--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for the answer, on either road."
+)
+@click.option("--async", "respond_async", is_flag=True, help="Don't wait: have the call kept at once.")
+@click.option("--no-queue", is_flag=True, help="Fail if the service is away.")
+@click.option("--task-ttl", type=_SECONDS, metavar="SECONDS", help="How long it may wait for its service.")
+@click.option("--result-ttl", type=_SECONDS, metavar="SECONDS", help="How long its result is kept.")
+@asking.options
+def call(  # noqa: PLR0917 - click passes them by name
+    method: str,
+    values: tuple[str, ...],
+    data: str | None,
+    wait: int | None,
+    respond_async: bool,
+    no_queue: bool,
+    task_ttl: int | None,
+    result_ttl: int | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Call a method of a service; if it is away, the call waits for it.
+
+    \b
+    poste call calculator.v1.SumService/Add a=2 b=3
+    poste call calculator.v1.SumService/Add -d '{"a": 2, "b": 3}'
+
+    A VALUE is JSON if it reads as JSON, else a string. Prints the response, or the task that the call became.
+
+    Exit code: 0 answered, 1 failed, 2 wrong usage or no gateway, 3 kept and still waiting.
+    """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
+    if "/" not in method:
+        raise click.UsageError(f"{method!r} is not SERVICE/METHOD")
+    message = fields.message(values, data)
+
+    async def work(client: Client) -> int:
+        reply = await client.call(
+            method,
+            message,
+            respond_async=respond_async,
+            wait_seconds=wait,
+            queue=not no_queue,
+            task_ttl_seconds=task_ttl,
+            result_ttl_seconds=result_ttl,
+        )
+        if isinstance(reply, Task):
+            asking.show(reply, as_json=as_json)
+            return asking.worth(reply)
+        (printing.compact if as_json else printing.pretty)(reply.response)
+        return OK
+
+    asking.ask(url, work, as_json=as_json)
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    is_flag=False,
+    flag_value=math.inf,
+    metavar="[SECONDS]",
+    help="Wait for its end, for so long at most.",
+)
+@asking.options
+def task(task_id: str, wait: float | None, url: str, as_json: bool) -> None:
+    """Look at a call that was kept, or wait for its end.
+
+    Exit code: 0 succeeded, 1 ended otherwise (or no such task), 2 wrong usage or no gateway, 3 still waiting.
+    """
+
+    async def work(client: Client) -> int:
+        found = await client.task(task_id, wait_seconds=wait)
+        asking.show(found, as_json=as_json)
+        return asking.worth(found)
+
+    asking.ask(url, work, as_json=as_json)
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+@asking.options
+def cancel(task_id: str, url: str, as_json: bool) -> None:
+    """Cancel a call that was kept; one that runs already is asked to stop.
+
+    Exit code: 0 cancelled, 1 it ended before (or no such task), 2 wrong usage or no gateway, 3 asked to stop.
+    """
+
+    async def work(client: Client) -> int:
+        found = await client.cancel(task_id)
+        asking.show(found, as_json=as_json)
+        return OK if found.state is TaskState.CANCELLED else WAITING
+
+    asking.ask(url, work, as_json=as_json)
+
+
+@click.command()
+@asking.options
+def services(url: str, as_json: bool) -> None:
+    """List the services, their methods and routes, and which are up."""
+
+    async def work(client: Client) -> int:
+        found = await client.services()
+        if as_json:
+            printing.compact([service.document for service in found])
+            return OK
+        printing.table(
+            ("SERVICE", "IS", "QUEUED", "METHOD", "ROUTES", "IDEMPOTENT", "IF AWAY"),
+            [
+                (
+                    service.name,
+                    service.availability,
+                    "?" if service.queued is None else service.queued,
+                    method.name,
+                    ", ".join(method.routes),
+                    "yes" if method.idempotent else "no",
+                    method.away,
+                )
+                for service in found
+                for method in service.methods
+            ],
+        )
+        return OK
+
+    asking.ask(url, work, as_json=as_json)
+
+
+@click.command()
+@asking.options
+def queues(url: str, as_json: bool) -> None:
+    """List the queues in figures; each open call is counted once."""
+
+    async def work(client: Client) -> int:
+        found = await client.queues()
+        if as_json:
+            printing.compact([queue.document for queue in found])
+            return OK
+        printing.table(
+            ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "DEAD", "OLDEST", "PAUSED"),
+            [
+                (
+                    queue.queue,
+                    queue.queued,
+                    queue.running,
+                    queue.delayed,
+                    queue.dead,
+                    "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",
+                    "yes" if queue.paused else "no",
+                )
+                for queue in found
+            ],
+        )
+        return OK
+
+    asking.ask(url, work, as_json=as_json)

@@ -1,0 +1,13 @@
+"""The exit codes of every verb: a program tells success, failure and still waiting apart by them alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+#: The gateway answered with a problem, or a task ended otherwise than well.
+FAILURE: Final = 1
+#: Wrong usage (click's own code for it), or nothing could be done: nobody answers, a part can't start.
+NO_START: Final = 2
+#: The call is kept and has not ended.
+WAITING: Final = 3

@@ -1,0 +1,165 @@
+"""The data folder of `poste up`: what lies where in it, that only one `up` uses it, and how the running one is found.
+
+The embedded Redis inherits its lock: as long as that one lives, though its `up` may be dead, nobody else opens the same
+files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from poste.domain.errors import StartError
+
+#: A Redis whose `up` was killed is gone within this time, in seconds.
+_LOCK_SECONDS: Final = 3.0
+_LOCK_PAUSE_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How a running `poste up` is reached.
+
+    Attributes:
+        pid: Its process.
+        control: The URL of its control server.
+        token: What that server wants to be shown.
+        gateway: The gateway's URL.
+        mom: The middleware's gRPC target.
+        redis: Redis' URL.
+    """
+
+    pid: int
+    control: str
+    token: str
+    gateway: str
+    mom: str
+    redis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A data folder that is ours.
+
+    Attributes:
+        path: Its absolute path.
+        lock: The descriptor that holds its lock.
+    """
+
+    path: Path
+    lock: int
+
+    @property
+    def logs(self) -> Path:
+        """Where each part's output goes."""
+        return self.path / "logs"
+
+    @property
+    def redis(self) -> Path:
+        """Where Redis keeps its files."""
+        return self.path / "redis"
+
+    @property
+    def id_key(self) -> Path:
+        """The secret that signs task ids: kept with the tasks."""
+        return self.path / "id.key"
+
+    @property
+    def catalogue(self) -> Path:
+        """The catalogue of the samples, written anew by each `up`."""
+        return self.path / "catalogue.toml"
+
+    def publish(self, running: Running) -> None:
+        """Tell `poste ps` and the like how to reach us; only for our own user's eyes."""
+        aside = _record(self.path).with_suffix(".new")
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(running), file)
+        aside.replace(_record(self.path))
+
+    def withdraw(self) -> None:
+        """Tell that nobody runs here any more."""
+        _record(self.path).unlink(missing_ok=True)
+
+
+def running(path: Path) -> Running:
+    """Find the `poste up` that runs in a folder, as far as its record tells.
+
+    Raises:
+        StartError: There is none.
+    """
+    try:
+        return Running(**json.loads(_record(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise nobody(path) from error
+
+
+def nobody(path: Path) -> StartError:
+    """Return the error that says that no `poste up` runs in a folder."""
+    return StartError(f"no `poste up` runs in {path}")
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Folder]:
+    """Make the folder if need be, and hold it for the body.
+
+    Raises:
+        StartError: It can't be used; the text says why.
+    """
+    try:
+        folder = _prepare(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StartError(f"the data folder {path}: there is a file in its place") from error
+    except OSError as error:
+        raise StartError(f"the data folder {path}: {error.strerror}") from error
+    try:
+        await _acquire(folder)
+        yield folder
+    finally:
+        os.close(folder.lock)
+
+
+def _prepare(path: Path) -> Folder:
+    """Make what is missing, prove that files can be written, and open the lock."""
+    path = path.absolute()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("logs", "redis"):
+        (path / name).mkdir(exist_ok=True)
+        proof = path / name / f".proof.{os.getpid()}"
+        proof.touch()
+        proof.unlink()
+    return Folder(path, os.open(path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600))
+
+
+async def _acquire(folder: Folder) -> None:
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # Nobody who answers is waited for; a killed one's Redis is.
+            if _alive(folder.path) or time.monotonic() > end:
+                raise StartError(f"another `poste up` runs in {folder.path}") from error
+            await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _alive(path: Path) -> bool:
+    try:
+        os.kill(running(path).pid, 0)
+    except (StartError, OSError):
+        return False
+    return True
+
+
+def _record(path: Path) -> Path:
+    return path / "up.json"

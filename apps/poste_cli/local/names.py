@@ -1,0 +1,43 @@
+"""What both ends of a local Poste agree on: the parts' names, and how long a start may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+REDIS: Final = "redis"
+MOM: Final = "mom"
+GATEWAY: Final = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample service.
+
+    Attributes:
+        service: Its full name.
+        spec: The class that serves it, as `poste worker` takes it.
+        route: Its method's own path.
+    """
+
+    service: str
+    spec: str
+    route: str
+
+
+SAMPLES: Final[Mapping[str, Sample]] = {
+    "sum": Sample("calculator.v1.SumService", "poste_calculator.sum:SumService", "/v1/sum"),
+    "subtraction": Sample(
+        "calculator.v1.SubtractionService", "poste_calculator.subtraction:SubtractionService", "/v1/subtraction"
+    ),
+    "multiplication": Sample(
+        "calculator.v1.MultiplicationService",
+        "poste_calculator.multiplication:MultiplicationService",
+        "/v1/multiplication",
+    ),
+}
+NAMES: Final = (REDIS, MOM, GATEWAY, *SAMPLES)
+
+#: How long a part that was started may take until it is ready, in seconds, before whoever asked for it is told.
+START_SECONDS: Final = 30.0

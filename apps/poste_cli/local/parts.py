@@ -1,0 +1,165 @@
+"""What the parts of a local Poste are: their names, commands, environment and addresses. Starts nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from poste.domain.errors import StartError
+from poste_cli.local import ports, redis_server
+from poste_cli.local.folder import Folder
+from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
+from poste_cli.local.ports import HOST
+
+#: How long a part may take to stop by itself, in seconds; what still runs then is given back.
+GRACE_SECONDS: Final = 8.0
+#: What the user's own environment may tell the parts; any other `POSTE_*` of it is meant for something else.
+_KEPT: Final = ("POSTE_LOG_LEVEL", "POSTE_LOG_FORMAT")
+#: A stop goes rank by rank: who calls others goes before those who are called.
+_RANKS: Final = {REDIS: 2, MOM: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process to be.
+
+    Attributes:
+        name: What it is called everywhere.
+        command: What is executed.
+        port: Where it is reached, on loopback.
+        log: The file that takes its output.
+        metrics: The URL of its metrics; None if it has none.
+        environment: Its whole environment.
+        descriptors: Open files that it inherits.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    log: Path
+    metrics: str | None
+    environment: Mapping[str, str] = field(repr=False)
+    descriptors: tuple[int, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Where it is reached."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def rank(self) -> int:
+        """When it is stopped: lower ranks first."""
+        return _RANKS.get(self.name, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All the parts of one local Poste.
+
+    Attributes:
+        parts: Each, in the order in which they are shown.
+        gateway: The gateway's URL.
+        mom: The middleware's gRPC target.
+        redis: Redis' URL.
+    """
+
+    parts: tuple[Part, ...]
+    gateway: str
+    mom: str
+    redis: str
+
+
+def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
+    """Choose the ports, write the samples' catalogue, and say what is to be run.
+
+    Args:
+        folder: Where the data is.
+        port: The gateway's port; 0 for any free one.
+        redis_url: The server to use instead of the embedded one.
+
+    Raises:
+        StartError: The port is taken, or something that the parts need is missing.
+    """
+    if port:
+        ports.check(port)
+    services = (MOM, *SAMPLES)
+    free = [number for number in ports.free(2 * len(services) + 3) if number != port]
+    gateway_port = port or free.pop()
+    redis_port = free.pop()
+    addresses = {name: (free.pop(), free.pop()) for name in services}
+    mom = f"dns:///{HOST}:{addresses[MOM][0]}"
+    redis = redis_url or f"redis://{HOST}:{redis_port}/0"
+    _write_catalogue(folder, {name: addresses[name][0] for name in SAMPLES})
+    base = _environment() | {
+        "POSTE_HOST": HOST,
+        "POSTE_REDIS_URL": redis,
+        "POSTE_MOM": mom,
+        "POSTE_ID_KEY_FILE": str(folder.id_key),
+        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
+    }
+
+    def part(name: str, *arguments: str, **settings: str) -> Part:
+        number, admin = addresses.get(name, (gateway_port, gateway_port))
+        more = {f"POSTE_{key}": value for key, value in settings.items()}
+        return Part(
+            name=name,
+            # -P: a module that lies about in the current folder must not stand in for one of ours.
+            command=(sys.executable, "-P", "-m", "poste_cli", *arguments),
+            port=number,
+            log=folder.logs / f"{name}.log",
+            metrics=f"http://{HOST}:{admin}/metrics",
+            environment=base | {"POSTE_PORT": str(number), "POSTE_ADMIN_PORT": str(admin)} | more,
+        )
+
+    parts = [
+        part(MOM, "mom", CATALOGUE=str(folder.catalogue)),
+        part(GATEWAY, "gateway"),
+        *(
+            part(name, "worker", sample.spec, ADVERTISE=f"{HOST}:{addresses[name][0]}")
+            for name, sample in SAMPLES.items()
+        ),
+    ]
+    if redis_url is None:
+        parts.insert(0, _redis(folder, redis_port))
+    return Plan(tuple(parts), f"http://{HOST}:{gateway_port}", mom, redis)
+
+
+def _redis(folder: Folder, port: int) -> Part:
+    return Part(
+        name=REDIS,
+        command=redis_server.command(port, folder.redis),
+        port=port,
+        log=folder.logs / f"{REDIS}.log",
+        metrics=None,
+        environment=_environment(),
+        descriptors=(folder.lock,),
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("POSTE_") or name in _KEPT}
+
+
+def _write_catalogue(folder: Folder, addresses: Mapping[str, int]) -> None:
+    """Make the samples known before they ever ran, so that calls can wait for one that was never started."""
+    package = importlib.util.find_spec("poste_calculator")
+    if package is None or not package.submodule_search_locations:
+        raise StartError("the samples (poste_calculator) are not installed")
+    descriptors = Path(next(iter(package.submodule_search_locations))) / "calculator.binpb"
+    entries = [
+        # A JSON string is a TOML string too.
+        f"[services.{json.dumps(SAMPLES[name].service)}]\n"
+        f"descriptors = {json.dumps(str(descriptors.absolute()), ensure_ascii=False)}\n"
+        f"target = {json.dumps(f'{HOST}:{port}')}\n"
+        for name, port in addresses.items()
+    ]
+    try:
+        folder.catalogue.write_text("\n".join(entries), encoding="utf-8")
+    except OSError as error:
+        raise StartError(f"{folder.catalogue}: {error.strerror}") from error

@@ -1,0 +1,66 @@
+"""Loopback ports: free ones for the parts, and whether the one that the user asked for is free."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+from typing import Final
+
+from poste.domain.errors import StartError
+
+HOST: Final = "127.0.0.1"
+#: Parts live on ports from here up to where the system's own choices begin: a part that is stopped must find its port
+#: again, and a port of the system's range may meanwhile have become some connection's near end.
+_LOWEST: Final = 12000
+_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_DEFAULT_RANGE_START: Final = 32768
+_TRIES: Final = 2000
+
+
+def check(port: int) -> None:
+    """See that a port can be listened on.
+
+    Raises:
+        StartError: It can't; the text says why.
+    """
+    try:
+        _bind(port)
+    except OSError as error:
+        raise StartError(f"can't listen on {HOST}:{port}: {error.strerror}; choose another with --port") from error
+
+
+def free(count: int) -> list[int]:
+    """Return so many different free ports.
+
+    Raises:
+        StartError: There are not so many.
+    """
+    found: set[int] = set()
+    highest = max(_range_start(), _LOWEST + 1000)
+    for _ in range(_TRIES):
+        if len(found) == count:
+            break
+        port = random.randrange(_LOWEST, highest)  # noqa: S311 - two `poste up` must not meet, nothing more
+        try:
+            _bind(port)
+        except OSError:
+            continue
+        found.add(port)
+    else:
+        raise StartError(f"found no {count} free ports on {HOST}")
+    return list(found)
+
+
+def _bind(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: connections that linger from an earlier life are no obstacle, one that listens is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
+
+
+def _range_start() -> int:
+    try:
+        return int(_RANGE.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return _DEFAULT_RANGE_START

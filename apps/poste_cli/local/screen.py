@@ -1,0 +1,69 @@
+"""What `poste up` shows: coloured on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from poste_cli.local.keeper import Crash
+from poste_cli.local.names import SAMPLES
+from poste_cli.local.parts import Part, Plan
+
+
+class Screen:
+    """Prints each thing that happens on a line of its own."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+
+    def begin(self, plan: Plan, data: Path, without: Collection[str]) -> None:
+        """Show what runs where."""
+        self._line((f"Poste: everything on this machine, data in {data}", "bold"))
+        for part in plan.parts:
+            where = f"  {part.name.ljust(16)}{part.address.ljust(18)}"
+            note = "not started; `poste start` does" if part.name in without else f"log {part.log}"
+            self._line((where, ""), (note, "dim"))
+
+    def ready(self, plan: Plan) -> None:
+        """Tell that calls go direct, and what to try."""
+        self._line(("ready", "bold green"))
+        host = plan.gateway.replace("http://127.0.0.1", "localhost")
+        for sample in SAMPLES.values():
+            self._line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
+
+    def crashed(self, part: Part, crash: Crash) -> None:
+        """Show a crash."""
+        why = f": {crash.last_line}" if crash.last_line and crash.cant_start else f"; its log is {part.log}"
+        self._line(
+            (f"{part.name} crashed", "bold red"),
+            (f" ({crash.how}); restart in {crash.backoff_seconds:g} s{why}", ""),
+        )
+
+    def back(self, part: Part, pid: int | None) -> None:
+        """Show that a part has recovered."""
+        self._line((f"{part.name} restarted", "green"), (f", pid {pid}", ""))
+
+    def stopped(self, part: Part) -> None:
+        """Show a stop on purpose."""
+        self._line((f"{part.name} stopped", "yellow"), (" on purpose; `poste start` brings it back", ""))
+
+    def started(self, part: Part, pid: int | None) -> None:
+        """Show a start on purpose."""
+        self._line((f"{part.name} started", "green"), (f", pid {pid}", ""))
+
+    def stopping(self) -> None:
+        """Tell that the end has begun."""
+        self._line(("stopping; once more to kill", "dim"))
+
+    def end(self) -> None:
+        """Tell that nothing is left."""
+        self._line(("stopped", "dim"))
+
+    def _line(self, *pieces: tuple[str, str]) -> None:
+        # A terminal that was closed must not keep the parts from being stopped in order.
+        with contextlib.suppress(OSError):
+            self._console.print(Text.assemble(*pieces), soft_wrap=True)

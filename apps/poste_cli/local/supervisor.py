@@ -1,0 +1,201 @@
+"""Sees to all the parts: who runs, who is ready, who crashed; starts and stops them in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from poste.domain.errors import PosteError
+from poste_cli.local.keeper import Crash, Keeper, State
+from poste_cli.local.names import REDIS, START_SECONDS
+from poste_cli.local.parts import Part, Plan
+from poste_cli.local.probes import Probes
+
+#: Between two looks at the parts, in seconds: while one is on its way to ready, and else.
+_QUICK_LOOK_SECONDS: Final = 0.1
+_CALM_LOOK_SECONDS: Final = 1.0
+
+
+class PartError(PosteError):
+    """A part did not do what was asked of it; the text names it and says why."""
+
+
+class Teller(Protocol):
+    """Whoever shows what happens."""
+
+    def crashed(self, part: Part, crash: Crash) -> None:
+        """A part ended that nobody had stopped; it is started again after its backoff."""
+
+    def back(self, part: Part, pid: int | None) -> None:
+        """A part that had crashed is ready again."""
+
+    def stopped(self, part: Part) -> None:
+        """A part was stopped on purpose."""
+
+    def started(self, part: Part, pid: int | None) -> None:
+        """A part was started on purpose, and is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One part as it is now.
+
+    Attributes:
+        name: What it is called.
+        pid: Its process; None while there is none.
+        address: Where it is reached.
+        metrics: The URL of its metrics; None if it has none.
+        state: What it is doing.
+    """
+
+    name: str
+    pid: int | None
+    address: str
+    metrics: str | None
+    state: str
+
+
+class Supervisor:
+    """Sees to the parts of one plan; made by `supervising`."""
+
+    def __init__(self, plan: Plan, probes: Probes, teller: Teller) -> None:
+        self.keepers = {part.name: Keeper(part, self) for part in plan.parts}
+        #: Why the first start failed for good; None as long as it did not.
+        self.broken: str | None = None
+        self._probes = probes
+        self._teller = teller
+        self._change = asyncio.Event()
+        self._whys: dict[str, str | None] = {}
+        self._crashes: dict[str, Crash] = {}
+        self._first_start = False
+        self._closing = False
+        self._hurried = False
+
+    async def begin(self, names: list[str]) -> None:
+        """Start parts for the first time, without waiting until they are ready."""
+        self._first_start = True
+        for name in names:
+            await self.keepers[name].start()
+
+    async def start(self, name: str) -> None:
+        """Start a part, and return when it is ready; at once if it is already.
+
+        Raises:
+            PartError: It is not ready, and why.
+        """
+        if self._closing:
+            raise PartError("`poste up` is being stopped")
+        keeper = self.keepers[name]
+        fresh = keeper.state is State.STOPPED
+        self._crashes.pop(name, None)
+        await keeper.start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self.until(lambda: keeper.state in (State.READY, State.STOPPED) or self._cant_start(name))
+        except TimeoutError:
+            why = self._whys.get(name) or keeper.state.value
+            raise PartError(f"{name} is not ready after {START_SECONDS:g} s: {why}") from None
+        if keeper.state is State.STOPPED:
+            raise PartError(f"{name} was stopped again before it was ready")
+        if keeper.state is not State.READY:
+            raise PartError(f"{name} can't start: {self._crashes[name].last_line}")
+        if fresh:
+            self._teller.started(keeper.part, keeper.pid)
+
+    async def stop(self, name: str) -> None:
+        """Stop a part, and return when it is gone."""
+        keeper = self.keepers[name]
+        ran = keeper.state is not State.STOPPED
+        await keeper.stop()
+        if ran:
+            self._teller.stopped(keeper.part)
+
+    async def stop_all(self) -> None:
+        """Stop all parts: first those that call others, Redis last."""
+        self._closing = True
+        for rank in sorted({keeper.part.rank for keeper in self.keepers.values()}):
+            async with asyncio.TaskGroup() as group:
+                for keeper in self.keepers.values():
+                    if keeper.part.rank == rank:
+                        group.create_task(keeper.stop(0.0) if self._hurried else keeper.stop())
+
+    def hurry(self) -> None:
+        """Give no more grace to what is being stopped, nor to what still will be."""
+        self._hurried = True
+        for keeper in self.keepers.values():
+            keeper.hurry()
+
+    async def views(self) -> list[View]:
+        """Look at all parts now."""
+        await self._look()
+        return [
+            View(name, keeper.pid, keeper.part.address, keeper.part.metrics, keeper.state.value)
+            for name, keeper in self.keepers.items()
+        ]
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every part that is wanted is ready."""
+        return all(keeper.state in (State.READY, State.STOPPED) for keeper in self.keepers.values())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition on the parts' states holds."""
+        while not condition():
+            await self._change.wait()
+
+    def changed(self) -> None:
+        """Have every waiting condition looked at again."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def crashed(self, part: Part, crash: Crash) -> None:
+        """Show a crash; one that tells that the first start can't succeed ends it."""
+        self._crashes[part.name] = crash
+        # Redis' own exit code tells nothing; at the first start its end means that it can't use its folder.
+        hopeless = crash.cant_start or part.name == REDIS
+        if self._first_start and hopeless and not crash.was_ready and self.broken is None:
+            self.broken = f"{part.name} can't start: {crash.last_line or crash.how} (log: {part.log})"
+        else:
+            self._teller.crashed(part, crash)
+        self.changed()
+
+    async def watch(self) -> None:
+        """Look at the parts for ever, often while one is on its way to ready."""
+        while True:
+            await self._look()
+            for name, keeper in self.keepers.items():
+                if keeper.state is State.READY and self._crashes.pop(name, None) is not None:
+                    self._teller.back(keeper.part, keeper.pid)
+            calm = self.all_ready
+            self._first_start = self._first_start and not calm
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CALM_LOOK_SECONDS if calm else _QUICK_LOOK_SECONDS):
+                    await self._change.wait()
+
+    async def _look(self) -> None:
+        lives = {name: keeper.lives for name, keeper in self.keepers.items() if keeper.pid is not None}
+        self._whys = await self._probes.look(lives)
+        for name, why in self._whys.items():
+            self.keepers[name].seen(lives[name], ready=why is None)
+
+    def _cant_start(self, name: str) -> bool:
+        crash = self._crashes.get(name)
+        return self.keepers[name].state is State.CRASHED and crash is not None and crash.cant_start
+
+
+@contextlib.asynccontextmanager
+async def supervising(plan: Plan, teller: Teller) -> AsyncIterator[Supervisor]:
+    """See to the parts of a plan while the body runs; at its end all are stopped."""
+    async with Probes(plan) as probes, asyncio.TaskGroup() as group:
+        supervisor = Supervisor(plan, probes, teller)
+        duties = [group.create_task(keeper.run()) for keeper in supervisor.keepers.values()]
+        duties.append(group.create_task(supervisor.watch()))
+        try:
+            yield supervisor
+        finally:
+            await supervisor.stop_all()
+            for duty in duties:
+                duty.cancel()

@@ -1,0 +1,126 @@
+"""`poste up`: everything on this machine, from the first check of its folder to the last process' end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from poste.domain.errors import StartError
+from poste.runtime.admin import listening
+from poste_cli.local import control, folder, parts, redis_server
+from poste_cli.local.parts import Plan
+from poste_cli.local.ports import HOST
+from poste_cli.local.screen import Screen
+from poste_cli.local.supervisor import Supervisor, Teller, supervising
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user wants.
+
+    Attributes:
+        data: Where everything that lasts is kept.
+        port: The gateway's port; 0 for any free one.
+        without: The parts that are not started.
+        redis_url: The Redis to use instead of the embedded one.
+    """
+
+    data: Path
+    port: int = 0
+    without: frozenset[str] = frozenset()
+    redis_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A Poste that runs on this machine.
+
+    Attributes:
+        plan: What its parts are, and where.
+        supervisor: What sees to them.
+        data: The absolute path of its folder.
+    """
+
+    plan: Plan
+    supervisor: Supervisor
+    data: Path
+
+
+@contextlib.asynccontextmanager
+async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
+    """Run everything while the body runs; at its end nothing is left.
+
+    Raises:
+        StartError: It can't start; the text says why.
+    """
+    async with folder.opened(options.data) as data:
+        if options.redis_url is not None:
+            await redis_server.check(options.redis_url)
+        plan = parts.plan(data, port=options.port, redis_url=options.redis_url)
+        token = control.new_token()
+        async with (
+            supervising(plan, teller) as supervisor,
+            listening(control.application(supervisor, token), HOST, 0) as port,
+        ):
+            data.publish(
+                folder.Running(
+                    pid=os.getpid(),
+                    control=f"http://{HOST}:{port}",
+                    token=token,
+                    gateway=plan.gateway,
+                    mom=plan.mom,
+                    redis=plan.redis,
+                )
+            )
+            try:
+                await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
+                yield Local(plan, supervisor, data.path)
+                # While the parts are stopped one by one, `poste ps` can still show it.
+                await supervisor.stop_all()
+            finally:
+                data.withdraw()
+
+
+def run(options: Options) -> None:
+    """Run everything until SIGINT or SIGTERM.
+
+    Raises:
+        StartError: It can't start; the text says why.
+    """
+    asyncio.run(_run(options, Screen()))
+
+
+async def _run(options: Options, screen: Screen) -> None:
+    stop = asyncio.Event()
+    _on_signals(stop.set)
+    async with running(options, screen) as local:
+        supervisor = local.supervisor
+
+        def asked_to_stop() -> None:
+            if stop.is_set():
+                supervisor.hurry()
+            else:
+                screen.stopping()
+                stop.set()
+                supervisor.changed()
+
+        _on_signals(asked_to_stop)
+        screen.begin(local.plan, local.data, options.without)
+        await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
+        if not stop.is_set() and supervisor.broken is None:
+            screen.ready(local.plan)
+            await supervisor.until(stop.is_set)
+    if supervisor.broken is not None:
+        raise StartError(supervisor.broken)
+    screen.end()
+
+
+def _on_signals(do: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, do)

@@ -1,0 +1,65 @@
+"""Each part on its own: gateway, mom, worker. Configured by `POSTE_*` variables; the options here win over them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from poste_cli.local import folder
+
+_PORT = click.IntRange(0, 65535)
+_host = click.option("--host", help="The address to listen on  [POSTE_HOST; default: 127.0.0.1]")
+
+
+@click.command()
+@_host
+@click.option("--port", type=_PORT, help="The port  [POSTE_PORT; default: 8080]")
+def gateway(host: str | None, port: int | None) -> None:
+    """Run a gateway. Configured by POSTE_* variables.
+
+    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
+    """
+    from poste_gateway.__main__ import main  # noqa: PLC0415 - loads gRPC, which no other verb needs
+
+    sys.exit(main(host=host, port=port))
+
+
+@click.command()
+@_host
+@click.option("--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: 50051]")
+def mom(host: str | None, port: int | None) -> None:
+    """Run the middleware that keeps the calls. Configured by POSTE_* variables.
+
+    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
+    """
+    from poste_mom.__main__ import main  # noqa: PLC0415 - the same
+
+    sys.exit(main(host=host, port=port))
+
+
+@click.command()
+@click.argument("spec", metavar="MODULE:CLASS")
+@click.option("--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: the service's own]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Join the `poste up` that runs in this folder: its Redis, its middleware.",
+)
+def worker(spec: str, port: int | None, data: Path | None) -> None:
+    """Run a service: the gRPC servicer CLASS of MODULE. Configured by POSTE_* variables.
+
+    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
+    """
+    from poste.service import serve  # noqa: PLC0415 - the same
+    from poste.service.worker import load  # noqa: PLC0415 - the same
+
+    if data is not None:
+        running = folder.running(data)
+        os.environ["POSTE_REDIS_URL"] = running.redis
+        os.environ["POSTE_MOM"] = running.mom
+    servicer = load(spec)
+    serve(servicer, port=port)

@@ -1,0 +1,61 @@
+"""Answers on standard output: tables for a terminal, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+#: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
+_PIPE_WIDTH: Final = 400
+
+
+def compact(document: object) -> None:
+    """Print one JSON document on one line."""
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def pretty(document: object) -> None:
+    """Print one JSON document for a person."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their columns."""
+    from rich.console import Console  # noqa: PLC0415 - costs a verb that prints JSON nothing
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        # As Text: what comes from a service must not be read as rich's own markup.
+        grid.add_row(*(Text(str(cell)) for cell in row))
+    console.print(grid)
+
+
+def facts(pairs: Mapping[str, object]) -> None:
+    """Print names and values, one a line; what has no value is left out."""
+    known = {name: value for name, value in pairs.items() if value is not None}
+    width = max(map(len, known), default=0)
+    for name, value in known.items():
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+        click.echo(f"{click.style(name.ljust(width), dim=True)}  {shown}")
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error."""
+    click.echo(f"poste: {text}", err=True)
+
+
+def problem(document: Mapping[str, Any], summary: str, faults: Sequence[tuple[str, str]]) -> None:
+    """Tell a person what the gateway refused, and why, on standard error."""
+    code = document.get("code")
+    complain(f"{summary} ({code})" if code else summary)
+    for field, reason in faults:
+        click.echo(f"  {field}: {reason}", err=True)

@@ -1,0 +1,133 @@
+"""The direct road: one call to a service that is up, or proof of why it could not be answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from google.rpc import status_pb2
+
+from poste.domain.codes import Code
+from poste.domain.road import Proof, Verdict, decide, prove
+from poste.rpc import channels, statuses
+from poste.rpc.catalogue import Method
+from poste_gateway.fleet import Fleet
+from poste_gateway.replicas import Replica
+
+#: The metadata under which a call's request id travels on.
+REQUEST_ID: Final = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The service answered.
+
+    Attributes:
+        response: The serialized response message.
+    """
+
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The service answered with an error.
+
+    Attributes:
+        status: Its status, with its details.
+    """
+
+    status: status_pb2.Status
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The call was not answered, and may be queued: it did not run, or may run again.
+
+    Attributes:
+        reason: Why: `away`, `busy`, `refused`, `lost` or `timeout`.
+        impatient: The time that its client gave it was over before the service's own.
+    """
+
+    reason: str
+    impatient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The call may have run, and may not be run again."""
+
+
+Outcome = Answered | Failed | Away | Unknown
+
+
+async def call(
+    fleet: Fleet, method: Method, request: bytes, *, request_id: str, wait_seconds: float | None = None
+) -> Outcome:
+    """Call a method on a replica of its service, and on another if that is proved to do no harm.
+
+    Args:
+        fleet: The replicas.
+        method: The method.
+        request: The serialized request message.
+        request_id: Goes with the call, for the logs.
+        wait_seconds: The client waits no longer than this, all in all; None if it did not say.
+    """
+    loop = asyncio.get_running_loop()
+    end = None if wait_seconds is None else loop.time() + wait_seconds
+    tried: list[Replica] = []
+    reason = ""
+    while True:
+        replica = await fleet.pick(tried)
+        if isinstance(replica, str):
+            return Away(reason or replica)
+        timeout = method.policy.timeout_seconds
+        if end is not None and end - loop.time() < timeout:
+            timeout = end - loop.time()
+            if timeout <= 0:
+                return Away(reason or "timeout", impatient=True)
+        try:
+            response = await _send(replica, method, request, timeout, request_id)
+        except grpc.aio.AioRpcError as error:
+            code, not_run = channels.code(error), channels.proves_not_run(error)
+            proof = prove(code, not_run=not_run)
+            tried.append(replica)
+            _judge(replica, method, code, proof, timeout)
+            left = len(tried) == 1 and fleet.others(tried)
+            match decide(proof, repeatable=method.policy.repeatable, replicas_left=left):
+                case Verdict.ANSWER:
+                    return Failed(statuses.status_of(error))
+                case Verdict.OUTCOME_UNKNOWN:
+                    return Unknown()
+                case Verdict.QUEUE:
+                    impatient = proof is Proof.MAY_HAVE_RUN and timeout < method.policy.timeout_seconds
+                    return Away(_reason(code, proof), impatient=impatient and code is Code.DEADLINE_EXCEEDED)
+                case Verdict.TRY_ANOTHER_REPLICA:
+                    reason = _reason(code, proof)
+        else:
+            replica.circuit.answered()
+            return Answered(response)
+
+
+async def _send(replica: Replica, method: Method, request: bytes, timeout: float, request_id: str) -> bytes:  # noqa: ASYNC109 - it is gRPC's
+    with replica.calling():
+        return await replica.method(method.path)(
+            request, timeout=timeout, metadata=((REQUEST_ID, request_id),)
+        )
+
+
+def _judge(replica: Replica, method: Method, code: Code, proof: Proof, timeout: float) -> None:
+    """Note what a failed call says of its replica."""
+    if proof is Proof.ANSWERED:
+        replica.circuit.answered()
+    elif code is Code.DEADLINE_EXCEEDED and timeout >= method.policy.timeout_seconds:
+        # A client's short patience says nothing on the replica.
+        replica.circuit.silent(asyncio.get_running_loop().time())
+
+
+def _reason(code: Code, proof: Proof) -> str:
+    if proof is Proof.NOT_RUN:
+        return "refused"
+    return "timeout" if code is Code.DEADLINE_EXCEEDED else "lost"

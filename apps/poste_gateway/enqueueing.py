@@ -1,0 +1,171 @@
+"""The durable road's first step: calls are handed to the middleware, and each learns what became of it.
+
+Natural batching: what waits while the RPCs are out goes with the next one. No timers, so a call alone goes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+
+from poste.rpc import channels
+from poste.runtime import logs
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.mom import CONNECT_SECONDS, Mom
+
+#: How many calls go in one RPC, at most.
+_BATCH: Final = 256
+#: How many RPCs are out at once, at most.
+_FLIGHTS: Final = 4
+#: How long it is tried to find out about a call that may be kept, in seconds.
+_LOST_SECONDS: Final = 5.0
+#: How long it is tried to have a call kept that is certainly not, in seconds: its client waits.
+_REFUSED_SECONDS: Final = CONNECT_SECONDS
+#: How long one RPC may take, in seconds: shorter, so that a lost answer can be asked for again.
+_TRY_SECONDS: Final = 2.0
+#: The pause before a lost answer is asked for again, in seconds.
+_PAUSE_SECONDS: Final = 0.05
+
+_log: Final = logs.get("enqueueing")
+
+
+class Acceptance(enum.Enum):
+    """What became of a call that was to be kept."""
+
+    #: It is kept, on disk.
+    ACCEPTED = enum.auto()
+    #: It is not kept: its queue is full.
+    QUEUE_FULL = enum.auto()
+    #: It is not kept, for another reason.
+    NOT_ACCEPTED = enum.auto()
+    #: Nobody knows.
+    UNKNOWN = enum.auto()
+
+
+_REFUSED: Final = {
+    pb.ENQUEUE_RESULT_QUEUE_FULL: Acceptance.QUEUE_FULL,
+    pb.ENQUEUE_RESULT_CLOCK_OFF: Acceptance.NOT_ACCEPTED,
+    pb.ENQUEUE_RESULT_NOT_CATALOGUED: Acceptance.NOT_ACCEPTED,
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """One call on its way: once an answer on it was lost, only ACCEPTED is certain."""
+
+    task: pb.NewTask
+    start: float
+    outcome: asyncio.Future[Acceptance]
+    lost: bool = False
+
+    @property
+    def end(self) -> float:
+        """When to give up, in seconds of the loop's clock."""
+        return self.start + (_LOST_SECONDS if self.lost else _REFUSED_SECONDS)
+
+    def settle(self, acceptance: Acceptance) -> None:
+        if self.lost and acceptance is not Acceptance.ACCEPTED:
+            acceptance = Acceptance.UNKNOWN
+        if not self.outcome.done():
+            self.outcome.set_result(acceptance)
+
+
+class Enqueuer:
+    """Hands calls to the middleware, many in one RPC."""
+
+    def __init__(self, mom: Mom) -> None:
+        self._mom = mom
+        self._waiting: deque[_Item] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def enqueue(self, task: pb.NewTask) -> Acceptance:
+        """Have one call kept; returns what became of it, within seconds."""
+        loop = asyncio.get_running_loop()
+        item = _Item(task, loop.time(), loop.create_future())
+        self._waiting.append(item)
+        self._take_off()
+        # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
+        return await item.outcome
+
+    async def close(self) -> None:
+        """Wait for what is out; nothing may be handed in any more."""
+        while self._flights:
+            await asyncio.wait(self._flights)
+
+    def _take_off(self) -> None:
+        if self._waiting and len(self._flights) < _FLIGHTS:
+            flight = asyncio.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._landed)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        if not flight.cancelled() and flight.exception() is not None:
+            _log.error("flight failed", exc_info=flight.exception())
+        self._take_off()
+
+    async def _fly(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        try:
+            again = await self._send(batch)
+        except BaseException:
+            # A defect, or the end of the process: nobody may wait for ever.
+            for item in batch:
+                item.lost = True
+                item.settle(Acceptance.UNKNOWN)
+            raise
+        if again:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            self._waiting.extendleft(reversed(again))
+
+    async def _send(self, batch: list[_Item]) -> list[_Item]:
+        """Send one batch; returns those of it that are to be asked for again."""
+        loop = asyncio.get_running_loop()
+        if not batch:
+            return []
+        if not await self._mom.connected(max(0.0, max(item.end for item in batch) - loop.time())):
+            return _again(batch)
+        request = pb.EnqueueTasksRequest(tasks=[item.task for item in batch])
+        try:
+            answer = await self._mom.stub.EnqueueTasks(request, timeout=_TRY_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            not_run = channels.proves_not_run(error)
+            _log.warning("enqueue lost", code=error.code().name, calls=len(batch), not_run=not_run)
+            for item in batch:
+                item.lost = item.lost or not not_run
+            return _again(batch)
+        open_items = []
+        for item, result in zip(batch, answer.results, strict=True):
+            if result == pb.ENQUEUE_RESULT_ACCEPTED:
+                item.settle(Acceptance.ACCEPTED)
+            elif result in _REFUSED:
+                _tell(result, item)
+                item.settle(_REFUSED[result])
+            else:
+                item.lost = item.lost or result != pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
+                open_items.append(item)
+        return _again(open_items)
+
+
+def _again(items: list[_Item]) -> list[_Item]:
+    """Settle the items for which there is no time left; returns the others."""
+    now = asyncio.get_running_loop().time()
+    again = []
+    for item in items:
+        if now >= item.end:
+            item.settle(Acceptance.NOT_ACCEPTED)
+        else:
+            again.append(item)
+    return again
+
+
+def _tell(result: pb.EnqueueResult.ValueType, item: _Item) -> None:
+    if result == pb.ENQUEUE_RESULT_CLOCK_OFF:
+        _log.error("this gateway's clock is off: the store refuses its calls", service=item.task.service)
+    elif result == pb.ENQUEUE_RESULT_NOT_CATALOGUED:
+        _log.error("the middleware does not know the service", service=item.task.service)

@@ -1,0 +1,190 @@
+"""The replicas of one service, and which of them a call goes to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final
+
+from poste.runtime import logs
+from poste_gateway.replicas import Replica
+from poste_gateway.resolving import Resolver
+
+#: How often the targets are resolved, in seconds.
+_RESOLVE_SECONDS: Final = 5.0
+#: The least time between two looks while nothing is ready, in seconds.
+_PAUSE_SECONDS: Final = 0.25
+#: How long a call waits for a service's very first connections, in seconds.
+_FIRST_CONNECT_SECONDS: Final = 0.2
+#: Targets whose names take longer than this to resolve count as away meanwhile, in seconds.
+_NEW_SECONDS: Final = 1.0
+
+#: Starts a task that somebody owns.
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+_log: Final = logs.get("fleet")
+
+
+class Fleet:
+    """The replicas of one service."""
+
+    def __init__(self, service: str, spawn: Spawn) -> None:
+        """Start with no replica.
+
+        Args:
+            service: The service's full name.
+            spawn: Starts the tasks that watch over the replicas; their owner must outlive them.
+        """
+        self._service = service
+        self._spawn = spawn
+        self._targets: tuple[str, ...] = ()
+        self._library = False
+        self._max_in_flight = 1
+        self._retired = False
+        self._rotation = 0
+        self._resolver = Resolver()
+        #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
+        self._replicas: dict[tuple[str, bool], tuple[Replica, asyncio.Task[None]]] = {}
+        self._settle_time = 0.0
+        self._changes = asyncio.Event()
+        self._kick = asyncio.Event()
+        self._updated = asyncio.Event()
+        self._task = spawn(self._look_after())
+
+    def update(self, targets: tuple[str, ...], *, library: bool, max_in_flight: int) -> None:
+        """Take over what the catalogue says now. Replicas that are still listed keep their connections."""
+        self._max_in_flight = max_in_flight
+        if (targets, library) != (self._targets, self._library):
+            self._targets, self._library = targets, library
+            self._settle_time = asyncio.get_running_loop().time() + _NEW_SECONDS
+            self._updated.set()
+            self._kick.set()
+
+    def retire(self) -> None:
+        """Let go of every replica as soon as its calls are over: the service left the catalogue."""
+        self._retired = True
+        self._updated.set()
+        self._kick.set()
+
+    @property
+    def availability(self) -> str:
+        """Whether a call would go direct now: `up`, or `away` or `busy`."""
+        return self._judge(self._ready())
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many replicas are ready, and how many are known."""
+        return len(self._ready()), len(self._replicas)
+
+    async def pick(self, tried: Collection[Replica] = ()) -> Replica | str:
+        """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
+
+        Args:
+            tried: Replicas that had their chance.
+
+        Returns:
+            The replica; or why there is none, `away` or `busy`.
+        """
+        ready = self._ready(tried)
+        if not ready and not tried and self._unsettled():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_CONNECT_SECONDS):
+                    ready = await self._first_ready()
+        if not ready:
+            self._kick.set()
+        availability = self._judge(ready)
+        if availability != "up":
+            return availability
+        self._rotation += 1
+        turn = self._rotation % len(ready)
+        return min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
+
+    def others(self, tried: Collection[Replica]) -> bool:
+        """Tell whether a replica is ready that was not tried."""
+        return self._judge(self._ready(tried)) == "up"
+
+    async def close(self) -> None:
+        """Close every connection; what is in flight is cut off."""
+        self._task.cancel()
+        for key in list(self._replicas):
+            await self._drop(key)
+
+    def _ready(self, tried: Collection[Replica] = ()) -> list[Replica]:
+        now = asyncio.get_running_loop().time()
+        return [
+            replica
+            for replica, _ in self._replicas.values()
+            if replica not in tried and replica.circuit.lets_through(now) and replica.ready
+        ]
+
+    def _judge(self, ready: list[Replica]) -> str:
+        if not ready:
+            return "away"
+        return "up" if min(replica.in_flight for replica in ready) < self._max_in_flight else "busy"
+
+    def _unsettled(self) -> bool:
+        """Tell whether the first connections are still being made: away is not known yet."""
+        if self._updated.is_set() or not self._replicas:
+            return bool(self._targets) and asyncio.get_running_loop().time() < self._settle_time
+        return any(replica.new for replica, _ in self._replicas.values())
+
+    async def _first_ready(self) -> list[Replica]:
+        while True:
+            changes = self._changes
+            ready = self._ready()
+            if ready or not self._unsettled():
+                return ready
+            await changes.wait()
+
+    def _changed(self) -> None:
+        self._changes.set()
+        self._changes = asyncio.Event()
+
+    async def _look_after(self) -> None:
+        """Resolve the targets, at once when nothing is ready, and let go of replicas that are no longer listed."""
+        while not (self._retired and not self._replicas):
+            targets = () if self._retired else self._targets
+            addresses = await self._resolver.resolve(targets)
+            self._list(addresses)
+            self._kick.clear()
+            if self._retired or targets == self._targets:
+                self._updated.clear()
+            self._changed()
+            for key, (replica, _) in list(self._replicas.items()):
+                if replica.in_flight == 0 and not replica.listed and self._dispensable(key, replica):
+                    await self._drop(key)
+            await _wait(self._updated, _PAUSE_SECONDS)
+            if not (self._updated.is_set() or self._retired):
+                # An update kicks too, so that it is not slept over.
+                await _wait(self._kick, _RESOLVE_SECONDS)
+
+    def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
+        """Tell whether a replica that is no longer listed may go."""
+        if self._retired or not replica.ready:
+            return True
+        # One that is still ready may only have fallen out of a stale answer; unless another channel leads there.
+        successor = self._replicas.get((key[0], self._library))
+        return successor is not None and successor[0] is not replica and successor[0].ready
+
+    def _list(self, addresses: frozenset[str]) -> None:
+        wanted = {(address, self._library) for address in addresses}
+        for key, (replica, _) in self._replicas.items():
+            replica.listed = key in wanted
+        for address, library in wanted - self._replicas.keys():
+            _log.info("replica found", service=self._service, address=address)
+            replica = Replica(address, library=library, changed=self._changed)
+            self._replicas[address, library] = (replica, self._spawn(replica.watch()))
+
+    async def _drop(self, key: tuple[str, bool]) -> None:
+        replica, watch = self._replicas.pop(key)
+        _log.info("replica dropped", service=self._service, address=replica.address)
+        watch.cancel()
+        await asyncio.wait([watch])
+        await replica.close()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,135 @@
+"""Looking at a task, waiting for its end, and cancelling it. The status never lies: see `_missing`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from poste.domain.errors import InvalidTaskId
+from poste.domain.task import TaskState
+from poste.domain.task_id import TaskId, TaskIds
+from poste.runtime import logs
+from poste.v1 import task_pb2
+from poste_gateway.mom import Mom, MomAway
+from poste_gateway.problems import GONE, LOOKUP_AWAY, NO_TASK, RECORD_LOST, RETRY_AFTER, TASK_ENDED, Problem
+from poste_gateway.task_view import state_of
+
+#: How long one call to the middleware waits for a task's end, in seconds; longer waits are made of several.
+_LOOK_SECONDS: Final = 20.0
+#: The pause after a look that was lost, in seconds.
+_PAUSE_SECONDS: Final = 0.2
+
+_log: Final = logs.get("lookups")
+
+
+class Lookups:
+    """Answers what became of tasks."""
+
+    def __init__(self, mom: Mom, ids: TaskIds, draining: asyncio.Event) -> None:
+        """Take what is needed to ask.
+
+        Args:
+            mom: Where tasks are kept.
+            ids: Reads their ids.
+            draining: Ends every wait: the process is to stop.
+        """
+        self._mom = mom
+        self._ids = ids
+        self._draining = draining
+
+    def read_id(self, text: str) -> TaskId:
+        """Take a task's id apart.
+
+        Raises:
+            Problem: It was never issued.
+        """
+        try:
+            return self._ids.read(text)
+        except InvalidTaskId as error:
+            raise Problem(NO_TASK, "This task id was never issued.") from error
+
+    async def get(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task:
+        """Look at a task, waiting for its end for some time.
+
+        Raises:
+            Problem: There is no record of it, or it can't be looked up now.
+        """
+        try:
+            answer = await self._mom.get_task(task_id.queue, task_id.key)
+        except MomAway as error:
+            raise _away("The task can't be looked up now; nothing has become of it by that.") from error
+        if not answer.HasField("task"):
+            raise _missing(task_id, answer.read_time)
+        return await self.wait(task_id, answer.task, wait_seconds)
+
+    async def wait(self, task_id: TaskId, task: task_pb2.Task, wait_seconds: float) -> task_pb2.Task:
+        """Wait for a task's end; returns the task as it was last seen when it ended, or the wait did.
+
+        Args:
+            task_id: Its id.
+            task: The task as it was last seen.
+            wait_seconds: The longest wait.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_seconds
+        while not state_of(task).final and not self._draining.is_set():
+            left = end - loop.time()
+            if left <= 0:
+                break
+            seen = await self._look(task_id, min(left, _LOOK_SECONDS))
+            task = seen or task
+        return task
+
+    async def cancel(self, task_id: TaskId) -> task_pb2.Task:
+        """Cancel a task, or ask it to stop; returns it as it is then.
+
+        Raises:
+            Problem: It ended otherwise, there is no record of it, or the middleware can't be asked now.
+        """
+        try:
+            answer = await self._mom.cancel_task(task_id.queue, task_id.key)
+        except MomAway as error:
+            raise _away("Whether the task is cancelled is not known; ask again.") from error
+        if not answer.HasField("task"):
+            raise _missing(task_id, answer.read_time)
+        state = state_of(answer.task)
+        if state.final and state is not TaskState.CANCELLED:
+            raise Problem(TASK_ENDED, f"The task is {state.name} already.")
+        return answer.task
+
+    async def _look(self, task_id: TaskId, seconds: float) -> task_pb2.Task | None:
+        """Look once, waiting for the end; None if nothing was seen. The end of the process ends the wait."""
+        look = asyncio.ensure_future(self._mom.get_task(task_id.queue, task_id.key, seconds))
+        drained = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if not look.done():
+                return None
+            try:
+                answer = look.result()
+            except MomAway:
+                await asyncio.sleep(min(seconds, _PAUSE_SECONDS))
+                return None
+            return answer.task if answer.HasField("task") else None
+        finally:
+            look.cancel()
+            drained.cancel()
+            await asyncio.wait({look, drained})
+
+
+def _away(detail: str) -> Problem:
+    return Problem(LOOKUP_AWAY, detail, headers=RETRY_AFTER)
+
+
+def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
+    """Judge a task without a record, by what its id proves and by the store's clock.
+
+    Until the result's time to live is over, counted from the task's creation, the record must be there, whatever
+    became of the task. Later it may have ended and its time be over.
+    """
+    if read_time.ToNanoseconds() / 1e9 < task_id.create_time + task_id.result_ttl_seconds:
+        _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)
+        return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")
+    return Problem(GONE, "The task is no longer kept: its result's time to live is over.")

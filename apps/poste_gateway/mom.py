@@ -1,0 +1,92 @@
+"""The middleware as the gateway asks it. Every call has a deadline; reads are repeated once when they were lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.domain.errors import PosteError
+from poste.rpc import channels
+from poste.v1 import mom_service_pb2 as pb
+from poste.v1 import mom_service_pb2_grpc
+
+#: How long a call waits for a connection before it is given up unsent, in seconds.
+CONNECT_SECONDS: Final = 1.0
+#: How long the middleware may take for an answer that needs no waiting, in seconds.
+_ANSWER_SECONDS: Final = 2.0
+#: What a middleware says that is away, or cut off from its store.
+_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.ABORTED, Code.RESOURCE_EXHAUSTED)
+
+AnswerT = TypeVar("AnswerT")
+
+
+class MomAway(PosteError):  # noqa: N818 - a state of the world, read at the `except`
+    """The middleware, or its store, gives no answer now."""
+
+
+class Mom:
+    """The middleware, over one channel that follows all its replicas."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = channels.connect(target, library=True)
+        self.stub = mom_service_pb2_grpc.MomServiceStub(self._channel)
+
+    async def connected(self, seconds: float) -> bool:
+        """Wait for a connection; tells whether there is one."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not channels.is_ready(self._channel):
+                    await self._channel.wait_for_state_change(self._channel.get_state(try_to_connect=True))
+        except TimeoutError:
+            return False
+        return True
+
+    async def get_task(self, service: str, key: str, wait_seconds: float = 0.0) -> pb.GetTaskResponse:
+        """Read a task, waiting for its end if asked to.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        request = pb.GetTaskRequest(service=service, key=key, wait_seconds=wait_seconds)
+        return await self._read(lambda timeout: self.stub.GetTask(request, timeout=timeout), wait_seconds)
+
+    async def cancel_task(self, service: str, key: str) -> pb.CancelTaskResponse:
+        """Cancel a task.
+
+        Raises:
+            MomAway: There is no answer now; it may be cancelled all the same.
+        """
+        request = pb.CancelTaskRequest(service=service, key=key)
+        return await self._read(lambda timeout: self.stub.CancelTask(request, timeout=timeout))
+
+    async def list_queues(self, queue: str = "") -> list[pb.Queue]:
+        """Tell how full the queues are, or one of them.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        request = pb.ListQueuesRequest(queue=queue)
+        answer = await self._read(lambda timeout: self.stub.ListQueues(request, timeout=timeout))
+        return list(answer.queues)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def _read(self, ask: Callable[[float], Awaitable[AnswerT]], wait_seconds: float = 0.0) -> AnswerT:
+        """Ask what may be asked again, and ask again once if the answer was lost."""
+        for last in (False, True):
+            if not await self.connected(CONNECT_SECONDS):
+                break
+            try:
+                return await ask(wait_seconds + _ANSWER_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if channels.code(error) not in _AWAY:
+                    raise
+                if last:
+                    raise MomAway from error
+        raise MomAway

@@ -1,0 +1,59 @@
+"""From a service's targets to the addresses of its replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Final
+
+from poste.runtime import logs
+from poste.runtime.admin import authority
+
+_log: Final = logs.get("resolving")
+_DNS: Final = ("dns:///", "dns:")
+
+
+class Resolver:
+    """Resolves the targets of one service, and remembers what each last led to.
+
+    A name that is unknown now leads to what it last led to: a cluster's DNS is empty or stale for long, and says
+    nothing on whether the replicas are there.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, frozenset[str]] = {}
+
+    async def resolve(self, targets: tuple[str, ...]) -> frozenset[str]:
+        """Return the addresses that the targets lead to now."""
+        found = await asyncio.gather(*(self._resolve_one(target) for target in targets))
+        self._last = dict(zip(targets, found, strict=True))
+        return frozenset().union(*found)
+
+    async def _resolve_one(self, target: str) -> frozenset[str]:
+        split = _host_and_port(target)
+        if split is None:
+            return frozenset({target})
+        host, port = split
+        try:
+            records = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            _log.debug("name not resolved", target=target, error=str(error))
+            return self._last.get(target, frozenset())
+        return frozenset(authority(str(record[4][0]), port) for record in records)
+
+
+def _host_and_port(target: str) -> tuple[str, int] | None:
+    """Take a target apart; None if it is no name that needs to be looked up."""
+    for scheme in _DNS:
+        target = target.removeprefix(scheme)
+    host, separator, port = target.rpartition(":")
+    host = host.strip("[]")
+    if not (separator and host and port.isdecimal()):
+        return None
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # A scheme of gRPC's own, such as `unix:` or `xds:`, is left to gRPC.
+        return None if ":" in host else (host, int(port))
+    return None

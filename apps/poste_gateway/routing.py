@@ -1,0 +1,76 @@
+"""Which call a path stands for. A table of our own: aiohttp's router is frozen once it serves, the catalogue is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from poste.rpc.catalogue import Method, Service
+from poste.runtime import logs
+from poste_gateway.problems import NO_ROUTE, WRONG_VERB, Problem
+
+_log: Final = logs.get("routing")
+
+
+class RouteTable:
+    """The routes of all catalogued services."""
+
+    def __init__(self, services: Iterable[Service] = ()) -> None:
+        self._paths: dict[str, dict[str, Method]] = {}
+        by_name = sorted(services, key=lambda service: service.name)
+        for service in by_name:
+            for method in service.methods.values():
+                default = method.routes[0]
+                self._paths.setdefault(default.path, {})[default.verb] = method
+        for service in by_name:
+            for method in service.methods.values():
+                self._add_annotated(method)
+
+    def _add_annotated(self, method: Method) -> None:
+        for route in method.routes[1:]:
+            holder = self._paths.setdefault(route.path, {}).setdefault(route.verb, method)
+            if holder is not method:
+                # The first by name keeps it: which one that is must not depend on who registered last.
+                _log.error(
+                    "route claimed twice",
+                    route=f"{route.verb} {route.path}",
+                    kept=f"{holder.service}/{holder.name}",
+                    refused=f"{method.service}/{method.name}",
+                )
+
+    def find(self, verb: str, path: str) -> Method:
+        """Return the method that a request calls.
+
+        Raises:
+            Problem: There is nothing at the path, or it takes other verbs.
+        """
+        verbs = self.verbs(path)
+        method = verbs.get(verb)
+        if method is None:
+            raise wrong_verb(verbs)
+        return method
+
+    def verbs(self, path: str) -> Mapping[str, Method]:
+        """Return what each verb at a path calls.
+
+        Raises:
+            Problem: There is nothing at the path.
+        """
+        found = self._paths.get(path)
+        if found is None:
+            raise Problem(NO_ROUTE, "There is nothing at this path.")
+        return found
+
+
+def allow(verbs: Iterable[str]) -> str:
+    """Spell the header `Allow` of a path that takes these verbs."""
+    names = list(verbs)
+    if "GET" in names:
+        names.append("HEAD")
+    return ", ".join([*names, "OPTIONS"])
+
+
+def wrong_verb(verbs: Iterable[str]) -> Problem:
+    """Return the problem of a verb that a path does not take."""
+    allowed = allow(verbs)
+    return Problem(WRONG_VERB, f"The path takes {allowed}.", headers={"Allow": allowed})

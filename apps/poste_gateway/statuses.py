@@ -1,0 +1,50 @@
+"""From the status that a service answered with to the problem that its client sees: the same on both roads."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+from google.protobuf import descriptor_pool
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+# Loaded so that the standard details are known by name.
+from google.rpc import error_details_pb2, status_pb2
+
+from poste.domain.codes import Code, code_of
+from poste.rpc import protojson
+from poste.rpc.catalogue import Service
+from poste_gateway.problems import OF_CODE, Problem
+
+_STANDARD_PACKAGE: Final = str(error_details_pb2.DESCRIPTOR.package)
+#: Statuses that gRPC makes itself out of an exception, with its text.
+_UNEXPECTED: Final = (Code.UNKNOWN, Code.INTERNAL)
+
+
+def problem_of(status: status_pb2.Status, service: Service | None) -> Problem:
+    """Return the problem that a status is.
+
+    Args:
+        status: What the service, or Poste, ended the call with; never OK.
+        service: The service; None if it is not in the catalogue any more.
+    """
+    code = code_of(status.code) or Code.UNKNOWN
+    kind = OF_CODE[code]
+    detail = status.message or f"{kind.title}."
+    if code in _UNEXPECTED and not (service is not None and service.library):
+        # Only the worker library is known to keep an exception's text to itself.
+        detail = f"{kind.title}."
+    return Problem(kind, detail, details=[_detail(one, service) for one in status.details])
+
+
+def _detail(packed: AnyMessage, service: Service | None) -> dict[str, Any]:
+    pools: list[Any] = [] if service is None else [service.pool]
+    if packed.TypeName().startswith(f"{_STANDARD_PACKAGE}."):
+        pools.append(descriptor_pool.Default())
+    for pool in pools:
+        try:
+            value: dict[str, Any] = protojson.message_to_value(packed, pool)
+        except protojson.UnprintableError:
+            continue
+        return value
+    return {"@type": packed.type_url, "value": base64.b64encode(packed.value).decode()}

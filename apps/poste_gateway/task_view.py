@@ -1,0 +1,115 @@
+"""A task as its client sees it."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from poste.domain.task import DeadReason, TaskState
+from poste.domain.task_id import TaskId
+from poste.rpc import protojson
+from poste.rpc.catalogue import Method, Service
+from poste.v1 import task_pb2
+from poste_gateway.problems import OUTCOME_UNKNOWN, UNREADABLE_ANSWER, Problem
+from poste_gateway.statuses import problem_of
+
+TASKS: Final = "/v1/tasks/"
+_STATES: Final = {
+    task_pb2.TASK_STATE_QUEUED: TaskState.QUEUED,
+    task_pb2.TASK_STATE_RUNNING: TaskState.RUNNING,
+    task_pb2.TASK_STATE_SUCCEEDED: TaskState.SUCCEEDED,
+    task_pb2.TASK_STATE_FAILED: TaskState.FAILED,
+    task_pb2.TASK_STATE_CANCELLED: TaskState.CANCELLED,
+    task_pb2.TASK_STATE_EXPIRED: TaskState.EXPIRED,
+    task_pb2.TASK_STATE_DEAD: TaskState.DEAD,
+}
+_REASONS: Final = {
+    task_pb2.DEAD_REASON_ATTEMPTS: DeadReason.ATTEMPTS,
+    task_pb2.DEAD_REASON_CRASHES: DeadReason.CRASHES,
+    task_pb2.DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.OUTCOME_UNKNOWN,
+}
+
+
+def location(task_id: TaskId) -> str:
+    """Return the path of a task."""
+    return TASKS + task_id.text
+
+
+def new_task(task_id: TaskId, method: Method) -> task_pb2.Task:
+    """Return a task as it is right after its acceptance."""
+    task = task_pb2.Task(
+        service=method.service, method=method.name, key=task_id.key, state=task_pb2.TASK_STATE_QUEUED
+    )
+    task.create_time.FromNanoseconds(round(task_id.create_time * 1000) * 1_000_000)
+    task.expire_time.FromNanoseconds(
+        round(task_id.create_time * 1000) * 1_000_000 + task_id.task_ttl_seconds * 1_000_000_000
+    )
+    return task
+
+
+def state_of(task: task_pb2.Task) -> TaskState:
+    """Return where a task is in its life."""
+    return _STATES[task.state]
+
+
+def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> dict[str, Any]:
+    """Return the task as JSON values.
+
+    Args:
+        task_id: Its id.
+        task: Its record.
+        service: Its service; None if that is not in the catalogue any more.
+    """
+    value: dict[str, Any] = {
+        "id": task_id.text,
+        "service": task.service,
+        "method": task.method,
+        "state": state_of(task).name,
+        "createTime": _time(task.create_time),
+    }
+    if task.HasField("expire_time"):
+        value["expireTime"] = _time(task.expire_time)
+    value["attempt"] = task.attempt
+    if task.cancel_requested:
+        value["cancelRequested"] = True
+    if task.dead_reason in _REASONS:
+        value["reason"] = _REASONS[task.dead_reason].value
+    try:
+        if task.HasField("response"):
+            value["response"] = response_value(task, service)
+        problem = error_of(task, service)
+    except Problem as unreadable:
+        problem = unreadable
+    if problem is not None:
+        value["error"] = problem.to_value(location(task_id))
+    return value
+
+
+def response_value(task: task_pb2.Task, service: Service | None) -> Any:
+    """Return the response of a task that succeeded, as JSON values.
+
+    Raises:
+        Problem: It can't be written as JSON.
+    """
+    method = None if service is None else service.methods.get(task.method)
+    if method is None:
+        raise Problem(UNREADABLE_ANSWER, "The service's description is not in the catalogue any more.")
+    try:
+        return protojson.to_value(method.output, task.response)
+    except protojson.UnprintableError as error:
+        raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
+
+
+def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
+    """Return the problem that the direct road would have answered with, None if the task has no error."""
+    if task.dead_reason == task_pb2.DEAD_REASON_OUTCOME_UNKNOWN:
+        return Problem(OUTCOME_UNKNOWN, "The call may have run, and no answer came.")
+    return problem_of(task.error, service) if task.HasField("error") else None
+
+
+def _time(stamp: Timestamp) -> str:
+    """Spell an instant as RFC 3339 has it, to the millisecond."""
+    instant = datetime.datetime.fromtimestamp(stamp.ToMilliseconds() / 1000, tz=datetime.UTC)
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,89 @@
+"""Wires the middleware together and runs it: `poste mom`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import grpc.aio
+
+from poste.domain.errors import StartError
+from poste.queue.catalogue_store import CatalogueStore
+from poste.queue.connection import open_client
+from poste.queue.endings import Endings
+from poste.queue.tasks import Tasks
+from poste.queue.upkeep import Upkeep
+from poste.rpc.servers import Health, bind, server_options
+from poste.runtime import admin, lifecycle, logs
+from poste.runtime.settings import MomSettings, load
+from poste.v1.mom_service_pb2_grpc import add_MomServiceServicer_to_server
+from poste_mom import catalogue_file, passes
+from poste_mom.catalogue import Catalogue
+from poste_mom.servicer import MomServicer
+from poste_mom.store_health import StoreHealth
+
+_log = logs.get("mom")
+
+
+async def run(settings: MomSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop`.
+
+    Raises:
+        StartError: The port is taken, or the catalogue file is wrong.
+    """
+    shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
+    health = StoreHealth(settings)
+    client = open_client(settings, connected=health.connected)
+    tasks, store = Tasks(client), CatalogueStore(client)
+    upkeep = Upkeep(client, lease_seconds=settings.lease_seconds)
+    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped)
+    server = grpc.aio.server(options=server_options())
+    serving = Health(server, "poste.v1.MomService")
+    add_MomServiceServicer_to_server(
+        MomServicer(tasks=tasks, endings=endings, catalogue=catalogue, store=store, health=health), server
+    )
+    port = bind(server, settings.host, settings.port)
+    admin_port = settings.admin_port if settings.admin_port is not None else port + 1000
+
+    def ready() -> str | None:
+        if stop.is_set():
+            return "stopping"
+        return health.trouble or (None if catalogue.loaded else "the catalogue was not read yet")
+
+    try:
+        async with (
+            admin.serving(settings.host, admin_port, ready, collect=lambda: passes.collect(tasks)),
+            lifecycle.side_tasks(
+                health.watch(client),
+                catalogue.keep(),
+                endings.listen(),
+                passes.keep(tasks, upkeep, catalogue, pass_seconds=settings.pass_seconds),
+            ),
+        ):
+            await server.start()
+            await serving.serving()
+            _log.info("serving", address=admin.authority(settings.host, port))
+            await stop.wait()
+            await serving.not_serving()
+            endings.close()
+            # Catalogue streams never end by themselves, so a stop waits only for what is short.
+            await server.stop(min(settings.grace_seconds, 2.0))
+    finally:
+        await server.stop(0)
+        await client.aclose()
+    _log.info("stopped")
+
+
+def main(**overrides: object) -> int:
+    """Run the middleware; `overrides` win over the environment. Returns the exit code."""
+    try:
+        settings = load(MomSettings, **overrides)
+    except StartError as error:
+        print(f"poste mom: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    logs.configure(settings, "mom")
+    return lifecycle.run(lambda stop: run(settings, stop))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Between the queue's words and the messages of `poste.v1`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+
+from poste.domain.codes import RETRIABLE, Code, code_of
+from poste.domain.task import DeadReason, TaskState
+from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
+from poste.v1 import mom_service_pb2, task_pb2
+
+if TYPE_CHECKING:
+    from poste.queue.tasks import Ending
+
+_STATES: Final = {
+    TaskState.QUEUED: task_pb2.TASK_STATE_QUEUED,
+    TaskState.RUNNING: task_pb2.TASK_STATE_RUNNING,
+    TaskState.SUCCEEDED: task_pb2.TASK_STATE_SUCCEEDED,
+    TaskState.FAILED: task_pb2.TASK_STATE_FAILED,
+    TaskState.CANCELLED: task_pb2.TASK_STATE_CANCELLED,
+    TaskState.EXPIRED: task_pb2.TASK_STATE_EXPIRED,
+    TaskState.DEAD: task_pb2.TASK_STATE_DEAD,
+}
+_REASONS: Final = {
+    DeadReason.ATTEMPTS: task_pb2.DEAD_REASON_ATTEMPTS,
+    DeadReason.CRASHES: task_pb2.DEAD_REASON_CRASHES,
+    DeadReason.OUTCOME_UNKNOWN: task_pb2.DEAD_REASON_OUTCOME_UNKNOWN,
+}
+#: What the error says where no handler left one.
+_OBITUARIES: Final = {
+    DeadReason.ATTEMPTS: status_pb2.Status(code=Code.UNKNOWN, message="every attempt failed"),
+    DeadReason.CRASHES: status_pb2.Status(code=Code.INTERNAL, message="the service's process died each time it ran"),
+    DeadReason.OUTCOME_UNKNOWN: status_pb2.Status(
+        code=Code.UNKNOWN, message="it may or may not have run, and it must not run twice"
+    ),
+}
+#: Statuses that a handler that was cut off ends with: what it did until then is not known.
+_SILENT: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
+
+
+class Answer(TypedDict, total=False):
+    """The fields that GetTaskResponse and CancelTaskResponse share."""
+
+    task: task_pb2.Task
+    read_time: Timestamp
+
+
+def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
+    """Read a task that is to be kept."""
+    return NewTask(
+        key=message.key,
+        method=message.method,
+        request=message.request,
+        create_time=message.create_time.ToMilliseconds() / 1000,
+        task_ttl_seconds=message.task_ttl_seconds,
+        result_ttl_seconds=message.result_ttl_seconds,
+        repeatable=repeatable,
+    )
+
+
+def report(message: mom_service_pb2.Completion) -> Report:
+    """Read what a handler ended with, and judge whether a later try may go better."""
+    ending: Ending
+    match message.WhichOneof("outcome"):
+        case "error":
+            code = code_of(message.error.code)
+            ending = "silent" if code in _SILENT else "retry" if code in RETRIABLE else "final"
+            return Report(message.key, message.token, ending, message.error.SerializeToString())
+        case "cancelled":
+            return Report(message.key, message.token, "cancelled")
+        case _:
+            # An empty response message serializes to nothing, and is an answer all the same.
+            return Report(message.key, message.token, "ok", message.response)
+
+
+def answer(queue: str, reading: Reading) -> Answer:
+    """Spell a reading."""
+    fields = Answer(read_time=_timestamp(reading.now))
+    if reading.record is not None:
+        fields["task"] = _task(queue, reading.record)
+    return fields
+
+
+def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
+    """Spell one queue's figures."""
+    return mom_service_pb2.Queue(
+        name=figures.name,
+        queued=figures.queued,
+        running=figures.running,
+        delayed=figures.delayed,
+        dead=figures.dead,
+        consumers=figures.consumers,
+        oldest_age_seconds=figures.oldest_age_seconds,
+    )
+
+
+def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:
+    task = task_pb2.Task(
+        service=queue_name,
+        method=record.method,
+        key=record.key,
+        state=_STATES[record.state],
+        create_time=_timestamp(record.create_time),
+        attempt=record.attempt,
+        cancel_requested=record.cancel_requested,
+    )
+    if record.expire_time is not None:
+        task.expire_time.CopyFrom(_timestamp(record.expire_time))
+    if record.state is TaskState.SUCCEEDED:
+        task.response = record.response or b""
+    if record.state in (TaskState.FAILED, TaskState.DEAD):
+        if record.dead_reason is not None:
+            task.dead_reason = _REASONS[record.dead_reason]
+            task.error.CopyFrom(_OBITUARIES[record.dead_reason])
+        if record.error is not None:
+            task.error.CopyFrom(status_pb2.Status.FromString(record.error))
+    return task
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMilliseconds(round(seconds * 1000))
+    return stamp

@@ -1,0 +1,206 @@
+"""The middleware's gRPC face. Translates and delegates; what a task may do is decided in the queue's scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+
+from poste.domain.errors import CatalogueError, StoreError, StoreLost, StoreUnreached
+from poste.domain.policy import QueuePolicy
+from poste.rpc.channels import NOT_RUN
+from poste.runtime import logs, metrics
+from poste.v1 import mom_service_pb2 as pb
+from poste.v1 import mom_service_pb2_grpc
+from poste_mom import messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from poste.queue.catalogue_store import CatalogueStore
+    from poste.queue.endings import Endings
+    from poste.queue.tasks import Tasks
+    from poste_mom.catalogue import Catalogue
+    from poste_mom.store_health import StoreHealth
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_log = logs.get("servicer")
+#: The longest wait for a task's end that one call may ask for, in seconds.
+_MAX_WAIT_SECONDS: Final = 300.0
+
+_ENQUEUED: Final = {
+    "accepted": pb.ENQUEUE_RESULT_ACCEPTED,
+    "full": pb.ENQUEUE_RESULT_QUEUE_FULL,
+    "clock": pb.ENQUEUE_RESULT_CLOCK_OFF,
+}
+_COMPLETED: Final = {
+    "retried": pb.COMPLETE_RESULT_RETRY_SCHEDULED,
+    "refused": pb.COMPLETE_RESULT_REFUSED,
+}
+
+
+class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
+    """Serves `poste.v1.MomService`."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Tasks,
+        endings: Endings,
+        catalogue: Catalogue,
+        store: CatalogueStore,
+        health: StoreHealth,
+    ) -> None:
+        self._tasks = tasks
+        self._endings = endings
+        self._catalogue = catalogue
+        self._store = store
+        self._health = health
+
+    async def EnqueueTasks(
+        self,
+        request: pb.EnqueueTasksRequest,
+        context: _Context,  # noqa: ARG002 - every answer is in the message
+    ) -> pb.EnqueueTasksResponse:
+        results = [pb.ENQUEUE_RESULT_NOT_CATALOGUED] * len(request.tasks)
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for place, task in enumerate(request.tasks):
+            service = self._catalogue.get(task.service)
+            if service is not None and task.method in service.methods:
+                places[task.service].append(place)
+        await asyncio.gather(*(self._enqueue(queue, request, at, results) for queue, at in places.items()))
+        for task, result in zip(request.tasks, results, strict=True):
+            queue = task.service if self._catalogue.get(task.service) else "unknown"
+            metrics.enqueued_total.labels(queue, _short(pb.EnqueueResult.Name(result))).inc()
+        return pb.EnqueueTasksResponse(results=results)
+
+    async def _enqueue(
+        self,
+        queue: str,
+        request: pb.EnqueueTasksRequest,
+        places: list[int],
+        results: list[pb.EnqueueResult.ValueType],
+    ) -> None:
+        """Enqueue the tasks of one queue, and write what became of each to its place."""
+        service = self._catalogue.get(queue)
+        if service is None:
+            return
+        tasks = [
+            messages.new_task(request.tasks[at], repeatable=service.methods[request.tasks[at].method].policy.repeatable)
+            for at in places
+        ]
+        try:
+            durability = await self._health.durability()
+            said = [_ENQUEUED[one] for one in await self._tasks.enqueue(queue, tasks, service.policy.queue, durability)]
+        except StoreUnreached as error:
+            _log.warning("not accepted", queue=queue, error=str(error))
+            said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(places)
+        except StoreLost as error:
+            _log.warning("acceptance unknown", queue=queue, error=str(error))
+            said = [pb.ENQUEUE_RESULT_UNKNOWN] * len(places)
+        for at, result in zip(places, said, strict=True):
+            results[at] = result
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
+        wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
+        try:
+            if wait > 0:
+                reading = await self._endings.wait(request.service, request.key, wait)
+            else:
+                reading = await self._tasks.read(request.service, request.key)
+        except StoreError as error:
+            await _refuse(context, error)
+        return pb.GetTaskResponse(**messages.answer(request.service, reading))
+
+    async def CancelTask(
+        self,
+        request: pb.CancelTaskRequest,
+        context: _Context,
+    ) -> pb.CancelTaskResponse:
+        try:
+            reading = await self._tasks.cancel(request.service, request.key)
+        except StoreError as error:
+            await _refuse(context, error)
+        return pb.CancelTaskResponse(**messages.answer(request.service, reading))
+
+    async def CompleteTasks(
+        self,
+        request: pb.CompleteTasksRequest,
+        context: _Context,
+    ) -> pb.CompleteTasksResponse:
+        results = [pb.COMPLETE_RESULT_REFUSED] * len(request.completions)
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for place, completion in enumerate(request.completions):
+            places[completion.service].append(place)
+        try:
+            for queue, at in places.items():
+                service = self._catalogue.get(queue)
+                policy = service.policy.queue if service else QueuePolicy()
+                reports = [messages.report(request.completions[place]) for place in at]
+                for place, said in zip(at, await self._tasks.complete(queue, reports, policy), strict=True):
+                    results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
+                    if said == "retried":
+                        metrics.retried_total.labels(queue).inc()
+                    elif said not in ("replayed", "refused"):
+                        metrics.finished_total.labels(queue, said).inc()
+        except StoreError as error:
+            # The reporter asks again; what was stored already answers the same.
+            await _refuse(context, error)
+        return pb.CompleteTasksResponse(results=results)
+
+    async def ListQueues(
+        self,
+        request: pb.ListQueuesRequest,
+        context: _Context,
+    ) -> pb.ListQueuesResponse:
+        try:
+            known = {*await self._tasks.queues(), *(entry.name for entry in self._catalogue.entries())}
+            wanted = sorted(known & {request.queue} if request.queue else known)
+            figures = [messages.queue(await self._tasks.figures(queue)) for queue in wanted]
+        except StoreError as error:
+            await _refuse(context, error)
+        return pb.ListQueuesResponse(queues=figures)
+
+    async def RegisterService(
+        self,
+        request: pb.RegisterServiceRequest,
+        context: _Context,
+    ) -> pb.RegisterServiceResponse:
+        try:
+            service = await self._catalogue.register(request)
+        except CatalogueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StoreError as error:
+            await _refuse(context, error)
+        return pb.RegisterServiceResponse(settings=service.entry.settings)
+
+    async def WatchCatalogue(
+        self,
+        request: pb.WatchCatalogueRequest,
+        context: _Context,
+    ) -> AsyncIterator[pb.WatchCatalogueResponse]:
+        try:
+            same = not request.id_key_fingerprint or await self._store.pin_fingerprint(request.id_key_fingerprint)
+        except StoreError as error:
+            await _refuse(context, error)
+        if not same:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "this gateway signs task ids with another key than the ids on this Redis were signed with; "
+                "give every gateway the same POSTE_ID_KEY_FILE",
+            )
+        async for entries in self._catalogue.watch():
+            yield pb.WatchCatalogueResponse(services=entries)
+
+
+async def _refuse(context: _Context, error: StoreError) -> NoReturn:
+    """End a call that the store did not answer; say so if nothing can have changed."""
+    trailers = ((NOT_RUN, "1"),) if isinstance(error, StoreUnreached) else ()
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer", trailers)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("ENQUEUE_RESULT_").lower()

@@ -1,0 +1,183 @@
+"""What the gateway answers, typed. Each keeps the JSON that it was read from, so that nothing is lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from poste.domain.task import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service answered, at once.
+
+    Attributes:
+        response: The response message as ProtoJSON.
+    """
+
+    response: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A call that was kept, as it is now.
+
+    Attributes:
+        id: What it is asked for by.
+        service: The full name of its service.
+        method: The short name of its method.
+        state: Where it is in its life.
+        create_time: When it was accepted.
+        expire_time: While it waits, when it is given up; once it ended, until when its result is kept; None: for ever.
+        attempt: How often a process has taken it up.
+        cancel_requested: It runs, and was asked to stop.
+        reason: Why Poste gave it up; None unless it is DEAD.
+        response: The response message as ProtoJSON; None unless it SUCCEEDED.
+        error: The problem that the direct road would have answered with; None unless it ended with one.
+        document: The task as it came.
+    """
+
+    id: str
+    service: str
+    method: str
+    state: TaskState
+    create_time: datetime
+    expire_time: datetime | None
+    attempt: int
+    cancel_requested: bool
+    reason: str | None
+    response: dict[str, Any] | None
+    error: dict[str, Any] | None
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Task:
+        """Take a task from its JSON.
+
+        Raises:
+            KeyError: A member that every task has is missing.
+            TypeError: A member is of another type.
+            ValueError: A member's value is not known.
+        """
+        expire = document.get("expireTime")
+        return cls(
+            id=str(document["id"]),
+            service=str(document["service"]),
+            method=str(document["method"]),
+            state=TaskState[document["state"]],
+            create_time=datetime.fromisoformat(document["createTime"]),
+            expire_time=None if expire is None else datetime.fromisoformat(expire),
+            attempt=int(document["attempt"]),
+            cancel_requested=bool(document.get("cancelRequested", False)),
+            reason=document.get("reason"),
+            response=document.get("response"),
+            error=document.get("error"),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a catalogued service.
+
+    Attributes:
+        name: Its short name.
+        path: Its default route.
+        routes: Every route, as verb and path.
+        idempotent: Running it twice does no harm.
+        away: What becomes of its calls while the service is away: `queue` or `reject`.
+    """
+
+    name: str
+    path: str
+    routes: tuple[str, ...]
+    idempotent: bool
+    away: str
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Method:
+        """Take a method from its JSON; raises as `Task.read` does."""
+        return cls(
+            name=str(document["name"]),
+            path=str(document["path"]),
+            routes=tuple(str(route) for route in document["routes"]),
+            idempotent=bool(document["idempotent"]),
+            away=str(document["away"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A catalogued service as the gateway sees it now.
+
+    Attributes:
+        name: Its full name.
+        availability: `up` if a call would go direct; otherwise why not: `away` or `busy`.
+        queued: How many calls wait for it; None while nobody knows.
+        methods: What it can be asked for.
+        document: The service as it came.
+    """
+
+    name: str
+    availability: str
+    queued: int | None
+    methods: tuple[Method, ...]
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Service:
+        """Take a service from its JSON; raises as `Task.read` does."""
+        queued = document.get("queued")
+        return cls(
+            name=str(document["name"]),
+            availability=str(document["availability"]),
+            queued=None if queued is None else int(queued),
+            methods=tuple(Method.read(method) for method in document["methods"]),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue in figures; each open task is counted once.
+
+    Attributes:
+        queue: Its name.
+        service: The service whose calls wait in it.
+        queued: Calls that could be taken now.
+        running: Calls that a process has taken.
+        delayed: Calls that wait for their next attempt.
+        dead: Calls that Poste gave up.
+        oldest_age_seconds: The age of the call that waits longest; None if none waits.
+        paused: Nothing is taken from it.
+        document: The queue as it came.
+    """
+
+    queue: str
+    service: str
+    queued: int
+    running: int
+    delayed: int
+    dead: int
+    oldest_age_seconds: float | None
+    paused: bool
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Queue:
+        """Take a queue from its JSON; raises as `Task.read` does."""
+        oldest = document.get("oldestAgeSeconds")
+        return cls(
+            queue=str(document["queue"]),
+            service=str(document["service"]),
+            queued=int(document["queued"]),
+            running=int(document["running"]),
+            delayed=int(document["delayed"]),
+            dead=int(document["dead"]),
+            oldest_age_seconds=None if oldest is None else float(oldest),
+            paused=bool(document["paused"]),
+            document=document,
+        )

@@ -1,0 +1,178 @@
+"""The client: one method for each thing that the gateway's REST can be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+from poste.client.answers import Answer, Queue, Service, Task
+from poste.client.errors import NotAGateway
+from poste.client.transport import Reply, Transport
+
+#: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
+#: timeout of 30 s, and the way there and back.
+_TIMEOUT_SECONDS: Final = 75.0
+#: How long one look at a task waits at the gateway, in seconds; longer waits are made of several looks, so that
+#: nothing between the two sees a connection that is idle for minutes.
+_LOOK_SECONDS: Final = 30
+#: Between two looks where the gateway answered before it was asked to (it stops, or does not know long polls).
+_PAUSE_SECONDS: Final = 0.2
+_ACCEPTED: Final = 202
+_SCHEMES: Final = ("http", "https")
+
+ReadT = TypeVar("ReadT")
+
+
+def gateway_url(text: str) -> str:
+    """Spell a gateway's URL out: `host:port` will do, a path prefix is kept.
+
+    Raises:
+        ValueError: It is no URL of an HTTP server.
+    """
+    url = text if "://" in text else f"http://{text}"
+    parts = urlsplit(url)
+    # Reading the port checks it.
+    if parts.scheme not in _SCHEMES or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is not the URL of a gateway; it looks like http://localhost:8080")
+    return url.rstrip("/")
+
+
+class Client:
+    """Asks one gateway. To be used in `async with`; one client serves any number of requests at once.
+
+    Every method raises `Problem`, `GatewayUnreachable`, `AnswerLost` or `NotAGateway` (see `poste.client.errors`).
+    """
+
+    def __init__(self, url: str = "http://localhost:8080", *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        """Take the gateway's URL.
+
+        Args:
+            url: Where it is; `host:port` will do.
+            timeout_seconds: How long any request may take, beyond what it asks the gateway to wait.
+
+        Raises:
+            ValueError: `url` is no URL of an HTTP server.
+        """
+        self.url = gateway_url(url)
+        self._timeout_seconds = timeout_seconds
+        self._transport = Transport(self.url)
+
+    async def __aenter__(self) -> Self:
+        await self._transport.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.close()
+
+    async def call(
+        self,
+        method: str,
+        message: Mapping[str, Any],
+        *,
+        respond_async: bool = False,
+        wait_seconds: int | None = None,
+        queue: bool = True,
+        task_ttl_seconds: int | None = None,
+        result_ttl_seconds: int | None = None,
+    ) -> Answer | Task:
+        """Call a method of a service.
+
+        Args:
+            method: `package.Service/Method`, or the path of one of its routes, such as `/v1/sum`.
+            message: The request message as ProtoJSON.
+            respond_async: Don't wait for the service: have the call kept, and answer with its task.
+            wait_seconds: How long to wait for the answer, on whichever road the call goes.
+            queue: Whether the call may be kept if the service is away.
+            task_ttl_seconds: How long it may wait for its service, if it is kept.
+            result_ttl_seconds: How long its result is kept.
+
+        Returns:
+            The service's answer, or the task that stands for the call now.
+        """
+        preferences = ["respond-async"] if respond_async else []
+        if wait_seconds is not None:
+            preferences.append(f"wait={wait_seconds}")
+        if not queue:
+            preferences.append("no-queue")
+        wanted = {
+            "Prefer": ", ".join(preferences) or None,
+            "Poste-Task-TTL": task_ttl_seconds,
+            "Poste-Result-TTL": result_ttl_seconds,
+        }
+        reply = await self._transport.send(
+            "POST",
+            method if method.startswith("/") else f"/{method}",
+            timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
+            headers={name: str(value) for name, value in wanted.items() if value is not None},
+            message=message,
+        )
+        if reply.status == _ACCEPTED:
+            return self._read(Task.read, reply.document)
+        return Answer(reply.document)
+
+    async def task(self, task_id: str, *, wait_seconds: float | None = None) -> Task:
+        """Look at a task.
+
+        Args:
+            task_id: Its id.
+            wait_seconds: How long to wait for its end; `math.inf` waits for as long as it takes.
+
+        Returns:
+            The task as it is now; it has not ended if the wait was over first.
+        """
+        end = time.monotonic() + (wait_seconds or 0)
+        while True:
+            left = end - time.monotonic()
+            asked = max(0, math.ceil(min(left, _LOOK_SECONDS)))
+            begin = time.monotonic()
+            task = await self._look(task_id, asked)
+            if task.state.final or time.monotonic() >= end:
+                return task
+            if time.monotonic() - begin < asked:
+                await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, end - time.monotonic())))
+
+    async def cancel(self, task_id: str) -> Task:
+        """Cancel a task, or ask it to stop if it runs already.
+
+        Returns:
+            The task as it is now: cancelled, or still running with `cancel_requested`.
+        """
+        reply = await self._ask("DELETE", f"/v1/tasks/{quote(task_id, safe='')}")
+        return self._read(Task.read, reply.document)
+
+    async def services(self) -> list[Service]:
+        """List the catalogue: every service, what it can be asked for, and whether it is up."""
+        reply = await self._ask("GET", "/v1/services")
+        return self._read_all(Service.read, reply.document, "services")
+
+    async def queues(self) -> list[Queue]:
+        """List the queues, in figures."""
+        reply = await self._ask("GET", "/v1/queues")
+        return self._read_all(Queue.read, reply.document, "queues")
+
+    async def _look(self, task_id: str, wait_seconds: int) -> Task:
+        reply = await self._transport.send(
+            "GET",
+            f"/v1/tasks/{quote(task_id, safe='')}",
+            timeout_seconds=self._timeout_seconds + wait_seconds,
+            headers={"Prefer": f"wait={wait_seconds}"} if wait_seconds else None,
+        )
+        return self._read(Task.read, reply.document)
+
+    async def _ask(self, verb: str, path: str) -> Reply:
+        return await self._transport.send(verb, path, timeout_seconds=self._timeout_seconds)
+
+    def _read(self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any]) -> ReadT:
+        try:
+            return read(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NotAGateway(f"{self.url} does not answer as a Poste gateway: {error!r}") from error
+
+    def _read_all(
+        self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any], member: str
+    ) -> list[ReadT]:
+        return self._read(lambda whole: [read(item) for item in whole[member]], document)

@@ -1,0 +1,112 @@
+"""One HTTP exchange with a gateway: its deadline, and what each way to fail means for whoever asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from poste.client.errors import AnswerLost, GatewayUnreachable, NotAGateway, Problem
+
+#: A gateway that does not take a connection within this time, in seconds, counts as unreachable.
+_CONNECT_SECONDS: Final = 5.0
+_FIRST_ERROR: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A gateway's answer that is no error.
+
+    Attributes:
+        status: The HTTP status.
+        document: The JSON object of its body.
+    """
+
+    status: int
+    document: dict[str, Any]
+
+
+class Transport:
+    """Sends requests to one gateway, over connections that it keeps."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Get ready to send."""
+        # A redirect would send a call somewhere else than it was meant for, so none is followed (see `_exchange`).
+        self._session = aiohttp.ClientSession(raise_for_status=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(
+        self,
+        verb: str,
+        path: str,
+        *,
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+        message: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Send one request and read its answer.
+
+        Raises:
+            Problem: The gateway answered with an error.
+            GatewayUnreachable: Nothing was sent.
+            AnswerLost: It was sent, and no whole answer came within the deadline.
+            NotAGateway: The answer is not one that a gateway gives.
+            ValueError: The message holds what JSON can't say (NaN, infinity).
+        """
+        body = None if message is None else json.dumps(message, allow_nan=False).encode()
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
+        try:
+            return await self._exchange(verb, path, body, sent, limits)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise GatewayUnreachable(f"no gateway answers at {self._url}") from error
+        except TimeoutError as error:
+            raise AnswerLost(f"{self._url} did not answer within {timeout_seconds:g} s") from error
+        except aiohttp.ClientResponseError as error:
+            raise NotAGateway(f"{self._url} does not answer in HTTP") from error
+        except aiohttp.ClientError as error:
+            raise AnswerLost(f"{self._url} broke the connection before it answered") from error
+
+    async def _exchange(
+        self, verb: str, path: str, body: bytes | None, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> Reply:
+        if self._session is None:
+            raise RuntimeError("the client is not open: use it in `async with`")
+        async with self._session.request(
+            verb, self._url + path, data=body, headers=headers, timeout=limits, allow_redirects=False
+        ) as response:
+            document = _json_object(await response.read())
+            if document is None:
+                raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}, no JSON")
+            if response.status < _FIRST_ERROR:
+                return Reply(response.status, document)
+            if response.content_type != "application/problem+json":
+                raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}")
+            retry_after = response.headers.get("Retry-After", "")
+            raise Problem(
+                document,
+                status=response.status,
+                retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+            )
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

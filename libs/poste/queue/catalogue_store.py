@@ -1,0 +1,88 @@
+"""Where the catalogue is kept: entries are bytes here, what they mean is known in `poste.rpc.catalogue`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreUnreached
+from poste.queue import keys
+from poste.queue.connection import text
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis
+
+#: A replica that has not registered for this long, in seconds, is no longer listed.
+REPLICA_SECONDS: Final = 60.0
+
+
+class CatalogueStore:
+    """The catalogue on one Redis. Every method raises StoreUnreached if Redis does not answer; all can be repeated."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    async def version(self) -> int:
+        """Return a number that grows with every change."""
+        try:
+            return int(await self._client.get(keys.CATALOGUE_VERSION) or 0)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+
+    async def entries(self) -> dict[str, bytes]:
+        """Return every service's entry by its name."""
+        try:
+            found = await self._client.hgetall(keys.CATALOGUE)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        return {text(name): cast("bytes", entry) for name, entry in found.items()}
+
+    async def save(self, service: str, entry: bytes) -> None:
+        """Write one service's entry."""
+        try:
+            await self._client.hset(keys.CATALOGUE, service, entry)
+            await self._client.incr(keys.CATALOGUE_VERSION)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+
+    async def see_replica(self, service: str, address: str) -> bool:
+        """Note that a replica of a service is at an address; returns whether it was not listed before."""
+        try:
+            now = (await self._client.time())[0]
+            fresh = await self._client.zadd(keys.REPLICAS, {f"{service} {address}": now})
+            if fresh:
+                await self._client.incr(keys.CATALOGUE_VERSION)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        return bool(fresh)
+
+    async def replicas(self) -> dict[str, list[str]]:
+        """Return the addresses of each service's replicas that registered lately, in order."""
+        try:
+            now = (await self._client.time())[0]
+            found = await self._client.zrange(keys.REPLICAS, int(now - REPLICA_SECONDS), "+inf", byscore=True)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        replicas: dict[str, list[str]] = {}
+        for member in sorted(text(one) for one in found):
+            service, _, address = member.partition(" ")
+            replicas.setdefault(service, []).append(address)
+        return replicas
+
+    async def forget_replicas(self) -> None:
+        """Remove replicas that have not registered for long."""
+        try:
+            now = (await self._client.time())[0]
+            if await self._client.zremrangebyscore(keys.REPLICAS, "-inf", int(now - REPLICA_SECONDS)):
+                await self._client.incr(keys.CATALOGUE_VERSION)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+
+    async def pin_fingerprint(self, fingerprint: str) -> bool:
+        """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
+        try:
+            await self._client.set(keys.ID_KEY_FINGERPRINT, fingerprint, nx=True)
+            return text(await self._client.get(keys.ID_KEY_FINGERPRINT)) == fingerprint
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error

@@ -1,0 +1,121 @@
+"""A service process' side of its queue: join, live as one incarnation after the other, and leave.
+
+One incarnation is one lease. When the lease is refused (the process was stopped or cut off for longer than it lasts),
+somebody else has what it held; it joins again under a new name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from poste.domain.errors import StoreError
+from poste.queue.connection import open_client
+from poste.queue.incarnation import BLOCK_SECONDS, ClaimedTask, Handle, Incarnation
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
+from poste.runtime import logs
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from poste.runtime.settings import WorkerSettings
+
+__all__ = ["ClaimedTask", "Consumer", "Handle"]
+
+_log = logs.get("consumer")
+#: Waits between tries while Redis is away, in seconds.
+_FIRST_BACKOFF: Final = 0.1
+_LAST_BACKOFF: Final = 1.0
+#: A consumer that has not tried to pop for this long, in seconds, is deaf.
+_DEAF_SECONDS: Final = 15.0
+
+
+class Consumer:
+    """Runs one queue's tasks in this process."""
+
+    def __init__(self, *, queue: str, settings: WorkerSettings, handle: Handle) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            queue: The queue's name.
+            settings: Where Redis is, how much to take, how to keep the lease.
+            handle: Runs a task's handler and reports its outcome. It is cancelled when the client asked for it
+                (`cancel_requested`: report that), when the lease is lost, or when a stop's grace is over (report
+                nothing).
+        """
+        self.queue = queue
+        self._settings = settings
+        self._handle = handle
+        self._keys = QueueKeys(queue)
+        self._stopping = asyncio.Event()
+        self._life: Incarnation | None = None
+        self._tried_to_pop: float | None = None
+        self._blocking_client_id: int | None = None
+
+    def stop(self) -> None:
+        """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
+        self._stopping.set()
+        if self._life is not None:
+            self._life.end()
+
+    def ready(self) -> str | None:
+        """Return None if this consumer tried to pop lately, else why it is not ready."""
+        if self._stopping.is_set():
+            return f"{self.queue}: stopping"
+        if self._tried_to_pop is None:
+            return f"{self.queue}: has not reached its queue yet"
+        silent = time.monotonic() - self._tried_to_pop
+        return None if silent < _DEAF_SECONDS else f"{self.queue}: has not tried to pop for {silent:.0f} s"
+
+    async def run(self) -> None:
+        """Take and run tasks until `stop`; wait for Redis as long as it takes."""
+        control = open_client(self._settings)
+        blocking = open_client(self._settings, block_seconds=BLOCK_SECONDS, connected=self._remember_client_id)
+        scripts = Scripts(control)
+        lease_ms = round(self._settings.lease_seconds * 1000)
+        backoff = _FIRST_BACKOFF
+        try:
+            while not self._stopping.is_set():
+                name = secrets.token_hex(8)
+                try:
+                    await scripts.run("join", [self._keys.leases], [name, lease_ms])
+                except StoreError as error:
+                    _log.warning("waiting for Redis", queue=self.queue, error=str(error))
+                    await self._pause(backoff)
+                    backoff = min(backoff * 2, _LAST_BACKOFF)
+                    continue
+                backoff = _FIRST_BACKOFF
+                _log.info("joined", queue=self.queue, incarnation=name)
+                self._life = Incarnation(
+                    name=name,
+                    keys=self._keys,
+                    settings=self._settings,
+                    handle=self._handle,
+                    control=control,
+                    blocking=blocking,
+                    blocking_client_id=lambda: self._blocking_client_id,
+                    tried_to_pop=self._note_pop,
+                )
+                if self._stopping.is_set():
+                    self._life.end()
+                await self._life.run()
+        finally:
+            await blocking.aclose()
+            await control.aclose()
+
+    def _note_pop(self) -> None:
+        self._tried_to_pop = time.monotonic()
+
+    async def _remember_client_id(self, connection: AbstractConnection) -> None:
+        """Note by which id CLIENT UNBLOCK finds this connection; it changes with every reconnect."""
+        await connection.send_command("CLIENT", "ID")
+        self._blocking_client_id = int(await connection.read_response())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)

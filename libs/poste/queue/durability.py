@@ -1,0 +1,84 @@
+"""Is what Redis says it keeps really kept? Checked on every new connection, and again on every pass.
+
+With `appendfsync always` a reply goes out after the fsync: nothing more is to be asked. With `everysec` a write is on
+disk only when WAITAOF (Redis ≥ 7.2) says so. Anything weaker is refused, unless a setting named for what it risks allows
+it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StartError, StoreUnreached
+from poste.queue.connection import open_client, text
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis
+
+    from poste.runtime.settings import StoreSettings
+
+_WAITAOF_SINCE: Final = (7, 2)
+
+
+class Durability(enum.Enum):
+    """What a reply of this Redis proves."""
+
+    #: The write is on disk.
+    ON_REPLY = enum.auto()
+    #: Nothing until WAITAOF says so.
+    ON_WAITAOF = enum.auto()
+
+
+async def check(
+    client: redis.Redis, *, accept_losing_last_second: bool = False, accept_losing_everything: bool = False
+) -> Durability:
+    """Find out what this Redis keeps.
+
+    Raises:
+        StoreUnreached: It can't be asked, or keeps too little; the text says which setting is wrong.
+    """
+    try:
+        config = await client.config_get("*")
+        info = await client.info("server")
+    except RedisError as error:
+        raise StoreUnreached(f"Redis can't be asked how it keeps data: {error}") from error
+    settings = {text(name): text(value) for name, value in config.items()}
+    if settings.get("maxmemory-policy") != "noeviction":
+        raise StoreUnreached(
+            f"Redis would throw accepted calls away: maxmemory-policy is {settings.get('maxmemory-policy')}, "
+            "must be noeviction"
+        )
+    if settings.get("appendonly") != "yes":
+        if accept_losing_everything:
+            return Durability.ON_REPLY
+        raise StoreUnreached("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
+    if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
+        return Durability.ON_REPLY
+    version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
+    if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
+        return Durability.ON_WAITAOF
+    if accept_losing_last_second or accept_losing_everything:
+        return Durability.ON_REPLY
+    raise StoreUnreached(
+        f"Redis could lose accepted calls when its host stops: appendfsync is {settings.get('appendfsync')}, "
+        f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
+        "(or Redis at least 7.2)"
+    )
+
+
+async def require(settings: StoreSettings) -> None:
+    """Check a server once, before anything is started on it.
+
+    Raises:
+        StartError: It can't be reached, or keeps too little; the text says what is wrong in one line.
+    """
+    client = open_client(settings)
+    try:
+        await check(client)
+    except StoreUnreached as error:
+        raise StartError(str(error)) from error
+    finally:
+        await client.aclose()

@@ -1,0 +1,78 @@
+#!lua flags=allow-oom
+-- Makes taken tasks a consumer's own. Possession is ownership: only a key that stands in taken:<incarnation> of an
+-- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>,
+-- which the claimer names; a lower seq than the record's is refused.
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5… records
+-- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, then for each record: key, seq
+-- Returns {'fenced'} if there is no lease, else for each:
+--   {'run', method, request, attempt, create time in ms} | {'drop'} | {'suspect'}: crashed before, claim it alone
+
+local leases, taken, counts, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local me, alone = ARGV[1], ARGV[2] == '1'
+if not redis.call('ZSCORE', leases, me) then
+  return { 'fenced' }
+end
+local now = now_ms()
+
+local function drop(key)
+  redis.call('LREM', taken, -1, key)
+  return { 'drop' }
+end
+
+local function run(record, attempt, method, create)
+  return { 'run', method, redis.call('HGET', record, 'q'), tonumber(attempt), tonumber(create) }
+end
+
+local function claim(record, key, seq)
+  if not redis.call('LPOS', taken, key) then
+    return { 'drop' }
+  end
+  local state, token, expire, once, suspect, stop, attempts, method, create =
+    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c'))
+  if not state or is_final(state) then
+    return drop(key)
+  end
+  local mine = me .. ':' .. seq
+  if state == 'R' then
+    if token == mine then
+      return run(record, attempts, method, create)
+    end
+    local of_mine = owner_of(token) == me
+    if of_mine and tonumber(string.match(token, '%d+$')) > tonumber(seq) then
+      return { 'drop' }
+    end
+    if stop then
+      count_running(counts, -1)
+      finish(record, 'C', now)
+      return drop(key)
+    end
+    -- One of mine: the claim's answer was lost, so its handler never started. Another's: it may have run there.
+    if not of_mine and once then
+      count_running(counts, -1)
+      bury(record, dead, key, 'outcome-unknown', now)
+      return drop(key)
+    end
+    redis.call('HSET', record, 't', mine)
+    return run(record, attempts, method, create)
+  end
+  if tonumber(expire) <= now then
+    count_waiting(counts, record, -1)
+    finish(record, 'E', now)
+    return drop(key)
+  end
+  if suspect and not alone then
+    return { 'suspect' }
+  end
+  attempts = tonumber(attempts or 0) + 1
+  count_waiting(counts, record, -1)
+  count_running(counts, 1)
+  redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts)
+  return run(record, attempts, method, create)
+end
+
+local results = {}
+for i = 5, #KEYS do
+  local at = 3 + (i - 5) * 2
+  results[#results + 1] = claim(KEYS[i], ARGV[at], ARGV[at + 1])
+end
+return results

@@ -1,0 +1,38 @@
+#!lua flags=allow-oom
+-- A consumer that stops puts back what it did not finish. A stop is no attempt; but a task that must not run twice and
+-- whose handler had started may have run, and is DEAD.
+-- KEYS: 1 ready, 2 taken:<incarnation>, 3 counts, 4 dead, 5… records
+-- ARGV: for each record: key, token ('' if it was not claimed), '1' if its handler had started
+-- Returns how many were put back
+
+local ready, taken, counts, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now, back = now_ms(), 0
+for i = 5, #KEYS do
+  local at = 1 + (i - 5) * 3
+  local record, key, token, started = KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
+  if redis.call('LREM', taken, -1, key) > 0 then
+    local state, holder, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
+    if state == 'R' and holder == token then
+      if stop then
+        count_running(counts, -1)
+        finish(record, 'C', now)
+      elseif once and started then
+        count_running(counts, -1)
+        bury(record, dead, key, 'outcome-unknown', now)
+      else
+        redis.call('HINCRBY', record, 'a', -1)
+        requeue(record, ready, counts, key)
+        back = back + 1
+      end
+    elseif state == 'R' then
+      -- Claimed by me under a token whose answer was lost: its handler never started.
+      redis.call('HINCRBY', record, 'a', -1)
+      requeue(record, ready, counts, key)
+      back = back + 1
+    elseif state == 'Q' then
+      redis.call('RPUSH', ready, key)
+      back = back + 1
+    end
+  end
+end
+return back

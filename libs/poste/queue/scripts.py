@@ -1,0 +1,131 @@
+"""The atomic steps of a task's life: one Lua file each, run so that "nothing happened" and "unknown" are told apart.
+
+Every script but `take` answers the same when it is run again, so a lost answer is asked for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import BusyLoadingError, NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from poste.domain.errors import StoreLost, StoreUnreached
+from poste.queue.connection import NotConnected
+from poste.runtime import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis.asyncio as redis
+
+_LUA = resources.files("poste.queue") / "lua"
+_SHEBANG: Final = "#!"
+#: Servers older than this do not know the flags in a script's first line.
+_FLAGS_SINCE: Final = 7
+#: How often a script is run at most, the first time included, when its answers get lost.
+_TRIES: Final = 2
+
+Argument = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the digest that Redis knows it by."""
+
+    text: str
+    sha: str
+
+
+@cache
+def load(name: str, *, flags: bool) -> Script:
+    """Read a script, with what all scripts share before it, and its flags line in front if the server knows flags."""
+    text = (_LUA / f"{name}.lua").read_text()
+    first, _, rest = text.partition("\n")
+    prelude = (_LUA / "prelude.lua").read_text()
+    if not first.startswith(_SHEBANG):
+        whole = f"{prelude}\n{text}"
+    elif flags:
+        whole = f"{first}\n{prelude}\n{rest}"
+    else:
+        whole = f"{prelude}\n{rest}"
+    return Script(whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())
+
+
+class Scripts:
+    """Runs scripts on one client."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._flags: bool | None = None
+
+    async def run(
+        self,
+        name: str,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        again: bool = True,
+        fsync_timeout_ms: int | None = None,
+    ) -> Any:
+        """Run a script.
+
+        Args:
+            name: The file's name without `.lua`.
+            keys: Every key that it touches.
+            args: Its arguments.
+            again: Ask again if the answer is lost: right for every script that answers a replay the same.
+            fsync_timeout_ms: Wait so long for the write to be on disk (WAITAOF), where a reply does not prove it.
+
+        Raises:
+            StoreUnreached: Nothing happened: no connection, or Redis refused it (memory, disk, still loading).
+            StoreLost: It may have happened.
+        """
+        lost = False
+        for _ in range(_TRIES if again else 1):
+            try:
+                return await self._run_once(name, keys, args, fsync_timeout_ms)
+            except NotConnected as error:
+                metrics.store_errors_total.labels("unreached").inc()
+                if lost:
+                    raise StoreLost(str(error)) from error
+                raise StoreUnreached(str(error)) from error
+            except (ResponseError, BusyLoadingError) as error:
+                # Scripts check before they write, and Redis refuses one for memory or disk before its first write.
+                metrics.store_errors_total.labels("refused").inc()
+                raise StoreUnreached(str(error)) from error
+            except (RedisConnectionError, RedisTimeoutError, StoreLost) as error:
+                metrics.store_errors_total.labels("lost").inc()
+                lost, cause = True, error
+        raise StoreLost(str(cause)) from cause
+
+    async def _run_once(
+        self, name: str, keys: Sequence[str], args: Sequence[Argument], fsync_timeout_ms: int | None
+    ) -> Any:
+        if self._flags is None:
+            info = await self._client.info("server")
+            self._flags = int(str(info["redis_version"]).split(".")[0]) >= _FLAGS_SINCE
+        script = load(name, flags=self._flags)
+        if fsync_timeout_ms is not None:
+            return await self._run_and_sync(script, keys, args, fsync_timeout_ms)
+        try:
+            return await self._client.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self._client.eval(script.text, len(keys), *keys, *args)
+
+    async def _run_and_sync(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument], timeout_ms: int
+    ) -> Any:
+        """Run a script and wait for its write to be on disk. WAITAOF speaks of its own connection's writes only."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.execute_command("EVAL", script.text, len(keys), *keys, *args)
+        pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
+        result, synced = await pipeline.execute()
+        if synced[0] < 1:
+            raise StoreLost("the write was not on disk in time")
+        return result

@@ -1,0 +1,249 @@
+"""What the middleware does with tasks: accept, read, cancel, complete, count."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreUnreached
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
+from poste.domain.task import DeadReason, TaskState
+from poste.queue import keys as names
+from poste.queue.connection import texts
+from poste.queue.durability import Durability
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Argument, Scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis.asyncio as redis
+
+#: How long a write may take to be on disk where WAITAOF has to be asked, in milliseconds.
+_FSYNC_TIMEOUT_MS: Final = 1500
+
+Accepted = Literal["accepted", "full", "clock"]
+Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
+Ending = Literal["ok", "cancelled", "final", "retry", "silent"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A call to be kept. Times are in seconds (since the epoch)."""
+
+    key: str
+    method: str
+    request: bytes
+    create_time: float
+    task_ttl_seconds: int
+    result_ttl_seconds: int
+    repeatable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a handler ended with under one claim.
+
+    `ending`: ok (payload: the response), cancelled, final (payload: the error), retry (a later try may go better),
+    silent (it ended without saying whether it had run: retried if that does no harm).
+    """
+
+    key: str
+    token: str
+    ending: Ending
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one."""
+
+    key: str
+    method: str
+    state: TaskState
+    create_time: float
+    expire_time: float | None
+    attempt: int
+    cancel_requested: bool
+    dead_reason: DeadReason | None
+    response: bytes | None
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A task (None if there is no record, or its result's TTL is over) and Redis' time, seconds since the epoch."""
+
+    record: TaskRecord | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """One queue, each open task counted once."""
+
+    name: str
+    queued: int
+    running: int
+    delayed: int
+    dead: int
+    consumers: int
+    oldest_age_seconds: float | None
+
+
+class Tasks:
+    """The tasks of all queues on one Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+        self._known: set[str] = set()
+
+    async def enqueue(
+        self, queue: str, tasks: Sequence[NewTask], policy: QueuePolicy, durability: Durability
+    ) -> list[Accepted]:
+        """Accept tasks; what is answered "accepted" is on disk.
+
+        Raises:
+            StoreUnreached: None was accepted.
+            StoreLost: Any may have been accepted.
+        """
+        at = QueueKeys(queue)
+        if queue not in self._known:
+            try:
+                await self._client.sadd(names.QUEUES, queue)
+            except RedisError as error:
+                raise StoreUnreached(str(error)) from error
+            self._known.add(queue)
+        arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000]
+        for task in tasks:
+            arguments += (
+                task.key,
+                task.method,
+                task.request,
+                round(task.create_time * 1000),
+                task.task_ttl_seconds * 1000,
+                task.result_ttl_seconds,
+                "" if task.repeatable else "1",
+            )
+        results = await self._scripts.run(
+            "enqueue",
+            [at.ready, at.counts, *(at.record(task.key) for task in tasks)],
+            arguments,
+            fsync_timeout_ms=_FSYNC_TIMEOUT_MS if durability is Durability.ON_WAITAOF else None,
+        )
+        return [result.decode() for result in results]
+
+    async def read(self, queue: str, key: str, *, watch: bool = False) -> Reading:
+        """Read a task; with `watch`, its end is told on `keys.ENDED_CHANNEL`.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        reply = await self._scripts.run("read", [at.delayed, at.counts, at.record(key)], [key, "1" if watch else "0"])
+        now = int(reply[0])
+        record = _record(key, reply[1], now) if len(reply) > 1 else None
+        return Reading(record, now / 1000)
+
+    async def cancel(self, queue: str, key: str) -> Reading:
+        """Cancel a waiting task, ask a running one to stop, and read it.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        await self._scripts.run("cancel", [at.delayed, at.counts, at.record(key)], [key])
+        return await self.read(queue, key)
+
+    async def complete(self, queue: str, reports: Sequence[Report], policy: QueuePolicy) -> list[Completed]:
+        """Store what handlers ended with.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer; report again.
+        """
+        at = QueueKeys(queue)
+        touched = [at.counts, at.delayed, at.dead]
+        arguments: list[Argument] = [
+            policy.max_attempts,
+            round(policy.backoff_seconds * 1000),
+            round(policy.max_backoff_seconds * 1000),
+        ]
+        for report in reports:
+            touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
+            arguments += (report.key, report.token, report.ending, report.payload, random.random())  # noqa: S311 - jitter
+        results = await self._scripts.run("complete", touched, arguments)
+        return [result.decode() for result in results]
+
+    async def queues(self) -> list[str]:
+        """Return the names of the queues there are.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        try:
+            found = await self._client.smembers(names.QUEUES)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        return sorted(texts(found))
+
+    async def figures(self, queue: str) -> QueueFigures:
+        """Count a queue's tasks.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hmget(at.counts, ["waiting", "running"])
+        pipeline.zcard(at.delayed)
+        pipeline.zcard(at.dead)
+        pipeline.zcard(at.leases)
+        pipeline.lindex(at.ready, -1)
+        pipeline.zrange(at.delayed, 0, 0)
+        pipeline.time()
+        try:
+            (waiting, running), delayed, dead, leases, front, retries, time = await pipeline.execute()
+            oldest = texts(key for key in (front, *retries) if key)
+            created = [await self._client.hget(at.record(key), "c") for key in oldest]
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        now = int(time[0]) + int(time[1]) / 1e6
+        ages = [now - int(create) / 1000 for create in created if create]
+        return QueueFigures(
+            name=queue,
+            queued=max(0, int(waiting or 0) - delayed),
+            running=int(running or 0),
+            delayed=delayed,
+            dead=dead,
+            consumers=leases,
+            oldest_age_seconds=max(0.0, *ages) if ages else None,
+        )
+
+
+def _record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
+    """Build the record, or None if its result's TTL is over: the hash itself may live a little longer."""
+    state_letter, method, create, expire, ttl, attempts, end, stop, reason, response, error = fields
+    state = TaskState(state_letter.decode())
+    expire_ms: int | None = int(expire)
+    if state is TaskState.DEAD:
+        expire_ms = None
+    elif state.final:
+        expire_ms = int(end) + int(ttl) * 1000
+        if expire_ms <= now:
+            return None
+    return TaskRecord(
+        key=key,
+        method=method.decode(),
+        state=state,
+        create_time=int(create) / 1000,
+        expire_time=None if expire_ms is None else expire_ms / 1000,
+        attempt=int(attempts or 0),
+        cancel_requested=bool(stop) and not state.final,
+        dead_reason=DeadReason(reason.decode()) if reason else None,
+        response=response if state is TaskState.SUCCEEDED else None,
+        error=error or None,
+    )

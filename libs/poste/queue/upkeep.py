@@ -1,0 +1,132 @@
+"""The passes: what is due is done on a timer, in every middleware replica; each step is safe to repeat.
+
+Per queue and pass: reap consumers whose lease is over, sweep the lists of those already reaped, wake retries that
+are due, settle waiting tasks that are overdue. At start and every ten minutes: bury lists whose consumer has
+no lease at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from poste.queue import keys as names
+from poste.queue.connection import text, texts
+from poste.queue.keys import QueueKeys, split_taken
+from poste.queue.scripts import Scripts
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis
+
+#: Keys handled by one script call, so that no call holds Redis up.
+_BATCH: Final = 200
+#: Retries woken by one script call.
+_WAKE_BATCH: Final = 1000
+#: How long a reaped consumer's list is still swept, in ms: far longer than a command can be under way.
+_GRAVE_MS: Final = 3_600_000
+
+
+@dataclass(slots=True)
+class PassReport:
+    """What one pass over one queue did."""
+
+    reaped: Counter[str] = field(default_factory=Counter)
+    woken: int = 0
+    expired: int = 0
+
+
+class Upkeep:
+    """Looks after the queues of one Redis."""
+
+    def __init__(self, client: redis.Redis, *, lease_seconds: float) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+        self._lease_ms = round(lease_seconds * 1000)
+        self._cursors: dict[str, int] = {}
+
+    async def look_after(self, queue: str, *, max_crashes: int) -> PassReport:
+        """Do one pass over a queue.
+
+        Raises:
+            StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
+        """
+        at, report = QueueKeys(queue), PassReport()
+        now, extended = await self._scripts.run("tick", [at.counts, at.leases], [self._lease_ms])
+        if extended == b"0":
+            over = await self._client.zrangebyscore(at.leases, "-inf", int(now))
+            for incarnation in over:
+                await self._reap(at, text(incarnation), max_crashes, report)
+        await self._client.zremrangebyscore(at.graves, "-inf", int(now) - _GRAVE_MS)
+        for incarnation in await self._non_empty_graves(at):
+            await self._reap(at, incarnation, max_crashes, report)
+        while (woken := await self._scripts.run("wake", [at.delayed, at.ready], [_WAKE_BATCH])) > 0:
+            report.woken += woken
+        await self._sweep(at, report)
+        return report
+
+    async def bury_orphans(self) -> int:
+        """Give every `taken:` list a grave whose consumer has neither lease nor grave; returns how many there were."""
+        buried = 0
+        async for name in self._client.scan_iter(match=names.ANY_TAKEN, count=1000):
+            queue, incarnation = split_taken(text(name))
+            at = QueueKeys(queue)
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.zscore(at.leases, incarnation)
+            pipeline.zscore(at.graves, incarnation)
+            if await pipeline.execute() == [None, None]:
+                # The reap script gives it a grave of its own; the list is swept by the next pass.
+                await self._scripts.run(
+                    "reap",
+                    [at.leases, at.graves, at.ready, at.counts, at.dead, text(name)],
+                    [incarnation, 1],
+                )
+                buried += 1
+        return buried
+
+    async def _non_empty_graves(self, at: QueueKeys) -> list[str]:
+        graves = texts(await self._client.zrange(at.graves, 0, -1))
+        pipeline = self._client.pipeline(transaction=False)
+        for grave in graves:
+            pipeline.llen(at.taken(grave))
+        lengths = await pipeline.execute() if graves else []
+        return [grave for grave, length in zip(graves, lengths, strict=True) if length]
+
+    async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
+        taken = at.taken(incarnation)
+        fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, taken]
+        while True:
+            # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
+            keys = texts(await self._client.lrange(taken, -_BATCH, -1))
+            results = await self._scripts.run(
+                "reap", [*fixed, *(at.record(key) for key in keys)], [incarnation, max_crashes, *keys]
+            )
+            report.reaped.update(texts(results))
+            if not keys or not results:
+                return
+
+    async def _sweep(self, at: QueueKeys, report: PassReport) -> None:
+        """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.
+
+        Times to live differ from call to call, so an overdue task may stand anywhere; whoever reads or takes it settles
+        it at once, and the wandering window gets to the rest.
+        """
+        while await self._sweep_window(at, -_BATCH, -1, report) == _BATCH:
+            pass
+        length = await self._client.llen(at.ready)
+        start = self._cursors.get(at.queue, 0)
+        if length <= _BATCH or start >= length:
+            self._cursors[at.queue] = 0
+            return
+        removed = await self._sweep_window(at, start, start + _BATCH - 1, report)
+        self._cursors[at.queue] = start + _BATCH - removed
+
+    async def _sweep_window(self, at: QueueKeys, first: int, last: int, report: PassReport) -> int:
+        keys = texts(await self._client.lrange(at.ready, first, last))
+        if not keys:
+            return 0
+        expired, removed = await self._scripts.run(
+            "sweep", [at.ready, at.counts, *(at.record(key) for key in keys)], keys
+        )
+        report.expired += expired
+        return int(removed)

@@ -1,0 +1,273 @@
+"""What a catalogue entry says of a service, read from its descriptors: methods, routes and policies.
+
+A service is known by its FileDescriptorSet alone, never by generated code. Every description has a descriptor
+pool of its own: two versions of one service would clash in a common one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+
+from poste.domain.errors import CatalogueError
+from poste.domain.policy import MethodPolicy, QueuePolicy, ServicePolicy
+from poste.v1 import catalogue_pb2
+
+#: Paths that are Poste's own, with everything below them.
+RESERVED_PATHS: Final = (
+    "/v1/tasks",
+    "/v1/queues",
+    "/v1/services",
+    "/problems",
+    "/livez",
+    "/readyz",
+    "/metrics",
+)
+#: What the default route of a service in a package looks like.
+_DEFAULT_ROUTE: Final = re.compile(r"/\w+(\.\w+)+/\w+")
+#: A path that is one thing only: no variables, no query, no empty segment.
+_PLAIN_PATH: Final = re.compile(r"(/[\w.~:@!$&'()+,;=-]+)+", re.ASCII)
+
+_REPEATABLE: Final = (
+    descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+    descriptor_pb2.MethodOptions.IDEMPOTENT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to call a method by HTTP.
+
+    Attributes:
+        verb: The HTTP method, in capitals.
+        path: The whole path, without variables.
+    """
+
+    verb: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """One unary method.
+
+    Attributes:
+        service: Its service's full name.
+        name: Its short name.
+        path: Its gRPC path, which is also its default route's.
+        input: The descriptor of its request.
+        output: The descriptor of its response.
+        policy: How its calls are treated.
+        routes: All its routes, the default one first.
+    """
+
+    service: str
+    name: str
+    path: str
+    input: Descriptor
+    output: Descriptor
+    policy: MethodPolicy
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """One service of the catalogue.
+
+    Attributes:
+        name: Its full name, which is also its queue's.
+        methods: Its unary methods by their short names; streaming ones are left out.
+        policy: How it is treated.
+        targets: Where its replicas are, as gRPC targets.
+        library: Its replicas run the worker library.
+        entry: What this was read from.
+        pool: The descriptors of everything that its messages need.
+    """
+
+    name: str
+    methods: Mapping[str, Method]
+    policy: ServicePolicy
+    targets: tuple[str, ...]
+    library: bool
+    entry: catalogue_pb2.CatalogueService
+    pool: descriptor_pool.DescriptorPool
+
+
+def describe(entry: catalogue_pb2.CatalogueService) -> Service:
+    """Read one entry of the catalogue.
+
+    Raises:
+        CatalogueError: Its descriptors are broken or lack the service, a setting makes no sense, or an
+            annotation claims a path that is not its own to claim.
+    """
+    pool = _pool_of(entry)
+    try:
+        descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
+    except KeyError as error:
+        raise _fault(entry, "its descriptors do not hold it") from error
+    unary = [
+        method for method in descriptor.methods if not (method.client_streaming or method.server_streaming)
+    ]
+    policy = ServicePolicy(
+        queue=_queue_policy(entry),
+        methods={method.name: _method_policy(entry, method) for method in unary},
+        max_in_flight=int(_at_least(entry, "max_in_flight", 1, ServicePolicy().max_in_flight)),
+    )
+    methods = {
+        method.name: Method(
+            service=entry.name,
+            name=method.name,
+            path=f"/{entry.name}/{method.name}",
+            input=method.input_type,
+            output=method.output_type,
+            policy=policy.methods[method.name],
+            routes=_routes(entry, method),
+        )
+        for method in unary
+    }
+    return Service(
+        name=entry.name,
+        methods=methods,
+        policy=policy,
+        targets=tuple(entry.targets),
+        library=entry.library,
+        entry=entry,
+        pool=pool,
+    )
+
+
+def file_descriptor_set(file: FileDescriptor) -> bytes:
+    """Serialize a file and all that it imports, dependencies first, as a FileDescriptorSet."""
+    found: dict[str, bytes] = {}
+
+    def collect(one: FileDescriptor) -> None:
+        if one.name not in found:
+            for dependency in one.dependencies:
+                collect(dependency)
+            found[one.name] = one.serialized_pb
+
+    collect(file)
+    files = descriptor_pb2.FileDescriptorSet()
+    for serialized in found.values():
+        files.file.add().ParseFromString(serialized)
+    return files.SerializeToString()
+
+
+def _fault(entry: catalogue_pb2.CatalogueService, fault: str) -> CatalogueError:
+    return CatalogueError(f"service {entry.name!r} can't be catalogued: {fault}")
+
+
+def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.DescriptorPool:
+    try:
+        files = descriptor_pb2.FileDescriptorSet.FromString(entry.file_descriptor_set)
+    except DecodeError as error:
+        raise _fault(entry, "its descriptors are not a FileDescriptorSet") from error
+    waiting = {file.name: file for file in files.file}
+    pool = descriptor_pool.DescriptorPool()
+
+    def add(name: str) -> None:
+        # Taken out first: a circle of imports ends here, and the pool then refuses it.
+        file = waiting.pop(name, None)
+        if file is not None:
+            for dependency in file.dependency:
+                add(dependency)
+            pool.Add(file)
+
+    try:
+        for file in files.file:
+            add(file.name)
+        for file in files.file:
+            # Builds everything now: what is broken must fail here, not at the first call.
+            pool.FindFileByName(file.name)
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
+        raise _fault(entry, f"its descriptors are broken: {error}") from error
+    return pool
+
+
+def _queue_policy(entry: catalogue_pb2.CatalogueService) -> QueuePolicy:
+    default = QueuePolicy()
+    return QueuePolicy(
+        max_attempts=int(_at_least(entry, "max_attempts", 1, default.max_attempts)),
+        max_crashes=int(_at_least(entry, "max_crashes", 1, default.max_crashes)),
+        max_length=int(_at_least(entry, "max_length", 0, default.max_length)),
+        max_bytes=int(_at_least(entry, "max_bytes", 0, default.max_bytes)),
+    )
+
+
+def _at_least(entry: catalogue_pb2.CatalogueService, name: Any, lowest: int, default: int) -> int:
+    if not entry.settings.HasField(name):
+        return default
+    value: int = getattr(entry.settings, name)
+    if value < lowest:
+        raise _fault(entry, f"its setting {name} is {value}, and must be at least {lowest}")
+    return value
+
+
+def _method_policy(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> MethodPolicy:
+    """Read a method's policy: its own setting, else its service's, else the default."""
+    default = MethodPolicy()
+    wide = entry.settings
+    # Looked up without making an entry: a map's `[]` inserts.
+    narrow = wide.methods.get(method.name) or catalogue_pb2.MethodSettings()
+    away = narrow.away or wide.away
+    timeout_seconds, redeliver = default.timeout_seconds, default.redeliver
+    for settings in (wide, narrow):
+        if settings.HasField("timeout_seconds"):
+            timeout_seconds = settings.timeout_seconds
+        if settings.HasField("redeliver"):
+            redeliver = settings.redeliver
+    if not (timeout_seconds > 0 and math.isfinite(timeout_seconds)):
+        raise _fault(entry, f"the timeout of {method.name} is {timeout_seconds} s, and must be above 0")
+    return MethodPolicy(
+        queue_when_away=away != catalogue_pb2.AWAY_POLICY_REJECT,
+        timeout_seconds=timeout_seconds,
+        idempotent=method.GetOptions().idempotency_level in _REPEATABLE,
+        redeliver=redeliver,
+    )
+
+
+def _routes(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> tuple[Route, ...]:
+    default = Route("POST", f"/{entry.name}/{method.name}")
+    annotated = []
+    for rule in _rules(method.GetOptions().Extensions[annotations_pb2.http]):
+        verb, path = _pattern(rule)
+        _refuse_foreign(entry, method, path, default.path)
+        # Other shapes (variables, other verbs, a body that is one field) are reached by the default route.
+        if verb == "POST" and rule.body == "*" and _PLAIN_PATH.fullmatch(path):
+            annotated.append(Route(verb, path))
+    return tuple(dict.fromkeys([default, *annotated]))
+
+
+def _rules(rule: http_pb2.HttpRule) -> Iterator[http_pb2.HttpRule]:
+    if rule.WhichOneof("pattern") is not None:
+        yield rule
+    yield from rule.additional_bindings
+
+
+def _pattern(rule: http_pb2.HttpRule) -> tuple[str, str]:
+    kind = rule.WhichOneof("pattern")
+    if kind == "custom":
+        return rule.custom.kind, rule.custom.path
+    return (kind or "").upper(), getattr(rule, kind) if kind else ""
+
+
+def _refuse_foreign(
+    entry: catalogue_pb2.CatalogueService, method: MethodDescriptor, path: str, own: str
+) -> None:
+    """Refuse a path that is Poste's own, or another method's default route."""
+    if any(
+        path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS
+    ):
+        raise _fault(entry, f"the http annotation of {method.name} claims {path}, which is Poste's own")
+    if path != own and _DEFAULT_ROUTE.fullmatch(path):
+        raise _fault(
+            entry, f"the http annotation of {method.name} claims {path}, the default route of a method"
+        )

@@ -1,0 +1,19 @@
+"""ProtoJSON (https://protobuf.dev/programming-guides/json/), stricter on input than `json_format` is.
+
+`decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's.
+"""
+
+from poste.rpc.protojson.errors import FieldError, FieldErrors, UnprintableError
+from poste.rpc.protojson.reading import decode
+from poste.rpc.protojson.writing import dumps, encode, message_to_value, to_value
+
+__all__ = [
+    "FieldError",
+    "FieldErrors",
+    "UnprintableError",
+    "decode",
+    "dumps",
+    "encode",
+    "message_to_value",
+    "to_value",
+]

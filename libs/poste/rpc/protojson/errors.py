@@ -1,0 +1,42 @@
+"""What may be wrong with a JSON text or with a message that is to become one."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from poste.domain.errors import PosteError
+
+#: A client that got more than this many fields wrong learns of the first ones: the answer stays readable.
+MAX_ERRORS: Final = 20
+#: Names that a client made up are quoted up to this many characters.
+_MAX_NAME: Final = 100
+
+
+class FieldError(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        field: The path of the field, e.g. `items[2].price`; empty for the body as a whole.
+        reason: What is wrong with it, in words for the client.
+    """
+
+    field: str
+    reason: str
+
+
+class FieldErrors(PosteError):  # noqa: N818 - a list of them
+    """A request's JSON does not fit its message; `errors` says where and why."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__("; ".join(f"{field}: {reason}" if field else reason for field, reason in errors))
+        self.errors = errors
+
+
+class UnprintableError(PosteError):
+    """A message can't be written as JSON: its bytes are broken, or it holds what JSON can't."""
+
+
+def quotable(name: str) -> str:
+    """Return a name of the client's making as it may be shown: short, and valid Unicode."""
+    shown = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+    return shown.encode("utf-8", "replace").decode()

@@ -1,0 +1,126 @@
+"""What reading a message's JSON needs to know of its descriptor, found out once for each message type."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.api import field_behavior_pb2
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from poste.rpc.protojson.scalars import Reader, map_key_reader_of, reader_of
+
+ANY: Final = "google.protobuf.Any"
+VALUE: Final = "google.protobuf.Value"
+_NULL_VALUE: Final = "google.protobuf.NullValue"
+#: Messages whose JSON is a scalar's: `google.protobuf.DoubleValue` and the like.
+_WRAPPERS: Final = frozenset(
+    f"google.protobuf.{kind}Value"
+    for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+)
+#: Messages with a JSON form of their own, which `json_format` knows.
+_SPECIAL: Final = frozenset(
+    f"google.protobuf.{kind}"
+    for kind in ("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """How one field is read.
+
+    Attributes:
+        name: Its name in the proto.
+        json_name: Its name in JSON.
+        required: A request without it is refused.
+        oneof: The group of which one member may be set, if it is in one.
+        takes_null: `null` is a value of it, and does not mean that it is unset.
+        repeated: Its JSON is an array (a map is not).
+        read: Reads one value, if that is a scalar.
+        message: The type of one value, if that is a message.
+        read_key: Reads a key, if it is a map.
+    """
+
+    name: str
+    json_name: str
+    required: bool
+    oneof: str | None
+    takes_null: bool
+    repeated: bool
+    read: Reader | None
+    message: Descriptor | None
+    read_key: Reader | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePlan:
+    """How one message type is read.
+
+    Attributes:
+        descriptor: The type.
+        make: Makes an empty message.
+        fields: Its fields by either name.
+        required: Those of them that must be there.
+        wrapped: It is a wrapper: its JSON is that of its field `value`.
+        special: It has a JSON form of its own.
+    """
+
+    descriptor: Descriptor
+    make: type[Message]
+    fields: Mapping[str, FieldPlan]
+    required: tuple[FieldPlan, ...]
+    wrapped: FieldPlan | None
+    special: bool
+
+
+# Bounded, since each plan keeps the descriptor pool of its service alive.
+@functools.lru_cache(maxsize=1024)
+def plan_of(descriptor: Descriptor) -> MessagePlan:
+    """Return how a message type is read."""
+    plans = [_field_plan(field) for field in descriptor.fields]
+    by_json_name = {plan.json_name: plan for plan in plans}
+    return MessagePlan(
+        descriptor=descriptor,
+        make=message_factory.GetMessageClass(descriptor),
+        fields={plan.name: plan for plan in plans} | by_json_name,
+        required=tuple(plan for plan in plans if plan.required),
+        wrapped=by_json_name["value"] if descriptor.full_name in _WRAPPERS else None,
+        special=descriptor.full_name in _SPECIAL,
+    )
+
+
+def _field_plan(field: FieldDescriptor) -> FieldPlan:
+    entry = field.message_type if _is_map(field) else None
+    value = entry.fields_by_name["value"] if entry is not None else field
+    scalar = value.message_type is None
+    return FieldPlan(
+        name=field.name,
+        json_name=field.json_name,
+        required=_is_required(field),
+        oneof=field.containing_oneof.name if field.containing_oneof is not None else None,
+        takes_null=_takes_null(value),
+        repeated=field.is_repeated and entry is None,
+        read=reader_of(value) if scalar else None,
+        message=None if scalar else value.message_type,
+        read_key=None if entry is None else map_key_reader_of(entry.fields_by_name["key"]),
+    )
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    message: Any = field.message_type
+    return message is not None and bool(message.GetOptions().map_entry)
+
+
+def _takes_null(field: FieldDescriptor) -> bool:
+    if field.message_type is not None:
+        return bool(field.message_type.full_name == VALUE)
+    return field.enum_type is not None and field.enum_type.full_name == _NULL_VALUE
+
+
+def _is_required(field: FieldDescriptor) -> bool:
+    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field.is_required or field_behavior_pb2.REQUIRED in behaviors

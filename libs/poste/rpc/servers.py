@@ -1,0 +1,68 @@
+"""How Poste's processes serve gRPC: the options, and the health service whose word gateways go by."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from poste.domain.errors import StartError
+from poste.rpc.channels import KEEPALIVE_MS, MAX_MESSAGE_BYTES
+from poste.runtime.admin import authority
+
+#: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
+_MAX_CONNECTION_AGE_MS: Final = 90_000
+#: How long calls may go on over a connection that has reached its age, in milliseconds.
+_MAX_CONNECTION_AGE_GRACE_MS: Final = 600_000
+
+
+def server_options() -> list[tuple[str, Any]]:
+    """Return the options of every server of ours."""
+    return [
+        # A taken port is an error, not a coin toss between two processes.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _MAX_CONNECTION_AGE_GRACE_MS),
+        # Must lie strictly below the clients' interval, or their pings end the connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Bind a server to an address; returns the port.
+
+    Raises:
+        StartError: The port is taken, or the address is not this host's.
+    """
+    address = authority(host, port)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"can't listen on {address}: the port is in use or the address is not ours") from error
+    if bound == 0:
+        raise StartError(f"can't listen on {address}: the port is in use or the address is not ours")
+    return bound
+
+
+class Health:
+    """The standard health service (grpc.health.v1) of one server."""
+
+    def __init__(self, server: grpc.aio.Server, *services: str) -> None:
+        self._servicer = health.aio.HealthServicer()
+        self._services = ("", *services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def serving(self) -> None:
+        """Tell clients to send calls."""
+        for service in self._services:
+            await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def not_serving(self) -> None:
+        """Tell clients to send no more calls."""
+        for service in self._services:
+            await self._servicer.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)

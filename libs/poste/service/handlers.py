@@ -1,0 +1,132 @@
+"""Runs a handler: the one way through which both roads go, so that it behaves the same on both.
+
+Bytes in, an `Outcome` out. Whatever the handler does (returns, aborts, sets a code, raises, calls `sys.exit`, lets a
+CancelledError escape, returns rubbish) becomes an outcome. Only a cancellation from outside comes out as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from typing import Any, Final, Literal
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from poste.domain.codes import Code
+from poste.rpc.channels import MAX_MESSAGE_BYTES
+from poste.runtime import logs, metrics
+from poste.service.context import AsyncContext, Call, SyncContext
+from poste.service.outcome import Outcome, unexpected
+from poste.service.servicer import ServedMethod
+from poste.service.threads import Threads
+
+_log = logs.get("handlers")
+#: A response larger than this is an error, in bytes: with what wraps it, it must still fit a message.
+_MAX_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
+#: Metadata under this key is bound to every log line of the handler.
+REQUEST_ID: Final = "x-request-id"
+
+
+class Runner:
+    """Runs the handlers of one road."""
+
+    def __init__(self, road: Literal["direct", "queued"], *, threads: int) -> None:
+        """Prepare.
+
+        Args:
+            road: What the metrics call it.
+            threads: How many `def` handlers may run at once; more wait their turn.
+        """
+        self._road = road
+        self._threads = Threads(threads, f"{road}-handler")
+
+    async def run(self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None) -> Outcome:
+        """Run one handler.
+
+        A `def` handler that is cancelled, or takes too long, goes on in its thread (`context.is_active()` tells it);
+        its late answer is dropped.
+
+        Args:
+            method: Whose handler.
+            request: The serialized request message.
+            call: What the handler may know of the call.
+            timeout_seconds: How long it may take; None if somebody else sees to that.
+
+        Raises:
+            asyncio.CancelledError: The caller was cancelled, not just something within the handler.
+        """
+        running = metrics.running_calls.labels(method.service, self._road)
+        began, code = time.monotonic(), Code.CANCELLED
+        running.inc()
+        try:
+            with _bound(call):
+                outcome = await self._bounded(method, request, call, timeout_seconds)
+            code = outcome.code
+            return outcome
+        except asyncio.CancelledError:
+            call.cancelled = True
+            raise
+        finally:
+            call.close()
+            running.dec()
+            metrics.handled_total.labels(method.service, method.name, self._road, code.name).inc()
+            metrics.handler_seconds.labels(method.service, self._road).observe(time.monotonic() - began)
+
+    def close(self) -> None:
+        """Start no more threads, and let the idle ones end."""
+        self._threads.close()
+
+    async def _bounded(
+        self, method: ServedMethod, request: bytes, call: Call, timeout_seconds: float | None
+    ) -> Outcome:
+        try:
+            message = method.parse(request)
+        except DecodeError:
+            return Outcome(Code.INVALID_ARGUMENT, "the request can't be decoded")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._outcome(method, message, call)
+        except TimeoutError:
+            call.cancelled = True
+            return Outcome(Code.DEADLINE_EXCEEDED, f"the handler did not answer within {timeout_seconds:g} s")
+
+    async def _outcome(self, method: ServedMethod, message: Any, call: Call) -> Outcome:
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task else 0
+        try:
+            answer = await self._answer(method, message, call)
+            if call.aborted or call.code is not Code.OK:
+                return call.failure()
+            response = method.serialize(answer)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if call.aborted:
+                return call.failure()
+            if task and task.cancelling() > cancels:
+                # What a handler raises on its way out of a cancellation is not its answer.
+                raise asyncio.CancelledError from error
+            return _failed(method, call, error)
+        if len(response) > _MAX_RESPONSE_BYTES:
+            return Outcome(Code.RESOURCE_EXHAUSTED, f"the response has {len(response)} bytes: too many for a message")
+        return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
+
+    async def _answer(self, method: ServedMethod, message: Any, call: Call) -> Any:
+        if method.coroutine:
+            answer = method.behaviour(message, AsyncContext(call))
+            return await answer if inspect.isawaitable(answer) else answer
+        context = SyncContext(call, asyncio.get_running_loop())
+        return await self._threads.run(functools.partial(method.behaviour, message, context))
+
+
+def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
+    _log.error("handler failed", service=method.service, method=method.name, exc_info=error)
+    if call.code is Code.OK:
+        return unexpected(error)
+    return unexpected(error, call.code, call.failure().details)
+
+
+def _bound(call: Call) -> Any:
+    names = {"request_id": value for key, value in call.metadata if key == REQUEST_ID}
+    return structlog.contextvars.bound_contextvars(**names)

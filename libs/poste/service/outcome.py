@@ -1,0 +1,74 @@
+"""What a handler ended with: the one thing that both roads send on, so that it means the same on both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import grpc
+from google.rpc import status_pb2
+
+from poste.domain.codes import Code
+from poste.rpc.statuses import rich_status
+
+#: gRPC's own constant for each code.
+STATUS_CODES: Final = {Code(status.value[0]): status for status in grpc.StatusCode}
+#: The text of an unexpected exception is cut to this many characters.
+_MAX_CAUSE: Final = 2000
+
+
+class Metadatum(NamedTuple):
+    """One pair of metadata, as grpc.aio hands them to handlers."""
+
+    key: str
+    value: str | bytes
+
+
+Metadata = tuple[Metadatum, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A handler's answer.
+
+    Attributes:
+        code: OK, or what it failed with.
+        details: The text beside the code; safe to show to any client.
+        response: The serialized response message, if the code is OK.
+        trailing_metadata: What travels behind the answer on the direct road.
+        cause: The text of the unexpected exception, for the operator; it never goes out on the direct road.
+    """
+
+    code: Code
+    details: str = ""
+    response: bytes = b""
+    trailing_metadata: Metadata = ()
+    cause: str | None = None
+
+    def status(self) -> status_pb2.Status:
+        """Return what the queue keeps of a failure: the rich status if the handler gave a sound one."""
+        rich = rich_status(self.trailing_metadata)
+        if rich is not None and rich.code == self.code:
+            return rich
+        return status_pb2.Status(code=self.code, message=self.cause or self.details)
+
+
+def unexpected(error: BaseException, code: Code = Code.UNKNOWN, details: str = "") -> Outcome:
+    """Return the outcome of a handler that raised: safe words for the client, the exception's for the operator.
+
+    Args:
+        error: What it raised.
+        code: What it had set on its context before, if anything.
+        details: The same.
+    """
+    kind = type(error).__name__
+    return Outcome(
+        code,
+        details or f"the handler failed unexpectedly ({kind})",
+        cause=sound(f"{kind}: {error}")[:_MAX_CAUSE],
+    )
+
+
+def sound(text: str) -> str:
+    """Return the text without lone surrogates, which neither gRPC nor protobuf can carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")

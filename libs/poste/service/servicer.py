@@ -1,0 +1,141 @@
+"""What a servicer serves, read from the generated class that it extends: its services, methods and descriptors."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+
+from poste.domain.errors import StartError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedMethod:
+    """One unary method, with the author's handler.
+
+    Attributes:
+        service: The service's full name.
+        name: The method's short name.
+        behaviour: The author's handler: takes the request message and a context.
+        coroutine: The handler is an `async def`.
+        parse: Makes the request message of its bytes.
+        serialize: Makes bytes of the response message.
+    """
+
+    service: str
+    name: str
+    behaviour: Callable[[Any, Any], Any]
+    coroutine: bool
+    parse: Callable[[bytes], Any]
+    serialize: Callable[[Any], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedService:
+    """One service of a servicer.
+
+    Attributes:
+        name: Its full name, which is also its queue's.
+        file: The descriptor of the file that declares it.
+        methods: Its unary methods by their short names.
+        streaming: gRPC's own handlers of its other methods; they are served on the direct road only.
+    """
+
+    name: str
+    file: FileDescriptor
+    methods: Mapping[str, ServedMethod]
+    streaming: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+
+
+def services_of(servicers: Iterable[object]) -> list[ServedService]:
+    """Return the services that the servicers implement.
+
+    Raises:
+        StartError: One of them extends no generated servicer class, or two serve the same service.
+    """
+    found: dict[str, ServedService] = {}
+    for servicer in servicers:
+        for service in _services(servicer):
+            if service.name in found:
+                raise StartError(f"two servicers serve {service.name}")
+            found[service.name] = service
+    if not found:
+        raise StartError("there is no servicer to serve")
+    return list(found.values())
+
+
+def _services(servicer: object) -> Iterator[ServedService]:
+    if inspect.isclass(servicer):
+        raise StartError(f"{servicer.__name__} is a class: serve an instance of it, {servicer.__name__}()")
+    registrar = _Registrar()
+    for kind in type(servicer).__mro__:
+        add = getattr(sys.modules.get(kind.__module__), f"add_{kind.__name__}_to_server", None)
+        if callable(add):
+            add(servicer, registrar)
+    if not registrar.generic:
+        raise StartError(
+            f"{type(servicer).__name__} is no gRPC servicer: it must extend a generated class like"
+            " `foo_pb2_grpc.FooServicer`"
+        )
+    for generic in registrar.generic:
+        yield _describe(generic)
+
+
+class _Registrar:
+    """Stands in for the server that generated code adds a servicer to, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.generic: list[grpc.ServiceRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.ServiceRpcHandler]) -> None:
+        self.generic.extend(handlers)
+
+    def add_registered_method_handlers(self, service_name: str, handlers: Mapping[str, Any]) -> None:
+        """Do nothing: newer generated code gives the same handlers twice."""
+
+
+class _CallDetails(NamedTuple):
+    """What a generic handler is asked with."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str], ...] = ()
+
+
+def _describe(generic: grpc.ServiceRpcHandler) -> ServedService:
+    name = generic.service_name()
+    try:
+        descriptor: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(name)
+    except KeyError as error:
+        raise StartError(f"the descriptors of {name} are not loaded: import its generated `_pb2` module") from error
+    methods, streaming = {}, {}
+    for method in descriptor.methods:
+        handler = generic.service(_CallDetails(f"/{name}/{method.name}"))
+        if handler is None:
+            continue
+        if handler.request_streaming or handler.response_streaming:
+            streaming[method.name] = handler
+        else:
+            methods[method.name] = _method(name, method.name, handler)
+    return ServedService(name=name, file=descriptor.file, methods=methods, streaming=streaming)
+
+
+def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:
+    behaviour, parse, serialize = handler.unary_unary, handler.request_deserializer, handler.response_serializer
+    if behaviour is None or parse is None or serialize is None:
+        raise StartError(f"the generated code of {service}/{name} is not one that Poste knows")
+    return ServedMethod(
+        service=service,
+        name=name,
+        behaviour=behaviour,
+        # A decorator that is a plain function still hands on the coroutine of what it wraps.
+        coroutine=inspect.iscoroutinefunction(behaviour)
+        or inspect.iscoroutinefunction(inspect.unwrap(behaviour)),
+        parse=parse,
+        serialize=serialize,
+    )

@@ -1,0 +1,293 @@
+"""The client against a gateway that answers as its contract says, and against what is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+
+import pytest
+from aiohttp import web
+
+from poste.client import (
+    Answer,
+    AnswerLost,
+    Client,
+    FieldError,
+    GatewayUnreachable,
+    NotAGateway,
+    Problem,
+    Task,
+    gateway_url,
+)
+from poste.domain.task import TaskState
+
+TASK = {
+    "id": "AbC",
+    "service": "calculator.v1.SumService",
+    "method": "Add",
+    "state": "QUEUED",
+    "createTime": "2026-01-02T03:04:05.678901234Z",
+    "expireTime": "2026-01-03T03:04:05Z",
+    "attempt": 0,
+}
+
+
+@contextlib.asynccontextmanager
+async def gateway(answer):
+    """Serve every request with `answer`; yields the client and what was asked."""
+    asked = []
+
+    async def handle(request):
+        asked.append((request, await request.read()))
+        return await answer(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        async with Client(f"127.0.0.1:{runner.addresses[0][1]}", timeout_seconds=5) as client:
+            yield client, asked
+    finally:
+        await runner.cleanup()
+
+
+def says(document, status=200, **headers):
+    async def answer(_):
+        return web.json_response(
+            document,
+            status=status,
+            headers=headers,
+            content_type="application/problem+json" if status >= 400 else "application/json",
+        )
+
+    return answer
+
+
+async def test_a_call_goes_to_its_methods_default_route():
+    """A client's call would not reach its method."""
+    async with gateway(says({"result": 5})) as (client, asked):
+        answer = await client.call("calculator.v1.SumService/Add", {"a": 2, "b": 3})
+
+    (request, body), *_ = asked
+    assert answer == Answer({"result": 5})
+    assert (request.method, request.path) == ("POST", "/calculator.v1.SumService/Add")
+    assert request.content_type == "application/json"
+    assert json.loads(body) == {"a": 2, "b": 3}
+    assert not {"Prefer", "Poste-Task-TTL", "Poste-Result-TTL"} & set(request.headers)
+
+
+async def test_a_call_may_go_to_any_route_with_every_wish():
+    """What the contract lets a client ask for could not be asked for."""
+    async with gateway(says(TASK, 202)) as (client, asked):
+        task = await client.call(
+            "/v1/sum", {}, respond_async=True, wait_seconds=3, queue=False, task_ttl_seconds=60, result_ttl_seconds=5
+        )
+
+    request = asked[0][0]
+    assert isinstance(task, Task)
+    assert request.path == "/v1/sum"
+    assert request.headers["Prefer"] == "respond-async, wait=3, no-queue"
+    assert request.headers["Poste-Task-TTL"] == "60"
+    assert request.headers["Poste-Result-TTL"] == "5"
+
+
+async def test_a_kept_call_is_its_task():
+    """A program could not tell what became of its call."""
+    async with gateway(says(TASK, 202)) as (client, _):
+        task = await client.call("x.Y/Z", {})
+
+    assert isinstance(task, Task)
+    assert (task.id, task.state, task.attempt, task.response) == ("AbC", TaskState.QUEUED, 0, None)
+    assert task.create_time.isoformat() == "2026-01-02T03:04:05.678901+00:00"
+    assert task.document == TASK
+
+
+async def test_a_problem_comes_whole():
+    """A program would have to read the HTTP answer itself to know what was wrong."""
+    document = {
+        "type": "/problems/invalid-request",
+        "title": "Invalid request",
+        "status": 400,
+        "detail": "the message does not fit",
+        "instance": "/v1/sum",
+        "code": "INVALID_ARGUMENT",
+        "errors": [{"field": "a", "reason": "missing"}],
+    }
+    async with gateway(says(document, 400, **{"Retry-After": "7"})) as (client, _):
+        with pytest.raises(Problem) as caught:
+            await client.call("x.Y/Z", {})
+
+    problem = caught.value
+    assert (problem.status, problem.type, problem.code) == (400, "/problems/invalid-request", "INVALID_ARGUMENT")
+    assert problem.errors == (FieldError("a", "missing"),)
+    assert problem.retry_after_seconds == 7
+    assert problem.document == document
+    assert str(problem) == "Invalid request: the message does not fit"
+
+
+async def test_a_wait_is_made_of_looks_until_the_task_has_ended():
+    """A gateway that stops answers its long polls early; the client would take that for the end of its wait."""
+    states = iter(["QUEUED", "RUNNING", "SUCCEEDED"])
+
+    async def answer(_):
+        return web.json_response(TASK | {"state": next(states), "response": {"result": 5}})
+
+    async with gateway(answer) as (client, asked):
+        task = await client.task("AbC", wait_seconds=math.inf)
+
+    assert task.state is TaskState.SUCCEEDED
+    assert task.response == {"result": 5}
+    assert [request.headers["Prefer"] for request, _ in asked] == ["wait=30"] * 3
+
+
+async def test_a_wait_ends_when_it_is_over():
+    """`poste task --wait 1` would hang for as long as the service is away."""
+
+    async def answer(request):
+        await asyncio.sleep(float(request.headers["Prefer"].removeprefix("wait=")))
+        return web.json_response(TASK)
+
+    async with gateway(answer) as (client, asked):
+        task = await client.task("AbC", wait_seconds=1)
+
+    assert task.state is TaskState.QUEUED
+    assert len(asked) <= 2
+
+
+async def test_one_look_asks_for_no_wait():
+    """Looking would take as long as waiting."""
+    async with gateway(says(TASK)) as (client, asked):
+        await client.task("a/b?c")
+
+    request = asked[0][0]
+    assert request.raw_path == "/v1/tasks/a%2Fb%3Fc"
+    assert "Prefer" not in request.headers
+
+
+async def test_cancel_services_and_queues():
+    """The other verbs would not speak the contract."""
+    services = {
+        "services": [
+            {
+                "name": "s.S",
+                "availability": "away",
+                "queued": None,
+                "methods": [
+                    {
+                        "name": "M",
+                        "path": "/s.S/M",
+                        "routes": ["POST /s.S/M", "POST /v1/m"],
+                        "idempotent": True,
+                        "away": "queue",
+                        "timeoutSeconds": 30.0,
+                    }
+                ],
+            }
+        ]
+    }
+    queues = {
+        "queues": [
+            {
+                "queue": "s.S",
+                "service": "s.S",
+                "queued": 1,
+                "running": 2,
+                "delayed": 3,
+                "dead": 4,
+                "oldestAgeSeconds": 1.5,
+                "paused": False,
+            }
+        ]
+    }
+    documents = {"/v1/services": services, "/v1/queues": queues, "/v1/tasks/AbC": TASK | {"state": "CANCELLED"}}
+
+    async def answer(request):
+        return web.json_response(documents[request.path])
+
+    async with gateway(answer) as (client, asked):
+        (service,), (queue,), task = await client.services(), await client.queues(), await client.cancel("AbC")
+
+    assert (service.name, service.availability, service.queued) == ("s.S", "away", None)
+    assert service.methods[0].routes == ("POST /s.S/M", "POST /v1/m")
+    assert (queue.queued, queue.running, queue.delayed, queue.dead, queue.oldest_age_seconds) == (1, 2, 3, 4, 1.5)
+    assert task.state is TaskState.CANCELLED
+    assert [request.method for request, _ in asked] == ["GET", "GET", "DELETE"]
+
+
+async def test_nobody_there_is_told_apart_from_an_answer_that_is_lost():
+    """A program could not know whether its call may have been run."""
+    async with Client("127.0.0.1:1", timeout_seconds=5) as client:
+        with pytest.raises(GatewayUnreachable):
+            await client.call("x.Y/Z", {})
+
+    async def slow(_):
+        await asyncio.sleep(30)
+
+    async with gateway(slow) as (client, _):
+        client._timeout_seconds = 0.2
+        with pytest.raises(AnswerLost, match="did not answer within"):
+            await client.call("x.Y/Z", {})
+
+    async def breaks(request):
+        request.transport.abort()
+        return web.Response()
+
+    async with gateway(breaks) as (client, _):
+        with pytest.raises(AnswerLost, match="broke the connection"):
+            await client.call("x.Y/Z", {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says([1]),
+        says({"no": "task"}, 202),
+        says(TASK | {"state": "LOST"}, 202),
+        says(TASK | {"createTime": 5}, 202),
+    ],
+)
+async def test_what_is_no_gateway_is_told_so(answer):
+    """Another server on the port would end in a KeyError, or be taken for a service's answer."""
+    async with gateway(answer) as (client, _):
+        with pytest.raises(NotAGateway):
+            await client.call("x.Y/Z", {})
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+async def test_another_web_server_is_told_so(status):
+    """Its 404 page would be shown as a problem of Poste's, its redirect be followed with the call."""
+
+    async def page(_):
+        return web.Response(status=status, text="<html>", content_type="text/html", headers={"Location": "/"})
+
+    async with gateway(page) as (client, asked):
+        with pytest.raises(NotAGateway):
+            await client.call("x.Y/Z", {})
+
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("localhost:8080", "http://localhost:8080"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("https://poste.example/api/", "https://poste.example/api"),
+        ("[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_a_gateways_url_may_be_short(given, url):
+    """`--url localhost:8080` would be refused."""
+    assert gateway_url(given) == url
+
+
+@pytest.mark.parametrize("given", ["", "http://", "ftp://x", "http://x:99999", "http://x:a", "http://x?a=b"])
+def test_what_is_no_url_is_refused(given):
+    """A slip would show as a network error."""
+    with pytest.raises(ValueError):  # noqa: PT011 - urllib's own text for some
+        gateway_url(given)

@@ -1,0 +1,295 @@
+"""A consumer on a real server: what a process takes, keeps, gives back, and loses."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.redis_server import RedisServer, running
+from support.waiting import until
+
+from poste.domain.policy import QueuePolicy
+from poste.domain.task import TaskState
+from poste.queue.connection import open_client
+from poste.queue.consumer import ClaimedTask, Consumer
+from poste.queue.durability import Durability
+from poste.queue.keys import QueueKeys
+from poste.queue.tasks import NewTask, Report, Tasks
+from poste.queue.upkeep import Upkeep
+from poste.runtime.settings import WorkerSettings
+
+
+class Office:
+    """A queue, its consumers, and the reports they would send to the middleware."""
+
+    def __init__(self, url: str, queue: str) -> None:
+        self.settings = WorkerSettings(
+            redis_url=url, lease_seconds=1.5, heartbeat_seconds=0.2, grace_seconds=5, concurrency=4
+        )
+        self.queue, self.keys = queue, QueueKeys(queue)
+        self.client = open_client(self.settings)
+        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, lease_seconds=1.5)
+        self.consumers: dict[Consumer, asyncio.Task[None]] = {}
+        self.ran: list[str] = []
+        self.started = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def enqueue(self, count: int = 1, **changes: Any) -> list[str]:
+        keys = [secrets.token_urlsafe(12) for _ in range(count)]
+        tasks = [
+            NewTask(
+                **{
+                    "key": key, "method": "Add", "request": b"request", "create_time": time.time(),
+                    "task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, **changes,
+                }  # fmt: skip
+            )
+            for key in keys
+        ]
+        assert set(await self.tasks.enqueue(self.queue, tasks, QueuePolicy(), Durability.ON_REPLY)) == {"accepted"}
+        return keys
+
+    async def at_once(self, task: ClaimedTask) -> None:
+        self.ran.append(task.key)
+        await self.report(task, "ok")
+
+    async def until_released(self, task: ClaimedTask) -> None:
+        self.ran.append(task.key)
+        self.started.set()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            if not task.cancel_requested:
+                raise
+            await self.report(task, "cancelled")
+        else:
+            await self.report(task, "ok")
+
+    async def report(self, task: ClaimedTask, ending: Any) -> str:
+        (said,) = await self.tasks.complete(self.queue, [Report(task.key, task.token, ending)], QueuePolicy())
+        return said
+
+    def consume(self, handle: Callable[[ClaimedTask], Awaitable[None]], **changes: Any) -> Consumer:
+        settings = self.settings.model_copy(update=changes)
+        consumer = Consumer(queue=self.queue, settings=settings, handle=handle)
+        self.consumers[consumer] = asyncio.create_task(consumer.run())
+        return consumer
+
+    async def stop(self, consumer: Consumer) -> None:
+        consumer.stop()
+        await self.consumers.pop(consumer)
+
+    async def state(self, key: str) -> TaskState | None:
+        record = (await self.tasks.read(self.queue, key)).record
+        return record.state if record else None
+
+    async def all_in(self, keys: list[str], state: TaskState) -> bool:
+        return {await self.state(key) for key in keys} == {state}
+
+    async def incarnations(self) -> list[str]:
+        return [name.decode() for name in await self.client.zrange(self.keys.leases, 0, -1)]
+
+
+@pytest.fixture
+async def office(redis_server: RedisServer, queue: str) -> AsyncIterator[Office]:
+    office = Office(redis_server.url, queue)
+    yield office
+    office.release.set()
+    for consumer in list(office.consumers):
+        await office.stop(consumer)
+    await office.client.aclose()
+
+
+async def test_a_backlog_is_run_once_each(office: Office) -> None:
+    """The main road of a service that has come back."""
+    keys = await office.enqueue(50)
+    consumer = office.consume(office.at_once)
+    await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+
+    assert sorted(office.ran) == sorted(keys)
+    assert consumer.ready() is None
+
+
+async def test_tasks_queued_while_it_waits_are_taken(office: Office) -> None:
+    """A consumer that once found an empty queue must not be deaf from then on."""
+    office.consume(office.at_once)
+    for _ in range(3):
+        keys = await office.enqueue()
+        await until(lambda keys=keys: office.all_in(keys, TaskState.SUCCEEDED))
+
+
+async def test_it_takes_no_more_than_it_can_run(office: Office) -> None:
+    """What one process hoards, its idle neighbour can't run."""
+    await office.enqueue(9)
+    office.consume(office.until_released)
+    await until(lambda: len(office.ran) == 4)
+
+    assert await office.client.llen(office.keys.ready) == 5
+
+
+async def test_a_stop_waits_for_what_runs(office: Office) -> None:
+    """A deploy must not throw away work that is nearly done."""
+    (key,) = await office.enqueue()
+    consumer = office.consume(office.until_released)
+    await office.started.wait()
+    consumer.stop()
+    office.release.set()
+    await office.consumers.pop(consumer)
+
+    assert await office.state(key) is TaskState.SUCCEEDED
+    assert await office.incarnations() == []
+
+
+async def test_a_stop_gives_back_what_takes_too_long(office: Office) -> None:
+    """It runs elsewhere at once, and the stop counts as no attempt."""
+    (key,) = await office.enqueue()
+    consumer = office.consume(office.until_released, grace_seconds=0.1)
+    await office.started.wait()
+    await office.stop(consumer)
+
+    record = (await office.tasks.read(office.queue, key)).record
+    assert record is not None
+    assert (record.state, record.attempt) == (TaskState.QUEUED, 0)
+    assert await office.incarnations() == []
+    assert await office.client.llen(office.keys.ready) == 1
+
+
+async def test_stops_during_traffic_strand_nothing(office: Office) -> None:
+    """A pop that is cut short strands what it was about to answer with: 537 of 800, when it was cancelled."""
+    keys = []
+    for _ in range(15):
+        consumer = office.consume(office.at_once)
+        await until(lambda c=consumer: c.ready() is None or len(office.ran) == len(keys))
+        adding = asyncio.create_task(office.enqueue(3))
+        await office.stop(consumer)
+        keys += await adding
+    office.consume(office.at_once)
+    await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+
+    assert sorted(office.ran) == sorted(keys)
+
+
+async def test_a_cancel_reaches_the_handler(office: Office) -> None:
+    """A running task that its client wants no more is stopped, and says so."""
+    (key,) = await office.enqueue()
+    office.consume(office.until_released)
+    await office.started.wait()
+    await office.tasks.cancel(office.queue, key)
+
+    await until(lambda: office.all_in([key], TaskState.CANCELLED))
+
+
+async def test_a_key_that_a_lost_reply_left_behind_is_adopted(office: Office) -> None:
+    """A lost BLMOVE reply strands a key in the list of an owner that lives: only the audit finds it."""
+    office.consume(office.at_once)
+    await until(office.incarnations)
+    (name,) = await office.incarnations()
+    (key,) = await office.enqueue(1)
+    await office.client.rpoplpush(office.keys.ready, office.keys.taken(name))
+
+    await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
+
+
+async def test_a_consumer_that_was_reaped_drops_everything_and_joins_anew(office: Office) -> None:
+    """After a long stop somebody else has its tasks: reporting them would make two results."""
+    (key,) = await office.enqueue()
+    office.consume(office.until_released)
+    await office.started.wait()
+    (old,) = await office.incarnations()
+    await office.upkeep.look_after(office.queue, max_crashes=3)
+    await office.client.zadd(office.keys.leases, {old: 1})
+    await office.upkeep.look_after(office.queue, max_crashes=3)
+
+    async def ran_again() -> bool:
+        # Until it learns that it was reaped it may pop the key once more: the passes sweep its list.
+        await office.upkeep.look_after(office.queue, max_crashes=3)
+        return len(office.ran) == 2
+
+    await until(ran_again)
+    office.release.set()
+    await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
+
+    assert old not in await office.incarnations()
+
+
+async def test_a_blocked_loop_keeps_its_lease(office: Office) -> None:
+    """One bad handler that blocks the loop must not have its neighbours' tasks run twice."""
+    lease = office.settings.lease_seconds
+
+    async def block(task: ClaimedTask) -> None:
+        office.ran.append(task.key)
+        time.sleep(2 * lease)  # noqa: ASYNC251 - blocking the loop is the point
+        await office.report(task, "ok")
+
+    (key,) = await office.enqueue()
+    await office.upkeep.look_after(office.queue, max_crashes=3)
+    office.consume(block)
+    await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
+    report = await office.upkeep.look_after(office.queue, max_crashes=3)
+
+    assert not report.reaped
+    assert office.ran == [key]
+
+
+async def test_a_suspect_runs_alone(office: Office) -> None:
+    """A task that crashed its process before must not take neighbours along when it does so again."""
+    (suspect,) = await office.enqueue()
+    await office.client.hset(office.keys.record(suspect), "u", "1")
+    others = await office.enqueue(6)
+    at_once: list[set[str]] = []
+    now: set[str] = set()
+
+    async def watch(task: ClaimedTask) -> None:
+        now.add(task.key)
+        await asyncio.sleep(0.02)  # long enough for a neighbour to be seen
+        at_once.append(set(now))
+        now.remove(task.key)
+        await office.at_once(task)
+
+    office.consume(watch)
+    await until(lambda: office.all_in([suspect, *others], TaskState.SUCCEEDED))
+
+    assert [keys for keys in at_once if suspect in keys] == [{suspect}]
+    assert max(len(keys) for keys in at_once) > 1
+
+
+async def test_it_recovers_when_redis_is_killed_and_comes_back(tmp_path: Path, queue: str) -> None:
+    """Workers that are alive but deaf after a broker's restart are what users of other queues shout about."""
+    with running(tmp_path) as server:
+        office = Office(server.url, queue)
+        consumer = office.consume(office.at_once)
+        first = await office.enqueue(5)
+        await until(lambda: office.all_in(first, TaskState.SUCCEEDED))
+        server.kill()
+        server.start()
+        second = await until(lambda: _tried(office.enqueue(5)))
+        await until(lambda: office.all_in(second, TaskState.SUCCEEDED))
+        await office.stop(consumer)
+        await office.client.aclose()
+
+
+async def test_it_waits_for_a_redis_that_is_late(tmp_path: Path, queue: str) -> None:
+    """Parts start in any order: none may die because another is late."""
+    with running(tmp_path) as server:
+        server.kill()
+        office = Office(server.url, queue)
+        consumer = office.consume(office.at_once)
+        assert consumer.ready() is not None
+        server.start()
+        keys = await until(lambda: _tried(office.enqueue(1)))
+        await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+        await office.stop(consumer)
+        await office.client.aclose()
+
+
+async def _tried(enqueue: Awaitable[list[str]]) -> list[str]:
+    from poste.domain.errors import StoreError  # noqa: PLC0415
+
+    try:
+        return await enqueue
+    except StoreError:
+        return []

@@ -1,0 +1,587 @@
+"""The queue's scripts, step by step, on a real server: what each may and may not do to a task."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from poste.domain.policy import QueuePolicy
+from poste.domain.task import DeadReason, TaskState
+from poste.queue.connection import open_client
+from poste.queue.durability import Durability
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
+from poste.queue.tasks import NewTask, Report, TaskRecord, Tasks
+from poste.queue.upkeep import Upkeep
+from poste.runtime.settings import StoreSettings
+
+
+class Post:
+    """The queue as tests drive it: consumers are incarnations named by the test."""
+
+    def __init__(self, client: Any, queue: str) -> None:
+        self.client, self.queue = client, queue
+        self.keys = QueueKeys(queue)
+        self.tasks, self.scripts = Tasks(client), Scripts(client)
+        self.upkeep = Upkeep(client, lease_seconds=6.0)
+        self.policy = QueuePolicy(backoff_seconds=0.001, max_backoff_seconds=0.001)
+
+    async def enqueue(self, key: str | None = None, **changes: Any) -> str:
+        task: dict[str, Any] = {
+            "key": key or secrets.token_urlsafe(12),
+            "method": "Add",
+            "request": b"request",
+            "create_time": time.time(),
+            "task_ttl_seconds": 60,
+            "result_ttl_seconds": 60,
+            "repeatable": True,
+            **changes,
+        }
+        assert await self.enqueue_all([task]) == ["accepted"]
+        return str(task["key"])
+
+    async def enqueue_all(self, tasks: list[dict[str, Any]]) -> list[Any]:
+        return await self.tasks.enqueue(
+            self.queue, [NewTask(**task) for task in tasks], self.policy, Durability.ON_REPLY
+        )
+
+    async def join(self, name: str, lease_ms: int = 60_000) -> None:
+        await self.scripts.run("join", [self.keys.leases], [name, lease_ms])
+
+    async def take(self, name: str, count: int = 1) -> list[str]:
+        taken = await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count])
+        return [key.decode() for key in taken]
+
+    async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False) -> Any:
+        (result,) = await self.scripts.run(
+            "claim",
+            [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.record(key)],
+            [name, "1" if alone else "0", key, seq],
+        )
+        return result if isinstance(result, bytes) else result[0]
+
+    async def complete(self, name: str, key: str, ending: Any = "ok", payload: bytes = b"3", seq: int = 1) -> str:
+        (result,) = await self.tasks.complete(self.queue, [Report(key, f"{name}:{seq}", ending, payload)], self.policy)
+        return result
+
+    async def give_back(self, name: str, key: str, token: str, *, started: bool) -> int:
+        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.dead]
+        return int(
+            await self.scripts.run(
+                "give_back", [*fixed, self.keys.record(key)], [key, token, "1" if started else ""]
+            )
+        )
+
+    async def lapse(self, name: str) -> None:
+        """Let a lease be over, as if its owner had died."""
+        await self.client.zadd(self.keys.leases, {name: 1})
+
+    async def pass_(self) -> Any:
+        return await self.upkeep.look_after(self.queue, max_crashes=3)
+
+    async def reap(self, name: str) -> Any:
+        # The first pass after a silence reaps nobody.
+        await self.pass_()
+        await self.lapse(name)
+        return await self.pass_()
+
+    async def record(self, key: str) -> TaskRecord:
+        record = (await self.tasks.read(self.queue, key)).record
+        assert record is not None
+        return record
+
+    async def state(self, key: str) -> TaskState:
+        return (await self.record(key)).state
+
+    async def running(self, name: str, **changes: Any) -> str:
+        """A task that `name` has claimed under seq 1."""
+        key = await self.enqueue(**changes)
+        assert await self.take(name) == [key]
+        assert await self.claim(name, key) == b"run"
+        return key
+
+    async def figures(self) -> tuple[int, int, int, int]:
+        figures = await self.tasks.figures(self.queue)
+        return figures.queued, figures.running, figures.delayed, figures.dead
+
+
+@pytest.fixture
+async def post(redis_server: Any, queue: str) -> AsyncIterator[Post]:
+    client = open_client(StoreSettings(redis_url=redis_server.url))
+    yield Post(client, queue)
+    await client.aclose()
+
+
+async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
+    """The main road: without it nothing works."""
+    await post.join("me")
+    key = await post.enqueue()
+    assert (await post.record(key)).state is TaskState.QUEUED
+    assert await post.figures() == (1, 0, 0, 0)
+
+    assert await post.take("me") == [key]
+    assert await post.claim("me", key) == b"run"
+    assert await post.figures() == (0, 1, 0, 0)
+    assert await post.complete("me", key) == "succeeded"
+
+    record = await post.record(key)
+    assert (record.state, record.response, record.attempt) == (TaskState.SUCCEEDED, b"3", 1)
+    assert await post.figures() == (0, 0, 0, 0)
+    assert await post.client.llen(post.keys.taken("me")) == 0
+    assert await post.client.hget(post.keys.record(key), "q") is None
+
+
+async def test_the_oldest_is_taken_first(post: Post) -> None:
+    """A queue that is not first in, first out starves somebody."""
+    await post.join("me")
+    keys = [await post.enqueue() for _ in range(5)]
+
+    assert await post.take("me", 3) + await post.take("me", 9) == keys
+
+
+async def test_an_enqueue_that_is_repeated_keeps_one_task(post: Post) -> None:
+    """A lost reply is asked for again with the same id: it must not run twice."""
+    key = await post.enqueue()
+    await post.enqueue(key)
+
+    assert await post.figures() == (1, 0, 0, 0)
+    assert await post.client.llen(post.keys.ready) == 1
+
+
+async def test_an_enqueue_that_is_repeated_within_one_batch_keeps_one_task(post: Post) -> None:
+    """Batches are made by callers: the same id twice in one must not stand in the queue twice."""
+    task = {
+        "key": "k", "method": "m", "request": b"", "create_time": time.time(),
+        "task_ttl_seconds": 9, "result_ttl_seconds": 9, "repeatable": True,
+    }  # fmt: skip
+    assert await post.enqueue_all([task, task]) == ["accepted", "accepted"]
+    assert await post.client.llen(post.keys.ready) == 1
+
+
+@pytest.mark.parametrize("drift", [-31, 31])
+async def test_an_enqueue_that_is_too_old_is_refused(post: Post, drift: int) -> None:
+    """A replay that arrives after the record is gone would run an ended task again."""
+    task = {
+        "key": "k", "method": "m", "request": b"", "create_time": time.time() + drift,
+        "task_ttl_seconds": 9, "result_ttl_seconds": 9, "repeatable": True,
+    }  # fmt: skip
+    assert await post.enqueue_all([task]) == ["clock"]
+    assert await post.figures() == (0, 0, 0, 0)
+
+
+async def test_a_full_queue_refuses_and_keeps_what_it_has(post: Post) -> None:
+    """Without a bound a service that never returns fills the memory of everybody."""
+    post.policy = QueuePolicy(max_length=2)
+    task = {
+        "method": "m", "request": b"", "create_time": time.time(),
+        "task_ttl_seconds": 9, "result_ttl_seconds": 9, "repeatable": True,
+    }  # fmt: skip
+    assert await post.enqueue_all([{**task, "key": str(i)} for i in range(3)]) == ["accepted", "accepted", "full"]
+    assert await post.figures() == (2, 0, 0, 0)
+
+
+async def test_too_many_bytes_refuse(post: Post) -> None:
+    """A few huge requests fill the memory as well as many small ones."""
+    post.policy = QueuePolicy(max_bytes=10)
+    await post.enqueue(request=b"12345678")
+    task = {
+        "key": "k", "method": "m", "request": b"123", "create_time": time.time(),
+        "task_ttl_seconds": 9, "result_ttl_seconds": 9, "repeatable": True,
+    }  # fmt: skip
+    assert await post.enqueue_all([task]) == ["full"]
+
+
+async def test_a_claim_needs_the_key_in_the_own_list(post: Post) -> None:
+    """Possession is ownership: a claim of what another holds would run it twice."""
+    await post.join("me")
+    await post.join("other")
+    key = await post.enqueue()
+    await post.take("other")
+
+    assert await post.claim("me", key) == b"drop"
+    assert await post.state(key) is TaskState.QUEUED
+
+
+async def test_a_claim_without_a_lease_is_fenced(post: Post) -> None:
+    """A process that was reaped must not start what it still believes to hold."""
+    key = await post.enqueue()
+    await post.take("ghost")
+
+    assert await post.claim("ghost", key) == b"fenced"
+
+
+async def test_a_claim_whose_answer_was_lost_answers_the_same(post: Post) -> None:
+    """The claimer asks again: it must get its task, counted once."""
+    await post.join("me")
+    key = await post.running("me")
+
+    assert await post.claim("me", key, 1) == b"run"
+    assert (await post.record(key)).attempt == 1
+    assert await post.figures() == (0, 1, 0, 0)
+
+
+async def test_a_late_claim_with_a_lower_seq_is_refused(post: Post) -> None:
+    """A command that was long under way must not take the token from a running handler."""
+    await post.join("me")
+    key = await post.enqueue()
+    await post.take("me")
+    assert await post.claim("me", key, 2) == b"run"
+
+    assert await post.claim("me", key, 1) == b"drop"
+    assert await post.complete("me", key, seq=2) == "succeeded"
+
+
+async def test_a_result_needs_the_token(post: Post) -> None:
+    """A consumer that lost its task must not overwrite the result of who has it now."""
+    await post.join("me")
+    key = await post.running("me")
+
+    assert await post.complete("me", key, seq=7) == "refused"
+    assert await post.complete("other", key) == "refused"
+    assert await post.state(key) is TaskState.RUNNING
+
+
+async def test_a_result_that_is_reported_again_is_stored_once(post: Post) -> None:
+    """A lost reply is asked for again; one result, and the first one."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.complete("me", key, payload=b"3")
+
+    assert await post.complete("me", key, payload=b"4") == "replayed"
+    assert (await post.record(key)).response == b"3"
+    assert await post.figures() == (0, 0, 0, 0)
+
+
+async def test_a_result_of_a_task_that_is_gone_creates_nothing(post: Post) -> None:
+    """HSET on an expired key would leave a record without TTL, for ever."""
+    assert await post.complete("me", "gone") == "refused"
+    assert await post.client.exists(post.keys.record("gone")) == 0
+
+
+async def test_a_final_record_lives_as_long_as_its_result(post: Post) -> None:
+    """Without a TTL memory fills up; with a short one an old enqueue could run it again."""
+    await post.join("me")
+    long = await post.running("me", result_ttl_seconds=600)
+    short = await post.running("me", result_ttl_seconds=1)
+    await post.complete("me", long)
+    await post.complete("me", short)
+
+    assert 590 < await post.client.ttl(post.keys.record(long)) <= 600
+    assert 50 < await post.client.ttl(post.keys.record(short)) <= 60
+
+
+async def test_a_result_past_its_ttl_is_not_shown(post: Post) -> None:
+    """The record outlives a short TTL; the client was promised no more than the TTL."""
+    await post.join("me")
+    key = await post.running("me", result_ttl_seconds=1)
+    await post.complete("me", key)
+    await post.client.hincrby(post.keys.record(key), "z", -1001)
+
+    assert (await post.tasks.read(post.queue, key)).record is None
+
+
+async def test_a_failure_is_tried_again_and_then_dead(post: Post) -> None:
+    """Retries are what the durable road is for; without an end poison circles for ever."""
+    await post.join("me")
+    key = await post.enqueue()
+    for attempt in range(1, 6):
+        await post.pass_()
+        assert await post.take("me") == [key]
+        assert await post.claim("me", key, attempt) == b"run"
+        said = await post.complete("me", key, "retry", b"error", seq=attempt)
+        assert said == ("dead" if attempt == 5 else "retried")
+        if attempt < 5:
+            assert await post.figures() == (0, 0, 1, 0)
+            await asyncio.sleep(0.002)
+
+    record = await post.record(key)
+    assert (record.state, record.dead_reason, record.error, record.attempt) == (
+        TaskState.DEAD, DeadReason.ATTEMPTS, b"error", 5,
+    )  # fmt: skip
+    assert await post.client.ttl(post.keys.record(key)) == -1
+    assert await post.figures() == (0, 0, 0, 1)
+
+
+async def test_a_final_error_is_the_result(post: Post) -> None:
+    """INVALID_ARGUMENT does not get better by trying again."""
+    await post.join("me")
+    key = await post.running("me")
+
+    assert await post.complete("me", key, "final", b"error") == "failed"
+    assert (await post.record(key)).error == b"error"
+
+
+@pytest.mark.parametrize(
+    ("ending", "said", "state"), [("retry", "failed", TaskState.FAILED), ("silent", "dead", TaskState.DEAD)]
+)
+async def test_what_must_not_run_twice_is_not_retried(post: Post, ending: str, said: str, state: TaskState) -> None:
+    """At most once: an error is its answer, silence makes its outcome unknown."""
+    await post.join("me")
+    key = await post.running("me", repeatable=False)
+
+    assert await post.complete("me", key, ending, b"error") == said
+    record = await post.record(key)
+    assert record.state is state
+    assert record.dead_reason is (DeadReason.OUTCOME_UNKNOWN if state is TaskState.DEAD else None)
+    assert await post.client.llen(post.keys.ready) == await post.client.zcard(post.keys.delayed) == 0
+
+
+async def test_the_tasks_of_a_dead_process_run_again(post: Post) -> None:
+    """kill -9 in the middle of tasks: none may be lost, and what was not claimed counts nothing."""
+    await post.join("me")
+    claimed, taken = await post.enqueue(), await post.enqueue()
+    await post.take("me", 2)
+    await post.claim("me", claimed)
+
+    report = await post.reap("me")
+
+    assert report.reaped == {"crashed": 1, "requeued": 1}
+    assert await post.state(claimed) is await post.state(taken) is TaskState.QUEUED
+    assert await post.figures() == (2, 0, 0, 0)
+    assert await post.complete("me", claimed) == "refused"
+
+
+async def test_a_live_owner_is_not_reaped(post: Post) -> None:
+    """A lease that holds protects its tasks."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.pass_()
+
+    assert not (await post.pass_()).reaped
+    assert await post.complete("me", key) == "succeeded"
+
+
+async def test_nobody_is_reaped_after_redis_was_away(post: Post) -> None:
+    """While Redis was down nobody could renew: reaping then would run everything twice."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.lapse("me")
+
+    assert not (await post.upkeep.look_after(post.queue, max_crashes=3)).reaped
+    assert await post.client.zscore(post.keys.leases, "me") > time.time() * 1000
+    assert await post.state(key) is TaskState.RUNNING
+
+
+async def test_a_reaped_process_cannot_renew(post: Post) -> None:
+    """Renewing must not bring a reaped incarnation back: its tasks are somebody else's."""
+    await post.join("me")
+    await post.reap("me")
+
+    assert await post.scripts.run("renew", [post.keys.leases], ["me", 6000]) == 0
+    assert await post.client.zscore(post.keys.leases, "me") is None
+
+
+async def test_a_late_pop_of_a_reaped_process_is_swept(post: Post) -> None:
+    """A killed process' last BLMOVE may still arrive: its key would stand in a list that nobody reads."""
+    await post.join("me")
+    await post.reap("me")
+    key = await post.enqueue()
+    await post.take("me")
+
+    assert (await post.pass_()).reaped == {"requeued": 1}
+    await post.join("other")
+    assert await post.take("other") == [key]
+
+
+async def test_a_list_without_any_lease_is_buried(post: Post) -> None:
+    """After a restore, or a grave that was forgotten, a list could stand there for ever."""
+    key = await post.enqueue()
+    await post.take("nobody")
+
+    assert await post.upkeep.bury_orphans() >= 1
+    await post.pass_()
+    await post.join("me")
+    assert await post.take("me") == [key]
+
+
+async def test_poison_is_run_alone_and_then_dead(post: Post) -> None:
+    """A request that kills its process each time must end, and must not take its neighbours along."""
+    await post.join("first")
+    poison = await post.running("first")
+    await post.reap("first")
+    for crash in range(1, 4):
+        name = f"life{crash}"
+        await post.join(name)
+        assert await post.take(name) == [poison]
+        assert await post.claim(name, poison) == b"suspect"
+        assert await post.state(poison) is TaskState.QUEUED
+        assert await post.claim(name, poison, 2, alone=True) == b"run"
+        await post.reap(name)
+
+    record = await post.record(poison)
+    assert (record.state, record.dead_reason) == (TaskState.DEAD, DeadReason.CRASHES)
+    assert await post.figures() == (0, 0, 0, 1)
+
+
+async def test_crashes_in_company_are_not_counted(post: Post) -> None:
+    """A neighbour of poison crashes with it: that says nothing about the neighbour."""
+    await post.join("first")
+    key = await post.running("first")
+    await post.reap("first")
+    for number in range(5):
+        name = f"life{number}"
+        await post.join(name)
+        await post.take(name)
+        assert await post.claim(name, key) == b"suspect"
+        await post.reap(name)
+
+    assert await post.state(key) is TaskState.QUEUED
+
+
+async def test_what_must_not_run_twice_is_dead_when_its_process_dies(post: Post) -> None:
+    """It may have run: never guessed, never run again."""
+    await post.join("me")
+    key = await post.running("me", repeatable=False)
+    waiting = await post.enqueue(repeatable=False)
+    await post.take("me")
+
+    assert (await post.reap("me")).reaped == {"dead": 1, "requeued": 1}
+    assert (await post.record(key)).dead_reason is DeadReason.OUTCOME_UNKNOWN
+    assert await post.state(waiting) is TaskState.QUEUED
+
+
+async def test_a_stop_is_no_attempt(post: Post) -> None:
+    """Deploys must not use up attempts."""
+    await post.join("me")
+    key = await post.running("me")
+
+    assert await post.give_back("me", key, "me:1", started=True) == 1
+    assert ((await post.record(key)).state, (await post.record(key)).attempt) == (TaskState.QUEUED, 0)
+    assert await post.figures() == (1, 0, 0, 0)
+    assert await post.scripts.run(
+        "leave", [post.keys.leases, post.keys.graves, post.keys.taken("me")], ["me"]
+    ) == 1  # fmt: skip
+
+
+async def test_a_stop_in_the_middle_of_what_must_not_run_twice(post: Post) -> None:
+    """Its handler had started: it may have run."""
+    await post.join("me")
+    started = await post.running("me", repeatable=False)
+    waiting = await post.enqueue(repeatable=False)
+    await post.take("me")
+
+    assert await post.give_back("me", started, "me:1", started=True) == 0
+    assert await post.give_back("me", waiting, "", started=False) == 1
+    assert (await post.record(started)).dead_reason is DeadReason.OUTCOME_UNKNOWN
+
+
+async def test_one_who_still_holds_something_cannot_leave(post: Post) -> None:
+    """Ending the lease with keys in the list would leave them to the slow search for orphans."""
+    await post.join("me")
+    await post.running("me")
+
+    assert await post.scripts.run("leave", [post.keys.leases, post.keys.graves, post.keys.taken("me")], ["me"]) == 0
+
+
+async def test_a_waiting_task_is_cancelled_for_good(post: Post) -> None:
+    """A cancel that does not stick is worse than none."""
+    await post.join("me")
+    key = await post.enqueue()
+    reading = await post.tasks.cancel(post.queue, key)
+
+    assert reading.record is not None
+    assert reading.record.state is TaskState.CANCELLED
+    assert await post.figures() == (0, 0, 0, 0)
+    assert await post.take("me") == [key]
+    assert await post.claim("me", key) == b"drop"
+    assert await post.client.llen(post.keys.taken("me")) == 0
+
+
+async def test_a_cancelled_key_does_not_stay_in_the_queue(post: Post) -> None:
+    """With the service away, cancelled keys would pile up in memory."""
+    key = await post.enqueue()
+    await post.tasks.cancel(post.queue, key)
+    await post.pass_()
+
+    assert await post.client.llen(post.keys.ready) == 0
+
+
+@pytest.mark.parametrize("ending", ["ok", "cancelled", "retry"])
+async def test_a_running_task_that_is_asked_to_stop(post: Post, ending: str) -> None:
+    """It may still end first; if it fails or stops it is cancelled, never tried again."""
+    await post.join("me")
+    key = await post.running("me")
+    reading = await post.tasks.cancel(post.queue, key)
+    assert reading.record is not None
+    assert (reading.record.state, reading.record.cancel_requested) == (TaskState.RUNNING, True)
+
+    await post.complete("me", key, ending)
+    assert await post.state(key) is (TaskState.SUCCEEDED if ending == "ok" else TaskState.CANCELLED)
+
+
+async def test_a_task_that_was_asked_to_stop_and_died_is_cancelled(post: Post) -> None:
+    """Its client wants it no more: running it again would be the cancel that does not stick."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.tasks.cancel(post.queue, key)
+    await post.reap("me")
+
+    assert await post.state(key) is TaskState.CANCELLED
+
+
+async def test_an_overdue_task_expires_though_its_service_never_returns(post: Post) -> None:
+    """The status must not say QUEUED of what nobody will run."""
+    overdue = await post.enqueue(task_ttl_seconds=1)
+    fine = await post.enqueue()
+    await post.client.hincrby(post.keys.record(overdue), "x", -2000)
+
+    assert (await post.pass_()).expired == 1
+    assert await post.state(overdue) is TaskState.EXPIRED
+    assert await post.state(fine) is TaskState.QUEUED
+    assert await post.figures() == (1, 0, 0, 0)
+    assert await post.client.llen(post.keys.ready) == 1
+
+
+async def test_an_overdue_task_in_the_middle_of_a_long_queue_expires(post: Post) -> None:
+    """Times to live differ: the front alone says nothing about the rest."""
+    template = {
+        "method": "m", "request": b"", "create_time": time.time(),
+        "task_ttl_seconds": 60, "result_ttl_seconds": 9, "repeatable": True,
+    }  # fmt: skip
+    await post.enqueue_all([{**template, "key": f"k{i}"} for i in range(700)])
+    await post.client.hset(post.keys.record("k350"), "x", 1)
+    for _ in range(4):
+        await post.pass_()
+
+    assert await post.client.lpos(post.keys.ready, "k350") is None
+    assert await post.figures() == (699, 0, 0, 0)
+
+
+async def test_reading_an_overdue_task_settles_it(post: Post) -> None:
+    """Between two passes the status must not lie either."""
+    key = await post.enqueue()
+    await post.client.hset(post.keys.record(key), "x", 1)
+
+    assert await post.state(key) is TaskState.EXPIRED
+    assert await post.figures() == (0, 0, 0, 0)
+
+
+async def test_claiming_an_overdue_task_settles_it(post: Post) -> None:
+    """It must not run: its client was told until when it waits."""
+    await post.join("me")
+    key = await post.enqueue()
+    await post.take("me")
+    await post.client.hset(post.keys.record(key), "x", 1)
+
+    assert await post.claim("me", key) == b"drop"
+    assert await post.state(key) is TaskState.EXPIRED
+
+
+async def test_an_end_is_told_to_who_waits_for_it(post: Post) -> None:
+    """A long poll that only polls makes every waiting client slow."""
+    async with post.client.pubsub() as channel:
+        await channel.subscribe("poste:ended")
+        await channel.get_message(timeout=5)
+        await post.join("me")
+        unwatched, key = await post.running("me"), await post.running("me")
+        await post.tasks.read(post.queue, key, watch=True)
+        await post.complete("me", unwatched)
+        await post.complete("me", key)
+
+        message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
+        assert message["data"].decode() == post.keys.record(key)

@@ -1,0 +1,266 @@
+"""What `poste up` does with its parts: real processes, stand-ins for the parts' own programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import standin
+from support.cli import alive, apoll, poll
+
+from poste_cli.local import leash, ports
+from poste_cli.local.keeper import State
+from poste_cli.local.names import GATEWAY, MOM
+from poste_cli.local.parts import Part, Plan
+from poste_cli.local.supervisor import PartError, supervising
+
+
+class Told:
+    """Writes down what would be shown."""
+
+    def __init__(self):
+        self.lines = []
+
+    def crashed(self, part, crash):
+        self.lines.append(f"{part.name} crashed: {crash.how}")
+
+    def back(self, part, pid):
+        self.lines.append(f"{part.name} is back")
+
+    def stopped(self, part):
+        self.lines.append(f"{part.name} stopped")
+
+    def started(self, part, pid):
+        self.lines.append(f"{part.name} started")
+
+
+@contextlib.asynccontextmanager
+async def local(folder):
+    """Two parts that are probed by HTTP; `mom` is stopped after `gateway`."""
+
+    def part(name, port):
+        return Part(
+            name=name,
+            command=(sys.executable, standin.__file__, str(folder), name),
+            port=port,
+            log=folder / f"{name}.log",
+            metrics=f"http://127.0.0.1:{port}/metrics",
+            environment=os.environ | {"POSTE_PORT": str(port)},
+        )
+
+    first, second = ports.free(2)
+    plan = Plan((part(MOM, first), part(GATEWAY, second)), f"http://127.0.0.1:{second}", "", "redis://127.0.0.1:1/0")
+    told = Told()
+    async with supervising(plan, told) as supervisor:
+        yield supervisor, told
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).touch()
+
+
+async def ready(supervisor, name):
+    await apoll(lambda: supervisor.keepers[name].state is State.READY, what=f"{name} is ready")
+
+
+async def test_a_killed_part_is_shown_and_comes_back_at_its_own_port(tmp_path):
+    """A crash would end the part for good, or it would come back where nobody looks for it."""
+    make(tmp_path, "mom.ready")
+    async with local(tmp_path) as (supervisor, told):
+        await supervisor.begin([MOM])
+        await ready(supervisor, MOM)
+        (before, _) = await supervisor.views()
+        os.kill(before.pid, signal.SIGKILL)
+        await apoll(lambda: "mom is back" in told.lines)
+        (after, _) = await supervisor.views()
+
+    assert told.lines == ["mom crashed: killed by SIGKILL", "mom is back"]
+    assert after.pid != before.pid
+    assert (after.address, after.state) == (before.address, "ready")
+
+
+async def test_a_part_that_keeps_crashing_is_started_ever_less_often(tmp_path):
+    """A part that can't run would eat the machine."""
+    make(tmp_path, "mom.broken")
+    async with local(tmp_path) as (supervisor, _):
+        waits = []
+        supervisor._teller.crashed = lambda _, crash: waits.append(crash.backoff_seconds)
+        await supervisor.begin([MOM])
+        await apoll(lambda: len(waits) >= 4)
+
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert supervisor.broken is None
+
+
+async def test_a_part_that_can_not_start_at_first_is_told_with_its_own_words(tmp_path):
+    """`poste up` would try for ever what can't succeed, and the reason would stand in a log only."""
+    make(tmp_path, "mom.cant-start")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.begin([MOM])
+        await apoll(lambda: supervisor.broken)
+
+        assert "mom can't start: poste: mom has no port" in supervisor.broken
+
+
+async def test_a_stopped_part_is_gone_and_stays_away(tmp_path):
+    """Nobody could take a service away: it would be restarted as if it had crashed."""
+    make(tmp_path, "mom.ready", "gateway.ready")
+    async with local(tmp_path) as (supervisor, told):
+        await supervisor.begin([MOM, GATEWAY])
+        await ready(supervisor, MOM)
+        await ready(supervisor, GATEWAY)
+        pid = supervisor.keepers[MOM].pid
+        await supervisor.stop(MOM)
+        gone = not alive(pid)
+        await supervisor.stop(MOM)
+        other = supervisor.keepers[GATEWAY].pid
+        os.kill(other, signal.SIGKILL)
+        await apoll(lambda: "gateway is back" in told.lines)
+        views = {view.name: (view.pid is None, view.state) for view in await supervisor.views()}
+
+    assert gone
+    assert told.lines[0] == "mom stopped"
+    assert views == {"mom": (True, "stopped"), "gateway": (False, "ready")}
+
+
+async def test_a_part_that_waits_for_its_restart_can_be_stopped(tmp_path):
+    """`poste stop` would hang, or the part would come back after it."""
+    make(tmp_path, "mom.broken")
+    async with local(tmp_path) as (supervisor, told):
+        await supervisor.begin([MOM])
+        await apoll(lambda: len(told.lines) >= 5)
+        async with asyncio.timeout(5):
+            await supervisor.stop(MOM)
+        lives = supervisor.keepers[MOM].lives
+        (tmp_path / "mom.broken").unlink()
+        make(tmp_path, "mom.ready")
+        await supervisor.start(MOM)
+
+        assert supervisor.keepers[MOM].lives == lives + 1
+
+
+async def test_a_start_returns_when_the_part_is_ready(tmp_path):
+    """A call right after `poste start` would find the service still away."""
+    async with local(tmp_path) as (supervisor, _):
+        start = asyncio.create_task(supervisor.start(MOM))
+        await apoll(lambda: supervisor._whys.get(MOM) == "not yet")
+        early = start.done()
+        make(tmp_path, "mom.ready")
+        await start
+        pid = supervisor.keepers[MOM].pid
+        await supervisor.start(MOM)
+
+        assert not early
+        assert supervisor.keepers[MOM].pid == pid
+
+
+async def test_a_start_that_can_not_succeed_says_why_at_once(tmp_path):
+    """`poste start` would be silent for half a minute."""
+    make(tmp_path, "mom.cant-start", "gateway.ready")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.start(GATEWAY)
+        with pytest.raises(PartError, match="mom can't start: poste: mom has no port"):
+            await supervisor.start(MOM)
+
+
+async def test_a_start_that_is_stopped_says_so(tmp_path):
+    """`poste start` would wait for what will never come."""
+    async with local(tmp_path) as (supervisor, _):
+        start = asyncio.create_task(supervisor.start(MOM))
+        await apoll(lambda: supervisor.keepers[MOM].pid)
+        await supervisor.stop(MOM)
+        with pytest.raises(PartError, match="stopped again"):
+            await start
+
+
+async def test_a_part_that_is_no_longer_ready_is_not_called_ready(tmp_path):
+    """`poste ps` would promise a direct call that can't be."""
+    make(tmp_path, "mom.ready")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.start(MOM)
+        (tmp_path / "mom.ready").unlink()
+
+        assert [view.state for view in await supervisor.views()] == ["unready", "stopped"]
+
+
+async def test_the_end_comes_to_the_callers_first(tmp_path):
+    """The gateway would meet a middleware that is gone, and a service could not report its last results."""
+    make(tmp_path, "mom.ready", "gateway.ready")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.begin([MOM, GATEWAY])
+        await ready(supervisor, MOM)
+        await ready(supervisor, GATEWAY)
+        pids = [keeper.pid for keeper in supervisor.keepers.values()]
+
+    assert (tmp_path / "story").read_text().splitlines()[2:] == ["gateway stops", "mom stops"]
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_a_part_that_does_not_listen_is_killed(tmp_path):
+    """`poste up` could never end."""
+    make(tmp_path, "mom.ready", "mom.deaf")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.start(MOM)
+        pid = supervisor.keepers[MOM].pid
+        await supervisor.keepers[MOM].stop(0.2)
+
+        assert not alive(pid)
+
+
+async def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
+    """Who is in a hurry would have to find and kill each part by hand."""
+    make(tmp_path, "mom.ready", "mom.deaf", "gateway.ready", "gateway.deaf")
+    async with local(tmp_path) as (supervisor, _):
+        await supervisor.begin([MOM, GATEWAY])
+        await ready(supervisor, MOM)
+        await ready(supervisor, GATEWAY)
+        end = asyncio.create_task(supervisor.stop_all())
+        await apoll(lambda: supervisor.keepers[GATEWAY]._unwanted.is_set())
+        supervisor.hurry()
+        async with asyncio.timeout(5):
+            await end
+
+
+def test_a_leashed_process_dies_with_its_parent():
+    """A `poste up` that is killed would leave its parts behind, on their ports and on the data folder."""
+    script = (
+        "import os, subprocess, sys, time;"
+        f"child = subprocess.Popen([sys.executable, '-I', '-S', {leash.__file__!r}, str(os.getpid()),"
+        " sys.executable, '-c', 'import time; time.sleep(600)']);"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        poll(lambda: b"leash" not in Path(f"/proc/{pid}/cmdline").read_bytes(), what="the leash is on")
+        parent.kill()
+    poll(lambda: not alive(pid), what="the child is gone")
+
+
+def test_a_leash_without_its_parent_starts_nothing(tmp_path):
+    """Whose parent died a moment too early would never be stopped."""
+    made = tmp_path / "made"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", leash.__file__, "1", "/bin/sh", "-c", f"touch {made}"], check=False
+    )
+
+    assert done.returncode != 0
+    assert not made.exists()
+
+
+def test_a_command_that_is_not_there_is_told(tmp_path):
+    """A broken installation would end in a traceback in a log."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(tmp_path / "none")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stderr) == (2, f"poste: {tmp_path}/none: No such file or directory\n")

@@ -1,0 +1,385 @@
+"""ProtoJSON as the REST face has it: strict on the way in, complete on the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+
+import pytest
+from calculator.v1 import sum_pb2
+from google.protobuf import json_format
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import shop
+
+from poste.rpc import protojson
+
+ORDER = shop.Order.DESCRIPTOR
+DEEP = 60
+# No deadlines and no health checks: machines are slow now and then.
+anywhere = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def decode(body: str | bytes, descriptor=ORDER):
+    raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+    message = shop.Order if descriptor is ORDER else shop.WantedOrder
+    return message.FromString(protojson.decode(descriptor, raw))
+
+
+def wrong(body: str | bytes, descriptor=ORDER) -> dict[str, str]:
+    raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+    with pytest.raises(protojson.FieldErrors) as caught:
+        protojson.decode(descriptor, raw)
+    for field, reason in caught.value.errors:
+        # Whatever was sent, the answer can be written as UTF-8.
+        f"{field}{reason}".encode()
+    return {error.field: error.reason for error in caught.value.errors}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b'{"aString": "\xff"}',
+        "null",
+        "[]",
+        "5",
+        '"x"',
+        "{",
+        "{} {}",
+        "{}x",
+        "\ufeff{}",
+        "{'aDouble': 1}",
+        '{"aDouble": NaN}',
+        '{"aDouble": Infinity}',
+        '{"aDouble": -Infinity}',
+        '{"aDouble": 01}',
+        '{"aDouble": .5}',
+        '{"aString": "\n"}',
+        "[" * 100_000,
+        '{"struct":' * 100_000,
+    ],
+)
+def test_a_body_that_is_not_one_json_object_is_refused(body):
+    """Else a broken body is a 500, or is taken for an empty message."""
+    assert list(wrong(body)) == [""]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ('{"aDouble": 1, "aDouble": 2}', "aDouble"),
+        ('{"mainItem": {"sku": "a", "sku": "b"}}', "mainItem.sku"),
+        ('{"items": [{"sku": "a"}, {"sku": "a", "sku": "b"}]}', "items[1].sku"),
+        ('{"struct": {"x": {"y": 1, "y": 2}}}', "struct.x.y"),
+        ('{"struct": {"x": {"y": 1, "y": 2}, "x": 1}}', "struct.x"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_under_its_path(body, path):
+    """Else one of the two values is dropped in silence, and which one depends on the parser."""
+    assert list(wrong(body)) == [path]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "true",
+        "[]",
+        "{}",
+        '"inf"',
+        '" 5"',
+        '"5 "',
+        '"1_0"',
+        '"nan"',
+        '""',
+        '"0x1"',
+        '"+1"',
+        '"١"',
+        "1e999",
+        "-1e999",
+        "9" * 400,
+    ],
+)
+@pytest.mark.parametrize("field", ["aDouble", "aFloat", "aInt32", "aInt64", "aUint64"])
+def test_what_is_no_number_is_refused_by_number_fields(field, value):
+    """Else `true` is 1.0, and a typing error becomes a figure."""
+    assert list(wrong(f'{{"{field}": {value}}}')) == [field]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("aInt32", "2147483648"),
+        ("aInt32", "-2147483649"),
+        ("aInt32", "1.5"),
+        ("aInt32", '"1.5"'),
+        ("aInt32", '"1e10"'),
+        ("aUint32", "-1"),
+        ("aInt64", "9223372036854775808"),
+        ("aInt64", '"1e999999"'),
+        ("aInt64", '"1e-999999"'),
+        ("aInt64", "1e18"),
+        ("aUint64", "18446744073709551616"),
+        ("aUint64", '"-1"'),
+        ("aInt32", '"NaN"'),
+        ("aInt32", f'"{"9" * 5000}"'),
+        ("aDouble", f'"{"9" * 5000}"'),
+        ("aDouble", '"1e999"'),
+        ("aFloat", "3.5e38"),
+        ("aBool", "1"),
+        ("aBool", '"true"'),
+        ("aString", "1"),
+        ("aString", '"\\ud800"'),
+        ("aBytes", '"a"'),
+        ("aBytes", '"ä"'),
+        ("aBytes", '"AA="'),
+        ("aBytes", '"A A="'),
+        ("aBytes", "5"),
+        ("colour", '"COLOUR_GREEN"'),
+        ("colour", '"1"'),
+        ("colour", "true"),
+        ("colour", "1.5"),
+        ("colour", "4294967296"),
+        ("items", "{}"),
+        ("items", '"x"'),
+        ("mainItem", "[]"),
+        ("mainItem", '"x"'),
+        ("mainItem", "5"),
+        ("numbers", "5"),
+        ("labels", "[]"),
+        ("at", "[]"),
+        ("at", '"yesterday"'),
+        ("at", "5"),
+        ("at", '"10000-01-01T00:00:00Z"'),
+        ("lasts", '"1h"'),
+        ("lasts", f'"{"9" * 5000}s"'),
+        ("mask", '"a_b"'),
+        ("wrapped", "true"),
+        ("wrapped", "[]"),
+        ("struct", "5"),
+        ("struct", '{"x": 1e999}'),
+        ("struct", '{"x": "\\ud800"}'),
+        ("struct", '{"\\ud800": 1}'),
+        ("value", "1e999"),
+        ("list", "{}"),
+        ("unknown", "1"),
+        ("a_doubl", "1"),
+        ("[shop.v1.x]", "1"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_under_its_field(field, value):
+    """Else it is rounded, wrapped or guessed, or a client's mistake ends as a 500."""
+    assert list(wrong(f'{{"{field}": {value}}}')) == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ('{"items": [{"sku": "a"}, {"sku": "b"}, {"sku": "c", "unitPrice": true}]}', "items[2].unitPrice"),
+        ('{"numbers": [1, null]}', "numbers[1]"),
+        ('{"numbers": [1, "x"]}', "numbers[1]"),
+        ('{"items": [null]}', "items[0]"),
+        ('{"labels": {"x": true}}', "labels[x]"),
+        ('{"labels": {"x": null}}', "labels[x]"),
+        ('{"flags": {"maybe": "x"}}', "flags[maybe]"),
+        ('{"counts": {"1": 1, "1.0": 2}}', "counts[1.0]"),
+        ('{"counts": {"x": 1}}', "counts[x]"),
+        ('{"parts": {"x": {}}}', "parts[x].sku"),
+        ('{"aDouble": 1, "a_double": 2}', "a_double"),
+        ('{"card": "x", "cash": 1}', "cash"),
+        ('{"mainItem": {"sku": "a", "\\ud800": 1}}', "mainItem.?"),
+        ('{"any": {"@type": "x"}}', "any.@type"),
+        ('{"any": {"@type": "type.googleapis.com/none.Such"}}', "any.@type"),
+        ('{"any": {"sku": "a"}}', "any.@type"),
+        ('{"any": {"@type": "type.googleapis.com/shop.v1.Item", "sku": 1}}', "any.sku"),
+        ('{"any": {"@type": "type.googleapis.com/shop.v1.Item"}}', "any.sku"),
+        ('{"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": 5}}', "any.value"),
+        ('{"any": {"@type": "type.googleapis.com/google.protobuf.Duration"}}', "any.value"),
+    ],
+)
+def test_the_path_leads_to_the_field(body, path):
+    """Else a client with a long body has to search for its mistake."""
+    assert list(wrong(body)) == [path]
+
+
+def test_every_missing_required_field_is_named_at_every_level():
+    """Else a client finds them one call at a time."""
+    body = '{"items": [{"sku": "a"}, {"sku": null}], "mainItem": {}}'
+
+    errors = wrong(body, shop.WantedOrder.DESCRIPTOR)
+
+    assert list(errors) == ["items[1].sku", "mainItem.sku", "customerName"]
+    assert set(errors.values()) == {"is required"}
+
+
+def test_many_errors_are_cut_to_a_readable_number():
+    """Else a body of a mebibyte makes an answer of many."""
+    assert len(wrong('{"numbers": [' + ",".join(["true"] * 1000) + "]}")) == 20
+
+
+@pytest.mark.parametrize("depth", [DEEP * 10, 120])
+def test_what_no_service_could_parse_is_refused(depth):
+    """Else the service fails on it with a status that looks like its own defect."""
+    nested = '{"sku": "x", "items": [' * depth + "]}" * depth
+    assert wrong('{"mainItem": ' + nested + "}")
+    assert wrong('{"struct": ' + '{"x":' * DEEP + "1" + "}" * (DEEP + 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"aDouble": 1.5}', {"a_double": 1.5}),
+        ('{"a_double": 1}', {"a_double": 1.0}),
+        ('{"aDouble": "1.5e3"}', {"a_double": 1500.0}),
+        ('{"aDouble": "-Infinity"}', {"a_double": -math.inf}),
+        ('{"aDouble": 1e308}', {"a_double": 1e308}),
+        ('{"aDouble": 1' + "0" * 308 + "}", {"a_double": 1e308}),
+        ('{"aFloat": 3.4028234e38}', {"a_float": 3.4028234663852886e38}),
+        ('{"aInt32": "1e5"}', {"a_int32": 100_000}),
+        ('{"aInt32": 1e5}', {"a_int32": 100_000}),
+        ('{"aInt32": 5.0}', {"a_int32": 5}),
+        ('{"aInt32": "-0"}', {"a_int32": 0}),
+        ('{"aInt64": "9223372036854775807"}', {"a_int64": 2**63 - 1}),
+        ('{"aInt64": "0e999"}', {"a_int64": 0}),
+        ('{"aUint64": 18446744073709551615}', {"a_uint64": 2**64 - 1}),
+        ('{"aBytes": "-_8="}', {"a_bytes": b"\xfb\xff"}),
+        ('{"aBytes": "+/8"}', {"a_bytes": b"\xfb\xff"}),
+        ('{"aString": "\\ud83d\\ude00 ä"}', {"a_string": "😀 ä"}),
+        ('{"colour": "COLOUR_RED"}', {"colour": 1}),
+        ('{"colour": 77}', {"colour": 77}),
+        ('{"numbers": ["7", 8.0]}', {"numbers": [7, 8]}),
+        ('{"labels": {"x": "2", "": 0}}', {"labels": {"x": 2, "": 0}}),
+        ('{"flags": {"true": "yes"}}', {"flags": {True: "yes"}}),
+        ('{"counts": {"-5": 6}}', {"counts": {-5: 6}}),
+        ('{"card": null, "cash": 3}', {"cash": 3}),
+        ('{"card": ""}', {"card": ""}),
+        ('{"aDouble": null, "items": null, "mainItem": null, "labels": null, "wrapped": null}', {}),
+    ],
+)
+def test_what_protojson_allows_is_read(body, expected):
+    """Else clients that keep to the standard are refused."""
+    assert decode(body) == shop.Order(**expected)
+
+
+def test_the_sign_of_zero_is_kept():
+    """Else -0 comes in as 0."""
+    assert math.copysign(1, decode('{"aDouble": -0}').a_double) == -1
+
+
+def test_an_empty_message_is_present():
+    """Else `{}` and null mean the same."""
+    assert decode('{"wrapped": 0}').HasField("wrapped")
+    assert decode('{"voucher": {"sku": ""}}').HasField("voucher")
+    assert decode('{"value": null}').HasField("value")
+    assert not decode('{"nothing": null}').HasField("any")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"at": "2026-01-02T03:04:05.600Z"}',
+        '{"lasts": "-1.500s"}',
+        '{"mask": "a,b.cD"}',
+        '{"wrapped": 1.5}',
+        '{"struct": {"a": [1, null, {"b": "x"}], "c": true}}',
+        '{"value": [1, {}]}',
+        '{"list": [1, "x"]}',
+        '{"any": {"@type": "type.googleapis.com/shop.v1.Item", "sku": "a", "unitPrice": 2, "items": []}}',
+        '{"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "3s"}}',
+    ],
+)
+def test_wellknown_types_come_back_as_they_went_in(body):
+    """Else timestamps, structs and the like can't be used in a service."""
+    written = json.loads(protojson.encode(ORDER, protojson.decode(ORDER, body.encode())))
+
+    expected = json.loads(body)
+    assert {name: written[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (5.0, '{"result": 5}'),
+        (0.0, '{"result": 0}'),
+        (-0.0, '{"result": -0.0}'),
+        (-5.0, '{"result": -5}'),
+        (0.1, '{"result": 0.1}'),
+        (1e15, '{"result": 1000000000000000}'),
+        (1e22, '{"result": 1e+22}'),
+        (9007199254740992.0, '{"result": 9007199254740992}'),
+        (math.nan, '{"result": "NaN"}'),
+        (math.inf, '{"result": "Infinity"}'),
+        (-math.inf, '{"result": "-Infinity"}'),
+    ],
+)
+def test_a_result_is_printed_as_people_write_it(result, text):
+    """Else the README's `{"result": 5}` is `{"result": 5.0}` or `{}`."""
+    response = sum_pb2.AddResponse(result=result)
+
+    assert text == protojson.encode(sum_pb2.AddResponse.DESCRIPTOR, response.SerializeToString()).decode()
+
+
+def test_defaults_are_printed_and_text_is_utf8():
+    """Else a zero is missing, and 'ä' takes six bytes."""
+    written = protojson.encode(shop.Receipt.DESCRIPTOR, shop.Receipt(note="ä").SerializeToString())
+
+    assert '{"note": "ä", "number": "0", "total": 0}' == written.decode()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", shop.Order(any={"type_url": "x/none.Such", "value": b"1"}).SerializeToString()]
+)
+def test_what_json_cannot_hold_is_an_error_of_its_own(data):
+    """Else a broken answer of a service breaks the gateway."""
+    with pytest.raises(protojson.UnprintableError):
+        protojson.encode(ORDER, data)
+
+
+@anywhere
+@given(st.binary(max_size=60))
+def test_no_bytes_break_the_reader(body):
+    """Else a client gets a 500 for bytes that nobody thought of."""
+    with contextlib.suppress(protojson.FieldErrors):
+        protojson.decode(ORDER, body)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["1e5", "NaN", "AA=="]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+fields = st.sampled_from([field.json_name for field in ORDER.fields])
+
+
+@anywhere
+@given(st.dictionaries(fields, json_values, max_size=4))
+def test_what_is_taken_json_format_takes_to_the_same_message(body):
+    """Else our reader and everybody else's disagree on what a client meant."""
+    raw = json.dumps(body).encode()
+    try:
+        read = protojson.decode(ORDER, raw)
+    except protojson.FieldErrors:
+        return
+    theirs = json_format.Parse(raw, shop.Order(), descriptor_pool=shop.POOL)
+    assert str(shop.Order.FromString(read)) == str(theirs)
+
+
+@anywhere
+@given(a=st.floats(), b=st.floats())
+def test_every_double_survives_the_way_there_and_back(a, b):
+    """Else a sum differs from the one that a gRPC client gets."""
+    message = sum_pb2.AddRequest(a=a, b=b)
+    data = message.SerializeToString()
+
+    there = protojson.encode(sum_pb2.AddRequest.DESCRIPTOR, data)
+
+    assert repr(message) == repr(
+        sum_pb2.AddRequest.FromString(protojson.decode(sum_pb2.AddRequest.DESCRIPTOR, there))
+    )
