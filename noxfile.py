@@ -13,30 +13,28 @@ nox.options.error_on_missing_interpreters = False
 nox.needs_version = ">=2025.2.9"
 
 ROOT = Path(__file__).parent
-LOCK = ROOT / "constraints.txt"
-PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-PACKAGES = ["libs", "apps"]
+LOCKS = ROOT / "locks"
+#: Each lock and the dependency groups in it; `runtime` is what the image gets.
+GROUPS = {"runtime": [], "tests": ["test"], "lint": ["test", "lint", "proto"], "proto": ["proto"]}
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install the locked versions of the project and of dependency groups."""
-    wanted = nox.project.dependency_groups(PYPROJECT, *groups)
-    session.install("-c", str(LOCK), *wanted)
-    session.install("-c", str(LOCK), "-e", ".")
+def install(session: nox.Session, lock: str) -> None:
+    """Install exactly what a lock names, then the project itself without looking further."""
+    session.install("--require-hashes", "-r", str(LOCKS / f"{lock}.txt"))
+    session.install("--no-deps", "-e", ".")
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
     """Run the tests: unit, contract, integration, e2e (real Redis, real gRPC, real processes)."""
-    install(session, "test")
+    install(session, "tests")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check format, style, types, the arrows between the rooms, and that the stubs fit the protos."""
-    install(session, "lint", "test", "proto")
-    session.install("-c", str(LOCK), "nox")
+    install(session, "lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
@@ -47,16 +45,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def proto(session: nox.Session) -> None:
     """Generate the stubs and the samples' descriptors; with `-- --check`, fail if they drifted."""
-    session.install("-c", str(LOCK), *nox.project.dependency_groups(PYPROJECT, "proto"))
+    session.install("--require-hashes", "-r", str(LOCKS / "proto.txt"))
     generate(session, check="--check" in session.posargs)
 
 
 def generate(session: nox.Session, *, check: bool) -> None:
     """Write the stubs below `libs`, or compare what would be written with what is there."""
-    google = session.run(
-        "python", "-c", "import google.api, os; print(os.path.dirname(google.api.__path__[0]))", silent=True
-    )
-    include = Path(str(google).strip()).parent
+    google = session.run("python", "-c", "import google.api; print(google.api.__path__[0])", silent=True)
+    include = Path(str(google).strip()).parent.parent
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
     samples = [path for path in protos if "calculator" in path]
     with tempfile.TemporaryDirectory() as folder:
@@ -84,10 +80,12 @@ def generate(session: nox.Session, *, check: bool) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the exact versions of everything that is installed, with hashes, to constraints.txt."""
+    """Write the exact versions of everything that is installed, with hashes; `-- --upgrade` moves them."""
     session.install("uv")
-    groups = [f"--group={group}" for group in ("test", "lint", "proto")]
-    session.run(
-        "uv", "pip", "compile", "pyproject.toml", *groups, "--universal", "--no-emit-index-url",
-        "--no-annotate", "--no-header", "--quiet", "-o", str(LOCK), *session.posargs,
-    )  # fmt: skip
+    LOCKS.mkdir(exist_ok=True)
+    for name, groups in GROUPS.items():
+        session.run(
+            "uv", "pip", "compile", "pyproject.toml", *(f"--group={group}" for group in groups),
+            "--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
+            "-o", str(LOCKS / f"{name}.txt"), *session.posargs,
+        )  # fmt: skip

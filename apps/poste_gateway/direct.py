@@ -83,47 +83,52 @@ async def call(
         replica = await fleet.pick(tried)
         if isinstance(replica, str):
             return Away(reason or replica)
-        timeout = method.policy.timeout_seconds
-        if end is not None and end - loop.time() < timeout:
-            timeout = end - loop.time()
-            if timeout <= 0:
-                return Away(reason or "timeout", impatient=True)
-        try:
-            response = await _send(replica, method, request, timeout, request_id)
-        except grpc.aio.AioRpcError as error:
-            code, not_run = channels.code(error), channels.proves_not_run(error)
-            proof = prove(code, not_run=not_run)
-            tried.append(replica)
-            _judge(replica, method, code, proof, timeout)
-            left = len(tried) == 1 and fleet.others(tried)
-            match decide(proof, repeatable=method.policy.repeatable, replicas_left=left):
-                case Verdict.ANSWER:
-                    return Failed(statuses.status_of(error))
-                case Verdict.OUTCOME_UNKNOWN:
-                    return Unknown()
-                case Verdict.QUEUE:
-                    impatient = proof is Proof.MAY_HAVE_RUN and timeout < method.policy.timeout_seconds
-                    return Away(_reason(code, proof), impatient=impatient and code is Code.DEADLINE_EXCEEDED)
-                case Verdict.TRY_ANOTHER_REPLICA:
-                    reason = _reason(code, proof)
-        else:
+        timeout = method.policy.timeout_seconds if end is None else end - loop.time()
+        impatient = timeout < method.policy.timeout_seconds
+        if timeout <= 0:
+            return Away(reason or "timeout", impatient=impatient)
+        timeout = min(timeout, method.policy.timeout_seconds)
+        answer = await _send(replica, method, request, timeout, request_id)
+        if isinstance(answer, bytes):
             replica.circuit.answered()
-            return Answered(response)
+            return Answered(answer)
+        tried.append(replica)
+        code = channels.code(answer)
+        proof = prove(code, not_run=channels.proves_not_run(answer))
+        reason = _reason(code, proof)
+        _judge(replica, proof, silent=reason == "timeout" and not impatient)
+        left = len(tried) == 1 and fleet.others(tried)
+        match decide(proof, repeatable=method.policy.repeatable, replicas_left=left):
+            case Verdict.ANSWER:
+                return Failed(statuses.status_of(answer))
+            case Verdict.OUTCOME_UNKNOWN:
+                return Unknown()
+            case Verdict.QUEUE:
+                return Away(reason, impatient=impatient and reason == "timeout")
+            case Verdict.TRY_ANOTHER_REPLICA:
+                continue
 
 
-async def _send(replica: Replica, method: Method, request: bytes, timeout: float, request_id: str) -> bytes:  # noqa: ASYNC109 - it is gRPC's
+async def _send(
+    replica: Replica,
+    method: Method,
+    request: bytes,
+    timeout: float,  # noqa: ASYNC109 - goes to gRPC
+    request_id: str,
+) -> bytes | grpc.aio.AioRpcError:
+    """Send the call; returns the response, or what it failed with."""
     with replica.calling():
-        return await replica.method(method.path)(
-            request, timeout=timeout, metadata=((REQUEST_ID, request_id),)
-        )
+        try:
+            return await replica.method(method.path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id),))
+        except grpc.aio.AioRpcError as error:
+            return error
 
 
-def _judge(replica: Replica, method: Method, code: Code, proof: Proof, timeout: float) -> None:
-    """Note what a failed call says of its replica."""
+def _judge(replica: Replica, proof: Proof, *, silent: bool) -> None:
+    """Note what a failed call says of its replica. A client's short patience says nothing."""
     if proof is Proof.ANSWERED:
         replica.circuit.answered()
-    elif code is Code.DEADLINE_EXCEEDED and timeout >= method.policy.timeout_seconds:
-        # A client's short patience says nothing on the replica.
+    elif silent:
         replica.circuit.silent(asyncio.get_running_loop().time())
 
 

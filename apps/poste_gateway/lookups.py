@@ -12,8 +12,9 @@ from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.runtime import logs
 from poste.v1 import task_pb2
+from poste_gateway.kinds import GONE, LOOKUP_AWAY, NO_TASK, RECORD_LOST, TASK_ENDED
 from poste_gateway.mom import Mom, MomAway
-from poste_gateway.problems import GONE, LOOKUP_AWAY, NO_TASK, RECORD_LOST, RETRY_AFTER, TASK_ENDED, Problem
+from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.task_view import state_of
 
 #: How long one call to the middleware waits for a task's end, in seconds; longer waits are made of several.

@@ -14,7 +14,8 @@ from typing import Any, Final
 from multidict import CIMultiDictProxy
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MAX_TTL_SECONDS
-from poste_gateway.problems import INVALID_REQUEST, Problem
+from poste_gateway.kinds import INVALID_REQUEST
+from poste_gateway.problems import Problem
 
 TASK_TTL: Final = "Poste-Task-TTL"
 RESULT_TTL: Final = "Poste-Result-TTL"

@@ -7,7 +7,8 @@ from typing import Final
 
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import logs
-from poste_gateway.problems import NO_ROUTE, WRONG_VERB, Problem
+from poste_gateway.kinds import NO_ROUTE, WRONG_VERB
+from poste_gateway.problems import Problem
 
 _log: Final = logs.get("routing")
 

@@ -14,7 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from poste.domain.codes import Code, code_of
 from poste.rpc import protojson
 from poste.rpc.catalogue import Service
-from poste_gateway.problems import OF_CODE, Problem
+from poste_gateway.kinds import OF_CODE
+from poste_gateway.problems import Problem
 
 _STANDARD_PACKAGE: Final = str(error_details_pb2.DESCRIPTOR.package)
 #: Statuses that gRPC makes itself out of an exception, with its text.

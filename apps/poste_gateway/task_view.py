@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +12,8 @@ from poste.domain.task_id import TaskId
 from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
 from poste.v1 import task_pb2
-from poste_gateway.problems import OUTCOME_UNKNOWN, UNREADABLE_ANSWER, Problem
+from poste_gateway.kinds import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
+from poste_gateway.problems import Problem
 from poste_gateway.statuses import problem_of
 
 TASKS: Final = "/v1/tasks/"
@@ -39,9 +40,7 @@ def location(task_id: TaskId) -> str:
 
 def new_task(task_id: TaskId, method: Method) -> task_pb2.Task:
     """Return a task as it is right after its acceptance."""
-    task = task_pb2.Task(
-        service=method.service, method=method.name, key=task_id.key, state=task_pb2.TASK_STATE_QUEUED
-    )
+    task = task_pb2.Task(service=method.service, method=method.name, key=task_id.key, state=task_pb2.TASK_STATE_QUEUED)
     task.create_time.FromNanoseconds(round(task_id.create_time * 1000) * 1_000_000)
     task.expire_time.FromNanoseconds(
         round(task_id.create_time * 1000) * 1_000_000 + task_id.task_ttl_seconds * 1_000_000_000
@@ -111,5 +110,5 @@ def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
 
 def _time(stamp: Timestamp) -> str:
     """Spell an instant as RFC 3339 has it, to the millisecond."""
-    instant = datetime.datetime.fromtimestamp(stamp.ToMilliseconds() / 1000, tz=datetime.UTC)
+    instant = dt.datetime.fromtimestamp(stamp.ToMilliseconds() / 1000, tz=dt.UTC)
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

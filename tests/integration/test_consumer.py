@@ -44,8 +44,14 @@ class Office:
         tasks = [
             NewTask(
                 **{
-                    "key": key, "method": "Add", "request": b"request", "create_time": time.time(),
-                    "task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, **changes,
+                    "key": key,
+                    "method": "Add",
+                    "request": b"request",
+                    "create_time": time.time(),
+                    "task_ttl_seconds": 60,
+                    "result_ttl_seconds": 60,
+                    "repeatable": True,
+                    **changes,
                 }  # fmt: skip
             )
             for key in keys

@@ -72,9 +72,7 @@ class Post:
     async def give_back(self, name: str, key: str, token: str, *, started: bool) -> int:
         fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.dead]
         return int(
-            await self.scripts.run(
-                "give_back", [*fixed, self.keys.record(key)], [key, token, "1" if started else ""]
-            )
+            await self.scripts.run("give_back", [*fixed, self.keys.record(key)], [key, token, "1" if started else ""])
         )
 
     async def lapse(self, name: str) -> None:

@@ -30,13 +30,13 @@ class Told:
     def crashed(self, part, crash):
         self.lines.append(f"{part.name} crashed: {crash.how}")
 
-    def back(self, part, pid):
+    def back(self, part, _pid):
         self.lines.append(f"{part.name} is back")
 
     def stopped(self, part):
         self.lines.append(f"{part.name} stopped")
 
-    def started(self, part, pid):
+    def started(self, part, _pid):
         self.lines.append(f"{part.name} started")
 
 
@@ -222,7 +222,7 @@ async def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
         await ready(supervisor, MOM)
         await ready(supervisor, GATEWAY)
         end = asyncio.create_task(supervisor.stop_all())
-        await apoll(lambda: supervisor.keepers[GATEWAY]._unwanted.is_set())
+        await apoll(supervisor.keepers[GATEWAY]._unwanted.is_set)
         supervisor.hurry()
         async with asyncio.timeout(5):
             await end

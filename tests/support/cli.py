@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,3 +138,37 @@ def up(data: Path, *arguments: str, **options: Any) -> Any:
         yield running
     finally:
         running.stop()
+
+
+def fetch(url: str) -> str:
+    """Read a page of text."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as response:
+        return str(response.read().decode())
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+def http(method: str, url: str, message: Any = None, *, seconds: float = 40, **headers: str) -> Reply:
+    """Send one request; header names are spelled with `_` for `-`."""
+    request = urllib.request.Request(  # noqa: S310 - a gateway that the test started
+        url,
+        method=method,
+        data=None if message is None else json.dumps(message).encode(),
+        headers={"Content-Type": "application/json"}
+        | {name.replace("_", "-"): value for name, value in headers.items()},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=seconds) as response:
+            return Reply(response.status, dict(response.headers), json.loads(response.read() or b"null"))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, dict(error.headers), json.loads(error.read() or b"null"))

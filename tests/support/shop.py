@@ -48,9 +48,7 @@ def _field(message: Any, name: str, kind: str, *, repeated: bool = False, requir
     if kind in _SCALARS:
         field.type = _SCALARS[kind]
     else:
-        field.type = (
-            _F.TYPE_ENUM if kind.endswith("Colour") or kind.endswith("NullValue") else _F.TYPE_MESSAGE
-        )
+        field.type = _F.TYPE_ENUM if kind.endswith(("Colour", "NullValue")) else _F.TYPE_MESSAGE
         field.type_name = kind
     if required:
         field.options.Extensions[field_behavior_pb2.field_behavior].append(field_behavior_pb2.REQUIRED)
@@ -129,9 +127,7 @@ def _order_file() -> descriptor_pb2.FileDescriptorProto:
     # Not routed: they have a variable, another verb, a stream.
     get = service.method.add(name="Get", input_type=".shop.v1.Item", output_type=".shop.v1.Order")
     get.options.Extensions[annotations_pb2.http].get = "/v1/orders/{sku}"
-    service.method.add(
-        name="Follow", input_type=".shop.v1.Item", output_type=".shop.v1.Order", server_streaming=True
-    )
+    service.method.add(name="Follow", input_type=".shop.v1.Item", output_type=".shop.v1.Order", server_streaming=True)
     service.method.add(name="Want", input_type=".shop.v1.WantedOrder", output_type=".google.protobuf.Empty")
     return file
 

@@ -1,6 +1,7 @@
 """A stand-in for a part: serves `/readyz` as long as a file says so, and writes down when it starts and stops.
 
-Its folder is its only argument; files in it tell it what to do: `NAME.ready`, `NAME.broken`, `NAME.deaf`. It writes to `story`.
+Its folder is its only argument; files in it tell it what to do: `NAME.ready`, `NAME.broken`,
+`NAME.cant-start`, `NAME.deaf`. It writes to `story`.
 """
 
 from __future__ import annotations

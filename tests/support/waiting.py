@@ -18,5 +18,7 @@ async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, 
         value = await found if inspect.isawaitable(found) else found
         if value:
             return value
-        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come true in {seconds} s (last: {value!r})"
+        assert asyncio.get_running_loop().time() < deadline, (
+            f"{what} did not come true in {seconds} s (last: {value!r})"
+        )
         await asyncio.sleep(0.01)

@@ -7,12 +7,12 @@ import json
 import math
 
 import pytest
-from calculator.v1 import sum_pb2
 from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import shop
 
+from calculator.v1 import sum_pb2
 from poste.rpc import protojson
 
 ORDER = shop.Order.DESCRIPTOR
@@ -96,7 +96,7 @@ def test_a_key_that_is_there_twice_is_refused_under_its_path(body, path):
         '""',
         '"0x1"',
         '"+1"',
-        '"١"',
+        '"\u0661"',
         "1e999",
         "-1e999",
         "9" * 400,
@@ -325,7 +325,7 @@ def test_defaults_are_printed_and_text_is_utf8():
     """Else a zero is missing, and 'ä' takes six bytes."""
     written = protojson.encode(shop.Receipt.DESCRIPTOR, shop.Receipt(note="ä").SerializeToString())
 
-    assert '{"note": "ä", "number": "0", "total": 0}' == written.decode()
+    assert written.decode() == '{"note": "ä", "number": "0", "total": 0}'
 
 
 @pytest.mark.parametrize(
@@ -346,12 +346,7 @@ def test_no_bytes_break_the_reader(body):
 
 
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["1e5", "NaN", "AA=="]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["1e5", "NaN", "AA=="]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -380,6 +375,4 @@ def test_every_double_survives_the_way_there_and_back(a, b):
 
     there = protojson.encode(sum_pb2.AddRequest.DESCRIPTOR, data)
 
-    assert repr(message) == repr(
-        sum_pb2.AddRequest.FromString(protojson.decode(sum_pb2.AddRequest.DESCRIPTOR, there))
-    )
+    assert repr(message) == repr(sum_pb2.AddRequest.FromString(protojson.decode(sum_pb2.AddRequest.DESCRIPTOR, there)))

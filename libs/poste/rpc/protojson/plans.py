@@ -24,8 +24,7 @@ _WRAPPERS: Final = frozenset(
 )
 #: Messages with a JSON form of their own, which `json_format` knows.
 _SPECIAL: Final = frozenset(
-    f"google.protobuf.{kind}"
-    for kind in ("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
+    f"google.protobuf.{kind}" for kind in ("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
 )
 
 

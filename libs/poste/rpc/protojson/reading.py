@@ -173,9 +173,7 @@ class _Walk:
             self.wrong(path, str(error))
             return None
 
-    def _fill_any(
-        self, message: Message, plan: MessagePlan, value: dict[str, Any], path: str, depth: int
-    ) -> None:
+    def _fill_any(self, message: Message, plan: MessagePlan, value: dict[str, Any], path: str, depth: int) -> None:
         if not value:
             return
         url = value.get("@type")

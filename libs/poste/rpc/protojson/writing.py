@@ -45,12 +45,9 @@ def message_to_value(message: Message, pool: Any = None) -> Any:
     Raises:
         UnprintableError: It holds what JSON can't.
     """
+    known: Any = pool or message.DESCRIPTOR.file.pool
     try:
-        return json_format.MessageToDict(
-            message,
-            always_print_fields_with_no_presence=True,
-            descriptor_pool=pool or message.DESCRIPTOR.file.pool,
-        )
+        return json_format.MessageToDict(message, always_print_fields_with_no_presence=True, descriptor_pool=known)
     except Exception as error:
         # json_format has no border: TypeError, ValueError, UnicodeDecodeError, its own Error.
         raise UnprintableError(f"a {message.DESCRIPTOR.full_name} that JSON can't hold") from error

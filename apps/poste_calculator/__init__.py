@@ -1,0 +1,1 @@
+"""The sample services: sum, subtraction, multiplication."""

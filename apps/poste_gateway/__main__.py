@@ -1,0 +1,85 @@
+"""The gateway's process: everything is wired here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+from poste.domain.errors import StartError
+from poste.domain.task_id import TaskIds
+from poste.runtime import lifecycle, logs
+from poste.runtime.admin import authority, listening
+from poste.runtime.settings import GatewaySettings, load, read_id_key
+from poste_gateway.calls import Roads
+from poste_gateway.directory import Directory
+from poste_gateway.edge import Edge
+from poste_gateway.enqueueing import Enqueuer
+from poste_gateway.lookups import Lookups
+from poste_gateway.mom import Mom
+from poste_gateway.resources import Resources
+
+_log = logs.get("gateway")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: GatewaySettings) -> AsyncIterator[int]:
+    """Run a gateway while the body runs; yields the port that it listens on.
+
+    Raises:
+        StartError: The port is taken, or the key that signs task ids can't be had.
+    """
+    ids = TaskIds(read_id_key(settings.id_key_file))
+    draining = asyncio.Event()
+    async with asyncio.TaskGroup() as duties:
+        mom = Mom(settings.mom)
+        directory = Directory(mom, ids.fingerprint, duties.create_task)
+        enqueuer = Enqueuer(mom)
+        lookups = Lookups(mom, ids, draining)
+        wait = settings.max_wait_seconds
+        edge = Edge(
+            Roads(directory, enqueuer, lookups, ids, wait),
+            Resources(directory, mom, lookups, draining, wait),
+            settings.cors_origins,
+        )
+        following = duties.create_task(directory.follow())
+        try:
+            app = edge.application(settings.max_body_bytes)
+            async with listening(app, settings.host, settings.port, grace_seconds=settings.grace_seconds) as port:
+                _log.info("listening", address=authority(settings.host, port))
+                try:
+                    yield port
+                finally:
+                    # Not ready from here on, and every long poll ends; then the listener closes and calls finish.
+                    draining.set()
+                    _log.info("stopping")
+        finally:
+            following.cancel()
+            await enqueuer.close()
+            await directory.close()
+            await mom.close()
+
+
+def main(**overrides: object) -> int:
+    """Run the gateway until it is asked to stop; returns the exit code.
+
+    Args:
+        **overrides: Settings that win over the environment's.
+    """
+    try:
+        settings = load(GatewaySettings, **overrides)
+    except StartError as error:
+        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    logs.configure(settings, "gateway")
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with running(settings):
+            await stop.wait()
+
+    return lifecycle.run(serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The body of a call: its type, its size, and from its JSON to the serialized message."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
+from google.protobuf.descriptor import Descriptor
+
+from poste.rpc import protojson
+from poste_gateway.answers import JSON
+from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, TOO_LARGE
+from poste_gateway.problems import Problem
+
+_UTF8: Final = ("utf-8", "utf8")
+
+
+async def read(request: web.Request, message: Descriptor) -> bytes:
+    """Read a call's body.
+
+    Args:
+        request: The request.
+        message: The type of the method's request message.
+
+    Returns:
+        The serialized message.
+
+    Raises:
+        Problem: It is not JSON, too large, or does not fit the message.
+    """
+    _check_type(request)
+    # `client_max_size` is the application's own limit; it holds for bodies without a length too.
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise _too_large(limit) from error
+    except (ClientPayloadError, HttpProcessingError, ConnectionError) as error:
+        raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
+    try:
+        return protojson.decode(message, body)
+    except protojson.FieldErrors as error:
+        errors = [{"field": field, "reason": reason} for field, reason in error.errors]
+        raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
+
+
+def _too_large(limit: int) -> Problem:
+    # What is left of the body is not read: the connection can't be used again.
+    return Problem(TOO_LARGE, f"The body may have {limit} bytes.", headers={"Connection": "close"})
+
+
+def _check_type(request: web.Request) -> None:
+    if request.content_type != JSON:
+        raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
+    if (request.charset or _UTF8[0]).lower() not in _UTF8:
+        raise Problem(NOT_JSON, "The charset must be utf-8.")

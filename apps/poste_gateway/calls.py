@@ -1,0 +1,208 @@
+"""One call: what it asks for is checked, then it takes the direct road, the durable one, or one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from poste.domain.task import TaskState
+from poste.domain.task_id import TaskId, TaskIds
+from poste.rpc import protojson
+from poste.rpc.catalogue import Method, Service
+from poste.runtime import metrics
+from poste.v1 import mom_service_pb2, task_pb2
+from poste_gateway import bodies, direct, preferences, task_view
+from poste_gateway.answers import JSON, Account, json_response
+from poste_gateway.directory import Directory
+from poste_gateway.enqueueing import Acceptance, Enqueuer
+from poste_gateway.fleet import Fleet
+from poste_gateway.kinds import (
+    ACCEPTANCE_UNKNOWN,
+    NOT_ACCEPTED,
+    OUTCOME_UNKNOWN,
+    QUEUE_FULL,
+    SERVICE_AWAY,
+    UNREADABLE_ANSWER,
+)
+from poste_gateway.lookups import Lookups
+from poste_gateway.preferences import Wishes
+from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.statuses import problem_of
+
+_AWAY_DETAILS: Final = {
+    "away": "No replica of the service can be reached.",
+    "busy": "Every replica of the service has as many calls as it may have.",
+    "refused": "The service takes no call now.",
+    "lost": "The connection to the service broke before it answered.",
+    "timeout": "The service did not answer in time.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Roads:
+    """What calls need on their way, whichever it is.
+
+    Attributes:
+        directory: The services, their replicas and routes.
+        enqueuer: Has calls kept.
+        lookups: Waits for their ends.
+        ids: Mints their ids.
+        max_wait_seconds: The longest wait that a client is granted.
+    """
+
+    directory: Directory
+    enqueuer: Enqueuer
+    lookups: Lookups
+    ids: TaskIds
+    max_wait_seconds: float
+
+
+async def answer(request: web.Request, method: Method, roads: Roads, account: Account) -> web.Response:
+    """Answer one call.
+
+    Raises:
+        Problem: It ends with an error.
+    """
+    account.service, account.method = method.service, method.name
+    # Held from here on: the catalogue may change while the body comes in.
+    service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
+    wishes = preferences.read(request.headers, max_wait_seconds=roads.max_wait_seconds)
+    message = await bodies.read(request, method.input)
+    call = _Call(roads, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
+    return await call.run()
+
+
+class _Call:
+    """One call on its way."""
+
+    def __init__(
+        self,
+        roads: Roads,
+        method: Method,
+        *,
+        service: Service,
+        fleet: Fleet,
+        wishes: Wishes,
+        message: bytes,
+        account: Account,
+    ) -> None:
+        self._roads = roads
+        self._service = service
+        self._fleet = fleet
+        self._method = method
+        self._wishes = wishes
+        self._message = message
+        self._account = account
+        self._may_queue = method.policy.queue_when_away and not wishes.no_queue
+
+    async def run(self) -> web.Response:
+        """Choose the road, and take it."""
+        wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
+        if not self._may_queue:
+            return await self._direct(wait if repeatable else None)
+        if wait is None:
+            return await (self._durable(0.0) if self._wishes.respond_async else self._direct(None))
+        # A call that can't be repeated could not be queued once the wait is over: it is queued first.
+        if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
+            return await self._durable(wait)
+        return await self._direct(wait)
+
+    async def _direct(self, wait: float | None) -> web.Response:
+        self._account.road = "direct"
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        outcome = await direct.call(
+            self._fleet,
+            self._method,
+            self._message,
+            request_id=self._account.request_id,
+            wait_seconds=wait,
+        )
+        match outcome:
+            case direct.Answered(response):
+                return self._answered(response)
+            case direct.Failed(status):
+                raise problem_of(status, self._service)
+            case direct.Unknown():
+                raise Problem(OUTCOME_UNKNOWN, "The call was sent, and no answer came. It was not run again.")
+            case direct.Away(reason, impatient):
+                self._account.facts["reason"] = reason
+                if not self._may_queue:
+                    detail = f"{_AWAY_DETAILS[reason]} The call was not kept."
+                    raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
+                if not impatient:
+                    metrics.failovers_total.labels(service=self._service.name, reason=reason).inc()
+                return await self._durable(0.0 if wait is None else wait - (loop.time() - begin))
+
+    async def _durable(self, wait: float) -> web.Response:
+        """Have the call kept, then wait for its end as long as its client wishes."""
+        self._account.road = "durable"
+        task_id = self._roads.ids.mint(
+            self._service.name,
+            task_ttl_seconds=self._wishes.task_ttl_seconds,
+            result_ttl_seconds=self._wishes.result_ttl_seconds,
+        )
+        self._account.facts["task"] = task_id.text
+        task = task_view.new_task(task_id, self._method)
+        place = {"Location": task_view.location(task_id)}
+        _raise_unless_kept(await self._roads.enqueuer.enqueue(self._new(task_id, task)), place)
+        task = await self._roads.lookups.wait(task_id, task, wait)
+        state = task_view.state_of(task)
+        if state is TaskState.SUCCEEDED:
+            return self._answered(task.response)
+        problem = task_view.error_of(task, self._service)
+        if state is TaskState.FAILED and problem is not None:
+            raise problem
+        self._account.outcome = "QUEUED"
+        return json_response(
+            task_view.to_value(task_id, task, self._service),
+            status=202,
+            headers={**place, **RETRY_AFTER, **self._applied()},
+        )
+
+    def _new(self, task_id: TaskId, task: task_pb2.Task) -> mom_service_pb2.NewTask:
+        return mom_service_pb2.NewTask(
+            service=self._service.name,
+            method=self._method.name,
+            key=task_id.key,
+            request=self._message,
+            create_time=task.create_time,
+            task_ttl_seconds=task_id.task_ttl_seconds,
+            result_ttl_seconds=task_id.result_ttl_seconds,
+        )
+
+    def _answered(self, response: bytes) -> web.Response:
+        """Answer with the service's response."""
+        try:
+            body = protojson.encode(self._method.output, response)
+        except protojson.UnprintableError as error:
+            raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
+        return web.Response(body=body, content_type=JSON, headers=self._applied())
+
+    def _applied(self) -> dict[str, str]:
+        """Return the header that tells which of the client's preferences were honoured."""
+        names = []
+        if self._wishes.respond_async and self._may_queue:
+            names.append("respond-async")
+        if self._wishes.wait_seconds is not None:
+            names.append(preferences.wait_applied(self._wishes.wait_seconds))
+        if self._wishes.no_queue:
+            names.append("no-queue")
+        return preferences.applied(*names)
+
+
+def _raise_unless_kept(accepted: Acceptance, place: dict[str, str]) -> None:
+    match accepted:
+        case Acceptance.QUEUE_FULL:
+            detail = "The service is away and its queue is full: nothing was accepted."
+            raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
+        case Acceptance.NOT_ACCEPTED:
+            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
+        case Acceptance.UNKNOWN:
+            detail = "The answer whether the call is kept was lost. Look at the path that Location names."
+            raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
+        case Acceptance.ACCEPTED:
+            return

@@ -1,0 +1,122 @@
+"""The catalogue as this gateway has it: followed for ever, applied without touching what did not change."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.domain.errors import CatalogueError
+from poste.rpc import channels
+from poste.rpc.catalogue import Service, describe
+from poste.runtime import logs
+from poste.v1 import catalogue_pb2
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.fleet import Fleet, Spawn
+from poste_gateway.mom import Mom
+from poste_gateway.routing import RouteTable
+
+#: The pause before the catalogue is asked for again, in seconds, first and at most.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 0.5
+
+_log: Final = logs.get("directory")
+
+
+class Directory:
+    """Every service that is catalogued, its replicas and its routes.
+
+    Attributes:
+        services: The services by name.
+        fleets: Their replicas, by the same names.
+        routes: Their routes.
+    """
+
+    def __init__(self, mom: Mom, fingerprint: str, spawn: Spawn) -> None:
+        """Know nothing yet.
+
+        Args:
+            mom: Keeps the catalogue.
+            fingerprint: Tells the key that signs this gateway's task ids from others.
+            spawn: Starts tasks that somebody owns.
+        """
+        self.services: Mapping[str, Service] = {}
+        self.fleets: dict[str, Fleet] = {}
+        self.routes = RouteTable()
+        self._mom = mom
+        self._fingerprint = fingerprint
+        self._spawn = spawn
+        self._unready: str | None = "the catalogue was not received yet"
+
+    @property
+    def unready(self) -> str | None:
+        """Why calls can't be served; None if they can. A service that is away does not matter here."""
+        return self._unready
+
+    async def follow(self) -> None:
+        """Follow the catalogue for ever."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
+                request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
+                async for response in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
+                    self.apply(response.services)
+                    pause = _FIRST_PAUSE_SECONDS
+            except grpc.aio.AioRpcError as error:
+                self._ended(error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
+        """Take over the whole catalogue as it is now."""
+        services = {}
+        for entry in entries:
+            service = self._described(entry)
+            if service is not None:
+                services[entry.name] = service
+        self.services = services
+        self._man_fleets()
+        self.routes = RouteTable(services.values())
+        self._unready = None
+        _log.info("catalogue received", services=sorted(services))
+
+    async def close(self) -> None:
+        """Close every connection to a service."""
+        for fleet in self.fleets.values():
+            await fleet.close()
+
+    def _described(self, entry: catalogue_pb2.CatalogueService) -> Service | None:
+        known = self.services.get(entry.name)
+        if known is not None and _same_description(known.entry, entry):
+            # Replicas come and go; what the service is has not changed.
+            return dataclasses.replace(known, entry=entry, targets=tuple(entry.targets), library=entry.library)
+        try:
+            return describe(entry)
+        except CatalogueError as error:
+            _log.error("catalogue entry passed over", service=entry.name, error=str(error))
+            return known
+
+    def _man_fleets(self) -> None:
+        for name in self.fleets.keys() - self.services.keys():
+            self.fleets.pop(name).retire()
+        for name, service in self.services.items():
+            fleet = self.fleets.get(name)
+            if fleet is None:
+                fleet = self.fleets[name] = Fleet(name, self._spawn)
+            fleet.update(service.targets, library=service.library, max_in_flight=service.policy.max_in_flight)
+
+    def _ended(self, error: grpc.aio.AioRpcError) -> None:
+        if channels.code(error) is Code.FAILED_PRECONDITION:
+            self._unready = "another gateway signs task ids with another key"
+            _log.error("refused: this gateway's key is not the one that task ids are signed with")
+        else:
+            _log.warning("catalogue stream ended", code=error.code().name)
+
+
+def _same_description(one: catalogue_pb2.CatalogueService, other: catalogue_pb2.CatalogueService) -> bool:
+    return one.file_descriptor_set == other.file_descriptor_set and one.settings == other.settings

@@ -1,0 +1,130 @@
+"""The edge: every request comes in here and is answered from here, whatever happens behind it.
+
+One handler for all paths, a request id for each, one line in the log, and no exception that goes past it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Final
+
+from aiohttp import web
+
+from poste.rpc import protojson
+from poste.runtime import logs, metrics
+from poste_gateway import calls, cors, problems
+from poste_gateway.answers import Account
+from poste_gateway.calls import Roads
+from poste_gateway.kinds import INTERNAL, NOT_READY, OF_CODE
+from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.resources import QUIET, Resources
+from poste_gateway.routing import allow, wrong_verb
+
+#: What a client's own request id may look like: it goes into metadata and logs.
+_REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_FIRST_ERROR: Final = 400
+
+_log: Final = logs.get("edge")
+
+
+class Edge:
+    """Answers HTTP requests."""
+
+    def __init__(self, roads: Roads, resources: Resources, cors_origins: tuple[str, ...]) -> None:
+        self._roads = roads
+        self._resources = resources
+        self._cors_origins = cors_origins
+
+    def application(self, max_body_bytes: int) -> web.Application:
+        """Return the aiohttp application: one catch-all, since its router can't change while it serves."""
+        app = web.Application(client_max_size=max_body_bytes)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        return app
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        begin = time.perf_counter()
+        given = request.headers.get(cors.REQUEST_ID, "")
+        account = Account(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+        path = request.rel_url.path_safe
+        try:
+            response = await self._dispatch(request, path, account)
+        except Problem as problem:
+            response = self._refuse(problem, path, account)
+        except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
+            _log.exception("failed", request_id=account.request_id, verb=request.method, path=path)
+            defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
+            response = self._refuse(defect, path, account)
+        response.headers[cors.REQUEST_ID] = account.request_id
+        cors.add_headers(response, request, self._cors_origins, self._verbs(path))
+        self._tell(request, path, response.status, account, time.perf_counter() - begin)
+        return response
+
+    async def _dispatch(self, request: web.Request, path: str, account: Account) -> web.Response:
+        verb = "GET" if request.method == "HEAD" else request.method
+        own = self._resources.find(path)
+        if verb == "OPTIONS":
+            return web.Response(status=204, headers={"Allow": self._allow(path)})
+        if own is not None:
+            verbs, rest = own
+            handler = verbs.get(verb)
+            if handler is None:
+                raise wrong_verb(verbs)
+            return await handler(request, rest)
+        self._check_ready()
+        method = self._roads.directory.routes.find(verb, path)
+        return await calls.answer(request, method, self._roads, account)
+
+    def _check_ready(self) -> None:
+        # Not "no such route": which there are is not known.
+        if self._roads.directory.unready is not None:
+            detail = "The gateway does not have its catalogue yet. Nothing was accepted."
+            raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
+
+    def _allow(self, path: str) -> str:
+        verbs = self._verbs(path)
+        if not verbs:
+            self._check_ready()
+            self._roads.directory.routes.verbs(path)
+        return allow(verbs)
+
+    def _verbs(self, path: str) -> list[str]:
+        own = self._resources.find(path)
+        if own is not None:
+            return list(own[0])
+        try:
+            return list(self._roads.directory.routes.verbs(path))
+        except Problem:
+            return []
+
+    def _refuse(self, problem: Problem, path: str, account: Account) -> web.Response:
+        kind = problem.kind
+        account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
+        return web.Response(
+            body=protojson.dumps(problem.to_value(path)),
+            status=kind.status,
+            headers=problem.headers,
+            content_type=problems.CONTENT_TYPE,
+        )
+
+    def _tell(self, request: web.Request, path: str, status: int, account: Account, seconds: float) -> None:
+        """Write the one line of a request, and count it if it was a call."""
+        if account.service:
+            metrics.calls_total.labels(
+                service=account.service, method=account.method, road=account.road, outcome=account.outcome
+            ).inc()
+            metrics.call_seconds.labels(service=account.service, road=account.road).observe(seconds)
+            account.facts.update(service=account.service, method=account.method, road=account.road)
+        elif path in QUIET and status < _FIRST_ERROR:
+            return
+        _log.info(
+            "request",
+            request_id=account.request_id,
+            verb=request.method,
+            path=path,
+            status=status,
+            outcome=account.outcome,
+            seconds=round(seconds, 6),
+            **account.facts,
+        )

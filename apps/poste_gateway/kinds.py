@@ -1,0 +1,229 @@
+"""The kinds of problems: one for each `type` under `/problems/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from poste.domain.codes import Code
+
+_ROOT: Final = "/problems/"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem.
+
+    Attributes:
+        name: Its name in the path of its page.
+        status: The HTTP status that it is answered with.
+        code: The google.rpc.Code that it stands for.
+        title: What it is, in a few words.
+        about: What its page says.
+    """
+
+    name: str
+    status: int
+    code: Code
+    title: str
+    about: str
+
+    @property
+    def path(self) -> str:
+        """The path of its page, which is its `type`."""
+        return _ROOT + self.name
+
+
+INVALID_REQUEST: Final = Kind(
+    "invalid-request",
+    HTTPStatus.BAD_REQUEST,
+    Code.INVALID_ARGUMENT,
+    "The request is not valid",
+    "The body is not the JSON of the method's request, or a header has a value that it can't have. "
+    "`errors` names each field and header, and says what is wrong with it. Nothing was done.",
+)
+NO_ROUTE: Final = Kind(
+    "no-such-route",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is nothing at this path",
+    "No catalogued service has this route. GET /v1/services lists those there are.",
+)
+NO_TASK: Final = Kind(
+    "no-such-task",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There never was such a task",
+    "This Poste never issued that task id, or the id was altered on its way.",
+)
+NO_QUEUE: Final = Kind(
+    "no-such-queue",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is no such queue",
+    "No service of that name is catalogued, and none was. A queue is called as its service is.",
+)
+WRONG_VERB: Final = Kind(
+    "wrong-verb",
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    Code.UNIMPLEMENTED,
+    "The path does not take this verb",
+    "The header `Allow` names the verbs that it takes.",
+)
+TOO_LARGE: Final = Kind(
+    "body-too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.INVALID_ARGUMENT,
+    "The body is too large",
+    "The request's body is larger than this gateway takes. Nothing was done.",
+)
+NOT_JSON: Final = Kind(
+    "not-json",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.INVALID_ARGUMENT,
+    "The body must be application/json",
+    "Calls are made with the header `Content-Type: application/json`, in UTF-8. Nothing was done.",
+)
+NOT_READY: Final = Kind(
+    "not-ready",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The gateway does not know its services yet",
+    "The gateway has just started and waits for its catalogue. Nothing was accepted: try again.",
+)
+SERVICE_AWAY: Final = Kind(
+    "service-away",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The service is away",
+    "The service can't answer now, and this call may not be kept for it: the client said `Prefer: no-queue`, or "
+    "the catalogue says so of the method. Nothing was accepted: try again later.",
+)
+NOT_ACCEPTED: Final = Kind(
+    "not-accepted",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The call can't be kept now",
+    "The call could not be kept safely, so it was not accepted, and will not be run. Try again.",
+)
+QUEUE_FULL: Final = Kind(
+    "queue-full",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The service's queue is full",
+    "As many calls wait for the service as its queue may hold. Nothing was accepted: try again later.",
+)
+LOOKUP_AWAY: Final = Kind(
+    "lookup-away",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "Tasks and queues can't be looked up now",
+    "The place where tasks are kept can't be reached. They are safe; try again.",
+)
+OUTCOME_UNKNOWN: Final = Kind(
+    "outcome-unknown",
+    HTTPStatus.BAD_GATEWAY,
+    Code.UNKNOWN,
+    "The call may or may not have run",
+    "The call was sent to its service and no answer came. It may have run, and its method is not declared "
+    "idempotent, so Poste did not run it again. Find out what became of it before you repeat it.",
+)
+ACCEPTANCE_UNKNOWN: Final = Kind(
+    "acceptance-unknown",
+    HTTPStatus.BAD_GATEWAY,
+    Code.UNKNOWN,
+    "The call may or may not have been accepted",
+    "The call was to be kept, and the answer whether it is was lost. The header `Location` has the path of its "
+    "task: if that is 200, the call is accepted; if it is not, look again before you repeat the call.",
+)
+RECORD_LOST: Final = Kind(
+    "record-lost",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.DATA_LOSS,
+    "The task's record is lost",
+    "The task was accepted, or was to be, and must still be on record, and it is not. Tell the operator.",
+)
+GONE: Final = Kind(
+    "gone",
+    HTTPStatus.GONE,
+    Code.NOT_FOUND,
+    "The task is no longer kept",
+    "The task id was issued, and the time for which its result is kept is over.",
+)
+TASK_ENDED: Final = Kind(
+    "task-ended",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "The task has ended",
+    "A task that has ended can't be cancelled.",
+)
+UNREADABLE_ANSWER: Final = Kind(
+    "unreadable-answer",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The service's answer can't be shown",
+    "The service ran the call and answered, and its answer can't be written as JSON.",
+)
+INTERNAL: Final = Kind(
+    "internal",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The gateway failed",
+    "Something went wrong that should not. The operator's log has it under the id of the header `X-Request-Id`.",
+)
+
+#: What a service may answer, by its code. HTTP statuses: the table of google/rpc/code.proto.
+OF_CODE: Final[dict[Code, Kind]] = {
+    code: Kind(
+        f"status-{code.name.lower().replace('_', '-')}",
+        status,
+        code,
+        title,
+        f"The service answered with the status {code.name}: {title[0].lower()}{title[1:]}.",
+    )
+    for code, status, title in (
+        (Code.CANCELLED, 499, "The call was cancelled"),
+        (Code.UNKNOWN, 500, "The service failed"),
+        (Code.INVALID_ARGUMENT, 400, "The service finds an argument invalid"),
+        (Code.DEADLINE_EXCEEDED, 504, "The service did not finish in time"),
+        (Code.NOT_FOUND, 404, "The service did not find what was asked for"),
+        (Code.ALREADY_EXISTS, 409, "What was to be made exists already"),
+        (Code.PERMISSION_DENIED, 403, "The caller is not allowed to do this"),
+        (Code.RESOURCE_EXHAUSTED, 429, "A quota or another resource is used up"),
+        (Code.FAILED_PRECONDITION, 400, "The system is not in the state that the call needs"),
+        (Code.ABORTED, 409, "The call was aborted: another one was in its way"),
+        (Code.OUT_OF_RANGE, 400, "An argument is out of range"),
+        (Code.UNIMPLEMENTED, 501, "The service does not have this method"),
+        (Code.INTERNAL, 500, "The service failed within"),
+        (Code.UNAVAILABLE, 503, "The service is unavailable"),
+        (Code.DATA_LOSS, 500, "The service lost data"),
+        (Code.UNAUTHENTICATED, 401, "The caller is not authenticated"),
+    )
+}
+#: Every kind by its name.
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        INVALID_REQUEST,
+        NO_ROUTE,
+        NO_TASK,
+        NO_QUEUE,
+        WRONG_VERB,
+        TOO_LARGE,
+        NOT_JSON,
+        NOT_READY,
+        SERVICE_AWAY,
+        NOT_ACCEPTED,
+        QUEUE_FULL,
+        LOOKUP_AWAY,
+        OUTCOME_UNKNOWN,
+        ACCEPTANCE_UNKNOWN,
+        RECORD_LOST,
+        GONE,
+        TASK_ENDED,
+        UNREADABLE_ANSWER,
+        INTERNAL,
+        *OF_CODE.values(),
+    )
+}

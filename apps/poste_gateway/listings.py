@@ -1,0 +1,94 @@
+"""What is there: the services with their routes and replicas, and the queues in figures.
+
+`GET /v1/services`::
+
+    {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queued": 0,
+                   "replicas": {"ready": 1, "known": 1},
+                   "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
+                                "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"],
+                                "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30}]}]}
+
+`queued` is null while nobody can tell. `GET /v1/queues`, and `/v1/queues/{queue}` with one queue only::
+
+    {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
+                 "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1}]}
+
+`oldestAgeSeconds` is null if no task waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from poste.rpc.catalogue import Method
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.directory import Directory
+from poste_gateway.kinds import LOOKUP_AWAY, NO_QUEUE
+from poste_gateway.mom import Mom, MomAway
+from poste_gateway.problems import RETRY_AFTER, Problem
+
+
+async def services(directory: Directory, mom: Mom) -> dict[str, Any]:
+    """Return the catalogue as JSON values; works while the middleware is away."""
+    queued = None
+    # Asked only if it is there: what can be told without it is told at once.
+    if await mom.connected(0.0):
+        with contextlib.suppress(MomAway):
+            queued = {queue.name: queue.queued + queue.delayed for queue in await mom.list_queues()}
+    return {
+        "services": [
+            {
+                "name": name,
+                "availability": directory.fleets[name].availability,
+                "queued": None if queued is None else queued.get(name, 0),
+                "replicas": dict(zip(("ready", "known"), directory.fleets[name].counts, strict=True)),
+                "methods": [_method(method) for method in service.methods.values()],
+            }
+            for name, service in sorted(directory.services.items())
+        ]
+    }
+
+
+async def queues(directory: Directory, mom: Mom, name: str = "") -> dict[str, Any]:
+    """Return the queues, or the one of that name, as JSON values.
+
+    Raises:
+        Problem: There is no such queue, or the queues can't be looked up now.
+    """
+    try:
+        found = {queue.name: queue for queue in await mom.list_queues(name)}
+    except MomAway as error:
+        raise Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER) from error
+    for service in directory.services:
+        # Of a service that nothing was ever queued for, too.
+        if name in ("", service):
+            found.setdefault(service, pb.Queue(name=service))
+    if name and name not in found:
+        raise Problem(NO_QUEUE, "There is no queue of this name.")
+    return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
+
+
+def _queue(queue: pb.Queue) -> dict[str, Any]:
+    return {
+        "queue": queue.name,
+        "service": queue.name,
+        "queued": queue.queued,
+        "running": queue.running,
+        "delayed": queue.delayed,
+        "dead": queue.dead,
+        "oldestAgeSeconds": queue.oldest_age_seconds if queue.HasField("oldest_age_seconds") else None,
+        "paused": queue.paused,
+        "consumers": queue.consumers,
+    }
+
+
+def _method(method: Method) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "path": method.path,
+        "routes": [f"{route.verb} {route.path}" for route in method.routes],
+        "idempotent": method.policy.idempotent,
+        "away": "queue" if method.policy.queue_when_away else "reject",
+        "timeoutSeconds": method.policy.timeout_seconds,
+    }

@@ -1,0 +1,149 @@
+"""The client's verbs against a running Poste: what they print, and what their exit codes tell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.cli import environment, poste, up
+
+ADD = "calculator.v1.SumService/Add"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with up(tmp_path_factory.mktemp("verbs") / "data", "--without", "subtraction") as one:
+        one.wait_ready()
+        yield one
+
+
+@pytest.fixture
+def ask(running):
+    def run(*arguments, **options):
+        return poste(*arguments, env=environment(POSTE_URL=running.gateway), **options)
+
+    return run
+
+
+@pytest.fixture
+def kept(ask):
+    """The id of a call that waits for its service."""
+
+    def call(*arguments):
+        done = ask("call", "calculator.v1.SubtractionService/Subtract", "a=7", "b=2", "--json", *arguments)
+        assert done.returncode == 3, done.stderr
+        return json.loads(done.stdout)["id"]
+
+    return call
+
+
+def test_a_call_prints_its_response(ask):
+    """The plainest use would not work, from either kind of argument."""
+    plain = ask("call", ADD, "a=2", "b=3")
+    text = ask("call", ADD, "-d", '{"a": 2, "b": 3}', "--json")
+    route = ask("call", "/v1/sum", "-d", "-", "--json", input='{"a": 2, "b": 3}')
+
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, '{\n  "result": 5\n}\n', "")
+    assert (text.returncode, text.stdout) == (0, '{"result": 5}\n')
+    assert (route.returncode, route.stdout) == (0, '{"result": 5}\n')
+
+
+def test_a_wrong_call_says_what_is_wrong(ask):
+    """A person would not learn which field; a program not that it failed."""
+    person = ask("call", ADD, "b=3")
+    program = ask("call", ADD, "b=3", "--json")
+    unknown = ask("call", "no.Such/Method")
+
+    assert person.returncode == program.returncode == unknown.returncode == 1
+    assert person.stdout == ""
+    assert "  a: " in person.stderr
+    assert json.loads(program.stdout)["status"] == 400
+    assert unknown.stderr.startswith("poste: ")
+
+
+def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
+    """A script could not tell `done` from `not yet`."""
+    person = ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=1")
+    asked = ask("task", kept())
+    waited = ask("task", kept(), "--wait", "1", "--json")
+    refused = ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=1", "--no-queue")
+
+    assert person.returncode == asked.returncode == waited.returncode == 3
+    assert "QUEUED" in person.stdout
+    assert "calculator.v1.SubtractionService/Subtract" in asked.stdout
+    assert json.loads(waited.stdout)["state"] == "QUEUED"
+    assert refused.returncode == 1
+
+
+def test_a_kept_call_is_waited_for(ask):
+    """`poste task --wait` would not bring the result."""
+    kept = ask("call", ADD, "a=2", "b=3", "--async", "--task-ttl", "60", "--result-ttl", "60", "--json")
+    done = ask("task", json.loads(kept.stdout)["id"], "--wait", "--json")
+
+    assert kept.returncode == 3
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["response"] == {"result": 5}
+
+
+def test_a_kept_call_can_be_cancelled(ask, kept):
+    """It could not be taken back."""
+    task = kept()
+    first, again, after = ask("cancel", task, "--json"), ask("cancel", task), ask("task", task)
+
+    assert (first.returncode, again.returncode, after.returncode) == (0, 0, 1)
+    assert json.loads(first.stdout)["state"] == "CANCELLED"
+    assert "CANCELLED" in after.stdout
+
+
+def test_a_task_that_never_was_is_a_failure(ask):
+    """A program would wait for ever for a misspelled id."""
+    assert ask("task", "nonsense").returncode == 1
+    assert ask("cancel", "nonsense").returncode == 1
+
+
+def test_the_services_and_queues_are_listed(ask, kept):
+    """Nobody would know what there is to call, or what waits."""
+    kept()
+    services = json.loads(ask("services", "--json").stdout)
+    queues = json.loads(ask("queues", "--json").stdout)
+    table = ask("services").stdout
+    figures = ask("queues").stdout
+
+    known = {service["name"]: service["availability"] for service in services}
+    assert known == {
+        "calculator.v1.SumService": "up",
+        "calculator.v1.SubtractionService": "away",
+        "calculator.v1.MultiplicationService": "up",
+    }
+    assert {queue["queue"]: queue["queued"] for queue in queues}["calculator.v1.SubtractionService"] >= 1
+    assert any(
+        "calculator.v1.SumService" in line and "POST /v1/sum" in line and "up" in line for line in table.splitlines()
+    )
+    assert "calculator.v1.SubtractionService" in figures
+
+
+def test_no_gateway_is_not_a_failure_of_the_call():
+    """A script could not tell `the call failed` from `nobody was asked`."""
+    done = poste("call", ADD, "a=2", "b=3", "--url", "127.0.0.1:1")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "poste: no gateway answers at http://127.0.0.1:1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("call", "nothing"),
+        ("call", ADD, "a"),
+        ("call", ADD, "-d", "["),
+        ("task",),
+        ("call", ADD, "--url", "ftp://x"),
+        ("x",),
+    ],
+)
+def test_wrong_usage_is_told_by_its_exit_code(arguments):
+    """It would be taken for a failed call."""
+    done = poste(*arguments)
+
+    assert done.returncode == 2
+    assert "Error" in done.stderr

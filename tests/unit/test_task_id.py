@@ -1,0 +1,87 @@
+"""Task ids: what a status is judged by when there is no record."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poste.domain.errors import InvalidTaskId
+from poste.domain.task_id import TaskIds
+
+IDS = TaskIds(b"k" * 32)
+
+
+@given(
+    queue=st.from_regex(r"[a-z][a-z0-9_.]{0,80}", fullmatch=True),
+    task_ttl=st.integers(1, 30 * 86400),
+    result_ttl=st.integers(1, 30 * 86400),
+    now=st.floats(0, 4e9),
+)
+def test_an_id_says_what_it_was_made_of(queue: str, task_ttl: int, result_ttl: int, now: float) -> None:
+    """410 and record-lost are told apart by these."""
+    made = IDS.mint(queue, task_ttl_seconds=task_ttl, result_ttl_seconds=result_ttl, now=now)
+
+    assert IDS.read(made.text) == made
+    assert (made.queue, made.task_ttl_seconds, made.result_ttl_seconds) == (queue, task_ttl, result_ttl)
+    assert abs(made.create_time - now) <= 0.001
+
+
+@given(st.integers(0, 200), st.integers(1, 255))
+def test_a_forged_id_was_never_issued(place: int, flip: int) -> None:
+    """An id whose time or queue could be changed would make the status lie."""
+    made = IDS.mint("q.Service", task_ttl_seconds=1, result_ttl_seconds=1)
+    raw = bytearray(base64.urlsafe_b64decode(made.text + "=" * (-len(made.text) % 4)))
+    raw[place % len(raw)] ^= flip
+    with pytest.raises(InvalidTaskId):
+        IDS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_refused_without_an_accident(text: str) -> None:
+    """Ids come from clients: nothing that they send may be more than a 404."""
+    with pytest.raises(InvalidTaskId):
+        IDS.read(text)
+
+
+@pytest.mark.parametrize("change", [lambda t: t + "=", lambda t: t + " ", lambda t: " " + t, lambda t: t + "\n"])
+def test_an_id_has_one_spelling(change) -> None:
+    """Two spellings of one id are two cache entries and two log lines of one task."""
+    made = IDS.mint("q.Service", task_ttl_seconds=1, result_ttl_seconds=1)
+    with pytest.raises(InvalidTaskId):
+        IDS.read(change(made.text))
+
+
+def test_the_last_character_has_one_spelling() -> None:
+    """Base64's unused bits would give every id up to sixteen spellings."""
+    made = next(
+        one
+        for one in (IDS.mint("q" * size, task_ttl_seconds=1, result_ttl_seconds=1) for size in range(1, 4))
+        if len(one.text) % 4
+    )
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    read = []
+    for last in alphabet:
+        try:
+            IDS.read(made.text[:-1] + last)
+        except InvalidTaskId:
+            continue
+        read.append(last)
+
+    assert read == [made.text[-1]]
+
+
+def test_another_key_issued_nothing_of_ours() -> None:
+    """A gateway with another key must answer 404, and be told apart by its fingerprint."""
+    other = TaskIds(b"o" * 32)
+    with pytest.raises(InvalidTaskId):
+        IDS.read(other.mint("q", task_ttl_seconds=1, result_ttl_seconds=1).text)
+    assert other.fingerprint != IDS.fingerprint
+
+
+def test_a_short_key_is_refused() -> None:
+    """A key that can be guessed signs nothing."""
+    with pytest.raises(ValueError, match="16"):
+        TaskIds(b"short")
