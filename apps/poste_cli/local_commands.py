@@ -21,7 +21,8 @@ from poste_cli.local_options import NAME, data_option
 def ps(data: Path, as_json: bool) -> None:
     """Show the parts of a running `poste up`.
 
-    STATE is starting, ready (a call to it would go direct), unready, crashed (to be restarted) or stopped.
+    STATE is starting, ready (a call to it would go direct), unready, crashed (to be restarted), stopping
+    or stopped.
 
     Exit code: 0, or 2 if none runs.
     """

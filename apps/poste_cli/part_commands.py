@@ -61,5 +61,6 @@ def worker(spec: str, port: int | None, data: Path | None) -> None:
         running = folder.running(data)
         os.environ["POSTE_REDIS_URL"] = running.redis
         os.environ["POSTE_MOM"] = running.mom
-    servicer = load(spec)
-    serve(servicer, port=port)
+    if port is not None:  # The servicer's own is a default only, and so would the argument of `serve` be.
+        os.environ["POSTE_PORT"] = str(port)
+    serve(load(spec))

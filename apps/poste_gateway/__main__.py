@@ -40,7 +40,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         wait = settings.max_wait_seconds
         edge = Edge(
             Roads(directory, enqueuer, lookups, ids, wait),
-            Resources(directory, mom, lookups, draining, wait),
+            Resources(directory, mom, lookups, draining, max_wait_seconds=wait),
             settings.cors_origins,
         )
         following = duties.create_task(directory.follow())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 from google.protobuf.descriptor import Descriptor
 
 from poste.rpc import protojson
@@ -14,6 +13,8 @@ from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, TOO_LARGE
 from poste_gateway.problems import Problem
 
 _UTF8: Final = ("utf-8", "utf8")
+#: The content coding that is none (RFC 9110, section 12.5.3).
+_PLAIN: Final = "identity"
 
 
 async def read(request: web.Request, message: Descriptor) -> bytes:
@@ -38,7 +39,7 @@ async def read(request: web.Request, message: Descriptor) -> bytes:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large(limit) from error
-    except (ClientPayloadError, HttpProcessingError, ConnectionError) as error:
+    except (web.RequestPayloadError, ConnectionError) as error:
         raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
     try:
         return protojson.decode(message, body)
@@ -48,8 +49,7 @@ async def read(request: web.Request, message: Descriptor) -> bytes:
 
 
 def _too_large(limit: int) -> Problem:
-    # What is left of the body is not read: the connection can't be used again.
-    return Problem(TOO_LARGE, f"The body may have {limit} bytes.", headers={"Connection": "close"})
+    return Problem(TOO_LARGE, f"The body may have {limit} bytes.")
 
 
 def _check_type(request: web.Request) -> None:
@@ -57,3 +57,5 @@ def _check_type(request: web.Request) -> None:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
     if (request.charset or _UTF8[0]).lower() not in _UTF8:
         raise Problem(NOT_JSON, "The charset must be utf-8.")
+    if request.headers.get("Content-Encoding", _PLAIN).lower() != _PLAIN:
+        raise Problem(NOT_JSON, "The body must not be compressed.")

@@ -102,7 +102,7 @@ class _Call:
         """Choose the road, and take it."""
         wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
         if not self._may_queue:
-            return await self._direct(wait if repeatable else None)
+            return await self._direct(wait)
         if wait is None:
             return await (self._durable(0.0) if self._wishes.respond_async else self._direct(None))
         # A call that can't be repeated could not be queued once the wait is over: it is queued first.
@@ -119,7 +119,8 @@ class _Call:
             self._method,
             self._message,
             request_id=self._account.request_id,
-            wait_seconds=wait,
+            # What can't be repeated is not cut short: nobody would know what became of it.
+            wait_seconds=wait if self._method.policy.repeatable else None,
         )
         match outcome:
             case direct.Answered(response):
@@ -187,7 +188,7 @@ class _Call:
         names = []
         if self._wishes.respond_async and self._may_queue:
             names.append("respond-async")
-        if self._wishes.wait_seconds is not None:
+        if self._wishes.wait_seconds is not None and (self._may_queue or self._method.policy.repeatable):
             names.append(preferences.wait_applied(self._wishes.wait_seconds))
         if self._wishes.no_queue:
             names.append("no-queue")

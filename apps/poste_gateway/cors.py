@@ -28,8 +28,6 @@ def add_headers(
         origins: The origins that may see it.
         verbs: What the path takes, told to a browser that asks first.
     """
-    if not origins:
-        return
     response.headers.add("Vary", "Origin")
     origin = request.headers.get("Origin")
     if origin is None or not (origin in origins or _ANY in origins):

@@ -23,6 +23,7 @@ from poste_gateway.routing import RouteTable
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+_OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("directory")
 
@@ -99,7 +100,9 @@ class Directory:
             return describe(entry)
         except CatalogueError as error:
             _log.error("catalogue entry passed over", service=entry.name, error=str(error))
-            return known
+        except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
+            _log.exception("catalogue entry passed over", service=entry.name)
+        return known
 
     def _man_fleets(self) -> None:
         for name in self.fleets.keys() - self.services.keys():
@@ -112,8 +115,9 @@ class Directory:
 
     def _ended(self, error: grpc.aio.AioRpcError) -> None:
         if channels.code(error) is Code.FAILED_PRECONDITION:
-            self._unready = "another gateway signs task ids with another key"
-            _log.error("refused: this gateway's key is not the one that task ids are signed with")
+            if self._unready != _OTHER_KEY:
+                _log.error("refused: this gateway's key is not the one that task ids are signed with")
+            self._unready = _OTHER_KEY
         else:
             _log.warning("catalogue stream ended", code=error.code().name)
 

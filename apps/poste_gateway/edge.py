@@ -17,14 +17,13 @@ from poste.runtime import logs, metrics
 from poste_gateway import calls, cors, problems
 from poste_gateway.answers import Account
 from poste_gateway.calls import Roads
-from poste_gateway.kinds import INTERNAL, NOT_READY, OF_CODE
-from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.kinds import INTERNAL, OF_CODE
+from poste_gateway.problems import Problem
 from poste_gateway.resources import QUIET, Resources
 from poste_gateway.routing import allow, wrong_verb
 
 #: What a client's own request id may look like: it goes into metadata and logs.
 _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-_FIRST_ERROR: Final = 400
 
 _log: Final = logs.get("edge")
 
@@ -57,7 +56,9 @@ class Edge:
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
             response = self._refuse(defect, path, account)
         response.headers[cors.REQUEST_ID] = account.request_id
-        cors.add_headers(response, request, self._cors_origins, self._verbs(path))
+        response.headers["Server"] = "poste"
+        if self._cors_origins:
+            cors.add_headers(response, request, self._cors_origins, self._verbs(path))
         self._tell(request, path, response.status, account, time.perf_counter() - begin)
         return response
 
@@ -72,20 +73,14 @@ class Edge:
             if handler is None:
                 raise wrong_verb(verbs)
             return await handler(request, rest)
-        self._check_ready()
+        self._resources.check_ready()
         method = self._roads.directory.routes.find(verb, path)
         return await calls.answer(request, method, self._roads, account)
-
-    def _check_ready(self) -> None:
-        # Not "no such route": which there are is not known.
-        if self._roads.directory.unready is not None:
-            detail = "The gateway does not have its catalogue yet. Nothing was accepted."
-            raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
 
     def _allow(self, path: str) -> str:
         verbs = self._verbs(path)
         if not verbs:
-            self._check_ready()
+            self._resources.check_ready()
             self._roads.directory.routes.verbs(path)
         return allow(verbs)
 
@@ -116,7 +111,7 @@ class Edge:
             ).inc()
             metrics.call_seconds.labels(service=account.service, road=account.road).observe(seconds)
             account.facts.update(service=account.service, method=account.method, road=account.road)
-        elif path in QUIET and status < _FIRST_ERROR:
+        elif path in QUIET:
             return
         _log.info(
             "request",

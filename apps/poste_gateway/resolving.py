@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from poste.runtime import logs
@@ -12,6 +13,9 @@ from poste.runtime.admin import authority
 
 _log: Final = logs.get("resolving")
 _DNS: Final = ("dns:///", "dns:")
+
+#: Looks up the addresses of a host.
+LookUp = Callable[[str], Awaitable[Iterable[str]]]
 
 
 class Resolver:
@@ -21,7 +25,13 @@ class Resolver:
     nothing on whether the replicas are there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look_up: LookUp | None = None) -> None:
+        """Know nothing yet.
+
+        Args:
+            look_up: Looks a host's addresses up; the system's resolver if not given. Raises OSError.
+        """
+        self._look_up = look_up or _system_look_up
         self._last: dict[str, frozenset[str]] = {}
 
     async def resolve(self, targets: tuple[str, ...]) -> frozenset[str]:
@@ -36,11 +46,16 @@ class Resolver:
             return frozenset({target})
         host, port = split
         try:
-            records = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = await self._look_up(host)
         except (OSError, UnicodeError) as error:
             _log.debug("name not resolved", target=target, error=str(error))
             return self._last.get(target, frozenset())
-        return frozenset(authority(str(record[4][0]), port) for record in records)
+        return frozenset(authority(address, port) for address in addresses)
+
+
+async def _system_look_up(host: str) -> list[str]:
+    records = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(record[4][0]) for record in records]
 
 
 def _host_and_port(target: str) -> tuple[str, int] | None:

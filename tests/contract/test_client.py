@@ -159,6 +159,28 @@ async def test_a_wait_ends_when_it_is_over():
     assert len(asked) <= 2
 
 
+async def test_a_wait_outlasts_a_gateway_that_is_away_for_a_while():
+    """Restarting a gateway would break the waits of all its clients; a wrong id would be waited for all the same."""
+    away = ({"status": 503, "title": "Can't be looked up now"}, 503)
+    answers = iter([(TASK, 200), away, None, (TASK | {"state": "SUCCEEDED"}, 200)])
+
+    async def answer(request):
+        said = next(answers)
+        if said is None:
+            request.transport.abort()
+            return web.Response()
+        return await says(*said)(request)
+
+    async with gateway(answer) as (client, _):
+        task = await client.task("AbC", wait_seconds=20)
+    async with gateway(says(*away)) as (client, asked):
+        with pytest.raises(Problem):
+            await client.task("AbC", wait_seconds=20)
+
+    assert task.state is TaskState.SUCCEEDED
+    assert len(asked) == 1
+
+
 async def test_one_look_asks_for_no_wait():
     """Looking would take as long as waiting."""
     async with gateway(says(TASK)) as (client, asked):

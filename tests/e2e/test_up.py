@@ -40,7 +40,7 @@ def ended(gateway, location):
 
 
 def all_ready(one):
-    return poll(lambda: {part["state"] for part in one.ps().values()} == {"ready"}, seconds=30, what="all are ready")
+    return poll(lambda: {part["state"] for part in one.parts().values()} == {"ready"}, seconds=30, what="all are ready")
 
 
 def test_all_six_parts_run_each_in_its_own_process(running):
@@ -57,7 +57,7 @@ def test_all_six_parts_run_each_in_its_own_process(running):
 
 def test_every_metrics_address_serves(running):
     """An operator would scrape nothing."""
-    for part in running.ps().values():
+    for part in running.parts().values():
         if part["metrics"] is not None:
             assert "poste_" in fetch(part["metrics"])
 
@@ -78,7 +78,7 @@ def test_a_service_can_be_taken_away_and_brought_back(running):
     gateway = running.gateway
     for name, (route, result) in zip(PARTS[3:], ROUTES.items(), strict=True):
         running.act("stop", name)
-        pid = running.ps()[name]["pid"]
+        pid = running.parts()[name]["pid"]
         accepted = http("POST", gateway + route, MESSAGE)
         location = accepted.headers["Location"]
         waiting = http("GET", gateway + location)
@@ -96,21 +96,21 @@ def test_a_service_can_be_taken_away_and_brought_back(running):
 def test_a_killed_service_comes_back_by_itself(running):
     """A crash would need a person; or the calls meanwhile would be lost."""
     gateway = running.gateway
-    before = running.ps()["sum"]["pid"]
+    before = running.parts()["sum"]["pid"]
     os.kill(before, signal.SIGKILL)
     reply = http("POST", gateway + "/v1/sum", MESSAGE)
     poll(lambda: "sum restarted" in running.text)
 
     assert reply.status in (200, 202)
     assert "sum crashed (killed by SIGKILL)" in running.text
-    assert running.ps()["sum"]["pid"] != before
+    assert running.parts()["sum"]["pid"] != before
     assert direct(gateway).status == 200
 
 
 @pytest.mark.parametrize("name", ["mom", "gateway", "redis"])
 def test_any_part_may_be_killed_and_the_others_carry_on(running, name):
     """One part's crash would bring all down, or leave them deaf."""
-    os.kill(running.ps()[name]["pid"], signal.SIGKILL)
+    os.kill(running.parts()[name]["pid"], signal.SIGKILL)
     poll(lambda: f"{name} restarted" in running.text)
     all_ready(running)
     gateway = running.gateway
@@ -124,9 +124,9 @@ def test_any_part_may_be_killed_and_the_others_carry_on(running, name):
 
 def test_stop_and_start_may_be_said_twice(running):
     """A script that is run again would fail."""
-    pid = running.ps()["multiplication"]["pid"]
+    pid = running.parts()["multiplication"]["pid"]
     running.act("start", "multiplication")
-    same = running.ps()["multiplication"]["pid"]
+    same = running.parts()["multiplication"]["pid"]
     running.act("stop", "multiplication")
     running.act("stop", "multiplication")
     running.act("start", "multiplication")
@@ -162,8 +162,8 @@ def test_a_worker_of_ones_own_joins(running):
 
 
 def test_the_end_is_clean(running):
-    """Processes would be left on the ports and on the folder. (The last test of this one's life.)"""
-    pids = [part["pid"] for part in running.ps().values()]
+    """Processes would be left on the ports and on the folder; the last test of this one's life."""
+    pids = [part["pid"] for part in running.parts().values()]
     running.process.send_signal(signal.SIGINT)
     code = running.process.wait(40)
 
@@ -178,7 +178,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
     data = tmp_path / "data"
     with up(data, "--without", "sum") as first:
         first.wait_ready()
-        before = first.ps()
+        before = first.parts()
         accepted = http("POST", first.gateway + "/v1/sum", MESSAGE)
         first.act("stop", "subtraction")
         first.process.kill()
@@ -189,7 +189,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
     with up(data) as second:
         second.wait_ready()
         task = ended(second.gateway, accepted.headers["Location"])
-        states = {name: part["state"] for name, part in second.ps().items()}
+        states = {name: part["state"] for name, part in second.parts().items()}
 
     assert (before["sum"]["pid"], before["sum"]["state"]) == (None, "stopped")
     assert accepted.status == 202
@@ -199,7 +199,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
 
 
 def test_a_redis_of_ones_own_is_used(tmp_path):
-    """`--redis-url` would start the embedded one all the same."""
+    """The server that was named would not be used, and the embedded one be started all the same."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -216,7 +216,7 @@ def test_a_redis_of_ones_own_is_used(tmp_path):
         unneeded = ("--without", "subtraction", "--without", "multiplication")
         with up(tmp_path / "data", "--redis-url", url, *unneeded) as one:
             one.wait_ready()
-            parts = one.ps()
+            parts = one.parts()
             refused = poste("stop", "redis", "--data", str(one.data))
             reply = http("POST", one.gateway + "/v1/sum", MESSAGE)
     finally:

@@ -397,38 +397,43 @@ async def test_a_list_without_any_lease_is_buried(post: Post) -> None:
     assert await post.take("me") == [key]
 
 
-async def test_poison_is_run_alone_and_then_dead(post: Post) -> None:
-    """A request that kills its process each time must end, and must not take its neighbours along."""
-    await post.join("first")
-    poison = await post.running("first")
-    await post.reap("first")
-    for crash in range(1, 4):
-        name = f"life{crash}"
-        await post.join(name)
-        assert await post.take(name) == [poison]
-        assert await post.claim(name, poison) == b"suspect"
-        assert await post.state(poison) is TaskState.QUEUED
-        assert await post.claim(name, poison, 2, alone=True) == b"run"
-        await post.reap(name)
+async def test_poison_on_its_own_is_dead_after_its_crashes(post: Post) -> None:
+    """A request that kills its process each time must end, else nothing behind it ever runs."""
+    await post.join("life0")
+    poison = await post.running("life0")
+    for crash in range(1, 3):
+        assert (await post.reap(f"life{crash - 1}")).reaped == {"crashed": 1}
+        await post.join(f"life{crash}")
+        await post.take(f"life{crash}")
+        assert await post.claim(f"life{crash}", poison) == b"run"
+    assert (await post.reap("life2")).reaped == {"dead": 1}
 
     record = await post.record(poison)
     assert (record.state, record.dead_reason) == (TaskState.DEAD, DeadReason.CRASHES)
     assert await post.figures() == (0, 0, 0, 1)
 
 
-async def test_crashes_in_company_are_not_counted(post: Post) -> None:
-    """A neighbour of poison crashes with it: that says nothing about the neighbour."""
-    await post.join("first")
-    key = await post.running("first")
-    await post.reap("first")
-    for number in range(5):
-        name = f"life{number}"
+async def test_poison_does_not_take_its_neighbours_along(post: Post) -> None:
+    """A neighbour crashes with it: that says nothing about the neighbour, so from the second time on each runs alone."""
+    keys = [await post.enqueue(), await post.enqueue()]
+    for number in range(2):
+        name = f"together{number}"
         await post.join(name)
-        await post.take(name)
-        assert await post.claim(name, key) == b"suspect"
+        await post.take(name, 2)
+        assert [await post.claim(name, key) for key in keys] == [b"run", b"run"]
+        assert (await post.reap(name)).reaped == {"crashed": 2}
+
+    for number in range(3):
+        name = f"alone{number}"
+        await post.join(name)
+        await post.take(name, 2)
+        assert [await post.claim(name, key) for key in keys] == [b"suspect", b"suspect"]
+        assert await post.state(keys[0]) is TaskState.QUEUED
+        assert await post.claim(name, keys[0], 2, alone=True) == b"run"
         await post.reap(name)
 
-    assert await post.state(key) is TaskState.QUEUED
+    assert (await post.record(keys[0])).dead_reason is DeadReason.CRASHES
+    assert await post.state(keys[1]) is TaskState.QUEUED
 
 
 async def test_what_must_not_run_twice_is_dead_when_its_process_dies(post: Post) -> None:

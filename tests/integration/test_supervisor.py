@@ -41,8 +41,8 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def local(folder):
-    """Two parts that are probed by HTTP; `mom` is stopped after `gateway`."""
+async def local(folder, *names):
+    """Two parts, `mom` (which is stopped last) and `gateway` unless others are named."""
 
     def part(name, port):
         return Part(
@@ -55,7 +55,8 @@ async def local(folder):
         )
 
     first, second = ports.free(2)
-    plan = Plan((part(MOM, first), part(GATEWAY, second)), f"http://127.0.0.1:{second}", "", "redis://127.0.0.1:1/0")
+    one, other = names or (MOM, GATEWAY)
+    plan = Plan((part(one, first), part(other, second)), f"http://127.0.0.1:{second}", "", "redis://127.0.0.1:1/0")
     told = Told()
     async with supervising(plan, told) as supervisor:
         yield supervisor, told
@@ -188,6 +189,20 @@ async def test_a_part_that_is_no_longer_ready_is_not_called_ready(tmp_path):
         (tmp_path / "mom.ready").unlink()
 
         assert [view.state for view in await supervisor.views()] == ["unready", "stopped"]
+
+
+async def test_without_a_gateway_a_service_is_ready_when_it_listens(tmp_path):
+    """Parts could not be started in any order: each start of a service would wait for a gateway that nobody wants."""
+    async with local(tmp_path, "sum", GATEWAY) as (supervisor, _):
+        async with asyncio.timeout(20):
+            await supervisor.start("sum")
+        alone = supervisor.keepers["sum"].state
+        make(tmp_path, "gateway.ready")
+        await supervisor.start(GATEWAY)
+        states = [view.state for view in await supervisor.views()]
+
+    assert alone is State.READY
+    assert states == ["unready", "ready"]  # For this gateway does not know it.
 
 
 async def test_the_end_comes_to_the_callers_first(tmp_path):

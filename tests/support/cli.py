@@ -100,6 +100,12 @@ class Up:
         assert done.returncode == 0, done.stderr
         return {part["name"]: part for part in json.loads(done.stdout)}
 
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What `ps` tells, asked of its source: no process is started for each look."""
+        record = self.record
+        reply = http("GET", f"{record['control']}/parts", Authorization=f"Bearer {record['token']}")
+        return {part["name"]: part for part in reply.body}
+
     def act(self, verb: str, name: str) -> None:
         done = poste(verb, name, "--data", str(self.data))
         assert done.returncode == 0, (verb, name, done.stderr, self.logs())
@@ -107,7 +113,7 @@ class Up:
     def logs(self) -> str:
         """The ends of the parts' logs: what one wants to read when a test failed."""
         return "\n".join(
-            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            f"--- {log.name}\n" + "\n".join(line[:400] for line in log.read_text(errors="replace").splitlines()[-10:])
             for log in sorted((self.data / "logs").glob("*.log"))
         )
 

@@ -112,6 +112,11 @@ def _order_file() -> descriptor_pb2.FileDescriptorProto:
     _field(receipt, "total", "double")
     _field(receipt, "note", "string")
 
+    broken = file.message_type.add(name="Broken")
+    for name in ("number", "total"):
+        _field(broken, name, "double")
+    _field(broken, "note", "bytes")
+
     service = file.service.add(name="OrderService")
     options = descriptor_pb2.MethodOptions
     for name, level, path in (
@@ -144,14 +149,14 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 POOL: Any = _pool()
 DESCRIPTORS = file_descriptor_set(POOL.FindFileByName("shop/v1/order.proto"))
-Order: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName("shop.v1.Order"))
-Item: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName("shop.v1.Item"))
-Receipt: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName("shop.v1.Receipt"))
-WantedOrder: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName("shop.v1.WantedOrder"))
+Order, Item, Receipt, WantedOrder, Broken = (
+    message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"shop.v1.{name}"))
+    for name in ("Order", "Item", "Receipt", "WantedOrder", "Broken")
+)
 
 
 def entry(*targets: str, library: bool = True, **settings: Any) -> catalogue_pb2.CatalogueService:
-    """The service as the catalogue has it."""
+    """Return the service as the catalogue has it."""
     return catalogue_pb2.CatalogueService(
         name=NAME,
         file_descriptor_set=DESCRIPTORS,

@@ -45,6 +45,8 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=dict(part.environment),
+                # Not the user's folder: a worker imports from where it stands, and must not find anything there.
+                cwd=part.log.parent,
                 start_new_session=True,
                 pass_fds=part.descriptors,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import tempfile
@@ -123,17 +124,19 @@ async def _steps(client: Client, supervisor: Supervisor) -> None:
     async with _step("the call has {}, and its result has waited: {}") as result:
         ended = await client.task(accepted.id, wait_seconds=_RESULT_SECONDS)
         _expect((ended.state, ended.response), (TaskState.SUCCEEDED, _EXPECTED))
-        result += [ended.state.name, ended.response]
+        result += [ended.state.name, json.dumps(ended.response)]
 
     async with _step("and calls are answered at once again: {}") as result:
         result.append(await _direct(client, _METHOD, _EXPECTED))
 
 
-async def _direct(client: Client, method: str, expected: object) -> object:
+async def _direct(client: Client, method: str, expected: dict[str, Any]) -> str:
     # Without a queue behind it, only the direct road can answer.
     reply = await client.call(method, _MESSAGE, queue=False)
-    _expect(reply, Answer(expected) if isinstance(expected, dict) else None)
-    return expected
+    if not isinstance(reply, Answer):
+        raise StepFailed(f"expected an answer, got {reply}")
+    _expect(reply.response, expected)
+    return json.dumps(reply.response)
 
 
 def _expect(actual: object, expected: object) -> None:

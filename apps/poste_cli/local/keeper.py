@@ -3,10 +3,10 @@
 ::
 
     stopped ──start──▶ starting ──▶ ready ◀──▶ unready
-       ▲                  │  ▲        │
-       │◀──────stop───────┤  └─backoff┤
-       │                  ▼           ▼
-       └──────stop───── crashed ◀─────┘
+       ▲                 ▲ │           │          │
+       │          backoff│ ▼           ▼          ▼
+       ├──stop──────── crashed ◀──────────────────┘
+       └── stopping ◀──stop── any state that has a process
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class State(enum.Enum):
     """What a part is doing; the value is its public spelling."""
 
     STOPPED = "stopped"
+    STOPPING = "stopping"
     STARTING = "starting"
     READY = "ready"
     #: It was ready in this life, and a call to it would not go direct now.
@@ -111,6 +112,8 @@ class Keeper:
         async with self._turn:
             self._wanted.clear()
             self._unwanted.set()
+            if self.state is not State.STOPPED:
+                self._enter(State.STOPPING)
             if self._child is not None:
                 await self._child.stop(grace_seconds)
             await self._gone.wait()

@@ -143,7 +143,12 @@ def _redis(folder: Folder, port: int) -> Part:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("POSTE_") or name in _KEPT}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_") or name in _KEPT}
+    if "PYTHONPATH" in kept:  # The parts stand in another folder.
+        kept["PYTHONPATH"] = os.pathsep.join(
+            map(str, map(Path.absolute, map(Path, kept["PYTHONPATH"].split(os.pathsep))))
+        )
+    return kept
 
 
 def _write_catalogue(folder: Folder, addresses: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from poste_cli.local import redis_server
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
 from poste_cli.local.parts import Plan
+from poste_cli.local.ports import HOST
 
 #: A part that does not answer a probe within this time, in seconds, is not ready.
 _TIMEOUT_SECONDS: Final = 2.0
@@ -26,6 +28,7 @@ class Probes:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._ports = {part.name: part.port for part in plan.parts}
         self._metrics = {part.name: part.metrics for part in plan.parts}
         self._session: aiohttp.ClientSession
         self._redis: Redis
@@ -43,8 +46,17 @@ class Probes:
         await self._session.close()
         await self._redis.aclose()
 
-    async def look(self, names: Iterable[str]) -> dict[str, Why]:
-        """Ask the named parts, all at once; returns why each is not ready, None for those that are."""
+    async def look(self, names: Iterable[str], *, gateway: bool = True) -> dict[str, Why]:
+        """Ask the named parts, all at once.
+
+        Args:
+            names: Whom to ask.
+            gateway: Whether there is to be a gateway. It alone decides which road a call takes; without one, a service
+                is ready as soon as it listens.
+
+        Returns:
+            Why each is not ready; None for those that are.
+        """
         wanted = set(names)
         found: dict[str, Why] = {}
 
@@ -59,8 +71,11 @@ class Probes:
                 group.create_task(ask([MOM], lambda: self._ask_readyz(MOM)))
             if GATEWAY in wanted:
                 group.create_task(ask([GATEWAY], lambda: self._ask_readyz(GATEWAY)))
-            if samples := wanted & SAMPLES.keys():
+            samples = wanted & SAMPLES.keys()
+            if gateway and samples:
                 group.create_task(ask(samples, self._ask_services))
+            for name in () if gateway else samples:
+                group.create_task(ask([name], functools.partial(self._ask_port, name)))
         return found
 
     async def _ask_redis(self) -> Callable[[str], Why]:
@@ -76,6 +91,16 @@ class Probes:
                 why = None if response.status == _OK else text or f"HTTP {response.status}"
         except (aiohttp.ClientError, TimeoutError, ValueError):
             why = "it does not answer"
+        return lambda _: why
+
+    async def _ask_port(self, name: str) -> Callable[[str], Why]:
+        why: Why = None
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                _, writer = await asyncio.open_connection(HOST, self._ports[name])
+            writer.close()
+        except (OSError, TimeoutError):
+            why = "it does not listen"
         return lambda _: why
 
     async def _ask_services(self) -> Callable[[str], Why]:

@@ -14,11 +14,20 @@ from poste_cli.local.names import SAMPLES
 from poste_cli.local.parts import Part, Plan
 
 
+class _Console(Console):
+    """A console whose reader may leave (`poste up | head`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more, and carry on: rich would end the process, and the parts with it."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Screen:
     """Prints each thing that happens on a line of its own."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = _Console(highlight=False)
 
     def begin(self, plan: Plan, data: Path, without: Collection[str]) -> None:
         """Show what runs where."""

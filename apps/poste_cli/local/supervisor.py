@@ -10,13 +10,17 @@ from typing import Final, Protocol
 
 from poste.domain.errors import PosteError
 from poste_cli.local.keeper import Crash, Keeper, State
-from poste_cli.local.names import REDIS, START_SECONDS
+from poste_cli.local.names import GATEWAY, REDIS, START_SECONDS
 from poste_cli.local.parts import Part, Plan
 from poste_cli.local.probes import Probes
 
-#: Between two looks at the parts, in seconds: while one is on its way to ready, and else.
-_QUICK_LOOK_SECONDS: Final = 0.1
-_CALM_LOOK_SECONDS: Final = 1.0
+#: Between two looks at the parts while one is on its way to ready, in seconds: ever longer, for each leaves its line in
+#: the parts' logs, and a part that never gets there must not fill the disk.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_MAX_PAUSE_SECONDS: Final = 1.0
+_PAUSE_GROWTH: Final = 1.1
+#: The states of a part that nobody wants to run.
+_AWAY: Final = (State.STOPPED, State.STOPPING)
 
 
 class PartError(PosteError):
@@ -73,6 +77,7 @@ class Supervisor:
         self._first_start = False
         self._closing = False
         self._hurried = False
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     async def begin(self, names: list[str]) -> None:
         """Start parts for the first time, without waiting until they are ready."""
@@ -89,16 +94,17 @@ class Supervisor:
         if self._closing:
             raise PartError("`poste up` is being stopped")
         keeper = self.keepers[name]
-        fresh = keeper.state is State.STOPPED
+        fresh = keeper.state in _AWAY
         self._crashes.pop(name, None)
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         await keeper.start()
         try:
             async with asyncio.timeout(START_SECONDS):
-                await self.until(lambda: keeper.state in (State.READY, State.STOPPED) or self._cant_start(name))
+                await self.until(lambda: keeper.state in (State.READY, *_AWAY) or self._cant_start(name))
         except TimeoutError:
             why = self._whys.get(name) or keeper.state.value
             raise PartError(f"{name} is not ready after {START_SECONDS:g} s: {why}") from None
-        if keeper.state is State.STOPPED:
+        if keeper.state in _AWAY:
             raise PartError(f"{name} was stopped again before it was ready")
         if keeper.state is not State.READY:
             raise PartError(f"{name} can't start: {self._crashes[name].last_line}")
@@ -139,7 +145,7 @@ class Supervisor:
     @property
     def all_ready(self) -> bool:
         """Whether every part that is wanted is ready."""
-        return all(keeper.state in (State.READY, State.STOPPED) for keeper in self.keepers.values())
+        return all(keeper.state in (State.READY, *_AWAY) for keeper in self.keepers.values())
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition on the parts' states holds."""
@@ -163,21 +169,24 @@ class Supervisor:
         self.changed()
 
     async def watch(self) -> None:
-        """Look at the parts for ever, often while one is on its way to ready."""
+        """Look at the parts for ever while one is on its way to ready; while none is, wait for something to happen."""
         while True:
             await self._look()
             for name, keeper in self.keepers.items():
                 if keeper.state is State.READY and self._crashes.pop(name, None) is not None:
                     self._teller.back(keeper.part, keeper.pid)
-            calm = self.all_ready
-            self._first_start = self._first_start and not calm
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CALM_LOOK_SECONDS if calm else _QUICK_LOOK_SECONDS):
-                    await self._change.wait()
+            if self.all_ready:
+                self._first_start = False
+                self._pause_seconds = _FIRST_PAUSE_SECONDS
+                await self._change.wait()
+            else:
+                await asyncio.sleep(self._pause_seconds)
+                self._pause_seconds = min(self._pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
 
     async def _look(self) -> None:
         lives = {name: keeper.lives for name, keeper in self.keepers.items() if keeper.pid is not None}
-        self._whys = await self._probes.look(lives)
+        gateway = self.keepers[GATEWAY].state not in _AWAY
+        self._whys = await self._probes.look(lives, gateway=gateway)
         for name, why in self._whys.items():
             self.keepers[name].seen(lives[name], ready=why is None)
 

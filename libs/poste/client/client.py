@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 from poste.client.answers import Answer, Queue, Service, Task
-from poste.client.errors import NotAGateway
+from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.transport import Reply, Transport
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
@@ -21,7 +21,10 @@ _TIMEOUT_SECONDS: Final = 75.0
 _LOOK_SECONDS: Final = 30
 #: Between two looks where the gateway answered before it was asked to (it stops, or does not know long polls).
 _PAUSE_SECONDS: Final = 0.2
+#: A gateway that is restarted, or has lost its middleware, is back within this time, in seconds; a wait outlasts that.
+_OUTAGE_SECONDS: Final = 30.0
 _ACCEPTED: Final = 202
+_UNAVAILABLE: Final = 503
 _SCHEMES: Final = ("http", "https")
 
 ReadT = TypeVar("ReadT")
@@ -117,6 +120,8 @@ class Client:
     async def task(self, task_id: str, *, wait_seconds: float | None = None) -> Task:
         """Look at a task.
 
+        Once it was seen, a wait outlasts a gateway that is away for a while.
+
         Args:
             task_id: Its id.
             wait_seconds: How long to wait for its end; `math.inf` waits for as long as it takes.
@@ -125,13 +130,22 @@ class Client:
             The task as it is now; it has not ended if the wait was over first.
         """
         end = time.monotonic() + (wait_seconds or 0)
+        failing_since: float | None = None
+        known = False
         while True:
-            left = end - time.monotonic()
-            asked = max(0, math.ceil(min(left, _LOOK_SECONDS)))
             begin = time.monotonic()
-            task = await self._look(task_id, asked)
-            if task.state.final or time.monotonic() >= end:
-                return task
+            asked = max(0, math.ceil(min(end - begin, _LOOK_SECONDS)))
+            try:
+                task = await self._look(task_id, asked)
+            except ClientError as error:
+                failing_since = failing_since or time.monotonic()
+                patience_end = min(end, failing_since + _OUTAGE_SECONDS)
+                if not known or not _may_pass(error) or time.monotonic() >= patience_end:
+                    raise
+            else:
+                known, failing_since = True, None
+                if task.state.final or time.monotonic() >= end:
+                    return task
             if time.monotonic() - begin < asked:
                 await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
@@ -176,3 +190,10 @@ class Client:
         self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any], member: str
     ) -> list[ReadT]:
         return self._read(lambda whole: [read(item) for item in whole[member]], document)
+
+
+def _may_pass(error: ClientError) -> bool:
+    """Whether looking again may help: nothing was wrong with the question."""
+    if isinstance(error, Problem):
+        return error.status == _UNAVAILABLE
+    return isinstance(error, GatewayUnreachable | AnswerLost)

@@ -1,8 +1,8 @@
 """Is what Redis says it keeps really kept? Checked on every new connection, and again on every pass.
 
 With `appendfsync always` a reply goes out after the fsync: nothing more is to be asked. With `everysec` a write is on
-disk only when WAITAOF (Redis ≥ 7.2) says so. Anything weaker is refused, unless a setting named for what it risks allows
-it.
+disk only when WAITAOF (Redis ≥ 7.2) says so. Anything weaker is refused, unless a setting named for what it risks
+allows it.
 """
 
 from __future__ import annotations

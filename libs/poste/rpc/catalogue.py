@@ -6,19 +6,18 @@ pool of its own: two versions of one service would clash in a common one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from poste.domain.errors import CatalogueError
-from poste.domain.policy import MethodPolicy, QueuePolicy, ServicePolicy
+from poste.domain.policy import MethodPolicy, ServicePolicy
+from poste.rpc.policies import catalogue_fault, service_policy
 from poste.v1 import catalogue_pb2
 
 #: Paths that are Poste's own, with everything below them.
@@ -32,14 +31,9 @@ RESERVED_PATHS: Final = (
     "/metrics",
 )
 #: What the default route of a service in a package looks like.
-_DEFAULT_ROUTE: Final = re.compile(r"/\w+(\.\w+)+/\w+")
+_DEFAULT_ROUTE: Final = re.compile(r"/[a-z_]\w*(\.[a-z_]\w*)+/[a-z_]\w*", re.ASCII | re.IGNORECASE)
 #: A path that is one thing only: no variables, no query, no empty segment.
 _PLAIN_PATH: Final = re.compile(r"(/[\w.~:@!$&'()+,;=-]+)+", re.ASCII)
-
-_REPEATABLE: Final = (
-    descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
-    descriptor_pb2.MethodOptions.IDEMPOTENT,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +106,9 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
     except KeyError as error:
-        raise _fault(entry, "its descriptors do not hold it") from error
-    unary = [
-        method for method in descriptor.methods if not (method.client_streaming or method.server_streaming)
-    ]
-    policy = ServicePolicy(
-        queue=_queue_policy(entry),
-        methods={method.name: _method_policy(entry, method) for method in unary},
-        max_in_flight=int(_at_least(entry, "max_in_flight", 1, ServicePolicy().max_in_flight)),
-    )
+        raise catalogue_fault(entry, "its descriptors do not hold it") from error
+    unary = [method for method in descriptor.methods if not (method.client_streaming or method.server_streaming)]
+    policy = service_policy(entry, unary)
     methods = {
         method.name: Method(
             service=entry.name,
@@ -161,15 +149,11 @@ def file_descriptor_set(file: FileDescriptor) -> bytes:
     return files.SerializeToString()
 
 
-def _fault(entry: catalogue_pb2.CatalogueService, fault: str) -> CatalogueError:
-    return CatalogueError(f"service {entry.name!r} can't be catalogued: {fault}")
-
-
 def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.DescriptorPool:
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(entry.file_descriptor_set)
     except DecodeError as error:
-        raise _fault(entry, "its descriptors are not a FileDescriptorSet") from error
+        raise catalogue_fault(entry, "its descriptors are not a FileDescriptorSet") from error
     waiting = {file.name: file for file in files.file}
     pool = descriptor_pool.DescriptorPool()
 
@@ -188,54 +172,14 @@ def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.Descripto
             # Builds everything now: what is broken must fail here, not at the first call.
             pool.FindFileByName(file.name)
     except (TypeError, KeyError, ValueError, RecursionError) as error:
-        raise _fault(entry, f"its descriptors are broken: {error}") from error
+        raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
     return pool
-
-
-def _queue_policy(entry: catalogue_pb2.CatalogueService) -> QueuePolicy:
-    default = QueuePolicy()
-    return QueuePolicy(
-        max_attempts=int(_at_least(entry, "max_attempts", 1, default.max_attempts)),
-        max_crashes=int(_at_least(entry, "max_crashes", 1, default.max_crashes)),
-        max_length=int(_at_least(entry, "max_length", 0, default.max_length)),
-        max_bytes=int(_at_least(entry, "max_bytes", 0, default.max_bytes)),
-    )
-
-
-def _at_least(entry: catalogue_pb2.CatalogueService, name: Any, lowest: int, default: int) -> int:
-    if not entry.settings.HasField(name):
-        return default
-    value: int = getattr(entry.settings, name)
-    if value < lowest:
-        raise _fault(entry, f"its setting {name} is {value}, and must be at least {lowest}")
-    return value
-
-
-def _method_policy(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> MethodPolicy:
-    """Read a method's policy: its own setting, else its service's, else the default."""
-    default = MethodPolicy()
-    wide = entry.settings
-    # Looked up without making an entry: a map's `[]` inserts.
-    narrow = wide.methods.get(method.name) or catalogue_pb2.MethodSettings()
-    away = narrow.away or wide.away
-    timeout_seconds, redeliver = default.timeout_seconds, default.redeliver
-    for settings in (wide, narrow):
-        if settings.HasField("timeout_seconds"):
-            timeout_seconds = settings.timeout_seconds
-        if settings.HasField("redeliver"):
-            redeliver = settings.redeliver
-    if not (timeout_seconds > 0 and math.isfinite(timeout_seconds)):
-        raise _fault(entry, f"the timeout of {method.name} is {timeout_seconds} s, and must be above 0")
-    return MethodPolicy(
-        queue_when_away=away != catalogue_pb2.AWAY_POLICY_REJECT,
-        timeout_seconds=timeout_seconds,
-        idempotent=method.GetOptions().idempotency_level in _REPEATABLE,
-        redeliver=redeliver,
-    )
 
 
 def _routes(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> tuple[Route, ...]:
     default = Route("POST", f"/{entry.name}/{method.name}")
+    # A service without a package may be called as one of Poste's own paths is.
+    _refuse_foreign(entry, method, default.path, default.path)
     annotated = []
     for rule in _rules(method.GetOptions().Extensions[annotations_pb2.http]):
         verb, path = _pattern(rule)
@@ -259,15 +203,9 @@ def _pattern(rule: http_pb2.HttpRule) -> tuple[str, str]:
     return (kind or "").upper(), getattr(rule, kind) if kind else ""
 
 
-def _refuse_foreign(
-    entry: catalogue_pb2.CatalogueService, method: MethodDescriptor, path: str, own: str
-) -> None:
+def _refuse_foreign(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor, path: str, own: str) -> None:
     """Refuse a path that is Poste's own, or another method's default route."""
-    if any(
-        path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS
-    ):
-        raise _fault(entry, f"the http annotation of {method.name} claims {path}, which is Poste's own")
+    if any(path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS):
+        raise catalogue_fault(entry, f"{method.name} claims the path {path}, which is Poste's own")
     if path != own and _DEFAULT_ROUTE.fullmatch(path):
-        raise _fault(
-            entry, f"the http annotation of {method.name} claims {path}, the default route of a method"
-        )
+        raise catalogue_fault(entry, f"{method.name} claims the path {path}, the default route of another method")

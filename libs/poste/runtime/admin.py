@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -68,14 +69,23 @@ async def listening(app: web.Application, host: str, port: int, *, grace_seconds
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=grace_seconds)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=grace_seconds,
+        # Bodies come in as they were sent: a compressed one could grow without bounds.
+        auto_decompress=False,
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:
-            raise StartError(f"can't listen on {authority(host, port)}: {error.strerror or error}") from error
+            raise StartError(
+                f"can't listen on {authority(host, port)}: {os.strerror(error.errno) if error.errno else error}"
+            ) from error
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

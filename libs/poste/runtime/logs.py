@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING, cast
@@ -11,6 +12,10 @@ import structlog
 if TYPE_CHECKING:
     from poste.runtime.settings import Settings
 
+# Without the locals: they hold requests and secrets.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -25,7 +30,7 @@ def configure(settings: Settings, part: str) -> None:
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
         if people
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderers],
@@ -36,6 +41,13 @@ def configure(settings: Settings, part: str) -> None:
     structlog.contextvars.bind_contextvars(part=part)
     # Libraries' own lines (grpc, aiohttp) take the same road, warnings and worse only.
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_no_cancellations)
+
+
+def _no_cancellations(record: logging.LogRecord) -> bool:
+    """Leave out that a stream (a health watch, say) was cut off by a stop: gRPC reports that as an error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def get(room: str) -> structlog.typing.FilteringBoundLogger:

@@ -85,7 +85,7 @@ class Call:
         for callback in callbacks:
             try:
                 callback()
-            except Exception:
+            except Exception:  # noqa: BLE001 - an author's code: it must not keep the others from their call
                 _log.exception("a handler's done callback failed")
 
 
@@ -208,6 +208,8 @@ class SyncContext(_Context, grpc.ServicerContext):
         self._call.abort(status.code, status.details, status.trailing_metadata)
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
+        if self._call.over:
+            return  # and the loop may be closed by now
         sent = asyncio.run_coroutine_threadsafe(
             AsyncContext(self._call).send_initial_metadata(initial_metadata), self._loop
         )

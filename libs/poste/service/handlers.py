@@ -7,6 +7,7 @@ CancelledError escape, returns rubbish) becomes an outcome. Only a cancellation 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import time
@@ -43,7 +44,9 @@ class Runner:
         self._road = road
         self._threads = Threads(threads, f"{road}-handler")
 
-    async def run(self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None) -> Outcome:
+    async def run(
+        self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
+    ) -> Outcome:
         """Run one handler.
 
         A `def` handler that is cancelled, or takes too long, goes on in its thread (`context.is_active()` tells it);
@@ -65,10 +68,11 @@ class Runner:
             with _bound(call):
                 outcome = await self._bounded(method, request, call, timeout_seconds)
             code = outcome.code
-            return outcome
         except asyncio.CancelledError:
             call.cancelled = True
             raise
+        else:
+            return outcome
         finally:
             call.close()
             running.dec()
@@ -124,9 +128,11 @@ def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
     _log.error("handler failed", service=method.service, method=method.name, exc_info=error)
     if call.code is Code.OK:
         return unexpected(error)
-    return unexpected(error, call.code, call.failure().details)
+    # It had said what went wrong before it raised, as the generated base class does: those words count.
+    said = call.failure()
+    return said if said.details else dataclasses.replace(said, details=unexpected(error).details)
 
 
 def _bound(call: Call) -> Any:
-    names = {"request_id": value for key, value in call.metadata if key == REQUEST_ID}
-    return structlog.contextvars.bound_contextvars(**names)
+    request_id = next((value for key, value in call.metadata if key == REQUEST_ID), None)
+    return structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {}))

@@ -53,18 +53,12 @@ class Outcome:
         return status_pb2.Status(code=self.code, message=self.cause or self.details)
 
 
-def unexpected(error: BaseException, code: Code = Code.UNKNOWN, details: str = "") -> Outcome:
-    """Return the outcome of a handler that raised: safe words for the client, the exception's for the operator.
-
-    Args:
-        error: What it raised.
-        code: What it had set on its context before, if anything.
-        details: The same.
-    """
+def unexpected(error: BaseException) -> Outcome:
+    """Return the outcome of a handler that raised: safe words for the client, the exception's for the operator."""
     kind = type(error).__name__
     return Outcome(
-        code,
-        details or f"the handler failed unexpectedly ({kind})",
+        Code.UNKNOWN,
+        f"the handler failed unexpectedly ({kind})",
         cause=sound(f"{kind}: {error}")[:_MAX_CAUSE],
     )
 

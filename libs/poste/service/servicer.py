@@ -115,7 +115,7 @@ def _describe(generic: grpc.ServiceRpcHandler) -> ServedService:
         raise StartError(f"the descriptors of {name} are not loaded: import its generated `_pb2` module") from error
     methods, streaming = {}, {}
     for method in descriptor.methods:
-        handler = generic.service(_CallDetails(f"/{name}/{method.name}"))
+        handler = generic.service(_CallDetails(f"/{name}/{method.name}"))  # type: ignore[arg-type]  # typed as if it wrote to it
         if handler is None:
             continue
         if handler.request_streaming or handler.response_streaming:
@@ -134,8 +134,7 @@ def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -
         name=name,
         behaviour=behaviour,
         # A decorator that is a plain function still hands on the coroutine of what it wraps.
-        coroutine=inspect.iscoroutinefunction(behaviour)
-        or inspect.iscoroutinefunction(inspect.unwrap(behaviour)),
+        coroutine=inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(inspect.unwrap(behaviour)),
         parse=parse,
         serialize=serialize,
     )

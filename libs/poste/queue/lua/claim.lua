@@ -5,7 +5,11 @@
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else for each:
---   {'run', method, request, attempt, create time in ms} | {'drop'} | {'suspect'}: crashed before, claim it alone
+--   {'run', method, request, attempt, create time in ms} | {'drop'} | {'suspect'}: claim it alone
+-- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
+-- often than a poison, and running everything that it hit one by one would hold the queue up.)
+
+local SUSPECT_AFTER = 2
 
 local leases, taken, counts, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, alone = ARGV[1], ARGV[2] == '1'
@@ -27,7 +31,7 @@ local function claim(record, key, seq)
   if not redis.call('LPOS', taken, key) then
     return { 'drop' }
   end
-  local state, token, expire, once, suspect, stop, attempts, method, create =
+  local state, token, expire, once, company, stop, attempts, method, create =
     unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c'))
   if not state or is_final(state) then
     return drop(key)
@@ -60,7 +64,7 @@ local function claim(record, key, seq)
     finish(record, 'E', now)
     return drop(key)
   end
-  if suspect and not alone then
+  if tonumber(company or 0) >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
   attempts = tonumber(attempts or 0) + 1

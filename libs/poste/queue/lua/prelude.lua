@@ -2,7 +2,7 @@
 --
 -- The record (hash poste:{q}:task:<key>):
 --   m method · q request · s state · c create time, ms · x when it is given up while it waits, ms · r result TTL, s
---   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u '1' once it crashed
+--   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u crashes suffered in company
 --   t token of its claim · w '1' if a running one was asked to stop · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass).

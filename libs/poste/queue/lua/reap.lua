@@ -3,6 +3,8 @@
 -- every pass: a killed process' last BLMOVE may still arrive.
 -- KEYS: 1 leases, 2 graves, 3 ready, 4 counts, 5 dead, 6 taken:<incarnation>, 7… records
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
+-- A task was alone if nothing else in the list had been claimed. Only crashes suffered alone count towards the limit:
+-- poison must not take its neighbours along.
 -- Returns for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; nothing if the lease holds
 
 local leases, graves, ready, counts, dead, taken = unpack(KEYS, 1, 6)
@@ -17,12 +19,20 @@ if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', graves, gon
   redis.call('ZADD', graves, now, gone)
 end
 
+local claimed = 0
+for i = 7, #KEYS do
+  local state, token = unpack(redis.call('HMGET', KEYS[i], 's', 't'))
+  if state == 'R' and owner_of(token) == gone then
+    claimed = claimed + 1
+  end
+end
+local alone = claimed == 1 and redis.call('LLEN', taken) == #KEYS - 6
+
 local function reap(record, key)
   if redis.call('LREM', taken, -1, key) == 0 then
     return 'gone'
   end
-  local state, token, once, stop, suspect, crashes =
-    unpack(redis.call('HMGET', record, 's', 't', 'n', 'w', 'u', 'k'))
+  local state, token, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
   if not state or is_final(state) then
     return 'dropped'
   end
@@ -42,17 +52,10 @@ local function reap(record, key)
     return 'dead'
   end
   if owner_of(token) == gone then
-    if suspect then
-      -- A suspect is claimed only alone, so this crash is its own.
-      crashes = tonumber(crashes or 0) + 1
-      redis.call('HSET', record, 'k', crashes)
-      if crashes >= max_crashes then
-        count_running(counts, -1)
-        bury(record, dead, key, 'crashes', now)
-        return 'dead'
-      end
-    else
-      redis.call('HSET', record, 'u', '1')
+    if redis.call('HINCRBY', record, alone and 'k' or 'u', 1) >= max_crashes and alone then
+      count_running(counts, -1)
+      bury(record, dead, key, 'crashes', now)
+      return 'dead'
     end
     requeue(record, ready, counts, key)
     return 'crashed'

@@ -1,0 +1,184 @@
+"""A service's process, from its start to its stop: `poste.serve`.
+
+It serves at once, though the middleware or Redis may be late, and stops in this order: not ready, take no more, finish
+what runs (up to the grace), give the rest back, the lease last, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from poste.domain.errors import PosteError, StartError
+from poste.queue.consumer import ClaimedTask, Consumer
+from poste.rpc.channels import connect
+from poste.runtime import admin, lifecycle, logs
+from poste.runtime.settings import WorkerSettings, load
+from poste.service.direct import DirectRoad
+from poste.service.handlers import Runner
+from poste.service.queued import QueuedRoad
+from poste.service.register import Registration
+from poste.service.report import Reporter
+from poste.service.servicer import ServedService, services_of
+from poste.service.timeouts import Timeouts
+
+_log = logs.get("service")
+#: The port of a service that neither says its own nor is told one.
+DEFAULT_PORT: Final = 50052
+#: How far above the gRPC port the probes and the metrics are.
+_ADMIN_OFFSET: Final = 1000
+_MAX_PORT: Final = 65535
+
+
+class QueueConsumer(Protocol):
+    """What takes tasks from a queue: `poste.queue.consumer.Consumer`, or a test's own."""
+
+    def ready(self) -> str | None: ...  # noqa: D102 - as in Consumer
+    async def run(self) -> None: ...  # noqa: D102 - as in Consumer
+    def stop(self) -> None: ...  # noqa: D102 - as in Consumer
+
+
+class MakeConsumer(Protocol):
+    """Makes the consumer of one queue."""
+
+    def __call__(  # noqa: D102 - as in Consumer
+        self, *, queue: str, settings: WorkerSettings, handle: Callable[[ClaimedTask], Awaitable[None]]
+    ) -> QueueConsumer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a process listens: for gRPC, and for probes and metrics."""
+
+    grpc: int
+    admin: int
+
+
+def serve(*servicers: object, port: int | None = None, name: str | None = None) -> None:
+    """Serve gRPC servicers on both roads until SIGTERM or SIGINT; blocks, and ends the process if that goes wrong.
+
+    Configured by `POSTE_*` variables (`poste.runtime.settings.WorkerSettings`).
+
+    Args:
+        servicers: Instances of classes that extend generated `…Servicer` classes.
+        port: The gRPC port if `POSTE_PORT` is not set; else the servicer's `default_port`, or 50052.
+        name: What the logs call this process; the first service's name unless given.
+
+    Raises:
+        SystemExit: It could not start (2), or a part of it died (1).
+    """
+    try:
+        services = services_of(servicers)
+        settings = load(WorkerSettings)
+    except StartError as error:
+        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        raise SystemExit(2) from error
+    if settings.port is None:
+        defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]
+        settings = settings.model_copy(update={"port": next(one for one in defaults if one is not None)})
+    logs.configure(settings, name or _part_name(services[0]))
+    code = lifecycle.run(lambda stop: run(services, settings, stop))
+    if code:
+        raise SystemExit(code)
+
+
+async def run(
+    services: Sequence[ServedService],
+    settings: WorkerSettings,
+    stop: asyncio.Event,
+    *,
+    listening: Callable[[Ports], object] = lambda _: None,
+    consumer: MakeConsumer = Consumer,
+) -> None:
+    """Serve until `stop`.
+
+    Args:
+        services: What is served (`services_of`).
+        settings: How.
+        stop: Ends it in order, once set.
+        listening: Told where it listens, as soon as it does.
+        consumer: Makes what takes the tasks of a queue.
+
+    Raises:
+        StartError: A port is taken.
+    """
+    direct_runner = Runner("direct", threads=settings.concurrency)
+    direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
+    channel = connect(settings.mom, library=True)
+    queued = _Queued(services, settings, Reporter(channel), consumer)
+
+    def ready() -> str | None:
+        return "stopping" if stop.is_set() else queued.ready()
+
+    try:
+        port = await direct.listen(settings.host, settings.port or 0)
+        async with admin.serving(settings.host, _admin_port(settings, port), ready) as admin_port:
+            listening(Ports(port, admin_port))
+            _log.info("serving", port=port, admin_port=admin_port, services=[service.name for service in services])
+            registrations = [
+                Registration(channel, service, settings, port, queued.timeouts[service.name]) for service in services
+            ]
+            async with lifecycle.side_tasks(queued.reporter.run()), asyncio.TaskGroup() as consuming:
+                for one in queued.consumers:
+                    consuming.create_task(_consume(one, stop))
+                async with lifecycle.side_tasks(*(one.run() for one in registrations)):
+                    await stop.wait()
+                # The group waits for the consumers: each has finished, or given back, all that it held.
+                for one in queued.consumers:
+                    one.stop()
+                await direct.drain(settings.grace_seconds)
+    finally:
+        await direct.close()
+        direct_runner.close()
+        queued.runner.close()
+        await channel.close()
+    _log.info("stopped")
+
+
+class _Queued:
+    """The queued road of every service: a consumer each, one reporter for all."""
+
+    def __init__(
+        self,
+        services: Sequence[ServedService],
+        settings: WorkerSettings,
+        reporter: Reporter,
+        consumer: MakeConsumer,
+    ) -> None:
+        self.reporter = reporter
+        # Each service's consumer may run as many as the settings say: none waits for another's threads.
+        self.runner = Runner("queued", threads=settings.concurrency * len(services))
+        self.timeouts = {service.name: Timeouts() for service in services}
+        self.consumers = [
+            consumer(
+                queue=service.name,
+                settings=settings,
+                handle=QueuedRoad(service, self.runner, reporter, self.timeouts[service.name]).handle,
+            )
+            for service in services
+        ]
+
+    def ready(self) -> str | None:
+        """Return None if every consumer takes from its queue, else why one does not."""
+        return next((reason for one in self.consumers if (reason := one.ready()) is not None), None)
+
+
+async def _consume(consumer: QueueConsumer, stop: asyncio.Event) -> None:
+    await consumer.run()
+    if not stop.is_set():
+        raise PosteError("a consumer ended by itself")
+
+
+def _admin_port(settings: WorkerSettings, port: int) -> int:
+    """Return the port for probes and metrics: any free one if the gRPC port was left to chance too."""
+    if settings.admin_port is not None:
+        return settings.admin_port
+    beside = port + _ADMIN_OFFSET
+    return beside if settings.port and beside <= _MAX_PORT else 0
+
+
+def _part_name(service: ServedService) -> str:
+    return service.name.rpartition(".")[2].removesuffix("Service").lower() or service.name

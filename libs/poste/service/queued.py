@@ -1,0 +1,109 @@
+"""The queued road: runs a claimed task's handler, and reports what it ended with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from google.rpc import status_pb2
+
+from poste.domain.codes import Code
+from poste.queue.consumer import ClaimedTask
+from poste.runtime import logs
+from poste.service.context import Call
+from poste.service.direct import ATTEMPT, TASK_KEY
+from poste.service.handlers import Runner
+from poste.service.outcome import Metadatum, Outcome
+from poste.service.report import Reporter, Result
+from poste.service.servicer import ServedService
+from poste.service.timeouts import Timeouts
+from poste.v1 import mom_service_pb2
+
+_log = logs.get("queued")
+#: A rich status larger than this, in bytes, is kept without its details: on the direct road it would not fit either.
+_MAX_STATUS_BYTES: Final = 64 * 1024
+_MAX_MESSAGE: Final = 4096
+
+
+class QueuedRoad:
+    """Runs the tasks of one service's queue."""
+
+    def __init__(self, service: ServedService, runner: Runner, reporter: Reporter, timeouts: Timeouts) -> None:
+        self._service = service
+        self._runner = runner
+        self._reporter = reporter
+        self._timeouts = timeouts
+
+    async def handle(self, task: ClaimedTask) -> None:
+        """Run a task and report its outcome; returns once the report is answered.
+
+        Raises:
+            asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
+        """
+        began = time.monotonic()
+        completion = mom_service_pb2.Completion(service=task.queue, key=task.key, token=task.token)
+        asked = False
+        try:
+            outcome = await self._run(task)
+        except asyncio.CancelledError:
+            if not task.cancel_requested:
+                raise
+            asked = True
+            _stay()
+            completion.cancelled, code = True, Code.CANCELLED
+        else:
+            code = outcome.code
+            _fill(completion, outcome)
+        result = await self._report(task, completion, asked=asked)
+        _log.info(
+            "task",
+            key=task.key,
+            service=task.queue,
+            method=task.method,
+            attempt=task.attempt,
+            code=code.name,
+            seconds=round(time.monotonic() - began, 6),
+            result=mom_service_pb2.CompleteResult.Name(result).removeprefix("COMPLETE_RESULT_").lower(),
+        )
+
+    async def _run(self, task: ClaimedTask) -> Outcome:
+        method = self._service.methods.get(task.method)
+        if method is None:
+            return Outcome(Code.UNIMPLEMENTED, f"{self._service.name} has no method {task.method} here")
+        timeout_seconds = self._timeouts.of(task.method)
+        call = Call(
+            metadata=(Metadatum(TASK_KEY, task.key), Metadatum(ATTEMPT, str(task.attempt))),
+            deadline=time.monotonic() + timeout_seconds,
+        )
+        return await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
+
+    async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
+        answer = self._reporter.report(completion)
+        while True:
+            try:
+                return await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                # The client's wish comes too late once, for the handler has ended; any other cancellation is an order.
+                if asked or not task.cancel_requested:
+                    answer.cancel()
+                    raise
+                asked = True
+                _stay()
+
+
+def _fill(completion: mom_service_pb2.Completion, outcome: Outcome) -> None:
+    if outcome.code is Code.OK:
+        completion.response = outcome.response
+        return
+    status = outcome.status()
+    if status.ByteSize() > _MAX_STATUS_BYTES:
+        status = status_pb2.Status(code=status.code, message=status.message[:_MAX_MESSAGE])
+    completion.error.CopyFrom(status)
+
+
+def _stay() -> None:
+    """Take back the cancellation that was just caught: this asyncio task goes on."""
+    current = asyncio.current_task()
+    if current is not None:
+        current.uncancel()

@@ -1,0 +1,118 @@
+"""Makes a replica known to the middleware: at start, and again and again, for as long as it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from typing import Final
+
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.channels import code
+from poste.runtime import logs
+from poste.runtime.admin import authority
+from poste.runtime.settings import WorkerSettings
+from poste.service.servicer import ServedService
+from poste.service.timeouts import Timeouts
+from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
+
+_log = logs.get("register")
+#: How often a replica says that it is there, in seconds.
+_PERIOD_SECONDS: Final = 10.0
+#: How long one RPC may take, in seconds.
+_DEADLINE_SECONDS: Final = 5.0
+#: Waits after a failure, in seconds.
+_FIRST_BACKOFF: Final = 0.1
+_LAST_BACKOFF: Final = 2.0
+
+
+class Registration:
+    """Keeps one service of this process registered."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, service: ServedService, settings: WorkerSettings, port: int, timeouts: Timeouts
+    ) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            channel: To the middleware.
+            service: What is registered.
+            settings: Say where this replica is called.
+            port: Where it listens.
+            timeouts: Learn what the catalogue says.
+        """
+        self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
+        self._settings = settings
+        self._port = port
+        self._timeouts = timeouts
+        self._request = mom_service_pb2.RegisterServiceRequest(
+            service=service.name, file_descriptor_set=file_descriptor_set(service.file)
+        )
+        self._request.start_time.FromNanoseconds(time.time_ns())
+        self._known = False
+
+    async def run(self) -> None:
+        """Register, and renew it, until cancelled."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            if await self._register():
+                backoff = _FIRST_BACKOFF
+                await asyncio.sleep(_PERIOD_SECONDS)
+            else:
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LAST_BACKOFF)
+
+    async def _register(self) -> bool:
+        self._request.address = await advertised(self._settings, self._port)
+        try:
+            response = await self._stub.RegisterService(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            # Away is what happens, once a line; refused is what somebody must mend.
+            say = _log.warning if code(error) in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else _log.error
+            say("not registered", service=self._request.service, code=code(error).name, details=error.details())
+            self._known = False
+            return False
+        self._timeouts.learn(response.settings)
+        if not self._known:
+            self._known = True
+            _log.info("registered", service=self._request.service, address=self._request.address)
+        return True
+
+
+async def advertised(settings: WorkerSettings, port: int) -> str:
+    """Return the `host:port` at which others reach this process.
+
+    It is what the settings say; else the address listened on; else, if that is every address, the one from which the
+    middleware is reached, for a host in several networks has several and the others are its neighbours there.
+    """
+    if settings.advertise is not None:
+        return settings.advertise
+    if not _wildcard(settings.host):
+        return authority(settings.host, port)
+    return authority(await _address_towards(settings.mom), port)
+
+
+def _wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host in ("", "*")
+
+
+async def _address_towards(target: str) -> str:
+    """Return this host's address on the way to a gRPC target, or its name if that can't be told now."""
+    host, _, port = target.rpartition("/")[2].rpartition(":")
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        # Connecting a datagram socket sends nothing: it only picks the route.
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return socket.gethostname()

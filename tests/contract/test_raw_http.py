@@ -1,0 +1,76 @@
+"""What clients send that are no proper clients."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support import shop
+from support.gateway import answer, staged
+
+BODY = b"Content-Type: application/json\r\n"
+POST = b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\n" + BODY
+
+
+async def exchange(port: int, sent: bytes) -> bytes:
+    """Send bytes; returns the head of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    try:
+        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (POST + b"Content-Length: 2\r\n\r\n{}", 200),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", 100),
+        (POST + b"Content-Length: 99999999999\r\n\r\n{}", 413),
+        (POST + b"Content-Length: 0\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET http://other/v1/services HTTP/1.1\r\nHost: other\r\n\r\n", 200),
+        (b"GET /v1/tasks/%ff%00%2f HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /v1/tasks/\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /\xed\xa0\x80 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 400),
+        (b"GET /v1/tasks/\xc3\xa4?\xff=%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v1/services HTTP/1.1\r\nHost: \xff\r\nOrigin: \xff\r\n\r\n", 200),
+        (b"CONNECT /v1/quotes HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /v1/quotes HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", 405),
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nPrefer: wait=\xff\r\n" + BODY + b"Content-Length: 2\r\n\r\n{}", 400),
+        (
+            b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nX-Request-Id: \xff\xfe\r\n"
+            + BODY
+            + b"Content-Length: 2\r\n\r\n{}",
+            200,
+        ),
+        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nContent-Type: \xff;;\x80\r\nContent-Length: 2\r\n\r\n{}", 415),
+    ],
+)
+async def test_nothing_that_a_client_sends_breaks_the_gateway(tmp_path, sent, status):
+    """Else one odd client is a 500 for itself, or worse for others."""
+    async with staged(tmp_path, answer, cors_origins="https://a.example") as stage:
+        reply = await exchange(stage.gateway.port, sent)
+
+        assert reply.split()[1] == b"%d" % status, reply[:300]
+        assert b"Traceback" not in reply
+        assert (await stage.gateway.post("/v1/quotes", {})).status == 200
+
+
+async def test_a_body_that_breaks_off_runs_nothing(tmp_path):
+    """Else half a request is run."""
+    async with staged(tmp_path, answer) as stage:
+        for sent in (POST + b"Content-Length: 20\r\n\r\n{}", POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+            writer.write(sent)
+            writer.write_eof()
+            await asyncio.wait_for(reader.read(), 15)
+            writer.close()
+
+        assert stage.shops[0].ran == []
+        assert stage.mom.tasks == {}
+        assert (await stage.gateway.get("/v1/services")).body["services"][0]["name"] == shop.NAME

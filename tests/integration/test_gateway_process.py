@@ -1,0 +1,134 @@
+"""The gateway as a process, and with the real middleware on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import aiohttp
+import pytest
+from support import shop
+from support.gateway import FakeMom, answer, running_gateway, serving_mom, serving_shop
+from support.mom import running_mom
+from support.redis_server import free_port
+from support.waiting import until
+
+from poste.rpc.catalogue import file_descriptor_set
+from poste.v1 import mom_service_pb2 as pb
+
+
+async def start(folder, **variables: object) -> asyncio.subprocess.Process:
+    named = {f"POSTE_{name.upper()}": str(value) for name, value in variables.items()}
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("POSTE_")},
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "POSTE_ID_KEY_FILE": str(folder / "id.key"),
+        **named,
+    }
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "poste_gateway"),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("fault", ["port taken", "bad setting", "broken key"])
+async def test_what_keeps_it_from_starting_is_one_line(tmp_path, fault):
+    """Else whoever starts it has to read a traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1] if fault == "port taken" else free_port()
+        if fault == "broken key":
+            (tmp_path / "id.key").write_bytes(b"short")
+        process = await start(tmp_path, port="x" if fault == "bad setting" else port, mom="127.0.0.1:1")
+        _, errors = await asyncio.wait_for(process.communicate(), 30)
+
+    assert process.returncode == 2
+    lines = [line for line in errors.decode().splitlines() if line.startswith("poste: ")]
+    assert len(lines) == 1
+    assert b"Traceback" not in errors
+
+
+async def test_a_stop_lets_calls_finish(tmp_path):
+    """Else every deployment breaks the calls that are in flight."""
+    release = asyncio.Event()
+
+    async def slow(request, context):
+        await release.wait()
+        return await answer(request, context)
+
+    async with serving_shop(slow) as replica:
+        mom = FakeMom(shop.entry(replica.target))
+        async with serving_mom(mom) as mom_port, aiohttp.ClientSession() as session:
+            port = free_port()
+            url = f"http://127.0.0.1:{port}"
+            process = await start(tmp_path, port=port, mom=f"127.0.0.1:{mom_port}")
+            try:
+
+                async def ready() -> bool:
+                    try:
+                        async with session.get(f"{url}/readyz") as reply:
+                            return reply.status == 200
+                    except aiohttp.ClientConnectionError:
+                        return False
+
+                await until(ready)
+
+                async def call() -> int:
+                    async with session.post(f"{url}/v1/orders", json={}) as reply:
+                        return reply.status
+
+                calling = asyncio.create_task(call())
+                await until(lambda: replica.ran)
+                process.send_signal(signal.SIGTERM)
+
+                async def closed() -> bool:
+                    try:
+                        _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    except ConnectionRefusedError:
+                        return True
+                    writer.close()
+                    return False
+
+                await until(closed)
+                assert not calling.done()
+                release.set()
+                assert await calling == 200
+                _, errors = await asyncio.wait_for(process.communicate(), 30)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+
+
+async def test_with_the_real_middleware(tmp_path, redis_server, queue):
+    """Else both keep to a contract of their own."""
+    files = file_descriptor_set(shop.POOL.FindFileByName("shop/v1/order.proto"))
+    async with running_mom(redis_server.url) as mom, running_gateway(tmp_path, mom.settings.port) as gateway:
+        assert queue not in (await gateway.get("/v1/services")).text
+        request = pb.RegisterServiceRequest(
+            service=shop.NAME, file_descriptor_set=files, address=f"127.0.0.1:{free_port()}"
+        )
+        request.start_time.GetCurrentTime()
+        await mom.stub.RegisterService(request, timeout=5)
+        await gateway.available(availability="away")
+
+        kept = await gateway.post("/v1/orders", {"aDouble": 1}, Poste_Result_TTL="60")
+        assert kept.status == 202, kept.text
+        place = kept.headers["Location"]
+        seen = await gateway.get(place)
+        assert (seen.status, seen.body) == (200, kept.body)
+        queues = (await gateway.get(f"/v1/queues/{shop.NAME}")).body["queues"]
+        assert queues[0]["queued"] == 1
+        cancelled = await gateway.ask("DELETE", place)
+        assert (cancelled.status, cancelled.body["state"]) == (200, "CANCELLED")
+        assert (await gateway.ask("DELETE", place)).status == 200
+        assert (await gateway.get("/v1/queues/none.Such")).status == 404

@@ -1,0 +1,168 @@
+"""The queued road: what a worker's process makes of claimed tasks. The test plays the consumer's part."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from support.behaviours import Behaving
+from support.redis_server import free_port
+from support.waiting import until
+from support.worker import FakeMom, claimed, line, running_worker, serving_mom
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
+
+from poste.domain.codes import Code
+
+
+class Slow(ledger_pb2_grpc.LedgerServiceServicer):
+    """`Look` ends when it is cancelled; `Store` holds out against that; `Legacy` blocks its thread."""
+
+    def __init__(self) -> None:
+        self.running = asyncio.Event()
+        self.release = threading.Event()
+        self.metadata: dict[str, str] = {}
+        self.remaining_seconds = 0.0
+        self.active_at_end: bool | None = None
+
+    async def Look(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
+        self.metadata = dict(context.invocation_metadata())
+        self.remaining_seconds = context.time_remaining()
+        self.running.set()
+        if request.line == "ask":
+            return ledger_pb2.RecordResponse()
+        return await asyncio.Event().wait()
+
+    async def Store(self, request: Any, _: Any) -> Any:  # noqa: N802 - the proto's name
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return ledger_pb2.RecordResponse(line=request.line)
+
+    async def Record(self, _: Any, __: Any) -> Any:  # noqa: N802 - the proto's name
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("while clearing up") from None
+
+    def Legacy(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
+        self.release.wait(20)
+        self.active_at_end = context.is_active()
+        return ledger_pb2.RecordResponse(line=request.line)
+
+
+async def test_the_handler_sees_which_task_it_is() -> None:
+    """Without it no handler could tell a repeated run from a new task."""
+    slow = Slow()
+    async with running_worker(slow) as worker:
+        running = worker.consumers[0].hand(claimed("Look", line(), key="k42", attempt=3))
+        await slow.running.wait()
+        running.cancel()
+    assert slow.metadata == {"poste-task-key": "k42", "poste-attempt": "3"}
+
+
+@pytest.mark.parametrize("method", ["Look", "Record"])
+async def test_a_cancel_of_the_client_is_reported(method: str) -> None:
+    """Without it a cancelled task would stay RUNNING, or be run again, or fail with what its clearing up raised."""
+    mom, slow = FakeMom(), Slow()
+    async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
+        task = claimed(method, line())
+        running = worker.consumers[0].hand(task)
+        await slow.running.wait()
+        task.cancel_requested = True
+        running.cancel()
+        await asyncio.wait_for(running, 10)
+
+    assert [one.WhichOneof("outcome") for one in mom.completions] == ["cancelled"]
+
+
+async def test_a_handler_may_still_end_after_the_cancel() -> None:
+    """Without it the result of a handler that could not stop any more would be thrown away."""
+    mom, slow = FakeMom(), Slow()
+    async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
+        task = claimed("Store", line("held out"))
+        running = worker.consumers[0].hand(task)
+        await slow.running.wait()
+        task.cancel_requested = True
+        running.cancel()
+        await asyncio.wait_for(running, 10)
+
+    assert ledger_pb2.RecordResponse.FromString(mom.completions[0].response).line == "held out"
+
+
+@pytest.mark.parametrize("method", ["Look", "Record"])
+async def test_a_lost_lease_reports_nothing(method: str) -> None:
+    """Without it a task that somebody else runs by now would be reported from here."""
+    mom, slow = FakeMom(), Slow()
+    async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
+        running = worker.consumers[0].hand(claimed(method, line()))
+        await slow.running.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    assert mom.completions == []
+
+
+async def test_a_cancel_that_comes_while_it_is_reported_is_too_late_but_an_order_is_not() -> None:
+    """Without it a result would be lost to a late cancel, or a stop would wait for a middleware that is away."""
+    mom, port = FakeMom(), free_port()
+    async with running_worker(Behaving(), mom=f"127.0.0.1:{port}") as worker:
+        first, second = claimed("Look", line("answers"), key="1"), claimed("Look", line("answers"), key="2")
+        reported, given_back = worker.consumers[0].hand(first), worker.consumers[0].hand(second)
+        done, _ = await asyncio.wait([reported, given_back], timeout=0.3)
+        assert not done, "nobody took the reports yet"
+        for task, running in ((first, reported), (second, given_back)):
+            task.cancel_requested = True
+            running.cancel()
+        done, _ = await asyncio.wait([reported, given_back], timeout=0.1)
+        assert not done
+        given_back.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_back
+        async with serving_mom(mom, port):
+            await asyncio.wait_for(reported, 10)
+    assert "response" in {one.WhichOneof("outcome") for one in mom.completions if one.key == "1"}
+
+
+async def test_a_handler_that_takes_too_long_ends_with_deadline_exceeded() -> None:
+    """Without it one hanging handler after the other would fill the process; the catalogue says how long."""
+    mom, slow = FakeMom(), Slow()
+    mom.settings.settings.timeout_seconds = 0.2
+    async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
+
+        async def learnt() -> bool:
+            await worker.consumers[0].hand(claimed("Look", line("ask")))
+            return slow.remaining_seconds <= 0.2
+
+        await until(learnt, what="the catalogue's timeout")
+        mom.batches.clear()
+        for method in ("Look", "Legacy", "Record"):
+            await asyncio.wait_for(worker.consumers[0].hand(claimed(method, line(), key=method)), 10)
+        slow.release.set()
+        await until(lambda: slow.active_at_end is not None, what="the thread's end")
+
+    assert [one.error.code for one in mom.completions] == [Code.DEADLINE_EXCEEDED] * 3
+    assert slow.active_at_end is False
+
+
+async def test_an_unknown_method_is_unimplemented() -> None:
+    """Without it a task that an older replica took would be retried for nothing, or stay for ever."""
+    mom = FakeMom()
+    async with serving_mom(mom) as target, running_worker(Behaving(), mom=target) as worker:
+        await worker.consumers[0].hand(claimed("Newer", line()))
+    assert mom.completions[0].error.code == Code.UNIMPLEMENTED
+
+
+async def test_it_registers_itself_with_all_that_a_gateway_needs() -> None:
+    """Without it a service that no catalogue file names could not be called by REST."""
+    mom = FakeMom()
+    async with serving_mom(mom) as target, running_worker(Behaving(), mom=target) as worker:
+        await until(lambda: mom.registered)
+        request = mom.registered[0]
+        assert (request.service, request.address) == ("testing.v1.LedgerService", worker.target)
+        assert b"testing/v1/ledger.proto" in request.file_descriptor_set
+        assert request.start_time.seconds > 0

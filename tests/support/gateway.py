@@ -1,0 +1,312 @@
+"""A gateway in this process, with a middleware and services at real ports whose behaviour a test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+from google.rpc import status_pb2
+
+from poste.domain.task_id import TaskIds
+from poste.rpc.channels import NOT_RUN
+from poste.rpc.servers import Health, bind, server_options
+from poste.runtime.settings import GatewaySettings, read_id_key
+from poste.v1 import catalogue_pb2, mom_service_pb2_grpc, task_pb2
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.__main__ import running
+from support import shop
+from support.waiting import until
+
+Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
+    """The middleware, with a dict for a store."""
+
+    def __init__(self, *entries: catalogue_pb2.CatalogueService) -> None:
+        self.entries = list(entries)
+        self.changed = asyncio.Event()
+        self.tasks: dict[str, task_pb2.Task] = {}
+        self.requests: dict[str, pb.NewTask] = {}
+        #: What each EnqueueTasks brought, and what it is to say; the store is not touched unless ACCEPTED.
+        self.batches: list[int] = []
+        self.results: list[pb.EnqueueResult.ValueType] = []
+        #: Answers of EnqueueTasks that are lost: True after keeping the tasks, False before.
+        self.losses: list[bool] = []
+        self.refuses_key = False
+        self.away = False
+        self.clock_ahead_seconds = 0.0
+        self.queues: list[pb.Queue] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def announce(self, *entries: catalogue_pb2.CatalogueService) -> None:
+        self.entries = list(entries)
+        self._wake()
+
+    def change(self, key: str, **fields: Any) -> None:
+        """Change a task's record."""
+        self.tasks[key].MergeFrom(task_pb2.Task(**fields))
+        self._wake()
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _stamp(self, message: Any) -> None:
+        message.read_time.FromNanoseconds(int((time.time() + self.clock_ahead_seconds) * 1e9))
+
+    async def _check(self, context: grpc.aio.ServicerContext) -> None:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "", trailing_metadata=((NOT_RUN, "1"),))
+
+    async def EnqueueTasks(self, request, context):  # noqa: N802
+        await self._check(context)
+        await self.gate.wait()
+        self.batches.append(len(request.tasks))
+        loss = self.losses.pop(0) if self.losses else None
+        if loss is False:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+        results = []
+        for task in request.tasks:
+            result = self.results.pop(0) if self.results else pb.ENQUEUE_RESULT_ACCEPTED
+            results.append(result)
+            if result == pb.ENQUEUE_RESULT_ACCEPTED and task.key not in self.tasks:
+                expire = task.create_time.ToNanoseconds() + task.task_ttl_seconds * 10**9
+                record = task_pb2.Task(
+                    service=task.service,
+                    method=task.method,
+                    key=task.key,
+                    state=task_pb2.TASK_STATE_QUEUED,
+                    create_time=task.create_time,
+                )
+                record.expire_time.FromNanoseconds(expire)
+                self.tasks[task.key] = record
+                self.requests[task.key] = task
+        if loss:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+        self._wake()
+        return pb.EnqueueTasksResponse(results=results)
+
+    async def GetTask(self, request, context):  # noqa: N802
+        await self._check(context)
+        end = time.monotonic() + request.wait_seconds
+        while True:
+            changed = self.changed
+            task = self.tasks.get(request.key)
+            left = end - time.monotonic()
+            if task is None or task.state > task_pb2.TASK_STATE_RUNNING or left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
+        answer = pb.GetTaskResponse(task=task)
+        self._stamp(answer)
+        return answer
+
+    async def CancelTask(self, request, context):  # noqa: N802
+        await self._check(context)
+        task = self.tasks.get(request.key)
+        if task is not None and task.state == task_pb2.TASK_STATE_QUEUED:
+            task.state = task_pb2.TASK_STATE_CANCELLED
+        elif task is not None and task.state == task_pb2.TASK_STATE_RUNNING:
+            task.cancel_requested = True
+        answer = pb.CancelTaskResponse(task=task)
+        self._stamp(answer)
+        return answer
+
+    async def ListQueues(self, request, context):  # noqa: N802
+        await self._check(context)
+        return pb.ListQueuesResponse(queues=[one for one in self.queues if request.queue in ("", one.name)])
+
+    async def WatchCatalogue(self, _request, context):  # noqa: N802
+        if self.refuses_key:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another key")
+        while True:
+            changed = self.changed
+            yield pb.WatchCatalogueResponse(services=self.entries)
+            await changed.wait()
+
+    async def CompleteTasks(self, request, context):  # noqa: N802
+        raise NotImplementedError
+
+    async def RegisterService(self, request, context):  # noqa: N802
+        raise NotImplementedError
+
+
+@dataclass
+class Shop:
+    """One replica of the shop; counts what ran."""
+
+    port: int
+    server: grpc.aio.Server
+    health: Health
+    ran: list[str] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def serving_mom(mom: FakeMom, port: int = 0) -> AsyncIterator[int]:
+    server = grpc.aio.server(options=server_options())
+    mom_service_pb2_grpc.add_MomServiceServicer_to_server(mom, server)
+    health = Health(server)
+    bound = bind(server, "127.0.0.1", port)
+    await server.start()
+    await health.serving()
+    try:
+        yield bound
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def serving_shop(behaviour: Behaviour, port: int = 0) -> AsyncIterator[Shop]:
+    """Run a replica of the shop; every method of it behaves so."""
+    server = grpc.aio.server(options=server_options())
+    replica = Shop(0, server, Health(server, shop.NAME))
+
+    def handler(name: str) -> Any:
+        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            replica.ran.append(name)
+            replica.metadata.append(dict(context.invocation_metadata() or ()))
+            return await behaviour(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle,
+            request_deserializer=shop.Order.FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
+    handlers = {name: handler(name) for name in ("Place", "Put", "Quote")}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, handlers),))
+    replica.port = bind(server, "127.0.0.1", port)
+    await server.start()
+    await replica.health.serving()
+    try:
+        yield replica
+    finally:
+        await server.stop(None)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: Any
+    body: Any
+    text: str
+
+
+class Gateway:
+    """A running gateway, as its client."""
+
+    def __init__(self, port: int, session: aiohttp.ClientSession, ids: TaskIds) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.session = session
+        self.ids = ids
+
+    async def ask(self, verb: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """Send a request; `body` is JSON, or bytes as they are. Header names have `_` for `-`."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes) or body is None else aiohttp.JsonPayload(body)
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        async with self.session.request(verb, self.url + path, data=data, headers=sent) as response:
+            raw = await response.read()
+            parsed = await response.json(content_type=None) if "json" in response.content_type and raw else None
+            return Reply(response.status, response.headers, parsed, raw.decode())
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> Reply:
+        return await self.ask("POST", path, {} if body is None else body, **headers)
+
+    async def get(self, path: str, **headers: str) -> Reply:
+        return await self.ask("GET", path, **headers)
+
+    async def available(self, *, name: str = shop.NAME, availability: str = "up", ready: int | None = None) -> None:
+        """Wait until a service is seen so."""
+
+        async def look() -> bool:
+            services = (await self.get("/v1/services")).body["services"]
+            for one in services:
+                if one["name"] == name and one["availability"] == availability:
+                    return ready is None or one["replicas"]["ready"] == ready
+            return False
+
+        await until(look, what=f"{name} {availability}")
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(folder: Path, mom_port: int, *, wait: bool = True, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway; waits until it is ready unless told otherwise."""
+    key_file = folder / "id.key"
+    chosen = {"port": 0, "mom": f"127.0.0.1:{mom_port}", "grace_seconds": 1.0, **settings}
+    loaded = GatewaySettings(id_key_file=key_file, **chosen)
+    async with running(loaded) as port, aiohttp.ClientSession() as session:
+        gateway = Gateway(port, session, TaskIds(read_id_key(key_file)))
+        if wait:
+
+            async def ready() -> bool:
+                return (await gateway.get("/readyz")).status == 200
+
+            await until(ready, what="the gateway")
+        yield gateway
+
+
+@dataclass
+class Stage:
+    """A gateway, its middleware, and the replicas of the shop."""
+
+    gateway: Gateway
+    mom: FakeMom
+    shops: list[Shop]
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    folder: Path, *behaviours: Behaviour, entry: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Stage]:
+    """Run all of it: one replica of the shop for each behaviour, none if there is none."""
+    async with contextlib.AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(serving_shop(one)) for one in behaviours]
+        mom = FakeMom(shop.entry(*(one.target for one in shops), **(entry or {})))
+        mom_port = await stack.enter_async_context(serving_mom(mom))
+        gateway = await stack.enter_async_context(running_gateway(folder, mom_port, **settings))
+        if shops:
+            await gateway.available(ready=len(shops))
+        yield Stage(gateway, mom, shops)
+
+
+async def answer(request: Any, _: grpc.aio.ServicerContext) -> Any:
+    """A handler that answers."""
+    return shop.Receipt(number=7, total=request.a_double, note=request.a_string)
+
+
+def fail(code: grpc.StatusCode, text: str = "", *, trailers: Iterable[tuple[str, Any]] = ()) -> Behaviour:
+    """A handler that ends with a status."""
+
+    async def behave(_: Any, context: grpc.aio.ServicerContext) -> Any:
+        await context.abort(code, text, trailing_metadata=tuple(trailers))
+
+    return behave
+
+
+def fail_richly(status: status_pb2.Status) -> Behaviour:
+    """A handler that ends with a status that has details."""
+    code = next(one for one in grpc.StatusCode if one.value[0] == status.code)
+    return fail(code, status.message, trailers=[("grpc-status-details-bin", status.SerializeToString())])
+
+
+async def hang(_: Any, __: grpc.aio.ServicerContext) -> Any:
+    """A handler that never answers."""
+    await asyncio.Event().wait()

@@ -1,0 +1,86 @@
+# ruff: noqa: N802 - the names are the proto's
+
+"""A service that leaves a trace of each run: `poste worker support.ledger:LedgerService`, with `tests` on the path.
+
+Each run appends `<method> <line>` to the file that `POSTE_TEST_LEDGER` names, before anything goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
+
+import poste
+from poste.service.outcome import STATUS_CODES
+
+LEDGER = "POSTE_TEST_LEDGER"
+
+
+class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
+    async def Record(self, request: ledger_pb2.RecordRequest, context: Any) -> ledger_pb2.RecordResponse:
+        return await _run("Record", request, context)
+
+    async def Look(self, request: ledger_pb2.RecordRequest, context: Any) -> ledger_pb2.RecordResponse:
+        return await _run("Look", request, context)
+
+    async def Store(self, request: ledger_pb2.RecordRequest, context: Any) -> ledger_pb2.RecordResponse:
+        return await _run("Store", request, context)
+
+    def Legacy(self, request: ledger_pb2.RecordRequest, context: grpc.ServicerContext) -> Any:
+        run = write("Legacy", request.line)
+        time.sleep(request.sleep_seconds + request.block_seconds)
+        if _goes_wrong(request, run) and request.fail_code:
+            context.abort(_status(request.fail_code), "told to fail")
+        return ledger_pb2.RecordResponse(line=request.line, run=run)
+
+
+async def _run(method: str, request: ledger_pb2.RecordRequest, context: Any) -> ledger_pb2.RecordResponse:
+    run = write(method, request.line)
+    if request.sleep_seconds:
+        await asyncio.sleep(request.sleep_seconds)
+    if request.block_seconds:
+        time.sleep(request.block_seconds)  # noqa: ASYNC251 - the fault that is asked for
+    if _goes_wrong(request, run) and request.fail_code:
+        await context.abort(_status(request.fail_code), "told to fail")
+    return ledger_pb2.RecordResponse(line=request.line, run=run)
+
+
+def _goes_wrong(request: ledger_pb2.RecordRequest, run: int) -> bool:
+    """Crash or raise, if asked to; tell whether to fail."""
+    if request.times and run > request.times:
+        return False
+    if request.crash:
+        os._exit(137)
+    if request.raise_text:
+        raise RuntimeError(request.raise_text)
+    return True
+
+
+def _status(code: int) -> grpc.StatusCode:
+    return next(status for number, status in STATUS_CODES.items() if number == code)
+
+
+def write(method: str, line: str) -> int:
+    """Append one run to the ledger; returns which run of this line it is."""
+    entry = f"{method} {line}\n"
+    with Path(os.environ[LEDGER]).open("a+") as ledger:
+        # One write in append mode: processes do not write into each other's lines.
+        ledger.write(entry)
+        ledger.flush()
+        ledger.seek(0)
+        return ledger.readlines().count(entry)
+
+
+def runs(path: Path, method: str, line: str) -> int:
+    """Return how often a line's handler was run."""
+    return path.read_text().splitlines().count(f"{method} {line}") if path.exists() else 0
+
+
+if __name__ == "__main__":
+    poste.serve(LedgerService())

@@ -1,0 +1,178 @@
+"""What the gateway and the middleware read from a service's descriptors."""
+
+from __future__ import annotations
+
+import pytest
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import descriptor_pb2
+from support import shop
+
+from calculator.v1 import sum_pb2
+from poste.domain.errors import CatalogueError
+from poste.domain.policy import MethodPolicy, QueuePolicy
+from poste.rpc.catalogue import Route, describe, file_descriptor_set
+from poste.v1 import catalogue_pb2
+
+
+def with_rule(**rule) -> catalogue_pb2.CatalogueService:
+    """The shop, whose method Place has this http annotation."""
+    entry = shop.entry()
+    files = descriptor_pb2.FileDescriptorSet.FromString(entry.file_descriptor_set)
+    place = files.file[-1].service[0].method[0]
+    place.options.Extensions[annotations_pb2.http].Clear()
+    place.options.Extensions[annotations_pb2.http].MergeFrom(http_pb2.HttpRule(**rule))
+    entry.file_descriptor_set = files.SerializeToString()
+    return entry
+
+
+def annotated(entry: catalogue_pb2.CatalogueService) -> list[str]:
+    return [route.path for route in describe(entry).methods["Place"].routes[1:]]
+
+
+def test_a_service_is_known_by_its_descriptors():
+    """Else the gateway needs generated code of each service."""
+    service = describe(shop.entry("a:1", "b:2"))
+
+    assert list(service.methods) == ["Place", "Put", "Quote", "Get", "Want"]
+    assert service.targets == ("a:1", "b:2")
+    assert service.library
+    place = service.methods["Place"]
+    assert (place.service, place.name, place.path) == (shop.NAME, "Place", "/shop.v1.OrderService/Place")
+    assert (place.input.full_name, place.output.full_name) == ("shop.v1.Order", "shop.v1.Receipt")
+    assert place.routes == (Route("POST", "/shop.v1.OrderService/Place"), Route("POST", "/v1/orders"))
+    assert [method.policy.idempotent for method in service.methods.values()] == [False, True, True, False, False]
+    # Not due yet: another verb, a variable. The default route is there.
+    assert service.methods["Get"].routes == (Route("POST", "/shop.v1.OrderService/Get"),)
+
+
+def test_two_versions_of_one_service_do_not_clash():
+    """Else a service with a changed message can't be deployed while the old one is known."""
+    entry = shop.entry()
+    files = descriptor_pb2.FileDescriptorSet.FromString(entry.file_descriptor_set)
+    files.file[-1].message_type[0].field[0].name = "code"
+    changed = catalogue_pb2.CatalogueService(name=entry.name, file_descriptor_set=files.SerializeToString())
+
+    first, second = describe(entry), describe(changed)
+
+    assert [one.methods["Get"].input.fields[0].name for one in (first, second)] == ["sku", "code"]
+
+
+def test_settings_fall_from_method_to_service_to_default():
+    """Else a setting holds where it was not meant to, or not where it was."""
+    settings = {
+        "away": catalogue_pb2.AWAY_POLICY_REJECT,
+        "timeout_seconds": 5,
+        "max_attempts": 2,
+        "max_in_flight": 3,
+        "methods": {
+            "Place": catalogue_pb2.MethodSettings(away=catalogue_pb2.AWAY_POLICY_QUEUE, redeliver=True),
+            "Quote": catalogue_pb2.MethodSettings(timeout_seconds=1),
+        },
+    }
+    policy = describe(shop.entry(**settings)).policy
+
+    assert policy.methods["Place"] == MethodPolicy(timeout_seconds=5, redeliver=True)
+    assert policy.methods["Quote"] == MethodPolicy(queue_when_away=False, timeout_seconds=1, idempotent=True)
+    assert policy.methods["Get"] == MethodPolicy(queue_when_away=False, timeout_seconds=5)
+    assert (policy.queue, policy.max_in_flight) == (QueuePolicy(max_attempts=2), 3)
+    assert describe(shop.entry()).policy.queue == QueuePolicy()
+    assert describe(shop.entry()).policy.methods["Get"] == MethodPolicy()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timeout_seconds": 0},
+        {"timeout_seconds": -1},
+        {"timeout_seconds": float("nan")},
+        {"timeout_seconds": float("inf")},
+        {"max_attempts": 0},
+        {"max_crashes": 0},
+        {"max_length": -1},
+        {"max_in_flight": 0},
+        {"methods": {"Place": catalogue_pb2.MethodSettings(timeout_seconds=-1)}},
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(settings):
+    """Else it shows as calls that fail for no reason."""
+    with pytest.raises(CatalogueError, match=shop.NAME):
+        describe(shop.entry(**settings))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        b"",
+        b"\xff",
+        shop.DESCRIPTORS[:-9],
+        sum_pb2.DESCRIPTOR.serialized_pb,
+        file_descriptor_set(sum_pb2.DESCRIPTOR),
+        descriptor_pb2.FileDescriptorSet(
+            file=descriptor_pb2.FileDescriptorSet.FromString(shop.DESCRIPTORS).file[-1:]
+        ).SerializeToString(),
+        descriptor_pb2.FileDescriptorSet(
+            file=[
+                descriptor_pb2.FileDescriptorProto(name="a", dependency=["b"]),
+                descriptor_pb2.FileDescriptorProto(name="b", dependency=["a"]),
+            ]
+        ).SerializeToString(),
+    ],
+)
+def test_broken_descriptors_are_refused_under_the_services_name(files):
+    """Else one broken service takes the catalogue down."""
+    with pytest.raises(CatalogueError, match=shop.NAME):
+        describe(catalogue_pb2.CatalogueService(name=shop.NAME, file_descriptor_set=files))
+
+
+def test_the_order_of_the_files_does_not_matter():
+    """Else descriptors that a tool other than protoc wrote are refused."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(shop.DESCRIPTORS)
+    entry = shop.entry()
+    entry.file_descriptor_set = descriptor_pb2.FileDescriptorSet(file=reversed(files.file)).SerializeToString()
+
+    assert describe(entry).methods
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/tasks",
+        "/v1/tasks/x",
+        "/v1/tasks:purge",
+        "/v1/tasks/{id}",
+        "/v1/queues",
+        "/v1/services/x",
+        "/problems/x",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/other.v1.Service/Method",
+        "/shop.v1.OrderService/Quote",
+    ],
+)
+@pytest.mark.parametrize("verb", ["get", "post", "delete"])
+def test_a_path_that_is_not_its_own_to_claim_is_refused(path, verb):
+    """Else a service takes over the tasks of all, or the calls of another."""
+    with pytest.raises(CatalogueError, match="claims"):
+        describe(with_rule(**{verb: path, "body": "*"}))
+
+
+def test_bindings_beside_the_first_count():
+    """Else a path is claimed, or lost, behind the first annotation's back."""
+    rule = http_pb2.HttpRule
+    more = [rule(post="/v1/also", body="*"), rule(get="/v1/not"), rule(post="/v1/nor", body="items")]
+    assert annotated(with_rule(post="/v1/one", body="*", additional_bindings=more)) == ["/v1/one", "/v1/also"]
+    with pytest.raises(CatalogueError):
+        describe(with_rule(post="/v1/one", body="*", additional_bindings=[rule(get="/metrics")]))
+
+
+@pytest.mark.parametrize("path", ["/v1/taskspace", "/v1.1/x", "/a:b", "/livezz"])
+def test_paths_that_only_look_alike_are_free(path):
+    """Else a service can't be called as it likes."""
+    assert annotated(with_rule(post=path, body="*")) == [path]
+
+
+@pytest.mark.parametrize("path", ["/v1/x/{id}", "/v1/*", "v1/x", "/v1//x", "/v1/x/", "/v1/x?y", "/v1/x y", ""])
+def test_paths_of_another_shape_are_not_routed(path):
+    """Else they are routed in a way that the annotation does not mean."""
+    assert annotated(with_rule(post=path, body="*")) == []
