@@ -50,28 +50,29 @@ def proto(session: nox.Session) -> None:
 
 
 def generate(session: nox.Session, *, check: bool) -> None:
-    """Write the stubs below `libs`, or compare what would be written with what is there."""
+    """Write the stubs and the samples' descriptors, or compare what would be written with what is there."""
     google = session.run("python", "-c", "import google.api; print(google.api.__path__[0])", silent=True)
-    include = Path(str(google).strip()).parent.parent
-    protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
-    samples = [path for path in protos if "calculator" in path]
+    include = f"-I{Path(str(google).strip()).parent.parent}"
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        descriptors = out / "calculator.binpb"
+        made: dict[Path, Path] = {}
+        for protos, target in ((ROOT / "proto", ROOT / "libs"), (ROOT / "tests/support/proto", ROOT / "tests")):
+            out = Path(folder) / target.name
+            out.mkdir()
+            session.run(
+                "python", "-m", "grpc_tools.protoc", f"-I{protos}", include,
+                f"--python_out={out}", f"--grpc_python_out={out}",
+                f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet,only_async:{out}",
+                *sorted(str(path) for path in protos.rglob("*.proto")), silent=True,
+            )  # fmt: skip
+            made |= {target / path.relative_to(out): path for path in out.rglob("*.py*") if path.is_file()}
+        descriptors = Path(folder) / "calculator.binpb"
         session.run(
-            "python", "-m", "grpc_tools.protoc", "-Iproto", f"-I{include}",
-            f"--python_out={out}", f"--grpc_python_out={out}",
-            f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet,only_async:{out}",
-            *protos, silent=True,
+            "python", "-m", "grpc_tools.protoc", "-Iproto", include,
+            "--include_imports", f"--descriptor_set_out={descriptors}",
+            *sorted(str(path) for path in (ROOT / "proto/calculator").rglob("*.proto")), silent=True,
         )  # fmt: skip
-        session.run(
-            "python", "-m", "grpc_tools.protoc", "-Iproto", f"-I{include}",
-            "--include_imports", f"--descriptor_set_out={descriptors}", *samples, silent=True,
-        )  # fmt: skip
-        made = {path.relative_to(out): path for path in out.rglob("*.py*") if path.is_file()}
-        targets = {ROOT / "libs" / relative: path for relative, path in made.items()}
-        targets[ROOT / "apps" / "poste_calculator" / descriptors.name] = descriptors
-        for target, source in sorted(targets.items()):
+        made[ROOT / "apps/poste_calculator" / descriptors.name] = descriptors
+        for target, source in sorted(made.items()):
             if not check:
                 shutil.copyfile(source, target)
             elif not target.exists() or target.read_bytes() != source.read_bytes():

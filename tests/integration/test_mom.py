@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 import grpc
 import grpc.aio
-import poste_calculator
 import pytest
-from calculator.v1 import sum_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from support.mom import RunningMom, running_mom
 from support.redis_server import RedisServer, free_port, running
 from support.waiting import until
 
+import poste_calculator
+from calculator.v1 import sum_pb2
 from poste.domain.errors import StartError
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys

@@ -330,7 +330,7 @@ async def test_what_must_not_run_twice_is_not_retried(post: Post, ending: str, s
 
 
 async def test_the_tasks_of_a_dead_process_run_again(post: Post) -> None:
-    """kill -9 in the middle of tasks: none may be lost, and what was not claimed counts nothing."""
+    """A kill -9 in the middle of tasks: none may be lost, and what was not claimed counts nothing."""
     await post.join("me")
     claimed, taken = await post.enqueue(), await post.enqueue()
     await post.take("me", 2)
@@ -414,7 +414,7 @@ async def test_poison_on_its_own_is_dead_after_its_crashes(post: Post) -> None:
 
 
 async def test_poison_does_not_take_its_neighbours_along(post: Post) -> None:
-    """A neighbour crashes with it: that says nothing about the neighbour, so from the second time on each runs alone."""
+    """A neighbour crashes with it, which says nothing about the neighbour: from the second time on each runs alone."""
     keys = [await post.enqueue(), await post.enqueue()]
     for number in range(2):
         name = f"together{number}"

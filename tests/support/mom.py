@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
-from poste_mom.__main__ import run
-from support.redis_server import free_port
 
 from poste.rpc.channels import connect
 from poste.runtime.settings import MomSettings
 from poste.v1.mom_service_pb2_grpc import MomServiceStub
+from poste_mom.__main__ import run
+from support.redis_server import free_port
 
 
 class RunningMom:

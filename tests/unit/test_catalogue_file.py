@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import poste_calculator
 import pytest
-from poste_mom.catalogue_file import read
 
+import poste_calculator
 from poste.domain.errors import StartError
 from poste.rpc.catalogue import describe
+from poste_mom.catalogue_file import read
 
 FOLDER = Path(poste_calculator.__path__[0])
 SUM = "calculator.v1.SumService"

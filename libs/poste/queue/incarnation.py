@@ -1,7 +1,8 @@
 """One incarnation of a consumer, from its join to its end: take, claim, run, audit, give back.
 
 Whatever it holds stands in its list `taken:<incarnation>`. The audit reads that list regularly and adopts what is
-not in hand, for a lost reply strands a key while its owner lives. A task that was there when two processes died runs alone.
+not in hand, for a lost reply strands a key while its owner lives. A task that was there when two processes died runs
+alone.
 """
 
 from __future__ import annotations

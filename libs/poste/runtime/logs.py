@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from poste.runtime.settings import Settings
 
 # Without the locals: they hold requests and secrets.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -28,9 +26,7 @@ def configure(settings: Settings, part: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if people
-        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        [structlog.dev.ConsoleRenderer()] if people else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderers],

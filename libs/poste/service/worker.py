@@ -25,7 +25,8 @@ def load(spec: str) -> object:
         raise StartError(f"{spec!r} is not MODULE:CLASS, e.g. poste_calculator.sum:SumService")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        # Behind what is installed: a file that happens to be called like a library must not stand in for it.
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
