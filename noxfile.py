@@ -67,7 +67,7 @@ def generate(session: nox.Session, *, check: bool) -> None:
             made |= {target / path.relative_to(out): path for path in out.rglob("*.py*") if path.is_file()}
         descriptors = Path(folder) / "calculator.binpb"
         session.run(
-            "python", "-m", "grpc_tools.protoc", "-Iproto", include,
+            "python", "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", include,
             "--include_imports", f"--descriptor_set_out={descriptors}",
             *sorted(str(path) for path in (ROOT / "proto/calculator").rglob("*.proto")), silent=True,
         )  # fmt: skip
