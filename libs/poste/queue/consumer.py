@@ -118,4 +118,5 @@ class Consumer:
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

@@ -72,7 +72,8 @@ class Endings:
                 if reading.record is None or reading.record.state.final or left <= 0 or self._closing:
                     return reading
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), min(left, _LOOK_SECONDS))
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await event.wait()
                 event.clear()
         finally:
             self._waiting[record].discard(event)

@@ -19,7 +19,7 @@ from poste.domain.errors import StoreError
 from poste.queue.connection import text, texts
 from poste.queue.lease import Lease
 from poste.queue.scripts import Scripts
-from poste.runtime import logs
+from poste.runtime import lifecycle, logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,11 +128,10 @@ class Incarnation:
                 auditor = group.create_task(self._audit())
                 await self._ending.wait()
                 await self._stop_taking(taker)
-                auditor.cancel()
+                await lifecycle.end([auditor])
                 if not self._refused:
                     await self._finish_running()
-                for running in self._running.values():
-                    running.task.cancel()
+                await lifecycle.end([running.task for running in self._running.values()])
             if not self._refused:
                 await self._give_back()
         finally:
@@ -257,7 +256,8 @@ class Incarnation:
         period = min(self._settings.heartbeat_seconds, self._settings.lease_seconds / 2)
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._audit_due.wait(), period)
+                async with asyncio.timeout(period):
+                    await self._audit_due.wait()
             self._audit_due.clear()
             try:
                 listed = await self._control.lrange(self._taken, 0, -1)
@@ -329,4 +329,5 @@ class Incarnation:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import uvloop
@@ -15,6 +15,8 @@ from poste.domain.errors import PosteError, StartError
 from poste.runtime import logs
 
 _log = logs.get("lifecycle")
+#: How long a cancelled task may take before it is cancelled again, in seconds.
+_INSIST_SECONDS = 0.5
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
@@ -60,6 +62,18 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None
     await main(stop)
 
 
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: in Python 3.11 `asyncio.wait_for`, which libraries use, swallows a cancellation that comes at
+    the moment in which what it waits for is done (python/cpython#86296), and a duty that is a loop then never ends.
+    """
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_INSIST_SECONDS)
+
+
 @contextlib.asynccontextmanager
 async def side_tasks(*duties: Awaitable[None]) -> AsyncIterator[None]:
     """Run duties beside the body, and cancel them when the body ends.
@@ -71,8 +85,7 @@ async def side_tasks(*duties: Awaitable[None]) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            await end(tasks)
 
 
 async def _coroutine(duty: Awaitable[None]) -> None:

@@ -1,0 +1,39 @@
+"""A process' life: side tasks end when they are told to, and take the process along when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from poste.runtime.lifecycle import side_tasks
+
+
+async def test_a_duty_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+    """Libraries swallow one now and then: the process would never stop."""
+    swallowed = asyncio.Event()
+
+    async def duty() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        async with side_tasks(duty()):
+            # Lets the duty begin: what has not begun is cancelled without being asked.
+            await asyncio.sleep(0)
+
+    assert swallowed.is_set()
+
+
+async def test_a_duty_that_fails_takes_the_body_with_it() -> None:
+    """A process whose side task died must not look alive."""
+
+    async def duty() -> None:
+        raise RuntimeError("broken")
+
+    with pytest.RaisesGroup(RuntimeError):
+        async with side_tasks(duty()):
+            await asyncio.Event().wait()
