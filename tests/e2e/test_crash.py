@@ -1,4 +1,4 @@
-"""A service's process is killed in the middle of queued tasks: nothing is lost, and nothing runs twice that must not."""
+"""A service's process is killed in the middle of tasks: nothing is lost, and nothing runs twice that must not."""
 
 from __future__ import annotations
 
