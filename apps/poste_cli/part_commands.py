@@ -42,7 +42,9 @@ def mom(host: str | None, port: int | None) -> None:
 
 @click.command()
 @click.argument("spec", metavar="MODULE:CLASS")
-@click.option("--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: the service's own]")
+@click.option(
+    "--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: the service's own, any free one with --data]"
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -61,6 +63,8 @@ def worker(spec: str, port: int | None, data: Path | None) -> None:
         running = folder.running(data)
         os.environ["POSTE_REDIS_URL"] = running.redis
         os.environ["POSTE_MOM"] = running.mom
+        # Any free port: it registers where it is, and so several can join.
+        os.environ.setdefault("POSTE_PORT", "0")
     if port is not None:  # The servicer's own is a default only, and so would the argument of `serve` be.
         os.environ["POSTE_PORT"] = str(port)
     serve(load(spec))
