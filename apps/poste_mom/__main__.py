@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import grpc.aio
-
 from poste.domain.errors import StartError
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.endings import Endings
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
-from poste.rpc.servers import Health, bind, server_options
+from poste.rpc.servers import Health, bind, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.settings import MomSettings, load
 from poste.v1.mom_service_pb2_grpc import add_MomServiceServicer_to_server
@@ -37,7 +35,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     tasks, store = Tasks(client), CatalogueStore(client)
     upkeep = Upkeep(client, lease_seconds=settings.lease_seconds)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped)
-    server = grpc.aio.server(options=server_options())
+    server = new_server()
     serving = Health(server, "poste.v1.MomService")
     add_MomServiceServicer_to_server(
         MomServicer(tasks=tasks, endings=endings, catalogue=catalogue, store=store, health=health), server

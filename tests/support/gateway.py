@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 
 from poste.domain.task_id import TaskIds
 from poste.rpc.channels import NOT_RUN
-from poste.rpc.servers import Health, bind, server_options
+from poste.rpc.servers import Health, bind, new_server
 from poste.runtime.settings import GatewaySettings, read_id_key
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc, task_pb2
 from poste.v1 import mom_service_pb2 as pb
@@ -158,7 +158,7 @@ class Shop:
 
 @contextlib.asynccontextmanager
 async def serving_mom(mom: FakeMom, port: int = 0) -> AsyncIterator[int]:
-    server = grpc.aio.server(options=server_options())
+    server = new_server()
     mom_service_pb2_grpc.add_MomServiceServicer_to_server(mom, server)
     health = Health(server)
     bound = bind(server, "127.0.0.1", port)
@@ -173,7 +173,7 @@ async def serving_mom(mom: FakeMom, port: int = 0) -> AsyncIterator[int]:
 @contextlib.asynccontextmanager
 async def serving_shop(behaviour: Behaviour, port: int = 0) -> AsyncIterator[Shop]:
     """Run a replica of the shop; every method of it behaves so."""
-    server = grpc.aio.server(options=server_options())
+    server = new_server()
     replica = Shop(0, server, Health(server, shop.NAME))
 
     def handler(name: str) -> Any:

@@ -17,9 +17,9 @@ _MAX_CONNECTION_AGE_MS: Final = 90_000
 _MAX_CONNECTION_AGE_GRACE_MS: Final = 600_000
 
 
-def server_options() -> list[tuple[str, Any]]:
-    """Return the options of every server of ours."""
-    return [
+def new_server() -> grpc.aio.Server:
+    """Make a server with the options that all of ours have."""
+    options: list[tuple[str, Any]] = [
         # A taken port is an error, not a coin toss between two processes.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -31,6 +31,7 @@ def server_options() -> list[tuple[str, Any]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
     ]
+    return grpc.aio.server(options=options)
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
-from poste.rpc.servers import Health, bind, server_options
+from poste.rpc.servers import Health, bind, new_server
 from poste.service.context import Call
 from poste.service.handlers import Runner
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum
@@ -54,7 +54,7 @@ class DirectRoad:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._server = grpc.aio.server(options=server_options())
+        self._server = new_server()
         names = [service.name for service in services]
         for service in services:
             handlers = {name: self._serve(method) for name, method in service.methods.items()}
