@@ -161,7 +161,8 @@ class _Call:
         return json_response(
             task_view.to_value(task_id, task, self._service),
             status=202,
-            headers={**place, **RETRY_AFTER, **self._applied()},
+            # What has ended already (expired, cancelled, dead) does not come out otherwise later.
+            headers={**place, **({} if state.final else RETRY_AFTER), **self._applied()},
         )
 
     def _new(self, task_id: TaskId, task: task_pb2.Task) -> mom_service_pb2.NewTask:

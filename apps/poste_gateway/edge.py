@@ -39,7 +39,8 @@ class Edge:
     def application(self, max_body_bytes: int) -> web.Application:
         """Return the aiohttp application: one catch-all, since its router can't change while it serves."""
         app = web.Application(client_max_size=max_body_bytes)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A path may hold any character once it is decoded, a line break too.
+        app.router.add_route("*", "/{path:(?s:.*)}", self._handle)
         return app
 
     async def _handle(self, request: web.Request) -> web.Response:

@@ -74,3 +74,12 @@ async def test_a_body_that_breaks_off_runs_nothing(tmp_path):
         assert stage.shops[0].ran == []
         assert stage.mom.tasks == {}
         assert (await stage.gateway.get("/v1/services")).body["services"][0]["name"] == shop.NAME
+
+
+async def test_a_path_with_a_line_break_is_a_problem_like_any_other(tmp_path):
+    """Else some paths get a page that is not ours, without a request id."""
+    async with staged(tmp_path, answer) as stage:
+        reply = await exchange(stage.gateway.port, b"GET /v1/tasks/x%0Ay HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert reply.split()[1] == b"404"
+    assert b"application/problem+json" in reply

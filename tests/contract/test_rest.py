@@ -657,6 +657,17 @@ async def test_a_dead_task_says_why(tmp_path, reason, name, problem):
         assert "expireTime" not in task
 
 
+async def test_a_task_that_ends_without_an_answer_is_not_to_be_asked_for_again(tmp_path):
+    """Else a client that waited is told to come back for what will never change."""
+    async with staged(tmp_path) as stage:
+        call = asyncio.create_task(stage.gateway.post(QUOTE, ORDER, Prefer="wait=20"))
+        await complete(stage, state=task_pb2.TASK_STATE_EXPIRED)
+        reply = await call
+
+        assert (reply.status, reply.body["state"]) == (202, "EXPIRED")
+        assert "Retry-After" not in reply.headers
+
+
 async def test_a_look_can_wait_for_the_end(tmp_path):
     """Else clients poll."""
     async with staged(tmp_path) as stage:
