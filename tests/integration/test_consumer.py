@@ -294,3 +294,24 @@ async def _tried(enqueue: Awaitable[list[str]]) -> list[str]:
         return await enqueue
     except StoreError:
         return []
+
+
+async def test_an_audit_during_a_claim_does_not_run_the_task_twice(office: Office) -> None:
+    """A key whose claim is under way is in hand: claiming it again would start its handler a second time."""
+    consumer = office.consume(office.at_once)
+    await until(lambda: consumer.ready() is None)
+    (name,) = await office.incarnations()
+    (key,) = await office.enqueue(task_ttl_seconds=60)
+    await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
+    # Reads go on while writes wait: audits see the key in the list again and again while its claim is not answered.
+    pipeline = office.client.pipeline(transaction=True)
+    record = office.keys.record("again")
+    pipeline.hset(record, mapping={"m": "Add", "q": "", "s": "Q", "c": 1, "x": 10**15, "r": 60})
+    pipeline.lpush(office.keys.taken(name), "again")
+    pipeline.execute_command("CLIENT", "PAUSE", 3500, "WRITE")
+    await pipeline.execute()
+    await until(lambda: office.all_in(["again"], TaskState.SUCCEEDED))
+    await until(lambda: consumer.ready() is None)
+    await office.stop(consumer)
+
+    assert office.ran.count("again") == 1

@@ -105,6 +105,7 @@ class Incarnation:
         self._scripts = Scripts(control)
         self._seq = 0
         self._unclaimed: list[str] = []
+        self._claiming: frozenset[str] = frozenset()
         self._suspects: list[str] = []
         self._running: dict[str, _Running] = {}
         self._alone = False
@@ -197,8 +198,9 @@ class Incarnation:
         return texts(taken)
 
     def _adopt(self, keys: Iterable[str]) -> None:
+        """Take keys in hand that are not yet: claiming one twice would start its handler twice."""
         for key in keys:
-            if key not in self._running and key not in self._unclaimed and key not in self._suspects:
+            if not any(key in held for held in (self._running, self._claiming, self._unclaimed, self._suspects)):
                 self._unclaimed.append(key)
                 self._changed.set()
 
@@ -210,14 +212,18 @@ class Incarnation:
             tokens.append(f"{self._name}:{self._seq}")
             arguments += (key, self._seq)
         fixed = [self._keys.leases, self._taken, self._keys.counts, self._keys.dead]
+        self._claiming = frozenset(keys)
         try:
             results = await self._scripts.run("claim", [*fixed, *(self._keys.record(key) for key in keys)], arguments)
         except StoreError as error:
             # Whatever was claimed stands in the list still, and a claim with a higher seq takes it over.
             _log.warning("claim failed", queue=self._keys.queue, error=str(error))
+            self._claiming = frozenset()
             self._audit_due.set()
             await self._pause(_POP_BACKOFF)
             return
+        # From here to the end nothing is waited for, so no audit comes between.
+        self._claiming = frozenset()
         if results == [b"fenced"]:
             self._lose()
             return
