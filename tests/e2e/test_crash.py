@@ -112,3 +112,22 @@ def test_a_direct_call_that_may_have_run_is_told_so(running, ledger):
 
     assert (answer.status, answer.body["type"]) == (502, "/problems/outcome-unknown"), json.dumps(answer.body)
     assert ledger.runs("Record", ["direct"]) == [1]
+
+
+def test_another_replica_has_them_without_waiting_for_the_killed_one(running, ledger):
+    """With replicas nobody should have to bring the dead one back."""
+    lines = [f"other{number}" for number in range(10)]
+    places = [_queue(running, "Store", line, sleepSeconds=2) for line in lines]
+    poll(lambda: sum(ledger.runs("Store", lines)) == len(lines), what="all of them run")
+    other = Ledger(running.data, ledger.file)
+    other.start()
+    try:
+        ledger.kill()
+        poll(
+            lambda: {task["state"] for task in _tasks(running, places)} == {"SUCCEEDED"},
+            seconds=15,
+            what="each is done by the other",
+        )
+    finally:
+        other.process.terminate()
+        other.process.wait(30)
