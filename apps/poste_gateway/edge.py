@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from poste.rpc import protojson
 from poste.runtime import logs, metrics
@@ -28,6 +28,14 @@ _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _log: Final = logs.get("edge")
 
 
+async def _expect(request: web.Request) -> None:
+    """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # That was no answer yet: the header of the real one must still go out.
+        request.writer.output_size = 0
+
+
 class Edge:
     """Answers HTTP requests."""
 
@@ -40,7 +48,7 @@ class Edge:
         """Return the aiohttp application: one catch-all, since its router can't change while it serves."""
         app = web.Application(client_max_size=max_body_bytes)
         # A path may hold any character once it is decoded, a line break too.
-        app.router.add_route("*", "/{path:(?s:.*)}", self._handle)
+        app.router.add_route("*", "/{path:(?s:.*)}", self._handle, expect_handler=_expect)
         return app
 
     async def _handle(self, request: web.Request) -> web.Response:

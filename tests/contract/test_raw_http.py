@@ -28,6 +28,7 @@ async def exchange(port: int, sent: bytes) -> bytes:
         (POST + b"Content-Length: 2\r\n\r\n{}", 200),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200),
         (POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", 100),
+        (POST + b"Expect: miracles\r\nContent-Length: 2\r\n\r\n{}", 200),
         (POST + b"Content-Length: 99999999999\r\n\r\n{}", 413),
         (POST + b"Content-Length: 0\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
