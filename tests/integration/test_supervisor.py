@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import standin
-from support.cli import alive, apoll, poll
+from support.cli import alive, poll
+from support.waiting import until
 
 from poste_cli.local import leash, ports
 from poste_cli.local.keeper import State
@@ -68,7 +69,7 @@ def make(folder, *names):
 
 
 async def ready(supervisor, name):
-    await apoll(lambda: supervisor.keepers[name].state is State.READY, what=f"{name} is ready")
+    await until(lambda: supervisor.keepers[name].state is State.READY, what=f"{name} is ready")
 
 
 async def test_a_killed_part_is_shown_and_comes_back_at_its_own_port(tmp_path):
@@ -79,7 +80,7 @@ async def test_a_killed_part_is_shown_and_comes_back_at_its_own_port(tmp_path):
         await ready(supervisor, MOM)
         (before, _) = await supervisor.views()
         os.kill(before.pid, signal.SIGKILL)
-        await apoll(lambda: "mom is back" in told.lines)
+        await until(lambda: "mom is back" in told.lines)
         (after, _) = await supervisor.views()
 
     assert told.lines == ["mom crashed: killed by SIGKILL", "mom is back"]
@@ -94,7 +95,7 @@ async def test_a_part_that_keeps_crashing_is_started_ever_less_often(tmp_path):
         waits = []
         supervisor._teller.crashed = lambda _, crash: waits.append(crash.backoff_seconds)
         await supervisor.begin([MOM])
-        await apoll(lambda: len(waits) >= 4)
+        await until(lambda: len(waits) >= 4)
 
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     assert supervisor.broken is None
@@ -105,7 +106,7 @@ async def test_a_part_that_can_not_start_at_first_is_told_with_its_own_words(tmp
     make(tmp_path, "mom.cant-start")
     async with local(tmp_path) as (supervisor, _):
         await supervisor.begin([MOM])
-        await apoll(lambda: supervisor.broken)
+        await until(lambda: supervisor.broken)
 
         assert "mom can't start: poste: mom has no port" in supervisor.broken
 
@@ -123,7 +124,7 @@ async def test_a_stopped_part_is_gone_and_stays_away(tmp_path):
         await supervisor.stop(MOM)
         other = supervisor.keepers[GATEWAY].pid
         os.kill(other, signal.SIGKILL)
-        await apoll(lambda: "gateway is back" in told.lines)
+        await until(lambda: "gateway is back" in told.lines)
         views = {view.name: (view.pid is None, view.state) for view in await supervisor.views()}
 
     assert gone
@@ -136,7 +137,7 @@ async def test_a_part_that_waits_for_its_restart_can_be_stopped(tmp_path):
     make(tmp_path, "mom.broken")
     async with local(tmp_path) as (supervisor, told):
         await supervisor.begin([MOM])
-        await apoll(lambda: len(told.lines) >= 5)
+        await until(lambda: len(told.lines) >= 5)
         async with asyncio.timeout(5):
             await supervisor.stop(MOM)
         lives = supervisor.keepers[MOM].lives
@@ -151,7 +152,7 @@ async def test_a_start_returns_when_the_part_is_ready(tmp_path):
     """A call right after `poste start` would find the service still away."""
     async with local(tmp_path) as (supervisor, _):
         start = asyncio.create_task(supervisor.start(MOM))
-        await apoll(lambda: supervisor._whys.get(MOM) == "not yet")
+        await until(lambda: supervisor._whys.get(MOM) == "not yet")
         early = start.done()
         make(tmp_path, "mom.ready")
         await start
@@ -175,7 +176,7 @@ async def test_a_start_that_is_stopped_says_so(tmp_path):
     """`poste start` would wait for what will never come."""
     async with local(tmp_path) as (supervisor, _):
         start = asyncio.create_task(supervisor.start(MOM))
-        await apoll(lambda: supervisor.keepers[MOM].pid)
+        await until(lambda: supervisor.keepers[MOM].pid)
         await supervisor.stop(MOM)
         with pytest.raises(PartError, match="stopped again"):
             await start
@@ -237,7 +238,7 @@ async def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
         await ready(supervisor, MOM)
         await ready(supervisor, GATEWAY)
         end = asyncio.create_task(supervisor.stop_all())
-        await apoll(supervisor.keepers[GATEWAY]._unwanted.is_set)
+        await until(supervisor.keepers[GATEWAY]._unwanted.is_set)
         supervisor.hurry()
         async with asyncio.timeout(5):
             await end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -42,18 +41,6 @@ def poll(look: Callable[[], ResultT], *, seconds: float = 20, what: str = "") ->
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what or look}; last: {found!r}")
         time.sleep(0.05)
-
-
-async def apoll(look: Callable[[], ResultT], *, seconds: float = 20, what: str = "") -> ResultT:
-    """Look until there is something to see, while the loop goes on."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what or look}; last: {found!r}")
-        await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

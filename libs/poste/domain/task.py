@@ -37,17 +37,3 @@ class DeadReason(enum.Enum):
     ATTEMPTS = "attempts"
     CRASHES = "crashes"
     OUTCOME_UNKNOWN = "outcome-unknown"
-
-
-#: Which state may follow which; everything else is a defect. The Lua scripts keep to it, and the tests hold them to it.
-MOVES: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.CANCELLED, TaskState.EXPIRED}),
-    TaskState.RUNNING: frozenset(
-        {TaskState.QUEUED, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
-    ),
-    TaskState.SUCCEEDED: frozenset(),
-    TaskState.FAILED: frozenset(),
-    TaskState.CANCELLED: frozenset(),
-    TaskState.EXPIRED: frozenset(),
-    TaskState.DEAD: frozenset({TaskState.QUEUED}),
-}

@@ -172,7 +172,7 @@ class Incarnation:
                 first = await self._blocking.blmove(
                     first_list=self._keys.ready,
                     second_list=self._taken,
-                    timeout=BLOCK_SECONDS,  # type: ignore[arg-type]  # Redis takes fractions  # Redis takes fractions
+                    timeout=BLOCK_SECONDS,  # type: ignore[arg-type]  # Redis takes fractions
                     src="RIGHT",
                     dest="LEFT",
                 )

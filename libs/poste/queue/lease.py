@@ -18,7 +18,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from poste.queue.connection import CONNECT_TIMEOUT_SECONDS, connection_options
-from poste.queue.scripts import load
+from poste.queue.scripts import Script, knows_flags, load
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Lease:
         self._turned = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._beat: asyncio.TimerHandle | None = None
+        self._script: Script | None = None
         self._thread = threading.Thread(target=self._renew, name=f"lease {incarnation}", daemon=True)
 
     def start(self) -> None:
@@ -109,8 +110,9 @@ class Lease:
         )
 
     def _run_script(self, client: sync_redis.Redis) -> bool:
-        flags = int(str(client.info("server")["redis_version"]).split(".")[0]) >= 7  # noqa: PLR2004 - as in Scripts
-        script = load("renew", flags=flags)
+        if self._script is None:
+            self._script = load("renew", flags=knows_flags(client.info("server")))
+        script = self._script
         arguments = (1, self._keys.leases, self._incarnation, round(self._settings.lease_seconds * 1000))
         try:
             return bool(client.evalsha(script.sha, *arguments))

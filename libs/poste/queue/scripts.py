@@ -20,7 +20,7 @@ from poste.queue.connection import NotConnected
 from poste.runtime import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import redis.asyncio as redis
 
@@ -55,6 +55,11 @@ def load(name: str, *, flags: bool) -> Script:
     else:
         whole = f"{prelude}\n{rest}"
     return Script(whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())
+
+
+def knows_flags(server: Mapping[str, Any]) -> bool:
+    """Tell from `INFO server` whether a script's first line may name its flags."""
+    return int(str(server["redis_version"]).split(".")[0]) >= _FLAGS_SINCE
 
 
 class Scripts:
@@ -108,8 +113,7 @@ class Scripts:
         self, name: str, keys: Sequence[str], args: Sequence[Argument], fsync_timeout_ms: int | None
     ) -> Any:
         if self._flags is None:
-            info = await self._client.info("server")
-            self._flags = int(str(info["redis_version"]).split(".")[0]) >= _FLAGS_SINCE
+            self._flags = knows_flags(await self._client.info("server"))
         script = load(name, flags=self._flags)
         if fsync_timeout_ms is not None:
             return await self._run_and_sync(script, keys, args, fsync_timeout_ms)
