@@ -40,14 +40,14 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return url(as_json(command))
 
 
-def ask(url: str, work: Work, *, as_json: bool) -> NoReturn:
+def ask(url: str, work: Work, *, as_json: bool, operator_token: str | None = None) -> NoReturn:
     """Do a verb's work with an open client, and end the process with its exit code."""
-    sys.exit(asyncio.run(_ask(url, work, as_json=as_json)))
+    sys.exit(asyncio.run(_ask(Client(url, operator_token=operator_token), work, as_json=as_json)))
 
 
-async def _ask(url: str, work: Work, *, as_json: bool) -> int:
+async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
     try:
-        async with Client(url) as client:
+        async with closed as client:
             return await work(client)
     except Problem as error:
         if as_json:

@@ -11,13 +11,15 @@ from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
 from poste.runtime import lifecycle, logs
 from poste.runtime.admin import authority, listening
-from poste.runtime.settings import GatewaySettings, load, read_id_key
+from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
 from poste_gateway.calls import Roads
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
+from poste_gateway.guard import Guard
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
+from poste_gateway.operating import Operating
 from poste_gateway.resources import Resources
 
 _log = logs.get("gateway")
@@ -28,9 +30,11 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """Run a gateway while the body runs; yields the port that it listens on.
 
     Raises:
-        StartError: The port is taken, or the key that signs task ids can't be had.
+        StartError: The port is taken, or the key that signs task ids, or the operators' token, can't be had.
     """
     ids = TaskIds(read_id_key(settings.id_key_file))
+    token = settings.operator_token_file
+    guard = Guard(None if token is None else read_token(token))
     draining = asyncio.Event()
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)
@@ -40,7 +44,14 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         wait = settings.max_wait_seconds
         edge = Edge(
             Roads(directory, enqueuer, lookups, ids, wait),
-            Resources(directory, mom, lookups, draining, max_wait_seconds=wait),
+            Resources(
+                directory,
+                mom,
+                lookups,
+                Operating(directory, mom, lookups, ids, guard),
+                draining,
+                max_wait_seconds=wait,
+            ),
             settings.cors_origins,
         )
         following = duties.create_task(directory.follow())

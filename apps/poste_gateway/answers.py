@@ -10,6 +10,8 @@ from aiohttp import web
 from poste.rpc import protojson
 
 JSON: Final = "application/json"
+#: Heads what changes from one look to the next.
+NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 @dataclass(slots=True)

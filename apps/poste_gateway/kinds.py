@@ -158,6 +158,28 @@ TASK_ENDED: Final = Kind(
     "The task has ended",
     "A task that has ended can't be cancelled.",
 )
+NOT_DEAD: Final = Kind(
+    "not-dead",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "The task is not DEAD",
+    "Only a task that Poste gave up can be replayed or purged.",
+)
+OPERATORS_ONLY: Final = Kind(
+    "operators-only",
+    HTTPStatus.FORBIDDEN,
+    Code.PERMISSION_DENIED,
+    "This is for operators",
+    "Pausing queues and handling what died is for operators: with the gateway's token (POSTE_OPERATOR_TOKEN_FILE) from "
+    "anywhere, without one from the gateway's own host. Nothing was done.",
+)
+TOKEN_NEEDED: Final = Kind(
+    "operator-token",
+    HTTPStatus.UNAUTHORIZED,
+    Code.UNAUTHENTICATED,
+    "The operators' token is missing or wrong",
+    "This is for operators: send the header `Authorization: Bearer` and the gateway's token. Nothing was done.",
+)
 UNREADABLE_ANSWER: Final = Kind(
     "unreadable-answer",
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -222,6 +244,9 @@ KINDS: Final = {
         RECORD_LOST,
         GONE,
         TASK_ENDED,
+        NOT_DEAD,
+        OPERATORS_ONLY,
+        TOKEN_NEEDED,
         UNREADABLE_ANSWER,
         INTERNAL,
         *OF_CODE.values(),

@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 from poste.rpc.catalogue import Method
 from poste.v1 import mom_service_pb2 as pb
@@ -27,6 +27,8 @@ from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_QUEUE
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
+
+QUEUES: Final = "/v1/queues/"
 
 
 async def services(directory: Directory, mom: Mom) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import grpc.aio
@@ -26,6 +26,14 @@ AnswerT = TypeVar("AnswerT")
 
 class MomAway(PosteError):  # noqa: N818 - a state of the world, read at the `except`
     """The middleware, or its store, gives no answer now."""
+
+
+class MomRefused(PosteError):  # noqa: N818 - the same
+    """The middleware does not do what it was asked for; `code` says why."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code.name)
+        self.code = code
 
 
 class Mom:
@@ -73,6 +81,52 @@ class Mom:
         answer = await self._read(lambda timeout: self.stub.ListQueues(request, timeout=timeout))
         return list(answer.queues)
 
+    async def pause_queue(self, queue: str) -> None:
+        """Have no more tasks of a queue started.
+
+        Raises:
+            MomAway: There is no answer now; it may be paused all the same.
+        """
+        request = pb.PauseQueueRequest(queue=queue)
+        await self._read(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
+
+    async def resume_queue(self, queue: str) -> None:
+        """Have a queue's tasks started again.
+
+        Raises:
+            MomAway: There is no answer now; it may be resumed all the same.
+        """
+        request = pb.ResumeQueueRequest(queue=queue)
+        await self._read(lambda timeout: self.stub.ResumeQueue(request, timeout=timeout))
+
+    async def list_dead_tasks(self, queue: str, page_size: int, page_token: str) -> pb.ListDeadTasksResponse:
+        """List what died in a queue.
+
+        Raises:
+            MomAway: There is no answer now.
+            MomRefused: The page token is none (INVALID_ARGUMENT).
+        """
+        request = pb.ListDeadTasksRequest(queue=queue, page_size=page_size, page_token=page_token)
+        return await self._read(lambda timeout: self.stub.ListDeadTasks(request, timeout=timeout))
+
+    async def replay_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:
+        """Have dead tasks run again.
+
+        Raises:
+            MomAway: There is no answer now; they may run all the same.
+        """
+        request = pb.ReplayTasksRequest(queue=queue, keys=keys)
+        return (await self._read(lambda timeout: self.stub.ReplayTasks(request, timeout=timeout))).results
+
+    async def purge_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:
+        """Give dead tasks up for good.
+
+        Raises:
+            MomAway: There is no answer now; they may be purged all the same.
+        """
+        request = pb.PurgeTasksRequest(queue=queue, keys=keys)
+        return (await self._read(lambda timeout: self.stub.PurgeTasks(request, timeout=timeout))).results
+
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
@@ -86,7 +140,7 @@ class Mom:
                 return await ask(wait_seconds + _ANSWER_SECONDS)
             except grpc.aio.AioRpcError as error:
                 if channels.code(error) not in _AWAY:
-                    raise
+                    raise MomRefused(channels.code(error)) from error
                 if last:
                     raise MomAway from error
         raise MomAway

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -12,27 +12,32 @@ from poste.domain.task_id import TaskId
 from poste.runtime import admin
 from poste.v1 import task_pb2
 from poste_gateway import listings, preferences, problems, task_view
-from poste_gateway.answers import json_response
+from poste_gateway.answers import NO_STORE, json_response
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
+from poste_gateway.operating import Handler, Operating
 from poste_gateway.problems import RETRY_AFTER, Problem
 
-#: Answers one request; what is behind the path's prefix is its second argument.
-Handler = Callable[[web.Request, str], Awaitable[web.Response]]
 Verbs = Mapping[str, Handler]
 
 #: Paths whose requests are not worth a line in the log.
 QUIET: Final = ("/livez", "/readyz", "/metrics")
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class Resources:
     """Poste's own paths."""
 
     def __init__(
-        self, directory: Directory, mom: Mom, lookups: Lookups, draining: asyncio.Event, *, max_wait_seconds: float
+        self,
+        directory: Directory,
+        mom: Mom,
+        lookups: Lookups,
+        operating: Operating,
+        draining: asyncio.Event,
+        *,
+        max_wait_seconds: float,
     ) -> None:
         """Take what is needed to answer.
 
@@ -40,6 +45,7 @@ class Resources:
             directory: The catalogue.
             mom: Knows the queues.
             lookups: Knows the tasks.
+            operating: Does what operators ask for.
             draining: The process is to stop.
             max_wait_seconds: The longest wait that a client is granted.
         """
@@ -57,17 +63,21 @@ class Resources:
         }
         self._below: dict[str, Verbs] = {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
-            "/v1/queues/": {"GET": self._queues},
+            listings.QUEUES: {"GET": self._queues},
             "/problems/": {"GET": self._problem},
         }
+        self._operating = operating
 
     def find(self, path: str) -> tuple[Verbs, str] | None:
-        """Return what each verb at a path does, and what is behind the path's prefix; None if it is not ours."""
+        """Return what each verb at a path does, and the name that is in the path; None if it is not ours."""
         if path in self._exact:
             return self._exact[path], ""
         for prefix, verbs in self._below.items():
-            if path.startswith(prefix) and len(path) > len(prefix):
-                return verbs, path.removeprefix(prefix)
+            name = path.removeprefix(prefix)
+            if name and name != path:
+                named, _, rest = name.partition("/")
+                operators = self._operating.paths.get((prefix, rest))
+                return (verbs, name) if operators is None else (operators, named)
         return None
 
     def check_ready(self) -> None:
@@ -96,7 +106,7 @@ class Resources:
 
     def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> web.Response:
         service = self._directory.services.get(task.service)
-        return json_response(task_view.to_value(task_id, task, service), headers={**_NO_STORE, **headers})
+        return json_response(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
 
     async def _services(self, _: web.Request, __: str) -> web.Response:
         return json_response(await listings.services(self._directory, self._mom))

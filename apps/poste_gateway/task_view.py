@@ -66,10 +66,10 @@ def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> d
         "service": task.service,
         "method": task.method,
         "state": state_of(task).name,
-        "createTime": _time(task.create_time),
+        "createTime": time(task.create_time),
     }
     if task.HasField("expire_time"):
-        value["expireTime"] = _time(task.expire_time)
+        value["expireTime"] = time(task.expire_time)
     value["attempt"] = task.attempt
     if task.cancel_requested:
         value["cancelRequested"] = True
@@ -108,7 +108,7 @@ def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
     return problem_of(task.error, service) if task.HasField("error") else None
 
 
-def _time(stamp: Timestamp) -> str:
+def time(stamp: Timestamp) -> str:
     """Spell an instant as RFC 3339 has it, to the millisecond."""
     instant = dt.datetime.fromtimestamp(stamp.ToMilliseconds() / 1000, tz=dt.UTC)
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

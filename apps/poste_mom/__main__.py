@@ -9,6 +9,7 @@ from poste.domain.errors import StartError
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.endings import Endings
+from poste.queue.operators import Operators
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, new_server
@@ -38,7 +39,15 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     server = new_server()
     serving = Health(server, "poste.v1.MomService")
     add_MomServiceServicer_to_server(
-        MomServicer(tasks=tasks, endings=endings, catalogue=catalogue, store=store, health=health), server
+        MomServicer(
+            tasks=tasks,
+            operators=Operators(client),
+            endings=endings,
+            catalogue=catalogue,
+            store=store,
+            health=health,
+        ),
+        server,
     )
     port = bind(server, settings.host, settings.port)
     admin_port = settings.admin_port if settings.admin_port is not None else port + 1000

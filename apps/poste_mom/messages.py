@@ -9,6 +9,7 @@ from google.rpc import status_pb2
 
 from poste.domain.codes import RETRIABLE, Code, code_of
 from poste.domain.task import DeadReason, TaskState
+from poste.queue.operators import DeadPage, Place
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.v1 import mom_service_pb2, task_pb2
 
@@ -94,6 +95,36 @@ def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
         dead=figures.dead,
         consumers=figures.consumers,
         oldest_age_seconds=figures.oldest_age_seconds,
+        paused=figures.paused,
+    )
+
+
+def place(page_token: str) -> Place | None:
+    """Read where a page begins; None is the start.
+
+    Raises:
+        ValueError: This token was never given.
+    """
+    if not page_token:
+        return None
+    die_ms, _, key = page_token.partition(".")
+    return Place(int(die_ms), key)
+
+
+def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
+    """Spell one page of what died."""
+    return mom_service_pb2.ListDeadTasksResponse(
+        tasks=[
+            mom_service_pb2.DeadTask(
+                task=_task(queue_name, task.record),
+                die_time=_timestamp(task.die_time),
+                task_ttl_seconds=task.task_ttl_seconds,
+                result_ttl_seconds=task.result_ttl_seconds,
+            )
+            for task in page.tasks
+        ],
+        next_page_token=f"{page.behind.die_ms}.{page.behind.key}" if page.behind else "",
+        read_time=_timestamp(page.now),
     )
 
 

@@ -18,10 +18,11 @@ from poste.v1 import mom_service_pb2_grpc
 from poste_mom import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.queue.endings import Endings
+    from poste.queue.operators import Done, Operators
     from poste.queue.tasks import Tasks
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
@@ -30,6 +31,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get("servicer")
 #: The longest wait for a task's end that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
+#: How many dead tasks one page may have.
+_MAX_PAGE: Final = 1000
 
 _ENQUEUED: Final = {
     "accepted": pb.ENQUEUE_RESULT_ACCEPTED,
@@ -40,6 +43,11 @@ _COMPLETED: Final = {
     "retried": pb.COMPLETE_RESULT_RETRY_SCHEDULED,
     "refused": pb.COMPLETE_RESULT_REFUSED,
 }
+_DEAD_TASK_RESULTS: Final[Mapping[Done, pb.DeadTaskResult.ValueType]] = {
+    "done": pb.DEAD_TASK_RESULT_DONE,
+    "ended": pb.DEAD_TASK_RESULT_NOT_DEAD,
+    "gone": pb.DEAD_TASK_RESULT_GONE,
+}
 
 
 class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
@@ -49,12 +57,14 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         self,
         *,
         tasks: Tasks,
+        operators: Operators,
         endings: Endings,
         catalogue: Catalogue,
         store: CatalogueStore,
         health: StoreHealth,
     ) -> None:
         self._tasks = tasks
+        self._operators = operators
         self._endings = endings
         self._catalogue = catalogue
         self._store = store
@@ -157,12 +167,60 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         context: _Context,
     ) -> pb.ListQueuesResponse:
         try:
-            known = {*await self._tasks.queues(), *(entry.name for entry in self._catalogue.entries())}
+            known = await self._queues()
             wanted = sorted(known & {request.queue} if request.queue else known)
             figures = [messages.queue(await self._tasks.figures(queue)) for queue in wanted]
         except StoreError as error:
             await _refuse(context, error)
         return pb.ListQueuesResponse(queues=figures)
+
+    async def _queues(self) -> set[str]:
+        return {*await self._tasks.queues(), *(entry.name for entry in self._catalogue.entries())}
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: _Context) -> pb.PauseQueueResponse:
+        await self._pause(request.queue, context, paused=True)
+        return pb.PauseQueueResponse()
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: _Context) -> pb.ResumeQueueResponse:
+        await self._pause(request.queue, context, paused=False)
+        return pb.ResumeQueueResponse()
+
+    async def _pause(self, queue: str, context: _Context, *, paused: bool) -> None:
+        try:
+            if queue not in await self._queues():
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no queue of this name")
+            await self._operators.pause(queue, paused=paused)
+        except StoreError as error:
+            await _refuse(context, error)
+        _log.info("paused" if paused else "resumed", queue=queue)
+
+    async def ListDeadTasks(self, request: pb.ListDeadTasksRequest, context: _Context) -> pb.ListDeadTasksResponse:
+        try:
+            behind = messages.place(request.page_token)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        count = min(max(request.page_size, 1), _MAX_PAGE)
+        try:
+            page = await self._operators.dead(request.queue, count=count, behind=behind)
+        except StoreError as error:
+            await _refuse(context, error)
+        return messages.dead_page(request.queue, page)
+
+    async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: _Context) -> pb.ReplayTasksResponse:
+        try:
+            results = await self._operators.replay(request.queue, request.keys)
+        except StoreError as error:
+            await _refuse(context, error)
+        _log.info("replayed", queue=request.queue, keys=_done(request.keys, results))
+        return pb.ReplayTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+
+    async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:
+        try:
+            results = await self._operators.purge(request.queue, request.keys)
+        except StoreError as error:
+            await _refuse(context, error)
+        _log.info("purged", queue=request.queue, keys=_done(request.keys, results))
+        return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
 
     async def RegisterService(
         self,
@@ -194,6 +252,10 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             )
         async for entries in self._catalogue.watch():
             yield pb.WatchCatalogueResponse(services=entries)
+
+
+def _done(keys: Iterable[str], results: Iterable[Done]) -> list[str]:
+    return [key for key, result in zip(keys, results, strict=True) if result == "done"]
 
 
 async def _refuse(context: _Context, error: StoreError) -> NoReturn:

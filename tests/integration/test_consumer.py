@@ -19,6 +19,7 @@ from poste.queue.connection import open_client
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.operators import Operators
 from poste.queue.tasks import NewTask, Report, Tasks
 from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import WorkerSettings
@@ -315,3 +316,22 @@ async def test_an_audit_during_a_claim_does_not_run_the_task_twice(office: Offic
     await office.stop(consumer)
 
     assert office.ran.count("again") == 1
+
+
+async def test_a_paused_queue_rests_until_it_is_resumed(office: Office) -> None:
+    """A consumer that learns of a pause and forgets to look again would be deaf for ever."""
+    operators = Operators(office.client)
+    await operators.pause(office.queue, paused=True)
+    consumer = office.consume(office.at_once)
+    keys = await office.enqueue(10)
+    await until(lambda: consumer.ready() is None, what="the consumer")
+    # It has met the pause once what it took is back.
+    await until(lambda: _is_back(office, keys), what="all back")
+    assert office.ran == []
+
+    await operators.pause(office.queue, paused=False)
+    await until(lambda: sorted(office.ran) == sorted(keys), what="all run")
+
+
+async def _is_back(office: Office, keys: list[str]) -> bool:
+    return [key.decode() for key in await office.client.lrange(office.keys.ready, 0, -1)] == keys[::-1]

@@ -15,6 +15,7 @@ from poste.domain.task import DeadReason, TaskState
 from poste.queue.connection import open_client
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.operators import Operators
 from poste.queue.scripts import Scripts
 from poste.queue.tasks import NewTask, Report, TaskRecord, Tasks
 from poste.queue.upkeep import Upkeep
@@ -28,6 +29,7 @@ class Post:
         self.client, self.queue = client, queue
         self.keys = QueueKeys(queue)
         self.tasks, self.scripts = Tasks(client), Scripts(client)
+        self.operators = Operators(client)
         self.upkeep = Upkeep(client, lease_seconds=6.0)
         self.policy = QueuePolicy(backoff_seconds=0.001, max_backoff_seconds=0.001)
 
@@ -60,7 +62,10 @@ class Post:
     async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False) -> Any:
         (result,) = await self.scripts.run(
             "claim",
-            [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.record(key)],
+            [
+                *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready),
+                self.keys.record(key),
+            ],
             [name, "1" if alone else "0", key, seq],
         )
         return result if isinstance(result, bytes) else result[0]
@@ -588,3 +593,137 @@ async def test_an_end_is_told_to_who_waits_for_it(post: Post) -> None:
 
         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
         assert message["data"].decode() == post.keys.record(key)
+
+
+async def test_a_paused_queue_starts_nothing_and_keeps_its_order(post: Post) -> None:
+    """An operator who stops a queue must be sure of it; and what was taken must not lose its place."""
+    await post.join("me")
+    keys = [await post.enqueue() for _ in range(3)]
+    await post.operators.pause(post.queue, paused=True)
+    assert await post.take("me", 2) == keys[:2]
+    assert [await post.claim("me", key) for key in reversed(keys[:2])] == [b"paused", b"paused"]
+
+    assert (await post.tasks.figures(post.queue)).paused
+    assert await post.figures() == (3, 0, 0, 0)
+    await post.operators.pause(post.queue, paused=False)
+    assert await post.take("me", 3) == keys
+    assert await post.claim("me", keys[0]) == b"run"
+
+
+async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
+    """A consumer claims many at once."""
+    await post.join("me")
+    keys = [await post.enqueue() for _ in range(4)]
+    await post.take("me", 3)
+    await post.operators.pause(post.queue, paused=True)
+    fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
+    arguments = [part for seq, key in enumerate(keys[:3], 1) for part in (key, seq)]
+    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", "0", *arguments])
+
+    assert await post.take("me", 4) == keys
+
+
+async def test_a_pause_leaves_what_runs_alone(post: Post) -> None:
+    """A claim whose answer was lost has begun: asking again must not put it back."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.operators.pause(post.queue, paused=True)
+
+    assert await post.claim("me", key) == b"run"
+    assert await post.complete("me", key) == "succeeded"
+
+
+async def dead(post: Post, **changes: Any) -> str:
+    """A task that died because its outcome is unknown."""
+    key = await post.running("me", repeatable=False, **changes)
+    assert await post.complete("me", key, "silent", b"error") == "dead"
+    return key
+
+
+async def test_what_died_is_listed_in_pages(post: Post) -> None:
+    """Many die in the same moment: none may be left out or told twice."""
+    await post.join("me")
+    keys = {await dead(post, task_ttl_seconds=50, result_ttl_seconds=70) for _ in range(5)}
+    await post.client.zadd(post.keys.dead, dict.fromkeys(list(keys)[:4], 1_000_000))
+    told, behind = [], None
+    while True:
+        page = await post.operators.dead(post.queue, count=2, behind=behind)
+        told += page.tasks
+        if (behind := page.behind) is None:
+            break
+
+    assert sorted(task.record.key for task in told) == sorted(keys)
+    assert {(task.task_ttl_seconds, task.result_ttl_seconds) for task in told} == {(50, 70)}
+    assert told[0].record.dead_reason is DeadReason.OUTCOME_UNKNOWN
+
+
+async def test_a_dead_task_is_replayed_as_if_it_were_new(post: Post) -> None:
+    """Its cause is mended: it has all its attempts and all its time again, and one result in the end."""
+    await post.join("me")
+    key = await dead(post)
+    await post.client.hset(post.keys.record(key), mapping={"c": 1000, "x": 61_000})
+
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert (await post.record(key)).expire_time == pytest.approx(time.time() + 60, abs=5)
+    assert await post.figures() == (1, 0, 0, 0)
+    assert await post.take("me", 2) == [key]
+    assert await post.claim("me", key, seq=2) == b"run"
+    assert await post.complete("me", key, payload=b"late", seq=1) == "refused"
+    assert await post.complete("me", key, seq=2) == "succeeded"
+    assert await post.operators.replay(post.queue, [key]) == ["ended"]
+    assert await post.client.ttl(post.keys.record(key)) > 0
+
+
+async def test_a_task_that_dies_again_can_be_replayed_again(post: Post) -> None:
+    """Its time to wait is that of the first day, not what was left of it."""
+    await post.join("me")
+    key = await dead(post)
+    for seq in (2, 3):
+        await post.operators.replay(post.queue, [key])
+        assert (await post.operators.dead(post.queue, count=9)).tasks == []
+        await post.take("me")
+        await post.claim("me", key, seq=seq)
+        await post.complete("me", key, "silent", b"error", seq=seq)
+
+    (task,) = (await post.operators.dead(post.queue, count=9)).tasks
+    assert task.task_ttl_seconds == 60
+
+
+async def test_replayed_poison_runs_alone(post: Post) -> None:
+    """What killed its processes three times is not let loose among others again."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.client.hset(post.keys.record(key), "k", 2)
+    await post.reap("me")
+    assert await post.state(key) is TaskState.DEAD
+    await post.operators.replay(post.queue, [key])
+    await post.join("other")
+    await post.take("other")
+
+    assert await post.claim("other", key) == b"suspect"
+    assert await post.claim("other", key, seq=2, alone=True) == b"run"
+
+
+async def test_a_purged_task_still_says_what_became_of_it(post: Post) -> None:
+    """Its id would otherwise count as lost, and page somebody."""
+    await post.join("me")
+    key = await dead(post, result_ttl_seconds=600)
+    assert await post.operators.purge(post.queue, [key]) == ["done"]
+    assert await post.operators.purge(post.queue, [key]) == ["done"]
+
+    assert await post.state(key) is TaskState.DEAD
+    assert await post.client.hget(post.keys.record(key), "q") is None
+    assert 500 < await post.client.ttl(post.keys.record(key)) <= 600
+    assert await post.figures() == (0, 0, 0, 0)
+    assert await post.operators.replay(post.queue, [key]) == ["gone"]
+
+
+async def test_only_what_is_dead_is_purged(post: Post) -> None:
+    """A slip of an operator's hand must not throw work or results away."""
+    await post.join("me")
+    waiting = await post.enqueue()
+
+    assert await post.operators.purge(post.queue, [waiting, "none"]) == ["ended", "gone"]
+    assert await post.operators.replay(post.queue, ["none"]) == ["gone"]
+    assert await post.state(waiting) is TaskState.QUEUED

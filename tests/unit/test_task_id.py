@@ -29,6 +29,15 @@ def test_an_id_says_what_it_was_made_of(queue: str, task_ttl: int, result_ttl: i
     assert abs(made.create_time - now) <= 0.001
 
 
+@given(now=st.floats(0, 4e9))
+def test_an_id_is_made_anew_from_its_record(now: float) -> None:
+    """Operators would see ids of dead tasks under which nobody knows them."""
+    made = IDS.mint("q.Service", task_ttl_seconds=5, result_ttl_seconds=6, now=now)
+    again = IDS.remake("q.Service", made.key, create_time=made.create_time, task_ttl_seconds=5, result_ttl_seconds=6)
+
+    assert again == made
+
+
 @given(st.integers(0, 200), st.integers(1, 255))
 def test_a_forged_id_was_never_issued(place: int, flip: int) -> None:
     """An id whose time or queue could be changed would make the status lie."""

@@ -35,6 +35,7 @@ class Task:
         attempt: How often a process has taken it up.
         cancel_requested: It runs, and was asked to stop.
         reason: Why Poste gave it up; None unless it is DEAD.
+        die_time: When Poste gave it up; None unless it was read from the list of what died.
         response: The response message as ProtoJSON; None unless it SUCCEEDED.
         error: The problem that the direct road would have answered with; None unless it ended with one.
         document: The task as it came.
@@ -49,6 +50,7 @@ class Task:
     attempt: int
     cancel_requested: bool
     reason: str | None
+    die_time: datetime | None
     response: dict[str, Any] | None
     error: dict[str, Any] | None
     document: Mapping[str, Any] = field(repr=False)
@@ -62,7 +64,7 @@ class Task:
             TypeError: A member is of another type.
             ValueError: A member's value is not known.
         """
-        expire = document.get("expireTime")
+        expire, die = document.get("expireTime"), document.get("dieTime")
         return cls(
             id=str(document["id"]),
             service=str(document["service"]),
@@ -73,6 +75,7 @@ class Task:
             attempt=int(document["attempt"]),
             cancel_requested=bool(document.get("cancelRequested", False)),
             reason=document.get("reason"),
+            die_time=None if die is None else datetime.fromisoformat(die),
             response=document.get("response"),
             error=document.get("error"),
             document=document,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +25,8 @@ _PAUSE_SECONDS: Final = 0.2
 _OUTAGE_SECONDS: Final = 30.0
 _ACCEPTED: Final = 202
 _UNAVAILABLE: Final = 503
+#: How many dead calls are asked for at once.
+_PAGE_SIZE: Final = 500
 _SCHEMES: Final = ("http", "https")
 
 ReadT = TypeVar("ReadT")
@@ -50,11 +52,19 @@ class Client:
     Every method raises `Problem`, `GatewayUnreachable`, `AnswerLost` or `NotAGateway` (see `poste.client.errors`).
     """
 
-    def __init__(self, url: str = "http://localhost:8080", *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str = "http://localhost:8080",
+        *,
+        operator_token: str | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
         """Take the gateway's URL.
 
         Args:
             url: Where it is; `host:port` will do.
+            operator_token: What the operators' methods (`pause` and below) need, unless they are asked for on the
+                gateway's own host and it has no token.
             timeout_seconds: How long any request may take, beyond what it asks the gateway to wait.
 
         Raises:
@@ -63,6 +73,7 @@ class Client:
         self.url = gateway_url(url)
         self._timeout_seconds = timeout_seconds
         self._transport = Transport(self.url)
+        self._operator = {"Authorization": f"Bearer {operator_token}"} if operator_token else {}
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -167,6 +178,55 @@ class Client:
         """List the queues, in figures."""
         reply = await self._ask("GET", "/v1/queues")
         return self._read_all(Queue.read, reply.document, "queues")
+
+    async def pause(self, queue: str) -> Queue:
+        """Have no more calls of a queue started; calls are still accepted, and those that run go on."""
+        return await self._operate_queue(queue, "pause")
+
+    async def resume(self, queue: str) -> Queue:
+        """Have the calls of a paused queue started again."""
+        return await self._operate_queue(queue, "resume")
+
+    async def dead(self, queue: str) -> AsyncIterator[Task]:
+        """Yield the calls of a queue that Poste gave up, the longest dead first."""
+        token = ""
+        while True:
+            query = f"?pageSize={_PAGE_SIZE}&pageToken={quote(token, safe='')}"
+            reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/dead{query}")
+            for task in self._read_all(Task.read, reply.document, "tasks"):
+                yield task
+            token = self._read(lambda page: str(page["nextPageToken"]), reply.document)
+            if not token:
+                return
+
+    async def replay(self, task_id: str) -> Task:
+        """Have a call that Poste gave up run again, as if it were new."""
+        return await self._operate_task(task_id, "replay")
+
+    async def purge(self, task_id: str) -> Task:
+        """Give a call up for good: it can't be replayed any more."""
+        return await self._operate_task(task_id, "purge")
+
+    async def replay_all(self, queue: str) -> int:
+        """Have everything that is dead in a queue run again; returns how many calls that were."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay")
+        return self._read(lambda answer: int(answer["replayed"]), reply.document)
+
+    async def purge_all(self, queue: str) -> int:
+        """Give everything that is dead in a queue up for good; returns how many calls that were."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge")
+        return self._read(lambda answer: int(answer["purged"]), reply.document)
+
+    async def _operate_queue(self, queue: str, verb: str) -> Queue:
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}")
+        return self._read_all(Queue.read, reply.document, "queues")[0]
+
+    async def _operate_task(self, task_id: str, verb: str) -> Task:
+        reply = await self._operate("POST", f"/v1/tasks/{quote(task_id, safe='')}/{verb}")
+        return self._read(Task.read, reply.document)
+
+    async def _operate(self, verb: str, path: str) -> Reply:
+        return await self._transport.send(verb, path, timeout_seconds=self._timeout_seconds, headers=self._operator)
 
     async def _look(self, task_id: str, wait_seconds: int) -> Task:
         reply = await self._transport.send(

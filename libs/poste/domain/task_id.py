@@ -72,7 +72,17 @@ class TaskIds:
     def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:
         """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
         milliseconds = int((time.time() if now is None else now) * 1000)
-        random = secrets.token_bytes(12)
+        return self._make(queue, secrets.token_bytes(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
+
+    def remake(
+        self, queue: str, key: str, *, create_time: float, task_ttl_seconds: int, result_ttl_seconds: int
+    ) -> TaskId:
+        """Make the id of a task that is on record: the very one that was minted."""
+        return self._make(queue, _decode(key), round(create_time * 1000), task_ttl_seconds, result_ttl_seconds)
+
+    def _make(
+        self, queue: str, random: bytes, milliseconds: int, task_ttl_seconds: int, result_ttl_seconds: int
+    ) -> TaskId:
         head = _HEAD.pack(_VERSION, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
         payload = head + queue.encode()
         return TaskId(

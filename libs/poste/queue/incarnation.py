@@ -34,6 +34,8 @@ _log = logs.get("consumer")
 BLOCK_SECONDS: Final = 2.0
 #: The wait after a pop that failed, in seconds.
 _POP_BACKOFF: Final = 0.2
+#: How often it is looked whether a paused queue is still paused, in seconds.
+_PAUSED_LOOK_SECONDS: Final = 0.5
 #: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
 _UNBLOCK_SECONDS: Final = 0.05
 #: How long giving back is tried while Redis is away, in seconds; after that the reaper does it.
@@ -91,7 +93,7 @@ class Incarnation:
             control: For everything that answers at once.
             blocking: For BLMOVE alone.
             blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
-            tried_to_pop: Called after each pop that Redis answered.
+            tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
         """
         self._name = name
         self._keys = keys
@@ -109,6 +111,7 @@ class Incarnation:
         self._suspects: list[str] = []
         self._running: dict[str, _Running] = {}
         self._alone = False
+        self._paused = False
         self._refused = False
         self._ending = asyncio.Event()
         self._changed = asyncio.Event()
@@ -162,6 +165,9 @@ class Incarnation:
                     await self._claim(group, [self._suspects.pop(0)], alone=True)
             elif len(self._running) >= self._settings.concurrency:
                 await self._changed.wait()
+            elif self._paused:
+                await self._rest(_PAUSED_LOOK_SECONDS)
+                await self._look_whether_paused()
             else:
                 await self._pop(self._settings.concurrency - len(self._running))
 
@@ -179,7 +185,7 @@ class Incarnation:
             except OutOfMemoryError:
                 # At `maxmemory` BLMOVE is refused, and nothing would ever free memory again: take by script.
                 first = None
-                await self._pause(_POP_BACKOFF)
+                await self._rest(_POP_BACKOFF)
                 self._adopt(await self._take_more(room))
             self._tried_to_pop()
             if first is None:
@@ -191,7 +197,14 @@ class Incarnation:
             # Its answer may have been lost with a key in it: the audit finds that.
             _log.warning("pop failed", queue=self._keys.queue, error=str(error))
             self._audit_due.set()
-            await self._pause(_POP_BACKOFF)
+            await self._rest(_POP_BACKOFF)
+
+    async def _look_whether_paused(self) -> None:
+        try:
+            self._paused = bool(await self._control.hexists(self._keys.counts, "paused"))
+            self._tried_to_pop()
+        except RedisError as error:
+            _log.warning("pause not read", queue=self._keys.queue, error=str(error))
 
     async def _take_more(self, room: int) -> list[str]:
         taken = await self._scripts.run("take", [self._keys.ready, self._taken], [room], again=False)
@@ -211,7 +224,7 @@ class Incarnation:
             self._seq += 1
             tokens.append(f"{self._name}:{self._seq}")
             arguments += (key, self._seq)
-        fixed = [self._keys.leases, self._taken, self._keys.counts, self._keys.dead]
+        fixed = [self._keys.leases, self._taken, self._keys.counts, self._keys.dead, self._keys.ready]
         self._claiming = frozenset(keys)
         try:
             results = await self._scripts.run("claim", [*fixed, *(self._keys.record(key) for key in keys)], arguments)
@@ -220,7 +233,7 @@ class Incarnation:
             _log.warning("claim failed", queue=self._keys.queue, error=str(error))
             self._claiming = frozenset()
             self._audit_due.set()
-            await self._pause(_POP_BACKOFF)
+            await self._rest(_POP_BACKOFF)
             return
         # From here to the end nothing is waited for, so no audit comes between.
         self._claiming = frozenset()
@@ -230,6 +243,8 @@ class Incarnation:
         for key, token, result in zip(keys, tokens, results, strict=True):
             if result[0] == b"suspect":
                 self._suspects.append(key)
+            elif result[0] == b"paused":
+                self._paused = True
             elif result[0] == b"run":
                 self._start(group, key, token, result, alone=alone)
 
@@ -333,7 +348,7 @@ class Incarnation:
             return False
         return bool(left)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()

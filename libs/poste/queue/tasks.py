@@ -92,6 +92,7 @@ class QueueFigures:
     dead: int
     consumers: int
     oldest_age_seconds: float | None
+    paused: bool
 
 
 class Tasks:
@@ -146,7 +147,7 @@ class Tasks:
         at = QueueKeys(queue)
         reply = await self._scripts.run("read", [at.delayed, at.counts, at.record(key)], [key, "1" if watch else "0"])
         now = int(reply[0])
-        record = _record(key, reply[1], now) if len(reply) > 1 else None
+        record = read_record(key, reply[1], now) if len(reply) > 1 else None
         return Reading(record, now / 1000)
 
     async def cancel(self, queue: str, key: str) -> Reading:
@@ -198,7 +199,7 @@ class Tasks:
         """
         at = QueueKeys(queue)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.hmget(at.counts, ["waiting", "running"])
+        pipeline.hmget(at.counts, ["waiting", "running", "paused"])
         pipeline.zcard(at.delayed)
         pipeline.zcard(at.dead)
         pipeline.zcard(at.leases)
@@ -206,7 +207,7 @@ class Tasks:
         pipeline.zrange(at.delayed, 0, 0)
         pipeline.time()
         try:
-            (waiting, running), delayed, dead, leases, front, retries, time = await pipeline.execute()
+            (waiting, running, paused), delayed, dead, leases, front, retries, time = await pipeline.execute()
             oldest = texts(key for key in (front, *retries) if key)
             created = [await self._client.hget(at.record(key), "c") for key in oldest]
         except RedisError as error:
@@ -221,11 +222,15 @@ class Tasks:
             dead=dead,
             consumers=leases,
             oldest_age_seconds=max(0.0, *ages) if ages else None,
+            paused=paused is not None,
         )
 
 
-def _record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
-    """Build the record, or None if its result's TTL is over: the hash itself may live a little longer."""
+def read_record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
+    """Build a record from what the script `read` returns of it.
+
+    None if its result's TTL is over: the hash itself may live a little longer.
+    """
     state_letter, method, create, expire, ttl, attempts, end, stop, reason, response, error = fields
     state = TaskState(state_letter.decode())
     expire_ms: int | None = int(expire)

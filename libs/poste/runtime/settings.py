@@ -52,6 +52,8 @@ class GatewaySettings(Settings):
     mom: str = "dns:///127.0.0.1:50051"
     #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.
     id_key_file: Path = Path(".poste/id.key")
+    #: A file with the token that operators send; without one their verbs are for the gateway's own host only.
+    operator_token_file: Path | None = None
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
@@ -150,3 +152,18 @@ def read_id_key(path: Path) -> bytes:
     if len(key) < MIN_KEY_BYTES:
         raise StartError(f"the key that signs task ids, {path}: {len(key)} bytes, needs {MIN_KEY_BYTES}")
     return key
+
+
+def read_token(path: Path) -> bytes:
+    """Return the operators' token that a file holds.
+
+    Raises:
+        StartError: The file can't be read, or holds too little.
+    """
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise StartError(f"the operators' token, {path}: {error.strerror}") from error
+    if len(token) < MIN_KEY_BYTES:
+        raise StartError(f"the operators' token, {path}: {len(token)} bytes, needs {MIN_KEY_BYTES}")
+    return token

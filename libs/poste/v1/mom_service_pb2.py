@@ -28,7 +28,7 @@ from poste.v1 import catalogue_pb2 as poste_dot_v1_dot_catalogue__pb2
 from poste.v1 import task_pb2 as poste_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aposte/v1/mom_service.proto\x12\x08poste.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18poste/v1/catalogue.proto\x1a\x13poste/v1/task.proto\"\xaf\x01\n\x07NewTask\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10task_ttl_seconds\x18\x06 \x01(\x03\x12\x1a\n\x12result_ttl_seconds\x18\x07 \x01(\x03\"7\n\x13\x45nqueueTasksRequest\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.poste.v1.NewTask\"@\n\x14\x45nqueueTasksResponse\x12(\n\x07results\x18\x01 \x03(\x0e\x32\x17.poste.v1.EnqueueResult\"D\n\x0eGetTaskRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\"^\n\x0fGetTaskResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.poste.v1.Task\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"a\n\x12\x43\x61ncelTaskResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.poste.v1.Task\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\nCompletion\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x12\n\x08response\x18\x04 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tcancelled\x18\x06 \x01(\x08H\x00\x42\t\n\x07outcome\"A\n\x14\x43ompleteTasksRequest\x12)\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x14.poste.v1.Completion\"B\n\x15\x43ompleteTasksResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.poste.v1.CompleteResult\"\"\n\x11ListQueuesRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"\xb0\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x65\x61\x64\x18\x05 \x01(\x03\x12\x1f\n\x12oldest_age_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06paused\x18\x07 \x01(\x08\x12\x11\n\tconsumers\x18\x08 \x01(\x03\x42\x15\n\x13_oldest_age_seconds\"5\n\x12ListQueuesResponse\x12\x1f\n\x06queues\x18\x01 \x03(\x0b\x32\x0f.poste.v1.Queue\"\x87\x01\n\x16RegisterServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x1b\n\x13\x66ile_descriptor_set\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x17RegisterServiceResponse\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\"3\n\x15WatchCatalogueRequest\x12\x1a\n\x12id_key_fingerprint\x18\x01 \x01(\t\"F\n\x16WatchCatalogueResponse\x12,\n\x08services\x18\x01 \x03(\x0b\x32\x1a.poste.v1.CatalogueService*\xee\x01\n\rEnqueueResult\x12\x1e\n\x1a\x45NQUEUE_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NQUEUE_RESULT_ACCEPTED\x10\x01\x12\x1d\n\x19\x45NQUEUE_RESULT_QUEUE_FULL\x10\x02\x12\x1c\n\x18\x45NQUEUE_RESULT_CLOCK_OFF\x10\x03\x12$\n ENQUEUE_RESULT_STORE_UNAVAILABLE\x10\x04\x12\x1a\n\x16\x45NQUEUE_RESULT_UNKNOWN\x10\x05\x12!\n\x1d\x45NQUEUE_RESULT_NOT_CATALOGUED\x10\x06*\x8f\x01\n\x0e\x43ompleteResult\x12\x1f\n\x1b\x43OMPLETE_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OMPLETE_RESULT_STORED\x10\x01\x12#\n\x1f\x43OMPLETE_RESULT_RETRY_SCHEDULED\x10\x02\x12\x1b\n\x17\x43OMPLETE_RESULT_REFUSED\x10\x03\x32\xd1\x04\n\nMomService\x12R\n\x0c\x45nqueueTasks\x12\x1d.poste.v1.EnqueueTasksRequest\x1a\x1e.poste.v1.EnqueueTasksResponse\"\x03\x90\x02\x02\x12\x43\n\x07GetTask\x12\x18.poste.v1.GetTaskRequest\x1a\x19.poste.v1.GetTaskResponse\"\x03\x90\x02\x01\x12L\n\nCancelTask\x12\x1b.poste.v1.CancelTaskRequest\x1a\x1c.poste.v1.CancelTaskResponse\"\x03\x90\x02\x02\x12U\n\rCompleteTasks\x12\x1e.poste.v1.CompleteTasksRequest\x1a\x1f.poste.v1.CompleteTasksResponse\"\x03\x90\x02\x02\x12L\n\nListQueues\x12\x1b.poste.v1.ListQueuesRequest\x1a\x1c.poste.v1.ListQueuesResponse\"\x03\x90\x02\x01\x12[\n\x0fRegisterService\x12 .poste.v1.RegisterServiceRequest\x1a!.poste.v1.RegisterServiceResponse\"\x03\x90\x02\x02\x12Z\n\x0eWatchCatalogue\x12\x1f.poste.v1.WatchCatalogueRequest\x1a .poste.v1.WatchCatalogueResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aposte/v1/mom_service.proto\x12\x08poste.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18poste/v1/catalogue.proto\x1a\x13poste/v1/task.proto\"\xaf\x01\n\x07NewTask\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10task_ttl_seconds\x18\x06 \x01(\x03\x12\x1a\n\x12result_ttl_seconds\x18\x07 \x01(\x03\"7\n\x13\x45nqueueTasksRequest\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.poste.v1.NewTask\"@\n\x14\x45nqueueTasksResponse\x12(\n\x07results\x18\x01 \x03(\x0e\x32\x17.poste.v1.EnqueueResult\"D\n\x0eGetTaskRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\"^\n\x0fGetTaskResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.poste.v1.Task\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"a\n\x12\x43\x61ncelTaskResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.poste.v1.Task\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\nCompletion\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x12\n\x08response\x18\x04 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tcancelled\x18\x06 \x01(\x08H\x00\x42\t\n\x07outcome\"A\n\x14\x43ompleteTasksRequest\x12)\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x14.poste.v1.Completion\"B\n\x15\x43ompleteTasksResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.poste.v1.CompleteResult\"\"\n\x11ListQueuesRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"\xb0\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x65\x61\x64\x18\x05 \x01(\x03\x12\x1f\n\x12oldest_age_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06paused\x18\x07 \x01(\x08\x12\x11\n\tconsumers\x18\x08 \x01(\x03\x42\x15\n\x13_oldest_age_seconds\"5\n\x12ListQueuesResponse\x12\x1f\n\x06queues\x18\x01 \x03(\x0b\x32\x0f.poste.v1.Queue\"\"\n\x11PauseQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"\x14\n\x12PauseQueueResponse\"#\n\x12ResumeQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"\x15\n\x13ResumeQueueResponse\"L\n\x14ListDeadTasksRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x8c\x01\n\x08\x44\x65\x61\x64Task\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.poste.v1.Task\x12,\n\x08\x64ie_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10task_ttl_seconds\x18\x03 \x01(\x03\x12\x1a\n\x12result_ttl_seconds\x18\x04 \x01(\x03\"\x82\x01\n\x15ListDeadTasksResponse\x12!\n\x05tasks\x18\x01 \x03(\x0b\x32\x12.poste.v1.DeadTask\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\x12ReplayTasksRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"@\n\x13ReplayTasksResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.poste.v1.DeadTaskResult\"0\n\x11PurgeTasksRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"?\n\x12PurgeTasksResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.poste.v1.DeadTaskResult\"\x87\x01\n\x16RegisterServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x1b\n\x13\x66ile_descriptor_set\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x17RegisterServiceResponse\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\"3\n\x15WatchCatalogueRequest\x12\x1a\n\x12id_key_fingerprint\x18\x01 \x01(\t\"F\n\x16WatchCatalogueResponse\x12,\n\x08services\x18\x01 \x03(\x0b\x32\x1a.poste.v1.CatalogueService*\xee\x01\n\rEnqueueResult\x12\x1e\n\x1a\x45NQUEUE_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NQUEUE_RESULT_ACCEPTED\x10\x01\x12\x1d\n\x19\x45NQUEUE_RESULT_QUEUE_FULL\x10\x02\x12\x1c\n\x18\x45NQUEUE_RESULT_CLOCK_OFF\x10\x03\x12$\n ENQUEUE_RESULT_STORE_UNAVAILABLE\x10\x04\x12\x1a\n\x16\x45NQUEUE_RESULT_UNKNOWN\x10\x05\x12!\n\x1d\x45NQUEUE_RESULT_NOT_CATALOGUED\x10\x06*\x8f\x01\n\x0e\x43ompleteResult\x12\x1f\n\x1b\x43OMPLETE_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OMPLETE_RESULT_STORED\x10\x01\x12#\n\x1f\x43OMPLETE_RESULT_RETRY_SCHEDULED\x10\x02\x12\x1b\n\x17\x43OMPLETE_RESULT_REFUSED\x10\x03*\x87\x01\n\x0e\x44\x65\x61\x64TaskResult\x12 \n\x1c\x44\x45\x41\x44_TASK_RESULT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45\x41\x44_TASK_RESULT_DONE\x10\x01\x12\x1d\n\x19\x44\x45\x41\x44_TASK_RESULT_NOT_DEAD\x10\x02\x12\x19\n\x15\x44\x45\x41\x44_TASK_RESULT_GONE\x10\x03\x32\xe6\x07\n\nMomService\x12R\n\x0c\x45nqueueTasks\x12\x1d.poste.v1.EnqueueTasksRequest\x1a\x1e.poste.v1.EnqueueTasksResponse\"\x03\x90\x02\x02\x12\x43\n\x07GetTask\x12\x18.poste.v1.GetTaskRequest\x1a\x19.poste.v1.GetTaskResponse\"\x03\x90\x02\x01\x12L\n\nCancelTask\x12\x1b.poste.v1.CancelTaskRequest\x1a\x1c.poste.v1.CancelTaskResponse\"\x03\x90\x02\x02\x12U\n\rCompleteTasks\x12\x1e.poste.v1.CompleteTasksRequest\x1a\x1f.poste.v1.CompleteTasksResponse\"\x03\x90\x02\x02\x12L\n\nListQueues\x12\x1b.poste.v1.ListQueuesRequest\x1a\x1c.poste.v1.ListQueuesResponse\"\x03\x90\x02\x01\x12L\n\nPauseQueue\x12\x1b.poste.v1.PauseQueueRequest\x1a\x1c.poste.v1.PauseQueueResponse\"\x03\x90\x02\x02\x12O\n\x0bResumeQueue\x12\x1c.poste.v1.ResumeQueueRequest\x1a\x1d.poste.v1.ResumeQueueResponse\"\x03\x90\x02\x02\x12U\n\rListDeadTasks\x12\x1e.poste.v1.ListDeadTasksRequest\x1a\x1f.poste.v1.ListDeadTasksResponse\"\x03\x90\x02\x01\x12O\n\x0bReplayTasks\x12\x1c.poste.v1.ReplayTasksRequest\x1a\x1d.poste.v1.ReplayTasksResponse\"\x03\x90\x02\x02\x12L\n\nPurgeTasks\x12\x1b.poste.v1.PurgeTasksRequest\x1a\x1c.poste.v1.PurgeTasksResponse\"\x03\x90\x02\x02\x12[\n\x0fRegisterService\x12 .poste.v1.RegisterServiceRequest\x1a!.poste.v1.RegisterServiceResponse\"\x03\x90\x02\x02\x12Z\n\x0eWatchCatalogue\x12\x1f.poste.v1.WatchCatalogueRequest\x1a .poste.v1.WatchCatalogueResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,14 +45,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MOMSERVICE'].methods_by_name['CompleteTasks']._serialized_options = b'\220\002\002'
   _globals['_MOMSERVICE'].methods_by_name['ListQueues']._loaded_options = None
   _globals['_MOMSERVICE'].methods_by_name['ListQueues']._serialized_options = b'\220\002\001'
+  _globals['_MOMSERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_MOMSERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\220\002\002'
+  _globals['_MOMSERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_MOMSERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\220\002\002'
+  _globals['_MOMSERVICE'].methods_by_name['ListDeadTasks']._loaded_options = None
+  _globals['_MOMSERVICE'].methods_by_name['ListDeadTasks']._serialized_options = b'\220\002\001'
+  _globals['_MOMSERVICE'].methods_by_name['ReplayTasks']._loaded_options = None
+  _globals['_MOMSERVICE'].methods_by_name['ReplayTasks']._serialized_options = b'\220\002\002'
+  _globals['_MOMSERVICE'].methods_by_name['PurgeTasks']._loaded_options = None
+  _globals['_MOMSERVICE'].methods_by_name['PurgeTasks']._serialized_options = b'\220\002\002'
   _globals['_MOMSERVICE'].methods_by_name['RegisterService']._loaded_options = None
   _globals['_MOMSERVICE'].methods_by_name['RegisterService']._serialized_options = b'\220\002\002'
   _globals['_MOMSERVICE'].methods_by_name['WatchCatalogue']._loaded_options = None
   _globals['_MOMSERVICE'].methods_by_name['WatchCatalogue']._serialized_options = b'\220\002\001'
-  _globals['_ENQUEUERESULT']._serialized_start=1652
-  _globals['_ENQUEUERESULT']._serialized_end=1890
-  _globals['_COMPLETERESULT']._serialized_start=1893
-  _globals['_COMPLETERESULT']._serialized_end=2036
+  _globals['_ENQUEUERESULT']._serialized_start=2356
+  _globals['_ENQUEUERESULT']._serialized_end=2594
+  _globals['_COMPLETERESULT']._serialized_start=2597
+  _globals['_COMPLETERESULT']._serialized_end=2740
+  _globals['_DEADTASKRESULT']._serialized_start=2743
+  _globals['_DEADTASKRESULT']._serialized_end=2878
   _globals['_NEWTASK']._serialized_start=146
   _globals['_NEWTASK']._serialized_end=321
   _globals['_ENQUEUETASKSREQUEST']._serialized_start=323
@@ -79,14 +91,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUEUE']._serialized_end=1259
   _globals['_LISTQUEUESRESPONSE']._serialized_start=1261
   _globals['_LISTQUEUESRESPONSE']._serialized_end=1314
-  _globals['_REGISTERSERVICEREQUEST']._serialized_start=1317
-  _globals['_REGISTERSERVICEREQUEST']._serialized_end=1452
-  _globals['_REGISTERSERVICERESPONSE']._serialized_start=1454
-  _globals['_REGISTERSERVICERESPONSE']._serialized_end=1524
-  _globals['_WATCHCATALOGUEREQUEST']._serialized_start=1526
-  _globals['_WATCHCATALOGUEREQUEST']._serialized_end=1577
-  _globals['_WATCHCATALOGUERESPONSE']._serialized_start=1579
-  _globals['_WATCHCATALOGUERESPONSE']._serialized_end=1649
-  _globals['_MOMSERVICE']._serialized_start=2039
-  _globals['_MOMSERVICE']._serialized_end=2632
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1316
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1350
+  _globals['_PAUSEQUEUERESPONSE']._serialized_start=1352
+  _globals['_PAUSEQUEUERESPONSE']._serialized_end=1372
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1374
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=1409
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=1411
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=1432
+  _globals['_LISTDEADTASKSREQUEST']._serialized_start=1434
+  _globals['_LISTDEADTASKSREQUEST']._serialized_end=1510
+  _globals['_DEADTASK']._serialized_start=1513
+  _globals['_DEADTASK']._serialized_end=1653
+  _globals['_LISTDEADTASKSRESPONSE']._serialized_start=1656
+  _globals['_LISTDEADTASKSRESPONSE']._serialized_end=1786
+  _globals['_REPLAYTASKSREQUEST']._serialized_start=1788
+  _globals['_REPLAYTASKSREQUEST']._serialized_end=1837
+  _globals['_REPLAYTASKSRESPONSE']._serialized_start=1839
+  _globals['_REPLAYTASKSRESPONSE']._serialized_end=1903
+  _globals['_PURGETASKSREQUEST']._serialized_start=1905
+  _globals['_PURGETASKSREQUEST']._serialized_end=1953
+  _globals['_PURGETASKSRESPONSE']._serialized_start=1955
+  _globals['_PURGETASKSRESPONSE']._serialized_end=2018
+  _globals['_REGISTERSERVICEREQUEST']._serialized_start=2021
+  _globals['_REGISTERSERVICEREQUEST']._serialized_end=2156
+  _globals['_REGISTERSERVICERESPONSE']._serialized_start=2158
+  _globals['_REGISTERSERVICERESPONSE']._serialized_end=2228
+  _globals['_WATCHCATALOGUEREQUEST']._serialized_start=2230
+  _globals['_WATCHCATALOGUEREQUEST']._serialized_end=2281
+  _globals['_WATCHCATALOGUERESPONSE']._serialized_start=2283
+  _globals['_WATCHCATALOGUERESPONSE']._serialized_end=2353
+  _globals['_MOMSERVICE']._serialized_start=2881
+  _globals['_MOMSERVICE']._serialized_end=3879
 # @@protoc_insertion_point(module_scope)

@@ -91,6 +91,34 @@ COMPLETE_RESULT_REFUSED: CompleteResult.ValueType  # 3
 """The token no longer owns the task: somebody else runs it, or it ended otherwise."""
 Global___CompleteResult: _TypeAlias = CompleteResult  # noqa: Y015
 
+class _DeadTaskResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeadTaskResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadTaskResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEAD_TASK_RESULT_UNSPECIFIED: _DeadTaskResult.ValueType  # 0
+    """Never sent."""
+    DEAD_TASK_RESULT_DONE: _DeadTaskResult.ValueType  # 1
+    """It was done, now or before."""
+    DEAD_TASK_RESULT_NOT_DEAD: _DeadTaskResult.ValueType  # 2
+    """It is not DEAD: it ended otherwise, or (for a purge) has not ended."""
+    DEAD_TASK_RESULT_GONE: _DeadTaskResult.ValueType  # 3
+    """There is no record, or (for a replay) its request was purged."""
+
+class DeadTaskResult(_DeadTaskResult, metaclass=_DeadTaskResultEnumTypeWrapper):
+    """What became of one task that was to be replayed or purged."""
+
+DEAD_TASK_RESULT_UNSPECIFIED: DeadTaskResult.ValueType  # 0
+"""Never sent."""
+DEAD_TASK_RESULT_DONE: DeadTaskResult.ValueType  # 1
+"""It was done, now or before."""
+DEAD_TASK_RESULT_NOT_DEAD: DeadTaskResult.ValueType  # 2
+"""It is not DEAD: it ended otherwise, or (for a purge) has not ended."""
+DEAD_TASK_RESULT_GONE: DeadTaskResult.ValueType  # 3
+"""There is no record, or (for a replay) its request was purged."""
+Global___DeadTaskResult: _TypeAlias = DeadTaskResult  # noqa: Y015
+
 @_typing.final
 class NewTask(_message.Message):
     """A call that is to be kept."""
@@ -494,6 +522,290 @@ class ListQueuesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
+
+@_typing.final
+class PauseQueueRequest(_message.Message):
+    """Asks to pause a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
+
+@_typing.final
+class PauseQueueResponse(_message.Message):
+    """The queue is paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueResponse: _TypeAlias = PauseQueueResponse  # noqa: Y015
+
+@_typing.final
+class ResumeQueueRequest(_message.Message):
+    """Asks to resume a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueueResponse(_message.Message):
+    """The queue is not paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueResponse: _TypeAlias = ResumeQueueResponse  # noqa: Y015
+
+@_typing.final
+class ListDeadTasksRequest(_message.Message):
+    """Asks what died in a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    page_size: _builtins.int
+    """How many at most; the middleware may answer with fewer."""
+    page_token: _builtins.str
+    """Where to go on: `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadTasksRequest: _TypeAlias = ListDeadTasksRequest  # noqa: Y015
+
+@_typing.final
+class DeadTask(_message.Message):
+    """A task that Poste gave up, and what its public id is made from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    DIE_TIME_FIELD_NUMBER: _builtins.int
+    TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    task_ttl_seconds: _builtins.int
+    """How long it might wait for its service."""
+    result_ttl_seconds: _builtins.int
+    """How long its result would have been kept."""
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """The task."""
+
+    @_builtins.property
+    def die_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was given up."""
+
+    def __init__(
+        self,
+        *,
+        task: _task_pb2.Task | None = ...,
+        die_time: _timestamp_pb2.Timestamp | None = ...,
+        task_ttl_seconds: _builtins.int = ...,
+        result_ttl_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["die_time", b"die_time", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["die_time", b"die_time", "result_ttl_seconds", b"result_ttl_seconds", "task", b"task", "task_ttl_seconds", b"task_ttl_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadTask: _TypeAlias = DeadTask  # noqa: Y015
+
+@_typing.final
+class ListDeadTasksResponse(_message.Message):
+    """One page of what died."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty if this is the last."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadTask]:
+        """The longest dead first."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """The store's clock."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___DeadTask] | None = ...,
+        next_page_token: _builtins.str = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "read_time", b"read_time", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadTasksResponse: _TypeAlias = ListDeadTasksResponse  # noqa: Y015
+
+@_typing.final
+class ReplayTasksRequest(_message.Message):
+    """Asks to run DEAD tasks again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The random parts of their ids; each is judged for itself."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayTasksRequest: _TypeAlias = ReplayTasksRequest  # noqa: Y015
+
+@_typing.final
+class ReplayTasksResponse(_message.Message):
+    """Answers for each task, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___DeadTaskResult.ValueType]:
+        """What became of each."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___DeadTaskResult.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayTasksResponse: _TypeAlias = ReplayTasksResponse  # noqa: Y015
+
+@_typing.final
+class PurgeTasksRequest(_message.Message):
+    """Asks to give DEAD tasks up for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The random parts of their ids; each is judged for itself."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeTasksRequest: _TypeAlias = PurgeTasksRequest  # noqa: Y015
+
+@_typing.final
+class PurgeTasksResponse(_message.Message):
+    """Answers for each task, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___DeadTaskResult.ValueType]:
+        """What became of each."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___DeadTaskResult.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeTasksResponse: _TypeAlias = PurgeTasksResponse  # noqa: Y015
 
 @_typing.final
 class RegisterServiceRequest(_message.Message):

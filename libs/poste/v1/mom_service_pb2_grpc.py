@@ -62,6 +62,31 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ListQueuesRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListQueuesResponse.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/poste.v1.MomService/PauseQueue',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.PauseQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/poste.v1.MomService/ResumeQueue',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.ListDeadTasks = channel.unary_unary(
+                '/poste.v1.MomService/ListDeadTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
+                _registered_method=True)
+        self.ReplayTasks = channel.unary_unary(
+                '/poste.v1.MomService/ReplayTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.FromString,
+                _registered_method=True)
+        self.PurgeTasks = channel.unary_unary(
+                '/poste.v1.MomService/PurgeTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.FromString,
+                _registered_method=True)
         self.RegisterService = channel.unary_unary(
                 '/poste.v1.MomService/RegisterService',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.SerializeToString,
@@ -115,6 +140,41 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Pauses a queue: no more of its tasks are started, while calls are accepted and what runs goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Resumes a paused queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadTasks(self, request, context):
+        """Lists what Poste gave up, the longest dead first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayTasks(self, request, context):
+        """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeTasks(self, request, context):
+        """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterService(self, request, context):
         """Makes a service known, or renews that a replica of it is at its address.
         """
@@ -156,6 +216,31 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.ListQueues,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListQueuesRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.PauseQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'ListDeadTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.SerializeToString,
+            ),
+            'ReplayTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.SerializeToString,
+            ),
+            'PurgeTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.SerializeToString,
             ),
             'RegisterService': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterService,
@@ -306,6 +391,141 @@ class MomService:
             '/poste.v1.MomService/ListQueues',
             poste_dot_v1_dot_mom__service__pb2.ListQueuesRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/PauseQueue',
+            poste_dot_v1_dot_mom__service__pb2.PauseQueueRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ResumeQueue',
+            poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ListDeadTasks',
+            poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ReplayTasks',
+            poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/PurgeTasks',
+            poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,16 @@ class MomServiceStub:
     """Stores what handlers answered. Idempotent by each claim's token."""
     ListQueues: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListQueuesRequest, _mom_service_pb2.ListQueuesResponse]
     """Tells how full each queue is."""
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PauseQueueRequest, _mom_service_pb2.PauseQueueResponse]
+    """Pauses a queue: no more of its tasks are started, while calls are accepted and what runs goes on."""
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ResumeQueueRequest, _mom_service_pb2.ResumeQueueResponse]
+    """Resumes a paused queue."""
+    ListDeadTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListDeadTasksRequest, _mom_service_pb2.ListDeadTasksResponse]
+    """Lists what Poste gave up, the longest dead first."""
+    ReplayTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReplayTasksRequest, _mom_service_pb2.ReplayTasksResponse]
+    """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run."""
+    PurgeTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeTasksRequest, _mom_service_pb2.PurgeTasksResponse]
+    """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
     RegisterService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterServiceRequest, _mom_service_pb2.RegisterServiceResponse]
     """Makes a service known, or renews that a replica of it is at its address."""
     WatchCatalogue: _aio.UnaryStreamMultiCallable[_mom_service_pb2.WatchCatalogueRequest, _mom_service_pb2.WatchCatalogueResponse]
@@ -79,6 +89,46 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.ListQueuesRequest, _abc.Awaitable[_mom_service_pb2.ListQueuesResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.ListQueuesResponse]:
         """Tells how full each queue is."""
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _mom_service_pb2.PauseQueueRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.PauseQueueRequest, _abc.Awaitable[_mom_service_pb2.PauseQueueResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.PauseQueueResponse]:
+        """Pauses a queue: no more of its tasks are started, while calls are accepted and what runs goes on."""
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _mom_service_pb2.ResumeQueueRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ResumeQueueRequest, _abc.Awaitable[_mom_service_pb2.ResumeQueueResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ResumeQueueResponse]:
+        """Resumes a paused queue."""
+
+    @_abc_1.abstractmethod
+    def ListDeadTasks(
+        self,
+        request: _mom_service_pb2.ListDeadTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ListDeadTasksRequest, _abc.Awaitable[_mom_service_pb2.ListDeadTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ListDeadTasksResponse]:
+        """Lists what Poste gave up, the longest dead first."""
+
+    @_abc_1.abstractmethod
+    def ReplayTasks(
+        self,
+        request: _mom_service_pb2.ReplayTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ReplayTasksRequest, _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]:
+        """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run."""
+
+    @_abc_1.abstractmethod
+    def PurgeTasks(
+        self,
+        request: _mom_service_pb2.PurgeTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.PurgeTasksRequest, _abc.Awaitable[_mom_service_pb2.PurgeTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.PurgeTasksResponse]:
+        """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
 
     @_abc_1.abstractmethod
     def RegisterService(

@@ -2,21 +2,23 @@
 -- Makes taken tasks a consumer's own. Possession is ownership: only a key that stands in taken:<incarnation> of an
 -- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>,
 -- which the claimer names; a lower seq than the record's is refused.
--- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5… records
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 ready, 6… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else for each:
 --   {'run', method, request, attempt, create time in ms} | {'drop'} | {'suspect'}: claim it alone
+--   | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
 local SUSPECT_AFTER = 2
 
-local leases, taken, counts, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local leases, taken, counts, dead, ready = unpack(KEYS, 1, 5)
 local me, alone = ARGV[1], ARGV[2] == '1'
 if not redis.call('ZSCORE', leases, me) then
   return { 'fenced' }
 end
 local now = now_ms()
+local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
 
 local function drop(key)
   redis.call('LREM', taken, -1, key)
@@ -64,6 +66,11 @@ local function claim(record, key, seq)
     finish(record, 'E', now)
     return drop(key)
   end
+  if paused then
+    redis.call('LREM', taken, -1, key)
+    put_back[#put_back + 1] = key
+    return { 'paused' }
+  end
   if tonumber(company or 0) >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
@@ -75,8 +82,12 @@ local function claim(record, key, seq)
 end
 
 local results = {}
-for i = 5, #KEYS do
-  local at = 3 + (i - 5) * 2
+for i = 6, #KEYS do
+  local at = 3 + (i - 6) * 2
   results[#results + 1] = claim(KEYS[i], ARGV[at], ARGV[at + 1])
+end
+-- The claimer names the oldest first, and that is to be taken first again.
+for i = #put_back, 1, -1 do
+  redis.call('RPUSH', ready, put_back[i])
 end
 return results

@@ -5,7 +5,9 @@
 --   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u crashes suffered in company
 --   t token of its claim · w '1' if a running one was asked to stop · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
--- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass).
+--   y how long it may wait from each replay on, ms
+-- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
+-- paused ('1' while it is).
 -- Time is Redis' own, in every script.
 
 local MIN_RECORD_SECONDS = 60

@@ -1,0 +1,137 @@
+"""The operators' verbs: pause, resume, dead, replay, purge. Over the gateway's REST only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from poste.client import Client, Queue, Task
+from poste_cli import asking, printing
+from poste_cli.exits import OK
+
+
+def _read_token(_context: click.Context, _option: click.Parameter, path: Path | None) -> str | None:
+    return None if path is None else path.read_text().strip()
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    token = click.option(
+        "--token-file",
+        "token",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="POSTE_OPERATOR_TOKEN_FILE",
+        show_envvar=True,
+        callback=_read_token,
+        help="The file with the operators' token, if the gateway has one.",
+    )
+    return asking.options(token(command))
+
+
+@click.command()
+@click.argument("queue")
+@_options
+def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
+    """Have no more calls of QUEUE started; calls are still accepted, and those that run go on.
+
+    A queue is called as its service is: calculator.v1.SumService. While the service is up, calls go to it directly.
+    """
+    _switch(queue, "pause", token=token, url=url, as_json=as_json)
+
+
+@click.command()
+@click.argument("queue")
+@_options
+def resume(queue: str, token: str | None, url: str, as_json: bool) -> None:
+    """Have the calls of a paused QUEUE started again."""
+    _switch(queue, "resume", token=token, url=url, as_json=as_json)
+
+
+def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, url: str, as_json: bool) -> None:
+    async def work(client: Client) -> int:
+        found: Queue = await (client.pause(queue) if verb == "pause" else client.resume(queue))
+        if as_json:
+            printing.compact(dict(found.document))
+        else:
+            click.echo(f"{found.queue}: {verb}d, {found.queued + found.delayed} waiting, {found.running} running")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+@click.command()
+@click.argument("queue", required=False)
+@_options
+def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
+    """List the calls that Poste gave up, of one QUEUE or of all, and why."""
+
+    async def work(client: Client) -> int:
+        queues = [queue] if queue else [one.queue for one in await client.queues() if one.dead]
+        tasks = [task for name in queues async for task in client.dead(name)]
+        if as_json:
+            printing.compact([task.document for task in tasks])
+            return OK
+        for task in tasks:
+            click.echo(task.id)
+            died = f"{task.die_time:%Y-%m-%d %H:%M:%S}" if task.die_time else "?"
+            what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {died} UTC"
+            click.echo(f"  {what}  {(task.error or {}).get('detail', '')}".rstrip())
+        if not tasks:
+            click.echo("nothing is dead")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+@click.command()
+@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
+@_options
+def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
+    """Have calls that Poste gave up run again, as if they were new.
+
+    Also what may have run already: find out first whether running it twice does harm.
+    """
+    _handle(task_ids, queue, "replay", token=token, url=url, as_json=as_json)
+
+
+@click.command()
+@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
+@_options
+def purge(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
+    """Give dead calls up for good: they can't be replayed any more."""
+    _handle(task_ids, queue, "purge", token=token, url=url, as_json=as_json)
+
+
+def _handle(
+    task_ids: tuple[str, ...],
+    queue: str | None,
+    verb: Literal["replay", "purge"],
+    *,
+    token: str | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    if bool(task_ids) == (queue is not None):
+        raise click.UsageError("name tasks by their IDs, or a queue by --all QUEUE")
+    done = {"replay": "replayed", "purge": "purged"}[verb]
+
+    async def work(client: Client) -> int:
+        count = 0
+        if queue is not None:
+            count = await (client.replay_all(queue) if verb == "replay" else client.purge_all(queue))
+        for task_id in task_ids:
+            task: Task = await (client.replay(task_id) if verb == "replay" else client.purge(task_id))
+            count += 1
+            if as_json:
+                printing.compact(dict(task.document))
+        if queue is not None and as_json:
+            printing.compact({done: count})
+        elif not as_json:
+            click.echo(f"{count} {done}")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)

@@ -1,0 +1,71 @@
+"""Who is an operator: whoever has the token; without one in the settings, whoever sits at the gateway's own host.
+
+What died can be listed with its ids, and by them everybody's results be read; so it is not for every client.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from poste_gateway.kinds import OPERATORS_ONLY, TOKEN_NEEDED
+from poste_gateway.problems import Problem
+
+_SCHEME: Final = "bearer"
+#: Headers that a proxy adds: behind one, everybody seems to sit at its host.
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "Via")
+
+
+class Guard:
+    """Lets operators through."""
+
+    def __init__(self, token: bytes | None) -> None:
+        """Take the operators' token; None lets this host's own clients through."""
+        self._token = token
+
+    def check(self, request: web.Request) -> None:
+        """Refuse whoever is no operator.
+
+        Raises:
+            Problem: The token is missing or wrong, or the request does not come from this host.
+        """
+        if self._token is None:
+            if not _is_local(request):
+                detail = "Without a token (POSTE_OPERATOR_TOKEN_FILE) this is for the gateway's own host only."
+                raise Problem(OPERATORS_ONLY, detail)
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != _SCHEME or not hmac.compare_digest(given.strip().encode(), self._token):
+            detail = "The header Authorization must be Bearer and the operators' token."
+            raise Problem(TOKEN_NEEDED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _is_local(request: web.Request) -> bool:
+    """Tell whether a request comes from this host, and not from a web page that a browser on it shows."""
+    if any(name in request.headers for name in _FORWARDED) or not _is_loopback(request.remote or ""):
+        return False
+    # A page from elsewhere names itself in Origin; one whose name was made to lead here shows it in Host.
+    origin = request.headers.get("Origin")
+    return _is_loopback(_host(f"//{request.host}")) and (origin is None or _is_loopback(_host(origin)))
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

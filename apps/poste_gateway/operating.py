@@ -1,0 +1,176 @@
+"""The operators' verbs: pause a queue, resume it, see what died in it, replay that, purge it.
+
+`POST /v1/queues/{queue}/pause` and `/resume` answer with the queue's figures, as `GET /v1/queues/{queue}` does.
+`GET /v1/queues/{queue}/dead` lists what died, the longest dead first, in pages::
+
+    {"tasks": [{…the task…, "dieTime": "…"}], "nextPageToken": ""}
+
+`?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `POST /v1/tasks/{id}/replay` and `/purge` answer
+with the task, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with `{"replayed": 3}` and
+`{"purged": 3}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from poste.domain.codes import Code
+from poste.domain.task_id import TaskIds
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway import listings, task_view
+from poste_gateway.answers import NO_STORE, json_response
+from poste_gateway.directory import Directory
+from poste_gateway.guard import Guard
+from poste_gateway.kinds import GONE, INVALID_REQUEST, LOOKUP_AWAY, NOT_DEAD
+from poste_gateway.lookups import Lookups
+from poste_gateway.mom import Mom, MomAway, MomRefused
+from poste_gateway.problems import RETRY_AFTER, Problem
+
+Handler = Callable[[web.Request, str], Awaitable[web.Response]]
+
+_PAGE_SIZE: Final = 100
+_MAX_PAGE_SIZE: Final = 1000
+#: How many tasks are replayed or purged by one call to the middleware.
+_BATCH: Final = 500
+_AGAIN: Final = "The middleware gives no answer now; what was asked can be asked again."
+
+
+class Operating:
+    """Does what operators ask for."""
+
+    def __init__(self, directory: Directory, mom: Mom, lookups: Lookups, ids: TaskIds, guard: Guard) -> None:
+        """Take what is needed.
+
+        Args:
+            directory: The catalogue.
+            mom: Does it.
+            lookups: Knows the tasks.
+            ids: Makes the ids of dead tasks anew.
+            guard: Knows who may.
+        """
+        self._directory = directory
+        self._mom = mom
+        self._lookups = lookups
+        self._ids = ids
+        self._guard = guard
+        #: By the path's prefix and what is behind the name.
+        self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
+            (listings.QUEUES, "pause"): {"POST": self._guarded(self._pause)},
+            (listings.QUEUES, "resume"): {"POST": self._guarded(self._resume)},
+            (listings.QUEUES, "dead"): {"GET": self._guarded(self._dead)},
+            (listings.QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
+            (listings.QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
+            (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
+            (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
+        }
+
+    def _guarded(self, handle: Handler) -> Handler:
+        async def guarded(request: web.Request, name: str) -> web.Response:
+            self._guard.check(request)
+            try:
+                return await handle(request, name)
+            except MomAway as error:
+                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER) from error
+
+        return guarded
+
+    async def _pause(self, _: web.Request, queue: str) -> web.Response:
+        await listings.queues(self._directory, self._mom, queue)
+        await self._mom.pause_queue(queue)
+        return json_response(await listings.queues(self._directory, self._mom, queue))
+
+    async def _resume(self, _: web.Request, queue: str) -> web.Response:
+        await listings.queues(self._directory, self._mom, queue)
+        await self._mom.resume_queue(queue)
+        return json_response(await listings.queues(self._directory, self._mom, queue))
+
+    async def _dead(self, request: web.Request, queue: str) -> web.Response:
+        await listings.queues(self._directory, self._mom, queue)
+        size, token = _page(request)
+        try:
+            page = await self._mom.list_dead_tasks(queue, size, token)
+        except MomRefused as error:
+            if error.code is Code.INVALID_ARGUMENT:
+                raise _bad("pageToken", "is not the nextPageToken of a page") from error
+            raise
+        service = self._directory.services.get(queue)
+        tasks = []
+        for dead in page.tasks:
+            task_id = self._ids.remake(
+                queue,
+                dead.task.key,
+                create_time=dead.task.create_time.ToMilliseconds() / 1000,
+                task_ttl_seconds=dead.task_ttl_seconds,
+                result_ttl_seconds=dead.result_ttl_seconds,
+            )
+            tasks.append({**task_view.to_value(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)})
+        return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
+
+    async def _replay(self, _: web.Request, text: str) -> web.Response:
+        return await self._handle_one(text, self._mom.replay_tasks, "replayed")
+
+    async def _purge(self, _: web.Request, text: str) -> web.Response:
+        return await self._handle_one(text, self._mom.purge_tasks, "purged")
+
+    async def _replay_all(self, _: web.Request, queue: str) -> web.Response:
+        return json_response({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
+
+    async def _purge_all(self, _: web.Request, queue: str) -> web.Response:
+        return json_response({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
+
+    async def _handle_one(self, text: str, handle: _Handle, done: str) -> web.Response:
+        task_id = self._lookups.read_id(text)
+        (result,) = await handle(task_id.queue, [task_id.key])
+        # A record that is missing is judged here; one that is there and was not handled, below.
+        task = await self._lookups.get(task_id, 0.0)
+        if result == pb.DEAD_TASK_RESULT_NOT_DEAD:
+            state = task_view.state_of(task).name
+            raise Problem(NOT_DEAD, f"The task is {state}: only one that is DEAD can be {done}.")
+        if result == pb.DEAD_TASK_RESULT_GONE:
+            raise Problem(GONE, f"The task was purged: nothing of it is left that could be {done}.")
+        value = task_view.to_value(task_id, task, self._directory.services.get(task.service))
+        return json_response(value, headers=NO_STORE)
+
+    async def _handle_all(self, queue: str, handle: _Handle) -> int:
+        await listings.queues(self._directory, self._mom, queue)
+        count = 0
+        async for keys in self._dead_by_now(queue):
+            count += sum(result == pb.DEAD_TASK_RESULT_DONE for result in await handle(queue, keys))
+        return count
+
+    async def _dead_by_now(self, queue: str) -> AsyncIterator[list[str]]:
+        """Yield the keys of what is dead now; what dies meanwhile, perhaps again, is left for the next time."""
+        token, now = "", None
+        while True:
+            page = await self._mom.list_dead_tasks(queue, _BATCH, token)
+            now = now or page.read_time.ToNanoseconds()
+            keys = [dead.task.key for dead in page.tasks if dead.die_time.ToNanoseconds() <= now]
+            if keys:
+                yield keys
+            token = page.next_page_token
+            if not token or len(keys) < len(page.tasks):
+                return
+
+
+_Handle = Callable[[str, Sequence[str]], Awaitable[Sequence[int]]]
+
+
+def _page(request: web.Request) -> tuple[int, str]:
+    """Read which page of a list is asked for.
+
+    Raises:
+        Problem: The size is none.
+    """
+    text = request.query.get("pageSize", str(_PAGE_SIZE))
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_PAGE_SIZE)) else 0
+    if not 1 <= size <= _MAX_PAGE_SIZE:
+        raise _bad("pageSize", f"must be a whole number between 1 and {_MAX_PAGE_SIZE}")
+    return size, request.query.get("pageToken", "")
+
+
+def _bad(field: str, reason: str) -> Problem:
+    errors: list[Any] = [{"field": field, "reason": reason}]
+    return Problem(INVALID_REQUEST, f"{field} {reason}", errors=errors)

@@ -1,0 +1,36 @@
+#!lua flags=allow-oom
+-- An operator has DEAD tasks run again: each waits at the end of the queue, as long as it might at first, with its failures
+-- forgotten. One that killed its processes runs alone: it is a suspect from the start.
+-- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: for each record: key
+-- Returns for each: 'done', also if it waits or runs already | 'ended' (not as DEAD) | 'gone' (no record, or purged)
+
+local SUSPECT = 2
+
+local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
+local now = now_ms()
+
+local function replay(record, key)
+  local state, create, expire, ttl, reason = unpack(redis.call('HMGET', record, 's', 'c', 'x', 'y', 'd'))
+  if state == 'Q' or state == 'R' then
+    return 'done'
+  elseif state and state ~= 'D' then
+    return 'ended'
+  elseif redis.call('ZREM', dead, key) == 0 then
+    return 'gone'
+  end
+  ttl = ttl or expire - create
+  redis.call('HDEL', record, 't', 'w', 'l', 'f', 'k', 'e', 'd', 'z')
+  redis.call('HSET', record, 's', 'Q', 'y', ttl, 'x', now + ttl)
+  if reason == 'crashes' then
+    redis.call('HSET', record, 'u', SUSPECT)
+  end
+  count_waiting(counts, record, 1)
+  redis.call('LPUSH', ready, key)
+  return 'done'
+end
+
+local results = {}
+for i = 4, #KEYS do
+  results[#results + 1] = replay(KEYS[i], ARGV[i - 3])
+end
+return results

@@ -1,0 +1,136 @@
+"""What operators do to queues: pause and resume them, look at what died, have it run again, or give it up for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreUnreached
+from poste.domain.task import TaskState
+from poste.queue.connection import text
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
+from poste.queue.tasks import TaskRecord, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis.asyncio as redis
+
+#: done, also if it was done before; ended otherwise than as DEAD, or not ended; gone: nothing is left to do it with.
+Done = Literal["done", "ended", "gone"]
+
+_FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "o", "e", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask:
+    """A task that Poste gave up. `die_time` is in seconds since the epoch; the times to live are those of its id."""
+
+    record: TaskRecord
+    die_time: float
+    task_ttl_seconds: int
+    result_ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the list of what died: behind the task `key`, which died at `die_ms`."""
+
+    die_ms: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadPage:
+    """Some of what died, the longest dead first, and where to go on; None at the end. `now` is Redis' time."""
+
+    tasks: list[DeadTask]
+    behind: Place | None
+    now: float
+
+
+class Operators:
+    """Operators' hands on the queues of one Redis. Every method can be repeated."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+
+    async def pause(self, queue: str, *, paused: bool) -> None:
+        """Have no more tasks of a queue started, or have them started again. What runs goes on.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        await self._scripts.run("pause", [QueueKeys(queue).counts], ["1" if paused else "0"])
+
+    async def dead(self, queue: str, *, count: int, behind: Place | None = None) -> DeadPage:
+        """List what died, from a place on.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        try:
+            places = await self._places(at, count, behind)
+            pipeline = self._client.pipeline(transaction=False)
+            for place in places:
+                pipeline.hmget(at.record(place.key), _FIELDS)
+            pipeline.time()
+            *found, time = await pipeline.execute()
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        tasks = []
+        for place, (*fields, replay_ttl) in zip(places, found, strict=True):
+            # One that was replayed or purged since it was listed is passed over.
+            if fields[0] == TaskState.DEAD.value.encode() and (record := read_record(place.key, fields, 0)):
+                _, _, create, expire, result_ttl, *_ = fields
+                ttl_ms = int(replay_ttl) if replay_ttl else int(expire) - int(create)
+                tasks.append(DeadTask(record, place.die_ms / 1000, ttl_ms // 1000, int(result_ttl)))
+        return DeadPage(tasks, places[-1] if len(places) == count else None, time[0] + time[1] / 1e6)
+
+    async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
+        """Have DEAD tasks run again, as if they were new.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        return await self._run("replay", [at.ready, at.counts, at.dead], at, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str]) -> list[Done]:
+        """Give DEAD tasks up for good.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        at = QueueKeys(queue)
+        return await self._run("purge", [at.dead], at, keys)
+
+    async def _run(self, script: str, fixed: Sequence[str], at: QueueKeys, keys: Sequence[str]) -> list[Done]:
+        results = await self._scripts.run(script, [*fixed, *(at.record(key) for key in keys)], list(keys))
+        return [result.decode() for result in results]
+
+    async def _places(self, at: QueueKeys, count: int, behind: Place | None) -> list[Place]:
+        """Return the next places. Many die in the same millisecond; those are in the order of their keys."""
+        found: list[Place] = []
+        offset = 0
+        while len(found) < count:
+            rows: Sequence[Any] = await self._client.zrange(
+                at.dead,
+                behind.die_ms if behind else "-inf",
+                "+inf",
+                byscore=True,
+                offset=offset,
+                num=count,
+                withscores=True,
+            )
+            if not rows:
+                break
+            offset += len(rows)
+            places = [Place(int(score), text(key)) for key, score in rows]
+            found += [one for one in places if behind is None or (one.die_ms, one.key) > (behind.die_ms, behind.key)]
+        return found[:count]

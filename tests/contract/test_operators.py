@@ -1,0 +1,268 @@
+"""The operators' verbs over REST: a real gateway, a real middleware, a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.rpc import status_pb2
+from support.cli import environment, poste
+from support.gateway import Gateway, running_gateway
+from support.mom import RunningMom, running_mom
+from support.redis_server import RedisServer, running
+
+import poste_calculator
+from poste.domain.codes import Code
+from poste.domain.errors import StartError
+from poste.queue.connection import open_client
+from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
+from poste.runtime.settings import StoreSettings
+from poste.v1 import mom_service_pb2 as pb
+
+SUM = "calculator.v1.SumService"
+QUEUE = f"/v1/queues/{SUM}"
+CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
+
+
+class Office:
+    """A gateway before its middleware, and a worker in the test's hands."""
+
+    def __init__(self, gateway: Gateway, mom: RunningMom, client: Any) -> None:
+        self.gateway, self._mom, self._client = gateway, mom, client
+        self._keys, self._scripts = QueueKeys(SUM), Scripts(client)
+        self._seq = 0
+
+    async def waiting(self) -> str:
+        """The path of a call that waits."""
+        reply = await self.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")
+        assert reply.status == 202
+        return str(reply.headers["Location"])
+
+    async def claim(self) -> Any:
+        """Take the oldest and claim it; returns what the claim says, its key and its token."""
+        self._seq += 1
+        await self._scripts.run("join", [self._keys.leases], ["me", 60_000])
+        taken = self._keys.taken("me")
+        (raw,) = await self._scripts.run("take", [self._keys.ready, taken], [1])
+        key = raw.decode()
+        fixed = [self._keys.leases, taken, self._keys.counts, self._keys.dead, self._keys.ready]
+        (said,) = await self._scripts.run("claim", [*fixed, self._keys.record(key)], ["me", "0", key, self._seq])
+        return said[0], key, f"me:{self._seq}"
+
+    async def report(self, key: str, token: str, **outcome: Any) -> None:
+        completion = pb.Completion(service=SUM, key=key, token=token, **outcome)
+        await self._mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[completion]), timeout=5)
+
+    async def dead(self) -> str:
+        """The path of a call that failed for the last time."""
+        place = await self.waiting()
+        said, key, token = await self.claim()
+        assert said == b"run"
+        await self._client.hset(self._keys.record(key), "f", 4)
+        await self.report(key, token, error=status_pb2.Status(code=Code.INTERNAL, message="broken"))
+        return place
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of these tests' own: each begins with an empty queue."""
+    with running(tmp_path_factory.mktemp("redis")) as one:
+        yield one
+
+
+@pytest.fixture
+async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
+    async with _office(server, tmp_path) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def _office(server: RedisServer, folder: Path, **settings: Any) -> AsyncIterator[Office]:
+    client = open_client(StoreSettings(redis_url=server.url))
+    await client.flushall()
+    async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+        port = int(mom.target.rpartition(":")[2])
+        async with running_gateway(folder, port, **settings) as gateway:
+            await gateway.available(name=SUM, availability="away")
+            yield Office(gateway, mom, client)
+    await client.aclose()
+
+
+async def test_a_paused_queue_says_so_and_keeps_its_calls(office: Office) -> None:
+    """A service that does harm must be stoppable without losing what is accepted."""
+    place = await office.waiting()
+    paused = await office.gateway.post(f"{QUEUE}/pause")
+    assert (paused.status, paused.body["queues"][0]["paused"], paused.body["queues"][0]["queued"]) == (200, True, 1)
+    assert (await office.claim())[0] == b"paused"
+    assert (await office.gateway.get(place)).body["state"] == "QUEUED"
+    assert (await office.gateway.get(QUEUE)).body["queues"][0]["paused"] is True
+
+    resumed = await office.gateway.post(f"{QUEUE}/resume")
+    assert resumed.body["queues"][0]["paused"] is False
+    assert (await office.claim())[0] == b"run"
+
+
+async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> None:
+    """An operator must find what died without having been its client."""
+    places = [await office.dead() for _ in range(3)]
+    listed, token = [], ""
+    while True:
+        page = await office.gateway.get(f"{QUEUE}/dead?pageSize=2&pageToken={token}")
+        assert (page.status, page.headers["Cache-Control"]) == (200, "no-store")
+        listed += page.body["tasks"]
+        if not (token := page.body["nextPageToken"]):
+            break
+
+    assert sorted(f"/v1/tasks/{task['id']}" for task in listed) == sorted(places)
+    assert {(task["state"], task["reason"], task["error"]["detail"]) for task in listed} == {
+        ("DEAD", "attempts", "broken")
+    }
+    assert all(task["dieTime"] > task["createTime"] for task in listed)
+
+
+async def test_a_dead_task_is_replayed_and_succeeds(office: Office) -> None:
+    """What failed for a cause that is mended must not have to be sent again."""
+    place = await office.dead()
+    replayed = await office.gateway.post(f"{place}/replay")
+    assert (replayed.status, replayed.body["state"]) == (200, "QUEUED")
+    assert "error" not in replayed.body
+    _, key, token = await office.claim()
+    await office.report(key, token, response=b"")
+
+    assert (await office.gateway.get(place)).body["state"] == "SUCCEEDED"
+    refused = await office.gateway.post(f"{place}/replay")
+    assert (refused.status, refused.body["type"]) == (409, "/problems/not-dead")
+
+
+async def test_all_that_is_dead_is_replayed(office: Office) -> None:
+    """One by one does not do after an outage."""
+    places = [await office.dead() for _ in range(3)]
+    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 3}
+    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 0}
+    assert {(await office.gateway.get(place)).body["state"] for place in places} == {"QUEUED"}
+
+
+async def test_a_purged_task_is_dead_for_good(office: Office) -> None:
+    """Its status must stay true though nothing of it can be run again."""
+    place, other = await office.dead(), await office.dead()
+    purged = await office.gateway.post(f"{place}/purge")
+    assert (purged.status, purged.body["state"]) == (200, "DEAD")
+    assert (await office.gateway.post(f"{QUEUE}/purge")).body == {"purged": 1}
+
+    assert (await office.gateway.get(f"{QUEUE}/dead")).body["tasks"] == []
+    assert (await office.gateway.get(other)).body["state"] == "DEAD"
+    refused = await office.gateway.post(f"{place}/replay")
+    assert (refused.status, refused.body["type"]) == (410, "/problems/gone")
+
+
+async def test_only_what_is_dead_is_purged(office: Office) -> None:
+    """A slip must not throw away what waits."""
+    place = await office.waiting()
+    refused = await office.gateway.post(f"{place}/purge")
+
+    assert (refused.status, refused.body["type"]) == (409, "/problems/not-dead")
+    assert (await office.gateway.get(place)).body["state"] == "QUEUED"
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status", "kind"),
+    [
+        ("POST", "/v1/queues/none.Such/pause", 404, "no-such-queue"),
+        ("POST", "/v1/queues/none.Such/replay", 404, "no-such-queue"),
+        ("GET", "/v1/queues/none.Such/dead", 404, "no-such-queue"),
+        ("POST", "/v1/tasks/none/replay", 404, "no-such-task"),
+        ("POST", "/v1/tasks/none/purge", 404, "no-such-task"),
+        ("GET", f"{QUEUE}/pause", 405, "wrong-verb"),
+        ("POST", f"{QUEUE}/dead", 405, "wrong-verb"),
+        ("GET", f"{QUEUE}/dead?pageSize=0", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/dead?pageSize=1001", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/dead?pageSize=x", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/dead?pageToken=x", 400, "invalid-request"),
+    ],
+)
+async def test_a_wrong_question_is_told_what_is_wrong(
+    office: Office, verb: str, path: str, status: int, kind: str
+) -> None:
+    """Nothing that a client sends may give a 500."""
+    reply = await office.gateway.ask(verb, path)
+
+    assert (reply.status, reply.body["type"]) == (status, f"/problems/{kind}")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X_Forwarded_For": "203.0.113.7"},
+        {"Via": "1.1 proxy"},
+        {"Origin": "https://evil.example"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+    ],
+)
+async def test_without_a_token_only_this_host_operates(office: Office, headers: dict[str, str]) -> None:
+    """Ids of what died give everybody's results away, and a web page must not pause queues by its reader's browser."""
+    for verb, path in (("POST", f"{QUEUE}/pause"), ("GET", f"{QUEUE}/dead"), ("POST", "/v1/tasks/x/purge")):
+        reply = await office.gateway.ask(verb, path, **headers)
+        assert (reply.status, reply.body["type"]) == (403, "/problems/operators-only")
+    assert (await office.gateway.get(QUEUE)).body["queues"][0]["paused"] is False
+
+
+async def test_with_a_token_whoever_has_it_operates(server: RedisServer, tmp_path: Path) -> None:
+    """In a cluster no operator sits at the gateway's host."""
+    file = tmp_path / "token"
+    file.write_text("the operators' token\n")
+    async with _office(server, tmp_path, operator_token_file=file) as office:
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"Authorization": "ä"}):
+            reply = await office.gateway.post(f"{QUEUE}/pause", **given)
+            assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+        token = {"Authorization": "Bearer the operators' token", "X_Forwarded_For": "203.0.113.7"}
+        assert (await office.gateway.post(f"{QUEUE}/pause", **token)).status == 200
+
+
+async def test_the_command_does_it_all(office: Office) -> None:
+    """An operator works at a terminal, and in scripts."""
+
+    async def run(*arguments: str) -> str:
+        done = await asyncio.to_thread(poste, *arguments, env=environment(POSTE_URL=office.gateway.url))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first, second = [(await office.dead()).removeprefix("/v1/tasks/") for _ in range(2)]
+    assert await run("pause", SUM) == f"{SUM}: paused, 0 waiting, 0 running\n"
+    assert json.loads(await run("resume", SUM, "--json"))["paused"] is False
+    told = await run("dead")
+    assert first in told
+    assert f"{SUM}/Add  attempts, attempt 1, died " in told
+    assert [task["id"] for task in json.loads(await run("dead", SUM, "--json"))] == [first, second]
+    assert await run("replay", first) == "1 replayed\n"
+    assert await run("purge", "--all", SUM) == "1 purged\n"
+    assert await run("dead") == "nothing is dead\n"
+    wrong = await asyncio.to_thread(poste, "replay", env=environment(POSTE_URL=office.gateway.url))
+    assert (wrong.returncode, "--all QUEUE" in wrong.stderr) == (2, True)
+
+
+async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path) -> None:
+    """Without it an operator of a cluster could do nothing."""
+    file = tmp_path / "token"
+    file.write_text("the operators' token")
+    async with _office(server, tmp_path, operator_token_file=file) as office:
+        bare = environment(POSTE_URL=office.gateway.url)
+        refused = await asyncio.to_thread(poste, "pause", SUM, env=bare)
+        allowed = await asyncio.to_thread(poste, "pause", SUM, "--token-file", str(file), env=bare)
+
+    assert (refused.returncode, "token" in refused.stderr, allowed.returncode) == (1, True, 0)
+
+
+async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    """An empty file would let everybody in."""
+    file = tmp_path / "token"
+    file.write_text("\n")
+    with pytest.raises(StartError, match="token: 0 bytes"):
+        async with running_gateway(tmp_path, 1, wait=False, operator_token_file=file):
+            pass
