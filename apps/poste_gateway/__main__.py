@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
 from poste.runtime import lifecycle, logs
-from poste.runtime.admin import authority, listening
+from poste.runtime.admin import authority
 from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
+from poste_gateway import http_server
 from poste_gateway.calls import Roads
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
@@ -56,8 +57,13 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         )
         following = duties.create_task(directory.follow())
         try:
-            app = edge.application(settings.max_body_bytes)
-            async with listening(app, settings.host, settings.port, grace_seconds=settings.grace_seconds) as port:
+            async with http_server.serving(
+                edge.handle,
+                settings.host,
+                settings.port,
+                max_body_bytes=settings.max_body_bytes,
+                grace_seconds=settings.grace_seconds,
+            ) as port:
                 _log.info("listening", address=authority(settings.host, port))
                 try:
                     yield port

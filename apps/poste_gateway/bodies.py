@@ -17,7 +17,7 @@ _UTF8: Final = ("utf-8", "utf8")
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.Request, message: Descriptor) -> bytes:
+async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
     """Read a call's body.
 
     Args:
@@ -52,7 +52,7 @@ def _too_large(limit: int) -> Problem:
     return Problem(TOO_LARGE, f"The body may have {limit} bytes.")
 
 
-def _check_type(request: web.Request) -> None:
+def _check_type(request: web.BaseRequest) -> None:
     if request.content_type != JSON:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
     if (request.charset or _UTF8[0]).lower() not in _UTF8:

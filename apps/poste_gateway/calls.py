@@ -60,7 +60,7 @@ class Roads:
     max_wait_seconds: float
 
 
-async def answer(request: web.Request, method: Method, roads: Roads, account: Account) -> web.Response:
+async def answer(request: web.BaseRequest, method: Method, roads: Roads, account: Account) -> web.Response:
     """Answer one call.
 
     Raises:

@@ -18,7 +18,7 @@ _MAX_AGE: Final = "600"
 
 
 def add_headers(
-    response: web.StreamResponse, request: web.Request, origins: tuple[str, ...], verbs: Iterable[str]
+    response: web.StreamResponse, request: web.BaseRequest, origins: tuple[str, ...], verbs: Iterable[str]
 ) -> None:
     """Let a browser's page see the answer, if it comes from a named origin.
 

@@ -28,7 +28,7 @@ _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _log: Final = logs.get("edge")
 
 
-async def _expect(request: web.Request) -> None:
+async def _expect(request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -44,15 +44,10 @@ class Edge:
         self._resources = resources
         self._cors_origins = cors_origins
 
-    def application(self, max_body_bytes: int) -> web.Application:
-        """Return the aiohttp application: one catch-all, since its router can't change while it serves."""
-        app = web.Application(client_max_size=max_body_bytes)
-        # A path may hold any character once it is decoded, a line break too.
-        app.router.add_route("*", "/{path:(?s:.*)}", self._handle, expect_handler=_expect)
-        return app
-
-    async def _handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request, whatever happens."""
         begin = time.perf_counter()
+        await _expect(request)
         given = request.headers.get(cors.REQUEST_ID, "")
         account = Account(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
         path = request.rel_url.path_safe
@@ -71,7 +66,7 @@ class Edge:
         self._tell(request, path, response.status, account, time.perf_counter() - begin)
         return response
 
-    async def _dispatch(self, request: web.Request, path: str, account: Account) -> web.Response:
+    async def _dispatch(self, request: web.BaseRequest, path: str, account: Account) -> web.Response:
         verb = "GET" if request.method == "HEAD" else request.method
         own = self._resources.find(path)
         if verb == "OPTIONS":
@@ -112,7 +107,7 @@ class Edge:
             content_type=problems.CONTENT_TYPE,
         )
 
-    def _tell(self, request: web.Request, path: str, status: int, account: Account, seconds: float) -> None:
+    def _tell(self, request: web.BaseRequest, path: str, status: int, account: Account, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
         if account.service:
             metrics.calls_total.labels(

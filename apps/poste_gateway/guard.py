@@ -27,7 +27,7 @@ class Guard:
         """Take the operators' token; None lets this host's own clients through."""
         self._token = token
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: web.BaseRequest) -> None:
         """Refuse whoever is no operator.
 
         Raises:
@@ -44,7 +44,7 @@ class Guard:
             raise Problem(TOKEN_NEEDED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _is_local(request: web.Request) -> bool:
+def _is_local(request: web.BaseRequest) -> bool:
     """Tell whether a request comes from this host, and not from a web page that a browser on it shows."""
     if any(name in request.headers for name in _FORWARDED) or not _is_loopback(request.remote or ""):
         return False

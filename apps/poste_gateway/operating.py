@@ -29,7 +29,7 @@ from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.problems import RETRY_AFTER, Problem
 
-Handler = Callable[[web.Request, str], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
 _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
@@ -68,7 +68,7 @@ class Operating:
         }
 
     def _guarded(self, handle: Handler) -> Handler:
-        async def guarded(request: web.Request, name: str) -> web.Response:
+        async def guarded(request: web.BaseRequest, name: str) -> web.Response:
             self._guard.check(request)
             try:
                 return await handle(request, name)
@@ -77,17 +77,17 @@ class Operating:
 
         return guarded
 
-    async def _pause(self, _: web.Request, queue: str) -> web.Response:
+    async def _pause(self, _: web.BaseRequest, queue: str) -> web.Response:
         await listings.queues(self._directory, self._mom, queue)
         await self._mom.pause_queue(queue)
         return json_response(await listings.queues(self._directory, self._mom, queue))
 
-    async def _resume(self, _: web.Request, queue: str) -> web.Response:
+    async def _resume(self, _: web.BaseRequest, queue: str) -> web.Response:
         await listings.queues(self._directory, self._mom, queue)
         await self._mom.resume_queue(queue)
         return json_response(await listings.queues(self._directory, self._mom, queue))
 
-    async def _dead(self, request: web.Request, queue: str) -> web.Response:
+    async def _dead(self, request: web.BaseRequest, queue: str) -> web.Response:
         await listings.queues(self._directory, self._mom, queue)
         size, token = _page(request)
         try:
@@ -109,16 +109,16 @@ class Operating:
             tasks.append({**task_view.to_value(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)})
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
 
-    async def _replay(self, _: web.Request, text: str) -> web.Response:
+    async def _replay(self, _: web.BaseRequest, text: str) -> web.Response:
         return await self._handle_one(text, self._mom.replay_tasks, "replayed")
 
-    async def _purge(self, _: web.Request, text: str) -> web.Response:
+    async def _purge(self, _: web.BaseRequest, text: str) -> web.Response:
         return await self._handle_one(text, self._mom.purge_tasks, "purged")
 
-    async def _replay_all(self, _: web.Request, queue: str) -> web.Response:
+    async def _replay_all(self, _: web.BaseRequest, queue: str) -> web.Response:
         return json_response({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
 
-    async def _purge_all(self, _: web.Request, queue: str) -> web.Response:
+    async def _purge_all(self, _: web.BaseRequest, queue: str) -> web.Response:
         return json_response({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
 
     async def _handle_one(self, text: str, handle: _Handle, done: str) -> web.Response:
@@ -158,7 +158,7 @@ class Operating:
 _Handle = Callable[[str, Sequence[str]], Awaitable[Sequence[int]]]
 
 
-def _page(request: web.Request) -> tuple[int, str]:
+def _page(request: web.BaseRequest) -> tuple[int, str]:
     """Read which page of a list is asked for.
 
     Raises:

@@ -91,7 +91,7 @@ class Resources:
             detail = "The gateway does not have its catalogue yet. Nothing was accepted."
             raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
 
-    async def _get_task(self, request: web.Request, text: str) -> web.Response:
+    async def _get_task(self, request: web.BaseRequest, text: str) -> web.Response:
         self.check_ready()
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task_id = self._lookups.read_id(text)
@@ -99,7 +99,7 @@ class Resources:
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return self._show(task_id, task, applied)
 
-    async def _cancel_task(self, _: web.Request, text: str) -> web.Response:
+    async def _cancel_task(self, _: web.BaseRequest, text: str) -> web.Response:
         self.check_ready()
         task_id = self._lookups.read_id(text)
         return self._show(task_id, await self._lookups.cancel(task_id), {})
@@ -108,23 +108,23 @@ class Resources:
         service = self._directory.services.get(task.service)
         return json_response(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
 
-    async def _services(self, _: web.Request, __: str) -> web.Response:
+    async def _services(self, _: web.BaseRequest, __: str) -> web.Response:
         return json_response(await listings.services(self._directory, self._mom))
 
-    async def _queues(self, _: web.Request, name: str) -> web.Response:
+    async def _queues(self, _: web.BaseRequest, name: str) -> web.Response:
         return json_response(await listings.queues(self._directory, self._mom, name))
 
-    async def _problem(self, _: web.Request, name: str) -> web.Response:
+    async def _problem(self, _: web.BaseRequest, name: str) -> web.Response:
         page = problems.page(name)
         if page is None:
             raise Problem(NO_ROUTE, "There is no problem of this name.")
         return web.Response(text=page)
 
-    async def _livez(self, _: web.Request, __: str) -> web.Response:
+    async def _livez(self, _: web.BaseRequest, __: str) -> web.Response:
         return web.Response(text="alive\n")
 
-    async def _readyz(self, _: web.Request, __: str) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest, __: str) -> web.Response:
         return admin.readiness_response(lambda: "stopping" if self._draining.is_set() else self._directory.unready)
 
-    async def _metrics(self, _: web.Request, __: str) -> web.Response:
+    async def _metrics(self, _: web.BaseRequest, __: str) -> web.Response:
         return admin.metrics_response()

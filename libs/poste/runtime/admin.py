@@ -63,20 +63,24 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application, host: str, port: int, *, grace_seconds: float = 1.0) -> AsyncIterator[int]:
+async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Serve an aiohttp application while the body runs; yields the port.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=grace_seconds,
-        # Bodies come in as they were sent: a compressed one could grow without bounds.
-        auto_decompress=False,
-    )
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    async with bound(runner, host, port) as chosen:
+        yield chosen
+
+
+@contextlib.asynccontextmanager
+async def bound(runner: web.BaseRunner, host: str, port: int) -> AsyncIterator[int]:
+    """Run one of aiohttp's runners on one address while the body runs; yields the port.
+
+    Raises:
+        StartError: The port is taken, or the address is not this host's.
+    """
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
