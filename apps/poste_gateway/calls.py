@@ -149,7 +149,7 @@ class _Call:
         self._account.facts["task"] = task_id.text
         task = task_view.new_task(task_id, self._method)
         place = {"Location": task_view.location(task_id)}
-        _raise_unless_kept(await self._roads.enqueuer.enqueue(self._new(task_id, task)), place)
+        await self._keep(task_id, task)
         task = await self._roads.lookups.wait(task_id, task, wait)
         state = task_view.state_of(task)
         if state is TaskState.SUCCEEDED:
@@ -164,6 +164,23 @@ class _Call:
             # What has ended already (expired, cancelled, dead) does not come out otherwise later.
             headers={**place, **({} if state.final else RETRY_AFTER), **self._applied()},
         )
+
+    async def _keep(self, task_id: TaskId, task: task_pb2.Task) -> None:
+        """Have the call kept.
+
+        Raises:
+            Problem: It is not, or nobody knows.
+        """
+        match await self._roads.enqueuer.enqueue(self._new(task_id, task)):
+            case Acceptance.QUEUE_FULL:
+                detail = "The service is away and its queue is full: nothing was accepted."
+                raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
+            case Acceptance.NOT_ACCEPTED:
+                raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
+            case Acceptance.UNKNOWN:
+                detail = "The answer whether the call is kept was lost. Look at the path that Location names."
+                place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
+                raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
     def _new(self, task_id: TaskId, task: task_pb2.Task) -> mom_service_pb2.NewTask:
         return mom_service_pb2.NewTask(
@@ -194,17 +211,3 @@ class _Call:
         if self._wishes.no_queue:
             names.append("no-queue")
         return preferences.applied(*names)
-
-
-def _raise_unless_kept(accepted: Acceptance, place: dict[str, str]) -> None:
-    match accepted:
-        case Acceptance.QUEUE_FULL:
-            detail = "The service is away and its queue is full: nothing was accepted."
-            raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
-        case Acceptance.NOT_ACCEPTED:
-            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
-        case Acceptance.UNKNOWN:
-            detail = "The answer whether the call is kept was lost. Look at the path that Location names."
-            raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
-        case Acceptance.ACCEPTED:
-            return

@@ -15,7 +15,7 @@ from aiohttp import HttpVersion11, web
 from poste.rpc import protojson
 from poste.runtime import logs, metrics
 from poste_gateway import calls, cors, problems
-from poste_gateway.answers import Account
+from poste_gateway.answers import NO_STORE, Account
 from poste_gateway.calls import Roads
 from poste_gateway.kinds import INTERNAL, OF_CODE
 from poste_gateway.problems import Problem
@@ -103,7 +103,7 @@ class Edge:
         return web.Response(
             body=protojson.dumps(problem.to_value(path)),
             status=kind.status,
-            headers=problem.headers,
+            headers={**NO_STORE, **problem.headers},
             content_type=problems.CONTENT_TYPE,
         )
 

@@ -135,14 +135,23 @@ ACCEPTANCE_UNKNOWN: Final = Kind(
     Code.UNKNOWN,
     "The call may or may not have been accepted",
     "The call was to be kept, and the answer whether it is was lost. The header `Location` has the path of its "
-    "task: if that is 200, the call is accepted; if it is not, look again before you repeat the call.",
+    "task. Look there before you repeat the call: 200 is the task, 404 `not-kept` means that it was not accepted, and "
+    "this problem that it is not decided yet, which takes half a minute at most.",
+)
+NOT_KEPT: Final = Kind(
+    "not-kept",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "The call was not accepted",
+    "It was not known at first whether the call was accepted, and now it is: it was not. It did not run and will not; "
+    "it can be repeated.",
 )
 RECORD_LOST: Final = Kind(
     "record-lost",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.DATA_LOSS,
     "The task's record is lost",
-    "The task was accepted, or was to be, and must still be on record, and it is not. Tell the operator.",
+    "The task was accepted and must still be on record, and it is not. Tell the operator.",
 )
 GONE: Final = Kind(
     "gone",
@@ -241,6 +250,7 @@ KINDS: Final = {
         LOOKUP_AWAY,
         OUTCOME_UNKNOWN,
         ACCEPTANCE_UNKNOWN,
+        NOT_KEPT,
         RECORD_LOST,
         GONE,
         TASK_ENDED,

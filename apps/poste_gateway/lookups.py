@@ -8,11 +8,20 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from poste.domain.errors import InvalidTaskId
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.runtime import logs
 from poste.v1 import task_pb2
-from poste_gateway.kinds import GONE, LOOKUP_AWAY, NO_TASK, RECORD_LOST, TASK_ENDED
+from poste_gateway.kinds import (
+    ACCEPTANCE_UNKNOWN,
+    GONE,
+    LOOKUP_AWAY,
+    NO_TASK,
+    NOT_KEPT,
+    RECORD_LOST,
+    TASK_ENDED,
+)
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.task_view import state_of
@@ -128,9 +137,15 @@ def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
     """Judge a task without a record, by what its id proves and by the store's clock.
 
     Until the result's time to live is over, counted from the task's creation, the record must be there, whatever
-    became of the task. Later it may have ended and its time be over.
+    became of the task. Later it may have ended and its time be over. Where nobody knew whether it was accepted, it may
+    still be while an enqueue of its age is not refused; from then on it is certain that it was not.
     """
-    if read_time.ToNanoseconds() / 1e9 < task_id.create_time + task_id.result_ttl_seconds:
-        _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)
-        return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")
-    return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
+    age = read_time.ToNanoseconds() / 1e9 - task_id.create_time
+    if task_id.doubtful and age <= MAX_ENQUEUE_AGE_SECONDS:
+        return Problem(ACCEPTANCE_UNKNOWN, "The call is not kept so far; it may still be.", headers=RETRY_AFTER)
+    if age >= task_id.result_ttl_seconds:
+        return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
+    if task_id.doubtful:
+        return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
+    _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)
+    return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")

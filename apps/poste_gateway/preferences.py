@@ -119,7 +119,7 @@ def _preferences(
     wait: float | None = None
     if "wait" in stated:
         text = stated["wait"]
-        if _DIGITS.fullmatch(text):
+        if text.isascii() and text.isdigit():
             wait = min(float(text), max_wait_seconds)
         else:
             errors.append({"field": PREFER, "reason": "must have whole seconds as its wait, e.g. wait=10"})

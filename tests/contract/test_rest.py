@@ -499,6 +499,22 @@ async def test_an_acceptance_that_stays_unknown_is_told_as_that(tmp_path):
         assert (found.status, found.body["state"]) == (200, "QUEUED")
 
 
+async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
+    """Else a client never learns that it may repeat its call, or is told of a loss where nothing was lost."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [False] * 1000
+        place = (await stage.gateway.post(PLACE, ORDER)).headers["Location"]
+
+        stage.mom.clock_ahead_seconds = 0
+        early = await stage.gateway.get(place)
+        is_problem(early, 502, "acceptance-unknown", "UNKNOWN")
+        assert early.headers["Retry-After"]
+        stage.mom.clock_ahead_seconds = 40
+        is_problem(await stage.gateway.get(place), 404, "not-kept", "NOT_FOUND")
+        stage.mom.clock_ahead_seconds = 4000
+        is_problem(await stage.gateway.get(place), 410, "gone", "NOT_FOUND")
+
+
 async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
     """Else a call that the first, lost answer accepted is told to be refused, and the client repeats it."""
     async with staged(tmp_path) as stage:

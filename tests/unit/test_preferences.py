@@ -31,6 +31,7 @@ def read(*prefer: str, **headers: str) -> preferences.Wishes:
         (('wait="10"',), (False, 10, False)),
         (("WAIT=0",), (False, 0, False)),
         (("wait=999999999",), (False, 60, False)),
+        (("wait=" + "9" * 5000,), (False, 60, False)),
         (("wait=5, wait=7",), (False, 5, False)),
         (("wait=5", "wait=x"), (False, 5, False)),
         (("no-queue",), (False, None, True)),

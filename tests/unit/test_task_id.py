@@ -38,6 +38,16 @@ def test_an_id_is_made_anew_from_its_record(now: float) -> None:
     assert again == made
 
 
+def test_an_id_in_doubt_leads_to_the_same_task() -> None:
+    """A client could not find the call that was accepted after all."""
+    made = IDS.mint("q.Service", task_ttl_seconds=5, result_ttl_seconds=6)
+    doubted = IDS.doubt(made)
+
+    assert IDS.read(doubted.text) == doubted
+    assert (doubted.key, doubted.create_time, doubted.doubtful) == (made.key, made.create_time, True)
+    assert doubted.text != made.text
+
+
 @given(st.integers(0, 200), st.integers(1, 255))
 def test_a_forged_id_was_never_issued(place: int, flip: int) -> None:
     """An id whose time or queue could be changed would make the status lie."""

@@ -5,7 +5,7 @@ Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this P
 
 Layout before base64url without padding (RFC 4648, section 5)::
 
-    version 1 | random 12 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
+    kind 1 | random 12 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import Final
 
 from poste.domain.errors import InvalidTaskId
 
-_VERSION: Final = 1
+#: The first byte: the task was accepted before the id was given out, or nobody knew whether it was.
+_ACCEPTED: Final = 1
+_DOUBTFUL: Final = 2
 _HEAD: Final = struct.Struct(">B12s6sII")
 _SIGNATURE_BYTES: Final = 16
 #: Longer strings are refused before any work is done on them: a queue's name is at most a few hundred bytes.
@@ -41,6 +43,7 @@ class TaskId:
         create_time: When it was minted, in seconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
+        doubtful: It was given out although nobody knew whether the task was accepted.
     """
 
     text: str
@@ -49,6 +52,7 @@ class TaskId:
     create_time: float
     task_ttl_seconds: int
     result_ttl_seconds: int
+    doubtful: bool = False
 
 
 class TaskIds:
@@ -80,10 +84,32 @@ class TaskIds:
         """Make the id of a task that is on record: the very one that was minted."""
         return self._make(queue, _decode(key), round(create_time * 1000), task_ttl_seconds, result_ttl_seconds)
 
+    def doubt(self, task_id: TaskId) -> TaskId:
+        """Make the id under which a task is given out of which nobody knows whether it was accepted.
+
+        It leads to the same record; only where there is none does it mean something else.
+        """
+        return self._make(
+            task_id.queue,
+            _decode(task_id.key),
+            round(task_id.create_time * 1000),
+            task_id.task_ttl_seconds,
+            task_id.result_ttl_seconds,
+            doubtful=True,
+        )
+
     def _make(
-        self, queue: str, random: bytes, milliseconds: int, task_ttl_seconds: int, result_ttl_seconds: int
+        self,
+        queue: str,
+        random: bytes,
+        milliseconds: int,
+        task_ttl_seconds: int,
+        result_ttl_seconds: int,
+        *,
+        doubtful: bool = False,
     ) -> TaskId:
-        head = _HEAD.pack(_VERSION, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
+        kind = _DOUBTFUL if doubtful else _ACCEPTED
+        head = _HEAD.pack(kind, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
         payload = head + queue.encode()
         return TaskId(
             text=_encode(payload + self._sign(payload)),
@@ -92,6 +118,7 @@ class TaskIds:
             create_time=milliseconds / 1000,
             task_ttl_seconds=task_ttl_seconds,
             result_ttl_seconds=result_ttl_seconds,
+            doubtful=doubtful,
         )
 
     def read(self, text: str) -> TaskId:
@@ -101,12 +128,12 @@ class TaskIds:
             InvalidTaskId: It was never issued under this key, or is not spelled as it was issued.
         """
         raw = _decode(text)
-        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] != _VERSION:
+        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] not in (_ACCEPTED, _DOUBTFUL):
             raise InvalidTaskId
         payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._sign(payload)):
             raise InvalidTaskId
-        _, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
+        kind, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
         return TaskId(
             text=text,
             queue=payload[_HEAD.size :].decode(),
@@ -114,6 +141,7 @@ class TaskIds:
             create_time=int.from_bytes(milliseconds, "big") / 1000,
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
+            doubtful=kind == _DOUBTFUL,
         )
 
     def _sign(self, payload: bytes) -> bytes:
