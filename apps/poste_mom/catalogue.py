@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import CatalogueError, StoreError
-from poste.rpc.catalogue import Service, describe
+from poste.rpc.catalogue import Service, describe, refuse_taken_routes
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -107,7 +107,7 @@ class Catalogue:
             entry.register_time.CopyFrom(request.start_time)
         entry.library = True
         service = describe(entry)
-        self._refuse_taken_routes(service)
+        refuse_taken_routes(service, self._services.values())
         stored = (await self._store.entries()).get(request.service)
         serialized = entry.SerializeToString(deterministic=True)
         if stored != serialized:
@@ -141,17 +141,3 @@ class Catalogue:
             serialized = entry.SerializeToString(deterministic=True)
             if stored.get(name) != serialized:
                 await self._store.save(name, serialized)
-
-    def _refuse_taken_routes(self, service: Service) -> None:
-        """Refuse a service that claims a route of another: which one a call reaches must not be chance."""
-        owners = {
-            (route.verb, route.path): other.name
-            for other in self._services.values()
-            if other.name != service.name
-            for method in other.methods.values()
-            for route in method.routes
-        }
-        for method in service.methods.values():
-            for route in method.routes:
-                if owner := owners.get((route.verb, route.path)):
-                    raise CatalogueError(f"{service.name} claims {route.verb} {route.path}, which is {owner}'s")

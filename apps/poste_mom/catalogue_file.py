@@ -18,7 +18,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
-from poste.rpc.catalogue import describe
+from poste.rpc.catalogue import Service, describe, refuse_taken_routes
 from poste.v1 import catalogue_pb2
 
 if TYPE_CHECKING:
@@ -52,10 +52,20 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
     services = content.pop("services", {})
     if content or not isinstance(services, dict):
         raise StartError(f"the catalogue {path}: holds {', '.join(content) or 'no table'} beside [services.NAME]")
-    return [_service(path, name, table) for name, table in services.items()]
+    entries: list[catalogue_pb2.CatalogueService] = []
+    described: list[Service] = []
+    for name, table in services.items():
+        entry, service = _service(path, name, table)
+        try:
+            refuse_taken_routes(service, described)
+        except CatalogueError as error:
+            raise StartError(f"the catalogue {path}: {error}") from error
+        entries.append(entry)
+        described.append(service)
+    return entries
 
 
-def _service(path: Path, name: str, table: Any) -> catalogue_pb2.CatalogueService:
+def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.CatalogueService, Service]:
     where = f'the catalogue {path}, [services."{name}"]'
     if not isinstance(table, dict):
         raise StartError(f"{where}: not a table")
@@ -74,12 +84,12 @@ def _service(path: Path, name: str, table: Any) -> catalogue_pb2.CatalogueServic
     for method, settings in methods.items():
         _settle(f"{where} method {method}", dict(settings), entry.settings.methods[method], _METHOD_FIELDS)
     try:
-        unknown = sorted(set(methods) - set(describe(entry).methods))
+        service = describe(entry)
     except CatalogueError as error:
         raise StartError(f"{where}: {error}") from error
-    if unknown:
+    if unknown := sorted(set(methods) - set(service.methods)):
         raise StartError(f"{where}: has no method {', '.join(unknown)}")
-    return entry
+    return entry, service
 
 
 def _settle(where: str, left: dict[str, Any], settings: Any, fields: dict[str, type]) -> None:

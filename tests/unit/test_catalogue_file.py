@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2
 
 import poste_calculator
 from poste.domain.errors import StartError
@@ -89,3 +90,24 @@ def test_a_mistake_is_named(folder: Path, text: str, named: str) -> None:
     """A typing error that is passed over in silence is found in production."""
     with pytest.raises(StartError, match=named):
         read(write(folder, text))
+
+
+def test_two_services_with_one_route_are_refused(folder: Path) -> None:
+    """Which of them a call reaches would be chance."""
+    files = descriptor_pb2.FileDescriptorSet.FromString((folder / "calculator.binpb").read_bytes())
+    for file in files.file:
+        if file.name == "calculator/v1/sum.proto":
+            text = file.SerializeToString().replace(b"calculator.v1", b"calculator.w1")
+            file.CopyFrom(descriptor_pb2.FileDescriptorProto.FromString(text))
+    (folder / "other.binpb").write_bytes(files.SerializeToString())
+    path = write(
+        folder,
+        f"""
+        [services."{SUM}"]
+        descriptors = "calculator.binpb"
+        [services."calculator.w1.SumService"]
+        descriptors = "other.binpb"
+        """,
+    )
+    with pytest.raises(StartError, match=f"calculator.w1.SumService claims POST /v1/sum, which is {SUM}'s"):
+        read(path)

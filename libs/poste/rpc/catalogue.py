@@ -7,7 +7,7 @@ pool of its own: two versions of one service would clash in a common one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from poste.domain.errors import CatalogueError
 from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.policies import catalogue_fault, service_policy
 from poste.v1 import catalogue_pb2
@@ -130,6 +131,25 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         entry=entry,
         pool=pool,
     )
+
+
+def refuse_taken_routes(service: Service, others: Iterable[Service]) -> None:
+    """Refuse a service that claims a route of another: which one a call reaches must not be chance.
+
+    Raises:
+        CatalogueError: It does; the text names the route and its owner.
+    """
+    owners = {
+        (route.verb, route.path): other.name
+        for other in others
+        if other.name != service.name
+        for method in other.methods.values()
+        for route in method.routes
+    }
+    for method in service.methods.values():
+        for route in method.routes:
+            if owner := owners.get((route.verb, route.path)):
+                raise CatalogueError(f"{service.name} claims {route.verb} {route.path}, which is {owner}'s")
 
 
 def file_descriptor_set(file: FileDescriptor) -> bytes:
