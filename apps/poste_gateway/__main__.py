@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from typing import Final
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
@@ -14,6 +15,7 @@ from poste.runtime.admin import authority
 from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
 from poste_gateway import http_server
 from poste_gateway.calls import Roads
+from poste_gateway.catalogue_copy import CatalogueCopy
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
@@ -22,6 +24,9 @@ from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Operating
 from poste_gateway.resources import Resources
+
+#: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
+_CATALOGUE_COPY: Final = "catalogue.copy"
 
 _log = logs.get("gateway")
 
@@ -39,7 +44,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     draining = asyncio.Event()
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)
-        directory = Directory(mom, ids.fingerprint, duties.create_task)
+        copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
+        directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
         enqueuer = Enqueuer(mom)
         lookups = Lookups(mom, ids, draining)
         wait = settings.max_wait_seconds

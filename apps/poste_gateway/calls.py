@@ -141,6 +141,8 @@ class _Call:
     async def _durable(self, wait: float) -> web.Response:
         """Have the call kept, then wait for its end as long as its client wishes."""
         self._account.road = "durable"
+        if not self._roads.directory.key_agreed:
+            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
         task_id = self._roads.ids.mint(
             self._service.name,
             task_ttl_seconds=self._wishes.task_ttl_seconds,

@@ -1,8 +1,13 @@
-"""The catalogue as this gateway has it: followed for ever, applied without touching what did not change."""
+"""The catalogue as this gateway has it: followed for ever, applied without touching what did not change.
+
+If the middleware is away when the gateway starts, the copy on disk stands in: services are called, but nothing is
+queued or looked up until the middleware has agreed to the key that this gateway signs task ids with.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -16,6 +21,7 @@ from poste.rpc.catalogue import Service, describe
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.catalogue_copy import CatalogueCopy
 from poste_gateway.fleet import Fleet, Spawn
 from poste_gateway.mom import Mom
 from poste_gateway.routing import RouteTable
@@ -23,6 +29,9 @@ from poste_gateway.routing import RouteTable
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+#: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
+#: ready with an old catalogue when the new one is on its way.
+_PATIENCE_SECONDS: Final = 1.0
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("directory")
@@ -35,23 +44,29 @@ class Directory:
         services: The services by name.
         fleets: Their replicas, by the same names.
         routes: Their routes.
+        key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
     """
 
-    def __init__(self, mom: Mom, fingerprint: str, spawn: Spawn) -> None:
+    def __init__(self, mom: Mom, copy: CatalogueCopy, fingerprint: str, spawn: Spawn) -> None:
         """Know nothing yet.
 
         Args:
             mom: Keeps the catalogue.
+            copy: Has the last catalogue that was received.
             fingerprint: Tells the key that signs this gateway's task ids from others.
             spawn: Starts tasks that somebody owns.
         """
         self.services: Mapping[str, Service] = {}
         self.fleets: dict[str, Fleet] = {}
         self.routes = RouteTable()
+        self.key_agreed = False
         self._mom = mom
+        self._copy = copy
         self._fingerprint = fingerprint
         self._spawn = spawn
         self._unready: str | None = "the catalogue was not received yet"
+        #: The middleware has answered, whatever it was.
+        self._answered = asyncio.Event()
 
     @property
     def unready(self) -> str | None:
@@ -60,18 +75,39 @@ class Directory:
 
     async def follow(self) -> None:
         """Follow the catalogue for ever."""
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._copy.keep())
+            duties.create_task(self._stand_in())
+            await self._follow()
+
+    async def _follow(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
                 request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
                 async for response in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
+                    self.key_agreed = True
+                    self._answered.set()
                     self.apply(response.services)
+                    self._copy.put(response)
                     pause = _FIRST_PAUSE_SECONDS
             except grpc.aio.AioRpcError as error:
                 self._ended(error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _stand_in(self) -> None:
+        """Take over the copy if the middleware is late."""
+        copy = await self._copy.read()
+        if copy is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._answered.wait()
+        if not self._answered.is_set():
+            _log.warning("the middleware is away: the last catalogue is used")
+            self.apply(copy.services)
 
     def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
         """Take over the whole catalogue as it is now."""
@@ -84,7 +120,7 @@ class Directory:
         self._man_fleets()
         self.routes = RouteTable(services.values())
         self._unready = None
-        _log.info("catalogue received", services=sorted(services))
+        _log.info("catalogue applied", services=sorted(services))
 
     async def close(self) -> None:
         """Close every connection to a service."""
@@ -118,6 +154,8 @@ class Directory:
             if self._unready != _OTHER_KEY:
                 _log.error("refused: this gateway's key is not the one that task ids are signed with")
             self._unready = _OTHER_KEY
+            self.key_agreed = False
+            self._answered.set()
         else:
             _log.warning("catalogue stream ended", code=error.code().name)
 

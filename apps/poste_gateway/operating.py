@@ -70,6 +70,8 @@ class Operating:
     def _guarded(self, handle: Handler) -> Handler:
         async def guarded(request: web.BaseRequest, name: str) -> web.Response:
             self._guard.check(request)
+            if not self._directory.key_agreed:
+                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER)
             try:
                 return await handle(request, name)
             except MomAway as error:

@@ -14,7 +14,7 @@ from poste.v1 import task_pb2
 from poste_gateway import listings, preferences, problems, task_view
 from poste_gateway.answers import NO_STORE, json_response
 from poste_gateway.directory import Directory
-from poste_gateway.kinds import NO_ROUTE, NOT_READY
+from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
@@ -91,8 +91,14 @@ class Resources:
             detail = "The gateway does not have its catalogue yet. Nothing was accepted."
             raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
 
-    async def _get_task(self, request: web.BaseRequest, text: str) -> web.Response:
+    def _check_ids(self) -> None:
+        """Refuse to judge ids while it is not known that this gateway has the right key for them."""
         self.check_ready()
+        if not self._directory.key_agreed:
+            raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
+
+    async def _get_task(self, request: web.BaseRequest, text: str) -> web.Response:
+        self._check_ids()
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task_id = self._lookups.read_id(text)
         task = await self._lookups.get(task_id, wait)
@@ -100,7 +106,7 @@ class Resources:
         return self._show(task_id, task, applied)
 
     async def _cancel_task(self, _: web.BaseRequest, text: str) -> web.Response:
-        self.check_ready()
+        self._check_ids()
         task_id = self._lookups.read_id(text)
         return self._show(task_id, await self._lookups.cancel(task_id), {})
 

@@ -54,6 +54,9 @@ class GatewaySettings(Settings):
     id_key_file: Path = Path(".poste/id.key")
     #: A file with the token that operators send; without one their verbs are for the gateway's own host only.
     operator_token_file: Path | None = None
+    #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
+    #: beside the key unless given. Gateways may share it.
+    catalogue_copy: Path | None = None
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
