@@ -51,8 +51,9 @@ class StoreHealth:
         while True:
             self._known = None
             try:
-                await self.durability()
+                # First: as long as the memory counts as full, nothing else is looked at.
                 await self._look_at_memory(client)
+                await self.durability()
             except (StoreUnreached, RedisError) as error:
                 if self._why != str(error):
                     _log.error("calls are not accepted", reason=str(error))

@@ -268,6 +268,31 @@ async def test_a_redis_that_is_nearly_full_takes_no_new_calls(tmp_path: Path) ->
             assert list(done.results) == [pb.COMPLETE_RESULT_STORED]
 
 
+async def test_a_redis_that_has_memory_again_takes_new_calls(mom: RunningMom, server: RedisServer) -> None:
+    """Full once would be full for ever: the middleware would refuse every call until somebody restarts it."""
+
+    async def ready() -> bool:
+        async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/readyz") as answer:
+            return answer.status == 200
+
+    async def full() -> bool:
+        return not await ready()
+
+    client = open_client(StoreSettings(redis_url=server.url))
+    try:
+        await until(ready)
+        await client.config_set("maxmemory", (await client.info("memory"))["used_memory"])
+        await until(full)
+        refused = await _enqueue(mom, _task())
+        await client.config_set("maxmemory", 0)
+        await until(ready, seconds=10)
+        accepted = await _enqueue(mom, _task())
+    finally:
+        await client.aclose()
+
+    assert (refused, accepted) == (["STORE_UNAVAILABLE"], ["ACCEPTED"])
+
+
 async def test_a_service_registers_itself(mom: RunningMom) -> None:
     """A service that nobody wrote into the catalogue file is known once it started."""
     request = pb.RegisterServiceRequest(
