@@ -288,6 +288,36 @@ async def test_it_waits_for_a_redis_that_is_late(tmp_path: Path, queue: str) -> 
         await office.client.aclose()
 
 
+async def test_at_maxmemory_a_whole_life_goes_on(tmp_path: Path, queue: str) -> None:
+    """BLMOVE is refused then: what is accepted could never be taken and done, and so no memory ever be freed again."""
+    with running(tmp_path) as server:
+        office = Office(server.url, queue)
+        keys = await office.enqueue(10)
+        used = (await office.client.info("memory"))["used_memory"]
+        await office.client.config_set("maxmemory", used // 2)
+        holds = office.consume(office.until_released, grace_seconds=0.1)
+        await until(lambda: len(office.ran) == office.settings.concurrency)
+        (incarnation,) = await office.incarnations()
+        lease = await office.client.zscore(office.keys.leases, incarnation)
+
+        async def renewed() -> bool:
+            return await office.client.zscore(office.keys.leases, incarnation) > lease
+
+        await until(renewed)
+        await office.stop(holds)
+        given_back = await office.all_in(keys, TaskState.QUEUED)
+        consumer = office.consume(office.at_once)
+        await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+        ready = consumer.ready()
+        await office.stop(consumer)
+        errors = await office.client.info("errorstats")
+        await office.client.aclose()
+
+    assert given_back
+    assert ready is None
+    assert errors["errorstat_OOM"]["count"] > 0
+
+
 async def _tried(enqueue: Awaitable[list[str]]) -> list[str]:
     from poste.domain.errors import StoreError  # noqa: PLC0415
 
