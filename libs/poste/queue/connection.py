@@ -54,7 +54,7 @@ class NotConnected(RedisConnectionError):  # noqa: N818 - redis-py's base is unt
 
 
 class _Telling(AbstractConnection):
-    """A connection whose failure to connect is an error of its own."""
+    """A connection whose failure to connect is an error of its own, and whose failures are all RedisErrors."""
 
     def __init__(self, *args: Any, connected: Connected | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,6 +70,13 @@ class _Telling(AbstractConnection):
         except (RedisError, OSError) as error:
             await self.disconnect(nowait=True)
             raise NotConnected(str(error)) from error
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            # uvloop's word for a transport that has broken and was not read from since; redis-py lets it through.
+            raise RedisConnectionError(str(error)) from error
 
 
 class _TellingTcp(_Telling, Connection):
