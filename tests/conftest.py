@@ -1,8 +1,9 @@
-"""What all tests share: one real Redis for the session. Each test uses queues of its own; nothing is ever flushed."""
+"""What all tests share: real servers for the session. Each test uses queues of its own; nothing is ever flushed."""
 
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from support.redis_server import RedisServer, running
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     folder: Path = tmp_path_factory.mktemp("redis")
     with running(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The oldest server that many have: Debian 12's."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("Redis 7 is not installed: apt-get install redis-server")
+    with running(tmp_path_factory.mktemp("redis-7"), binary) as server:
         yield server
 
 

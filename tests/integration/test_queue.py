@@ -1,4 +1,4 @@
-"""The queue's scripts, step by step, on a real server: what each may and may not do to a task."""
+"""The queue's scripts, step by step, on real servers of each kind: what each may and may not do to a task."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ class Post:
         return figures.queued, figures.running, figures.delayed, figures.dead
 
 
-@pytest.fixture
-async def post(redis_server: Any, queue: str) -> AsyncIterator[Post]:
-    client = open_client(StoreSettings(redis_url=redis_server.url))
+@pytest.fixture(params=["redis_server", "redis_7"], ids=["embedded", "redis 7"])
+async def post(request: pytest.FixtureRequest, queue: str) -> AsyncIterator[Post]:
+    client = open_client(StoreSettings(redis_url=request.getfixturevalue(request.param).url))
     yield Post(client, queue)
     await client.aclose()
 

@@ -1,4 +1,4 @@
-"""A real server for tests: the embedded one that `poste up` runs, with the AOF written before each reply."""
+"""A real server for tests: the embedded one that `poste up` runs, or another; the AOF is written before each reply."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **config: str) -> Iterator[RedisServer]:
+def running(folder: Path, binary: str | None = None, **config: str) -> Iterator[RedisServer]:
     """Run a server while the body runs."""
-    server = RedisServer(folder, **config)
+    server = RedisServer(folder, binary, **config)
     server.start()
     try:
         yield server
