@@ -199,6 +199,19 @@ async def test_too_many_bytes_refuse(post: Post) -> None:
     assert await post.enqueue_all([task]) == ["full"]
 
 
+async def test_an_empty_request_is_a_request(post: Post) -> None:
+    """Zeros take no byte in protobuf, and minus nothing is what Redis before 7.2 can't count: calls would get stuck."""
+    await post.join("me")
+    key = await post.running("me", request=b"")
+    assert await post.figures() == (0, 1, 0, 0)
+    assert await post.complete("me", key) == "succeeded"
+    cancelled = await post.enqueue(request=b"")
+    await post.tasks.cancel(post.queue, cancelled)
+
+    assert await post.state(cancelled) is TaskState.CANCELLED
+    assert await post.client.hmget(post.keys.counts, ["waiting", "bytes", "running"]) == [b"0", b"0", b"0"]
+
+
 async def test_a_claim_needs_the_key_in_the_own_list(post: Post) -> None:
     """Possession is ownership: a claim of what another holds would run it twice."""
     await post.join("me")

@@ -29,7 +29,8 @@ end
 -- QUEUED begins or ends: `sign` is 1 or -1.
 local function count_waiting(counts, record, sign)
   redis.call('HINCRBY', counts, 'waiting', sign)
-  redis.call('HINCRBY', counts, 'bytes', sign * redis.call('HSTRLEN', record, 'q'))
+  -- Plus 0: less an empty request is -0, which Redis before 7.2 does not take for a number.
+  redis.call('HINCRBY', counts, 'bytes', sign * redis.call('HSTRLEN', record, 'q') + 0)
 end
 
 local function count_running(counts, sign)
