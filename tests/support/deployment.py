@@ -1,0 +1,258 @@
+"""A whole Poste of separate processes, each part started, killed, hung and stopped by itself, on ports of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from testing.v1 import ledger_pb2
+
+from poste.rpc.catalogue import file_descriptor_set
+from poste_cli.local import leash, ports
+from support import ledger
+from support.cli import POSTE, Reply, environment
+from support.redis_server import RedisServer
+from support.waiting import until
+
+TESTS = Path(__file__).parents[1]
+SUM = "calculator.v1.SumService"
+PRODUCT = "calculator.v1.MultiplicationService"
+LEDGER = "testing.v1.LedgerService"
+#: What each service is served by.
+SERVICERS = {
+    SUM: "poste_calculator.sum:SumService",
+    PRODUCT: "poste_calculator.multiplication:MultiplicationService",
+    LEDGER: "support.ledger:LedgerService",
+}
+#: Tasks are taken over sooner than in a deployment, so that tests need not wait for it.
+HASTY = {"lease_seconds": 1.0, "heartbeat_seconds": 0.25}
+#: As a deployment has it.
+DEFAULTS = {"lease_seconds": 6.0, "heartbeat_seconds": 2.0}
+
+
+class Part:
+    """One process, which may have several lives on the same ports."""
+
+    def __init__(self, name: str, command: Iterable[str], folder: Path, **settings: Any) -> None:
+        self.port, self.admin_port = ports.free(2)
+        self._log = folder / f"{name}.log"
+        fields = {"port": self.port, "admin_port": self.admin_port, **settings}
+        paths = environment().get("PYTHONPATH", "")
+        self._environment = environment(
+            PYTHONPATH=f"{paths}:{TESTS}".strip(":"),
+            **{f"POSTE_{field.upper()}": str(value) for field, value in fields.items()},
+        )
+        # It dies with the tests, whatever death that is.
+        self._command = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+
+    def send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(20)
+
+    async def stop(self) -> float:
+        """Ask it to stop; returns how long that took, in seconds."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        self.send(signal.SIGTERM)
+        await until(lambda: not self.alive, seconds=40, what=f"the end of {self._log.stem}")
+        return loop.time() - begin
+
+
+class Deployment:
+    """The parts, and a client of the gateway."""
+
+    def __init__(
+        self, folder: Path, redis: RedisServer, session: aiohttp.ClientSession, *, moms: int, pace: dict[str, float]
+    ) -> None:
+        self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
+        self.file = folder / "ledger"
+        self.parts: list[Part] = []
+        self.moms = [
+            self._part(
+                *(f"mom{number}", "mom"),
+                redis_url=redis.url,
+                catalogue=folder / "catalogue.toml",
+                pass_seconds=0.3,
+                lease_seconds=pace["lease_seconds"],
+            )
+            for number in range(moms)
+        ]
+        # One address list for all: each channel follows every middleware there is.
+        self._mom = "ipv4:" + ",".join(f"127.0.0.1:{mom.port}" for mom in self.moms)
+        self.gateway = self._part("gateway", "gateway", mom=self._mom, id_key_file=folder / "id.key", grace_seconds=2)
+        self.url = f"http://127.0.0.1:{self.gateway.port}"
+
+    def worker(self, service: str, **settings: Any) -> Part:
+        """Make a replica of a service; it is not started yet."""
+        name = f"{service.rpartition('.')[2]}{len(self.parts)}"
+        fixed = {"redis_url": self.redis.url, "mom": self._mom, "test_ledger": self.file, **self.pace}
+        return self._part(name, "worker", SERVICERS[service], **(fixed | settings))
+
+    def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
+        part = Part(name, [*POSTE, *arguments], self.folder, **settings)
+        self.parts.append(part)
+        return part
+
+    async def ask(self, verb: str, path: str, body: Any = None, *, seconds: float = 40, **headers: str) -> Reply:
+        """Send one request; header names are spelled with `_` for `-`."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        async with self.session.request(verb, self.url + path, json=body, headers=sent, timeout=timeout) as reply:
+            return Reply(reply.status, dict(reply.headers), await reply.json(content_type=None))
+
+    async def call(self, service: str, prefer: str = "no-queue", **fields: Any) -> Reply:
+        """Call the service's chief method."""
+        method = {SUM: "Add", PRODUCT: "Multiply"}.get(service, "Store")
+        return await self.ask("POST", f"/{service}/{method}", fields, **({"Prefer": prefer} if prefer else {}))
+
+    async def queue(self, service: str, **fields: Any) -> str:
+        """Have a call kept; returns where its task is."""
+        reply = await self.call(service, "respond-async", **fields)
+        assert reply.status == 202, reply
+        return reply.headers["Location"]
+
+    async def task(self, place: str) -> dict[str, Any]:
+        reply = await self.ask("GET", place)
+        assert reply.status == 200, reply
+        task: dict[str, Any] = reply.body
+        return task
+
+    async def ended(self, places: Iterable[str], *, seconds: float = 20) -> list[dict[str, Any]]:
+        """Wait until each task has ended; returns them as they ended."""
+        end = asyncio.get_running_loop().time() + seconds
+        tasks = []
+        for place in places:
+            while (task := await self.task(place))["state"] in ("QUEUED", "RUNNING"):
+                assert asyncio.get_running_loop().time() < end, (task, self.logs())
+                await asyncio.sleep(0.02)
+            tasks.append(task)
+        return tasks
+
+    async def figures(self, service: str) -> dict[str, Any]:
+        """How full a service's queue is."""
+        reply = await self.ask("GET", f"/v1/queues/{service}")
+        assert reply.status == 200, reply
+        figures: dict[str, Any] = reply.body["queues"][0]
+        return figures
+
+    async def ready(self) -> None:
+        """Wait until the gateway is ready."""
+
+        async def look() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with self.session.get(f"{self.url}/readyz") as reply:
+                    return reply.status == 200
+            return False
+
+        try:
+            await until(look, what="the gateway")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    async def up(self, service: str, replicas: int = 1) -> None:
+        """Wait until the gateway has so many ready replicas of a service."""
+
+        async def look() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                services = (await self.ask("GET", "/v1/services")).body.get("services", [])
+                return any(one["name"] == service and one["replicas"]["ready"] == replicas for one in services)
+            return False
+
+        try:
+            await until(look, what=f"{replicas} of {service}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def runs(self, lines: Iterable[str], method: str = "Store") -> list[int]:
+        """How often each line's handler was run."""
+        return [ledger.runs(self.file, method, line) for line in lines]
+
+    def logs(self) -> str:
+        """The ends of the parts' logs: what one wants to read when a test failed."""
+        return "\n".join(
+            f"--- {log.name}\n" + "\n".join(line[:400] for line in log.read_text(errors="replace").splitlines()[-10:])
+            for log in sorted(self.folder.glob("*.log"))
+        )
+
+    def ship(self, **settings: dict[str, Any]) -> None:
+        """Write the catalogue file: the ledger's and the samples' services, with settings by the services' names."""
+        calculator = TESTS.parent / "apps/poste_calculator/calculator.binpb"
+        (self.folder / "ledger.binpb").write_bytes(file_descriptor_set(ledger_pb2.DESCRIPTOR))
+        tables = []
+        for service in SERVICERS:
+            chosen = {"descriptors": str(calculator if service != LEDGER else "ledger.binpb")}
+            chosen |= settings.get(service, {})
+            lines = [f"{name} = {json.dumps(value)}" for name, value in chosen.items()]
+            tables.append("\n".join([f"[services.{json.dumps(service)}]", *lines]))
+        (self.folder / "catalogue.toml").write_text("\n\n".join(tables))
+
+
+@contextlib.asynccontextmanager
+async def deployed(
+    folder: Path,
+    *workers: str,
+    moms: int = 1,
+    settings: dict[str, dict[str, Any]] | None = None,
+    redis: dict[str, str] | None = None,
+    pace: dict[str, float] = HASTY,
+    **worker_settings: Any,
+) -> AsyncIterator[Deployment]:
+    """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
+
+    Args:
+        folder: Where their files are.
+        workers: Services' names, once for each replica; they are the last of `parts`.
+        moms: How many replicas of the middleware.
+        settings: What the catalogue says of a service, by its name.
+        redis: Options of the Redis server.
+        pace: HASTY or DEFAULTS.
+        worker_settings: What the workers are told.
+    """
+    server = RedisServer(folder / "redis", **(redis or {}))
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        one = Deployment(folder, server, session, moms=moms, pace=pace)
+        one.ship(**(settings or {}))
+        for service in workers:
+            one.worker(service, **worker_settings)
+        try:
+            for part in one.parts:
+                part.start()
+            await asyncio.to_thread(server.start)
+            await one.ready()
+            for service in set(workers):
+                await one.up(service, workers.count(service))
+            yield one
+        finally:
+            for part in reversed(one.parts):
+                if part.alive:
+                    part.kill()
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
