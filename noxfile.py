@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `nox -s lint`, `nox -s proto`, `nox -s lock`."""
+"""The project's chores: `nox -s tests`, `lint`, `chaos`, `soak`, `proto`, `lock`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def tests(session: nox.Session) -> None:
     """Run the tests: unit, contract, integration, e2e (real Redis, real gRPC, real processes)."""
     install(session, "tests")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Break real parts under load by a seeded plan, and judge: `-- [--minutes N] [--seed S] [--out FILE]`."""
+    install(session, "tests")
+    session.run("python", "-m", "chaos", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
 
 
 @nox.session
