@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.redis_cluster import RedisCluster, running_cluster
 from support.redis_server import RedisServer, running
 
 
@@ -26,6 +27,12 @@ def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         pytest.skip("Redis 7 is not installed: apt-get install redis-server")
     with running(tmp_path_factory.mktemp("redis-7"), binary) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ class Post:
         return figures.queued, figures.running, figures.delayed, figures.dead
 
 
-@pytest.fixture(params=["redis_server", "redis_7"], ids=["embedded", "redis 7"])
+@pytest.fixture(params=["redis_server", "redis_7", "redis_cluster"], ids=["embedded", "redis 7", "cluster"])
 async def post(request: pytest.FixtureRequest, queue: str) -> AsyncIterator[Post]:
     client = open_client(StoreSettings(redis_url=request.getfixturevalue(request.param).url))
     yield Post(client, queue)

@@ -69,6 +69,15 @@ class RedisServer:
         self.process.send_signal(number)
         self.process.wait(20)
 
+    def hang(self) -> None:
+        """Answer nothing from now on, with every connection open."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def running(folder: Path, binary: str | None = None, **config: str) -> Iterator[RedisServer]:

@@ -1,38 +1,25 @@
-"""Connections to Redis that tell "never sent" from "no answer", on which every guarantee hangs.
-
-redis-py's own retries are off: they wrap sending *and* reading, so one lost reply would run a command twice. What may
-be run twice is decided by `poste.queue.scripts`.
-"""
+"""Which client `POSTE_REDIS_URL` asks for: one of a single server, or one that finds its way in a Redis Cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import redis.asyncio as redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.asyncio.connection import parse_url
 
 from poste.domain.errors import StartError
+from poste.queue.cluster.client import ClusterClient
+from poste.queue.cluster.masters import Masters
+from poste.queue.node import DEFAULT_PORT, Connected, Options, open_node
 
 if TYPE_CHECKING:
     from poste.runtime.settings import StoreSettings
 
-#: How long a connection may take to be made, in seconds.
-CONNECT_TIMEOUT_SECONDS: Final = 1.0
-#: How long Redis may take to answer, in seconds; an fsync on a busy disk takes up to 0.1 s.
-ANSWER_TIMEOUT_SECONDS: Final = 2.0
+#: The schemes of a URL that names servers of a cluster, and the scheme of each of those.
+_CLUSTERS: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 
 
 def text(value: object) -> str:
@@ -45,99 +32,95 @@ def texts(values: Iterable[object]) -> list[str]:
     return [text(value) for value in values]
 
 
-#: Called with each connection once it is made, before anything is sent over it.
-Connected = Callable[[AbstractConnection], Awaitable[None]]
+def is_cluster(settings: StoreSettings) -> bool:
+    """Tell whether the URL names servers of a cluster."""
+    return settings.redis_url.partition("://")[0] in _CLUSTERS
 
 
-class NotConnected(RedisConnectionError):  # noqa: N818 - redis-py's base is untyped; it states a fact
-    """No connection could be made: the command was never sent."""
-
-
-class _Telling(AbstractConnection):
-    """A connection whose failure to connect is an error of its own, and whose failures are all RedisErrors."""
-
-    def __init__(self, *args: Any, connected: Connected | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._connected = connected
-
-    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
-        if self.is_connected:
-            return
-        try:
-            await super().connect_check_health(check_health, retry_socket_connect)
-            if self._connected is not None:
-                await self._connected(self)
-        except (RedisError, OSError) as error:
-            await self.disconnect(nowait=True)
-            raise NotConnected(str(error)) from error
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        try:
-            await super().send_packed_command(command, check_health)
-        except RuntimeError as error:
-            # uvloop's word for a transport that has broken and was not read from since; redis-py lets it through.
-            raise RedisConnectionError(str(error)) from error
-
-
-class _TellingTcp(_Telling, Connection):
-    pass
-
-
-class _TellingSsl(_Telling, SSLConnection):
-    pass
-
-
-class _TellingUnix(_Telling, UnixDomainSocketConnection):
-    pass
-
-
-_CLASSES: Final[dict[type[AbstractConnection], type[AbstractConnection]]] = {
-    Connection: _TellingTcp,
-    SSLConnection: _TellingSsl,
-    UnixDomainSocketConnection: _TellingUnix,
-}
-
-
-def connection_options(settings: StoreSettings) -> dict[str, Any]:
-    """Return what redis-py's connections (sync or async) need to reach the server of `settings`.
+def server_options(settings: StoreSettings) -> list[Options]:
+    """Return what reaches each server that the URL names; only a cluster's URL names more than one.
 
     Raises:
         StartError: The URL or the password's file is wrong.
     """
     try:
-        options: dict[str, Any] = dict(parse_url(settings.redis_url))
+        servers = [dict[str, Any](parse_url(url)) for url in _urls(settings.redis_url)]
+        if is_cluster(settings) and any(int(server.pop("db", 0)) for server in servers):
+            raise StartError("POSTE_REDIS_URL: a cluster has database 0 only")
     except ValueError as error:
         raise StartError(f"POSTE_REDIS_URL: {error}") from error
     if settings.redis_password_file is not None:
         try:
-            options["password"] = settings.redis_password_file.read_text().strip()
+            password = settings.redis_password_file.read_text().strip()
         except OSError as error:
             raise StartError(f"POSTE_REDIS_PASSWORD_FILE {settings.redis_password_file}: {error.strerror}") from error
-    return options
+        for server in servers:
+            server["password"] = password
+    return [*servers]
 
 
 def open_client(
-    settings: StoreSettings, *, block_seconds: float = 0.0, connected: Connected | None = None
+    settings: StoreSettings, *, block_seconds: float = 0.0, connected: Connected | None = None, home: str | None = None
 ) -> redis.Redis:
     """Make a client; connects when it is first used. Close it with `aclose()`.
 
     Args:
-        settings: Which server.
+        settings: Which server, or which cluster.
         block_seconds: How long its commands may block on purpose; its answers are waited for that much longer.
         connected: Called with each new connection.
+        home: In a cluster, commands without a key go to the server that holds this one; to any if it is not given.
 
     Raises:
         StartError: The URL or the password's file is wrong.
     """
-    options = connection_options(settings)
-    pool = ConnectionPool(
-        connection_class=_CLASSES[options.pop("connection_class", Connection)],
-        connected=connected,
-        max_connections=1000,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=ANSWER_TIMEOUT_SECONDS + block_seconds,
-        retry=Retry(NoBackoff(), 0),
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        **options,
-    )
-    return redis.Redis.from_pool(pool)
+    servers = server_options(settings)
+    if not is_cluster(settings):
+        return open_node(servers[0], block_seconds=block_seconds, connected=connected)
+    opened = functools.partial(open_node, block_seconds=block_seconds, connected=connected)
+    return ClusterClient(Masters(servers, opened), home)
+
+
+async def servers_of(client: redis.Redis) -> list[redis.Redis]:
+    """Return a client of each server that a client speaks to: itself, or one for each master of its cluster.
+
+    Raises:
+        NotConnected: No server of the cluster says which masters it has.
+    """
+    return await client.servers() if isinstance(client, ClusterClient) else [client]
+
+
+async def server_of(client: redis.Redis, key: str) -> redis.Redis:
+    """Return a client of the one server that holds a key.
+
+    Raises:
+        NotConnected: No server of the cluster is known to hold it.
+    """
+    return await client.server_of(key) if isinstance(client, ClusterClient) else client
+
+
+def name_of(server: redis.Redis) -> str:
+    """Return where the server of a plain client is, for people."""
+    where = server.connection_pool.connection_kwargs
+    return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', DEFAULT_PORT)}")
+
+
+def known_servers(client: redis.Redis, settings: StoreSettings) -> Callable[[], list[Options]]:
+    """Return what tells, from any thread, how to reach each server that a client knows at the time.
+
+    Raises:
+        StartError: The URL or the password's file is wrong.
+    """
+    if isinstance(client, ClusterClient):
+        return client.known_servers
+    servers = server_options(settings)
+    return lambda: servers
+
+
+def _urls(url: str) -> list[str]:
+    """Return the URL of each server: `redis+cluster://user:password@a:1,b:2` names two."""
+    parts = urlsplit(url)
+    if parts.scheme not in _CLUSTERS:
+        return [url]
+    user, at, places = parts.netloc.rpartition("@")
+    one = parts._replace(scheme=_CLUSTERS[parts.scheme])
+    return [one._replace(netloc=f"{user}{at}{place}").geturl() for place in places.split(",")]

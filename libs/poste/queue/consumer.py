@@ -73,8 +73,14 @@ class Consumer:
 
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
-        control = open_client(self._settings)
-        blocking = open_client(self._settings, block_seconds=BLOCK_SECONDS, connected=self._remember_client_id)
+        # Both at the queue's own server, which CLIENT UNBLOCK must reach too.
+        control = open_client(self._settings, home=self._keys.ready)
+        blocking = open_client(
+            self._settings,
+            block_seconds=BLOCK_SECONDS,
+            connected=self._remember_client_id,
+            home=self._keys.ready,
+        )
         scripts = Scripts(control)
         lease_ms = round(self._settings.lease_seconds * 1000)
         backoff = _FIRST_BACKOFF

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StartError, StoreUnreached
-from poste.queue.connection import open_client, text
+from poste.queue.connection import is_cluster, open_client, servers_of, text
+from poste.queue.node import NotConnected
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -33,9 +34,19 @@ class Durability(enum.Enum):
 
 
 async def check(
-    client: redis.Redis, *, accept_losing_last_second: bool = False, accept_losing_everything: bool = False
+    client: redis.Redis,
+    *,
+    in_cluster: bool = False,
+    accept_losing_last_second: bool = False,
+    accept_losing_everything: bool = False,
 ) -> Durability:
-    """Find out what this Redis keeps.
+    """Find out what one server keeps.
+
+    Args:
+        client: Of that server.
+        in_cluster: It was found by the URL of a cluster.
+        accept_losing_last_second: Go on although it may lose what it was given in the last second.
+        accept_losing_everything: Go on although it loses everything when it stops.
 
     Raises:
         StoreUnreached: It can't be asked, or keeps too little; the text says which setting is wrong.
@@ -45,6 +56,11 @@ async def check(
         info = await client.info("server")
     except RedisError as error:
         raise StoreUnreached(f"Redis can't be asked how it keeps data: {error}") from error
+    # Valkey has its own name for it.
+    if info.get("server_mode", info.get("redis_mode")) == "cluster" and not in_cluster:
+        raise StoreUnreached(
+            "Redis is one of a cluster: its URL must begin with redis+cluster:// (or rediss+cluster://)"
+        )
     settings = {text(name): text(value) for name, value in config.items()}
     if settings.get("maxmemory-policy") != "noeviction":
         raise StoreUnreached(
@@ -70,15 +86,16 @@ async def check(
 
 
 async def require(settings: StoreSettings) -> None:
-    """Check a server once, before anything is started on it.
+    """Check a server, or each master of a cluster, once, before anything is started on it.
 
     Raises:
         StartError: It can't be reached, or keeps too little; the text says what is wrong in one line.
     """
     client = open_client(settings)
     try:
-        await check(client)
-    except StoreUnreached as error:
+        for server in await servers_of(client):
+            await check(server, in_cluster=is_cluster(settings))
+    except (StoreUnreached, NotConnected) as error:
         raise StartError(str(error)) from error
     finally:
         await client.aclose()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from poste.domain.errors import StoreError
-from poste.queue.connection import text, texts
+from poste.queue.connection import known_servers, text, texts
 from poste.queue.lease import Lease
 from poste.queue.scripts import Scripts
 from poste.runtime import lifecycle, logs
@@ -124,7 +124,13 @@ class Incarnation:
 
     async def run(self) -> None:
         """Live until `end`, or until the lease is refused."""
-        lease = Lease(self._settings, self._keys, self._name, self._lose)
+        lease = Lease(
+            settings=self._settings,
+            keys=self._keys,
+            incarnation=self._name,
+            servers=known_servers(self._control, self._settings),
+            refused=self._lose,
+        )
         lease.start()
         try:
             async with asyncio.TaskGroup() as group:

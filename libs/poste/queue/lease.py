@@ -9,22 +9,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import redis as sync_redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
+from redis.exceptions import RedisError
 
-from poste.queue.connection import CONNECT_TIMEOUT_SECONDS, connection_options
-from poste.queue.scripts import Script, knows_flags, load
+from poste.queue.renewal import Renewal
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from poste.queue.keys import QueueKeys
+    from poste.queue.node import Options
     from poste.runtime.settings import WorkerSettings
 
 _log = logs.get("lease")
@@ -36,7 +32,13 @@ class Lease:
     """Keeps one incarnation's lease until it is closed or refused."""
 
     def __init__(
-        self, settings: WorkerSettings, keys: QueueKeys, incarnation: str, refused: Callable[[], None]
+        self,
+        *,
+        settings: WorkerSettings,
+        keys: QueueKeys,
+        incarnation: str,
+        servers: Callable[[], Sequence[Options]],
+        refused: Callable[[], None],
     ) -> None:
         """Prepare; `start` begins.
 
@@ -44,17 +46,23 @@ class Lease:
             settings: How often to renew, and for how long.
             keys: The queue's keys.
             incarnation: Whose lease it is; it has joined already.
+            servers: What reaches Redis, or each server that is known of a cluster; called in the thread.
             refused: Called in the loop once if the lease turns out to be gone.
         """
         self._settings = settings
-        self._keys = keys
-        self._incarnation = incarnation
         self._refused = refused
         self._closing = threading.Event()
         self._turned = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._beat: asyncio.TimerHandle | None = None
-        self._script: Script | None = None
+        self._renewal = Renewal(
+            leases=keys.leases,
+            incarnation=incarnation,
+            lease_seconds=settings.lease_seconds,
+            # An answer that takes longer than a beat is worth no more than the next try.
+            timeout_seconds=settings.heartbeat_seconds,
+            servers=servers,
+        )
         self._thread = threading.Thread(target=self._renew, name=f"lease {incarnation}", daemon=True)
 
     def start(self) -> None:
@@ -74,7 +82,6 @@ class Lease:
         self._beat = self._loop.call_later(_BEAT_SECONDS, self._turn)
 
     def _renew(self) -> None:
-        client = self._open()
         try:
             while not self._closing.wait(self._settings.heartbeat_seconds):
                 blocked = time.monotonic() - self._turned
@@ -82,7 +89,7 @@ class Lease:
                     _log.error("loop blocked, lease not renewed", seconds=round(blocked, 1))
                     continue
                 try:
-                    kept = self._run_script(client)
+                    kept = self._renewal.run()
                 except RedisError as error:
                     _log.warning("lease not renewed", error=str(error))
                     continue
@@ -91,30 +98,4 @@ class Lease:
                         self._loop.call_soon_threadsafe(self._refused)
                     return
         finally:
-            client.close()
-
-    def _open(self) -> sync_redis.Redis:
-        options: dict[str, Any] = connection_options(self._settings)
-        options.pop("connection_class", None)
-        scheme = self._settings.redis_url.partition(":")[0]
-        if scheme == "unix":
-            options["unix_socket_path"] = options.pop("path")
-        return sync_redis.Redis(
-            ssl=scheme == "rediss",
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            # An answer that takes longer than a beat is worth no more than the next try.
-            socket_timeout=self._settings.heartbeat_seconds,
-            retry=Retry(NoBackoff(), 0),
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **options,
-        )
-
-    def _run_script(self, client: sync_redis.Redis) -> bool:
-        if self._script is None:
-            self._script = load("renew", flags=knows_flags(client.info("server")))
-        script = self._script
-        arguments = (1, self._keys.leases, self._incarnation, round(self._settings.lease_seconds * 1000))
-        try:
-            return bool(client.evalsha(script.sha, *arguments))
-        except NoScriptError:
-            return bool(client.eval(script.text, *arguments))
+            self._renewal.close()

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreLost, StoreUnreached
-from poste.queue.connection import NotConnected
+from poste.queue.node import NotConnected
 from poste.runtime import metrics
 
 if TYPE_CHECKING:

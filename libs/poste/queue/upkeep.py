@@ -11,8 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreError
 from poste.queue import keys as names
-from poste.queue.connection import text, texts
+from poste.queue.connection import servers_of, text, texts
 from poste.queue.keys import QueueKeys, split_taken
 from poste.queue.scripts import Scripts
 
@@ -66,9 +69,27 @@ class Upkeep:
         return report
 
     async def bury_orphans(self) -> int:
-        """Give every `taken:` list a grave whose consumer has neither lease nor grave; returns how many there were."""
+        """Give every `taken:` list a grave whose consumer has neither lease nor grave.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StoreUnreached, StoreLost, redis.RedisError: A server did not answer; those that do were looked at.
+        """
+        buried, trouble = 0, None
+        for server in await servers_of(self._client):
+            try:
+                buried += await self._bury_orphans(server)
+            except (StoreError, RedisError) as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble
+        return buried
+
+    async def _bury_orphans(self, server: redis.Redis) -> int:
         buried = 0
-        async for name in self._client.scan_iter(match=names.ANY_TAKEN, count=1000):
+        async for name in server.scan_iter(match=names.ANY_TAKEN, count=1000):
             queue, incarnation = split_taken(text(name))
             at = QueueKeys(queue)
             pipeline = self._client.pipeline(transaction=False)

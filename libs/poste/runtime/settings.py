@@ -37,6 +37,9 @@ class Settings(BaseSettings):
 class StoreSettings(Settings):
     """What a process that talks to Redis is told."""
 
+    #: One server: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path`. Or a Redis
+    #: Cluster, by some of its servers, which tell of the others: `redis+cluster://[user:password@]host:port[,host:port…]`,
+    #: `rediss+cluster://` for TLS.
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: A file that holds Redis' password, instead of one in the URL.
     redis_password_file: Path | None = None

@@ -1,0 +1,125 @@
+"""Renews a lease over a plain, blocking client: for the thread that must not depend on asyncio.
+
+Renewing twice does no harm, so what did not answer is simply asked again. In a cluster it follows the queue to the
+master that has it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import redis as sync_redis
+from redis.asyncio.connection import SSLConnection
+from redis.backoff import NoBackoff
+from redis.exceptions import AskError, MovedError, NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from poste.queue.node import CONNECT_TIMEOUT_SECONDS, Options
+from poste.queue.scripts import Script, knows_flags, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Renewal:
+    """Renews one incarnation's lease."""
+
+    def __init__(
+        self,
+        *,
+        leases: str,
+        incarnation: str,
+        lease_seconds: float,
+        timeout_seconds: float,
+        servers: Callable[[], Sequence[Options]],
+    ) -> None:
+        """Prepare; connects when it first renews.
+
+        Args:
+            leases: The key of the queue's leases.
+            incarnation: Whose lease it is.
+            lease_seconds: For how long it is renewed.
+            timeout_seconds: How long to wait for an answer, and how long to look for the right server.
+            servers: What reaches the server, or each that is known of a cluster.
+        """
+        self._arguments = (1, leases, incarnation, round(lease_seconds * 1000))
+        self._timeout_seconds = timeout_seconds
+        self._servers = servers
+        self._options: Options | None = None
+        self._client: sync_redis.Redis | None = None
+        self._script: Script | None = None
+
+    def run(self) -> bool:
+        """Renew the lease; returns whether it still was there.
+
+        Raises:
+            redis.RedisError: No answer; it may or may not be renewed.
+        """
+        deadline = time.monotonic() + self._timeout_seconds
+        others: list[Options] | None = None
+        asking = False
+        while True:
+            if self._options is None:
+                self._options = self._servers()[0]
+            try:
+                return self._renew(self._options, asking=asking)
+            except AskError as error:
+                # It was not executed. Only MOVED is for good.
+                asking = not isinstance(error, MovedError)
+                self._turn_to({**self._options, "host": error.host or self._options["host"], "port": error.port})
+                if time.monotonic() > deadline:
+                    raise
+            except (RedisConnectionError, RedisTimeoutError):
+                if others is None:
+                    others = [one for one in self._servers() if one != self._options]
+                if not others:
+                    raise
+                self._turn_to(others.pop(0))
+                if time.monotonic() > deadline:
+                    raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    def _turn_to(self, options: Options) -> None:
+        self.close()
+        self._options, self._client = options, None
+
+    def _renew(self, options: Options, *, asking: bool) -> bool:
+        if self._client is None:
+            self._client = _open(options, self._timeout_seconds)
+        if self._script is None:
+            self._script = load("renew", flags=knows_flags(self._client.info("server")))
+        try:
+            return bool(_send(self._client, ("EVALSHA", self._script.sha, *self._arguments), asking=asking))
+        except NoScriptError:
+            return bool(_send(self._client, ("EVAL", self._script.text, *self._arguments), asking=asking))
+
+
+def _open(options: Options, timeout_seconds: float) -> sync_redis.Redis:
+    rest = dict(options)
+    tls = rest.pop("connection_class", None) is SSLConnection
+    if "path" in rest:
+        rest["unix_socket_path"] = rest.pop("path")
+    return sync_redis.Redis(
+        ssl=tls,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        **rest,
+    )
+
+
+def _send(client: sync_redis.Redis, command: tuple[Any, ...], *, asking: bool) -> Any:
+    """Send a command; after ASKING, which holds for the one command that follows it over the same connection."""
+    pipeline = client.pipeline(transaction=False)
+    for one in [("ASKING",), command] if asking else [command]:
+        pipeline.execute_command(*one)  # type: ignore[no-untyped-call]
+    return pipeline.execute()[-1]
