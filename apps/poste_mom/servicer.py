@@ -103,7 +103,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             for at in places
         ]
         try:
-            durability = await self._health.durability()
+            durability = await self._health.durability(queue)
             said = [_ENQUEUED[one] for one in await self._tasks.enqueue(queue, tasks, service.policy.queue, durability)]
         except StoreUnreached as error:
             _log.warning("not accepted", queue=queue, error=str(error))

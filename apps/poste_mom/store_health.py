@@ -1,4 +1,7 @@
-"""Whether Redis can be trusted with a call now: durable, and with memory to spare."""
+"""Whether Redis can be trusted with a call now: durable, and with memory to spare.
+
+Every master of a cluster answers for its own queues.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
 from poste.queue import durability
+from poste.queue.connection import is_cluster, name_of, server_of, servers_of
+from poste.queue.keys import QueueKeys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -26,11 +31,65 @@ _LOOK_SECONDS: Final = 1.0
 
 
 class StoreHealth:
-    """What was last found out about Redis, found out anew after every new connection."""
+    """What was last found out about Redis."""
 
     def __init__(self, settings: MomSettings) -> None:
         self._settings = settings
         self._client: redis.Redis | None = None
+        self._servers: dict[redis.Redis, _Server] = {}
+        self._unreached = "Redis was not reached yet"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why new calls are refused, or None; in a cluster None as long as one master takes them."""
+        troubles = [server.trouble for server in self._servers.values()] or [self._unreached]
+        return None if None in troubles else troubles[0]
+
+    async def connected(self, _: AbstractConnection) -> None:
+        """Forget what is known: this may be another server, or the same with other settings."""
+        for server in self._servers.values():
+            server.forget()
+
+    async def watch(self, client: redis.Redis) -> None:
+        """Look at Redis for as long as the process lives."""
+        self._client = client
+        while True:
+            try:
+                found = await servers_of(client)
+            except RedisError as error:
+                self._servers, self._unreached = {}, str(error)
+            else:
+                self._servers = {one: self._server(one) for one in found}
+            async with asyncio.TaskGroup() as group:
+                for server in list(self._servers.values()):
+                    group.create_task(server.look())
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def durability(self, queue: str) -> Durability:
+        """Return what a reply of the Redis that holds a queue proves.
+
+        Raises:
+            StoreUnreached: It must not be given calls now; the text says why.
+        """
+        if self._client is None:
+            raise StoreUnreached(self._unreached)
+        try:
+            holder = await server_of(self._client, QueueKeys(queue).ready)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        self._servers[holder] = self._server(holder)
+        return await self._servers[holder].durability()
+
+    def _server(self, client: redis.Redis) -> _Server:
+        return self._servers.get(client) or _Server(self._settings, client)
+
+
+class _Server:
+    """One server, found out anew after every new connection."""
+
+    def __init__(self, settings: MomSettings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
         self._known: Durability | None = None
         self._full: str | None = None
         self._why: str | None = "Redis was not reached yet"
@@ -38,45 +97,35 @@ class StoreHealth:
 
     @property
     def trouble(self) -> str | None:
-        """Why new calls are refused, or None."""
         return self._why or self._full
 
-    async def connected(self, _: AbstractConnection) -> None:
-        """Forget what is known: this may be another server, or the same with other settings."""
+    def forget(self) -> None:
         self._known = None
 
-    async def watch(self, client: redis.Redis) -> None:
-        """Look at Redis for as long as the process lives."""
-        self._client = client
-        while True:
-            self._known = None
-            try:
-                # First: as long as the memory counts as full, nothing else is looked at.
-                await self._look_at_memory(client)
-                await self.durability()
-            except (StoreUnreached, RedisError) as error:
-                if self._why != str(error):
-                    _log.error("calls are not accepted", reason=str(error))
-                self._why = str(error)
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def look(self) -> None:
+        self._known = None
+        try:
+            await self._durability()
+            await self._look_at_memory()
+        except (StoreUnreached, RedisError) as error:
+            if self._why != str(error):
+                _log.error("calls are not accepted", server=name_of(self._client), reason=str(error))
+            self._why = str(error)
 
     async def durability(self) -> Durability:
-        """Return what a reply of this Redis proves.
-
-        Raises:
-            StoreUnreached: It must not be given calls now; the text says why.
-        """
         if self._full is not None:
             raise StoreUnreached(self._full)
+        return await self._durability()
+
+    async def _durability(self) -> Durability:
         known = self._known
         if known is not None:
             return known
-        if self._client is None:
-            raise StoreUnreached("Redis was not reached yet")
         async with self._checking:
             if self._known is None:
                 found = await durability.check(
                     self._client,
+                    in_cluster=is_cluster(self._settings),
                     accept_losing_last_second=self._settings.accept_losing_last_second,
                     accept_losing_everything=self._settings.accept_losing_everything,
                 )
@@ -85,8 +134,8 @@ class StoreHealth:
                 return found
             return self._known
 
-    async def _look_at_memory(self, client: redis.Redis) -> None:
-        memory = await client.info("memory")
+    async def _look_at_memory(self) -> None:
+        memory = await self._client.info("memory")
         used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
         full = limit > 0 and used > limit * _FULL
         self._full = f"Redis holds {used} of {limit} bytes" if full else None
