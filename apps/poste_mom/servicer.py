@@ -141,25 +141,43 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         request: pb.CompleteTasksRequest,
         context: _Context,
     ) -> pb.CompleteTasksResponse:
-        results = [pb.COMPLETE_RESULT_REFUSED] * len(request.completions)
+        results = [pb.COMPLETE_RESULT_UNSPECIFIED] * len(request.completions)
         places: defaultdict[str, list[int]] = defaultdict(list)
         for place, completion in enumerate(request.completions):
             places[completion.service].append(place)
-        try:
-            for queue, at in places.items():
-                service = self._catalogue.get(queue)
-                policy = service.policy.queue if service else QueuePolicy()
-                reports = [messages.report(request.completions[place]) for place in at]
-                for place, said in zip(at, await self._tasks.complete(queue, reports, policy), strict=True):
-                    results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
-                    if said == "retried":
-                        metrics.retried_total.labels(queue).inc()
-                    elif said not in ("replayed", "refused"):
-                        metrics.finished_total.labels(queue, said).inc()
-        except StoreError as error:
-            # The reporter asks again; what was stored already answers the same.
-            await _refuse(context, error)
+        said = await asyncio.gather(*(self._complete(queue, request, at, results) for queue, at in places.items()))
+        troubles = [one for one in said if one is not None]
+        if troubles and len(troubles) == len(places):
+            await _refuse(context, next((one for one in troubles if isinstance(one, StoreLost)), troubles[0]))
         return pb.CompleteTasksResponse(results=results)
+
+    async def _complete(
+        self,
+        queue: str,
+        request: pb.CompleteTasksRequest,
+        places: list[int],
+        results: list[pb.CompleteResult.ValueType],
+    ) -> StoreError | None:
+        """Store the outcomes of one queue's tasks, and write what became of each to its place.
+
+        Returns:
+            What was wrong if the store did not answer. The reporter asks again; what was stored answers the same.
+        """
+        service = self._catalogue.get(queue)
+        policy = service.policy.queue if service else QueuePolicy()
+        reports = [messages.report(request.completions[place]) for place in places]
+        try:
+            answers = await self._tasks.complete(queue, reports, policy)
+        except StoreError as error:
+            _log.warning("results not stored", queue=queue, error=str(error))
+            return error
+        for place, said in zip(places, answers, strict=True):
+            results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
+            if said == "retried":
+                metrics.retried_total.labels(queue).inc()
+            elif said not in ("replayed", "refused"):
+                metrics.finished_total.labels(queue, said).inc()
+        return None
 
     async def ListQueues(
         self,

@@ -128,8 +128,17 @@ async def test_the_queues_of_other_masters_go_on(cluster: RedisCluster, ledger: 
                 await _goes_on(mom)
                 _, said = await _enqueue(mom, LEDGER_SERVICE, "Look", line("refused"))
                 assert said in ("STORE_UNAVAILABLE", "UNKNOWN")
+            assert await _reported(mom, SUM, LEDGER_SERVICE) == ["REFUSED", "UNSPECIFIED"]
             mend()
             assert (await _ended(mom, LEDGER_SERVICE, kept)).state == task_pb2.TASK_STATE_SUCCEEDED
+
+
+async def _reported(mom: RunningMom, *services: str) -> list[str]:
+    """Report outcomes of tasks that there never were, all at once; returns what is answered to each."""
+    nobody = "nobody:1"
+    completions = [pb.Completion(service=service, key="none", token=nobody, cancelled=True) for service in services]
+    answer = await mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=completions), timeout=10)
+    return [pb.CompleteResult.Name(result).removeprefix("COMPLETE_RESULT_") for result in answer.results]
 
 
 async def _goes_on(mom: RunningMom) -> None:

@@ -70,7 +70,7 @@ class _CompleteResult:
 class _CompleteResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CompleteResult.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     COMPLETE_RESULT_UNSPECIFIED: _CompleteResult.ValueType  # 0
-    """Never sent."""
+    """Not stored: the store of this service's tasks did not answer. Report it again."""
     COMPLETE_RESULT_STORED: _CompleteResult.ValueType  # 1
     """Stored: by this report, or by an earlier one under the same token."""
     COMPLETE_RESULT_RETRY_SCHEDULED: _CompleteResult.ValueType  # 2
@@ -82,7 +82,7 @@ class CompleteResult(_CompleteResult, metaclass=_CompleteResultEnumTypeWrapper):
     """What became of one reported result."""
 
 COMPLETE_RESULT_UNSPECIFIED: CompleteResult.ValueType  # 0
-"""Never sent."""
+"""Not stored: the store of this service's tasks did not answer. Report it again."""
 COMPLETE_RESULT_STORED: CompleteResult.ValueType  # 1
 """Stored: by this report, or by an earlier one under the same token."""
 COMPLETE_RESULT_RETRY_SCHEDULED: CompleteResult.ValueType  # 2
