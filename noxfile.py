@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `lint`, `chaos`, `soak`, `proto`, `lock`."""
+"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `chaos`, `soak`, `proto`, `lock`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def chaos(session: nox.Session) -> None:
     """Break real parts under load by a seeded plan, and judge: `-- [--minutes N] [--seed S] [--out FILE]`."""
     install(session, "tests")
     session.run("python", "-m", "chaos", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
+def guarantees(session: nox.Session) -> None:
+    """Measure the figures in the README's table of guarantees; `-- --help` tells the options."""
+    install(session, "tests")
+    session.run("python", "tests/bench/guarantees.py", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
 
 
 @nox.session

@@ -34,9 +34,9 @@ SERVICERS = {
     LEDGER: "support.ledger:LedgerService",
 }
 #: Tasks are taken over sooner than in a deployment, so that tests need not wait for it.
-HASTY = {"lease_seconds": 1.0, "heartbeat_seconds": 0.25}
+HASTY = {"lease_seconds": 1.0, "heartbeat_seconds": 0.25, "pass_seconds": 0.3}
 #: As a deployment has it.
-DEFAULTS = {"lease_seconds": 6.0, "heartbeat_seconds": 2.0}
+DEFAULTS = {"lease_seconds": 6.0, "heartbeat_seconds": 2.0, "pass_seconds": 1.0}
 
 
 class Part:
@@ -99,8 +99,7 @@ class Deployment:
                 *(f"mom{number}", "mom"),
                 redis_url=redis.url,
                 catalogue=folder / "catalogue.toml",
-                pass_seconds=0.3,
-                lease_seconds=pace["lease_seconds"],
+                **pace,
             )
             for number in range(moms)
         ]

@@ -1,0 +1,248 @@
+"""Measures the rows of the README's table of guarantees that are figures: `nox -s guarantees`.
+
+Every row is measured in several rounds, one round of each row after the other, so that a noisy spell of the machine
+does not fall on one row alone; the figure is the median. Prints one table, and writes it as JSON if told where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import secrets
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+
+from support.deployment import DEFAULTS, LEDGER, PRODUCT, SUM, Deployment, deployed
+from support.load import Load, calling
+from support.waiting import until
+
+from calculator.v1 import sum_pb2
+from poste.rpc.channels import connect
+from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
+
+#: What one row's round yields: figures by their names.
+Figures = dict[str, float]
+#: How long a load runs for one percentile, in seconds.
+SPAN_SECONDS = 3.0
+#: How long the tasks of a killed service take, in seconds.
+HANDLER_SECONDS = 4.0
+#: Calls enqueued by one RPC.
+BATCH = 256
+
+
+def sum_of(one: Deployment, prefer: str = "no-queue") -> Callable[[], Awaitable]:
+    return lambda: one.call(SUM, prefer, a=2, b=3)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def killed(folder: Path, options: argparse.Namespace, *, other: bool) -> Figures:
+    """From the kill to the last task's end, without the handlers' own time."""
+    async with deployed(folder, LEDGER, pace=DEFAULTS) as one:
+        victim = one.parts[-1]
+        lines = [f"{number}" for number in range(options.tasks)]
+        # So long that the other replica is up before any of them ends.
+        places = [await one.queue(LEDGER, line=line, sleepSeconds=HANDLER_SECONDS) for line in lines]
+        await until(lambda: sum(one.runs(lines)) == len(lines))
+        if other:
+            one.worker(LEDGER).start()
+            await one.up(LEDGER, 2)
+        begin = now()
+        victim.kill()
+        if not other:
+            victim.start()
+        await one.ended(places, seconds=60)
+        return {"recovered, s": now() - begin - HANDLER_SECONDS}
+
+
+async def hung(folder: Path, _: argparse.Namespace) -> Figures:
+    """The longest call while one of two replicas hangs, and what another service's callers see of it."""
+    async with deployed(folder, SUM, SUM, PRODUCT, pace=DEFAULTS) as one:
+        async with (
+            calling(sum_of(one)) as to_it,
+            calling(lambda: one.call(PRODUCT, a=2, b=3)) as to_another,
+        ):
+            await asyncio.sleep(SPAN_SECONDS)
+            begin = now()
+            one.parts[-3].send(signal.SIGSTOP)
+            await asyncio.sleep(SPAN_SECONDS)
+        return {
+            "failed over, s": to_it.slowest(),
+            "failed calls": len(to_it.bad) + len(to_another.bad),
+            "other service p99 before, ms": 1000 * to_another.percentile(0.99, until=begin),
+            "other service p99 ratio": to_another.percentile(0.99, since=begin)
+            / to_another.percentile(0.99, until=begin),
+        }
+
+
+async def redis_restarted(folder: Path, _: argparse.Namespace) -> Figures:
+    """From Redis' first answer until a call is kept, run and answered again; and the longest answer meanwhile."""
+    async with deployed(folder, SUM, pace=DEFAULTS) as one:
+        async with calling(sum_of(one), clients=2) as direct, calling(sum_of(one, "respond-async")) as queued:
+            await asyncio.sleep(SPAN_SECONDS / 3)
+            one.redis.kill()
+            await until(lambda: queued.statuses[503] > 0)
+            await asyncio.to_thread(one.redis.start)
+            begin = now()
+            while (kept := await one.call(SUM, "respond-async", a=2, b=3)).status != 202:
+                pass
+            await one.ended([kept.headers["Location"]])
+            resumed = now() - begin
+        places = [shot.reply.headers["Location"] for shot in queued.shots if shot.reply.status == 202]
+        tasks = await one.ended(places, seconds=60)
+        return {
+            "resumed, s": resumed,
+            "longest answer, s": queued.slowest(),
+            "direct calls failed": len(direct.bad),
+            "kept and not done": sum(task["state"] != "SUCCEEDED" for task in tasks),
+        }
+
+
+async def rolled(folder: Path, _: argparse.Namespace) -> Figures:
+    """Each of two replicas is stopped and started under load."""
+    async with deployed(folder, LEDGER, LEDGER, pace=DEFAULTS) as one:
+        took = []
+        call = lambda: one.call(LEDGER, line="live", sleepSeconds=0.02)  # noqa: E731
+        keep = lambda: one.call(LEDGER, "respond-async", line="kept", sleepSeconds=0.02)  # noqa: E731
+        async with calling(call, clients=16) as load, calling(keep, clients=4) as queued:
+            for replica in one.parts[-2:]:
+                await asyncio.sleep(SPAN_SECONDS / 3)
+                took.append(await replica.stop())
+                replica.start()
+                await one.up(LEDGER, 2)
+        tasks = await one.ended([shot.reply.headers["Location"] for shot in queued.shots], seconds=60)
+        return {
+            "calls": len(load.shots) + len(queued.shots),
+            "failed calls": len(load.bad) + len(queued.bad),
+            "attempts counted": sum(task["attempt"] - 1 for task in tasks),
+            "longest stop, s": max(took),
+        }
+
+
+async def backlog(folder: Path, options: argparse.Namespace) -> Figures:
+    """What live callers see of a service that is idle, and of one that drains what waited for it."""
+    async with deployed(folder, pace=DEFAULTS) as one:
+        await _fill(one, options.backlog)
+        one.worker(SUM, concurrency=options.concurrency).start()
+        await one.up(SUM)
+        begin, left = now(), await _queued(one)
+        async with calling(sum_of(one), clients=options.clients) as draining:
+            await until(lambda: _empty(one), seconds=600)
+        drained = now() - begin
+        await asyncio.sleep(SPAN_SECONDS / 3)
+        async with calling(sum_of(one), clients=options.clients) as idle:
+            await asyncio.sleep(SPAN_SECONDS)
+        return {
+            "live calls not direct": len(draining.bad),
+            "drained, tasks/s": left / drained,
+            **_both("p50", idle, draining, 0.5),
+            **_both("p99", idle, draining, 0.99),
+        }
+
+
+def _both(name: str, idle: Load, draining: Load, share: float) -> Figures:
+    base, other = idle.percentile(share), draining.percentile(share)
+    return {f"{name} idle, ms": 1000 * base, f"{name} draining, ms": 1000 * other, f"{name} ratio": other / base}
+
+
+async def _fill(one: Deployment, count: int) -> None:
+    """Have calls kept for the service that is away: at the middleware, for that is the fastest way."""
+    async with connect(f"127.0.0.1:{one.moms[0].port}", library=True) as channel:
+        stub = mom_service_pb2_grpc.MomServiceStub(channel)
+        request = sum_pb2.AddRequest(a=2, b=3).SerializeToString()
+
+        def batch() -> mom_service_pb2.EnqueueTasksRequest:
+            tasks = [
+                mom_service_pb2.NewTask(
+                    service=SUM,
+                    method="Add",
+                    key=secrets.token_urlsafe(12),
+                    request=request,
+                    task_ttl_seconds=3600,
+                    result_ttl_seconds=60,
+                )
+                for _ in range(BATCH)
+            ]
+            for task in tasks:
+                task.create_time.FromMilliseconds(int(time.time() * 1000))
+            return mom_service_pb2.EnqueueTasksRequest(tasks=tasks)
+
+        for _ in range(-(-count // BATCH)):
+            answer = await stub.EnqueueTasks(batch(), timeout=20, wait_for_ready=True)
+            assert set(answer.results) == {mom_service_pb2.ENQUEUE_RESULT_ACCEPTED}, answer
+
+
+async def _queued(one: Deployment) -> int:
+    return int((await one.figures(SUM))["queued"])
+
+
+async def _empty(one: Deployment) -> bool:
+    # Not too often: asking costs the machine something, too.
+    await asyncio.sleep(0.2)
+    figures = await one.figures(SUM)
+    return figures["queued"] + figures["running"] == 0
+
+
+ROWS: dict[str, Callable[[Path, argparse.Namespace], Awaitable[Figures]]] = {
+    "killed -9, another replica": lambda folder, options: killed(folder, options, other=True),
+    "killed -9, itself once back": lambda folder, options: killed(folder, options, other=False),
+    "hung (SIGSTOP)": hung,
+    "Redis killed and restarted": redis_restarted,
+    "deploy (SIGTERM) under load": rolled,
+    "backlog drains": backlog,
+}
+
+
+async def measured(rows: Iterable[str], options: argparse.Namespace) -> AsyncIterator[tuple[str, Figures]]:
+    """Yield each round of each row as it is done."""
+    for number in range(options.rounds):
+        for row in rows:
+            with tempfile.TemporaryDirectory(prefix="poste-guarantees-") as folder:
+                yield row, await ROWS[row](Path(folder), options)
+            sys.stderr.write(f"round {number + 1}: {row}\n")
+
+
+async def main(options: argparse.Namespace) -> None:
+    rounds: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    async for row, figures in measured([row for row in ROWS if options.only in row], options):
+        for name, value in figures.items():
+            rounds[row][name].append(value)
+    width = max(len(row) for row in rounds)
+    names = max(len(name) for figures in rounds.values() for name in figures)
+    lines = [f"{'row':{width}}  {'figure':{names}}  {'median':>9}  each round"]
+    for row, figures in rounds.items():
+        for name, values in figures.items():
+            each = ", ".join(f"{value:.4g}" for value in values)
+            lines.append(f"{row:{width}}  {name:{names}}  {statistics.median(values):9.4g}  {each}")
+    sys.stdout.write("\n".join([*lines, ""]))
+    if options.json is not None:
+        report = {
+            row: {name: {"median": statistics.median(values), "rounds": values} for name, values in figures.items()}
+            for row, figures in rounds.items()
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="how often each row is measured (default: 3)")
+    parser.add_argument("--backlog", type=int, default=100_000, help="tasks that wait (default: 100000)")
+    parser.add_argument("--clients", type=int, default=4, help="live callers while it drains (default: 4)")
+    parser.add_argument("--concurrency", type=int, default=64, help="tasks that run at once (default: 64)")
+    parser.add_argument("--tasks", type=int, default=50, help="tasks of a killed service, at most 64 (default: 50)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name holds this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written, too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(arguments()))
