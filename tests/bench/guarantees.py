@@ -129,21 +129,29 @@ async def rolled(folder: Path, _: argparse.Namespace) -> Figures:
 
 
 async def backlog(folder: Path, options: argparse.Namespace) -> Figures:
-    """What live callers see of a service that is idle, and of one that drains what waited for it."""
+    """What live callers see of a service that drains what waited for it, and of the same one while it rests."""
     async with deployed(folder, pace=DEFAULTS) as one:
         await _fill(one, options.backlog)
+        await _order(one, "pause")
         one.worker(SUM, concurrency=options.concurrency).start()
         await one.up(SUM)
-        begin, left = now(), await _queued(one)
-        async with calling(sum_of(one), clients=options.clients) as draining:
+        idle, draining, left, spent = Load(), Load(), await _queued(one), 0.0
+        while await _queued(one) > left // 2:
+            await until(lambda: _rests(one))
+            await _listen(one, idle, options.clients)
+            await _order(one, "resume")
+            begin, before = now(), await _queued(one)
+            await until(lambda before=before: _fewer(one, before))
+            await _listen(one, draining, options.clients)
+            await _order(one, "pause")
+            spent += now() - begin
+        drained = left - await _queued(one)
+        await _order(one, "resume")
+        async with calling(sum_of(one), clients=options.clients) as rest:
             await until(lambda: _empty(one), seconds=600)
-        drained = now() - begin
-        await asyncio.sleep(SPAN_SECONDS / 3)
-        async with calling(sum_of(one), clients=options.clients) as idle:
-            await asyncio.sleep(SPAN_SECONDS)
         return {
-            "live calls not direct": len(draining.bad),
-            "drained, tasks/s": left / drained,
+            "live calls not direct": len([*idle.bad, *draining.bad, *rest.bad]),
+            "drained, tasks/s": drained / spent,
             **_both("p50", idle, draining, 0.5),
             **_both("p99", idle, draining, 0.99),
         }
@@ -152,6 +160,27 @@ async def backlog(folder: Path, options: argparse.Namespace) -> Figures:
 def _both(name: str, idle: Load, draining: Load, share: float) -> Figures:
     base, other = idle.percentile(share), draining.percentile(share)
     return {f"{name} idle, ms": 1000 * base, f"{name} draining, ms": 1000 * other, f"{name} ratio": other / base}
+
+
+async def _listen(one: Deployment, load: Load, clients: int) -> None:
+    async with calling(sum_of(one), clients=clients) as more:
+        await asyncio.sleep(SPAN_SECONDS / 2)
+    load.shots += more.shots
+
+
+async def _order(one: Deployment, verb: str) -> None:
+    reply = await one.ask("POST", f"/v1/queues/{SUM}/{verb}")
+    assert reply.status == 200, reply
+
+
+async def _rests(one: Deployment) -> bool:
+    before = await one.figures(SUM)
+    await asyncio.sleep(0.1)
+    return before["running"] == 0 and await _queued(one) == before["queued"]
+
+
+async def _fewer(one: Deployment, than: int) -> bool:
+    return await _queued(one) < than
 
 
 async def _fill(one: Deployment, count: int) -> None:
