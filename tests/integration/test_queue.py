@@ -404,6 +404,15 @@ async def test_a_late_pop_of_a_reaped_process_is_swept(post: Post) -> None:
     assert await post.take("other") == [key]
 
 
+async def test_a_pass_after_a_silence_shortens_no_lease(post: Post) -> None:
+    """A service whose lease is longer than the middleware's would lose its tasks, and have them run twice."""
+    await post.join("patient", lease_ms=60_000)
+    before = await post.client.zscore(post.keys.leases, "patient")
+    await post.pass_()
+
+    assert await post.client.zscore(post.keys.leases, "patient") >= before
+
+
 async def test_a_list_without_any_lease_is_buried(post: Post) -> None:
     """After a restore, or a grave that was forgotten, a list could stand there for ever."""
     key = await post.enqueue()
