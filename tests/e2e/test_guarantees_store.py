@@ -52,8 +52,8 @@ async def test_with_two_replicas_of_the_middleware_nobody_notices_the_end_of_one
     async with deployed(tmp_path, SUM, moms=2) as one:
         async with (
             calling(lambda: one.call(SUM, a=2, b=3), clients=2) as direct,
-            calling(lambda: one.call(SUM, prefer="respond-async", a=2, b=3), clients=8) as queued,
-            calling(lambda: one.call(SUM, prefer="respond-async, wait=10", a=2, b=3), clients=4) as waited,
+            calling(lambda: one.call(SUM, prefer="respond-async", a=2, b=3), pause_seconds=0.02) as queued,
+            calling(lambda: one.call(SUM, prefer="respond-async, wait=10", a=2, b=3)) as waited,
         ):
             for mom in one.moms:
                 seen = len(queued.shots)
