@@ -46,6 +46,13 @@ def guarantees(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Load real parts for long, and see whether any part's memory grows: `-- [--minutes N] [--out FILE]`."""
+    install(session, "tests")
+    session.run("python", "-m", "chaos.soak", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check format, style, types, the arrows between the rooms, and that the stubs fit the protos."""
     install(session, "lint")

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import random
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +21,6 @@ from chaos.judge import judge
 from chaos.load import Client, Load
 from chaos.mix import Mix
 from chaos.observations import Observations
-from chaos.parts import Layout
 from chaos.plan import make
 from chaos.stage import Stage, begin, staged
 
@@ -81,7 +78,7 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
             seen.stuck = await quiet.left_over(stage.layout)
         memory = stage.memory.compare(at_quiet)
         seen.bloated = stage.memory.above(_MAX_MEGABYTES)
-    seen.runs = _ledger(stage.layout)
+    seen.runs = stage.layout.count_runs()
     verdict = judge(seen)
     deaths = {name: process.deaths for name, process in stage.processes.items() if process.deaths}
     summary = {
@@ -123,16 +120,6 @@ async def _tell(stage: Stage, load: Load, breaking: Faults, console: Console) ->
             f"{stage.now():5.0f} s: {len(load.calls)} calls, {accepted} accepted, {ended} seen to end, "
             f"{breaking.done.total()} faults; not well: {', '.join(down) or 'none'}"
         )
-
-
-def _ledger(layout: Layout) -> dict[tuple[str, str], int]:
-    """Count the runs that the ledger's processes wrote down."""
-    counted: Counter[tuple[str, str]] = Counter()
-    with contextlib.suppress(FileNotFoundError):
-        for entry in layout.ledger.read_text().splitlines():
-            method, _, line = entry.partition(" ")
-            counted[method, line] += 1
-    return dict(counted)
 
 
 if __name__ == "__main__":

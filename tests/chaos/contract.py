@@ -13,6 +13,8 @@ from poste_gateway.kinds import OF_CODE
 Pair = tuple[int, str]
 
 LOOKS: Final = frozenset({(200, ""), (503, "lookup-away"), (503, "not-ready")})
+#: What a look may say beside that if it was not known whether the call was accepted: not decided yet, and not kept.
+DOUBTS: Final = frozenset({(502, "acceptance-unknown"), (404, "not-kept")})
 CANCELS: Final = LOOKS | {(409, "task-ended")}
 #: What an answer says that promises that nothing was accepted, and nothing run that must not run twice.
 REFUSALS: Final = frozenset({(503, "not-accepted"), (503, "not-ready"), (503, "service-away")})

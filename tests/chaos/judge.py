@@ -18,10 +18,14 @@ from chaos.parts import SERVICES
 CALL_SECONDS: Final = 20.0
 #: How long it may take for a look, in seconds.
 LOOK_SECONDS: Final = 10.0
+#: The longest wait that a look asks for, in seconds.
+_LOOK_WAIT_SECONDS: Final = 5.0
 #: What a fault may still be felt after its end, in seconds.
 _SLACK_SECONDS: Final = 1.5
 #: As many deaths of its service's processes must have come before an innocent task is taken for a poison.
 _CRASHES: Final = 3
+#: Looks that say of an accepted task that there is none.
+_LOSSES: Final = ("record-lost", "no-such-task", "gone", "not-kept")
 #: What counts, and must be 0.
 CATEGORIES: Final = (
     "lost", "two results", "wrong", "ran twice", "dishonest", "off contract", "hung", "unexplained", "stuck", "deaf",
@@ -72,21 +76,29 @@ def _of_call(call: Call, seen: Observations) -> Iterator[tuple[str, str]]:
         return
     bound = CALL_SECONDS + call.wish.wait_seconds
     yield from _of_answer(answer, contract.answers(call.wish), bound, seen.troubles)
-    unknown = answer.problem == "acceptance-unknown"
-    looks = contract.LOOKS | ({(500, "record-lost")} if unknown else set())
-    for look in call.looks:
-        kind = "lost" if look.problem in ("record-lost", "no-such-task", "gone") and not unknown else ""
-        for category, text in _of_answer(look, looks, LOOK_SECONDS + 5, seen.troubles):
-            yield kind or category, f"a look at the task: {text}"
-    if call.cancel is not None:
-        for category, text in _of_answer(call.cancel, contract.CANCELS | looks, LOOK_SECONDS, seen.troubles):
-            yield category, f"its cancellation: {text}"
+    yield from _of_looks(call, seen.troubles, doubtful=answer.problem == "acceptance-unknown")
     if answer.status == 200:
         yield from _of_response(call, answer.body)
     if call.accepted:
         yield from _of_task(call, seen)
+    elif answer.problem == "acceptance-unknown" and not call.not_kept:
+        yield "lost", "it was never decided whether it is kept"
     if call.wish.line:
         yield from _of_runs(call, seen.runs.get((call.wish.method, call.wish.line), 0))
+
+
+def _of_looks(call: Call, troubles: list[Trouble], *, doubtful: bool) -> Iterator[tuple[str, str]]:
+    """Judge what was said of the task when it was not shown, and of its cancellation."""
+    looks = contract.LOOKS | (contract.DOUBTS if doubtful else frozenset())
+    for look in call.looks:
+        lost = look.problem in _LOSSES and (look.status, look.problem) not in looks
+        for category, text in _of_answer(look, looks, LOOK_SECONDS + _LOOK_WAIT_SECONDS, troubles):
+            yield "lost" if lost else category, f"a look at the task: {text}"
+    if call.cancel is not None:
+        for category, text in _of_answer(call.cancel, contract.CANCELS | looks, LOOK_SECONDS, troubles):
+            yield category, f"its cancellation: {text}"
+    if call.accepted and call.not_kept:
+        yield "dishonest", f"its task's path said that it was not kept, and it is: {call.last!r:.300}"
 
 
 def _of_answer(

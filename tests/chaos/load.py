@@ -158,6 +158,8 @@ class Load:
             headers["Prefer"] = wish.prefer
         if wish.task_ttl is not None:
             headers["Poste_Task_TTL"] = str(wish.task_ttl)
+        if wish.result_ttl is not None:
+            headers["Poste_Result_TTL"] = str(wish.result_ttl)
         self._open += 1
         try:
             answer = await self._client.ask("POST", wish.path, wish.message, wait=wish.wait_seconds, **headers)
@@ -193,7 +195,7 @@ class Load:
             else:
                 return
             await self.look(call, wait=5.0 if number == 0 and self._rng.random() < 0.1 else 0.0)
-            if call.first_end is not None:
+            if call.first_end is not None or call.not_kept:
                 return
 
     async def look(self, call: Call, *, wait: float = 0.0, gateway: str = "") -> Answer:

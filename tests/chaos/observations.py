@@ -20,6 +20,7 @@ class Wish:
         prefer: The header; empty for none.
         wait_seconds: What `prefer` says on waiting.
         task_ttl: The header `Poste-Task-TTL`; None for none.
+        result_ttl: The header `Poste-Result-TTL`; None for none.
         cancel_after: Cancel it so long after its acceptance, in seconds; None for never.
         fail_code: The handler is told to fail with this code.
         raises: The handler is told to raise.
@@ -36,6 +37,7 @@ class Wish:
     prefer: str = ""
     wait_seconds: float = 0.0
     task_ttl: int | None = None
+    result_ttl: int | None = None
     cancel_after: float | None = None
     fail_code: int = 0
     raises: bool = False
@@ -103,6 +105,11 @@ class Call:
     def accepted(self) -> bool:
         """It was answered with 202, or its task was found where it was said to be looked for."""
         return bool(self.place) and ((self.answer is not None and self.answer.status == 202) or self.last is not None)
+
+    @property
+    def not_kept(self) -> bool:
+        """It was not known whether it was accepted, and then that it was not."""
+        return any(look.problem == "not-kept" for look in self.looks)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -79,6 +80,12 @@ class Layout:
     gateways: dict[str, str]
     redis_port: int
     ledger: Path
+
+    def count_runs(self) -> dict[tuple[str, str], int]:
+        """Count how often each `(method, line)` was run, by what the ledger's processes wrote down."""
+        entries = self.ledger.read_text().splitlines() if self.ledger.exists() else []
+        counted = Counter(entry.partition(" ")[::2] for entry in entries)
+        return dict(counted)
 
 
 def lay_out(folder: Path) -> Layout:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from chaos.observations import Trouble
 from chaos.parts import Part
+from poste.runtime import lifecycle
 from poste_cli.local import leash
 
 #: How soon a part that died by itself is started again, in seconds.
@@ -64,11 +65,9 @@ class Process:
             if self.starts:
                 self._troubles.append(self._trouble)
             process = await self._start()
-            async with asyncio.TaskGroup() as group:
-                probing = group.create_task(self._until_ready())
+            async with lifecycle.side_tasks(self._until_ready()):
                 code = await process.wait()
                 self.pid, self.paused = None, False
-                probing.cancel()
             how = self._expected or (f"by itself ({code})")
             self._expected = ""
             if self._trouble is not None:

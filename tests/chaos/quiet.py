@@ -43,13 +43,13 @@ async def all_up(processes: Mapping[str, Process]) -> list[str]:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def settle(load: Load, tell: Callable[[str], None]) -> None:
-    """Look at every accepted task until all have ended, or there was time enough; then look at all once more."""
+async def settle(load: Load, tell: Callable[[str], None], *, again: bool = True) -> None:
+    """Look at every accepted task until all have ended, or there was time enough; then look at all `again`."""
     placed = [call for call in load.calls if call.place]
     end = asyncio.get_running_loop().time() + SETTLE_SECONDS
     told = -1
     while True:
-        waiting = [call for call in placed if call.first_end is None and not _not_kept(call)]
+        waiting = [call for call in placed if call.first_end is None and not call.not_kept]
         if not waiting or asyncio.get_running_loop().time() > end:
             break
         if len(waiting) != told:
@@ -57,18 +57,9 @@ async def settle(load: Load, tell: Callable[[str], None]) -> None:
             tell(f"quiet: {told} tasks have not been seen to end")
         await _look(load, waiting)
         await asyncio.sleep(_PAUSE_SECONDS)
-    tell(f"quiet: looking at {len(placed)} tasks once more")
-    await _look(load, placed)
-
-
-def _not_kept(call: Call) -> bool:
-    """Tell whether a call whose acceptance was unknown turned out not to be kept, as far as can be told now."""
-    return (
-        call.answer is not None
-        and call.answer.problem == "acceptance-unknown"
-        and bool(call.looks)
-        and call.looks[-1].problem == "record-lost"
-    )
+    if again:
+        tell(f"quiet: looking at {len(placed)} tasks once more")
+        await _look(load, placed)
 
 
 async def _look(load: Load, calls: Iterable[Call]) -> None:
