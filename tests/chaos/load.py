@@ -77,17 +77,19 @@ class Client:
                     verb, self._gateways[gateway] + path, json=body, headers=sent
                 ) as response:
                     value = await response.json(content_type=None)
-                return self._answer(gateway, begin, response, value)
+                return self._answer(verb, gateway, begin, response, value)
         except TimeoutError:
             return Answer(gateway, begin, self._now(), 0, failure="deadline")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(gateway, begin, self._now(), 0, failure=f"{type(error).__name__}: {error}")
 
-    def _answer(self, gateway: str, begin: float, response: aiohttp.ClientResponse, value: Any) -> Answer:
+    def _answer(self, verb: str, gateway: str, begin: float, response: aiohttp.ClientResponse, value: Any) -> Answer:
         problem = ""
         if response.content_type == "application/problem+json" and isinstance(value, dict):
             problem = str(value.get("type", "")).removeprefix("/problems/")
-        wanted = ["Location"] if response.status == 202 or problem == "acceptance-unknown" else []
+        wanted = []
+        if verb == "POST" and (response.status == 202 or problem == "acceptance-unknown"):
+            wanted.append("Location")
         if response.status == 503 and not problem.startswith("status-"):
             wanted.append("Retry-After")
         missing = ", ".join(name for name in wanted if name not in response.headers)

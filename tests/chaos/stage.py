@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ def begin(run: Callable[[Path], Awaitable[int]], name: str) -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        return uvloop.run(run(folder))
-    except KeyboardInterrupt:
+        return uvloop.run(_until_signalled(run(folder)))
+    except asyncio.CancelledError:
+        sys.stderr.write("chaos: interrupted\n")
         return _NOT_MADE
     except BaseExceptionGroup as group:
         late, rest = group.split(NotUpError)
@@ -44,6 +46,15 @@ def begin(run: Callable[[Path], Awaitable[int]], name: str) -> int:
             raise
         sys.stderr.write(f"chaos: {late} (logs: {folder / 'logs'})\n")
         return _NOT_MADE
+
+
+async def _until_signalled(run: Awaitable[int]) -> int:
+    """Make a run; a signal that asks for its end ends all its parts first, in order."""
+    making = asyncio.ensure_future(run)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, making.cancel)
+    return await making
 
 
 @dataclass(frozen=True, slots=True)
