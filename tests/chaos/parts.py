@@ -108,6 +108,8 @@ def lay_out(folder: Path) -> Layout:
         "POSTE_ID_KEY_FILE": str(folder / "id.key"),
         "POSTE_GRACE_SECONDS": str(_GRACE_SECONDS),
         "POSTE_LOG_FORMAT": "json",
+        # Every atomic step of a task's life, so that a failure's history has it.
+        "POSTE_LOG_LEVEL": "debug",
         "POSTE_TEST_LEDGER": str(ledger),
     }
 

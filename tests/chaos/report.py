@@ -19,6 +19,8 @@ from chaos.plan import Fault
 _MAX_TOLD: Final = 50
 #: As many are printed with their history.
 _MAX_PRINTED: Final = 3
+#: As many lines of a long history are printed of its begin, and of its end.
+_MAX_LINES: Final = 25
 
 
 def show(title: str, rows: dict[str, Any], console: Console) -> None:
@@ -50,8 +52,15 @@ def tell(verdict: Verdict, seen: Observations, folder: Path, console: Console) -
         if violation.call is not None and number < _MAX_PRINTED:
             call = seen.calls[violation.call]
             console.print(f"  {call.wish!r}", highlight=False, markup=False)
-            for line in history.of(call, folder):
+            for line in _shortened(history.of(call, folder)):
                 console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """Leave out the middle of a long history; the report has all of it."""
+    if len(lines) <= 2 * _MAX_LINES:
+        return lines
+    return [*lines[:_MAX_LINES], f"… {len(lines) - 2 * _MAX_LINES} lines …", *lines[-_MAX_LINES:]]
 
 
 def write(

@@ -6,6 +6,7 @@ Every script but `take` answers the same when it is run again, so a lost answer 
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,13 +18,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreLost, StoreUnreached
 from poste.queue.node import NotConnected
-from poste.runtime import metrics
+from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import redis.asyncio as redis
 
+_log = logs.get("scripts")
 _LUA = resources.files("poste.queue") / "lua"
 _SHEBANG: Final = "#!"
 #: Servers older than this do not know the flags in a script's first line.
@@ -94,17 +96,17 @@ class Scripts:
         lost = False
         for _ in range(_TRIES if again else 1):
             try:
-                return await self._run_once(name, keys, args, fsync_timeout_ms)
-            except NotConnected as error:
-                metrics.store_errors_total.labels("unreached").inc()
-                if lost:
-                    raise StoreLost(str(error)) from error
-                raise StoreUnreached(str(error)) from error
-            except (ResponseError, BusyLoadingError) as error:
-                # Scripts check before they write, and Redis refuses one for memory or disk before its first write.
-                metrics.store_errors_total.labels("refused").inc()
-                raise StoreUnreached(str(error)) from error
+                reply = await self._run_once(name, keys, args, fsync_timeout_ms)
+                if _log.is_enabled_for(logging.DEBUG):
+                    _log.debug("step", script=name, keys=list(keys), said=_words(reply))
+                return reply  # noqa: TRY300 - nothing more is to be done if it was answered
+            except (NotConnected, ResponseError, BusyLoadingError) as error:
+                # Scripts check before they write, and Redis refuses one for memory or disk before its first write. What
+                # became of an earlier try whose answer was lost is not known by that.
+                metrics.store_errors_total.labels("unreached" if isinstance(error, NotConnected) else "refused").inc()
+                raise (StoreLost if lost else StoreUnreached)(str(error)) from error
             except (RedisConnectionError, RedisTimeoutError, StoreLost) as error:
+                _log.debug("step lost", script=name, keys=list(keys), error=str(error))
                 metrics.store_errors_total.labels("lost").inc()
                 lost, cause = True, error
         raise StoreLost(str(cause)) from cause
@@ -133,3 +135,10 @@ class Scripts:
         if synced[0] < 1:
             raise StoreLost("the write was not on disk in time")
         return result
+
+
+def _words(reply: Any) -> Any:
+    """Return what a script said of each record, for the log: its word, never a request or a response."""
+    if isinstance(reply, list):
+        return [_words(one[0]) if isinstance(one, list) and one else _words(one) for one in reply]
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else reply
