@@ -82,6 +82,8 @@ class Faults:
     def _can(self, fault: Fault, target: str) -> bool:
         if target in self._layout.links:
             return self._layout.links[target].mode is Mode.PASS
+        if fault.kind == "isolate" and any(link.mode is not Mode.PASS for link in self._layout.links_of(target)):
+            return False
         process = self._processes[target]
         if fault.kind == "clock" and process.part.clock is None:
             return False
@@ -94,6 +96,8 @@ class Faults:
             process = self._processes[target]
             process.pause_seconds = fault.seconds
             process.signal(_SIGNALS[fault.kind])
+        elif fault.kind == "isolate":
+            await self._isolate(fault, target)
         elif fault.kind == "stop":
             await self._stop(fault, target)
         elif fault.kind == "kill-after-202":
@@ -117,6 +121,14 @@ class Faults:
         async with self._trouble(target, fault.kind, fault.seconds):
             link.begin(Mode(fault.kind), delay_seconds=fault.figure, rng=self._rng)
         link.end(deliver=fault.deliver)
+
+    async def _isolate(self, fault: Fault, target: str) -> None:
+        links = self._layout.links_of(target)
+        async with self._trouble(target, fault.kind, fault.seconds):
+            for link in links:
+                link.begin(Mode.BLACKHOLE, rng=self._rng)
+        for link in links:
+            link.end(deliver=fault.deliver)
 
     async def _stop(self, fault: Fault, target: str) -> None:
         process = self._processes[target]

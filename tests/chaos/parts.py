@@ -81,6 +81,10 @@ class Layout:
     redis_port: int
     ledger: Path
 
+    def links_of(self, part: str) -> list[Link]:
+        """Return every link that begins or ends at a part."""
+        return [link for name, link in self.links.items() if part in name.split(">")]
+
     def count_runs(self) -> dict[tuple[str, str], int]:
         """Count how often each `(method, line)` was run, by what the ledger's processes wrote down."""
         entries = self.ledger.read_text().splitlines() if self.ledger.exists() else []

@@ -45,7 +45,8 @@ class Fault:
 
     Attributes:
         at: When it begins, in seconds after the load began.
-        kind: kill, term, stop, kill-after-202, disk-full, maxmemory, clock, or what a link does (`chaos.proxy.Mode`).
+        kind: kill, term, stop, isolate (all links of a part are blackholes), kill-after-202, disk-full, maxmemory,
+            clock, or what a link does (`chaos.proxy.Mode`).
         targets: The parts or links that it hits, at once.
         seconds: How long it lasts; for a kill, how long until the part is started again.
         figure: What else it takes: seconds of delay, seconds that a clock is off, a share of the memory in use.
@@ -87,6 +88,8 @@ def _targets(rng: random.Random, kind: str, what: str, well: Callable[[str], lis
         free = [name for name in well(one) if name not in chosen]
         if not free:
             return ()
+        # Slow calls, and calls that must not run twice, are the ledger's.
+        free += [name for name in free if name.startswith("ledger")]
         chosen.append(rng.choice(free))
     return tuple(chosen)
 
@@ -97,6 +100,7 @@ def _once() -> Iterator[tuple[str, str]]:
         for target in _CLASSES:
             yield kind, target
     yield from (("term", "service"), ("term", "gateway"), ("term", "mom"))
+    yield from (("isolate", "service"), ("isolate", "service"), ("isolate", "mom"))
     yield from (("pair", "service+mom"), ("pair", "mom+redis"), ("pair", "service+gateway"))
     yield from zip(
         _NETWORK, ("gateway>service", "service>mom", "service>redis", "mom>redis", "gateway>mom"), strict=True
@@ -113,6 +117,7 @@ def _often() -> Iterator[tuple[str, str]]:
     for pair in ("service+redis", "gateway+mom", "service+service", "mom+mom", "gateway+redis"):
         yield "pair", pair
     yield from (("term", "redis"), ("kill-after-202", "redis"), ("clock", "mom"))
+    yield from (("isolate", "service"), ("isolate", "service"), ("isolate", "gateway"), ("isolate", "redis"))
     for mode in _NETWORK:
         for link in _LINKS:
             yield mode, link
@@ -147,7 +152,10 @@ def _make(rng: random.Random, at: float, kind: str, targets: tuple[str, ...], *,
         kind = rng.choice(("kill", "kill", "stop"))
     redis = REDIS in targets
     more: dict[str, Any] = {}
-    if kind == "stop":
+    if kind == "isolate":
+        # Half of them longer than a lease: what the part held is somebody else's when it comes back.
+        seconds, more = rng.uniform(1, 4 if redis else 13), {"deliver": rng.random() < 0.7}
+    elif kind == "stop":
         # Half of them short, a few as long as can be.
         seconds = 1 + 19 * rng.random() ** (4 if redis else 2)
     elif kind in ("kill", "term", "kill-after-202"):
