@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
 
-import grpc.aio
 from google.rpc import status_pb2
 
 from poste.domain.codes import Code
 from poste.domain.road import Proof, Verdict, decide, prove
-from poste.rpc import channels, statuses
 from poste.rpc.catalogue import Method
 from poste_gateway.fleet import Fleet
 from poste_gateway.replicas import Replica
-
-#: The metadata under which a call's request id travels on.
-REQUEST_ID: Final = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +82,24 @@ async def call(
         if timeout <= 0:
             return Away(reason or "timeout", impatient=impatient)
         timeout = min(timeout, method.policy.timeout_seconds)
-        answer = await _send(replica, method, request, timeout, request_id)
+        answer = await replica.call(method.path, request, timeout, request_id)
         if isinstance(answer, bytes):
             replica.circuit.answered()
             return Answered(answer)
         tried.append(replica)
-        code = channels.code(answer)
-        proof = prove(code, not_run=channels.proves_not_run(answer))
-        reason = _reason(code, proof)
+        proof = prove(answer.code, not_run=answer.not_run)
+        reason = _reason(answer.code, proof)
         _judge(replica, proof, silent=reason == "timeout" and not impatient)
         left = len(tried) == 1 and fleet.others(tried)
         match decide(proof, repeatable=method.policy.repeatable, replicas_left=left):
             case Verdict.ANSWER:
-                return Failed(statuses.status_of(answer))
+                return Failed(answer.status)
             case Verdict.OUTCOME_UNKNOWN:
                 return Unknown()
             case Verdict.QUEUE:
                 return Away(reason, impatient=impatient and reason == "timeout")
             case Verdict.TRY_ANOTHER_REPLICA:
                 continue
-
-
-async def _send(
-    replica: Replica,
-    method: Method,
-    request: bytes,
-    timeout: float,  # noqa: ASYNC109 - goes to gRPC
-    request_id: str,
-) -> bytes | grpc.aio.AioRpcError:
-    """Send the call; returns the response, or what it failed with."""
-    with replica.calling():
-        try:
-            return await replica.method(method.path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id),))
-        except grpc.aio.AioRpcError as error:
-            return error
 
 
 def _judge(replica: Replica, proof: Proof, *, silent: bool) -> None:

@@ -1,20 +1,34 @@
-"""One replica of a service: one address with a channel of its own, so that its state is nobody else's."""
+"""One replica of a service: one address with a channel of its own, so that its state is nobody else's.
+
+Calls go by the link where the replica runs the worker library, each by itself where it does not, or the link is not
+open.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from poste.rpc import channels
+from poste_gateway import failure
 from poste_gateway.circuit import Circuit
+from poste_gateway.failure import Failure
+from poste_gateway.link import Link
 
 #: A replica whose connection was neither made nor refused yet counts as new for this long, in seconds.
 _NEW_SECONDS: Final = 1.0
+#: How long a link takes calls, in seconds, until a new one does: servers end old connections (`poste.rpc.servers`), and
+#: nothing may be under way on one that ends.
+_LINK_SECONDS: Final = 45.0
+#: The pause before a link that ended is opened anew, in seconds.
+_PAUSE_SECONDS: Final = 0.1
+#: The metadata under which a call's request id travels on.
+REQUEST_ID: Final = "x-request-id"
 
 RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
@@ -42,6 +56,8 @@ class Replica:
         self.in_flight = 0
         self.listed = True
         self._changed = changed
+        self._library = library
+        self._link: Link | None = None
         self._tried = False
         self._born = asyncio.get_running_loop().time()
         self._channel = channels.connect(address, library=library)
@@ -53,33 +69,71 @@ class Replica:
         return channels.is_ready(self._channel)
 
     @property
+    def linked(self) -> bool:
+        """Whether a call would go by the link now."""
+        return self._link is not None and self._link.open
+
+    @property
     def new(self) -> bool:
         """Whether its first connection is still being made, so that nothing is known of it."""
         return not self._tried and asyncio.get_running_loop().time() < self._born + _NEW_SECONDS
 
     async def watch(self) -> None:
         """Keep it connecting for ever, and tell of each change of its connection's state."""
-        while True:
-            state = self._channel.get_state(try_to_connect=True)
-            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                self._tried = True
-            self._changed()
-            await self._channel.wait_for_state_change(state)
+        async with asyncio.TaskGroup() as duties:
+            if self._library:
+                duties.create_task(self._keep_linked())
+            while True:
+                state = self._channel.get_state(try_to_connect=True)
+                if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                    self._tried = True
+                self._changed()
+                await self._channel.wait_for_state_change(state)
 
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        """Count a call in, and out again however it ends."""
+    async def call(
+        self,
+        path: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109 - goes to gRPC
+        request_id: str,
+    ) -> bytes | Failure:
+        """Call one of its methods, bytes in and bytes out."""
+        # Counted in, and out again however it ends.
         self.in_flight += 1
         self.circuit.sent()
         try:
-            yield
+            if self._link is not None and self._link.open:
+                return await self._link.call(path, request, timeout, request_id)
+            return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id),))
+        except grpc.aio.AioRpcError as error:
+            return failure.of_error(error)
         finally:
             self.in_flight -= 1
             self.circuit.ended()
             self._changed()
 
-    def method(self, path: str) -> RawCall:
-        """Return what calls one of its methods, bytes in and bytes out."""
+    async def _keep_linked(self) -> None:
+        """Have a link open whenever the replica is there, a new one before the old one's connection is too old."""
+        async with asyncio.TaskGroup() as links:
+            while True:
+                await self._connected()
+                link = Link(self._channel)
+                running = links.create_task(link.run())
+                await link.settled.wait()
+                if link.unsupported:
+                    return
+                if self._link is not None:
+                    self._link.retire()
+                self._link = link
+                await asyncio.wait([running], timeout=_LINK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - spread
+                if running.done():
+                    await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _connected(self) -> None:
+        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+
+    def _method(self, path: str) -> RawCall:
         call = self._calls.get(path)
         if call is None:
             untyped: Any = self._channel.unary_unary(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -75,9 +76,15 @@ class Office:
         (said,) = await self.tasks.complete(self.queue, [Report(task.key, task.token, ending)], QueuePolicy())
         return said
 
-    def consume(self, handle: Callable[[ClaimedTask], Awaitable[None]], **changes: Any) -> Consumer:
+    def consume(
+        self,
+        handle: Callable[[ClaimedTask], Awaitable[None]],
+        *,
+        live: Callable[[], bool] = lambda: False,
+        **changes: Any,
+    ) -> Consumer:
         settings = self.settings.model_copy(update=changes)
-        consumer = Consumer(queue=self.queue, settings=settings, handle=handle)
+        consumer = Consumer(queue=self.queue, settings=settings, handle=handle, live=live)
         self.consumers[consumer] = asyncio.create_task(consumer.run())
         return consumer
 
@@ -365,3 +372,20 @@ async def test_a_paused_queue_rests_until_it_is_resumed(office: Office) -> None:
 
 async def _is_back(office: Office, keys: list[str]) -> bool:
     return [key.decode() for key in await office.client.lrange(office.keys.ready, 0, -1)] == keys[::-1]
+
+
+async def test_beside_live_calls_tasks_are_taken_a_few_at_a_time(office: Office) -> None:
+    """A backlog that is run in large batches makes every direct call wait for its turn."""
+    taken: list[int] = []
+    consumer = office.consume(office.until_released, concurrency=64, live=lambda: True)
+    await until(lambda: consumer.ready() is None)
+    await office.enqueue(30)
+
+    async def all_running() -> bool:
+        taken.append(len(office.ran))
+        return len(office.ran) == 30
+
+    # Each batch is started while the ones before still run: only how many start at once is bounded.
+    await until(all_running)
+    steps = [after - before for before, after in itertools.pairwise([0, *taken])]
+    assert max(steps) < 30

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from support import shop
 from support.gateway import answer, serving_shop
 from support.waiting import until
 
@@ -87,14 +88,23 @@ async def test_a_replica_that_runs_the_library_after_all_is_connected_anew_witho
 
 async def test_a_retired_fleet_lets_its_calls_end():
     """Else a service that leaves the catalogue takes the calls along that it runs."""
-    async with serving_shop(answer) as one, a_fleet() as fleet:
+    release = asyncio.Event()
+
+    async def late(request, context):
+        await release.wait()
+        return await answer(request, context)
+
+    async with serving_shop(late) as one, a_fleet() as fleet:
         fleet.update((one.target,), library=True, max_in_flight=10)
         replica = await fleet.pick()
         assert isinstance(replica, Replica)
-        with replica.calling():
-            fleet.retire()
-            await asyncio.sleep(0.5)
-            assert fleet.counts == (1, 1)
+        call = asyncio.create_task(replica.call(f"/{shop.NAME}/Quote", b"", 20, "id"))
+        await until(lambda: one.ran)
+        fleet.retire()
+        await asyncio.sleep(0.5)
+        assert fleet.counts == (1, 1)
+        release.set()
+        assert isinstance(await call, bytes)
         await until(lambda: fleet.counts == (0, 0))
 
 

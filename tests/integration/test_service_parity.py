@@ -6,12 +6,13 @@ import grpc.aio
 import pytest
 from google.rpc import status_pb2
 from support.behaviours import ASYNC, SYNC, Behaving
+from support.linked import linked
 from support.worker import FakeMom, RunningWorker, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
-from poste.rpc.channels import proves_not_run
 from poste.rpc.statuses import status_of
+from poste_gateway.failure import Failure, of_error
 
 SERVICE = "/testing.v1.LedgerService"
 #: Handlers whose exception is told to the operator on the queued road, and to nobody on the direct one.
@@ -44,21 +45,32 @@ SAID = {
 async def test_both_roads_end_the_same(subtests: pytest.Subtests) -> None:
     """Without it a client would see another error while the service is away than while it is up."""
     mom = FakeMom()
-    async with serving_mom(mom) as target, running_worker(Behaving(), mom=target) as worker:
+    async with (
+        serving_mom(mom) as target,
+        running_worker(Behaving(), mom=target) as worker,
+        linked(worker.target) as replica,
+    ):
         for method, name in CASES:
             with subtests.test(name):
-                await compare(worker, mom, method, name)
+                by_itself = await call(worker, method, name)
+                await compare(worker, mom, method, name, by_itself)
+            with subtests.test(f"{name}, by the link"):
+                by_link = await replica.call(f"{SERVICE}/{method}", line(name).SerializeToString(), 10, "id")
+                await compare(worker, mom, method, name, by_link)
 
 
-async def compare(worker: RunningWorker, mom: FakeMom, method: str, name: str) -> None:
-    direct: status_pb2.Status | bytes
-    claimed_unrun = False
+async def call(worker: RunningWorker, method: str, name: str) -> Failure | bytes:
     try:
-        direct = await worker.call(f"{SERVICE}/{method}", line(name))
+        return await worker.call(f"{SERVICE}/{method}", line(name))
     except grpc.aio.AioRpcError as error:
-        claimed_unrun = proves_not_run(error)
-        direct = status_of(error)
-    assert not claimed_unrun, "the handler did run"
+        return of_error(error)
+
+
+async def compare(worker: RunningWorker, mom: FakeMom, method: str, name: str, answer: Failure | bytes) -> None:
+    direct: status_pb2.Status | bytes = answer
+    if isinstance(answer, Failure):
+        assert not answer.not_run, "the handler did run"
+        direct = answer.status
     await worker.consumers[0].hand(claimed(method, line(name)))
     completion = mom.completions[-1]
     if completion.WhichOneof("outcome") == "response":

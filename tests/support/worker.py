@@ -26,7 +26,12 @@ class HandedConsumer:
     """Stands at the consumer's port: the test itself hands tasks over and plays the consumer's part."""
 
     def __init__(
-        self, *, queue: str, settings: WorkerSettings, handle: Callable[[ClaimedTask], Awaitable[None]]
+        self,
+        *,
+        queue: str,
+        settings: WorkerSettings,
+        handle: Callable[[ClaimedTask], Awaitable[None]],
+        live: Callable[[], bool],  # noqa: ARG002 - the test itself says what is handed over when
     ) -> None:
         self.queue = queue
         self.settings = settings

@@ -20,6 +20,8 @@ from poste.queue.scripts import Scripts
 from poste.runtime import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis.asyncio.connection import AbstractConnection
 
     from poste.runtime.settings import WorkerSettings
@@ -37,7 +39,9 @@ _DEAF_SECONDS: Final = 15.0
 class Consumer:
     """Runs one queue's tasks in this process."""
 
-    def __init__(self, *, queue: str, settings: WorkerSettings, handle: Handle) -> None:
+    def __init__(
+        self, *, queue: str, settings: WorkerSettings, handle: Handle, live: Callable[[], bool] = lambda: False
+    ) -> None:
         """Prepare; `run` begins.
 
         Args:
@@ -46,10 +50,12 @@ class Consumer:
             handle: Runs a task's handler and reports its outcome. It is cancelled when the client asked for it
                 (`cancel_requested`: report that), when the lease is lost, or when a stop's grace is over (report
                 nothing).
+            live: Tells whether direct calls come in: tasks are then taken a few at a time.
         """
         self.queue = queue
         self._settings = settings
         self._handle = handle
+        self._live = live
         self._keys = QueueKeys(queue)
         self._stopping = asyncio.Event()
         self._life: Incarnation | None = None
@@ -105,6 +111,7 @@ class Consumer:
                     blocking=blocking,
                     blocking_client_id=lambda: self._blocking_client_id,
                     tried_to_pop=self._note_pop,
+                    live=self._live,
                 )
                 if self._stopping.is_set():
                     self._life.end()

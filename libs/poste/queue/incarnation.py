@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _log = logs.get("consumer")
 #: How long BLMOVE blocks when there is nothing to take, in seconds.
 BLOCK_SECONDS: Final = 2.0
+#: How many tasks start at once while direct calls come in: so long a call waits for its turn in the loop, at most. How
+#: many run at once is not bounded by it, so tasks that wait for something else are not held up.
+_BESIDE_LIVE_CALLS: Final = 8
 #: The wait after a pop that failed, in seconds.
 _POP_BACKOFF: Final = 0.2
 #: How often it is looked whether a paused queue is still paused, in seconds.
@@ -82,6 +85,7 @@ class Incarnation:
         blocking: redis.Redis,
         blocking_client_id: Callable[[], int | None],
         tried_to_pop: Callable[[], None],
+        live: Callable[[], bool],
     ) -> None:
         """Prepare; `run` begins. It has joined already.
 
@@ -94,6 +98,7 @@ class Incarnation:
             blocking: For BLMOVE alone.
             blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
             tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
+            live: Tells whether direct calls come in: those go first.
         """
         self._name = name
         self._keys = keys
@@ -104,6 +109,7 @@ class Incarnation:
         self._blocking = blocking
         self._blocking_client_id = blocking_client_id
         self._tried_to_pop = tried_to_pop
+        self._live = live
         self._scripts = Scripts(control)
         self._seq = 0
         self._unclaimed: list[str] = []
@@ -175,7 +181,8 @@ class Incarnation:
                 await self._rest(_PAUSED_LOOK_SECONDS)
                 await self._look_whether_paused()
             else:
-                await self._pop(self._settings.concurrency - len(self._running))
+                room = self._settings.concurrency - len(self._running)
+                await self._pop(min(room, _BESIDE_LIVE_CALLS) if self._live() else room)
 
     async def _pop(self, room: int) -> None:
         """Wait for one task, and take what else is there, up to `room` in all."""

@@ -22,6 +22,11 @@ from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, sound
 
+#: Metadata that tells a handler which try this is; 1 unless the caller says otherwise.
+ATTEMPT: Final = "poste-attempt"
+#: Metadata that tells a handler which queued task it runs; nobody else may say so.
+TASK_KEY: Final = "poste-task-key"
+
 _log = logs.get("context")
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")

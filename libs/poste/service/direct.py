@@ -7,10 +7,9 @@ may queue it whatever its method. Streaming methods are served as gRPC serves th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Never
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -19,20 +18,19 @@ from grpc_reflection.v1alpha import reflection
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
-from poste.service.context import Call
+from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
+from poste.service.intake import Intake
+from poste.service.link import LinkServicer
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum
 from poste.service.servicer import ServedMethod, ServedService
+from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 
 #: A draining server answers at least this long, in seconds: calls that were on their way when the gateways heard
 #: NOT_SERVING (it takes milliseconds) are answered with the proof that they did not run.
 _LINGER_SECONDS: Final = 0.2
 #: How long the last answers may take to leave once the server stops, in seconds.
 _FLUSH_SECONDS: Final = 0.1
-#: Metadata that tells a handler which try this is; 1 unless the caller says otherwise.
-ATTEMPT: Final = "poste-attempt"
-#: Metadata that tells a handler which queued task it runs; nobody else may say so.
-TASK_KEY: Final = "poste-task-key"
 
 Wire = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,17 +47,15 @@ class DirectRoad:
             max_calls: How many unary calls may run at once.
         """
         self._runner = runner
-        self._max_calls = max_calls
-        self._running = 0
-        self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._intake = Intake(max_calls)
         self._server = new_server()
         names = [service.name for service in services]
         for service in services:
             handlers = {name: self._serve(method) for name, method in service.methods.items()}
             generic = grpc.method_handlers_generic_handler(service.name, {**service.streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
+        by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
+        add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._intake), self._server)
         self._health = Health(self._server, *names)
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
 
@@ -74,31 +70,33 @@ class DirectRoad:
         await self._health.serving()
         return bound
 
+    def live(self) -> bool:
+        """Tell whether direct calls come in."""
+        return self._intake.live()
+
     async def drain(self, grace_seconds: float) -> None:
         """Run no more calls, and wait for those that run, as long as the grace goes.
 
         Those that come in meanwhile are refused with the proof that they did not run.
         """
-        self._draining = True
+        self._intake.close()
         await self._health.not_serving()
         await asyncio.sleep(min(_LINGER_SECONDS, grace_seconds))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace_seconds)
+        await self._intake.drained(grace_seconds)
 
     async def close(self) -> None:
         """Stop serving; what still runs is cancelled."""
         # A stop waits for streams, and every gateway keeps one open (health): so the grace ends here.
         await self._server.stop(_FLUSH_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), 1.0)
+        await self._intake.drained(1.0)
 
     def _serve(self, method: ServedMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def behaviour(request: bytes, wire: Wire) -> bytes:
-            if self._draining:
-                await _refuse(wire, Code.UNAVAILABLE, "the service is stopping")
-            if self._running >= self._max_calls:
-                await _refuse(wire, Code.RESOURCE_EXHAUSTED, f"{self._max_calls} calls run already")
-            self._begin(wire)
+            if (refusal := self._intake.refusal()) is not None:
+                await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
+            self._intake.begin()
+            # Counted until the answer has left, not only until the handler has ended.
+            wire.add_done_callback(self._ended)  # type: ignore[arg-type]  # its protocol wants another name
             outcome = await self._runner.run(method, request, _call(wire))
             if outcome.code is not Code.OK:
                 await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
@@ -109,25 +107,13 @@ class DirectRoad:
         # Bytes in, bytes out: parsing is the runner's, for it must go wrong in the same way on both roads.
         return grpc.unary_unary_rpc_method_handler(_untyped(behaviour))
 
-    def _begin(self, wire: Wire) -> None:
-        self._running += 1
-        self._idle.clear()
-        # Counted until the answer has left, not only until the handler has ended.
-        wire.add_done_callback(self._ended)  # type: ignore[arg-type]  # its protocol wants another name
-
     def _ended(self, _: Wire) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self._idle.set()
+        self._intake.end()
 
 
 def _untyped(behaviour: Callable[[bytes, Wire], Awaitable[bytes]]) -> Any:
     """Hide from the type checker that gRPC's stubs know synchronous handlers only."""
     return behaviour
-
-
-async def _refuse(wire: Wire, code: Code, details: str) -> Never:
-    await wire.abort(STATUS_CODES[code], details, ((NOT_RUN, "1"),))
 
 
 def _call(wire: Wire) -> Call:

@@ -11,6 +11,8 @@ import dataclasses
 import functools
 import inspect
 import time
+from collections.abc import Mapping
+from contextvars import Token
 from typing import Any, Final, Literal
 
 import structlog
@@ -61,12 +63,12 @@ class Runner:
         Raises:
             asyncio.CancelledError: The caller was cancelled, not just something within the handler.
         """
-        running = metrics.running_calls.labels(method.service, self._road)
+        running = metrics.running(method.service, self._road)
         began, code = time.monotonic(), Code.CANCELLED
         running.inc()
+        bound = _bind(call)
         try:
-            with _bound(call):
-                outcome = await self._bounded(method, request, call, timeout_seconds)
+            outcome = await self._bounded(method, request, call, timeout_seconds)
             code = outcome.code
         except asyncio.CancelledError:
             call.cancelled = True
@@ -75,9 +77,10 @@ class Runner:
             return outcome
         finally:
             call.close()
+            structlog.contextvars.reset_contextvars(**bound)
             running.dec()
-            metrics.handled_total.labels(method.service, method.name, self._road, code.name).inc()
-            metrics.handler_seconds.labels(method.service, self._road).observe(time.monotonic() - began)
+            metrics.handled(method.service, method.name, self._road, code.name).inc()
+            metrics.handler_times(method.service, self._road).observe(time.monotonic() - began)
 
     def close(self) -> None:
         """Start no more threads, and let the idle ones end."""
@@ -90,6 +93,8 @@ class Runner:
             message = method.parse(request)
         except DecodeError:
             return Outcome(Code.INVALID_ARGUMENT, "the request can't be decoded")
+        if timeout_seconds is None:
+            return await self._outcome(method, message, call)
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._outcome(method, message, call)
@@ -133,6 +138,9 @@ def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
     return said if said.details else dataclasses.replace(said, details=unexpected(error).details)
 
 
-def _bound(call: Call) -> Any:
-    request_id = next((value for key, value in call.metadata if key == REQUEST_ID), None)
-    return structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {}))
+def _bind(call: Call) -> Mapping[str, Token[Any]]:
+    """Have every line that the handler logs name the request."""
+    for key, value in call.metadata:
+        if key == REQUEST_ID:
+            return structlog.contextvars.bind_contextvars(request_id=value)
+    return {}

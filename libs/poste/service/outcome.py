@@ -47,10 +47,15 @@ class Outcome:
 
     def status(self) -> status_pb2.Status:
         """Return what the queue keeps of a failure: the rich status if the handler gave a sound one."""
+        return self._rich() or status_pb2.Status(code=self.code, message=self.cause or self.details)
+
+    def public_status(self) -> status_pb2.Status:
+        """Return what a caller on the direct road is told of a failure: never the cause."""
+        return self._rich() or status_pb2.Status(code=self.code, message=self.details)
+
+    def _rich(self) -> status_pb2.Status | None:
         rich = rich_status(self.trailing_metadata)
-        if rich is not None and rich.code == self.code:
-            return rich
-        return status_pb2.Status(code=self.code, message=self.cause or self.details)
+        return rich if rich is not None and rich.code == self.code else None
 
 
 def unexpected(error: BaseException) -> Outcome:

@@ -45,7 +45,12 @@ class MakeConsumer(Protocol):
     """Makes the consumer of one queue."""
 
     def __call__(  # noqa: D102 - as in Consumer
-        self, *, queue: str, settings: WorkerSettings, handle: Callable[[ClaimedTask], Awaitable[None]]
+        self,
+        *,
+        queue: str,
+        settings: WorkerSettings,
+        handle: Callable[[ClaimedTask], Awaitable[None]],
+        live: Callable[[], bool],
     ) -> QueueConsumer: ...
 
 
@@ -108,7 +113,7 @@ async def run(
     direct_runner = Runner("direct", threads=settings.concurrency)
     direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
     channel = connect(settings.mom, library=True)
-    queued = _Queued(services, settings, Reporter(channel), consumer)
+    queued = _Queued(services, settings, Reporter(channel), consumer, direct.live)
 
     def ready() -> str | None:
         return "stopping" if stop.is_set() else queued.ready()
@@ -147,6 +152,7 @@ class _Queued:
         settings: WorkerSettings,
         reporter: Reporter,
         consumer: MakeConsumer,
+        live: Callable[[], bool],
     ) -> None:
         self.reporter = reporter
         # Each service's consumer may run as many as the settings say: none waits for another's threads.
@@ -157,6 +163,7 @@ class _Queued:
                 queue=service.name,
                 settings=settings,
                 handle=QueuedRoad(service, self.runner, reporter, self.timeouts[service.name]).handle,
+                live=live,
             )
             for service in services
         ]

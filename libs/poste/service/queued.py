@@ -11,8 +11,7 @@ from google.rpc import status_pb2
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
 from poste.runtime import logs
-from poste.service.context import Call
-from poste.service.direct import ATTEMPT, TASK_KEY
+from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.report import Reporter, Result

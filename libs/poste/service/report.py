@@ -25,7 +25,7 @@ MAX_BATCH: Final = 256
 #: A further outcome that would make an RPC larger than this, in bytes, goes with the next.
 _MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 #: At most this many RPCs are under way.
-_LANES: Final = 4
+_LANES: Final = 2
 #: How long one RPC may take, in seconds.
 _DEADLINE_SECONDS: Final = 5.0
 #: Waits after a failure, in seconds: at most the first, doubled each time, never more than the last.

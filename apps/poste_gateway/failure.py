@@ -1,0 +1,43 @@
+"""What a call that was issued ended with, if not with a response: the same whether it went by the link or by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from google.rpc import status_pb2
+
+from poste.domain.codes import Code
+from poste.rpc import channels, statuses
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that was not answered with a response.
+
+    Attributes:
+        status: What it failed with.
+        not_run: It is proved that it did not run.
+    """
+
+    status: status_pb2.Status
+    not_run: bool = False
+
+    @property
+    def code(self) -> Code:
+        """The status' code."""
+        return Code(self.status.code)
+
+
+#: The connection ended before the answer came.
+LOST: Final = Failure(status_pb2.Status(code=Code.UNAVAILABLE, message="the connection ended"))
+#: The connection ended before the call was sent.
+UNSENT: Final = Failure(status_pb2.Status(code=Code.UNAVAILABLE, message="never sent"), not_run=True)
+#: No answer came in time.
+SILENT: Final = Failure(status_pb2.Status(code=Code.DEADLINE_EXCEEDED, message="no answer in time"))
+
+
+def of_error(error: grpc.aio.AioRpcError) -> Failure:
+    """Return what a gRPC call failed with."""
+    return Failure(statuses.status_of(error), channels.proves_not_run(error))

@@ -1,0 +1,165 @@
+"""The link to one replica: its calls go many in a frame over one stream, and each answer comes as soon as it is ready.
+
+A unary call costs gRPC 250 µs here whatever it carries, five times what HTTP costs: frames are what makes the direct
+road fast. There are no timers: what comes while a frame leaves goes with the next one, and a call alone goes at once.
+The stream's end proves more than a status could: what was not in a frame by then was never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.rpc import channels
+from poste.runtime import lifecycle, logs
+from poste.v1 import link_service_pb2 as pb
+from poste.v1 import link_service_pb2_grpc
+from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
+
+#: How long the replica's first frame may take, in seconds.
+_OPEN_SECONDS: Final = 2.0
+#: A frame is not made larger than this by one more call, in bytes.
+_FRAME_BYTES: Final = 256 * 1024
+
+_log: Final = logs.get("link")
+_Stream = Any
+
+
+class Link:
+    """One stream.
+
+    Attributes:
+        open: Calls may be sent.
+        settled: Set once it is known whether the replica serves links.
+        unsupported: The replica does not.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Prepare; `run` begins."""
+        self.open = False
+        self.settled = asyncio.Event()
+        self.unsupported = False
+        self._stub = link_service_pb2_grpc.LinkServiceStub(channel)
+        self._loop = asyncio.get_running_loop()
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
+        self._unsent: dict[int, pb.LinkCall] = {}
+        self._cancelled: list[int] = []
+        self._some = asyncio.Event()
+        self._retired = False
+
+    async def call(
+        self,
+        method: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109 - goes to the replica too
+        request_id: str,
+    ) -> bytes | Failure:
+        """Make a call; returns the serialized response, or what became of it."""
+        self._number = number = self._number + 1
+        answer: asyncio.Future[bytes | Failure] = self._loop.create_future()
+        self._waiting[number] = answer
+        self._unsent[number] = pb.LinkCall(
+            number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
+        )
+        self._some.set()
+        timer = self._loop.call_later(timeout, self._expire, number)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            if self._waiting.pop(number, None) is not None:
+                # Nobody waits any more.
+                self._forget(number)
+
+    async def run(self) -> None:
+        """Live until the stream ends, whatever ends it."""
+        stream: _Stream = self._stub.Connect()
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                first = await stream.read()
+            if first is grpc.aio.EOF:
+                return
+            self.open = True
+            self.settled.set()
+            async with lifecycle.side_tasks(self._write(stream)):
+                await self._read(stream)
+        except grpc.aio.AioRpcError as error:
+            self.unsupported = channels.code(error) is Code.UNIMPLEMENTED
+            _log.info("link not opened", code=channels.code(error).name)
+        except TimeoutError:
+            _log.warning("link not opened in time")
+        finally:
+            stream.cancel()
+            self._end()
+
+    def retire(self) -> None:
+        """Take no more calls, and end once those that are under way are answered."""
+        self.open = False
+        self._retired = True
+        self._some.set()
+
+    async def _read(self, stream: _Stream) -> None:
+        try:
+            while (frame := await stream.read()) is not grpc.aio.EOF:
+                for answer in frame.answers:
+                    waiting = self._waiting.pop(answer.number, None)
+                    if waiting is not None and not waiting.done():
+                        failed = answer.WhichOneof("outcome") == "error"
+                        waiting.set_result(Failure(answer.error, answer.not_run) if failed else answer.response)
+                if self._retired:
+                    self._some.set()
+        except grpc.aio.AioRpcError as error:
+            _log.info("link ended", code=channels.code(error).name)
+
+    async def _write(self, stream: _Stream) -> None:
+        # That the stream has ended is for the reader to find.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while not (self._retired and not self._waiting):
+                await self._some.wait()
+                self._some.clear()
+                while self._unsent or self._cancelled:
+                    await stream.write(self._frame())
+            await stream.done_writing()
+
+    def _frame(self) -> pb.ConnectRequest:
+        """Take what goes in the next frame: from here on it counts as sent."""
+        size = 0
+        calls: list[pb.LinkCall] = []
+        for call in self._unsent.values():
+            size += len(call.request)
+            if calls and size > _FRAME_BYTES:
+                break
+            calls.append(call)
+        for call in calls:
+            del self._unsent[call.number]
+        frame = pb.ConnectRequest(calls=calls, cancelled_numbers=self._cancelled)
+        self._cancelled.clear()
+        return frame
+
+    def _expire(self, number: int) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(SILENT if self._forget(number) else UNSENT)
+
+    def _forget(self, number: int) -> bool:
+        """Have a call whose answer nobody waits for stopped; tells whether it had been sent."""
+        if self._unsent.pop(number, None) is not None:
+            return False
+        self._cancelled.append(number)
+        self._some.set()
+        return True
+
+    def _end(self) -> None:
+        self.open = False
+        self.settled.set()
+        for number, waiting in self._waiting.items():
+            if not waiting.done():
+                waiting.set_result(UNSENT if number in self._unsent else LOST)
+        self._waiting.clear()
+        self._unsent.clear()

@@ -1,0 +1,61 @@
+"""How many direct calls run in this process, on whichever wire they came, and whether more may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from poste.domain.codes import Code
+from poste.service.outcome import Outcome
+
+#: Calls count as coming in for so long after the last one, in seconds.
+_LIVE_SECONDS: Final = 0.1
+
+
+class Intake:
+    """Counts direct calls in and out."""
+
+    def __init__(self, max_calls: int) -> None:
+        """Let at most `max_calls` run at once."""
+        self._max_calls = max_calls
+        self._running = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loop = asyncio.get_running_loop()
+        self._last_begin = -_LIVE_SECONDS
+
+    def refusal(self) -> Outcome | None:
+        """Return why no call may begin now; None if one may."""
+        if self._draining:
+            return Outcome(Code.UNAVAILABLE, "the service is stopping")
+        if self._running >= self._max_calls:
+            return Outcome(Code.RESOURCE_EXHAUSTED, f"{self._max_calls} calls run already")
+        return None
+
+    def live(self) -> bool:
+        """Tell whether calls come in: one runs, or began a moment ago."""
+        return self._running > 0 or self._loop.time() - self._last_begin < _LIVE_SECONDS
+
+    def begin(self) -> None:
+        """Count a call in."""
+        self._running += 1
+        self._last_begin = self._loop.time()
+        self._idle.clear()
+
+    def end(self, calls: int = 1) -> None:
+        """Count calls out: not before their answers have left."""
+        self._running -= calls
+        if self._running == 0:
+            self._idle.set()
+
+    def close(self) -> None:
+        """Let no more calls begin."""
+        self._draining = True
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until no call runs, as long as `seconds` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()

@@ -1,0 +1,147 @@
+"""The link's side in the service: calls that come many in a frame, and answers that leave as soon as they are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.service.context import ATTEMPT, Call
+from poste.service.handlers import REQUEST_ID, Runner
+from poste.service.intake import Intake
+from poste.service.outcome import Metadatum, Outcome
+from poste.service.servicer import ServedMethod
+from poste.v1 import link_service_pb2 as pb
+from poste.v1 import link_service_pb2_grpc
+
+#: A frame is not made larger than this by one more answer, in bytes.
+_FRAME_BYTES: Final = 256 * 1024
+_FIRST_ATTEMPT: Final = Metadatum(ATTEMPT, "1")
+
+_Wire = grpc.aio.ServicerContext[Any, Any]
+
+
+class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
+    """Serves `poste.v1.LinkService`."""
+
+    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, intake: Intake) -> None:
+        """Take what runs the calls.
+
+        Args:
+            methods: By their paths.
+            runner: Runs their handlers.
+            intake: Counts them.
+        """
+        self._methods = methods
+        self._runner = runner
+        self._intake = intake
+
+    async def Connect(  # type: ignore[override]  # noqa: N802 - gRPC's name; its frames are written, not yielded
+        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Wire
+    ) -> None:
+        """Serve one gateway's link."""
+        await _Link(self._methods, self._runner, self._intake, context).serve(request_iterator)
+
+
+class _Link:
+    """One gateway's link."""
+
+    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, intake: Intake, wire: _Wire) -> None:
+        self._methods = methods
+        self._runner = runner
+        self._intake = intake
+        self._wire = wire
+        self._peer = wire.peer()
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        #: Answers that wait for the next frame, and whether each is of a call that was counted in.
+        self._ready: list[tuple[pb.LinkAnswer, bool]] = []
+        self._some = asyncio.Event()
+        self._ended = False
+
+    async def serve(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
+        """Run what comes until the gateway sends no more, and answer it all.
+
+        If the gateway is gone, gRPC cancels this, and with it every handler.
+        """
+        await self._wire.write(pb.ConnectResponse())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write())
+                async for frame in frames:
+                    for call in frame.calls:
+                        self._take(group, call)
+                    for number in frame.cancelled_numbers:
+                        if number in self._calls:
+                            self._calls[number].cancel()
+                self._ended = True
+                self._some.set()
+        finally:
+            # What is ready and can't leave any more.
+            self._intake.end(sum(counted for _, counted in self._ready))
+
+    def _take(self, group: asyncio.TaskGroup, call: pb.LinkCall) -> None:
+        if (refusal := self._intake.refusal()) is not None:
+            self._answer(call.number, refusal, not_run=True)
+            return
+        method = self._methods.get(call.method)
+        if method is None:
+            self._answer(call.number, Outcome(Code.UNIMPLEMENTED, f"there is no method {call.method} here"))
+            return
+        self._intake.begin()
+        self._calls[call.number] = group.create_task(self._run(method, call))
+
+    async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
+        timeout_seconds = call.timeout_seconds
+        state = Call(
+            metadata=(Metadatum(REQUEST_ID, call.request_id), _FIRST_ATTEMPT),
+            peer=self._peer,
+            deadline=time.monotonic() + timeout_seconds,
+        )
+        try:
+            outcome = await self._runner.run(method, call.request, state, timeout_seconds=timeout_seconds)
+        except asyncio.CancelledError:
+            # Nobody waits for the answer.
+            self._intake.end()
+            raise
+        finally:
+            del self._calls[call.number]
+            self._some.set()
+        self._answer(call.number, outcome, counted=True)
+
+    def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
+        answer = pb.LinkAnswer(number=number, not_run=not_run)
+        if outcome.code is Code.OK:
+            answer.response = outcome.response
+        else:
+            answer.error.CopyFrom(outcome.public_status())
+        self._ready.append((answer, counted))
+        self._some.set()
+
+    async def _write(self) -> None:
+        """Send what is ready, a frame at a time, until everything is answered."""
+        while not (self._ended and not self._calls and not self._ready):
+            await self._some.wait()
+            self._some.clear()
+            while self._ready:
+                answers, counted = self._frame()
+                try:
+                    await self._wire.write(pb.ConnectResponse(answers=answers))
+                finally:
+                    self._intake.end(counted)
+
+    def _frame(self) -> tuple[list[pb.LinkAnswer], int]:
+        """Take what goes in the next frame; returns it, and how many of its calls were counted in."""
+        size = end = counted = 0
+        for answer, was_counted in self._ready:
+            size += len(answer.response)
+            if end and size > _FRAME_BYTES:
+                break
+            end += 1
+            counted += was_counted
+        answers = [answer for answer, _ in self._ready[:end]]
+        del self._ready[:end]
+        return answers, counted
