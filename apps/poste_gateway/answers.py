@@ -37,4 +37,4 @@ class Account:
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Answer with JSON."""
-    return web.Response(body=protojson.dumps(value), status=status, headers=headers, content_type=JSON)
+    return web.Response(body=protojson.dumps(value), status=status, headers={"Content-Type": JSON, **(headers or {})})

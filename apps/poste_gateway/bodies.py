@@ -53,6 +53,9 @@ def _too_large(limit: int) -> Problem:
 
 
 def _check_type(request: web.BaseRequest) -> None:
+    headers = request.headers
+    if headers.get("Content-Type") == JSON and "Content-Encoding" not in headers:
+        return
     if request.content_type != JSON:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
     if (request.charset or _UTF8[0]).lower() not in _UTF8:

@@ -135,7 +135,7 @@ class _Call:
                     detail = f"{_AWAY_DETAILS[reason]} The call was not kept."
                     raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
                 if not impatient:
-                    metrics.failovers_total.labels(service=self._service.name, reason=reason).inc()
+                    metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (loop.time() - begin))
 
     async def _durable(self, wait: float) -> web.Response:
@@ -152,7 +152,8 @@ class _Call:
         task = task_view.new_task(task_id, self._method)
         place = {"Location": task_view.location(task_id)}
         await self._keep(task_id, task)
-        task = await self._roads.lookups.wait(task_id, task, wait)
+        if wait > 0:
+            task = await self._roads.lookups.wait(task_id, task, wait)
         state = task_view.state_of(task)
         if state is TaskState.SUCCEEDED:
             return self._answered(task.response)
@@ -201,7 +202,7 @@ class _Call:
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
             raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
-        return web.Response(body=body, content_type=JSON, headers=self._applied())
+        return web.Response(body=body, headers={"Content-Type": JSON, **self._applied()})
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""

@@ -5,6 +5,7 @@ One handler for all paths, a request id for each, one line in the log, and no ex
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -43,13 +44,16 @@ class Edge:
         self._roads = roads
         self._resources = resources
         self._cors_origins = cors_origins
+        #: Request ids: what is random is drawn once, for each draw is a system call.
+        self._prefix = secrets.token_hex(5)
+        self._numbers = itertools.count()
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request, whatever happens."""
         begin = time.perf_counter()
         await _expect(request)
-        given = request.headers.get(cors.REQUEST_ID, "")
-        account = Account(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+        given = request.headers.get(cors.REQUEST_ID)
+        account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
         try:
             response = await self._dispatch(request, path, account)
@@ -66,7 +70,15 @@ class Edge:
         self._tell(request, path, response.status, account, time.perf_counter() - begin)
         return response
 
+    def _new_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers):06x}"
+
     async def _dispatch(self, request: web.BaseRequest, path: str, account: Account) -> web.Response:
+        method = self._roads.directory.routes.get(request.method, path)
+        if method is not None:
+            # First, for it is what there is most of; a service can't claim a path that is ours.
+            self._resources.check_ready()
+            return await calls.answer(request, method, self._roads, account)
         verb = "GET" if request.method == "HEAD" else request.method
         own = self._resources.find(path)
         if verb == "OPTIONS":
@@ -78,8 +90,7 @@ class Edge:
                 raise wrong_verb(verbs)
             return await handler(request, rest)
         self._resources.check_ready()
-        method = self._roads.directory.routes.find(verb, path)
-        return await calls.answer(request, method, self._roads, account)
+        raise wrong_verb(self._roads.directory.routes.verbs(path))
 
     def _allow(self, path: str) -> str:
         verbs = self._verbs(path)
@@ -110,10 +121,8 @@ class Edge:
     def _tell(self, request: web.BaseRequest, path: str, status: int, account: Account, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
         if account.service:
-            metrics.calls_total.labels(
-                service=account.service, method=account.method, road=account.road, outcome=account.outcome
-            ).inc()
-            metrics.call_seconds.labels(service=account.service, road=account.road).observe(seconds)
+            metrics.calls(account.service, account.method, account.road, account.outcome).inc()
+            metrics.call_times(account.service, account.road).observe(seconds)
             account.facts.update(service=account.service, method=account.method, road=account.road)
         elif path in QUIET:
             return

@@ -21,7 +21,7 @@ from poste_gateway.mom import CONNECT_SECONDS, Mom
 #: How many calls go in one RPC, at most.
 _BATCH: Final = 256
 #: How many RPCs are out at once, at most.
-_FLIGHTS: Final = 4
+_FLIGHTS: Final = 2
 #: How long it is tried to find out about a call that may be kept, in seconds.
 _LOST_SECONDS: Final = 5.0
 #: How long it is tried to have a call kept that is certainly not, in seconds: its client waits.

@@ -55,12 +55,17 @@ class Wishes:
     no_queue: bool = False
 
 
+_NONE: Final = Wishes()
+
+
 def read(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> Wishes:
     """Read what a call's headers ask for.
 
     Raises:
         Problem: A header has a value that it can't have; `errors` names each.
     """
+    if not (PREFER in headers or TASK_TTL in headers or RESULT_TTL in headers):
+        return _NONE
     errors: list[dict[str, str]] = []
     wishes = Wishes(
         task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, errors),

@@ -39,17 +39,10 @@ class RouteTable:
                     refused=f"{method.service}/{method.name}",
                 )
 
-    def find(self, verb: str, path: str) -> Method:
-        """Return the method that a request calls.
-
-        Raises:
-            Problem: There is nothing at the path, or it takes other verbs.
-        """
-        verbs = self.verbs(path)
-        method = verbs.get(verb)
-        if method is None:
-            raise wrong_verb(verbs)
-        return method
+    def get(self, verb: str, path: str) -> Method | None:
+        """Return the method that a request calls, None if there is none."""
+        verbs = self._paths.get(path)
+        return None if verbs is None else verbs.get(verb)
 
     def verbs(self, path: str) -> Mapping[str, Method]:
         """Return what each verb at a path calls.

@@ -40,12 +40,19 @@ def location(task_id: TaskId) -> str:
 
 def new_task(task_id: TaskId, method: Method) -> task_pb2.Task:
     """Return a task as it is right after its acceptance."""
-    task = task_pb2.Task(service=method.service, method=method.name, key=task_id.key, state=task_pb2.TASK_STATE_QUEUED)
-    task.create_time.FromNanoseconds(round(task_id.create_time * 1000) * 1_000_000)
-    task.expire_time.FromNanoseconds(
-        round(task_id.create_time * 1000) * 1_000_000 + task_id.task_ttl_seconds * 1_000_000_000
+    created_ms = round(task_id.create_time * 1000)
+    return task_pb2.Task(
+        service=method.service,
+        method=method.name,
+        key=task_id.key,
+        state=task_pb2.TASK_STATE_QUEUED,
+        create_time=_stamp(created_ms),
+        expire_time=_stamp(created_ms + task_id.task_ttl_seconds * 1000),
     )
-    return task
+
+
+def _stamp(milliseconds: int) -> Timestamp:
+    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def state_of(task: task_pb2.Task) -> TaskState:

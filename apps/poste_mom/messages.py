@@ -55,7 +55,7 @@ def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
         key=message.key,
         method=message.method,
         request=message.request,
-        create_time=message.create_time.ToMilliseconds() / 1000,
+        create_time=message.create_time.seconds + message.create_time.nanos / 1e9,
         task_ttl_seconds=message.task_ttl_seconds,
         result_ttl_seconds=message.result_ttl_seconds,
         repeatable=repeatable,

@@ -84,7 +84,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         await asyncio.gather(*(self._enqueue(queue, request, at, results) for queue, at in places.items()))
         for task, result in zip(request.tasks, results, strict=True):
             queue = task.service if self._catalogue.get(task.service) else "unknown"
-            metrics.enqueued_total.labels(queue, _short(pb.EnqueueResult.Name(result))).inc()
+            metrics.enqueued(queue, _short(pb.EnqueueResult.Name(result))).inc()
         return pb.EnqueueTasksResponse(results=results)
 
     async def _enqueue(
@@ -176,7 +176,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             if said == "retried":
                 metrics.retried_total.labels(queue).inc()
             elif said not in ("replayed", "refused"):
-                metrics.finished_total.labels(queue, said).inc()
+                metrics.finished(queue, said).inc()
         return None
 
     async def ListQueues(

@@ -63,6 +63,26 @@ def _map(message: Any, name: str, key: str, value: str) -> None:
     _field(message, name, f".shop.v1.{message.name}.{entry.name}", repeated=True)
 
 
+def _add_plain(file: Any) -> None:
+    """Add a message of everything that needs no JSON form of its own."""
+    plain = file.message_type.add(name="Plain")
+    plain.oneof_decl.add(name="payment")
+    for kind in _SCALARS:
+        if kind != "float":
+            _field(plain, f"a_{kind}", kind)
+            _field(plain, f"many_{kind}", kind, repeated=True)
+    _field(plain, "colour", ".shop.v1.Colour")
+    _field(plain, "colours", ".shop.v1.Colour", repeated=True)
+    _field(plain, "receipt", ".shop.v1.Receipt")
+    _field(plain, "receipts", ".shop.v1.Receipt", repeated=True)
+    _field(plain, "nothing", ".google.protobuf.NullValue")
+    for name, kind in (("card", "string"), ("cash", "int64"), ("bill", ".shop.v1.Receipt")):
+        _field(plain, name, kind).oneof_index = 0
+    plain.oneof_decl.add(name="_maybe")
+    maybe = _field(plain, "maybe", "int32")
+    maybe.oneof_index, maybe.proto3_optional = 1, True
+
+
 def _order_file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="shop/v1/order.proto", package="shop.v1", syntax="proto3")
     file.dependency.extend(one.name for one in _IMPORTS)
@@ -112,6 +132,7 @@ def _order_file() -> descriptor_pb2.FileDescriptorProto:
     _field(receipt, "total", "double")
     _field(receipt, "note", "string")
 
+    _add_plain(file)
     broken = file.message_type.add(name="Broken")
     for name in ("number", "total"):
         _field(broken, name, "double")
@@ -149,9 +170,9 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 POOL: Any = _pool()
 DESCRIPTORS = file_descriptor_set(POOL.FindFileByName("shop/v1/order.proto"))
-Order, Item, Receipt, WantedOrder, Broken = (
+Order, Item, Receipt, WantedOrder, Plain, Broken = (
     message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"shop.v1.{name}"))
-    for name in ("Order", "Item", "Receipt", "WantedOrder", "Broken")
+    for name in ("Order", "Item", "Receipt", "WantedOrder", "Plain", "Broken")
 )
 
 

@@ -301,17 +301,17 @@ def test_wellknown_types_come_back_as_they_went_in(body):
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        (5.0, '{"result": 5}'),
-        (0.0, '{"result": 0}'),
-        (-0.0, '{"result": -0.0}'),
-        (-5.0, '{"result": -5}'),
-        (0.1, '{"result": 0.1}'),
-        (1e15, '{"result": 1000000000000000}'),
-        (1e22, '{"result": 1e+22}'),
-        (9007199254740992.0, '{"result": 9007199254740992}'),
-        (math.nan, '{"result": "NaN"}'),
-        (math.inf, '{"result": "Infinity"}'),
-        (-math.inf, '{"result": "-Infinity"}'),
+        (5.0, '{"result":5}'),
+        (0.0, '{"result":0}'),
+        (-0.0, '{"result":-0.0}'),
+        (-5.0, '{"result":-5}'),
+        (0.1, '{"result":0.1}'),
+        (1e15, '{"result":1000000000000000}'),
+        (1e22, '{"result":1e+22}'),
+        (9007199254740992.0, '{"result":9007199254740992}'),
+        (math.nan, '{"result":"NaN"}'),
+        (math.inf, '{"result":"Infinity"}'),
+        (-math.inf, '{"result":"-Infinity"}'),
     ],
 )
 def test_a_result_is_printed_as_people_write_it(result, text):
@@ -325,7 +325,7 @@ def test_defaults_are_printed_and_text_is_utf8():
     """Else a zero is missing, and 'ä' takes six bytes."""
     written = protojson.encode(shop.Receipt.DESCRIPTOR, shop.Receipt(note="ä").SerializeToString())
 
-    assert written.decode() == '{"note": "ä", "number": "0", "total": 0}'
+    assert written.decode() == '{"number":"0","total":0,"note":"ä"}'
 
 
 @pytest.mark.parametrize(
@@ -364,6 +364,44 @@ def test_what_is_taken_json_format_takes_to_the_same_message(body):
         return
     theirs = json_format.Parse(raw, shop.Order(), descriptor_pool=shop.POOL)
     assert str(shop.Order.FromString(read)) == str(theirs)
+
+
+int32, int64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
+text = st.text(st.characters(codec="utf-8"), max_size=5)
+receipts = st.builds(shop.Receipt, number=int64, total=st.floats(), note=text)
+plain_values = {
+    "a_double": st.floats(),
+    "many_double": st.lists(st.floats(), max_size=3),
+    "a_int32": int32,
+    "a_int64": int64,
+    "many_int64": st.lists(int64, max_size=3),
+    "a_uint64": st.integers(0, 2**64 - 1),
+    "a_bool": st.booleans(),
+    "a_string": text,
+    "a_bytes": st.binary(max_size=5),
+    "colour": st.integers(-2, 4),
+    "colours": st.lists(st.integers(-2, 4), max_size=3),
+    "receipt": receipts,
+    "receipts": st.lists(receipts, max_size=2),
+    "nothing": st.just(0),
+    "cash": int64,
+    "bill": receipts,
+    "maybe": int32,
+}
+
+
+@anywhere
+@given(st.fixed_dictionaries({}, optional=plain_values))
+def test_what_is_written_json_format_writes_too(values):
+    """Else our writers and everybody else's disagree on what a service meant."""
+    message = shop.Plain(**values)
+    written = json.loads(protojson.encode(shop.Plain.DESCRIPTOR, message.SerializeToString()))
+    theirs = json_format.MessageToDict(
+        shop.Plain.FromString(message.SerializeToString()), always_print_fields_with_no_presence=True
+    )
+
+    assert written == theirs
+    assert list(written) == [field.json_name for field in shop.Plain.DESCRIPTOR.fields if field.json_name in theirs]
 
 
 @anywhere

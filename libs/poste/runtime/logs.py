@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import orjson
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from poste.runtime.settings import Settings
 
 # Without the locals: they hold requests and secrets.
@@ -26,12 +30,14 @@ def configure(settings: Settings, part: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if people else [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        [structlog.dev.ConsoleRenderer()] if people else [_TRACEBACKS, structlog.processors.JSONRenderer(_dumps)]
     )
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log_level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+        if people
+        else structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=part)
@@ -39,6 +45,14 @@ def configure(settings: Settings, part: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_no_cancellations)
+
+
+def _dumps(event: dict[str, Any], default: Callable[[Any], Any]) -> bytes:
+    try:
+        return orjson.dumps(event, default=default)
+    except TypeError:
+        # A lone surrogate, or a number beyond 64 bits: a line must never be the reason why something fails.
+        return json.dumps(event, default=default).encode()
 
 
 def _no_cancellations(record: logging.LogRecord) -> bool:

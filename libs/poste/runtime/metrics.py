@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -37,3 +39,51 @@ handler_seconds = Histogram(
 )
 running_calls = Gauge("poste_running_calls", "Handlers that run now.", ["service", "road"])
 store_errors_total = Counter("poste_store_errors_total", "Commands to Redis that failed.", ["kind"])
+
+
+@functools.lru_cache(maxsize=10_000)
+def calls(service: str, method: str, road: str, outcome: str) -> Counter:
+    """Return the counter of `calls_total` with these labels: looking one up costs as much as counting."""
+    return calls_total.labels(service, method, road, outcome)
+
+
+@functools.lru_cache(maxsize=10_000)
+def call_times(service: str, road: str) -> Histogram:
+    """Return the histogram of `call_seconds` with these labels."""
+    return call_seconds.labels(service, road)
+
+
+@functools.lru_cache(maxsize=10_000)
+def handled(service: str, method: str, road: str, code: str) -> Counter:
+    """Return the counter of `handled_total` with these labels."""
+    return handled_total.labels(service, method, road, code)
+
+
+@functools.lru_cache(maxsize=10_000)
+def handler_times(service: str, road: str) -> Histogram:
+    """Return the histogram of `handler_seconds` with these labels."""
+    return handler_seconds.labels(service, road)
+
+
+@functools.lru_cache(maxsize=10_000)
+def running(service: str, road: str) -> Gauge:
+    """Return the gauge of `running_calls` with these labels."""
+    return running_calls.labels(service, road)
+
+
+@functools.lru_cache(maxsize=10_000)
+def enqueued(queue: str, result: str) -> Counter:
+    """Return the counter of `enqueued_total` with these labels."""
+    return enqueued_total.labels(queue, result)
+
+
+@functools.lru_cache(maxsize=10_000)
+def finished(queue: str, outcome: str) -> Counter:
+    """Return the counter of `finished_total` with these labels."""
+    return finished_total.labels(queue, outcome)
+
+
+@functools.lru_cache(maxsize=10_000)
+def failovers(service: str, reason: str) -> Counter:
+    """Return the counter of `failovers_total` with these labels."""
+    return failovers_total.labels(service, reason)

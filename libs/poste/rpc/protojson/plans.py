@@ -66,6 +66,7 @@ class MessagePlan:
         required: Those of them that must be there.
         wrapped: It is a wrapper: its JSON is that of its field `value`.
         special: It has a JSON form of its own.
+        flat: It holds no messages.
     """
 
     descriptor: Descriptor
@@ -74,6 +75,7 @@ class MessagePlan:
     required: tuple[FieldPlan, ...]
     wrapped: FieldPlan | None
     special: bool
+    flat: bool
 
 
 # Bounded, since each plan keeps the descriptor pool of its service alive.
@@ -89,6 +91,7 @@ def plan_of(descriptor: Descriptor) -> MessagePlan:
         required=tuple(plan for plan in plans if plan.required),
         wrapped=by_json_name["value"] if descriptor.full_name in _WRAPPERS else None,
         special=descriptor.full_name in _SPECIAL,
+        flat=all(field.message_type is None for field in descriptor.fields),
     )
 
 

@@ -39,6 +39,8 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     walk.fill(message, plan, value, "", 1)
     if walk.errors:
         raise FieldErrors(walk.errors)
+    if plan.flat:
+        return message.SerializeToString()
     try:
         serialized = message.SerializeToString()
         # Read back, as the service will: a Struct is nested three times as deeply as its JSON.

@@ -23,26 +23,9 @@ def loads(body: bytes) -> Any:
     Raises:
         FieldErrors: It is not UTF-8, not JSON, nested too deeply, or an object holds a key twice.
     """
-    doubled: list[_Doubled] = []
-
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) == len(pairs):
-            return value
-        marked = _Doubled(value)
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                marked.key = key
-                break
-            seen.add(key)
-        doubled.append(marked)
-        return marked
-
+    _doubled.clear()
     try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=build, parse_int=_integer, parse_constant=_no_constant
-        )
+        value = _decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _wrong("the body is not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -50,9 +33,24 @@ def loads(body: bytes) -> Any:
         raise _wrong(f"the body is not JSON: {error.msg} at {place}") from error
     except RecursionError as error:
         raise _wrong("the body is nested too deeply") from error
-    if doubled:
+    if _doubled:
         raise FieldErrors([FieldError(_path_of_doubled(value), "is there more than once")])
     return value
+
+
+def _build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    marked = _Doubled(value)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            marked.key = key
+            break
+        seen.add(key)
+    _doubled.append(marked)
+    return marked
 
 
 def _wrong(reason: str) -> FieldErrors:
@@ -68,6 +66,11 @@ def _integer(text: str) -> int | float:
         return -0.0
     # As a float it is infinite, which every field refuses under its own path.
     return int(text) if len(text) <= _MAX_DIGITS else float(text)
+
+
+#: Objects of the text that is being read that held a key more than once. One loop reads, and nothing waits meanwhile.
+_doubled: Final[list[_Doubled]] = []
+_decoder: Final = json.JSONDecoder(object_pairs_hook=_build, parse_int=_integer, parse_constant=_no_constant)
 
 
 def _path_of_doubled(root: Any) -> str:
