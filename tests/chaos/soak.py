@@ -2,7 +2,7 @@
 
 A worker is restarted now and then, as deploys do; of its lives the longest counts. The slope of each part's resident
 memory is fitted after a warm-up, with its standard error. Exit code: 0 if nothing was lost and no part is shown to
-grow, 1 otherwise, 2 if the run could not be made.
+grow, 1 otherwise, 2 if the run could not be made. Below a quarter of an hour the slopes are told, and not judged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from chaos.mix import Mix
 from chaos.observations import Observations, Wish
 from chaos.stage import Stage, begin, staged
 
-_MINUTES: Final = 10.0
+_MINUTES: Final = 20.0
 _RATE: Final = 40.0
 #: The share of the run that is warm-up, at least so many seconds of it, and at most so many.
 _WARM_UP: Final = (0.25, 20.0, 300.0)
@@ -36,6 +36,8 @@ _RESTARTED: Final = "sum-2"
 _RESTART_SECONDS: Final = 120.0
 #: Results are kept so long, in seconds: what Redis holds is then as much at the end as after the warm-up.
 _RESULT_TTL: Final = 60
+#: A shorter time after the warm-up, in seconds, shows how allocators settle, and nothing else.
+_LEAST_SECONDS: Final = 600.0
 #: A part is shown to grow if its slope is above this, in megabytes an hour, by three standard errors.
 _GROWTH: Final = 10.0
 _ERRORS: Final = 3
@@ -133,7 +135,7 @@ def _grown(memory: Memory, name: str, warm: float, ended: float) -> dict[str, An
         "slope": steep,
         "error": error,
         "samples": len(samples),
-        "grows": steep - _ERRORS * error > _GROWTH,
+        "grows": ended - warm >= _LEAST_SECONDS and steep - _ERRORS * error > _GROWTH,
     }
 
 
