@@ -73,8 +73,8 @@ def write(method: str, line: str) -> int:
         # One write in append mode: processes do not write into each other's lines.
         ledger.write(entry)
         ledger.seek(0)
-        # Not taken apart: a long run's ledger is read as often as it has lines. Each line gets line breaks of its own on
-        # both sides, for counting passes over what it has counted.
+        # Not taken apart: a long run's ledger is read as often as it has lines. Each line gets line breaks of its own
+        # on both sides, for counting passes over what it has counted.
         whole = b"\n" + ledger.read().replace(b"\n", b"\n\n")
         return whole.count(b"\n" + entry)
 
