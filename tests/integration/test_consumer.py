@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -375,17 +375,42 @@ async def _is_back(office: Office, keys: list[str]) -> bool:
 
 
 async def test_beside_live_calls_tasks_are_taken_a_few_at_a_time(office: Office) -> None:
-    """A backlog that is run in large batches makes every direct call wait for its turn."""
-    taken: list[int] = []
-    consumer = office.consume(office.until_released, concurrency=64, live=lambda: True)
-    await until(lambda: consumer.ready() is None)
-    await office.enqueue(30)
+    """A backlog that is run in large batches makes every direct call wait for its turn in the loop."""
+    turn, started = 0, Counter[int]()
 
-    async def all_running() -> bool:
-        taken.append(len(office.ran))
-        return len(office.ran) == 30
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
 
-    # Each batch is started while the ones before still run: only how many start at once is bounded.
-    await until(all_running)
-    steps = [after - before for before, after in itertools.pairwise([0, *taken])]
-    assert max(steps) < 30
+    async def handle(task: ClaimedTask) -> None:
+        started[turn] += 1
+        await office.at_once(task)
+
+    counting = asyncio.create_task(count_turns())
+    keys = await office.enqueue(100)
+    office.consume(handle, concurrency=64, live=lambda: True)
+    await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+    counting.cancel()
+
+    assert max(started.values()) <= 8
+
+
+async def test_a_task_that_waits_for_its_report_makes_room_for_another(office: Office) -> None:
+    """Else a drain stands still for each report, and a middleware that is slow makes the service idle."""
+    ran: list[str] = []
+
+    async def handle(task: ClaimedTask) -> None:
+        ran.append(task.key)
+        task.handled()
+        await office.release.wait()
+        await office.report(task, "ok")
+
+    keys = await office.enqueue(20)
+    office.consume(handle, concurrency=4)
+    # As many again as may run at once, and no more: they would pile up while the middleware is away.
+    await until(lambda: len(ran) == 8)
+    assert await office.client.llen(office.keys.ready) == 12
+    office.release.set()
+    await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))

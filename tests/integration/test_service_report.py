@@ -14,7 +14,7 @@ from support.waiting import until
 from support.worker import FakeMom, serving_mom
 
 from poste.rpc.channels import connect
-from poste.service.report import MAX_BATCH, Reporter
+from poste.service.report import LANES, MAX_BATCH, Reporter
 from poste.v1 import mom_service_pb2 as pb
 
 
@@ -65,14 +65,14 @@ async def test_what_ends_meanwhile_shares_an_rpc() -> None:
     mom.answer = slowly
     async with serving_mom(mom) as target, reporting(target) as reporter:
         answers = []
-        for lane in range(4):
+        for lane in range(LANES):
             answers.append(reporter.report(completion(f"first-{lane}")))
             await until(lambda lane=lane: under_way == lane + 1, what="a lone outcome's RPC")
         answers += [reporter.report(completion(str(number))) for number in range(2 * MAX_BATCH + 1)]
         gate.set()
         await asyncio.wait_for(asyncio.gather(*answers), 20)
 
-    assert sorted(len(batch) for batch in mom.batches) == [1, 1, 1, 1, 1, MAX_BATCH, MAX_BATCH]
+    assert sorted(len(batch) for batch in mom.batches) == [*[1] * (LANES + 1), MAX_BATCH, MAX_BATCH]
 
 
 async def test_each_has_its_own_answer() -> None:

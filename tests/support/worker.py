@@ -161,6 +161,7 @@ def claimed(method: str, request: Message | bytes, **changes: Any) -> ClaimedTas
         "token": "incarnation:1",
         "attempt": 1,
         "create_time": 0.0,
+        "handled": lambda: None,
         **changes,
     }
     raw = request if isinstance(request, bytes) else request.SerializeToString()

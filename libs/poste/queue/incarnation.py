@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -49,7 +50,8 @@ _GIVE_BACK_SECONDS: Final = 3.0
 class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch.
 
-    `cancel_requested` is set before its asyncio task is cancelled because the client asked for it.
+    `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
+    called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     """
 
     queue: str
@@ -59,6 +61,7 @@ class ClaimedTask:
     token: str
     attempt: int
     create_time: float
+    handled: Callable[[], None]
     cancel_requested: bool = False
 
 
@@ -116,6 +119,9 @@ class Incarnation:
         self._claiming: frozenset[str] = frozenset()
         self._suspects: list[str] = []
         self._running: dict[str, _Running] = {}
+        #: Those of them whose handlers have not ended.
+        self._handling: set[str] = set()
+        self._backlog = False
         self._alone = False
         self._paused = False
         self._refused = False
@@ -175,18 +181,31 @@ class Incarnation:
                     await self._changed.wait()
                 else:
                     await self._claim(group, [self._suspects.pop(0)], alone=True)
-            elif len(self._running) >= self._settings.concurrency:
+            elif (room := self._room()) == 0:
                 await self._changed.wait()
             elif self._paused:
                 await self._rest(_PAUSED_LOOK_SECONDS)
                 await self._look_whether_paused()
             else:
-                room = self._settings.concurrency - len(self._running)
-                await self._pop(min(room, _BESIDE_LIVE_CALLS) if self._live() else room)
+                await self._pop(room)
+
+    def _room(self) -> int:
+        """How many tasks may be taken now.
+
+        Those that only wait for their report's answer leave room for others, but not for more than as many again: a
+        middleware that is away must not make the list of what is taken grow.
+        """
+        concurrency = self._settings.concurrency
+        room = min(concurrency - len(self._handling), 2 * concurrency - len(self._running))
+        return max(0, min(room, _BESIDE_LIVE_CALLS) if self._live() else room)
 
     async def _pop(self, room: int) -> None:
         """Wait for one task, and take what else is there, up to `room` in all."""
         try:
+            if self._backlog:
+                # There was more the last time: likely enough still, and then nothing is to be waited for.
+                await self._take_more(room)
+                return
             try:
                 first = await self._blocking.blmove(
                     first_list=self._keys.ready,
@@ -199,16 +218,17 @@ class Incarnation:
                 # At `maxmemory` BLMOVE is refused, and nothing would ever free memory again: take by script.
                 first = None
                 await self._rest(_POP_BACKOFF)
-                self._adopt(await self._take_more(room))
+                await self._take_more(room)
             self._tried_to_pop()
             if first is None:
                 return
             self._adopt([text(first)])
             if room > 1:
-                self._adopt(await self._take_more(room - 1))
+                await self._take_more(room - 1)
         except (RedisError, StoreError) as error:
             # Its answer may have been lost with a key in it: the audit finds that.
             _log.warning("pop failed", queue=self._keys.queue, error=str(error))
+            self._backlog = False
             self._audit_due.set()
             await self._rest(_POP_BACKOFF)
 
@@ -219,9 +239,12 @@ class Incarnation:
         except RedisError as error:
             _log.warning("pause not read", queue=self._keys.queue, error=str(error))
 
-    async def _take_more(self, room: int) -> list[str]:
-        taken = await self._scripts.run("take", [self._keys.ready, self._taken], [room], again=False)
-        return texts(taken)
+    async def _take_more(self, room: int) -> None:
+        """Take what is there, up to `room`, without waiting."""
+        taken = texts(await self._scripts.run("take", [self._keys.ready, self._taken], [room], again=False))
+        self._tried_to_pop()
+        self._backlog = len(taken) == room
+        self._adopt(taken)
 
     def _adopt(self, keys: Iterable[str]) -> None:
         """Take keys in hand that are not yet: claiming one twice would start its handler twice."""
@@ -271,16 +294,25 @@ class Incarnation:
             token=token,
             attempt=attempt,
             create_time=create / 1000,
+            handled=functools.partial(self._handled, key),
         )
         self._alone = alone
+        self._handling.add(key)
         task = group.create_task(self._run(claimed), name=f"task {key}")
         self._running[key] = _Running(claimed, task)
 
     async def _run(self, claimed: ClaimedTask) -> None:
-        await self._handle(claimed)
+        try:
+            await self._handle(claimed)
+        finally:
+            self._handling.discard(claimed.key)
         # Cancelled ones stay in hand: they are given back, or are somebody else's already.
         del self._running[claimed.key]
         self._alone = False
+        self._changed.set()
+
+    def _handled(self, key: str) -> None:
+        self._handling.discard(key)
         self._changed.set()
 
     # -- audit

@@ -54,6 +54,7 @@ class QueuedRoad:
         else:
             code = outcome.code
             _fill(completion, outcome)
+        task.handled()
         result = await self._report(task, completion, asked=asked)
         _log.info(
             "task",

@@ -25,7 +25,7 @@ MAX_BATCH: Final = 256
 #: A further outcome that would make an RPC larger than this, in bytes, goes with the next.
 _MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 #: At most this many RPCs are under way.
-_LANES: Final = 2
+LANES: Final = 2
 #: How long one RPC may take, in seconds.
 _DEADLINE_SECONDS: Final = 5.0
 #: Waits after a failure, in seconds: at most the first, doubled each time, never more than the last.
@@ -65,7 +65,7 @@ class Reporter:
     async def run(self) -> None:
         """Send what waits, until cancelled."""
         async with asyncio.TaskGroup() as lanes:
-            for _ in range(_LANES):
+            for _ in range(LANES):
                 lanes.create_task(self._lane())
 
     async def _lane(self) -> None:
