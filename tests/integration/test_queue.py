@@ -500,6 +500,17 @@ async def test_a_stop_in_the_middle_of_what_must_not_run_twice(post: Post) -> No
     assert (await post.record(started)).dead_reason is DeadReason.OUTCOME_UNKNOWN
 
 
+async def test_a_cancel_outlives_a_stop(post: Post) -> None:
+    """A claim whose answer was lost, a cancel, and a stop: elsewhere the call would be started all the same."""
+    await post.join("me")
+    key = await post.running("me")
+    await post.tasks.cancel(post.queue, key)
+
+    assert await post.give_back("me", key, "", started=False) == 0
+    assert await post.state(key) is TaskState.CANCELLED
+    assert await post.figures() == (0, 0, 0, 0)
+
+
 async def test_one_who_still_holds_something_cannot_leave(post: Post) -> None:
     """Ending the lease with keys in the list would leave them to the slow search for orphans."""
     await post.join("me")

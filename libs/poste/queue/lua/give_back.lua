@@ -12,20 +12,14 @@ for i = 5, #KEYS do
   local record, key, token, started = KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
   if redis.call('LREM', taken, -1, key) > 0 then
     local state, holder, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
-    if state == 'R' and holder == token then
-      if stop then
-        count_running(counts, -1)
-        finish(record, 'C', now)
-      elseif once and started then
-        count_running(counts, -1)
-        bury(record, dead, key, 'outcome-unknown', now)
-      else
-        redis.call('HINCRBY', record, 'a', -1)
-        requeue(record, ready, counts, key)
-        back = back + 1
-      end
+    if state == 'R' and stop then
+      count_running(counts, -1)
+      finish(record, 'C', now)
+    elseif state == 'R' and holder == token and once and started then
+      count_running(counts, -1)
+      bury(record, dead, key, 'outcome-unknown', now)
     elseif state == 'R' then
-      -- Claimed by me under a token whose answer was lost: its handler never started.
+      -- Or claimed by me under a token whose answer was lost: then its handler never started.
       redis.call('HINCRBY', record, 'a', -1)
       requeue(record, ready, counts, key)
       back = back + 1
