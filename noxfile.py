@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `chaos`, `soak`, `proto`, `lock`."""
+"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `bench`, `chaos`, `soak`, `proto`, `lock`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent
 LOCKS = ROOT / "locks"
 #: Each lock and the dependency groups in it; `runtime` is what the image gets.
 GROUPS = {"runtime": [], "tests": ["test"], "lint": ["test", "lint", "proto"], "proto": ["proto"]}
+#: The lock of what the bench compares Poste with: a group without the project, whose needs it would contradict.
+PEERS = "bench"
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -43,6 +45,20 @@ def guarantees(session: nox.Session) -> None:
     """Measure the figures in the README's table of guarantees; `-- --help` tells the options."""
     install(session, "tests")
     session.run("python", "tests/bench/guarantees.py", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the table of speed, each row against its limit or peer: `-- [--quick] [--rounds N] [--only ROW…]`."""
+    install(session, "tests")
+    peers = Path(session.create_tmp()) / "peers"
+    session.run("python", "-m", "venv", "--clear", str(peers))
+    python = str(peers / "bin/python")
+    session.run(
+        python, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(LOCKS / f"{PEERS}.txt"), external=True
+    )
+    variables = {"PYTHONPATH": str(ROOT / "tests"), "POSTE_BENCH_PEERS": python}
+    session.run("python", "-m", "bench", *session.posargs, env=variables)
 
 
 @nox.session
@@ -105,9 +121,10 @@ def lock(session: nox.Session) -> None:
     """Write the exact versions of everything that is installed, with hashes; `-- --upgrade` moves them."""
     session.install("uv")
     LOCKS.mkdir(exist_ok=True)
-    for name, groups in GROUPS.items():
+    locks = {name: ["pyproject.toml", *(f"--group={group}" for group in groups)] for name, groups in GROUPS.items()}
+    for name, sources in {**locks, PEERS: [f"--group={PEERS}"]}.items():
         session.run(
-            "uv", "pip", "compile", "pyproject.toml", *(f"--group={group}" for group in groups),
+            "uv", "pip", "compile", *sources,
             "--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
             "-o", str(LOCKS / f"{name}.txt"), *session.posargs,
         )  # fmt: skip

@@ -89,7 +89,14 @@ class Deployment:
     """The parts, and a client of the gateway."""
 
     def __init__(
-        self, folder: Path, redis: RedisServer, session: aiohttp.ClientSession, *, moms: int, pace: dict[str, float]
+        self,
+        folder: Path,
+        redis: RedisServer,
+        session: aiohttp.ClientSession,
+        *,
+        moms: int,
+        pace: dict[str, float],
+        mom_settings: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
         self.file = folder / "ledger"
@@ -100,12 +107,13 @@ class Deployment:
                 redis_url=redis.url,
                 catalogue=folder / "catalogue.toml",
                 **pace,
+                **(mom_settings or {}),
             )
             for number in range(moms)
         ]
         # One address list for all: each channel follows every middleware there is.
         self._mom = "ipv4:" + ",".join(f"127.0.0.1:{mom.port}" for mom in self.moms)
-        self.gateway = self._part("gateway", "gateway", mom=self._mom, id_key_file=folder / "id.key", grace_seconds=2)
+        self.gateway = self.make_gateway("gateway")
         self.url = f"http://127.0.0.1:{self.gateway.port}"
 
     def worker(self, service: str, **settings: Any) -> Part:
@@ -113,6 +121,10 @@ class Deployment:
         name = f"{service.rpartition('.')[2]}{len(self.parts)}"
         fixed = {"redis_url": self.redis.url, "mom": self._mom, "test_ledger": self.file, **self.pace}
         return self._part(name, "worker", SERVICERS[service], **(fixed | settings))
+
+    def make_gateway(self, name: str) -> Part:
+        """Make a gateway; it is not started yet."""
+        return self._part(name, "gateway", mom=self._mom, id_key_file=self.folder / "id.key", grace_seconds=2)
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
         part = Part(name, [*POSTE, *arguments], self.folder, **settings)
@@ -221,6 +233,7 @@ async def deployed(
     settings: dict[str, dict[str, Any]] | None = None,
     redis: dict[str, str] | None = None,
     pace: dict[str, float] = HASTY,
+    mom_settings: dict[str, Any] | None = None,
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
@@ -232,12 +245,13 @@ async def deployed(
         settings: What the catalogue says of a service, by its name.
         redis: Options of the Redis server.
         pace: HASTY or DEFAULTS.
+        mom_settings: What the middleware is told besides.
         worker_settings: What the workers are told.
     """
     server = RedisServer(folder / "redis", **(redis or {}))
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        one = Deployment(folder, server, session, moms=moms, pace=pace)
+        one = Deployment(folder, server, session, moms=moms, pace=pace, mom_settings=mom_settings)
         one.ship(**(settings or {}))
         for service in workers:
             one.worker(service, **worker_settings)

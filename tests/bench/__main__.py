@@ -1,0 +1,79 @@
+"""`python -m bench`: measures the table of speed. Every row is a ratio within one run, its two sides taken in turn.
+
+Prints one table and writes it as JSON. The exit code says nothing of the figures, for machines are noisy; it is 1 if a
+run itself was wrong: an answer that was not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from bench import table
+from bench.figures import Measured, Round, Row, Sample, summarise
+from bench.programs import WrongRunError
+from bench.rows import accepting, backlog, direct, draining, gateways, killing, memory, waiting
+from bench.sizes import FULL, QUICK, Sizes
+
+Scene = Callable[[Sizes], AsyncIterator[Round]]
+SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
+    (direct.direct, direct.ROWS),
+    (direct.direct_p50, direct.UNARY_ROWS),
+    (accepting.accept, accepting.ROWS),
+    (accepting.accept_everysec, accepting.EVERYSEC_ROWS),
+    (draining.drain, draining.ROWS),
+    (waiting.waiting, waiting.ROWS),
+    (killing.killing, killing.ROWS),
+    (backlog.backlog, backlog.ROWS),
+    (gateways.gateways, gateways.ROWS),
+    (memory.memory, memory.ROWS),
+)
+_OUT = Path(".bench/bench.json")
+
+
+async def main(options: argparse.Namespace) -> int:
+    sizes = QUICK if options.quick else FULL
+    if options.rounds:
+        sizes = dataclasses.replace(sizes, rounds=options.rounds)
+    chosen = [
+        (scene, rows) for scene, rows in SCENES if not options.only or {row.name for row in rows} & {*options.only}
+    ]
+    begin, about = time.monotonic(), table.machine()
+    measured: list[Measured] = []
+    for scene, rows in chosen:
+        samples: defaultdict[str, list[Sample]] = defaultdict(list)
+        try:
+            async for figures in scene(sizes):
+                for name, sample in figures.items():
+                    samples[name].append(sample)
+                sys.stderr.write(f"{time.monotonic() - begin:5.0f} s  {', '.join(figures)}\n")
+        except WrongRunError as error:
+            sys.stderr.write(f"wrong run of {', '.join(row.name for row in rows)}: {error}\n")
+            return 1
+        measured += [summarise(row, samples[row.name]) for row in rows]
+    about |= {"seconds": round(time.monotonic() - begin), "sizes": dataclasses.asdict(sizes)}
+    sys.stdout.write(f"{table.text(measured)}\n{', '.join(f'{name} {value}' for name, value in about.items())}\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"machine": about, "rows": table.to_json(measured)}, indent=2) + "\n")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    names = [row.name for _, rows in SCENES for row in rows]
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, help=f"how often each row is measured (default: {FULL.rounds})")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=f"of: {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK.rounds} rounds and small figures, for CI")
+    parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help=f"where the JSON goes (default: {_OUT})")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(arguments())))

@@ -1,0 +1,57 @@
+"""The direct road against aiohttp alone, and against a bare unary call behind aiohttp."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from support.deployment import SUM
+
+from bench import procfs, stage
+from bench.figures import Round, Row, Sample, Target, ratio
+from bench.load import Plan, Report
+from bench.programs import limit, load
+from bench.sizes import Sizes
+
+ROWS = (
+    Row("direct", "direct road, 32 connections: requests/s against aiohttp alone", Target(at_least=0.55)),
+    Row("direct-cpu", "the same: CPU of gateway + service per request", Target(at_most=2.5)),
+    Row("client", "the load alone: the most it can make, against aiohttp alone"),
+)
+UNARY_ROWS = (Row("direct-p50", "direct road, 1 connection: p50 against aiohttp + bare unary", Target(at_most=1.15)),)
+
+
+async def direct(sizes: Sizes) -> AsyncIterator[Round]:
+    async with stage.poste(SUM) as one, limit("http_alone") as (alone, port), limit("canned") as (_, canned):
+        ours = [stage.pid(one.gateway), stage.pid(one.parts[-1])]
+        for _ in range(sizes.rounds):
+            a, a_cpu = await _costed(Plan([one.gateway.port], seconds=sizes.seconds), ours)
+            b, b_cpu = await _costed(Plan([port], seconds=sizes.seconds), [alone.pid])
+            most = await load(Plan([canned], statuses=[202], seconds=sizes.seconds / 2))
+            yield {
+                "direct": Sample(
+                    [ratio(a.rate, to=b.rate)],
+                    {"ours /s": a.rate, "aiohttp alone /s": b.rate, "ours p99 ms": a.p99_ms, "alone p99 ms": b.p99_ms},
+                ),
+                "direct-cpu": Sample([ratio(a_cpu, to=b_cpu)], {"ours µs": a_cpu, "aiohttp alone µs": b_cpu}),
+                "client": Sample([ratio(most.rate, to=b.rate)], {"load alone /s": most.rate}),
+            }
+
+
+async def direct_p50(sizes: Sizes) -> AsyncIterator[Round]:
+    async with (
+        stage.poste(SUM) as one,
+        limit("unary_sum") as (_, service),
+        limit("http_unary", str(service)) as (_, port),
+    ):
+        for _ in range(sizes.rounds):
+            a = await load(Plan([one.gateway.port], connections=1, seconds=sizes.seconds))
+            b = await load(Plan([port], connections=1, seconds=sizes.seconds))
+            absolutes = {"ours ms": a.p50_ms, "bare unary ms": b.p50_ms, "ours p99": a.p99_ms, "bare p99": b.p99_ms}
+            yield {"direct-p50": Sample([ratio(a.p50_ms, to=b.p50_ms)], absolutes)}
+
+
+async def _costed(plan: Plan, pids: list[int]) -> tuple[Report, float]:
+    """Run a load; returns its report, and the CPU that the processes used per request, in microseconds."""
+    before = procfs.cpu_seconds(*pids)
+    report = await load(plan)
+    return report, 1e6 * (procfs.cpu_seconds(*pids) - before) / report.total

