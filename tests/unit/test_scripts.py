@@ -9,7 +9,7 @@ from redis.exceptions import BusyLoadingError, OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreLost, StoreUnreached
-from poste.queue.connection import NotConnected
+from poste.queue.node import NotConnected
 from poste.queue.scripts import Scripts
 
 
