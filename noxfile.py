@@ -51,7 +51,7 @@ def guarantees(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the table of speed, each row against its limit or peer: `-- [--quick] [--rounds N] [--only ROW…]`."""
     install(session, "tests")
-    peers = Path(session.create_tmp()) / "peers"
+    peers = Path(session.create_tmp()).resolve() / "peers"
     session.run("python", "-m", "venv", "--clear", str(peers))
     python = str(peers / "bin/python")
     session.run(

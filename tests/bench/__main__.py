@@ -47,6 +47,7 @@ async def main(options: argparse.Namespace) -> int:
     ]
     begin, about = time.monotonic(), table.machine()
     measured: list[Measured] = []
+    wrong = False
     for scene, rows in chosen:
         samples: defaultdict[str, list[Sample]] = defaultdict(list)
         try:
@@ -56,13 +57,15 @@ async def main(options: argparse.Namespace) -> int:
                 sys.stderr.write(f"{time.monotonic() - begin:5.0f} s  {', '.join(figures)}\n")
         except WrongRunError as error:
             sys.stderr.write(f"wrong run of {', '.join(row.name for row in rows)}: {error}\n")
-            return 1
+            wrong = True
+            continue
         measured += [summarise(row, samples[row.name]) for row in rows]
+    about |= {"load average at the end": table.load_average()}
     about |= {"seconds": round(time.monotonic() - begin), "sizes": dataclasses.asdict(sizes)}
     sys.stdout.write(f"{table.text(measured)}\n{', '.join(f'{name} {value}' for name, value in about.items())}\n")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": about, "rows": table.to_json(measured)}, indent=2) + "\n")
-    return 0
+    return 1 if wrong else 0
 
 
 def arguments() -> argparse.Namespace:

@@ -17,10 +17,15 @@ def machine() -> dict[str, Any]:
     """Say where and on what it was measured."""
     return {
         "cores": os.cpu_count(),
-        "load average": [round(load, 2) for load in os.getloadavg()],
+        "load average": load_average(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def load_average() -> list[float]:
+    """How busy the host is, with whatever else it does: of 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
 
 
 def text(measured: Sequence[Measured]) -> str:

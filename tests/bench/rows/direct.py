@@ -22,17 +22,17 @@ UNARY_ROWS = (Row("direct-p50", "direct road, 1 connection: p50 against aiohttp 
 
 async def direct(sizes: Sizes) -> AsyncIterator[Round]:
     async with stage.poste(SUM) as one, limit("http_alone") as (alone, port), limit("canned") as (_, canned):
-        ours = [stage.pid(one.gateway), stage.pid(one.parts[-1])]
+        ours = {"gateway µs": stage.pid(one.gateway), "service µs": stage.pid(one.parts[-1])}
         for _ in range(sizes.rounds):
             a, a_cpu = await _costed(Plan([one.gateway.port], seconds=sizes.seconds), ours)
-            b, b_cpu = await _costed(Plan([port], seconds=sizes.seconds), [alone.pid])
+            b, b_cpu = await _costed(Plan([port], seconds=sizes.seconds), {"aiohttp alone µs": alone.pid})
             most = await load(Plan([canned], statuses=[202], seconds=sizes.seconds / 2))
             yield {
                 "direct": Sample(
                     [ratio(a.rate, to=b.rate)],
                     {"ours /s": a.rate, "aiohttp alone /s": b.rate, "ours p99 ms": a.p99_ms, "alone p99 ms": b.p99_ms},
                 ),
-                "direct-cpu": Sample([ratio(a_cpu, to=b_cpu)], {"ours µs": a_cpu, "aiohttp alone µs": b_cpu}),
+                "direct-cpu": Sample([ratio(sum(a_cpu.values()), to=sum(b_cpu.values()))], a_cpu | b_cpu),
                 "client": Sample([ratio(most.rate, to=b.rate)], {"load alone /s": most.rate}),
             }
 
@@ -50,8 +50,8 @@ async def direct_p50(sizes: Sizes) -> AsyncIterator[Round]:
             yield {"direct-p50": Sample([ratio(a.p50_ms, to=b.p50_ms)], absolutes)}
 
 
-async def _costed(plan: Plan, pids: list[int]) -> tuple[Report, float]:
-    """Run a load; returns its report, and the CPU that the processes used per request, in microseconds."""
-    before = procfs.cpu_seconds(*pids)
+async def _costed(plan: Plan, pids: dict[str, int]) -> tuple[Report, dict[str, float]]:
+    """Run a load; returns its report, and the CPU that each process used per request, in microseconds."""
+    before = {name: procfs.cpu_seconds(pid) for name, pid in pids.items()}
     report = await load(plan)
-    return report, 1e6 * (procfs.cpu_seconds(*pids) - before) / report.total
+    return report, {name: 1e6 * (procfs.cpu_seconds(pid) - before[name]) / report.total for name, pid in pids.items()}

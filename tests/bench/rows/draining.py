@@ -119,11 +119,14 @@ async def _drained_by_peer(peer: Peer, server: RedisServer, client: redis.asynci
 async def _timed(
     begin: float, count: int, queued: Callable[[], Awaitable[int]], left: Callable[[], Awaitable[int]]
 ) -> Drain:
-    async with asyncio.timeout(_DRAIN_SECONDS):
-        while await queued() >= count:
-            await asyncio.sleep(_LOOK_SECONDS)
-        first = time.monotonic()
-        while await left() > 0:
-            await asyncio.sleep(_LOOK_SECONDS)
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while await queued() >= count:
+                await asyncio.sleep(_LOOK_SECONDS)
+            first = time.monotonic()
+            while await left() > 0:
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        raise WrongRunError(f"not drained within {_DRAIN_SECONDS} s") from None
     end = time.monotonic()
     return Drain(count / (end - first), count / (end - begin))
