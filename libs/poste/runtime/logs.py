@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,9 +38,7 @@ def configure(settings: Settings, part: str) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log_level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-        if people
-        else structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr) if people else _Lines(sys.stderr.fileno()).get,
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=part)
@@ -45,6 +46,44 @@ def configure(settings: Settings, part: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_no_cancellations)
+
+
+class _Lines:
+    """Writes lines; those of one turn of the loop leave in one write, for a system call costs more than a line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: list[bytes] = []
+        atexit.register(self._flush)
+
+    def get(self, *_: object) -> _Lines:
+        """Return the logger, for structlog asks for one."""
+        return self
+
+    def msg(self, line: bytes) -> None:
+        """Write a line, at the end of this turn of the loop at the latest."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # A thread's line, or one from before the loop or after it.
+            self._write(line + b"\n")
+            return
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        self._waiting.append(line)
+
+    debug = info = warning = error = critical = exception = msg
+
+    def _flush(self) -> None:
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            self._write(b"\n".join(lines) + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        # Nobody reads any more, or not fast enough for a pipe that does not block: a process must not fail for its log.
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
 
 def _dumps(event: dict[str, Any], default: Callable[[Any], Any]) -> bytes:

@@ -1,0 +1,45 @@
+"""Logs, as a process writes them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+_PROGRAM = """
+import asyncio, threading
+from poste.runtime import logs
+from poste.runtime.settings import Settings
+
+logs.configure(Settings(log_format="json"), "part")
+log = logs.get("room")
+log.info("before")
+
+async def main():
+    for number in range(3):
+        log.info("first turn", number=number)
+    await asyncio.sleep(0)
+    log.warning("odd", text="\\udcff", large=2**80, other=object)
+    thread = threading.Thread(target=lambda: log.info("thread"))
+    thread.start()
+    thread.join()
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("failed")
+
+asyncio.run(main())
+log.info("after")
+"""
+
+
+def test_every_line_is_written_whole() -> None:
+    """Lines that wait for each other's company must not get lost, whatever is in them, and whoever writes them."""
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, check=True, timeout=60)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    turn = [line["number"] for line in lines if line["event"] == "first turn"]
+
+    assert sorted({line["event"] for line in lines}) == ["after", "before", "failed", "first turn", "odd", "thread"]
+    assert turn == [0, 1, 2]
+    assert {(line["part"], line["room"]) for line in lines if line["event"] != "thread"} == {("part", "room")}
+    assert next(line for line in lines if line["event"] == "failed")["exception"][0]["exc_type"] == "ValueError"
