@@ -66,13 +66,14 @@ class Lookups:
         Raises:
             Problem: There is no record of it, or it can't be looked up now.
         """
+        begin = asyncio.get_running_loop().time()
         try:
             answer = await self._mom.get_task(task_id.queue, task_id.key)
         except MomAway as error:
             raise _away("The task can't be looked up now; nothing has become of it by that.") from error
         if not answer.HasField("task"):
             raise _missing(task_id, answer.read_time)
-        return await self.wait(task_id, answer.task, wait_seconds)
+        return await self.wait(task_id, answer.task, wait_seconds - (asyncio.get_running_loop().time() - begin))
 
     async def wait(self, task_id: TaskId, task: task_pb2.Task, wait_seconds: float) -> task_pb2.Task:
         """Wait for a task's end; returns the task as it was last seen when it ended, or the wait did.
@@ -144,6 +145,10 @@ def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
     if task_id.doubtful and age <= MAX_ENQUEUE_AGE_SECONDS:
         return Problem(ACCEPTANCE_UNKNOWN, "The call is not kept so far; it may still be.", headers=RETRY_AFTER)
     if age >= task_id.result_ttl_seconds:
+        if task_id.doubtful:
+            return Problem(
+                GONE, "The call was not accepted, or its result's time to live is over: nothing is on record."
+            )
         return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
     if task_id.doubtful:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")

@@ -132,8 +132,11 @@ class Mom:
         await self._channel.close()
 
     async def _read(self, ask: Callable[[float], Awaitable[AnswerT]], wait_seconds: float = 0.0) -> AnswerT:
-        """Ask what may be asked again, and ask again once if the answer was lost."""
-        for last in (False, True):
+        """Ask what may be asked again, and ask again once if the answer was lost.
+
+        What waits is not: who asks for it knows how much of the time is left.
+        """
+        for last in (True,) if wait_seconds else (False, True):
             if not await self.connected(CONNECT_SECONDS):
                 break
             try:

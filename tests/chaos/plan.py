@@ -166,7 +166,7 @@ def _make(rng: random.Random, at: float, kind: str, targets: tuple[str, ...], *,
         seconds, more = rng.uniform(1, 8), {"figure": rng.uniform(0.6, 1.05)}
     elif kind == "clock":
         # Behind by far too, but not ahead: how long a doubtful acceptance stays undecided grows by that.
-        off = rng.uniform(-20, 20) if redis else rng.choice((rng.uniform(-25, 25), 45, rng.uniform(-4000, -40)))
+        off = rng.uniform(-20, 20) if redis else rng.choice((rng.uniform(-25, 25), 45, rng.uniform(-3000, -40)))
         seconds, more = rng.uniform(2, 15), {"figure": round(off, 1)}
     else:
         seconds, more = 0.5 + 9.5 * rng.random() ** 2, {"deliver": rng.random() < 0.5}

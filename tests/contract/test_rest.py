@@ -512,7 +512,9 @@ async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
         stage.mom.clock_ahead_seconds = 40
         is_problem(await stage.gateway.get(place), 404, "not-kept", "NOT_FOUND")
         stage.mom.clock_ahead_seconds = 4000
-        is_problem(await stage.gateway.get(place), 410, "gone", "NOT_FOUND")
+        late = await stage.gateway.get(place)
+        is_problem(late, 410, "gone", "NOT_FOUND")
+        assert "was not accepted, or" in late.body["detail"]
 
 
 async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
@@ -682,6 +684,17 @@ async def test_a_task_that_ends_without_an_answer_is_not_to_be_asked_for_again(t
 
         assert (reply.status, reply.body["state"]) == (202, "EXPIRED")
         assert "Retry-After" not in reply.headers
+
+
+async def test_a_wait_in_vain_is_not_begun_anew(tmp_path):
+    """A middleware that is cut off would make a client wait several times as long as it said."""
+    async with staged(tmp_path) as stage:
+        place = (await stage.gateway.post(PLACE, ORDER)).headers["Location"]
+        stage.mom.silent = True
+        found = await stage.gateway.get(place, Prefer="wait=1")
+
+        assert (found.status, found.body["state"]) == (200, "QUEUED")
+        assert [wait > 0 for wait in stage.mom.waits] == [False, True]
 
 
 async def test_a_look_can_wait_for_the_end(tmp_path):

@@ -44,6 +44,9 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self.refuses_key = False
         self.away = False
         self.clock_ahead_seconds = 0.0
+        #: What each GetTask was to wait, and whether those that wait are never answered.
+        self.waits: list[float] = []
+        self.silent = False
         self.queues: list[pb.Queue] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -98,6 +101,9 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
 
     async def GetTask(self, request, context):  # noqa: N802
         await self._check(context)
+        self.waits.append(request.wait_seconds)
+        if self.silent and request.wait_seconds:
+            await asyncio.Event().wait()
         end = time.monotonic() + request.wait_seconds
         while True:
             changed = self.changed
