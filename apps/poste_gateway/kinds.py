@@ -158,8 +158,8 @@ GONE: Final = Kind(
     HTTPStatus.GONE,
     Code.NOT_FOUND,
     "The task is no longer kept",
-    "The task id was issued, and the time for which its result is kept is over. (If it was not known whether the call was "
-    "accepted, it may not have been.)",
+    "The task id was issued, and the time for which its result is kept is over. (If it was not known whether the call "
+    "was accepted, it may not have been.)",
 )
 TASK_ENDED: Final = Kind(
     "task-ended",
