@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from typing import Final
@@ -20,10 +21,13 @@ from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
 from poste_gateway.guard import Guard
+from poste_gateway.http_server import Handle
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Operating
+from poste_gateway.redirecting import Redirect
 from poste_gateway.resources import Resources
+from poste_gateway.tls import Certificate
 
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
@@ -33,11 +37,13 @@ _log = logs.get("gateway")
 
 @contextlib.asynccontextmanager
 async def running(settings: GatewaySettings) -> AsyncIterator[int]:
-    """Run a gateway while the body runs; yields the port that it listens on.
+    """Run a gateway while the body runs; yields the port that it listens on, which is the TLS one if there is one.
 
     Raises:
-        StartError: The port is taken, or the key that signs task ids, or the operators' token, can't be had.
+        StartError: The port is taken, or the key that signs task ids, the operators' token or the certificate can't
+            be had.
     """
+    certificate = _certificate(settings)
     ids = TaskIds(read_id_key(settings.id_key_file))
     token = settings.operator_token_file
     guard = Guard(None if token is None else read_token(token))
@@ -63,14 +69,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         )
         following = duties.create_task(directory.follow())
         try:
-            async with http_server.serving(
-                edge.handle,
-                settings.host,
-                settings.port,
-                max_body_bytes=settings.max_body_bytes,
-                grace_seconds=settings.grace_seconds,
-            ) as port:
-                _log.info("listening", address=authority(settings.host, port))
+            async with _listening(edge.handle, settings, certificate) as port:
                 try:
                     yield port
                 finally:
@@ -82,6 +81,44 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             await enqueuer.close()
             await directory.close()
             await mom.close()
+
+
+def _certificate(settings: GatewaySettings) -> Certificate | None:
+    if settings.tls_port is None:
+        return None
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        raise StartError("POSTE_TLS_PORT needs POSTE_TLS_CERTIFICATE_FILE and POSTE_TLS_KEY_FILE")
+    return Certificate(settings.tls_certificate_file, settings.tls_key_file)
+
+
+@contextlib.asynccontextmanager
+async def _listening(handle: Handle, settings: GatewaySettings, certificate: Certificate | None) -> AsyncIterator[int]:
+    """Serve by HTTP alone; or by HTTPS, with the HTTP port leading there."""
+
+    def serving(
+        handle: Handle, port: int, tls: ssl.SSLContext | None = None
+    ) -> contextlib.AbstractAsyncContextManager[int]:
+        return http_server.serving(
+            handle,
+            settings.host,
+            port,
+            max_body_bytes=settings.max_body_bytes,
+            grace_seconds=settings.grace_seconds,
+            tls=tls,
+        )
+
+    if certificate is None or settings.tls_port is None:
+        async with serving(handle, settings.port) as port:
+            _log.info("listening", address=authority(settings.host, port))
+            yield port
+        return
+    async with (
+        lifecycle.side_tasks(certificate.keep()),
+        serving(handle, settings.tls_port, certificate.context) as port,
+        serving(Redirect(handle, settings.tls_public_port or port).handle, settings.port) as plain,
+    ):
+        _log.info("listening", address=authority(settings.host, port), redirects=authority(settings.host, plain))
+        yield port
 
 
 def main(**overrides: object) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -29,7 +30,13 @@ _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP
 
 @contextlib.asynccontextmanager
 async def serving(
-    handle: Handle, host: str, port: int, *, max_body_bytes: int, grace_seconds: float
+    handle: Handle,
+    host: str,
+    port: int,
+    *,
+    max_body_bytes: int,
+    grace_seconds: float,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP while the body runs; yields the port.
 
@@ -39,12 +46,13 @@ async def serving(
         port: The port, 0 for any free one.
         max_body_bytes: How large a request's body may be.
         grace_seconds: How long requests may take at the end.
+        tls: Serves HTTPS.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
     runner = web.ServerRunner(_Server(handle, max_body_bytes), shutdown_timeout=grace_seconds)
-    async with admin.bound(runner, host, port) as bound:
+    async with admin.bound(runner, host, port, tls) as bound:
         yield bound
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -75,15 +76,15 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def bound(runner: web.BaseRunner, host: str, port: int) -> AsyncIterator[int]:
-    """Run one of aiohttp's runners on one address while the body runs; yields the port.
+async def bound(runner: web.BaseRunner, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Run one of aiohttp's runners on one address, by TLS if a context is given, while the body runs; yields the port.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:

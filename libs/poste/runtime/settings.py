@@ -50,7 +50,15 @@ class StoreSettings(Settings):
 class GatewaySettings(Settings):
     """What the gateway is told."""
 
+    #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez`, `/readyz` and `/metrics`.
     port: Port = 8080
+    #: Serves HTTPS (TLS 1.2 and newer) with the certificate and key below, which may be replaced while it runs.
+    tls_port: Port | None = None
+    #: Where clients find HTTPS, if that is not `tls_port`: e.g. 443, which a container's 8443 is published as.
+    tls_public_port: Port | None = None
+    #: PEM: the certificate, followed by those between it and one that clients know; and its key, unencrypted.
+    tls_certificate_file: Path | None = None
+    tls_key_file: Path | None = None
     #: gRPC target of the middleware.
     mom: str = "dns:///127.0.0.1:50051"
     #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.

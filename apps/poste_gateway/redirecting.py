@@ -1,0 +1,52 @@
+"""The plain HTTP port of a gateway that speaks TLS: it leads to https, and answers nothing else but the probes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from aiohttp import web
+
+from poste.rpc import protojson
+from poste_gateway import problems
+from poste_gateway.http_server import Handle
+from poste_gateway.kinds import INVALID_REQUEST
+from poste_gateway.problems import Problem
+from poste_gateway.resources import QUIET
+
+#: The host of a Host header (RFC 9110, section 7.2), without its port.
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?", re.ASCII)
+_HTTPS: Final = 443
+
+
+class Redirect:
+    """Answers the plain port's requests."""
+
+    def __init__(self, handle: Handle, port: int) -> None:
+        """Take what there is to know.
+
+        Args:
+            handle: Answers the probes.
+            port: Where clients find https.
+        """
+        self._handle = handle
+        self._authority = "" if port == _HTTPS else f":{port}"
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        if request.path in QUIET:
+            # Health checks and Prometheus come from within the deployment, where nobody listens in.
+            return await self._handle(request)
+        host = _HOST.fullmatch(request.headers.get("Host", ""))
+        target = request.rel_url.raw_path_qs
+        if host is None or not target.startswith("/"):
+            problem = Problem(INVALID_REQUEST, "This port leads to https, and the request names no host to go to.")
+            return web.Response(
+                body=protojson.dumps(problem.to_value("")),
+                status=problem.kind.status,
+                content_type=problems.CONTENT_TYPE,
+                headers={"Server": "poste"},
+            )
+        # 308, not 301: a POST stays one.
+        location = f"https://{host[1]}{self._authority}{target}"
+        return web.Response(status=308, headers={"Location": location, "Server": "poste"})

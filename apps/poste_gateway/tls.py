@@ -1,0 +1,86 @@
+"""TLS as the gateway's public face: a certificate and its key from files, taken anew whenever those change.
+
+Whoever renews the certificate only writes the files: no connection ends for it. What can't be used is passed over, and
+said; the last good certificate stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Final
+
+from poste.domain.errors import StartError
+from poste.runtime import logs
+
+#: How often the files are looked at, in seconds.
+_LOOK_SECONDS: Final = 5.0
+
+_log: Final = logs.get("tls")
+
+
+class Certificate:
+    """The certificate that new connections are served with.
+
+    Attributes:
+        context: What a listener is given, once and for all.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Read the files.
+
+        Args:
+            certificate: PEM: the gateway's certificate, then those that lead from it to one that clients know.
+            key: PEM: its key, not encrypted.
+
+        Raises:
+            StartError: One of them can't be read, or they do not belong together.
+        """
+        self._certificate, self._key = certificate, key
+        try:
+            self._content = self._read()
+            self._current = self.context = self._load()
+        except OSError as error:  # ssl.SSLError is one too.
+            raise StartError(f"the TLS certificate {certificate} and key {key}: {_reason(error)}") from error
+        # A context's own certificate can't be replaced in one step; so each handshake is handed on to a whole one.
+        self.context.sni_callback = self._hand_on
+
+    async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
+        """Take the files anew whenever they change, for ever."""
+        while True:
+            await asyncio.sleep(look_seconds)
+            try:
+                content = self._read()
+            except OSError as error:
+                _log.warning("certificate unreadable", error=_reason(error))
+                continue
+            if content != self._content:
+                self._content = content
+                self._renew()
+
+    def _renew(self) -> None:
+        try:
+            self._current = self._load()
+        except OSError as error:
+            # The files may be half written: they change once more, then.
+            _log.error("certificate refused", error=_reason(error))
+        else:
+            _log.info("certificate renewed")
+
+    def _hand_on(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+    def _read(self) -> tuple[bytes, bytes]:
+        return self._certificate.read_bytes(), self._key.read_bytes()
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A password that is given is never asked for at a terminal.
+        context.load_cert_chain(self._certificate, self._key, password="")
+        return context
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,161 @@
+"""The gateway as its own TLS server: what browsers and clients of the open net meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import subprocess
+
+import aiohttp
+import pytest
+from support import shop
+from support.gateway import FakeMom, answer, serving_mom, serving_shop
+from support.redis_server import free_port
+from support.waiting import until
+
+from poste.domain.errors import StartError
+from poste.runtime.settings import GatewaySettings
+from poste_gateway.__main__ import running
+from poste_gateway.tls import Certificate
+
+
+def make_certificate(folder, name="localhost"):
+    """Write a certificate that signs itself, and its key; returns the two files."""
+    certificate, key = folder / "gateway.crt", folder / "gateway.key"
+    names = f"subjectAltName=DNS:{name},IP:127.0.0.1"
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name}"
+    files = ["-addext", names, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    return certificate, key
+
+
+@contextlib.asynccontextmanager
+async def serving_tls(folder, **settings):
+    """Run a gateway with both its ports; yields the TLS port, the plain port and a session that trusts it."""
+    certificate, key = make_certificate(folder)
+    plain = free_port()
+    async with serving_shop(answer) as replica, serving_mom(FakeMom(shop.entry(replica.target))) as mom_port:
+        chosen = GatewaySettings(
+            id_key_file=folder / "id.key",
+            mom=f"127.0.0.1:{mom_port}",
+            port=plain,
+            tls_port=0,
+            tls_certificate_file=certificate,
+            tls_key_file=key,
+            grace_seconds=1.0,
+            **settings,
+        )
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(certificate)))
+        async with running(chosen) as port, aiohttp.ClientSession(connector=connector) as session:
+
+            async def ready():
+                async with session.get(f"https://localhost:{port}/readyz") as response:
+                    return response.status == 200
+
+            await until(ready)
+            yield port, plain, session
+
+
+async def test_calls_are_answered_by_tls_and_the_plain_port_leads_there(tmp_path):
+    """Else what clients send is read by whoever is on the way, or a call by http is lost instead of sent on."""
+    async with serving_tls(tmp_path) as (port, plain, session):
+        async with session.post(f"https://localhost:{port}/v1/quotes", json={}) as response:
+            assert response.status == 200
+        url = f"http://localhost:{plain}/v1/quotes?a=b"
+        async with session.post(url, json={}, allow_redirects=False) as response:
+            assert response.status == 308
+            assert response.headers["Location"] == f"https://localhost:{port}/v1/quotes?a=b"
+        async with session.post(f"http://localhost:{plain}/v1/quotes", json={}) as response:
+            assert response.status == 200
+        for path in ("/livez", "/readyz", "/metrics"):
+            async with session.get(f"http://localhost:{plain}{path}", allow_redirects=False) as response:
+                assert response.status == 200, path
+
+
+async def test_a_redirect_names_the_port_that_the_deployment_publishes(tmp_path):
+    """Else clients are sent to the container's own port, where nobody answers them."""
+    async with serving_tls(tmp_path, tls_public_port=443) as (_, plain, session):
+        url = f"http://localhost:{plain}/v1/services"
+        async with session.get(url, allow_redirects=False, headers={"Host": "poste.example:80"}) as response:
+            assert response.headers["Location"] == "https://poste.example/v1/services"
+        for host in ("", "a b", "a/b", "user@host", "[zz]"):
+            async with session.get(url, allow_redirects=False, headers={"Host": host}) as response:
+                assert response.status == 400, host
+
+
+async def test_a_new_certificate_is_served_without_a_restart(tmp_path):
+    """Else each renewal costs a restart, or is forgotten until clients refuse the old one."""
+    certificate = Certificate(*make_certificate(tmp_path))
+    keeping = asyncio.create_task(certificate.keep(look_seconds=0.05))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context)
+    port = server.sockets[0].getsockname()[1]
+
+    async def served() -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return found
+
+    try:
+        first = await served()
+        (tmp_path / "gateway.key").write_text("half written")
+        await asyncio.sleep(0.2)
+        assert await served() == first
+
+        new = ssl.PEM_cert_to_DER_cert(make_certificate(tmp_path)[0].read_text())
+        assert new != first
+
+        async def renewed():
+            return await served() == new
+
+        await until(renewed)
+    finally:
+        keeping.cancel()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_old_tls_and_plain_http_are_turned_away_quietly(tmp_path, caplog):
+    """Else old clients talk by what is broken, or every scan of the port fills the log with tracebacks."""
+    async with serving_tls(tmp_path) as (port, _, _):
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", port, ssl=old)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("fault", ["missing", "unnamed", "encrypted"])
+async def test_a_certificate_that_can_not_be_used_keeps_it_from_starting(tmp_path, fault):
+    """Else a gateway runs that no client can talk to, or that waits for a password at a terminal."""
+    certificate, key = make_certificate(tmp_path)
+    if fault == "missing":
+        key.unlink()
+    if fault == "encrypted":
+        locked = tmp_path / "locked.key"
+        command = ["openssl", "pkey", "-in", str(key), "-aes128", "-passout", "pass:secret", "-out", str(locked)]
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+        key = locked
+    settings = GatewaySettings(
+        id_key_file=tmp_path / "id.key",
+        port=0,
+        tls_port=0,
+        tls_certificate_file=certificate,
+        tls_key_file=None if fault == "unnamed" else key,
+    )
+
+    with pytest.raises(StartError, match="TLS"):
+        async with running(settings):
+            pass
