@@ -15,9 +15,17 @@ nox.needs_version = ">=2025.2.9"
 ROOT = Path(__file__).parent
 LOCKS = ROOT / "locks"
 #: Each lock and the dependency groups in it; `runtime` is what the image gets.
-GROUPS = {"runtime": [], "tests": ["test"], "lint": ["test", "lint", "proto"], "proto": ["proto"]}
-#: The lock of what the bench compares Poste with: a group without the project, whose needs it would contradict.
-PEERS = "bench"
+GROUPS = {
+    "runtime": [],
+    "build": ["build"],
+    "tests": ["test"],
+    "lint": ["test", "lint", "proto"],
+    "proto": ["proto"],
+    "bench": ["bench"],
+    "infra": ["infra"],
+}
+#: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
+ALONE = ("build", "bench", "infra")
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -54,9 +62,7 @@ def bench(session: nox.Session) -> None:
     peers = Path(session.create_tmp()).resolve() / "peers"
     session.run("python", "-m", "venv", "--clear", str(peers))
     python = str(peers / "bin/python")
-    session.run(
-        python, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(LOCKS / f"{PEERS}.txt"), external=True
-    )
+    session.run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(LOCKS / "bench.txt"), external=True)
     variables = {"PYTHONPATH": str(ROOT / "tests"), "POSTE_BENCH_PEERS": python}
     session.run("python", "-m", "bench", *session.posargs, env=variables)
 
@@ -121,10 +127,10 @@ def lock(session: nox.Session) -> None:
     """Write the exact versions of everything that is installed, with hashes; `-- --upgrade` moves them."""
     session.install("uv")
     LOCKS.mkdir(exist_ok=True)
-    locks = {name: ["pyproject.toml", *(f"--group={group}" for group in groups)] for name, groups in GROUPS.items()}
-    for name, sources in {**locks, PEERS: [f"--group={PEERS}"]}.items():
+    for name, groups in GROUPS.items():
         session.run(
-            "uv", "pip", "compile", *sources,
-            "--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
+            "uv", "pip", "compile", *([] if name in ALONE else ["pyproject.toml"]),
+            *(f"--group={group}" for group in groups), "--universal", "--python-version", "3.11",
+            "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
             "-o", str(LOCKS / f"{name}.txt"), *session.posargs,
         )  # fmt: skip
