@@ -1,0 +1,164 @@
+"""The queue as the state machine drives it: one command for each step, and all that there is of it read at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
+from poste.queue.connection import open_client, texts
+from poste.queue.durability import Durability
+from poste.queue.keys import QueueKeys
+from poste.queue.operators import Operators
+from poste.queue.scripts import Scripts
+from poste.queue.tasks import NewTask, Report, Tasks
+from poste.queue.upkeep import Upkeep
+from poste.runtime.settings import StoreSettings
+from support import queue_model
+from support.queue_model import Claim, Returned
+
+QUEUE: Final = "test.Machine"
+#: Leases and retries of this length end when a test says so, never by themselves, in seconds.
+LONG_SECONDS: Final = 100_000.0
+#: How long a task may wait, in seconds.
+_WAIT_SECONDS: Final = 200_000
+_FIELDS: Final = ("s", "t", "a", "f", "k", "u", "w", "d", "o")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What stands in Redis."""
+
+    ready: list[str]
+    delayed: set[str]
+    dead: set[str]
+    leases: set[str]
+    graves: set[str]
+    #: Waiting, their bytes, running.
+    counts: list[int]
+    taken: dict[str, list[str]]
+    #: State, token, attempts, failures, crashes alone and in company, stop, reason, response.
+    records: dict[str, tuple[Any, ...]]
+    ttls: dict[str, int]
+
+    @property
+    def places(self) -> list[str]:
+        """Every key as often as it stands somewhere."""
+        return [*self.ready, *self.delayed, *(key for keys in self.taken.values() for key in keys)]
+
+
+class DrivenQueue:
+    """One queue on a server of the test's own."""
+
+    def __init__(self, url: str) -> None:
+        self.client = open_client(StoreSettings(redis_url=url))
+        self.keys = QueueKeys(QUEUE)
+        self.tasks, self.scripts, self.operators = Tasks(self.client), Scripts(self.client), Operators(self.client)
+        self.policy = QueuePolicy(
+            max_attempts=queue_model.MAX_FAILURES,
+            max_length=queue_model.MAX_WAITING,
+            max_bytes=queue_model.MAX_BYTES,
+            backoff_seconds=LONG_SECONDS,
+            max_backoff_seconds=LONG_SECONDS,
+        )
+
+    async def clear(self) -> None:
+        await self.client.flushdb()
+        self.upkeep = Upkeep(self.client, lease_seconds=LONG_SECONDS)
+
+    async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
+        create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
+        task = NewTask(key, "Add", b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
+        (said,) = await self.tasks.enqueue(QUEUE, [task], self.policy, Durability.ON_REPLY)
+        return said
+
+    async def join(self, name: str) -> None:
+        await self.scripts.run("join", [self.keys.leases], [name, round(LONG_SECONDS * 1000)])
+
+    async def renew(self, name: str) -> int:
+        return int(await self.scripts.run("renew", [self.keys.leases], [name, round(LONG_SECONDS * 1000)]))
+
+    async def take(self, name: str, count: int) -> list[str]:
+        return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))
+
+    async def claim(self, name: str, claims: Sequence[Claim], *, alone: bool) -> list[str]:
+        fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready]
+        results = await self.scripts.run(
+            "claim",
+            [*fixed, *(self.keys.record(key) for key, _ in claims)],
+            [name, "1" if alone else "0", *(part for claim in claims for part in claim)],
+        )
+        return texts(result if isinstance(result, bytes) else result[0] for result in results)
+
+    async def complete(self, report: Report) -> str:
+        (said,) = await self.tasks.complete(QUEUE, [report], self.policy)
+        return said
+
+    async def give_back(self, name: str, returned: Sequence[Returned]) -> int:
+        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.dead]
+        arguments = [part for key, token, started in returned for part in (key, token, "1" if started else "")]
+        records = [self.keys.record(key) for key, _, _ in returned]
+        return int(await self.scripts.run("give_back", [*fixed, *records], arguments))
+
+    async def reap(self, name: str, keys: Sequence[str]) -> list[str]:
+        at = self.keys
+        fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken(name)]
+        arguments = [name, queue_model.MAX_CRASHES, *keys]
+        return texts(await self.scripts.run("reap", [*fixed, *(at.record(key) for key in keys)], arguments))
+
+    async def leave(self, name: str) -> int:
+        at = self.keys
+        return int(await self.scripts.run("leave", [at.leases, at.graves, at.taken(name)], [name]))
+
+    async def end_lease(self, name: str) -> None:
+        """Let a lease be over, as if it had not been renewed."""
+        await self.client.zadd(self.keys.leases, {name: 1})
+
+    async def end_wait(self, key: str) -> None:
+        """Let a retry be due."""
+        await self.client.zadd(self.keys.delayed, {key: 1})
+
+    async def end_time(self, key: str) -> None:
+        """Let a task have waited for longer than it may: move it back in time."""
+        for instant in ("c", "x"):
+            await self.client.hincrby(self.keys.record(key), instant, -2 * _WAIT_SECONDS * 1000)
+
+    async def seen(self, keys: Sequence[str], names: Sequence[str]) -> Seen:
+        """Everything that there is of the queue, in one answer."""
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.lrange(self.keys.ready, 0, -1)
+        for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.graves):
+            pipeline.zrange(where, 0, -1)
+        pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running"])
+        for name in names:
+            pipeline.lrange(self.keys.taken(name), 0, -1)
+        for key in keys:
+            pipeline.hmget(self.keys.record(key), _FIELDS)
+            pipeline.ttl(self.keys.record(key))
+        ready, delayed, dead, leases, graves, counts, *rest = await pipeline.execute()
+        lists, records, ttls = rest[: len(names)], rest[len(names) :: 2], rest[len(names) + 1 :: 2]
+        return Seen(
+            ready=texts(ready),
+            delayed=set(texts(delayed)),
+            dead=set(texts(dead)),
+            leases=set(texts(leases)),
+            graves=set(texts(graves)),
+            counts=[int(count or 0) for count in counts],
+            taken={name: texts(found) for name, found in zip(names, lists, strict=True)},
+            records={key: _record(record) for key, record in zip(keys, records, strict=True) if record[0]},
+            ttls=dict(zip(keys, ttls, strict=True)),
+        )
+
+
+def _record(fields: Sequence[Any]) -> tuple[Any, ...]:
+    state, token, attempts, failures, alone, company, stop, reason, response = fields
+    return (
+        state.decode(),
+        token and token.decode(),
+        *(int(count or 0) for count in (attempts, failures, alone, company)),
+        stop is not None,
+        reason and reason.decode(),
+        response,
+    )
