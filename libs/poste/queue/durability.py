@@ -73,11 +73,12 @@ async def check(
         raise StoreUnreached("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
     if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
         return Durability.ON_REPLY
+    if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
+        # Somebody decided that nobody is to wait for it, which takes 0.1 s for each batch.
+        return Durability.ON_REPLY
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
     if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
         return Durability.ON_WAITAOF
-    if accept_losing_last_second or accept_losing_everything:
-        return Durability.ON_REPLY
     raise StoreUnreached(
         f"Redis could lose accepted calls when its host stops: appendfsync is {settings.get('appendfsync')}, "
         f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
