@@ -1,0 +1,85 @@
+"""The Docker engine that the lab's hosts run in: its own folder, socket and networks, started and ended by the lab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+#: Docker's own command; another one of that name may come first in the path.
+DOCKER = "/usr/bin/docker"
+_NEEDED = {DOCKER: "docker.io", "/usr/sbin/iptables": "iptables", "/usr/bin/mmdebstrap": "mmdebstrap"}
+_START_SECONDS = 60
+
+
+def install() -> None:
+    """Install Docker, and what makes base images, where they are missing.
+
+    Raises:
+        RuntimeError: This machine is not root's, or no Debian.
+    """
+    missing = sorted({package for path, package in _NEEDED.items() if not Path(path).exists()})
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise RuntimeError(f"the lab needs root and {', '.join(missing)} (Debian's packages)")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
+    subprocess.run(
+        ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing],
+        check=True, env=quiet, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+class Engine:
+    """A dockerd of the lab's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._host = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        (self._folder / "pid").unlink(missing_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/usr/sbin/dockerd", "--data-root", self._folder / "data", "--exec-root", self._folder / "exec",
+                 "--pidfile", self._folder / "pid", "--host", self._host, "--bip", "10.203.1.1/24",
+                 "--userland-proxy=false"],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        end = time.monotonic() + _START_SECONDS
+        while self.run("info", check=False).returncode:
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"dockerd did not start: {self._folder}/log")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+
+    def run(
+        self, *arguments: str | Path, check: bool = True, seconds: float = 900, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of Docker's commands."""
+        done = subprocess.run(
+            [DOCKER, "--host", self._host, *map(str, arguments)],
+            capture_output=True, check=False, timeout=seconds, input=stdin, env={**os.environ, "DOCKER_BUILDKIT": "0"},
+        )  # fmt: skip
+        found = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+        if check and found.returncode:
+            raise RuntimeError(f"docker {' '.join(map(str, arguments))}: {found.stderr.strip()[-2000:]}")
+        return found
+
+    def save(self, image: str, target: Path) -> None:
+        """Write an image to a file."""
+        self.run("save", "-o", target, image)

@@ -1,0 +1,98 @@
+"""Calls from the client host, at a steady rate on both roads, and what became of each. Runs there, by itself.
+
+`load.py URL --seconds N --rate R --kind direct|kept|both`: JSON on standard output, one object for each call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from typing import Any
+
+import aiohttp
+
+#: A call's answer takes no longer, in seconds: the client's patience.
+_TIMEOUT_SECONDS = 40.0
+#: A kept call's result is there within this time after the load, in seconds.
+_RESULT_SECONDS = 120.0
+
+
+class Load:
+    """The calls of one run."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.calls: list[dict[str, Any]] = []
+
+    async def run(self, seconds: float, rate: float, kind: str) -> None:
+        """Call at a steady rate, whatever the answers take; then fetch every result."""
+        # A connection for each call, as from many clients.
+        connector = aiohttp.TCPConnector(force_close=True, limit=0)
+        limits = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS, sock_connect=5)
+        async with aiohttp.ClientSession(connector=connector, timeout=limits) as session:
+            begin = time.time()
+            async with asyncio.TaskGroup() as group:
+                for number in range(int(seconds * rate)):
+                    await asyncio.sleep(max(0.0, begin + number / rate - time.time()))
+                    kept = kind == "kept" or (kind == "both" and number % 2 == 1)
+                    group.create_task(self._call(session, number, kept=kept))
+            async with asyncio.TaskGroup() as group:
+                for call in self.calls:
+                    if call["location"]:
+                        group.create_task(self._fetch(session, call))
+
+    async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
+        call: dict[str, Any] = {
+            "number": number, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "", "result": None,
+            "result_time": 0.0,
+        }  # fmt: skip
+        self.calls.append(call)
+        headers = {"Prefer": "respond-async"} if kept else {}
+        begin = time.perf_counter()
+        try:
+            body = {"a": number, "b": 1}
+            async with session.post(f"{self._url}/v1/sum", json=body, headers=headers) as response:
+                document = await response.json(content_type=None)
+                call["status"] = response.status
+                call["location"] = response.headers.get("Location", "") if response.status == 202 else ""
+                if response.status == 200:
+                    call["result"], call["result_time"] = document["result"], time.time()
+                elif response.status >= 400:
+                    call["error"] = str(document.get("type", document))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            call["error"] = f"{type(error).__name__}: {error}"
+        call["seconds"] = time.perf_counter() - begin
+
+    async def _fetch(self, session: aiohttp.ClientSession, call: dict[str, Any]) -> None:
+        end = time.monotonic() + _RESULT_SECONDS
+        while time.monotonic() < end:
+            try:
+                url = f"{self._url}{call['location']}"
+                async with session.get(url, headers={"Prefer": "wait=10"}) as response:
+                    document = await response.json(content_type=None)
+                    call["state"] = document.get("state", response.status)
+                    if call["state"] == "SUCCEEDED":
+                        call["result"], call["result_time"] = document["response"]["result"], time.time()
+                        return
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                call["state"] = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(0.5)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--kind", choices=["direct", "kept", "both"], default="both")
+    given = parser.parse_args()
+    load = Load(given.url)
+    asyncio.run(load.run(given.seconds, given.rate, given.kind))
+    print(json.dumps(load.calls))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The checks of the running swarm, each of which can fail the run: what is broken, and what must come of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cluster.hosts import Host
+from cluster.site import Site
+from cluster.swarm import STACK, Swarm
+
+#: Calls a second while something is broken.
+RATE = 20.0
+#: While a new version is rolled out.
+UPDATE_RATE = 50.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table."""
+
+    what: str
+    result: str
+    seconds: float | None = None
+
+
+def failed(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the calls that got neither an answer nor a place in the queue."""
+    return [call for call in calls if call["status"] not in (200, 202)]
+
+
+def lost(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the calls that were accepted and whose result is not there, or wrong."""
+    return [call for call in calls if call["status"] in (200, 202) and call["result"] != call["number"] + 1]
+
+
+def told(calls: list[dict[str, Any]]) -> str:
+    """Sum calls up."""
+    return f"{len(calls)} calls, {len(failed(calls))} failed, {len(lost(calls))} lost"
+
+
+class Loading:
+    """Load from the client host while the body does its worst."""
+
+    def __init__(self, swarm: Swarm, seconds: float, rate: float, kind: str) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self._trouble: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(swarm, seconds, rate, kind))
+
+    def _run(self, swarm: Swarm, seconds: float, rate: float, kind: str) -> None:
+        try:
+            self.calls = swarm.load(seconds, rate, kind)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self._trouble = error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        time.sleep(4)  # The load's own start, on the other host.
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        if self._trouble is not None:
+            raise self._trouble
+
+
+def spread(swarm: Swarm) -> list[Line]:
+    """Direct calls go to both replicas of sum."""
+    before = swarm.handled()
+    assert len(set(swarm.places("sum").values())) == 2, f"sum runs on one host: {swarm.places('sum')}"
+    calls = swarm.load(10, 30, "direct")
+    after = swarm.handled()
+    assert not failed(calls), failed(calls)[:3]
+    assert all(call["status"] == 200 for call in calls), "some went to the queue"
+    shares = [(after[task] - before[task]) / len(calls) for task in after]
+    assert len(shares) == 2, shares
+    assert all(0.4 <= share <= 0.6 for share in shares), shares
+    return [Line("direct calls over both sums", " / ".join(f"{share:.0%}" for share in shares))]
+
+
+def away_and_back(swarm: Swarm) -> list[Line]:
+    """Sum scaled to nothing: calls wait, and are answered when it is back."""
+    swarm.scale("sum", 0)
+    calls: list[dict[str, Any]] = []
+    with Loading(swarm, 10, 5, "direct") as loading:
+        time.sleep(11)
+        back = time.time()
+        swarm.scale("sum", 2)
+    calls = loading.calls
+    assert not failed(calls), failed(calls)[:3]
+    assert not lost(calls), lost(calls)[:3]
+    waited = [call for call in calls if call["status"] == 202]
+    assert len(waited) > len(calls) / 2, told(calls)
+    took = max(call["result_time"] for call in waited) - back
+    return [Line("sum scaled to 0, then back", f"{len(waited)} times 202; {told(calls)}", took)]
+
+
+def container_killed(swarm: Swarm) -> list[Line]:
+    """A replica of sum is killed: no call fails."""
+    with Loading(swarm, 20, RATE, "direct") as loading:
+        task, host = next(iter(swarm.places("sum").items()))
+        killed = time.monotonic()
+        swarm.docker(f"kill {task}", host=swarm.host(host))
+        swarm.until(lambda: task not in swarm.places("sum") and len(swarm.places("sum")) == 2, what="two sums again")
+        took = time.monotonic() - killed
+    assert not failed(loading.calls), failed(loading.calls)[:3]
+    assert not lost(loading.calls), lost(loading.calls)[:3]
+    return [Line("a container of sum killed", told(loading.calls), took)]
+
+
+def redis_killed(swarm: Swarm) -> list[Line]:
+    """Redis' container is killed: nothing that was accepted is lost."""
+    with Loading(swarm, 30, RATE, "kept") as loading:
+        task, host = next(iter(swarm.places("redis").items()))
+        killed = time.time()
+        swarm.docker(f"kill {task}", host=swarm.host(host))
+    calls = loading.calls
+    accepted = [call for call in calls if call["status"] == 202]
+    assert not lost(calls), lost(calls)[:3]
+    assert accepted, "nothing was accepted"
+    refused = [call for call in failed(calls) if call["status"] == 503]
+    assert len(refused) == len(failed(calls)), failed(calls)[:3]
+    took = max([call["time"] + call["seconds"] for call in refused] or [killed]) - killed
+    again = [call for call in accepted if call["time"] > killed + took]
+    assert again, "nothing was accepted any more"
+    return [Line("Redis' container killed", f"{len(accepted)} accepted, 0 lost, {len(refused)} refused (503)", took)]
+
+
+def updated(swarm: Swarm, site: Site) -> list[Line]:
+    """Every part is replaced under load: no call fails, none is lost."""
+    parts = ("gateway", "mom", "sum", "multiplication", "subtraction")
+    image = swarm.docker(
+        f"service inspect {STACK}_sum --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
+    ).strip()
+    name = image.partition("@")[0]
+    swarm.docker(f"tag {name} {name}-next && docker push -q {name}-next")
+    # The same content is no new version to Swarm: a label makes it one.
+    swarm.hosts.ssh(
+        swarm.manager,
+        f"printf 'FROM {name}\\nLABEL next=1\\n' | docker build -q -t {name}-next - && docker push -q {name}-next",
+    )
+    begin = time.monotonic()
+    with Loading(swarm, 150, UPDATE_RATE, "both") as loading:
+        run = site.play(poste_image=f"{name}-next")
+        took = time.monotonic() - begin
+        assert not run.failed, run.output[-3000:]
+        for part in parts:
+            found = swarm.docker(
+                f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
+            )
+            assert "-next" in found, found
+    assert took < 150, f"the load ended before the update: {took:.0f} s"
+    assert not failed(loading.calls), (told(loading.calls), failed(loading.calls)[:5])
+    assert not lost(loading.calls), (told(loading.calls), lost(loading.calls)[:5])
+    site.variables["poste_image"] = f"{name}-next"
+    return [Line(f"every part updated, {UPDATE_RATE:.0f} calls/s on both roads", told(loading.calls), took)]
+
+
+def broken_version(swarm: Swarm, site: Site) -> list[Line]:
+    """A version that does not start is taken back by itself, and the playbook says that it failed."""
+    name = str(site.variables["poste_image"])
+    swarm.hosts.ssh(
+        swarm.manager,
+        f"printf 'FROM {name}\\nENTRYPOINT [\"false\"]\\n' | docker build -q -t {name}-broken - && docker push -q {name}-broken",
+    )
+    with Loading(swarm, 60, RATE, "direct") as loading:
+        run = site.play("site.yml", "--tags", "image,stack,swarm", poste_image=f"{name}-broken")
+    assert run.failed, "the playbook says that all is well"
+    seconds = swarm.until(
+        lambda: all(
+            "-broken" not in swarm.docker(f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'")
+            for part in ("gateway", "mom", "sum", "multiplication", "subtraction")
+        ),
+        what="all services taken back",
+    )  # fmt: skip
+    swarm.until(lambda: len(swarm.places("sum")) == 2 and bool(swarm.places("mom")), what="the old version")
+    assert not failed(loading.calls), failed(loading.calls)[:3]
+    return [Line("a broken version, taken back", f"the playbook failed; {told(loading.calls)}", run.seconds + seconds)]
+
+
+def mom_host_killed(swarm: Swarm, kill: Callable[[Host], None]) -> list[Line]:
+    """The host of the middleware dies: the direct road goes on, the queue is back once Swarm has moved it."""
+    victim = swarm.host(next(iter(swarm.places("mom").values())))
+    with Loading(swarm, 60, RATE, "direct") as loading:
+        killed = time.monotonic()
+        kill(victim)
+        swarm.until(lambda: swarm.call(kept=True)[0] == 202, seconds=150, what="queueing resumed")
+        took = time.monotonic() - killed
+    calls = loading.calls
+    assert not lost(calls), lost(calls)[:3]
+    assert not failed(calls), (told(calls), failed(calls)[:3])
+    return [Line("the host of the MOM killed", f"direct road: {told(calls)}; queueing resumed", took)]
+
+
+def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
+    """A new host takes the lost one's place, by the same command."""
+    run = site.play()
+    assert not run.failed, run.output[-3000:]
+    nodes = swarm.docker("node ls --format '{{.Hostname}} {{.Status}}'").splitlines()
+    assert f"{new.name} Ready" in nodes, nodes
+    assert all(node.endswith(" Ready") for node in nodes), nodes
+    status, _ = swarm.call()
+    assert status == 200, status
+    return [Line("a lost worker host replaced by a new one", "same command, old node taken out", run.seconds)]

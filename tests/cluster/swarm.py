@@ -1,0 +1,92 @@
+"""What the proof looks at and breaks on the running swarm."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.hosts import Host, Hosts
+
+STACK = "poste"
+URL = "https://poste.internal"
+_LOAD = Path(__file__).with_name("load.py")
+#: Counts the direct calls that one replica of sum handled, from its own metrics.
+_COUNT = (
+    "import urllib.request as u; print(sum(float(l.split()[-1]) for l in "
+    "u.urlopen('http://127.0.0.1:51052/metrics').read().decode().splitlines() "
+    "if l.startswith('poste_handled_total{') and 'road=\"direct\"' in l))"
+)
+
+
+class Swarm:
+    """The running swarm."""
+
+    def __init__(self, hosts: Hosts, manager: Host, members: list[Host], client: Host) -> None:
+        self.hosts, self.manager, self.members, self.client = hosts, manager, members, client
+
+    def docker(self, command: str, *, host: Host | None = None, check: bool = True) -> str:
+        """Run one of Docker's commands on the manager, or another host."""
+        done = self.hosts.ssh(host or self.manager, f"docker {command}", check=check)
+        return done.stdout.decode()
+
+    def places(self, service: str) -> dict[str, str]:
+        """Return the running tasks of a service: container's name by host's name."""
+        rows = self.docker(
+            f"service ps {STACK}_{service} --no-trunc --filter desired-state=running "
+            "--format '{{.Node}} {{.Name}}.{{.ID}} {{.CurrentState}}'"
+        ).splitlines()
+        return {row.split()[1]: row.split()[0] for row in rows if row.split()[2] == "Running"}
+
+    def host(self, name: str) -> Host:
+        """Return a host by its name."""
+        return next(host for host in self.members if host.name == name)
+
+    def handled(self) -> dict[str, float]:
+        """Return how many direct calls each replica of sum handled."""
+        return {
+            task: float(self.docker(f'exec {task} python -c "{_COUNT}"', host=self.host(host)))
+            for task, host in self.places("sum").items()
+        }
+
+    def scale(self, service: str, replicas: int) -> None:
+        """Scale a service, and wait until it is so."""
+        self.docker(f"service scale --detach {STACK}_{service}={replicas}")
+        self.until(lambda: len(self.places(service)) == replicas, what=f"{replicas} of {service}")
+
+    def call(self, *, kept: bool = False) -> tuple[int, dict[str, Any]]:
+        """Call sum once from the client host; returns the status and the body."""
+        prefer = "-H 'Prefer: respond-async'" if kept else ""
+        done = self.hosts.ssh(
+            self.client,
+            f"curl -s -m 8 -w '\\n%{{http_code}}' {prefer} --json '{{\"a\": 2, \"b\": 3}}' {URL}/v1/sum",
+            check=False,
+        )
+        body, _, status = done.stdout.decode().rpartition("\n")
+        try:
+            return int(status or 0), json.loads(body)
+        except ValueError:
+            return int(status or 0), {}
+
+    def load(self, seconds: float, rate: float, kind: str) -> list[dict[str, Any]]:
+        """Load from the client host; returns what became of each call."""
+        done = self.hosts.ssh(
+            self.client,
+            f"/opt/poste/venv/bin/python - {URL} --seconds {seconds} --rate {rate} --kind {kind}",
+            seconds=seconds + 300,
+            stdin=_LOAD.read_bytes(),
+        )
+        calls: list[dict[str, Any]] = json.loads(done.stdout)
+        return calls
+
+    @staticmethod
+    def until(look: Callable[[], bool], *, seconds: float = 120, what: str = "") -> float:
+        """Wait for something; returns how long it took."""
+        begin = time.monotonic()
+        while not look():
+            if time.monotonic() - begin > seconds:
+                raise AssertionError(f"not within {seconds} s: {what}")
+            time.sleep(0.3)
+        return time.monotonic() - begin
