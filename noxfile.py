@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `bench`, `chaos`, `soak`, `proto`, `lock`."""
+"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `bench`, `chaos`, `soak`, `infra`, `cluster`, `lock`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUPS = {
     "lint": ["test", "lint", "proto"],
     "proto": ["proto"],
     "bench": ["bench"],
-    "infra": ["infra"],
+    "infra": ["test", "infra"],
 }
 #: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
 ALONE = ("build", "bench", "infra")
@@ -120,6 +120,22 @@ def generate(session: nox.Session, *, check: bool) -> None:
                 shutil.copyfile(source, target)
             elif not target.exists() or target.read_bytes() != source.read_bytes():
                 session.error(f"{target.relative_to(ROOT)} drifted from its proto: run `nox -s proto`")
+
+
+@nox.session
+def infra(session: nox.Session) -> None:
+    """Check the playbooks, the compose files, and what would be made on AWS (moto, on loopback); offline."""
+    session.install("--require-hashes", "-r", str(LOCKS / "infra.txt"))
+    session.run("yamllint", "--strict", "ansible", "compose")
+    session.run("ansible-lint", "--offline", env={"ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg")})
+    session.run("pytest", "--noconftest", "tests/infra", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Roll Poste out on four hosts made here, and break the running swarm: `-- [--out FILE]`. Needs root and Debian."""
+    session.install("--require-hashes", "-r", str(LOCKS / "infra.txt"))
+    session.run("python", "-m", "cluster", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
 
 
 @nox.session

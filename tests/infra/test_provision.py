@@ -109,7 +109,7 @@ OPEN = {("tcp", 22, 22, OPERATORS), ("tcp", 80, 80, CLIENTS), ("tcp", 443, 443, 
 
 
 def test_it_makes_what_the_swarm_needs_once_and_takes_it_away(aws):
-    """Else ports are closed to the swarm or open to the world, a second run makes more hosts, or they stay for ever."""
+    """Else the roll-out meets closed ports, the world open ones, hosts are made twice, or stay when all is over."""
     assert play("provision.yml") > 0
 
     assert rules(aws, group="poste") == OPEN | INNER | {("50", -1, -1, "members")}
