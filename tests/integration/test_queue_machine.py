@@ -524,7 +524,7 @@ def test_no_order_of_steps_breaks_the_queue(tmp_path: Path) -> None:
             run_state_machine_as_test(
                 functools.partial(QueueMachine, runner, queue),
                 settings=settings(
-                    max_examples=int(examples or 200),
+                    max_examples=int(examples or 150),
                     derandomize=examples is None,
                     database=None,
                     stateful_step_count=50,
