@@ -34,14 +34,16 @@ exec /sbin/init
 _INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends"
 _HOST_FILE = f"""\
 FROM {_BASE}
-RUN apt-get update -qq && {_INSTALL} systemd-sysv dbus openssh-server python3 python3-apt sudo iproute2 procps iptables openssl curl
+RUN apt-get update -qq && {_INSTALL} systemd-sysv dbus openssh-server \\
+  python3 python3-apt sudo iproute2 procps iptables openssl curl
 COPY init /lab-init
 COPY ca.crt /usr/local/share/ca-certificates/lab.crt
 COPY key.pub /home/admin/.ssh/authorized_keys
 RUN useradd --shell /bin/bash admin && chown -R admin: /home/admin && chmod 700 /home/admin/.ssh \\
  && chmod 600 /home/admin/.ssh/authorized_keys && echo 'admin ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/admin \\
  && chmod +x /lab-init && update-ca-certificates \\
- && systemctl enable ssh && systemctl mask systemd-udevd systemd-logind getty.target console-getty systemd-resolved \\
+ && systemctl enable ssh \\
+ && systemctl mask systemd-udevd systemd-logind getty.target console-getty systemd-resolved \\
  && rm -f /etc/machine-id
 STOPSIGNAL SIGRTMIN+3
 CMD ["/lab-init"]
@@ -55,7 +57,8 @@ RUN ln -s /usr/bin/python3 /usr/local/bin/python && rm -f /usr/lib/python3*/EXTE
 _REDIS_FILE = f"""\
 FROM {_BASE}
 RUN apt-get update -qq && {_INSTALL} redis-server && rm -rf /var/lib/apt/lists/*
-RUN userdel redis; groupadd -o -r -g 999 redis && useradd -o -r -g redis -u 999 redis && install -d -o redis -g redis /data
+RUN userdel redis; groupadd -o -r -g 999 redis && useradd -o -r -g redis -u 999 redis \\
+ && install -d -o redis -g redis /data
 VOLUME /data
 WORKDIR /data
 CMD ["redis-server"]

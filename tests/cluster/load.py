@@ -45,7 +45,8 @@ class Load:
 
     async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
         call: dict[str, Any] = {
-            "number": number, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "", "result": None,
+            "number": number, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "",
+            "result": None,
             "result_time": 0.0,
         }  # fmt: skip
         self.calls.append(call)

@@ -14,6 +14,8 @@ from cluster.swarm import STACK, Swarm
 
 #: Calls a second while something is broken.
 RATE = 20.0
+#: What a new version replaces.
+PARTS = ("gateway", "mom", "sum", "multiplication", "subtraction")
 #: While a new version is rolled out.
 UPDATE_RATE = 50.0
 
@@ -67,6 +69,20 @@ class Loading:
             raise self._trouble
 
 
+def _image(swarm: Swarm, part: str) -> str:
+    """Return the image of a part, as Swarm has it."""
+    inspect = f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
+    return swarm.docker(inspect).strip()
+
+
+def _push(swarm: Swarm, name: str, tag: str, instruction: str) -> str:
+    """Build a variant of an image, which to Swarm is another version; returns its name."""
+    made = f"{name}-{tag}"
+    build = f"printf '%s\\n' 'FROM {name}' '{instruction}' | docker build -q -t {made} - && docker push -q {made}"
+    swarm.hosts.ssh(swarm.manager, build)
+    return made
+
+
 def spread(swarm: Swarm) -> list[Line]:
     """Direct calls go to both replicas of sum."""
     before = swarm.handled()
@@ -95,7 +111,7 @@ def away_and_back(swarm: Swarm) -> list[Line]:
     waited = [call for call in calls if call["status"] == 202]
     assert len(waited) > len(calls) / 2, told(calls)
     took = max(call["result_time"] for call in waited) - back
-    return [Line("sum scaled to 0, then back", f"{len(waited)} times 202; {told(calls)}", took)]
+    return [Line("sum scaled to 0, then back", f"{len(waited)} answered 202; {told(calls)}", took)]
 
 
 def container_killed(swarm: Swarm) -> list[Line]:
@@ -131,51 +147,31 @@ def redis_killed(swarm: Swarm) -> list[Line]:
 
 def updated(swarm: Swarm, site: Site) -> list[Line]:
     """Every part is replaced under load: no call fails, none is lost."""
-    parts = ("gateway", "mom", "sum", "multiplication", "subtraction")
-    image = swarm.docker(
-        f"service inspect {STACK}_sum --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
-    ).strip()
-    name = image.partition("@")[0]
-    swarm.docker(f"tag {name} {name}-next && docker push -q {name}-next")
-    # The same content is no new version to Swarm: a label makes it one.
-    swarm.hosts.ssh(
-        swarm.manager,
-        f"printf 'FROM {name}\\nLABEL next=1\\n' | docker build -q -t {name}-next - && docker push -q {name}-next",
-    )
+    name = _image(swarm, "sum").partition("@")[0]
+    made = _push(swarm, name, "next", "LABEL next=1")
     begin = time.monotonic()
     with Loading(swarm, 150, UPDATE_RATE, "both") as loading:
-        run = site.play(poste_image=f"{name}-next")
+        run = site.play(poste_image=made)
         took = time.monotonic() - begin
         assert not run.failed, run.output[-3000:]
-        for part in parts:
-            found = swarm.docker(
-                f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
-            )
-            assert "-next" in found, found
+        assert all("-next" in _image(swarm, part) for part in PARTS)
     assert took < 150, f"the load ended before the update: {took:.0f} s"
     assert not failed(loading.calls), (told(loading.calls), failed(loading.calls)[:5])
     assert not lost(loading.calls), (told(loading.calls), lost(loading.calls)[:5])
-    site.variables["poste_image"] = f"{name}-next"
+    site.variables["poste_image"] = made
     return [Line(f"every part updated, {UPDATE_RATE:.0f} calls/s on both roads", told(loading.calls), took)]
 
 
 def broken_version(swarm: Swarm, site: Site) -> list[Line]:
     """A version that does not start is taken back by itself, and the playbook says that it failed."""
     name = str(site.variables["poste_image"])
-    swarm.hosts.ssh(
-        swarm.manager,
-        f"printf 'FROM {name}\\nENTRYPOINT [\"false\"]\\n' | docker build -q -t {name}-broken - && docker push -q {name}-broken",
-    )
+    made = _push(swarm, name, "broken", 'ENTRYPOINT ["false"]')
     with Loading(swarm, 60, RATE, "direct") as loading:
-        run = site.play("site.yml", "--tags", "image,stack,swarm", poste_image=f"{name}-broken")
+        run = site.play("site.yml", "--tags", "image,stack,swarm", poste_image=made)
     assert run.failed, "the playbook says that all is well"
     seconds = swarm.until(
-        lambda: all(
-            "-broken" not in swarm.docker(f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'")
-            for part in ("gateway", "mom", "sum", "multiplication", "subtraction")
-        ),
-        what="all services taken back",
-    )  # fmt: skip
+        lambda: all("-broken" not in _image(swarm, part) for part in PARTS), what="all services taken back"
+    )
     swarm.until(lambda: len(swarm.places("sum")) == 2 and bool(swarm.places("mom")), what="the old version")
     assert not failed(loading.calls), failed(loading.calls)[:3]
     return [Line("a broken version, taken back", f"the playbook failed; {told(loading.calls)}", run.seconds + seconds)]

@@ -82,7 +82,7 @@ class Site:
                         "children": {
                             "managers": hosts(self.managers),
                             "workers": hosts(self.workers),
-                            "clients": hosts({key: [] for key in self.clients}),
+                            "clients": hosts({client: [] for client in self.clients}),
                         },
                     }
                 }
