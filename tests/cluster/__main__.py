@@ -111,7 +111,7 @@ def main() -> int:
         table.lines.append(Line("four bare hosts made", "up", time.monotonic() - begin))
         site = Site(
             folder, key, {MANAGER: ["gateway", "redis"]}, dict.fromkeys(WORKERS, PARTS), [CLIENT],
-            {"poste_gateway_replicas": 2, "stack_secrets_dir": f"{folder}/secrets",
+            {"stack_secrets_dir": f"{folder}/secrets",
              "client_trust": f"{folder}/secrets/tls.crt"},
         )  # fmt: skip
         swarm = Swarm(hosts, MANAGER, [MANAGER, *WORKERS], CLIENT)
