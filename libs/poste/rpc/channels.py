@@ -30,8 +30,10 @@ _SERVICE_CONFIG: Final = json.dumps(
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.service_config_disable_resolution", 1),
-    # Whether a call may be sent again is decided by its method's idempotency_level, never by gRPC itself.
-    ("grpc.enable_retries", 0),
+    # Whether a call that may have run is sent again is decided by its method's idempotency_level, never by gRPC: the
+    # service config names no retry policy. On, it sends again only what the server says that it never saw, such as
+    # what meets the end of a connection by its age; off, those calls would fail like ones that may have run.
+    ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 500),

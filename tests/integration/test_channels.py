@@ -1,0 +1,53 @@
+"""Channels on real servers: what a call meets on its way, and what is proved by that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+import grpc.aio
+
+from poste.rpc.channels import connect
+
+#: Connections end so often that some call meets the end of nearly every tenth.
+AGE_MS = 10
+CONNECTIONS = 100
+
+
+async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
+    """A call that never ran would be told as one that may have: 502 every other minute, for nothing."""
+    ran: Counter[bytes] = Counter()
+    connections: set[str] = set()
+
+    async def run(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        ran[request] += 1
+        connections.add(context.peer())
+        return request
+
+    server = grpc.aio.server(
+        options=[("grpc.max_connection_age_ms", AGE_MS), ("grpc.max_connection_age_grace_ms", 60_000)]
+    )
+    handlers = {"Run": grpc.unary_unary_rpc_method_handler(run)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("aged.Service", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with connect(f"127.0.0.1:{port}", library=False) as channel:
+        call = channel.unary_unary("/aged.Service/Run")
+        failed = []
+
+        async def client(name: int) -> None:
+            number = 0
+            while len(connections) < CONNECTIONS:
+                number += 1
+                try:
+                    # Waiting, for between two connections this young there may be none.
+                    await call(f"{name} {number}".encode(), timeout=20, wait_for_ready=True)
+                except grpc.aio.AioRpcError as error:
+                    failed.append(error.details())
+
+        await asyncio.gather(*(client(name) for name in range(8)))
+    await server.stop(None)
+
+    assert failed == []
+    assert set(ran.values()) == {1}
