@@ -15,7 +15,7 @@ from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway import bodies, direct, preferences, task_view
-from poste_gateway.answers import JSON, Account, json_response
+from poste_gateway.answers import JSON, Account, Answer, json_answer
 from poste_gateway.directory import Directory
 from poste_gateway.enqueueing import Acceptance, Enqueuer
 from poste_gateway.fleet import Fleet
@@ -60,7 +60,7 @@ class Roads:
     max_wait_seconds: float
 
 
-async def answer(request: web.BaseRequest, method: Method, roads: Roads, account: Account) -> web.Response:
+async def answer(request: web.BaseRequest, method: Method, roads: Roads, account: Account) -> Answer:
     """Answer one call.
 
     Raises:
@@ -98,7 +98,7 @@ class _Call:
         self._account = account
         self._may_queue = method.policy.queue_when_away and not wishes.no_queue
 
-    async def run(self) -> web.Response:
+    async def run(self) -> Answer:
         """Choose the road, and take it."""
         wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
         if not self._may_queue:
@@ -110,7 +110,7 @@ class _Call:
             return await self._durable(wait)
         return await self._direct(wait)
 
-    async def _direct(self, wait: float | None) -> web.Response:
+    async def _direct(self, wait: float | None) -> Answer:
         self._account.road = "direct"
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -138,7 +138,7 @@ class _Call:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (loop.time() - begin))
 
-    async def _durable(self, wait: float) -> web.Response:
+    async def _durable(self, wait: float) -> Answer:
         """Have the call kept, then wait for its end as long as its client wishes."""
         self._account.road = "durable"
         if not self._roads.directory.key_agreed:
@@ -161,7 +161,7 @@ class _Call:
         if state is TaskState.FAILED and problem is not None:
             raise problem
         self._account.outcome = "QUEUED"
-        return json_response(
+        return json_answer(
             task_view.to_value(task_id, task, self._service),
             status=202,
             # What has ended already (expired, cancelled, dead) does not come out otherwise later.
@@ -196,13 +196,13 @@ class _Call:
             result_ttl_seconds=task_id.result_ttl_seconds,
         )
 
-    def _answered(self, response: bytes) -> web.Response:
+    def _answered(self, response: bytes) -> Answer:
         """Answer with the service's response."""
         try:
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
             raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
-        return web.Response(body=body, headers={"Content-Type": JSON, **self._applied()})
+        return Answer(body, headers={"Content-Type": JSON, **self._applied()})
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from poste_gateway import preferences
+from poste_gateway.answers import Answer
 
 REQUEST_ID: Final = "X-Request-Id"
 _ANY: Final = "*"
@@ -18,7 +19,7 @@ _MAX_AGE: Final = "600"
 
 
 def add_headers(
-    response: web.StreamResponse, request: web.BaseRequest, origins: tuple[str, ...], verbs: Iterable[str]
+    response: Answer | web.StreamResponse, request: web.BaseRequest, origins: tuple[str, ...], verbs: Iterable[str]
 ) -> None:
     """Let a browser's page see the answer, if it comes from a named origin.
 
@@ -28,7 +29,7 @@ def add_headers(
         origins: The origins that may see it.
         verbs: What the path takes, told to a browser that asks first.
     """
-    response.headers.add("Vary", "Origin")
+    response.headers["Vary"] = "Origin"
     origin = request.headers.get("Origin")
     if origin is None or not (origin in origins or _ANY in origins):
         return

@@ -13,13 +13,12 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from poste.rpc import protojson
 from poste.runtime import logs, metrics
-from poste_gateway import calls, cors, problems
-from poste_gateway.answers import NO_STORE, Account
+from poste_gateway import calls, cors
+from poste_gateway.answers import Account, Answer
 from poste_gateway.calls import Roads
 from poste_gateway.kinds import INTERNAL, OF_CODE
-from poste_gateway.problems import Problem
+from poste_gateway.problems import Problem, problem_answer
 from poste_gateway.resources import QUIET, Resources
 from poste_gateway.routing import allow, wrong_verb
 
@@ -27,11 +26,12 @@ from poste_gateway.routing import allow, wrong_verb
 _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 _log: Final = logs.get("edge")
+_journal: Final = logs.Journal("edge")
 
 
-async def _expect(request: web.BaseRequest) -> None:
+async def _meet(expectation: str, request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+    if expectation.lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # That was no answer yet: the header of the real one must still go out.
         request.writer.output_size = 0
@@ -48,32 +48,33 @@ class Edge:
         self._prefix = secrets.token_hex(5)
         self._numbers = itertools.count()
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> Answer:
         """Answer one request, whatever happens."""
         begin = time.perf_counter()
-        await _expect(request)
-        given = request.headers.get(cors.REQUEST_ID)
+        headers = request.headers
+        if (expectation := headers.get("Expect")) is not None:
+            await _meet(expectation, request)
+        given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
         try:
-            response = await self._dispatch(request, path, account)
+            answer = await self._dispatch(request, path, account)
         except Problem as problem:
-            response = self._refuse(problem, path, account)
+            answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
             _log.exception("failed", request_id=account.request_id, verb=request.method, path=path)
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
-            response = self._refuse(defect, path, account)
-        response.headers[cors.REQUEST_ID] = account.request_id
-        response.headers["Server"] = "poste"
+            answer = self._refuse(defect, path, account)
+        answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
-            cors.add_headers(response, request, self._cors_origins, self._verbs(path))
-        self._tell(request, path, response.status, account, time.perf_counter() - begin)
-        return response
+            cors.add_headers(answer, request, self._cors_origins, self._verbs(path))
+        self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
+        return answer
 
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):06x}"
 
-    async def _dispatch(self, request: web.BaseRequest, path: str, account: Account) -> web.Response:
+    async def _dispatch(self, request: web.BaseRequest, path: str, account: Account) -> Answer:
         method = self._roads.directory.routes.get(request.method, path)
         if method is not None:
             # First, for it is what there is most of; a service can't claim a path that is ours.
@@ -82,7 +83,7 @@ class Edge:
         verb = "GET" if request.method == "HEAD" else request.method
         own = self._resources.find(path)
         if verb == "OPTIONS":
-            return web.Response(status=204, headers={"Allow": self._allow(path)})
+            return Answer(status=204, headers={"Allow": self._allow(path)})
         if own is not None:
             verbs, rest = own
             handler = verbs.get(verb)
@@ -108,31 +109,26 @@ class Edge:
         except Problem:
             return []
 
-    def _refuse(self, problem: Problem, path: str, account: Account) -> web.Response:
+    def _refuse(self, problem: Problem, path: str, account: Account) -> Answer:
         kind = problem.kind
         account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
-        return web.Response(
-            body=protojson.dumps(problem.to_value(path)),
-            status=kind.status,
-            headers={**NO_STORE, **problem.headers},
-            content_type=problems.CONTENT_TYPE,
-        )
+        return problem_answer(problem, path)
 
-    def _tell(self, request: web.BaseRequest, path: str, status: int, account: Account, seconds: float) -> None:
+    def _tell(self, verb: str, path: str, status: int, account: Account, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
+        facts = {
+            "request_id": account.request_id,
+            "verb": verb,
+            "path": path,
+            "status": status,
+            "outcome": account.outcome,
+            "seconds": round(seconds, 6),
+            **account.facts,
+        }
         if account.service:
             metrics.calls(account.service, account.method, account.road, account.outcome).inc()
             metrics.call_times(account.service, account.road).observe(seconds)
-            account.facts.update(service=account.service, method=account.method, road=account.road)
+            facts |= {"service": account.service, "method": account.method, "road": account.road}
         elif path in QUIET:
             return
-        _log.info(
-            "request",
-            request_id=account.request_id,
-            verb=request.method,
-            path=path,
-            status=status,
-            outcome=account.outcome,
-            seconds=round(seconds, 6),
-            **account.facts,
-        )
+        _journal.write("request", facts)

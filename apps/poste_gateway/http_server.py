@@ -10,19 +10,18 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from poste.rpc import protojson
 from poste.runtime import admin, logs
-from poste_gateway import problems
+from poste_gateway.answers import Answer
 from poste_gateway.kinds import INVALID_REQUEST
-from poste_gateway.problems import Problem
+from poste_gateway.problems import Problem, problem_answer
 
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handle = Callable[[web.BaseRequest], Awaitable[Answer | web.StreamResponse]]
 
 _log: Final = logs.get("http")
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
@@ -60,7 +59,9 @@ class _Server(web.Server):
     """Makes a protocol for each connection, and a request from each message."""
 
     def __init__(self, handle: Handle, max_body_bytes: int) -> None:
-        super().__init__(handle, request_factory=self._request)
+        # What an `Answer` has is what it asks of one.
+        anything: Any = handle
+        super().__init__(anything, request_factory=self._request)
         self._loop_of_all = asyncio.get_running_loop()
         self._max_body_bytes = max_body_bytes
 
@@ -102,11 +103,6 @@ class _Protocol(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         _log.info("unreadable", peer=request.remote, status=status, error=type(exc).__name__, text=message)
-        response = web.Response(
-            body=protojson.dumps(_UNREADABLE.to_value("")),
-            status=_UNREADABLE.kind.status,
-            content_type=problems.CONTENT_TYPE,
-            headers={"Server": "poste"},
-        )
-        response.force_close()
-        return response
+        answer = problem_answer(_UNREADABLE, "")
+        answer.keep_alive = False
+        return cast("web.StreamResponse", answer)

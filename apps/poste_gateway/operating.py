@@ -21,7 +21,7 @@ from poste.domain.codes import Code
 from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway import listings, task_view
-from poste_gateway.answers import NO_STORE, json_response
+from poste_gateway.answers import NO_STORE, Answer, json_answer
 from poste_gateway.directory import Directory
 from poste_gateway.guard import Guard
 from poste_gateway.kinds import GONE, INVALID_REQUEST, LOOKUP_AWAY, NOT_DEAD
@@ -29,7 +29,7 @@ from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.problems import RETRY_AFTER, Problem
 
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
 
 _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
@@ -68,7 +68,7 @@ class Operating:
         }
 
     def _guarded(self, handle: Handler) -> Handler:
-        async def guarded(request: web.BaseRequest, name: str) -> web.Response:
+        async def guarded(request: web.BaseRequest, name: str) -> Answer:
             self._guard.check(request)
             if not self._directory.key_agreed:
                 raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER)
@@ -79,17 +79,17 @@ class Operating:
 
         return guarded
 
-    async def _pause(self, _: web.BaseRequest, queue: str) -> web.Response:
+    async def _pause(self, _: web.BaseRequest, queue: str) -> Answer:
         await listings.queues(self._directory, self._mom, queue)
         await self._mom.pause_queue(queue)
-        return json_response(await listings.queues(self._directory, self._mom, queue))
+        return json_answer(await listings.queues(self._directory, self._mom, queue))
 
-    async def _resume(self, _: web.BaseRequest, queue: str) -> web.Response:
+    async def _resume(self, _: web.BaseRequest, queue: str) -> Answer:
         await listings.queues(self._directory, self._mom, queue)
         await self._mom.resume_queue(queue)
-        return json_response(await listings.queues(self._directory, self._mom, queue))
+        return json_answer(await listings.queues(self._directory, self._mom, queue))
 
-    async def _dead(self, request: web.BaseRequest, queue: str) -> web.Response:
+    async def _dead(self, request: web.BaseRequest, queue: str) -> Answer:
         await listings.queues(self._directory, self._mom, queue)
         size, token = _page(request)
         try:
@@ -109,21 +109,21 @@ class Operating:
                 result_ttl_seconds=dead.result_ttl_seconds,
             )
             tasks.append({**task_view.to_value(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)})
-        return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
+        return json_answer({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
 
-    async def _replay(self, _: web.BaseRequest, text: str) -> web.Response:
+    async def _replay(self, _: web.BaseRequest, text: str) -> Answer:
         return await self._handle_one(text, self._mom.replay_tasks, "replayed")
 
-    async def _purge(self, _: web.BaseRequest, text: str) -> web.Response:
+    async def _purge(self, _: web.BaseRequest, text: str) -> Answer:
         return await self._handle_one(text, self._mom.purge_tasks, "purged")
 
-    async def _replay_all(self, _: web.BaseRequest, queue: str) -> web.Response:
-        return json_response({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
+    async def _replay_all(self, _: web.BaseRequest, queue: str) -> Answer:
+        return json_answer({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
 
-    async def _purge_all(self, _: web.BaseRequest, queue: str) -> web.Response:
-        return json_response({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
+    async def _purge_all(self, _: web.BaseRequest, queue: str) -> Answer:
+        return json_answer({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
 
-    async def _handle_one(self, text: str, handle: _Handle, done: str) -> web.Response:
+    async def _handle_one(self, text: str, handle: _Handle, done: str) -> Answer:
         task_id = self._lookups.read_id(text)
         (result,) = await handle(task_id.queue, [task_id.key])
         # A record that is missing is judged here; one that is there and was not handled, below.
@@ -134,7 +134,7 @@ class Operating:
         if result == pb.DEAD_TASK_RESULT_GONE:
             raise Problem(GONE, f"The task was purged: nothing of it is left that could be {done}.")
         value = task_view.to_value(task_id, task, self._directory.services.get(task.service))
-        return json_response(value, headers=NO_STORE)
+        return json_answer(value, headers=NO_STORE)
 
     async def _handle_all(self, queue: str, handle: _Handle) -> int:
         await listings.queues(self._directory, self._mom, queue)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from poste.domain.errors import PosteError
+from poste.rpc import protojson
+from poste_gateway.answers import NO_STORE, Answer
 from poste_gateway.kinds import KINDS, Kind
 
-CONTENT_TYPE: Final = "application/problem+json"
+_CONTENT_TYPE: Final = "application/problem+json"
 #: When to try again what may go better soon, in seconds.
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
@@ -43,6 +45,15 @@ class Problem(PosteError):  # noqa: N818 - RFC 9457's word
             "code": self.kind.code.name,
             **self.extra,
         }
+
+
+def problem_answer(problem: Problem, instance: str) -> Answer:
+    """Answer with a problem; `instance` is the path of what it happened to."""
+    return Answer(
+        protojson.dumps(problem.to_value(instance)),
+        status=problem.kind.status,
+        headers={"Content-Type": _CONTENT_TYPE, **NO_STORE, **problem.headers},
+    )
 
 
 def page(name: str) -> str | None:

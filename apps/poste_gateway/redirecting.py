@@ -7,11 +7,10 @@ from typing import Final
 
 from aiohttp import web
 
-from poste.rpc import protojson
-from poste_gateway import problems
+from poste_gateway.answers import Answer
 from poste_gateway.http_server import Handle
 from poste_gateway.kinds import INVALID_REQUEST
-from poste_gateway.problems import Problem
+from poste_gateway.problems import Problem, problem_answer
 from poste_gateway.resources import QUIET
 
 #: The host of a Host header (RFC 9110, section 7.2), without its port.
@@ -32,7 +31,7 @@ class Redirect:
         self._handle = handle
         self._authority = "" if port == _HTTPS else f":{port}"
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> Answer | web.StreamResponse:
         """Answer one request."""
         if request.path in QUIET:
             # Health checks and Prometheus come from within the deployment, where nobody listens in.
@@ -41,12 +40,7 @@ class Redirect:
         target = request.rel_url.raw_path_qs
         if host is None or not target.startswith("/"):
             problem = Problem(INVALID_REQUEST, "This port leads to https, and the request names no host to go to.")
-            return web.Response(
-                body=protojson.dumps(problem.to_value("")),
-                status=problem.kind.status,
-                content_type=problems.CONTENT_TYPE,
-                headers={"Server": "poste"},
-            )
+            return problem_answer(problem, "")
         # 308, not 301: a POST stays one.
         location = f"https://{host[1]}{self._authority}{target}"
-        return web.Response(status=308, headers={"Location": location, "Server": "poste"})
+        return Answer(status=308, headers={"Location": location})

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from poste.domain.task_id import TaskId
-from poste.runtime import admin
 from poste.v1 import task_pb2
 from poste_gateway import listings, preferences, problems, task_view
-from poste_gateway.answers import NO_STORE, json_response
+from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
@@ -97,7 +97,7 @@ class Resources:
         if not self._directory.key_agreed:
             raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
 
-    async def _get_task(self, request: web.BaseRequest, text: str) -> web.Response:
+    async def _get_task(self, request: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task_id = self._lookups.read_id(text)
@@ -105,32 +105,33 @@ class Resources:
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return self._show(task_id, task, applied)
 
-    async def _cancel_task(self, _: web.BaseRequest, text: str) -> web.Response:
+    async def _cancel_task(self, _: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
         task_id = self._lookups.read_id(text)
         return self._show(task_id, await self._lookups.cancel(task_id), {})
 
-    def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> web.Response:
+    def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> Answer:
         service = self._directory.services.get(task.service)
-        return json_response(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
+        return json_answer(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
 
-    async def _services(self, _: web.BaseRequest, __: str) -> web.Response:
-        return json_response(await listings.services(self._directory, self._mom))
+    async def _services(self, _: web.BaseRequest, __: str) -> Answer:
+        return json_answer(await listings.services(self._directory, self._mom))
 
-    async def _queues(self, _: web.BaseRequest, name: str) -> web.Response:
-        return json_response(await listings.queues(self._directory, self._mom, name))
+    async def _queues(self, _: web.BaseRequest, name: str) -> Answer:
+        return json_answer(await listings.queues(self._directory, self._mom, name))
 
-    async def _problem(self, _: web.BaseRequest, name: str) -> web.Response:
+    async def _problem(self, _: web.BaseRequest, name: str) -> Answer:
         page = problems.page(name)
         if page is None:
             raise Problem(NO_ROUTE, "There is no problem of this name.")
-        return web.Response(text=page)
+        return text_answer(page)
 
-    async def _livez(self, _: web.BaseRequest, __: str) -> web.Response:
-        return web.Response(text="alive\n")
+    async def _livez(self, _: web.BaseRequest, __: str) -> Answer:
+        return text_answer("alive\n")
 
-    async def _readyz(self, _: web.BaseRequest, __: str) -> web.Response:
-        return admin.readiness_response(lambda: "stopping" if self._draining.is_set() else self._directory.unready)
+    async def _readyz(self, _: web.BaseRequest, __: str) -> Answer:
+        reason = "stopping" if self._draining.is_set() else self._directory.unready
+        return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
 
-    async def _metrics(self, _: web.BaseRequest, __: str) -> web.Response:
-        return admin.metrics_response()
+    async def _metrics(self, _: web.BaseRequest, __: str) -> Answer:
+        return Answer(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -17,19 +17,6 @@ from poste.domain.errors import StartError
 Readiness = Callable[[], str | None]
 
 
-def metrics_response() -> web.Response:
-    """Answer with this process' metrics in Prometheus' text format."""
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def readiness_response(ready: Readiness) -> web.Response:
-    """Answer 200, or 503 with the reason."""
-    reason = ready()
-    if reason is None:
-        return web.Response(text="ready\n")
-    return web.Response(status=503, text=f"{reason}\n")
-
-
 @contextlib.asynccontextmanager
 async def serving(
     host: str, port: int, ready: Readiness, *, collect: Callable[[], Awaitable[None]] | None = None
@@ -50,12 +37,13 @@ async def serving(
         return web.Response(text="alive\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        return readiness_response(ready)
+        reason = ready()
+        return web.Response(text="ready\n") if reason is None else web.Response(status=503, text=f"{reason}\n")
 
     async def metrics(_: web.Request) -> web.Response:
         if collect is not None:
             await collect()
-        return metrics_response()
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
