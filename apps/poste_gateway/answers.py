@@ -83,10 +83,9 @@ class Answer:
         """Do nothing: it left whole."""
 
     def _text(self, request: web.BaseRequest) -> bytes:
-        version = request.version
+        version, phrase = request.version, _PHRASES.get(self.status, "")
         head = (
-            f"HTTP/{version.major}.{version.minor} {self.status} {_PHRASES.get(self.status, "")}\r\n"
-            f"Server: poste\r\nDate: {_clock.date()}\r\n"
+            f"HTTP/{version.major}.{version.minor} {self.status} {phrase}\r\nServer: poste\r\nDate: {_clock.date()}\r\n"
         )
         for name, value in self.headers.items():
             if "\n" in value or "\r" in value:

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import shop
+from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2
 from poste.rpc import protojson
@@ -414,3 +415,64 @@ def test_every_double_survives_the_way_there_and_back(a, b):
     there = protojson.encode(sum_pb2.AddRequest.DESCRIPTOR, data)
 
     assert repr(message) == repr(sum_pb2.AddRequest.FromString(protojson.decode(sum_pb2.AddRequest.DESCRIPTOR, there)))
+
+
+def outcome(descriptor, body: bytes) -> object:
+    """Return the message, or which fields are wrong: where in the text is another matter."""
+    try:
+        return protojson.decode(descriptor, body)
+    except protojson.FieldErrors as error:
+        return [error.field for error in error.errors]
+
+
+def spelt_otherwise(body: bytes, *keys: bytes) -> bytes:
+    """Escape a letter in keys, so that the short way leaves the body alone, and nothing else changes."""
+    for key in keys:
+        body = body.replace(b'"%b":' % key, b'"%b\\u%04x":' % (key[:-1], key[-1]))
+    return body
+
+
+@anywhere
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "a", "b", "c"]),
+            st.one_of(
+                st.floats().map(json.dumps),
+                st.integers().map(str),
+                st.sampled_from(["-0", "-0.0", "1e400", '"1"', '"-0"', '"', "true", "null", "[]", "{}", "", " 1 "]),
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_the_short_way_leads_where_the_long_one_does(fields):
+    """Else the same body means one thing, or is refused, with an escape in it, and not without."""
+    descriptor = sum_pb2.AddRequest.DESCRIPTOR
+    body = b"{" + ", ".join(f'"{key}":{value}' for key, value in fields).encode() + b"}"
+
+    assert outcome(descriptor, body) == outcome(descriptor, spelt_otherwise(body, b"a", b"b", b"c"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"line": "x", "runText": 1}',
+        b'{"line":"x","line":"y"}',
+        b'{"line":"-0","crash":false}',
+        b'{"line":"a:\'","x":1}',
+        b'{"failCode":-0}',
+        b'{"failCode":3000000000}',
+        b'{"failCode":true}',
+        b'{"failCode":1.0}',
+        b'{"fail_code":1,"failCode":1}',
+        b'{"crash":1}',
+    ],
+)
+def test_the_short_way_knows_its_limits(body):
+    """Else strings, whole numbers and truth values are read otherwise than everywhere else."""
+    descriptor = ledger_pb2.RecordRequest.DESCRIPTOR
+    otherwise = spelt_otherwise(body, b"line", b"crash", b"failCode")
+
+    assert otherwise != body
+    assert outcome(descriptor, body) == outcome(descriptor, otherwise)

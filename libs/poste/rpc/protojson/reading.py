@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 from poste.rpc.protojson import text
 from poste.rpc.protojson.errors import MAX_ERRORS, FieldError, FieldErrors, quotable
 from poste.rpc.protojson.plans import ANY, FieldPlan, MessagePlan, plan_of
+from poste.rpc.protojson.quick import quick_of
 from poste.rpc.protojson.scalars import BadValueError
 
 #: Messages may be nested this deeply: no parser of protobuf takes more.
@@ -32,6 +33,9 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     Raises:
         FieldErrors: The text does not fit the message; says of each field that is wrong why.
     """
+    quickly_read = quick_of(descriptor)(body)
+    if quickly_read is not None:
+        return quickly_read
     value = text.loads(body)
     plan = plan_of(descriptor)
     walk = _Walk()
