@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,8 +112,7 @@ class _Call:
 
     async def _direct(self, wait: float | None) -> Answer:
         self._account.road = "direct"
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        begin = time.monotonic()
         outcome = await direct.call(
             self._fleet,
             self._method,
@@ -136,7 +135,7 @@ class _Call:
                     raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
-                return await self._durable(0.0 if wait is None else wait - (loop.time() - begin))
+                return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
 
     async def _durable(self, wait: float) -> Answer:
         """Have the call kept, then wait for its end as long as its client wishes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from google.rpc import status_pb2
@@ -69,19 +70,18 @@ async def call(
         request_id: Goes with the call, for the logs.
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
     """
-    loop = asyncio.get_running_loop()
-    end = None if wait_seconds is None else loop.time() + wait_seconds
+    end = None if wait_seconds is None else time.monotonic() + wait_seconds
     tried: list[Replica] = []
     reason = ""
     while True:
-        replica = await fleet.pick(tried)
+        replica = fleet.pick_ready(tried) or await fleet.pick(tried)
         if isinstance(replica, str):
             return Away(reason or replica)
-        timeout = method.policy.timeout_seconds if end is None else end - loop.time()
-        impatient = timeout < method.policy.timeout_seconds
-        if timeout <= 0:
-            return Away(reason or "timeout", impatient=impatient)
-        timeout = min(timeout, method.policy.timeout_seconds)
+        timeout, impatient = method.policy.timeout_seconds, False
+        if end is not None and (left := end - time.monotonic()) < timeout:
+            timeout, impatient = left, True
+            if timeout <= 0:
+                return Away(reason or "timeout", impatient=True)
         answer = await replica.call(method.path, request, timeout, request_id)
         if isinstance(answer, bytes):
             replica.circuit.answered()
@@ -90,8 +90,8 @@ async def call(
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)
         _judge(replica, proof, silent=reason == "timeout" and not impatient)
-        left = len(tried) == 1 and fleet.others(tried)
-        match decide(proof, repeatable=method.policy.repeatable, replicas_left=left):
+        others = len(tried) == 1 and fleet.others(tried)
+        match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
             case Verdict.ANSWER:
                 return Failed(answer.status)
             case Verdict.OUTCOME_UNKNOWN:

@@ -43,11 +43,13 @@ class Fleet:
         self._max_in_flight = 1
         self._retired = False
         self._rotation = 0
+        self._loop = asyncio.get_running_loop()
         self._resolver = Resolver()
         #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
         self._replicas: dict[tuple[str, bool], tuple[Replica, asyncio.Task[None]]] = {}
         self._settle_time = 0.0
-        self._changes = asyncio.Event()
+        #: Set at the next change; there is one only while somebody waits for it.
+        self._changes: asyncio.Event | None = None
         self._kick = asyncio.Event()
         self._updated = asyncio.Event()
         self._task = spawn(self._look_after())
@@ -57,7 +59,7 @@ class Fleet:
         self._max_in_flight = max_in_flight
         if (targets, library) != (self._targets, self._library):
             self._targets, self._library = targets, library
-            self._settle_time = asyncio.get_running_loop().time() + _NEW_SECONDS
+            self._settle_time = self._loop.time() + _NEW_SECONDS
             self._updated.set()
             self._kick.set()
 
@@ -77,8 +79,19 @@ class Fleet:
         """How many replicas are ready, and how many are known."""
         return len(self._ready()), len(self._replicas)
 
-    async def pick(self, tried: Collection[Replica] = ()) -> Replica | str:
+    def pick_ready(self, tried: Collection[Replica] = ()) -> Replica | None:
         """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
+
+        Args:
+            tried: Replicas that had their chance.
+
+        Returns:
+            The replica; None if there is none that takes a call now.
+        """
+        return self._choose(self._ready(tried))
+
+    async def pick(self, tried: Collection[Replica] = ()) -> Replica | str:
+        """Choose the replica for a call as `pick_ready` does, but wait a moment for a service's first connections.
 
         Args:
             tried: Replicas that had their chance.
@@ -93,12 +106,7 @@ class Fleet:
                     ready = await self._first_ready()
         if not ready:
             self._kick.set()
-        availability = self._judge(ready)
-        if availability != "up":
-            return availability
-        self._rotation += 1
-        turn = self._rotation % len(ready)
-        return min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
+        return self._choose(ready) or self._judge(ready)
 
     def others(self, tried: Collection[Replica]) -> bool:
         """Tell whether a replica is ready that was not tried."""
@@ -111,12 +119,22 @@ class Fleet:
             await self._drop(key)
 
     def _ready(self, tried: Collection[Replica] = ()) -> list[Replica]:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         return [
             replica
             for replica, _ in self._replicas.values()
             if replica not in tried and replica.circuit.lets_through(now) and replica.ready
         ]
+
+    def _choose(self, ready: list[Replica]) -> Replica | None:
+        if not ready:
+            return None
+        best = ready[0]
+        if len(ready) > 1:
+            self._rotation += 1
+            turn = self._rotation % len(ready)
+            best = min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
+        return best if best.in_flight < self._max_in_flight else None
 
     def _judge(self, ready: list[Replica]) -> str:
         if not ready:
@@ -126,20 +144,22 @@ class Fleet:
     def _unsettled(self) -> bool:
         """Tell whether the first connections are still being made: away is not known yet."""
         if self._updated.is_set() or not self._replicas:
-            return bool(self._targets) and asyncio.get_running_loop().time() < self._settle_time
+            return bool(self._targets) and self._loop.time() < self._settle_time
         return any(replica.new for replica, _ in self._replicas.values())
 
     async def _first_ready(self) -> list[Replica]:
         while True:
-            changes = self._changes
             ready = self._ready()
             if ready or not self._unsettled():
                 return ready
-            await changes.wait()
+            if self._changes is None:
+                self._changes = asyncio.Event()
+            await self._changes.wait()
 
     def _changed(self) -> None:
-        self._changes.set()
-        self._changes = asyncio.Event()
+        if self._changes is not None:
+            self._changes.set()
+            self._changes = None
 
     async def _look_after(self) -> None:
         """Resolve the targets, at once when nothing is ready, and let go of replicas that are no longer listed."""

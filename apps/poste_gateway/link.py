@@ -26,6 +26,9 @@ _OPEN_SECONDS: Final = 2.0
 #: A frame is not made larger than this by one more call, in bytes.
 _FRAME_BYTES: Final = 256 * 1024
 
+#: Stands for a call that is over already.
+_NOBODY: Final = (None, 0.0)
+
 _log: Final = logs.get("link")
 _Stream = Any
 
@@ -47,8 +50,12 @@ class Link:
         self._stub = link_service_pb2_grpc.LinkServiceStub(channel)
         self._loop = asyncio.get_running_loop()
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
-        self._unsent: dict[int, pb.LinkCall] = {}
+        #: Calls that are not over: what their answers are waited for by, and until when by the loop's clock.
+        self._waiting: dict[int, tuple[asyncio.Future[bytes | Failure], float]] = {}
+        #: Those of them that are in no frame yet: method, request, timeout and request id.
+        self._unsent: dict[int, tuple[str, bytes, float, str]] = {}
+        #: Goes off when the first of them is overdue. One for all: a timer for each call costs more than its message.
+        self._timer: asyncio.TimerHandle | None = None
         self._cancelled: list[int] = []
         self._some = asyncio.Event()
         self._retired = False
@@ -63,16 +70,15 @@ class Link:
         """Make a call; returns the serialized response, or what became of it."""
         self._number = number = self._number + 1
         answer: asyncio.Future[bytes | Failure] = self._loop.create_future()
-        self._waiting[number] = answer
-        self._unsent[number] = pb.LinkCall(
-            number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
-        )
+        due = self._loop.time() + timeout
+        self._waiting[number] = answer, due
+        self._unsent[number] = method, request, timeout, request_id
         self._some.set()
-        timer = self._loop.call_later(timeout, self._expire, number)
+        if self._timer is None or due < self._timer.when():
+            self._set_timer(due)
         try:
             return await answer
         finally:
-            timer.cancel()
             if self._waiting.pop(number, None) is not None:
                 # Nobody waits any more.
                 self._forget(number)
@@ -108,7 +114,7 @@ class Link:
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 for answer in frame.answers:
-                    waiting = self._waiting.pop(answer.number, None)
+                    waiting, _ = self._waiting.pop(answer.number, _NOBODY)
                     if waiting is not None and not waiting.done():
                         failed = answer.WhichOneof("outcome") == "error"
                         waiting.set_result(Failure(answer.error, answer.not_run) if failed else answer.response)
@@ -129,23 +135,38 @@ class Link:
 
     def _frame(self) -> pb.ConnectRequest:
         """Take what goes in the next frame: from here on it counts as sent."""
-        size = 0
-        calls: list[pb.LinkCall] = []
-        for call in self._unsent.values():
-            size += len(call.request)
-            if calls and size > _FRAME_BYTES:
-                break
-            calls.append(call)
-        for call in calls:
-            del self._unsent[call.number]
-        frame = pb.ConnectRequest(calls=calls, cancelled_numbers=self._cancelled)
+        frame = pb.ConnectRequest(cancelled_numbers=self._cancelled)
         self._cancelled.clear()
+        size = 0
+        sent: list[int] = []
+        for number, (method, request, timeout, request_id) in self._unsent.items():
+            size += len(request)
+            if sent and size > _FRAME_BYTES:
+                break
+            frame.calls.add(
+                number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
+            )
+            sent.append(number)
+        for number in sent:
+            del self._unsent[number]
         return frame
 
-    def _expire(self, number: int) -> None:
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(SILENT if self._forget(number) else UNSENT)
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
+        """Answer what is overdue, and look again when the next one is."""
+        self._timer = None
+        now = self._loop.time()
+        for number in [number for number, (_, due) in self._waiting.items() if due <= now]:
+            waiting, _ = self._waiting.pop(number)
+            sent = self._forget(number)
+            if not waiting.done():
+                waiting.set_result(SILENT if sent else UNSENT)
+        if self._waiting:
+            self._set_timer(min(due for _, due in self._waiting.values()))
 
     def _forget(self, number: int) -> bool:
         """Have a call whose answer nobody waits for stopped; tells whether it had been sent."""
@@ -158,7 +179,9 @@ class Link:
     def _end(self) -> None:
         self.open = False
         self.settled.set()
-        for number, waiting in self._waiting.items():
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, (waiting, _) in self._waiting.items():
             if not waiting.done():
                 waiting.set_result(UNSENT if number in self._unsent else LOST)
         self._waiting.clear()

@@ -59,6 +59,7 @@ class Replica:
         self._library = library
         self._link: Link | None = None
         self._tried = False
+        self._serving = False
         self._born = asyncio.get_running_loop().time()
         self._channel = channels.connect(address, library=library)
         self._calls: dict[str, RawCall] = {}
@@ -66,7 +67,8 @@ class Replica:
     @property
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
-        return channels.is_ready(self._channel)
+        # A link's end is known at once, so what its watch last said is enough; a lone call's fate is not.
+        return (self._serving and self.linked) or channels.is_ready(self._channel)
 
     @property
     def linked(self) -> bool:
@@ -85,6 +87,7 @@ class Replica:
                 duties.create_task(self._keep_linked())
             while True:
                 state = self._channel.get_state(try_to_connect=True)
+                self._serving = state is grpc.ChannelConnectivity.READY
                 if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
                     self._tried = True
                 self._changed()
