@@ -17,6 +17,7 @@ import grpc.aio
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.runtime import lifecycle, logs
+from poste.runtime.deadlines import Deadlines
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
@@ -25,9 +26,6 @@ from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
 _OPEN_SECONDS: Final = 2.0
 #: A frame is not made larger than this by one more call, in bytes.
 _FRAME_BYTES: Final = 256 * 1024
-
-#: Stands for a call that is over already.
-_NOBODY: Final = (None, 0.0)
 
 _log: Final = logs.get("link")
 _Stream = Any
@@ -50,12 +48,10 @@ class Link:
         self._stub = link_service_pb2_grpc.LinkServiceStub(channel)
         self._loop = asyncio.get_running_loop()
         self._number = 0
-        #: Calls that are not over: what their answers are waited for by, and until when by the loop's clock.
-        self._waiting: dict[int, tuple[asyncio.Future[bytes | Failure], float]] = {}
+        self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
+        self._deadlines = Deadlines(self._expire)
         #: Those of them that are in no frame yet: method, request, timeout and request id.
         self._unsent: dict[int, tuple[str, bytes, float, str]] = {}
-        #: Goes off when the first of them is overdue. One for all: a timer for each call costs more than its message.
-        self._timer: asyncio.TimerHandle | None = None
         self._cancelled: list[int] = []
         self._some = asyncio.Event()
         self._retired = False
@@ -70,15 +66,14 @@ class Link:
         """Make a call; returns the serialized response, or what became of it."""
         self._number = number = self._number + 1
         answer: asyncio.Future[bytes | Failure] = self._loop.create_future()
-        due = self._loop.time() + timeout
-        self._waiting[number] = answer, due
+        self._waiting[number] = answer
         self._unsent[number] = method, request, timeout, request_id
         self._some.set()
-        if self._timer is None or due < self._timer.when():
-            self._set_timer(due)
+        self._deadlines.add(number, timeout)
         try:
             return await answer
         finally:
+            self._deadlines.discard(number)
             if self._waiting.pop(number, None) is not None:
                 # Nobody waits any more.
                 self._forget(number)
@@ -114,7 +109,7 @@ class Link:
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 for answer in frame.answers:
-                    waiting, _ = self._waiting.pop(answer.number, _NOBODY)
+                    waiting = self._waiting.pop(answer.number, None)
                     if waiting is not None and not waiting.done():
                         failed = answer.WhichOneof("outcome") == "error"
                         waiting.set_result(Failure(answer.error, answer.not_run) if failed else answer.response)
@@ -151,22 +146,10 @@ class Link:
             del self._unsent[number]
         return frame
 
-    def _set_timer(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._expire)
-
-    def _expire(self) -> None:
-        """Answer what is overdue, and look again when the next one is."""
-        self._timer = None
-        now = self._loop.time()
-        for number in [number for number, (_, due) in self._waiting.items() if due <= now]:
-            waiting, _ = self._waiting.pop(number)
-            sent = self._forget(number)
-            if not waiting.done():
-                waiting.set_result(SILENT if sent else UNSENT)
-        if self._waiting:
-            self._set_timer(min(due for _, due in self._waiting.values()))
+    def _expire(self, number: int) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(SILENT if self._forget(number) else UNSENT)
 
     def _forget(self, number: int) -> bool:
         """Have a call whose answer nobody waits for stopped; tells whether it had been sent."""
@@ -179,9 +162,8 @@ class Link:
     def _end(self) -> None:
         self.open = False
         self.settled.set()
-        if self._timer is not None:
-            self._timer.cancel()
-        for number, (waiting, _) in self._waiting.items():
+        self._deadlines.clear()
+        for number, waiting in self._waiting.items():
             if not waiting.done():
                 waiting.set_result(UNSENT if number in self._unsent else LOST)
         self._waiting.clear()

@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Never
 
 import grpc
@@ -55,7 +55,7 @@ class Call:
     aborted: bool = False
     cancelled: bool = False
     over: bool = False
-    callbacks: list[Callable[[], object]] = field(default_factory=list)
+    callbacks: tuple[Callable[[], object], ...] = ()
 
     def set_code(self, code: grpc.StatusCode | int) -> None:
         """Set the code that the call ends with."""
@@ -86,7 +86,7 @@ class Call:
     def close(self) -> None:
         """Call what waits for the end. From now on the wire, which may be gone, is not touched any more."""
         self.over = True
-        callbacks, self.callbacks = self.callbacks, []
+        callbacks, self.callbacks = self.callbacks, ()
         for callback in callbacks:
             try:
                 callback()
@@ -190,7 +190,7 @@ class AsyncContext(_Context, grpc.aio.ServicerContext[Any, Any]):
             await self._call.wire.send_initial_metadata(initial_metadata)
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        self._call.callbacks.append(lambda: callback(self))
+        self._call.callbacks += (lambda: callback(self),)
 
     async def read(self) -> Never:
         raise grpc.aio.UsageError("a unary method has read its request already")
@@ -223,7 +223,7 @@ class SyncContext(_Context, grpc.ServicerContext):
     def add_callback(self, callback: Callable[[], None]) -> bool:
         if self._call.over:
             return False
-        self._call.callbacks.append(callback)
+        self._call.callbacks += (callback,)
         return True
 
     def is_active(self) -> bool:

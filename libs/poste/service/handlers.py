@@ -11,16 +11,15 @@ import dataclasses
 import functools
 import inspect
 import time
-from collections.abc import Mapping
 from contextvars import Token
 from typing import Any, Final, Literal
 
-import structlog
 from google.protobuf.message import DecodeError
 
 from poste.domain.codes import Code
 from poste.rpc.channels import MAX_MESSAGE_BYTES
 from poste.runtime import logs, metrics
+from poste.runtime.deadlines import Deadlines
 from poste.service.context import AsyncContext, Call, SyncContext
 from poste.service.outcome import Outcome, unexpected
 from poste.service.servicer import ServedMethod
@@ -45,6 +44,9 @@ class Runner:
         """
         self._road = road
         self._threads = Threads(threads, f"{road}-handler")
+        self._deadlines = Deadlines(self._expire)
+        #: Tasks that were cancelled for their deadline, and how many cancellations each had before.
+        self._overdue: dict[asyncio.Task[Any], int] = {}
 
     async def run(
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
@@ -67,17 +69,26 @@ class Runner:
         began, code = time.monotonic(), Code.CANCELLED
         running.inc()
         bound = _bind(call)
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # there is one: it runs this
+        if timeout_seconds is not None:
+            self._deadlines.add(task, timeout_seconds)
         try:
-            outcome = await self._bounded(method, request, call, timeout_seconds)
+            outcome = await self._outcome(method, request, call, task)
             code = outcome.code
         except asyncio.CancelledError:
             call.cancelled = True
-            raise
+            if not self._is_overdue(task):
+                raise
+            code = Code.DEADLINE_EXCEEDED
+            return Outcome(code, f"the handler did not answer within {timeout_seconds:g} s")
         else:
+            self._is_overdue(task)
             return outcome
         finally:
+            self._deadlines.discard(task)
             call.close()
-            structlog.contextvars.reset_contextvars(**bound)
+            if bound is not None:
+                logs.request_id.reset(bound)
             running.dec()
             metrics.handled(method.service, method.name, self._road, code.name).inc()
             metrics.handler_times(method.service, self._road).observe(time.monotonic() - began)
@@ -86,47 +97,42 @@ class Runner:
         """Start no more threads, and let the idle ones end."""
         self._threads.close()
 
-    async def _bounded(
-        self, method: ServedMethod, request: bytes, call: Call, timeout_seconds: float | None
-    ) -> Outcome:
+    def _expire(self, task: asyncio.Task[Any]) -> None:
+        self._overdue[task] = task.cancelling()
+        task.cancel()
+
+    def _is_overdue(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether it was its deadline that a task was cancelled for, and nothing else; take that back."""
+        cancels = self._overdue.pop(task, None)
+        return cancels is not None and task.uncancel() <= cancels
+
+    async def _outcome(self, method: ServedMethod, request: bytes, call: Call, task: asyncio.Task[Any]) -> Outcome:
         try:
             message = method.parse(request)
         except DecodeError:
             return Outcome(Code.INVALID_ARGUMENT, "the request can't be decoded")
-        if timeout_seconds is None:
-            return await self._outcome(method, message, call)
+        cancels = task.cancelling()
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self._outcome(method, message, call)
-        except TimeoutError:
-            call.cancelled = True
-            return Outcome(Code.DEADLINE_EXCEEDED, f"the handler did not answer within {timeout_seconds:g} s")
-
-    async def _outcome(self, method: ServedMethod, message: Any, call: Call) -> Outcome:
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task else 0
-        try:
-            answer = await self._answer(method, message, call)
+            if method.coroutine:
+                answer = method.behaviour(message, AsyncContext(call))
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            else:
+                context = SyncContext(call, asyncio.get_running_loop())
+                answer = await self._threads.run(functools.partial(method.behaviour, message, context))
             if call.aborted or call.code is not Code.OK:
                 return call.failure()
             response = method.serialize(answer)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if call.aborted:
                 return call.failure()
-            if task and task.cancelling() > cancels:
+            if task.cancelling() > cancels:
                 # What a handler raises on its way out of a cancellation is not its answer.
                 raise asyncio.CancelledError from error
             return _failed(method, call, error)
         if len(response) > _MAX_RESPONSE_BYTES:
             return Outcome(Code.RESOURCE_EXHAUSTED, f"the response has {len(response)} bytes: too many for a message")
         return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
-
-    async def _answer(self, method: ServedMethod, message: Any, call: Call) -> Any:
-        if method.coroutine:
-            answer = method.behaviour(message, AsyncContext(call))
-            return await answer if inspect.isawaitable(answer) else answer
-        context = SyncContext(call, asyncio.get_running_loop())
-        return await self._threads.run(functools.partial(method.behaviour, message, context))
 
 
 def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
@@ -138,9 +144,9 @@ def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
     return said if said.details else dataclasses.replace(said, details=unexpected(error).details)
 
 
-def _bind(call: Call) -> Mapping[str, Token[Any]]:
+def _bind(call: Call) -> Token[str] | None:
     """Have every line that the handler logs name the request."""
     for key, value in call.metadata:
-        if key == REQUEST_ID:
-            return structlog.contextvars.bind_contextvars(request_id=value)
-    return {}
+        if key == REQUEST_ID and isinstance(value, str):
+            return logs.request_id.set(value)
+    return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc.aio
 
 from poste.domain.codes import Code
+from poste.runtime import lifecycle, logs
 from poste.service.context import ATTEMPT, Call
 from poste.service.handlers import REQUEST_ID, Runner
 from poste.service.intake import Intake
@@ -22,7 +23,17 @@ from poste.v1 import link_service_pb2_grpc
 _FRAME_BYTES: Final = 256 * 1024
 _FIRST_ATTEMPT: Final = Metadatum(ATTEMPT, "1")
 
+_log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Answer(NamedTuple):
+    """What a call ended with; `counted` tells whether it was counted in."""
+
+    number: int
+    outcome: Outcome
+    not_run: bool
+    counted: bool
 
 
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
@@ -57,8 +68,9 @@ class _Link:
         self._wire = wire
         self._peer = wire.peer()
         self._calls: dict[int, asyncio.Task[None]] = {}
-        #: Answers that wait for the next frame, and whether each is of a call that was counted in.
-        self._ready: list[tuple[pb.LinkAnswer, bool]] = []
+        self._loop = asyncio.get_running_loop()
+        #: What waits for the next frame.
+        self._ready: list[_Answer] = []
         self._some = asyncio.Event()
         self._ended = False
 
@@ -73,17 +85,19 @@ class _Link:
                 group.create_task(self._write())
                 async for frame in frames:
                     for call in frame.calls:
-                        self._take(group, call)
+                        self._take(call)
                     for number in frame.cancelled_numbers:
                         if number in self._calls:
                             self._calls[number].cancel()
                 self._ended = True
                 self._some.set()
         finally:
+            # Owned by this and by no task group, which costs as much as the task itself.
+            await lifecycle.end(self._calls.values())
             # What is ready and can't leave any more.
-            self._intake.end(sum(counted for _, counted in self._ready))
+            self._intake.end(sum(answer.counted for answer in self._ready))
 
-    def _take(self, group: asyncio.TaskGroup, call: pb.LinkCall) -> None:
+    def _take(self, call: pb.LinkCall) -> None:
         if (refusal := self._intake.refusal()) is not None:
             self._answer(call.number, refusal, not_run=True)
             return
@@ -92,7 +106,7 @@ class _Link:
             self._answer(call.number, Outcome(Code.UNIMPLEMENTED, f"there is no method {call.method} here"))
             return
         self._intake.begin()
-        self._calls[call.number] = group.create_task(self._run(method, call))
+        self._calls[call.number] = self._loop.create_task(self._run(method, call))
 
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
         timeout_seconds = call.timeout_seconds
@@ -106,19 +120,17 @@ class _Link:
         except asyncio.CancelledError:
             # Nobody waits for the answer.
             self._intake.end()
-            raise
+            return
+        except Exception:  # noqa: BLE001 - the task's edge: its caller must not wait for nothing
+            _log.exception("call failed", method=call.method)
+            outcome = Outcome(Code.INTERNAL, "the service failed")
         finally:
             del self._calls[call.number]
             self._some.set()
         self._answer(call.number, outcome, counted=True)
 
     def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
-        answer = pb.LinkAnswer(number=number, not_run=not_run)
-        if outcome.code is Code.OK:
-            answer.response = outcome.response
-        else:
-            answer.error.CopyFrom(outcome.public_status())
-        self._ready.append((answer, counted))
+        self._ready.append(_Answer(number, outcome, not_run, counted))
         self._some.set()
 
     async def _write(self) -> None:
@@ -127,21 +139,25 @@ class _Link:
             await self._some.wait()
             self._some.clear()
             while self._ready:
-                answers, counted = self._frame()
+                frame, counted = self._frame()
                 try:
-                    await self._wire.write(pb.ConnectResponse(answers=answers))
+                    await self._wire.write(frame)
                 finally:
                     self._intake.end(counted)
 
-    def _frame(self) -> tuple[list[pb.LinkAnswer], int]:
+    def _frame(self) -> tuple[pb.ConnectResponse, int]:
         """Take what goes in the next frame; returns it, and how many of its calls were counted in."""
+        frame = pb.ConnectResponse()
         size = end = counted = 0
-        for answer, was_counted in self._ready:
-            size += len(answer.response)
+        for number, outcome, not_run, was_counted in self._ready:
+            size += len(outcome.response)
             if end and size > _FRAME_BYTES:
                 break
+            if outcome.code is Code.OK:
+                frame.answers.add(number=number, response=outcome.response)
+            else:
+                frame.answers.add(number=number, error=outcome.public_status(), not_run=not_run)
             end += 1
             counted += was_counted
-        answers = [answer for answer, _ in self._ready[:end]]
         del self._ready[:end]
-        return answers, counted
+        return frame, counted
