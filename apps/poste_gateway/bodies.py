@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from google.protobuf.descriptor import Descriptor
 
 from poste.rpc import protojson
@@ -35,12 +35,16 @@ async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
     limit = request.client_max_size
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
+    content = request.content
     try:
-        body = await request.read()
+        # As a rule it came in with the head: then there is nothing to wait for.
+        body = content.read_nowait() if content.is_eof() else await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large(limit) from error
     except (web.RequestPayloadError, ConnectionError) as error:
         raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
+    if len(body) > limit:
+        raise _too_large(limit)
     try:
         return protojson.decode(message, body)
     except protojson.FieldErrors as error:
@@ -54,7 +58,7 @@ def _too_large(limit: int) -> Problem:
 
 def _check_type(request: web.BaseRequest) -> None:
     headers = request.headers
-    if headers.get("Content-Type") == JSON and "Content-Encoding" not in headers:
+    if headers.get(hdrs.CONTENT_TYPE) == JSON and hdrs.CONTENT_ENCODING not in headers:
         return
     if request.content_type != JSON:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")

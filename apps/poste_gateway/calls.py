@@ -121,9 +121,9 @@ class _Call:
             # What can't be repeated is not cut short: nobody would know what became of it.
             wait_seconds=wait if self._method.policy.repeatable else None,
         )
+        if isinstance(outcome, bytes):
+            return self._answered(outcome)
         match outcome:
-            case direct.Answered(response):
-                return self._answered(response)
             case direct.Failed(status):
                 raise problem_of(status, self._service)
             case direct.Unknown():

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from aiohttp import web
+from multidict import istr
 
 from poste_gateway import preferences
 from poste_gateway.answers import Answer
 
-REQUEST_ID: Final = "X-Request-Id"
+# As multidict keeps names: looked up without being spelt in small letters each time.
+REQUEST_ID: Final = istr("X-Request-Id")
 _ANY: Final = "*"
 _ALLOWED: Final = f"Content-Type, {preferences.PREFER}, {preferences.TASK_TTL}, {preferences.RESULT_TTL}, {REQUEST_ID}"
 _EXPOSED: Final = f"Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"

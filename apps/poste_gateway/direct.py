@@ -16,17 +16,6 @@ from poste_gateway.replicas import Replica
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The service answered.
-
-    Attributes:
-        response: The serialized response message.
-    """
-
-    response: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """The service answered with an error.
 
@@ -55,7 +44,8 @@ class Unknown:
     """The call may have run, and may not be run again."""
 
 
-Outcome = Answered | Failed | Away | Unknown
+#: The serialized response message, or why there is none.
+Outcome = bytes | Failed | Away | Unknown
 
 
 async def call(
@@ -85,7 +75,7 @@ async def call(
         answer = await replica.call(method.path, request, timeout, request_id)
         if isinstance(answer, bytes):
             replica.circuit.answered()
-            return Answered(answer)
+            return answer
         tried.append(replica)
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)

@@ -11,7 +11,7 @@ import secrets
 import time
 from typing import Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from poste.runtime import logs, metrics
 from poste_gateway import calls, cors
@@ -52,7 +52,7 @@ class Edge:
         """Answer one request, whatever happens."""
         begin = time.perf_counter()
         headers = request.headers
-        if (expectation := headers.get("Expect")) is not None:
+        if (expectation := headers.get(hdrs.EXPECT)) is not None:
             await _meet(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MAX_TTL_SECONDS
 from poste_gateway.kinds import INVALID_REQUEST
 from poste_gateway.problems import Problem
 
-TASK_TTL: Final = "Poste-Task-TTL"
-RESULT_TTL: Final = "Poste-Result-TTL"
-PREFER: Final = "Prefer"
+TASK_TTL: Final = istr("Poste-Task-TTL")
+RESULT_TTL: Final = istr("Poste-Result-TTL")
+PREFER: Final = istr("Prefer")
 APPLIED: Final = "Preference-Applied"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,18}", re.ASCII)

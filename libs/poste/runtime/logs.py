@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -98,6 +99,8 @@ class _Lines:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting: list[bytes] = []
+        #: Whose lines wait: the loop's.
+        self._thread = 0
         atexit.register(self._flush)
 
     def get(self, *_: object) -> _Lines:
@@ -106,15 +109,18 @@ class _Lines:
 
     def msg(self, line: bytes) -> None:
         """Write a line, at the end of this turn of the loop at the latest."""
+        if self._waiting and threading.get_ident() == self._thread:
+            self._waiting.append(line)
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             # A thread's line, or one from before the loop or after it.
             self._write(line + b"\n")
             return
-        if not self._waiting:
-            loop.call_soon(self._flush)
+        self._thread = threading.get_ident()
         self._waiting.append(line)
+        loop.call_soon(self._flush)
 
     debug = info = warning = error = critical = exception = msg
 

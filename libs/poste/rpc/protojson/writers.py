@@ -32,6 +32,9 @@ def writer_of(descriptor: Descriptor) -> Write:
     """Return what writes messages of a type, default values included."""
     if not _is_plain(descriptor, ()):
         return functools.partial(by_json_format, descriptor.file.pool)
+    if all(_is_always_written(field) for field in descriptor.fields):
+        scalars = [(field.json_name, field.name, _scalar_writer(field)) for field in descriptor.fields]
+        return lambda message: {key: scalar(getattr(message, name)) for key, name, scalar in scalars}
     fields = [_field_writer(field) for field in descriptor.fields]
 
     def write(message: Message) -> dict[str, Any]:
@@ -71,6 +74,10 @@ def _is_plain(descriptor: Descriptor, above: tuple[Descriptor, ...]) -> bool:
         if below is not None and (below.GetOptions().map_entry or not _is_plain(below, (*above, descriptor))):
             return False
     return True
+
+
+def _is_always_written(field: FieldDescriptor) -> bool:
+    return field.message_type is None and not field.is_repeated and not field.has_presence
 
 
 def _field_writer(field: FieldDescriptor) -> Callable[[Message, dict[str, Any]], None]:

@@ -19,7 +19,11 @@ def encode(descriptor: Descriptor, data: bytes) -> bytes:
     Raises:
         UnprintableError: The bytes are no such message, or hold what JSON can't (an unknown type in an Any).
     """
-    return dumps(to_value(descriptor, data))
+    try:
+        return orjson.dumps(writer_of(descriptor)(plan_of(descriptor).make.FromString(data)))
+    except Exception as error:
+        # json_format has no border: TypeError, ValueError, UnicodeDecodeError, its own Error.
+        raise UnprintableError(f"not a {descriptor.full_name} that JSON can hold") from error
 
 
 def to_value(descriptor: Descriptor, data: bytes) -> Any:
