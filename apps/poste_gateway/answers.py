@@ -83,22 +83,17 @@ class Answer:
         """Do nothing: it left whole."""
 
     def _text(self, request: web.BaseRequest) -> bytes:
-        version, phrase = request.version, _PHRASES.get(self.status, "")
-        head = (
-            f"HTTP/{version.major}.{version.minor} {self.status} {phrase}\r\nServer: poste\r\nDate: {_clock.date()}\r\n"
-        )
-        for name, value in self.headers.items():
-            if "\n" in value or "\r" in value:
-                raise ValueError(f"the header {name} has more than one line: {value!r}")
-            head += f"{name}: {value}\r\n"
-        if version == HttpVersion11:
-            if not self.keep_alive:
-                head += "Connection: close\r\n"
-        elif self.keep_alive:
-            head += "Connection: keep-alive\r\n"
-        if self.status != _NO_CONTENT:
-            head += f"Content-Length: {len(self.body)}\r\n"
-        return (head + "\r\n").encode() + (b"" if request.method == "HEAD" else self.body)
+        status = self.status
+        headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        if not headers.count("\n") == headers.count("\r") == len(self.headers):
+            raise ValueError(f"a header has more than one line: {self.headers}")
+        if request.version == HttpVersion11:
+            connection = "" if self.keep_alive else "Connection: close\r\n"
+        else:
+            connection = "Connection: keep-alive\r\n" if self.keep_alive else ""
+        length = "" if status == _NO_CONTENT else f"Content-Length: {len(self.body)}\r\n"
+        head = f"{_clock.beginning(status)}{headers}{connection}{length}\r\n".encode()
+        return head if request.method == "HEAD" else head + self.body
 
 
 def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
@@ -112,17 +107,22 @@ def text_answer(text: str, *, status: int = 200) -> Answer:
 
 
 class _Clock:
-    """Spells the time for the header Date (RFC 9110, section 6.6.1) once a second."""
+    """Spells what a head begins with, the header Date in it (RFC 9110, section 6.6.1), once a second."""
 
     def __init__(self) -> None:
         self._second = 0
-        self._text = ""
+        self._beginnings: dict[int, str] = {}
 
-    def date(self) -> str:
+    def beginning(self, status: int) -> str:
         now = int(time.time())
         if now != self._second:
-            self._second, self._text = now, formatdate(now, usegmt=True)
-        return self._text
+            self._second = now
+            self._beginnings.clear()
+        if status not in self._beginnings:
+            # The version is the server's own, whatever the request's is (RFC 9110, section 6.2).
+            line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"
+            self._beginnings[status] = f"{line}\r\nServer: poste\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+        return self._beginnings[status]
 
 
 _clock: Final = _Clock()

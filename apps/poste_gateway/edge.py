@@ -116,19 +116,14 @@ class Edge:
 
     def _tell(self, verb: str, path: str, status: int, account: Account, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
-        facts = {
-            "request_id": account.request_id,
-            "verb": verb,
-            "path": path,
-            "status": status,
-            "outcome": account.outcome,
-            "seconds": round(seconds, 6),
-            **account.facts,
-        }
-        if account.service:
-            metrics.calls(account.service, account.method, account.road, account.outcome).inc()
-            metrics.call_times(account.service, account.road).observe(seconds)
-            facts |= {"service": account.service, "method": account.method, "road": account.road}
+        facts = account.facts
+        if service := account.service:
+            method, road = account.method, account.road
+            metrics.calls(service, method, road, account.outcome).inc()
+            metrics.call_times(service, road).observe(seconds)
+            facts["service"], facts["method"], facts["road"] = service, method, road
         elif path in QUIET:
             return
+        facts["request_id"], facts["verb"], facts["path"] = account.request_id, verb, path
+        facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
         _journal.write("request", facts)

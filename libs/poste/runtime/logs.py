@@ -78,19 +78,13 @@ class Journal:
         cls._part, cls._lines = part, lines
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
-        """Write a line."""
+        """Write a line; the facts become part of it."""
         if self._lines is None:
             self._log.info(event, **facts)
             return
-        line = {
-            "room": self._room,
-            **facts,
-            "part": self._part,
-            "event": event,
-            "level": "info",
-            "timestamp": dt.datetime.now(dt.UTC),
-        }
-        self._lines.msg(_dumps(line, repr))
+        facts["room"], facts["part"], facts["event"], facts["level"] = self._room, self._part, event, "info"
+        facts["timestamp"] = dt.datetime.now(dt.UTC)
+        self._lines.msg(_dumps(facts, repr))
 
 
 class _Lines:
