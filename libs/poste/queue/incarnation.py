@@ -36,6 +36,8 @@ BLOCK_SECONDS: Final = 2.0
 #: How many tasks start at once while direct calls come in: so long a call waits for its turn in the loop, at most. How
 #: many run at once is not bounded by it, so tasks that wait for something else are not held up.
 _BESIDE_LIVE_CALLS: Final = 8
+#: How many are taken by one script, at most.
+_MAX_TAKEN: Final = 1000
 #: The wait after a pop that failed, in seconds.
 _POP_BACKOFF: Final = 0.2
 #: How often it is looked whether a paused queue is still paused, in seconds.
@@ -241,6 +243,7 @@ class Incarnation:
 
     async def _take_more(self, room: int) -> None:
         """Take what is there, up to `room`, without waiting."""
+        room = min(room, _MAX_TAKEN)
         taken = texts(await self._scripts.run("take", [self._keys.ready, self._taken], [room], again=False))
         self._tried_to_pop()
         self._backlog = len(taken) == room

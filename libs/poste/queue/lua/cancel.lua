@@ -6,9 +6,10 @@
 local state, expire = unpack(redis.call('HMGET', KEYS[3], 's', 'x'))
 if state == 'Q' then
   local now = now_ms()
-  count_waiting(KEYS[2], KEYS[3], -1)
   redis.call('ZREM', KEYS[1], ARGV[1])
+  count_waiting(KEYS[3], -1)
   finish(KEYS[3], tonumber(expire) <= now and 'E' or 'C', now)
+  write_counts(KEYS[2])
 elseif state == 'R' then
   redis.call('HSET', KEYS[3], 'w', '1')
 end

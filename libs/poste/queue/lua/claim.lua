@@ -19,55 +19,60 @@ if not redis.call('ZSCORE', leases, me) then
 end
 local now = now_ms()
 local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
+-- One look at the whole list: it is short, and a look for each key costs more.
+local stands = {}
+for _, key in ipairs(redis.call('LRANGE', taken, 0, -1)) do
+  stands[key] = true
+end
+
+local function take_off(key)
+  redis.call('LREM', taken, -1, key)
+  stands[key] = nil
+end
 
 local function drop(key)
-  redis.call('LREM', taken, -1, key)
+  take_off(key)
   return { 'drop' }
 end
 
-local function run(record, attempt, method, create)
-  return { 'run', method, redis.call('HGET', record, 'q'), tonumber(attempt), tonumber(create) }
-end
-
 local function claim(record, key, seq)
-  if not redis.call('LPOS', taken, key) then
+  if not stands[key] then
     return { 'drop' }
   end
-  local state, token, expire, once, company, stop, attempts, method, create =
-    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c'))
+  local state, token, expire, once, company, stop, attempts, method, create, request =
+    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q'))
   if not state or is_final(state) then
     return drop(key)
   end
   local mine = me .. ':' .. seq
   if state == 'R' then
-    if token == mine then
-      return run(record, attempts, method, create)
+    if token ~= mine then
+      local of_mine = owner_of(token) == me
+      if of_mine and tonumber(string.match(token, '%d+$')) > tonumber(seq) then
+        return { 'drop' }
+      end
+      if stop then
+        count_running(-1)
+        finish(record, 'C', now)
+        return drop(key)
+      end
+      -- One of mine: the claim's answer was lost, so its handler never started. Another's: it may have run there.
+      if not of_mine and once then
+        count_running(-1)
+        bury(record, dead, key, 'outcome-unknown', now)
+        return drop(key)
+      end
+      redis.call('HSET', record, 't', mine)
     end
-    local of_mine = owner_of(token) == me
-    if of_mine and tonumber(string.match(token, '%d+$')) > tonumber(seq) then
-      return { 'drop' }
-    end
-    if stop then
-      count_running(counts, -1)
-      finish(record, 'C', now)
-      return drop(key)
-    end
-    -- One of mine: the claim's answer was lost, so its handler never started. Another's: it may have run there.
-    if not of_mine and once then
-      count_running(counts, -1)
-      bury(record, dead, key, 'outcome-unknown', now)
-      return drop(key)
-    end
-    redis.call('HSET', record, 't', mine)
-    return run(record, attempts, method, create)
+    return { 'run', method, request, tonumber(attempts), tonumber(create) }
   end
   if tonumber(expire) <= now then
-    count_waiting(counts, record, -1)
+    count_waiting(record, -1, request and #request)
     finish(record, 'E', now)
     return drop(key)
   end
   if paused then
-    redis.call('LREM', taken, -1, key)
+    take_off(key)
     put_back[#put_back + 1] = key
     return { 'paused' }
   end
@@ -75,10 +80,10 @@ local function claim(record, key, seq)
     return { 'suspect' }
   end
   attempts = tonumber(attempts or 0) + 1
-  count_waiting(counts, record, -1)
-  count_running(counts, 1)
+  count_waiting(record, -1, request and #request)
+  count_running(1)
   redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts)
-  return run(record, attempts, method, create)
+  return { 'run', method, request, attempts, tonumber(create) }
 end
 
 local results = {}
@@ -90,4 +95,5 @@ end
 for i = #put_back, 1, -1 do
   redis.call('RPUSH', ready, put_back[i])
 end
+write_counts(counts)
 return results

@@ -14,36 +14,34 @@ local now = now_ms()
 
 local function fail(record, key, outcome, payload, random)
   local once, stop, failures, expire = unpack(redis.call('HMGET', record, 'n', 'w', 'f', 'x'))
-  redis.call('HSET', record, 'e', payload)
   if once and outcome == 'silent' then
-    bury(record, dead, key, 'outcome-unknown', now)
+    bury(record, dead, key, 'outcome-unknown', now, 'e', payload)
     return 'dead'
   end
   if once or outcome == 'final' then
-    finish(record, 'F', now)
+    finish(record, 'F', now, 'e', payload)
     return 'failed'
   end
   if stop then
-    finish(record, 'C', now)
+    finish(record, 'C', now, 'e', payload)
     return 'cancelled'
   end
   failures = tonumber(failures or 0) + 1
-  redis.call('HSET', record, 'f', failures)
   if failures >= max_failures then
-    bury(record, dead, key, 'attempts', now)
+    bury(record, dead, key, 'attempts', now, 'e', payload, 'f', failures)
     return 'dead'
   end
   -- Full jitter; due at the latest when the task expires, so that it is settled then.
   local wait = random * math.min(max_backoff, backoff * 2 ^ (failures - 1))
   redis.call('HDEL', record, 't', 'e')
-  redis.call('HSET', record, 's', 'Q')
-  count_waiting(counts, record, 1)
+  redis.call('HSET', record, 's', 'Q', 'f', failures)
+  count_waiting(record, 1)
   redis.call('ZADD', delayed, math.min(now + math.floor(wait), tonumber(expire)), key)
   return 'retried'
 end
 
 local function complete(record, taken, key, token, outcome, payload, random)
-  local state, holder = unpack(redis.call('HMGET', record, 's', 't'))
+  local state, holder, ttl, waited = unpack(redis.call('HMGET', record, 's', 't', 'r', 'l'))
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
     return state and holder == token and 'replayed' or 'refused'
@@ -52,13 +50,12 @@ local function complete(record, taken, key, token, outcome, payload, random)
     return 'refused'
   end
   redis.call('LREM', taken, -1, key)
-  count_running(counts, -1)
+  count_running(-1)
   if outcome == 'ok' then
-    finish(record, 'S', now)
-    redis.call('HSET', record, 'o', payload)
+    write_end(record, 'S', now, ttl, waited, 'o', payload)
     return 'succeeded'
   elseif outcome == 'cancelled' then
-    finish(record, 'C', now)
+    write_end(record, 'C', now, ttl, waited)
     return 'cancelled'
   end
   return fail(record, key, outcome, payload, random)
@@ -70,4 +67,5 @@ for i = 4, #KEYS, 2 do
   results[#results + 1] =
     complete(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]))
 end
+write_counts(counts)
 return results

@@ -5,15 +5,19 @@
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice
 -- Returns for each: 'accepted' | 'full' | 'clock'
 
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 2, 3, 7
+-- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
+local CHUNK = 1000
+
 local ready, counts = KEYS[1], KEYS[2]
 local now = now_ms()
-local waiting = tonumber(redis.call('HGET', counts, 'waiting') or 0)
-local bytes = tonumber(redis.call('HGET', counts, 'bytes') or 0)
+local waiting, bytes = unpack(redis.call('HMGET', counts, 'waiting', 'bytes'))
+waiting, bytes = tonumber(waiting or 0), tonumber(bytes or 0)
 local max_waiting, max_bytes, max_age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local results, fresh, seen = {}, {}, {}
-for i = 3, #KEYS do
-  local at = 4 + (i - 3) * 7
+for i = FIXED_KEYS + 1, #KEYS do
+  local at = FIXED_ARGS + 1 + (i - FIXED_KEYS - 1) * PER_RECORD
   local request, create = ARGV[at + 2], tonumber(ARGV[at + 3])
   local result
   if seen[KEYS[i]] or redis.call('EXISTS', KEYS[i]) == 1 then
@@ -26,22 +30,27 @@ for i = 3, #KEYS do
     result = 'accepted'
     seen[KEYS[i]] = true
     waiting, bytes = waiting + 1, bytes + #request
-    fresh[#fresh + 1] = i
+    fresh[#fresh + 1] = { KEYS[i], at }
   end
   results[#results + 1] = result
 end
+if #fresh == 0 then
+  return results
+end
 
-for _, i in ipairs(fresh) do
-  local at = 4 + (i - 3) * 7
-  local create = tonumber(ARGV[at + 3])
-  redis.call('HSET', KEYS[i], 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', create,
-    'x', create + tonumber(ARGV[at + 4]), 'r', ARGV[at + 5])
+local keys = {}
+for place, one in ipairs(fresh) do
+  local record, at = one[1], one[2]
+  local fields = { 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', ARGV[at + 3],
+    'x', ARGV[at + 3] + ARGV[at + 4], 'r', ARGV[at + 5] }
   if ARGV[at + 6] == '1' then
-    redis.call('HSET', KEYS[i], 'n', '1')
+    fields[#fields + 1], fields[#fields + 2] = 'n', '1'
   end
-  redis.call('LPUSH', ready, ARGV[at])
+  redis.call('HSET', record, unpack(fields))
+  keys[place] = ARGV[at]
 end
-if #fresh > 0 then
-  redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
+for first = 1, #keys, CHUNK do
+  redis.call('LPUSH', ready, unpack(keys, first, math.min(first + CHUNK - 1, #keys)))
 end
+redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
 return results

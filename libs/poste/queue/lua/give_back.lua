@@ -13,15 +13,15 @@ for i = 5, #KEYS do
   if redis.call('LREM', taken, -1, key) > 0 then
     local state, holder, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
     if state == 'R' and stop then
-      count_running(counts, -1)
+      count_running(-1)
       finish(record, 'C', now)
     elseif state == 'R' and holder == token and once and started then
-      count_running(counts, -1)
+      count_running(-1)
       bury(record, dead, key, 'outcome-unknown', now)
     elseif state == 'R' then
       -- Or claimed by me under a token whose answer was lost: then its handler never started.
+      requeue(record, ready, key)
       redis.call('HINCRBY', record, 'a', -1)
-      requeue(record, ready, counts, key)
       back = back + 1
     elseif state == 'Q' then
       redis.call('RPUSH', ready, key)
@@ -29,4 +29,5 @@ for i = 5, #KEYS do
     end
   end
 end
+write_counts(counts)
 return back

@@ -26,42 +26,55 @@ local function owner_of(token)
   return token and string.match(token, '^(.*):%d+$')
 end
 
--- QUEUED begins or ends: `sign` is 1 or -1.
-local function count_waiting(counts, record, sign)
-  redis.call('HINCRBY', counts, 'waiting', sign)
-  -- Plus 0: less an empty request is -0, which Redis before 7.2 does not take for a number.
-  redis.call('HINCRBY', counts, 'bytes', sign * redis.call('HSTRLEN', record, 'q') + 0)
+-- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends.
+local change = { waiting = 0, bytes = 0, running = 0 }
+
+-- QUEUED begins or ends: `sign` is 1 or -1, `size` the bytes of its request, if they are known.
+local function count_waiting(record, sign, size)
+  change.waiting = change.waiting + sign
+  change.bytes = change.bytes + sign * (size or redis.call('HSTRLEN', record, 'q'))
 end
 
-local function count_running(counts, sign)
-  redis.call('HINCRBY', counts, 'running', sign)
+local function count_running(sign)
+  change.running = change.running + sign
 end
 
--- Ends a task. A DEAD one keeps its request, for a replay, and has no TTL; any other lives as long as its result,
--- and long enough for a late enqueue of the same id to find it.
-local function finish(record, state, now)
-  local waited = redis.call('HGET', record, 'l')
+local function write_counts(counts)
+  for name, by in pairs(change) do
+    if by ~= 0 then
+      redis.call('HINCRBY', counts, name, by)
+    end
+  end
+end
+
+-- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
+-- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it.
+local function write_end(record, state, now, ttl, waited, ...)
   if state ~= 'D' then
     redis.call('HDEL', record, 'q', 'l', 'u')
-    redis.call('EXPIRE', record, math.max(tonumber(redis.call('HGET', record, 'r')), MIN_RECORD_SECONDS))
+    redis.call('EXPIRE', record, math.max(tonumber(ttl), MIN_RECORD_SECONDS))
   end
-  redis.call('HSET', record, 's', state, 'z', now)
+  redis.call('HSET', record, 's', state, 'z', now, ...)
   if waited then
     redis.call('PUBLISH', 'poste:ended', record)
   end
 end
 
-local function bury(record, dead, key, reason, now)
-  redis.call('HSET', record, 'd', reason)
-  finish(record, 'D', now)
+local function finish(record, state, now, ...)
+  local ttl, waited = unpack(redis.call('HMGET', record, 'r', 'l'))
+  write_end(record, state, now, ttl, waited, ...)
+end
+
+local function bury(record, dead, key, reason, now, ...)
+  finish(record, 'D', now, 'd', reason, ...)
   redis.call('ZADD', dead, now, key)
 end
 
 -- A task that ran waits again; its place is at the front, for it is older than what waits there.
-local function requeue(record, ready, counts, key)
+local function requeue(record, ready, key)
   redis.call('HDEL', record, 't')
   redis.call('HSET', record, 's', 'Q')
-  count_running(counts, -1)
-  count_waiting(counts, record, 1)
+  count_running(-1)
+  count_waiting(record, 1)
   redis.call('RPUSH', ready, key)
 end

@@ -10,9 +10,10 @@ if not state then
   return { now }
 end
 if state == 'Q' and tonumber(expire) <= now then
-  count_waiting(KEYS[2], record, -1)
   redis.call('ZREM', KEYS[1], ARGV[1])
+  count_waiting(record, -1)
   finish(record, 'E', now)
+  write_counts(KEYS[2])
 elseif ARGV[2] == '1' and not is_final(state) then
   redis.call('HSET', record, 'l', '1')
 end

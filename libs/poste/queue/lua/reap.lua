@@ -42,25 +42,25 @@ local function reap(record, key)
     return 'requeued'
   end
   if stop then
-    count_running(counts, -1)
+    count_running(-1)
     finish(record, 'C', now)
     return 'cancelled'
   end
   if once then
-    count_running(counts, -1)
+    count_running(-1)
     bury(record, dead, key, 'outcome-unknown', now)
     return 'dead'
   end
   if owner_of(token) == gone then
     if redis.call('HINCRBY', record, alone and 'k' or 'u', 1) >= max_crashes and alone then
-      count_running(counts, -1)
+      count_running(-1)
       bury(record, dead, key, 'crashes', now)
       return 'dead'
     end
-    requeue(record, ready, counts, key)
+    requeue(record, ready, key)
     return 'crashed'
   end
-  requeue(record, ready, counts, key)
+  requeue(record, ready, key)
   return 'requeued'
 end
 
@@ -68,4 +68,5 @@ local results = {}
 for i = 7, #KEYS do
   results[#results + 1] = reap(KEYS[i], ARGV[i - 4])
 end
+write_counts(counts)
 return results

@@ -24,7 +24,7 @@ local function replay(record, key)
   if reason == 'crashes' then
     redis.call('HSET', record, 'u', SUSPECT)
   end
-  count_waiting(counts, record, 1)
+  count_waiting(record, 1)
   redis.call('LPUSH', ready, key)
   return 'done'
 end
@@ -33,4 +33,5 @@ local results = {}
 for i = 4, #KEYS do
   results[#results + 1] = replay(KEYS[i], ARGV[i - 3])
 end
+write_counts(counts)
 return results

@@ -9,7 +9,7 @@ for i = 3, #KEYS do
   local state, expire = unpack(redis.call('HMGET', KEYS[i], 's', 'x'))
   local over = not state or is_final(state)
   if state == 'Q' and tonumber(expire) <= now then
-    count_waiting(counts, KEYS[i], -1)
+    count_waiting(KEYS[i], -1)
     finish(KEYS[i], 'E', now)
     expired, over = expired + 1, true
   end
@@ -17,4 +17,5 @@ for i = 3, #KEYS do
     removed = removed + redis.call('LREM', ready, -1, ARGV[i - 2])
   end
 end
+write_counts(counts)
 return { expired, removed }
