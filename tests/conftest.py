@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from support.queue_post import Post
 from support.redis_cluster import RedisCluster, running_cluster
 from support.redis_server import RedisServer, running
+
+from poste.queue.connection import open_client
+from poste.runtime.settings import StoreSettings
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +43,11 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 def queue() -> str:
     """A queue that no other test knows."""
     return f"test.{secrets.token_hex(4)}.Service"
+
+
+@pytest.fixture(params=["redis_server", "redis_7", "redis_cluster"], ids=["embedded", "redis 7", "cluster"])
+async def post(request: pytest.FixtureRequest, queue: str) -> AsyncIterator[Post]:
+    """A queue on a server of each kind."""
+    client = open_client(StoreSettings(redis_url=request.getfixturevalue(request.param).url))
+    yield Post(client, queue)
+    await client.aclose()

@@ -12,7 +12,7 @@ from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.runtime import logs
-from poste.v1 import task_pb2
+from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.kinds import (
     ACCEPTANCE_UNKNOWN,
     GONE,
@@ -92,6 +92,20 @@ class Lookups:
             seen = await self._look(task_id, min(left, _LOOK_SECONDS))
             task = seen or task
         return task
+
+    async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
+        """Look at what became of a task so far.
+
+        Raises:
+            Problem: There is no record of it, or it can't be looked up now.
+        """
+        try:
+            answer = await self._mom.get_task_history(task_id.queue, task_id.key)
+        except MomAway as error:
+            raise _away("The task can't be looked up now; nothing has become of it by that.") from error
+        if not answer.events:
+            raise _missing(task_id, answer.read_time)
+        return answer
 
     async def cancel(self, task_id: TaskId) -> task_pb2.Task:
         """Cancel a task, or ask it to stop; returns it as it is then.

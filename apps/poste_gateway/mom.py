@@ -19,7 +19,11 @@ CONNECT_SECONDS: Final = 1.0
 #: How long the middleware may take for an answer that needs no waiting, in seconds.
 _ANSWER_SECONDS: Final = 2.0
 #: What a middleware says that is away, or cut off from its store.
-_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.ABORTED, Code.RESOURCE_EXHAUSTED)
+_AWAY: Final = (
+    *(Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.ABORTED, Code.RESOURCE_EXHAUSTED),
+    # An older one, while they are exchanged.
+    Code.UNIMPLEMENTED,
+)
 
 AnswerT = TypeVar("AnswerT")
 
@@ -62,6 +66,15 @@ class Mom:
         request = pb.GetTaskRequest(service=service, key=key, wait_seconds=wait_seconds)
         return await self._read(lambda timeout: self.stub.GetTask(request, timeout=timeout), wait_seconds)
 
+    async def get_task_history(self, service: str, key: str) -> pb.GetTaskHistoryResponse:
+        """Read what became of a task so far.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        request = pb.GetTaskHistoryRequest(service=service, key=key)
+        return await self._read(lambda timeout: self.stub.GetTaskHistory(request, timeout=timeout))
+
     async def cancel_task(self, service: str, key: str) -> pb.CancelTaskResponse:
         """Cancel a task.
 
@@ -98,6 +111,15 @@ class Mom:
         """
         request = pb.ResumeQueueRequest(queue=queue)
         await self._read(lambda timeout: self.stub.ResumeQueue(request, timeout=timeout))
+
+    async def list_recent_tasks(self, queue: str, page_size: int) -> Sequence[pb.RecentTask]:
+        """List the newest tasks of a queue.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        request = pb.ListRecentTasksRequest(queue=queue, page_size=page_size)
+        return (await self._read(lambda timeout: self.stub.ListRecentTasks(request, timeout=timeout))).tasks
 
     async def list_dead_tasks(self, queue: str, page_size: int, page_token: str) -> pb.ListDeadTasksResponse:
         """List what died in a queue.

@@ -1,4 +1,9 @@
-"""The operators' verbs: pause a queue, resume it, see what died in it, replay that, purge it.
+"""The operators' verbs: see a queue's tasks, pause it, resume it, see what died in it, replay that, purge it.
+
+`GET /v1/queues/{queue}/tasks` lists the newest tasks, whatever became of them, the newest first, each without its
+response and error; `?pageSize=` is at most 1000, and so many are remembered::
+
+    {"tasks": [{…the task…}]}
 
 `POST /v1/queues/{queue}/pause` and `/resume` answer with the queue's figures, as `GET /v1/queues/{queue}` does.
 `GET /v1/queues/{queue}/dead` lists what died, the longest dead first, in pages::
@@ -18,7 +23,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from poste.domain.codes import Code
-from poste.domain.task_id import TaskIds
+from poste.domain.task_id import TaskId, TaskIds
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway import listings, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer
@@ -60,6 +65,7 @@ class Operating:
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
             (listings.QUEUES, "pause"): {"POST": self._guarded(self._pause)},
             (listings.QUEUES, "resume"): {"POST": self._guarded(self._resume)},
+            (listings.QUEUES, "tasks"): {"GET": self._guarded(self._recent)},
             (listings.QUEUES, "dead"): {"GET": self._guarded(self._dead)},
             (listings.QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
             (listings.QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
@@ -89,11 +95,17 @@ class Operating:
         await self._mom.resume_queue(queue)
         return json_answer(await listings.queues(self._directory, self._mom, queue))
 
+    async def _recent(self, request: web.BaseRequest, queue: str) -> Answer:
+        await listings.queues(self._directory, self._mom, queue)
+        recent = await self._mom.list_recent_tasks(queue, _page_size(request))
+        tasks = [task_view.to_summary(self._id(queue, one), one.task) for one in recent]
+        return json_answer({"tasks": tasks}, headers=NO_STORE)
+
     async def _dead(self, request: web.BaseRequest, queue: str) -> Answer:
         await listings.queues(self._directory, self._mom, queue)
-        size, token = _page(request)
+        size = _page_size(request)
         try:
-            page = await self._mom.list_dead_tasks(queue, size, token)
+            page = await self._mom.list_dead_tasks(queue, size, request.query.get("pageToken", ""))
         except MomRefused as error:
             if error.code is Code.INVALID_ARGUMENT:
                 raise _bad("pageToken", "is not the nextPageToken of a page") from error
@@ -101,15 +113,19 @@ class Operating:
         service = self._directory.services.get(queue)
         tasks = []
         for dead in page.tasks:
-            task_id = self._ids.remake(
-                queue,
-                dead.task.key,
-                create_time=dead.task.create_time.ToMilliseconds() / 1000,
-                task_ttl_seconds=dead.task_ttl_seconds,
-                result_ttl_seconds=dead.result_ttl_seconds,
-            )
-            tasks.append({**task_view.to_value(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)})
+            value = task_view.to_value(self._id(queue, dead), dead.task, service)
+            tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
         return json_answer({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
+
+    def _id(self, queue: str, listed: pb.DeadTask | pb.RecentTask) -> TaskId:
+        """Make the id of a task that a list has: the very one that was given out."""
+        return self._ids.remake(
+            queue,
+            listed.task.key,
+            create_time=listed.task.create_time.ToMilliseconds() / 1000,
+            task_ttl_seconds=listed.task_ttl_seconds,
+            result_ttl_seconds=listed.result_ttl_seconds,
+        )
 
     async def _replay(self, _: web.BaseRequest, text: str) -> Answer:
         return await self._handle_one(text, self._mom.replay_tasks, "replayed")
@@ -160,8 +176,8 @@ class Operating:
 _Handle = Callable[[str, Sequence[str]], Awaitable[Sequence[int]]]
 
 
-def _page(request: web.BaseRequest) -> tuple[int, str]:
-    """Read which page of a list is asked for.
+def _page_size(request: web.BaseRequest) -> int:
+    """Read how many of a list are asked for.
 
     Raises:
         Problem: The size is none.
@@ -170,7 +186,7 @@ def _page(request: web.BaseRequest) -> tuple[int, str]:
     size = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_PAGE_SIZE)) else 0
     if not 1 <= size <= _MAX_PAGE_SIZE:
         raise _bad("pageSize", f"must be a whole number between 1 and {_MAX_PAGE_SIZE}")
-    return size, request.query.get("pageToken", "")
+    return size
 
 
 def _bad(field: str, reason: str) -> Problem:

@@ -1,4 +1,14 @@
-"""The paths that are Poste's own: tasks, queues, services, problems, probes."""
+"""The paths that are Poste's own: tasks, queues, services, problems, probes.
+
+`GET /v1/tasks/{id}/history` tells what the task's record knows of its life, as it happened::
+
+    {"events": [{"time": "…", "event": "accepted"}, {"time": "…", "event": "started", "attempt": 1},
+                {"time": "…", "event": "retried", "attempt": 1}, {"time": "…", "event": "started", "attempt": 2},
+                {"time": "…", "event": "ended", "state": "SUCCEEDED"}], "truncated": false}
+
+Further events: `crashed` and `given-back` (with the attempt), `cancel-requested`, `replayed`; an end as DEAD has its
+`reason`. `truncated`: of a task that was tried often, earlier attempts are not told any more.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +76,11 @@ class Resources:
             listings.QUEUES: {"GET": self._queues},
             "/problems/": {"GET": self._problem},
         }
-        self._operating = operating
+        #: By the path's prefix and what is behind the name.
+        self._behind: dict[tuple[str, str], Verbs] = {
+            (task_view.TASKS, "history"): {"GET": self._get_history},
+            **operating.paths,
+        }
 
     def find(self, path: str) -> tuple[Verbs, str] | None:
         """Return what each verb at a path does, and the name that is in the path; None if it is not ours."""
@@ -76,8 +90,8 @@ class Resources:
             name = path.removeprefix(prefix)
             if name and name != path:
                 named, _, rest = name.partition("/")
-                operators = self._operating.paths.get((prefix, rest))
-                return (verbs, name) if operators is None else (operators, named)
+                behind = self._behind.get((prefix, rest))
+                return (verbs, name) if behind is None else (behind, named)
         return None
 
     def check_ready(self) -> None:
@@ -104,6 +118,12 @@ class Resources:
         task = await self._lookups.get(task_id, wait)
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return self._show(task_id, task, applied)
+
+    async def _get_history(self, _: web.BaseRequest, text: str) -> Answer:
+        self._check_ids()
+        history = await self._lookups.history(self._lookups.read_id(text))
+        events = [task_view.to_event(event) for event in history.events]
+        return json_answer({"events": events, "truncated": history.truncated}, headers=NO_STORE)
 
     async def _cancel_task(self, _: web.BaseRequest, text: str) -> Answer:
         self._check_ids()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from poste.domain.task import DeadReason, TaskState
+from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.domain.task_id import TaskId
 from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
@@ -68,6 +68,20 @@ def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> d
         task: Its record.
         service: Its service; None if that is not in the catalogue any more.
     """
+    value = to_summary(task_id, task)
+    try:
+        if task.HasField("response"):
+            value["response"] = response_value(task, service)
+        problem = error_of(task, service)
+    except Problem as unreadable:
+        problem = unreadable
+    if problem is not None:
+        value["error"] = problem.to_value(location(task_id))
+    return value
+
+
+def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
+    """Return the task as JSON values, but for its response or error."""
     value: dict[str, Any] = {
         "id": task_id.text,
         "service": task.service,
@@ -82,14 +96,19 @@ def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> d
         value["cancelRequested"] = True
     if task.dead_reason in _REASONS:
         value["reason"] = _REASONS[task.dead_reason].value
-    try:
-        if task.HasField("response"):
-            value["response"] = response_value(task, service)
-        problem = error_of(task, service)
-    except Problem as unreadable:
-        problem = unreadable
-    if problem is not None:
-        value["error"] = problem.to_value(location(task_id))
+    return value
+
+
+def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
+    """Return something that happened to a task as JSON values."""
+    name = task_pb2.TaskEventType.Name(event.type).removeprefix("TASK_EVENT_TYPE_")
+    value: dict[str, Any] = {"time": time(event.time), "event": TaskEventType[name].value}
+    if event.attempt:
+        value["attempt"] = event.attempt
+    if event.state in _STATES:
+        value["state"] = _STATES[event.state].name
+    if event.dead_reason in _REASONS:
+        value["reason"] = _REASONS[event.dead_reason].value
     return value
 
 

@@ -9,7 +9,9 @@ from poste.domain.errors import StartError
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.endings import Endings
+from poste.queue.history import Histories
 from poste.queue.operators import Operators
+from poste.queue.recent import Recent
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, new_server
@@ -41,6 +43,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     add_MomServiceServicer_to_server(
         MomServicer(
             tasks=tasks,
+            histories=Histories(client, tasks),
+            recent=Recent(client, tasks),
             operators=Operators(client),
             endings=endings,
             catalogue=catalogue,

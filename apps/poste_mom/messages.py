@@ -9,11 +9,15 @@ from google.rpc import status_pb2
 
 from poste.domain.codes import RETRIABLE, Code, code_of
 from poste.domain.task import DeadReason, TaskState
+from poste.queue.history import History
 from poste.queue.operators import DeadPage, Place
+from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.v1 import mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poste.queue.tasks import Ending
 
 _STATES: Final = {
@@ -126,6 +130,34 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
         next_page_token=f"{page.behind.die_ms}.{page.behind.key}" if page.behind else "",
         read_time=_timestamp(page.now),
     )
+
+
+def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
+    """Spell a task's history."""
+    return mom_service_pb2.GetTaskHistoryResponse(
+        events=[
+            task_pb2.TaskEvent(
+                time=_timestamp(event.time),
+                type=task_pb2.TaskEventType.Value(f"TASK_EVENT_TYPE_{event.type.name}"),
+                attempt=event.attempt or 0,
+                state=_STATES[event.state] if event.state else task_pb2.TASK_STATE_UNSPECIFIED,
+                dead_reason=_REASONS[event.dead_reason] if event.dead_reason else task_pb2.DEAD_REASON_UNSPECIFIED,
+            )
+            for event in found.events
+        ],
+        truncated=found.truncated,
+        read_time=_timestamp(found.now),
+    )
+
+
+def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.ListRecentTasksResponse:
+    """Spell the newest tasks of a queue, without their results."""
+    response = mom_service_pb2.ListRecentTasksResponse()
+    for one in tasks:
+        task = _task(queue_name, one.record)
+        task.ClearField("result")
+        response.tasks.add(task=task, task_ttl_seconds=one.task_ttl_seconds, result_ttl_seconds=one.result_ttl_seconds)
+    return response
 
 
 def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.queue.endings import Endings
+    from poste.queue.history import Histories
     from poste.queue.operators import Done, Operators
+    from poste.queue.recent import Recent
     from poste.queue.tasks import Tasks
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
@@ -31,7 +33,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get("servicer")
 #: The longest wait for a task's end that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
-#: How many dead tasks one page may have.
+#: How many tasks one page of a list may have.
 _MAX_PAGE: Final = 1000
 
 _ENQUEUED: Final = {
@@ -57,6 +59,8 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         self,
         *,
         tasks: Tasks,
+        histories: Histories,
+        recent: Recent,
         operators: Operators,
         endings: Endings,
         catalogue: Catalogue,
@@ -64,6 +68,8 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         health: StoreHealth,
     ) -> None:
         self._tasks = tasks
+        self._histories = histories
+        self._recent = recent
         self._operators = operators
         self._endings = endings
         self._catalogue = catalogue
@@ -124,6 +130,12 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             await _refuse(context, error)
         return pb.GetTaskResponse(**messages.answer(request.service, reading))
+
+    async def GetTaskHistory(self, request: pb.GetTaskHistoryRequest, context: _Context) -> pb.GetTaskHistoryResponse:
+        try:
+            return messages.history(await self._histories.read(request.service, request.key))
+        except StoreError as error:
+            await _refuse(context, error)
 
     async def CancelTask(
         self,
@@ -211,6 +223,15 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             await _refuse(context, error)
         _log.info("paused" if paused else "resumed", queue=queue)
+
+    async def ListRecentTasks(
+        self, request: pb.ListRecentTasksRequest, context: _Context
+    ) -> pb.ListRecentTasksResponse:
+        try:
+            count = min(max(request.page_size, 1), _MAX_PAGE)
+            return messages.recent(request.queue, await self._recent.newest(request.queue, count=count))
+        except StoreError as error:
+            await _refuse(context, error)
 
     async def ListDeadTasks(self, request: pb.ListDeadTasksRequest, context: _Context) -> pb.ListDeadTasksResponse:
         try:

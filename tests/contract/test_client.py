@@ -21,7 +21,7 @@ from poste.client import (
     Task,
     gateway_url,
 )
-from poste.domain.task import TaskState
+from poste.domain.task import TaskEventType, TaskState
 
 TASK = {
     "id": "AbC",
@@ -105,6 +105,34 @@ async def test_a_kept_call_is_its_task():
     assert (task.id, task.state, task.attempt, task.response) == ("AbC", TaskState.QUEUED, 0, None)
     assert task.create_time.isoformat() == "2026-01-02T03:04:05.678901+00:00"
     assert task.document == TASK
+
+
+async def test_a_history_is_typed():
+    """A program could not tell when its call was tried, and why it took so long."""
+    events = [
+        {"time": "2026-01-02T03:04:05.678Z", "event": "accepted"},
+        {"time": "2026-01-02T03:04:06Z", "event": "given-back", "attempt": 1},
+        {"time": "2026-01-02T03:04:07Z", "event": "ended", "state": "DEAD", "reason": "attempts"},
+    ]
+    async with gateway(says({"events": events, "truncated": False})) as (client, asked):
+        history = await client.history("Ab/C")
+
+    assert asked[0][0].raw_path == "/v1/tasks/Ab%2FC/history"
+    assert [event.type for event in history.events] == [
+        *(TaskEventType.ACCEPTED, TaskEventType.GIVEN_BACK, TaskEventType.ENDED)
+    ]
+    assert history.events[0].time.isoformat() == "2026-01-02T03:04:05.678000+00:00"
+    assert (history.events[1].attempt, history.events[2].state, history.events[2].reason) == (
+        *(1, TaskState.DEAD, "attempts"),
+    )
+
+
+async def test_the_newest_calls_of_a_queue_are_listed():
+    """Who looks after a queue could not see what goes on in it."""
+    async with gateway(says({"tasks": [TASK]})) as (client, asked):
+        (task,) = await client.tasks("x.Y", count=7)
+
+    assert (asked[0][0].path_qs, task.id) == ("/v1/queues/x.Y/tasks?pageSize=7", "AbC")
 
 
 async def test_a_problem_comes_whole():

@@ -59,6 +59,11 @@ class Office:
         completion = pb.Completion(service=SUM, key=key, token=token, **outcome)
         await self._mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[completion]), timeout=5)
 
+    async def forget(self) -> None:
+        """Lose every record."""
+        async for name in self._client.scan_iter(match=self._keys.record("*")):
+            await self._client.unlink(name)
+
     async def dead(self) -> str:
         """The path of a call that failed for the last time."""
         place = await self.waiting()
@@ -126,6 +131,49 @@ async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> Non
     assert all(task["dieTime"] > task["createTime"] for task in listed)
 
 
+async def test_the_newest_tasks_are_listed(office: Office) -> None:
+    """Who looks after a queue must see what goes on in it, under the very ids that the clients have."""
+    waits = await office.waiting()
+    done = await office.dead()
+    page = await office.gateway.get(f"{QUEUE}/tasks?pageSize=2")
+    assert (page.status, page.headers["Cache-Control"]) == (200, "no-store")
+    assert [f"/v1/tasks/{task['id']}" for task in page.body["tasks"]] == [done, waits]
+    (newest,) = (await office.gateway.get(f"{QUEUE}/tasks?pageSize=1")).body["tasks"]
+
+    whole = (await office.gateway.get(done)).body
+    assert newest == {name: value for name, value in whole.items() if name not in ("response", "error")}
+
+
+async def test_a_history_tells_what_happened(office: Office) -> None:
+    """Without it nobody can say why a call took so long, or what was tried before it was replayed."""
+    place = await office.dead()
+    await office.gateway.post(f"{place}/replay")
+    _, key, token = await office.claim()
+    await office.report(key, token, response=b"")
+    history = await office.gateway.get(f"{place}/history")
+
+    assert (history.status, history.headers["Cache-Control"], history.body["truncated"]) == (200, "no-store", False)
+    facts = [{name: value for name, value in event.items() if name != "time"} for event in history.body["events"]]
+    assert facts == [
+        {"event": "accepted"},
+        {"event": "started", "attempt": 1},
+        {"event": "ended", "state": "DEAD", "reason": "attempts"},
+        {"event": "replayed"},
+        {"event": "started", "attempt": 2},
+        {"event": "ended", "state": "SUCCEEDED"},
+    ]
+    assert history.body["events"][0]["time"] == (await office.gateway.get(place)).body["createTime"]
+
+
+async def test_a_history_that_is_not_kept_is_judged_as_its_task_is(office: Office) -> None:
+    """The status never lies, whichever way it is asked for."""
+    place = await office.waiting()
+    await office.forget()
+    for path in (place, f"{place}/history"):
+        lost = await office.gateway.get(path)
+        assert (lost.status, lost.body["type"]) == (500, "/problems/record-lost")
+
+
 async def test_a_dead_task_is_replayed_and_succeeds(office: Office) -> None:
     """What failed for a cause that is mended must not have to be sent again."""
     place = await office.dead()
@@ -176,6 +224,10 @@ async def test_only_what_is_dead_is_purged(office: Office) -> None:
         ("POST", "/v1/queues/none.Such/pause", 404, "no-such-queue"),
         ("POST", "/v1/queues/none.Such/replay", 404, "no-such-queue"),
         ("GET", "/v1/queues/none.Such/dead", 404, "no-such-queue"),
+        ("GET", "/v1/queues/none.Such/tasks", 404, "no-such-queue"),
+        ("GET", "/v1/tasks/none/history", 404, "no-such-task"),
+        ("DELETE", "/v1/tasks/none/history", 405, "wrong-verb"),
+        ("GET", f"{QUEUE}/tasks?pageSize=0", 400, "invalid-request"),
         ("POST", "/v1/tasks/none/replay", 404, "no-such-task"),
         ("POST", "/v1/tasks/none/purge", 404, "no-such-task"),
         ("GET", f"{QUEUE}/pause", 405, "wrong-verb"),
@@ -207,7 +259,12 @@ async def test_a_wrong_question_is_told_what_is_wrong(
 )
 async def test_without_a_token_only_this_host_operates(office: Office, headers: dict[str, str]) -> None:
     """Ids of what died give everybody's results away, and a web page must not pause queues by its reader's browser."""
-    for verb, path in (("POST", f"{QUEUE}/pause"), ("GET", f"{QUEUE}/dead"), ("POST", "/v1/tasks/x/purge")):
+    for verb, path in (
+        ("POST", f"{QUEUE}/pause"),
+        ("GET", f"{QUEUE}/dead"),
+        ("GET", f"{QUEUE}/tasks"),
+        ("POST", "/v1/tasks/x/purge"),
+    ):
         reply = await office.gateway.ask(verb, path, **headers)
         assert (reply.status, reply.body["type"]) == (403, "/problems/operators-only")
     assert (await office.gateway.get(QUEUE)).body["queues"][0]["paused"] is False

@@ -9,7 +9,7 @@
         print(reply.response)
 """
 
-from poste.client.answers import Answer, Method, Queue, Service, Task
+from poste.client.answers import Answer, History, Method, Queue, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 
@@ -20,11 +20,13 @@ __all__ = [
     "ClientError",
     "FieldError",
     "GatewayUnreachable",
+    "History",
     "Method",
     "NotAGateway",
     "Problem",
     "Queue",
     "Service",
     "Task",
+    "TaskEvent",
     "gateway_url",
 ]

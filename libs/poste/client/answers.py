@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from poste.domain.task import TaskState
+from poste.domain.task import TaskEventType, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,58 @@ class Task:
             error=document.get("error"),
             document=document,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """Something that happened to a kept call.
+
+    Attributes:
+        time: When.
+        type: What.
+        attempt: Which attempt it is about; None if it is about none.
+        state: The final state, if it ended.
+        reason: Why Poste gave it up, if it ended as DEAD.
+    """
+
+    time: datetime
+    type: TaskEventType
+    attempt: int | None
+    state: TaskState | None
+    reason: str | None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> TaskEvent:
+        """Take an event from its JSON; raises as `Task.read` does."""
+        attempt, state = document.get("attempt"), document.get("state")
+        return cls(
+            time=datetime.fromisoformat(document["time"]),
+            type=TaskEventType(document["event"]),
+            attempt=None if attempt is None else int(attempt),
+            state=None if state is None else TaskState[state],
+            reason=document.get("reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What became of a kept call so far: all that is known of it.
+
+    Attributes:
+        events: As they happened.
+        truncated: It was tried so often that earlier attempts are not told any more.
+        document: The history as it came.
+    """
+
+    events: tuple[TaskEvent, ...]
+    truncated: bool
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> History:
+        """Take a history from its JSON; raises as `Task.read` does."""
+        events = tuple(TaskEvent.read(event) for event in document["events"])
+        return cls(events=events, truncated=bool(document["truncated"]), document=document)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, Queue, Service, Task
+from poste.client.answers import Answer, History, Queue, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.transport import Reply, Transport
 
@@ -160,6 +160,11 @@ class Client:
             if time.monotonic() - begin < asked:
                 await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
+    async def history(self, task_id: str) -> History:
+        """Tell what became of a call that was kept: when it was accepted, taken up, tried again, and when it ended."""
+        reply = await self._ask("GET", f"/v1/tasks/{quote(task_id, safe='')}/history")
+        return self._read(History.read, reply.document)
+
     async def cancel(self, task_id: str) -> Task:
         """Cancel a task, or ask it to stop if it runs already.
 
@@ -186,6 +191,11 @@ class Client:
     async def resume(self, queue: str) -> Queue:
         """Have the calls of a paused queue started again."""
         return await self._operate_queue(queue, "resume")
+
+    async def tasks(self, queue: str, *, count: int = 100) -> list[Task]:
+        """List the newest calls of a queue, the newest first, at most 1000, each without its response and error."""
+        reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/tasks?pageSize={count}")
+        return self._read_all(Task.read, reply.document, "tasks")
 
     async def dead(self, queue: str) -> AsyncIterator[Task]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""

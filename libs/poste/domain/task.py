@@ -31,6 +31,25 @@ class TaskState(enum.Enum):
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
 
+class TaskEventType(enum.Enum):
+    """What may happen to a task. The value is what clients read."""
+
+    ACCEPTED = "accepted"
+    #: A process claimed it: an attempt began.
+    STARTED = "started"
+    #: The handler failed; the task waits for its next attempt.
+    RETRIED = "retried"
+    #: Its process died under the attempt.
+    CRASHED = "crashed"
+    #: Its process stopped: that was no attempt.
+    GIVEN_BACK = "given-back"
+    #: It ran, and was asked to stop.
+    CANCEL_REQUESTED = "cancel-requested"
+    #: It was DEAD, and an operator had it run again.
+    REPLAYED = "replayed"
+    ENDED = "ended"
+
+
 class DeadReason(enum.Enum):
     """Why Poste gave a task up. The value stands for it in the Redis record."""
 

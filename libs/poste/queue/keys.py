@@ -33,9 +33,10 @@ class QueueKeys:
         delayed: key → when to retry, in ms (zset).
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass (hash).
+        recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
     """
 
-    __slots__ = ("_prefix", "counts", "dead", "delayed", "graves", "leases", "queue", "ready")
+    __slots__ = ("_prefix", "counts", "dead", "delayed", "graves", "leases", "queue", "ready", "recent")
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
@@ -46,6 +47,7 @@ class QueueKeys:
         self.delayed = self._prefix + "delayed"
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"
+        self.recent = self._prefix + "recent"
 
     def taken(self, incarnation: str) -> str:
         """The list of keys that one consumer process has taken."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: How long a write may take to be on disk where WAITAOF has to be asked, in milliseconds.
 _FSYNC_TIMEOUT_MS: Final = 1500
+#: How many of a queue's newest tasks are remembered, for whoever wants to see them.
+RECENT: Final = 1000
 
 Accepted = Literal["accepted", "full", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
@@ -119,7 +121,7 @@ class Tasks:
             except RedisError as error:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
-        arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000]
+        arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT]
         for task in tasks:
             arguments += (
                 task.key,
@@ -132,7 +134,7 @@ class Tasks:
             )
         results = await self._scripts.run(
             "enqueue",
-            [at.ready, at.counts, *(at.record(task.key) for task in tasks)],
+            [at.ready, at.counts, at.recent, *(at.record(task.key) for task in tasks)],
             arguments,
             fsync_timeout_ms=_FSYNC_TIMEOUT_MS if durability is Durability.ON_WAITAOF else None,
         )

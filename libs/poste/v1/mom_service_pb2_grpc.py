@@ -47,6 +47,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.GetTaskHistory = channel.unary_unary(
+                '/poste.v1.MomService/GetTaskHistory',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.FromString,
+                _registered_method=True)
         self.CancelTask = channel.unary_unary(
                 '/poste.v1.MomService/CancelTask',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.CancelTaskRequest.SerializeToString,
@@ -71,6 +76,11 @@ class MomServiceStub:
                 '/poste.v1.MomService/ResumeQueue',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.ListRecentTasks = channel.unary_unary(
+                '/poste.v1.MomService/ListRecentTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksResponse.FromString,
                 _registered_method=True)
         self.ListDeadTasks = channel.unary_unary(
                 '/poste.v1.MomService/ListDeadTasks',
@@ -119,6 +129,13 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskHistory(self, request, context):
+        """Tells what became of a task so far: all that its record knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTask(self, request, context):
         """Cancels a waiting task; asks a running one to stop.
         """
@@ -149,6 +166,13 @@ class MomServiceServicer:
 
     def ResumeQueue(self, request, context):
         """Resumes a paused queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRecentTasks(self, request, context):
+        """Lists the newest tasks of a queue, the newest first. Only so many are remembered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,6 +226,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskResponse.SerializeToString,
             ),
+            'GetTaskHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskHistory,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.SerializeToString,
+            ),
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.CancelTaskRequest.FromString,
@@ -226,6 +255,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.ResumeQueue,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'ListRecentTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecentTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksResponse.SerializeToString,
             ),
             'ListDeadTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadTasks,
@@ -310,6 +344,33 @@ class MomService:
             '/poste.v1.MomService/GetTask',
             poste_dot_v1_dot_mom__service__pb2.GetTaskRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/GetTaskHistory',
+            poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -445,6 +506,33 @@ class MomService:
             '/poste.v1.MomService/ResumeQueue',
             poste_dot_v1_dot_mom__service__pb2.ResumeQueueRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecentTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ListRecentTasks',
+            poste_dot_v1_dot_mom__service__pb2.ListRecentTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ListRecentTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

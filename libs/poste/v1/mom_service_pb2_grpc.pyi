@@ -23,6 +23,8 @@ class MomServiceStub:
     """Accepts tasks: each that is answered ACCEPTED is on disk. Idempotent by the task's key."""
     GetTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskRequest, _mom_service_pb2.GetTaskResponse]
     """Reads a task, waiting for its end if asked to."""
+    GetTaskHistory: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskHistoryRequest, _mom_service_pb2.GetTaskHistoryResponse]
+    """Tells what became of a task so far: all that its record knows."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CancelTaskRequest, _mom_service_pb2.CancelTaskResponse]
     """Cancels a waiting task; asks a running one to stop."""
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CompleteTasksRequest, _mom_service_pb2.CompleteTasksResponse]
@@ -33,6 +35,8 @@ class MomServiceStub:
     """Pauses a queue: no more of its tasks are started, while calls are accepted and what runs goes on."""
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ResumeQueueRequest, _mom_service_pb2.ResumeQueueResponse]
     """Resumes a paused queue."""
+    ListRecentTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListRecentTasksRequest, _mom_service_pb2.ListRecentTasksResponse]
+    """Lists the newest tasks of a queue, the newest first. Only so many are remembered."""
     ListDeadTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListDeadTasksRequest, _mom_service_pb2.ListDeadTasksResponse]
     """Lists what Poste gave up, the longest dead first."""
     ReplayTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReplayTasksRequest, _mom_service_pb2.ReplayTasksResponse]
@@ -65,6 +69,14 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.GetTaskRequest, _abc.Awaitable[_mom_service_pb2.GetTaskResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.GetTaskResponse]:
         """Reads a task, waiting for its end if asked to."""
+
+    @_abc_1.abstractmethod
+    def GetTaskHistory(
+        self,
+        request: _mom_service_pb2.GetTaskHistoryRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.GetTaskHistoryRequest, _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]:
+        """Tells what became of a task so far: all that its record knows."""
 
     @_abc_1.abstractmethod
     def CancelTask(
@@ -105,6 +117,14 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.ResumeQueueRequest, _abc.Awaitable[_mom_service_pb2.ResumeQueueResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.ResumeQueueResponse]:
         """Resumes a paused queue."""
+
+    @_abc_1.abstractmethod
+    def ListRecentTasks(
+        self,
+        request: _mom_service_pb2.ListRecentTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ListRecentTasksRequest, _abc.Awaitable[_mom_service_pb2.ListRecentTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ListRecentTasksResponse]:
+        """Lists the newest tasks of a queue, the newest first. Only so many are remembered."""
 
     @_abc_1.abstractmethod
     def ListDeadTasks(

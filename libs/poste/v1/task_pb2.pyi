@@ -12,10 +12,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -91,6 +91,54 @@ DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.ValueType  # 3
 """It may have run, and its method is not declared idempotent."""
 Global___DeadReason: _TypeAlias = DeadReason  # noqa: Y015
 
+class _TaskEventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskEventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_EVENT_TYPE_UNSPECIFIED: _TaskEventType.ValueType  # 0
+    """Never sent."""
+    TASK_EVENT_TYPE_ACCEPTED: _TaskEventType.ValueType  # 1
+    """It was accepted and kept."""
+    TASK_EVENT_TYPE_STARTED: _TaskEventType.ValueType  # 2
+    """A service process claimed it: an attempt began."""
+    TASK_EVENT_TYPE_RETRIED: _TaskEventType.ValueType  # 3
+    """The handler failed; the task waits for its next attempt."""
+    TASK_EVENT_TYPE_CRASHED: _TaskEventType.ValueType  # 4
+    """The process died under the attempt; the task waits again."""
+    TASK_EVENT_TYPE_GIVEN_BACK: _TaskEventType.ValueType  # 5
+    """The process stopped and gave it back: that was no attempt."""
+    TASK_EVENT_TYPE_CANCEL_REQUESTED: _TaskEventType.ValueType  # 6
+    """While it ran, its client asked it to stop."""
+    TASK_EVENT_TYPE_REPLAYED: _TaskEventType.ValueType  # 7
+    """It was DEAD, and an operator had it run again."""
+    TASK_EVENT_TYPE_ENDED: _TaskEventType.ValueType  # 8
+    """It reached a final state."""
+
+class TaskEventType(_TaskEventType, metaclass=_TaskEventTypeEnumTypeWrapper):
+    """What may happen to a task."""
+
+TASK_EVENT_TYPE_UNSPECIFIED: TaskEventType.ValueType  # 0
+"""Never sent."""
+TASK_EVENT_TYPE_ACCEPTED: TaskEventType.ValueType  # 1
+"""It was accepted and kept."""
+TASK_EVENT_TYPE_STARTED: TaskEventType.ValueType  # 2
+"""A service process claimed it: an attempt began."""
+TASK_EVENT_TYPE_RETRIED: TaskEventType.ValueType  # 3
+"""The handler failed; the task waits for its next attempt."""
+TASK_EVENT_TYPE_CRASHED: TaskEventType.ValueType  # 4
+"""The process died under the attempt; the task waits again."""
+TASK_EVENT_TYPE_GIVEN_BACK: TaskEventType.ValueType  # 5
+"""The process stopped and gave it back: that was no attempt."""
+TASK_EVENT_TYPE_CANCEL_REQUESTED: TaskEventType.ValueType  # 6
+"""While it ran, its client asked it to stop."""
+TASK_EVENT_TYPE_REPLAYED: TaskEventType.ValueType  # 7
+"""It was DEAD, and an operator had it run again."""
+TASK_EVENT_TYPE_ENDED: TaskEventType.ValueType  # 8
+"""It reached a final state."""
+Global___TaskEventType: _TypeAlias = TaskEventType  # noqa: Y015
+
 @_typing.final
 class Task(_message.Message):
     """A task as the middleware knows it. The public, signed id is made from this by the gateway alone."""
@@ -160,3 +208,43 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class TaskEvent(_message.Message):
+    """Something that happened to a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DEAD_REASON_FIELD_NUMBER: _builtins.int
+    type: Global___TaskEventType.ValueType
+    """What."""
+    attempt: _builtins.int
+    """Which attempt it is about; 0 if it is about none."""
+    state: Global___TaskState.ValueType
+    """The final state, if it ENDED."""
+    dead_reason: Global___DeadReason.ValueType
+    """Why, if it ended as DEAD."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When, by the store's clock; of ACCEPTED, by the gateway's."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        type: Global___TaskEventType.ValueType = ...,
+        attempt: _builtins.int = ...,
+        state: Global___TaskState.ValueType = ...,
+        dead_reason: Global___DeadReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dead_reason", b"dead_reason", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskEvent: _TypeAlias = TaskEvent  # noqa: Y015

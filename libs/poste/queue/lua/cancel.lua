@@ -11,6 +11,6 @@ if state == 'Q' then
   finish(KEYS[3], tonumber(expire) <= now and 'E' or 'C', now)
   write_counts(KEYS[2])
 elseif state == 'R' then
-  redis.call('HSET', KEYS[3], 'w', '1')
+  redis.call('HSETNX', KEYS[3], 'w', now_ms())
 end
 return state

@@ -62,7 +62,7 @@ local function claim(record, key, seq)
         bury(record, dead, key, 'outcome-unknown', now)
         return drop(key)
       end
-      redis.call('HSET', record, 't', mine)
+      redis.call('HSET', record, 't', mine, 'b', now)
     end
     return { 'run', method, request, tonumber(attempts), tonumber(create) }
   end
@@ -82,7 +82,7 @@ local function claim(record, key, seq)
   attempts = tonumber(attempts or 0) + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
-  redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts)
+  redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts, 'b', now)
   return { 'run', method, request, attempts, tonumber(create) }
 end
 

@@ -33,6 +33,7 @@ local function fail(record, key, outcome, payload, random)
   end
   -- Full jitter; due at the latest when the task expires, so that it is settled then.
   local wait = random * math.min(max_backoff, backoff * 2 ^ (failures - 1))
+  note(record, 'r', now)
   redis.call('HDEL', record, 't', 'e')
   redis.call('HSET', record, 's', 'Q', 'f', failures)
   count_waiting(record, 1)

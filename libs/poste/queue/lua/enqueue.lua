@@ -1,19 +1,20 @@
 -- Accepts tasks: writes each record and puts its key at the end of the queue. Idempotent by the key. Alone among the
 -- scripts it may be refused for want of memory.
--- KEYS: 1 ready, 2 counts, 3… records
--- ARGV: 1 max waiting, 2 max bytes, 3 max age of an id in ms,
+-- KEYS: 1 ready, 2 counts, 3 recent, 4… records
+-- ARGV: 1 max waiting, 2 max bytes, 3 max age of an id in ms, 4 how many of the newest to remember,
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice
 -- Returns for each: 'accepted' | 'full' | 'clock'
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 2, 3, 7
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 4, 7
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
-local ready, counts = KEYS[1], KEYS[2]
+local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 local waiting, bytes = unpack(redis.call('HMGET', counts, 'waiting', 'bytes'))
 waiting, bytes = tonumber(waiting or 0), tonumber(bytes or 0)
-local max_waiting, max_bytes, max_age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_waiting, max_bytes, max_age, max_recent =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local results, fresh, seen = {}, {}, {}
 for i = FIXED_KEYS + 1, #KEYS do
@@ -50,7 +51,10 @@ for place, one in ipairs(fresh) do
   keys[place] = ARGV[at]
 end
 for first = 1, #keys, CHUNK do
-  redis.call('LPUSH', ready, unpack(keys, first, math.min(first + CHUNK - 1, #keys)))
+  local last = math.min(first + CHUNK - 1, #keys)
+  redis.call('LPUSH', ready, unpack(keys, first, last))
+  redis.call('LPUSH', recent, unpack(keys, first, last))
 end
+redis.call('LTRIM', recent, 0, max_recent - 1)
 redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
 return results

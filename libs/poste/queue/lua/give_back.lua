@@ -20,7 +20,7 @@ for i = 5, #KEYS do
       bury(record, dead, key, 'outcome-unknown', now)
     elseif state == 'R' then
       -- Or claimed by me under a token whose answer was lost: then its handler never started.
-      requeue(record, ready, key)
+      requeue(record, ready, key, 'g', now)
       redis.call('HINCRBY', record, 'a', -1)
       back = back + 1
     elseif state == 'Q' then

@@ -3,14 +3,16 @@
 -- The record (hash poste:{q}:task:<key>):
 --   m method · q request · s state · c create time, ms · x when it is given up while it waits, ms · r result TTL, s
 --   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u crashes suffered in company
---   t token of its claim · w '1' if a running one was asked to stop · l '1' if somebody waits for its end
+--   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
---   y how long it may wait from each replay on, ms
+--   y how long it may wait from each replay on, ms · b when its latest claim began, ms, until that is noted
+--   v what became of earlier attempts (see `note`)
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
 -- paused ('1' while it is).
 -- Time is Redis' own, in every script.
 
 local MIN_RECORD_SECONDS = 60
+local MAX_NOTES = 20
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -47,6 +49,21 @@ local function write_counts(counts)
   end
 end
 
+-- Keeps what became of an attempt that did not end the task: `<event> <attempt> <when it began, or ''> <now>` and perhaps a
+-- word, for each; a `;` behind each, and one in front of all if earlier ones were dropped. Only what was out of the ordinary
+-- is kept, so an ordinary record does not grow by it.
+--   r retried · c crashed · g given back · d died (the word: why) · p replayed
+local function note(record, event, now, word)
+  local attempt, begin, notes = unpack(redis.call('HMGET', record, 'a', 'b', 'v'))
+  notes = (notes or '') .. event .. ' ' .. (attempt or 0) .. ' ' .. (begin or '') .. ' ' .. now .. ' ' .. (word or '') .. ';'
+  local _, count = string.gsub(notes, '[^;]+;', '')
+  if count > MAX_NOTES then
+    notes = string.gsub(notes, '^;?[^;]+;', ';')
+  end
+  redis.call('HDEL', record, 'b')
+  redis.call('HSET', record, 'v', notes)
+end
+
 -- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
 -- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it.
 local function write_end(record, state, now, ttl, waited, ...)
@@ -71,7 +88,8 @@ local function bury(record, dead, key, reason, now, ...)
 end
 
 -- A task that ran waits again; its place is at the front, for it is older than what waits there.
-local function requeue(record, ready, key)
+local function requeue(record, ready, key, event, now)
+  note(record, event, now)
   redis.call('HDEL', record, 't')
   redis.call('HSET', record, 's', 'Q')
   count_running(-1)

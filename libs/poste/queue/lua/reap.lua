@@ -57,10 +57,10 @@ local function reap(record, key)
       bury(record, dead, key, 'crashes', now)
       return 'dead'
     end
-    requeue(record, ready, key)
+    requeue(record, ready, key, 'c', now)
     return 'crashed'
   end
-  requeue(record, ready, key)
+  requeue(record, ready, key, 'g', now)
   return 'requeued'
 end
 
