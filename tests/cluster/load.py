@@ -46,8 +46,7 @@ class Load:
     async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
         call: dict[str, Any] = {
             "number": number, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "",
-            "result": None,
-            "result_time": 0.0,
+            "result": None, "result_time": 0.0, "seconds": 0.0, "state": "",
         }  # fmt: skip
         self.calls.append(call)
         headers = {"Prefer": "respond-async"} if kept else {}
@@ -57,7 +56,8 @@ class Load:
             async with session.post(f"{self._url}/v1/sum", json=body, headers=headers) as response:
                 document = await response.json(content_type=None)
                 call["status"] = response.status
-                call["location"] = response.headers.get("Location", "") if response.status == 202 else ""
+                # Also with a 502 that says that nobody knows whether it was accepted: there one may look.
+                call["location"] = response.headers.get("Location", "")
                 if response.status == 200:
                     call["result"], call["result_time"] = document["result"], time.time()
                 elif response.status >= 400:
@@ -74,6 +74,8 @@ class Load:
                 async with session.get(url, headers={"Prefer": "wait=10"}) as response:
                     document = await response.json(content_type=None)
                     call["state"] = document.get("state", response.status)
+                    if call["status"] == 502 and response.status >= 400:
+                        return  # It was not accepted, then.
                     if call["state"] == "SUCCEEDED":
                         call["result"], call["result_time"] = document["response"]["result"], time.time()
                         return

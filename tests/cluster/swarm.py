@@ -13,12 +13,13 @@ from cluster.hosts import Host, Hosts
 STACK = "poste"
 URL = "https://poste.internal"
 _LOAD = Path(__file__).with_name("load.py")
-#: Counts the direct calls that one replica of sum handled, from its own metrics.
-_COUNT = (
-    "import urllib.request as u; print(sum(float(l.split()[-1]) for l in "
-    "u.urlopen('http://127.0.0.1:51052/metrics').read().decode().splitlines() "
-    "if l.startswith('poste_handled_total{') and 'road=\"direct\"' in l))"
-)
+#: Counts the direct calls that one replica of sum handled, from its own metrics. Runs in its container.
+_COUNT = b"""
+import urllib.request
+with urllib.request.urlopen("http://127.0.0.1:51052/metrics", timeout=10) as response:
+    lines = response.read().decode().splitlines()
+print(sum(float(line.split()[-1]) for line in lines if line.startswith("poste_handled_total{") and 'road="direct"' in line))
+"""
 
 
 class Swarm:
@@ -27,9 +28,9 @@ class Swarm:
     def __init__(self, hosts: Hosts, manager: Host, members: list[Host], client: Host) -> None:
         self.hosts, self.manager, self.members, self.client = hosts, manager, members, client
 
-    def docker(self, command: str, *, host: Host | None = None, check: bool = True) -> str:
+    def docker(self, command: str, *, host: Host | None = None, stdin: bytes | None = None) -> str:
         """Run one of Docker's commands on the manager, or another host."""
-        done = self.hosts.ssh(host or self.manager, f"docker {command}", check=check)
+        done = self.hosts.ssh(host or self.manager, f"docker {command}", stdin=stdin)
         return done.stdout.decode()
 
     def places(self, service: str) -> dict[str, str]:
@@ -47,7 +48,7 @@ class Swarm:
     def handled(self) -> dict[str, float]:
         """Return how many direct calls each replica of sum handled."""
         return {
-            task: float(self.docker(f'exec {task} python -c "{_COUNT}"', host=self.host(host)))
+            task: float(self.docker(f"exec -i {task} python -", host=self.host(host), stdin=_COUNT))
             for task, host in self.places("sum").items()
         }
 
