@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from dataclasses import dataclass
@@ -72,18 +73,22 @@ class Hosts:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command on a host, as root."""
         done = subprocess.run(
-            ["ssh", "-i", self._key, *SSH_OPTIONS, f"admin@{host.address}", f"sudo -- sh -c {_quoted(command)}"],
+            [*self.login(host), f"sudo -- sh -c {shlex.quote(command)}"],
             capture_output=True, check=False, timeout=seconds, input=stdin or b"", start_new_session=True,
         )  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"{host.name}: {command}: {done.stderr.decode(errors='replace')[-2000:]}")
         return done
 
+    def login(self, host: Host) -> list[str]:
+        """Return what an operator types to come to a host."""
+        return ["ssh", "-i", str(self._key), *SSH_OPTIONS, f"admin@{host.address}"]
+
     def load_image(self, host: Host, archive: Path) -> None:
         """Give a host's Docker an image from a file."""
         with archive.open("rb") as file:
             subprocess.run(
-                ["ssh", "-i", self._key, *SSH_OPTIONS, f"admin@{host.address}", "sudo docker load"],
+                [*self.login(host), "sudo docker load"],
                 check=True, stdin=file, capture_output=True, timeout=300,
             )  # fmt: skip
 
@@ -93,7 +98,3 @@ SSH_OPTIONS = (
     "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5",
     "-o", "LogLevel=ERROR",
 )  # fmt: skip
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"

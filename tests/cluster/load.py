@@ -1,6 +1,8 @@
 """Calls from the client host, at a steady rate on both roads, and what became of each. Runs there, by itself.
 
-`load.py URL --seconds N --rate R --kind direct|kept|both`: JSON on standard output, one object for each call.
+`load.py URL --rate R --kind direct|kept|both [--calls N]`: a line when the first call is answered, one when all are, and
+in the end, when kept calls have their results, JSON: one object for each call. It ends when its standard input does, or
+after N calls.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 from typing import Any
 
@@ -24,24 +27,30 @@ class Load:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._told = False
         self.calls: list[dict[str, Any]] = []
 
-    async def run(self, seconds: float, rate: float, kind: str) -> None:
+    async def run(self, rate: float, kind: str, most: int) -> None:
         """Call at a steady rate, whatever the answers take; then fetch every result."""
+        end = asyncio.create_task(_end_of_input())
         # A connection for each call, as from many clients.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         limits = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS, sock_connect=5)
         async with aiohttp.ClientSession(connector=connector, timeout=limits) as session:
             begin = time.time()
             async with asyncio.TaskGroup() as group:
-                for number in range(int(seconds * rate)):
-                    await asyncio.sleep(max(0.0, begin + number / rate - time.time()))
+                for number in range(most):
+                    await asyncio.wait([end], timeout=max(0.0, begin + number / rate - time.time()))
+                    if end.done():
+                        break
                     kept = kind == "kept" or (kind == "both" and number % 2 == 1)
                     group.create_task(self._call(session, number, kept=kept))
+            print("called", flush=True)
             async with asyncio.TaskGroup() as group:
                 for call in self.calls:
                     if call["location"]:
                         group.create_task(self._fetch(session, call))
+        end.cancel()
 
     async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
         call: dict[str, Any] = {
@@ -65,6 +74,9 @@ class Load:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             call["error"] = f"{type(error).__name__}: {error}"
         call["seconds"] = time.perf_counter() - begin
+        if not self._told:
+            self._told = True
+            print("calling", flush=True)
 
     async def _fetch(self, session: aiohttp.ClientSession, call: dict[str, Any]) -> None:
         end = time.monotonic() + _RESULT_SECONDS
@@ -84,16 +96,22 @@ class Load:
             await asyncio.sleep(0.5)
 
 
+async def _end_of_input() -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
-    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--kind", choices=["direct", "kept", "both"], default="both")
+    parser.add_argument("--calls", type=int, default=sys.maxsize)
     given = parser.parse_args()
     load = Load(given.url)
-    asyncio.run(load.run(given.seconds, given.rate, given.kind))
+    asyncio.run(load.run(given.rate, given.kind, given.calls))
     print(json.dumps(load.calls))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from cluster.hosts import Host
+from cluster.loading import Loading
 from cluster.site import Site
 from cluster.swarm import STACK, Swarm
 
@@ -18,6 +18,8 @@ RATE = 20.0
 PARTS = ("gateway", "mom", "sum", "multiplication", "subtraction")
 #: While a new version is rolled out.
 UPDATE_RATE = 50.0
+#: How long calls go on once all is mended, in seconds.
+_AFTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,6 @@ def told(calls: list[dict[str, Any]]) -> str:
     return f"{len(calls)} calls, {len(failed(calls))} failed, {len(lost(calls))} lost"
 
 
-class Loading:
-    """Load from the client host while the body does its worst."""
-
-    def __init__(self, swarm: Swarm, seconds: float, rate: float, kind: str) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self._trouble: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(swarm, seconds, rate, kind))
-
-    def _run(self, swarm: Swarm, seconds: float, rate: float, kind: str) -> None:
-        try:
-            self.calls = swarm.load(seconds, rate, kind)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._trouble = error
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        time.sleep(4)  # The load's own start, on the other host.
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
-        if self._trouble is not None:
-            raise self._trouble
-
-
 def _image(swarm: Swarm, part: str) -> str:
     """Return the image of a part, as Swarm has it."""
     inspect = f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
@@ -87,7 +64,9 @@ def spread(swarm: Swarm) -> list[Line]:
     """Direct calls go to both replicas of sum."""
     before = swarm.handled()
     assert len(set(swarm.places("sum").values())) == 2, f"sum runs on one host: {swarm.places('sum')}"
-    calls = swarm.load(10, 30, "direct")
+    with Loading(swarm, 30, "direct", calls=300) as loading:
+        loading.wait()
+    calls = loading.calls
     after = swarm.handled()
     assert not failed(calls), failed(calls)[:3]
     assert all(call["status"] == 200 for call in calls), "some went to the queue"
@@ -100,28 +79,28 @@ def spread(swarm: Swarm) -> list[Line]:
 def away_and_back(swarm: Swarm) -> list[Line]:
     """Sum scaled to nothing: calls wait, and are answered when it is back."""
     swarm.scale("sum", 0)
-    calls: list[dict[str, Any]] = []
-    with Loading(swarm, 10, 5, "direct") as loading:
-        time.sleep(11)
+    swarm.until(lambda: swarm.call()[0] == 202, what="a call that waits")
+    with Loading(swarm, 10, "direct", calls=50) as loading:
+        loading.wait()
         back = time.time()
         swarm.scale("sum", 2)
     calls = loading.calls
     assert not failed(calls), failed(calls)[:3]
     assert not lost(calls), lost(calls)[:3]
-    waited = [call for call in calls if call["status"] == 202]
-    assert len(waited) > len(calls) / 2, told(calls)
-    took = max(call["result_time"] for call in waited) - back
-    return [Line("sum scaled to 0, then back", f"{len(waited)} answered 202; {told(calls)}", took)]
+    assert all(call["status"] == 202 for call in calls), told(calls)
+    took = max(call["result_time"] for call in calls) - back
+    return [Line("sum scaled to 0, then back", f"202 each; {told(calls)}", took)]
 
 
 def container_killed(swarm: Swarm) -> list[Line]:
     """A replica of sum is killed: no call fails."""
-    with Loading(swarm, 20, RATE, "direct") as loading:
+    with Loading(swarm, RATE, "direct") as loading:
         task, host = next(iter(swarm.places("sum").items()))
         killed = time.monotonic()
         swarm.docker(f"kill {task}", host=swarm.host(host))
         swarm.until(lambda: task not in swarm.places("sum") and len(swarm.places("sum")) == 2, what="two sums again")
         took = time.monotonic() - killed
+        loading.go_on(_AFTER_SECONDS)
     assert not failed(loading.calls), failed(loading.calls)[:3]
     assert not lost(loading.calls), lost(loading.calls)[:3]
     return [Line("a container of sum killed", told(loading.calls), took)]
@@ -129,10 +108,13 @@ def container_killed(swarm: Swarm) -> list[Line]:
 
 def redis_killed(swarm: Swarm) -> list[Line]:
     """Redis' container is killed: nothing that was accepted is lost."""
-    with Loading(swarm, 30, RATE, "kept") as loading:
+    with Loading(swarm, RATE, "kept") as loading:
         task, host = next(iter(swarm.places("redis").items()))
         killed = time.time()
         swarm.docker(f"kill {task}", host=swarm.host(host))
+        swarm.until(lambda: task not in swarm.places("redis"), what="Redis' end")
+        swarm.until(lambda: swarm.call(kept=True)[0] == 202, what="a call kept again")
+        loading.go_on(_AFTER_SECONDS)
     calls = loading.calls
     accepted = [call for call in calls if call["status"] == 202]
     refused = [call for call in calls if call["status"] == 503]
@@ -152,12 +134,12 @@ def updated(swarm: Swarm, site: Site) -> list[Line]:
     name = _image(swarm, "sum").partition("@")[0]
     made = _push(swarm, name, "next", "LABEL next=1")
     begin = time.monotonic()
-    with Loading(swarm, 150, UPDATE_RATE, "both") as loading:
+    with Loading(swarm, UPDATE_RATE, "both") as loading:
         run = site.play(poste_image=made)
         took = time.monotonic() - begin
         assert not run.failed, run.output[-3000:]
         assert all("-next" in _image(swarm, part) for part in PARTS)
-    assert took < 150, f"the load ended before the update: {took:.0f} s"
+        loading.go_on(_AFTER_SECONDS)
     assert not failed(loading.calls), (told(loading.calls), failed(loading.calls)[:5])
     assert not lost(loading.calls), (told(loading.calls), lost(loading.calls)[:5])
     site.variables["poste_image"] = made
@@ -168,13 +150,14 @@ def broken_version(swarm: Swarm, site: Site) -> list[Line]:
     """A version that does not start is taken back by itself, and the playbook says that it failed."""
     name = str(site.variables["poste_image"])
     made = _push(swarm, name, "broken", 'ENTRYPOINT ["false"]')
-    with Loading(swarm, 60, RATE, "direct") as loading:
-        run = site.play("site.yml", "--tags", "image,stack,swarm", poste_image=made)
-    assert run.failed, "the playbook says that all is well"
-    seconds = swarm.until(
-        lambda: all("-broken" not in _image(swarm, part) for part in PARTS), what="all services taken back"
-    )
-    swarm.until(lambda: len(swarm.places("sum")) == 2 and bool(swarm.places("mom")), what="the old version")
+    with Loading(swarm, RATE, "direct") as loading:
+        run = site.play("site.yml", "--tags", "stack", poste_image=made)
+        assert run.failed, "the playbook says that all is well"
+        seconds = swarm.until(
+            lambda: all("-broken" not in _image(swarm, part) for part in PARTS), what="all services taken back"
+        )
+        swarm.until(lambda: len(swarm.places("sum")) == 2 and bool(swarm.places("mom")), what="the old version")
+        loading.go_on(_AFTER_SECONDS)
     assert not failed(loading.calls), failed(loading.calls)[:3]
     return [Line("a broken version, taken back", f"the playbook failed; {told(loading.calls)}", run.seconds + seconds)]
 
@@ -182,11 +165,12 @@ def broken_version(swarm: Swarm, site: Site) -> list[Line]:
 def mom_host_killed(swarm: Swarm, kill: Callable[[Host], None]) -> list[Line]:
     """The host of the middleware dies: the direct road goes on, the queue is back once Swarm has moved it."""
     victim = swarm.host(next(iter(swarm.places("mom").values())))
-    with Loading(swarm, 60, RATE, "direct") as loading:
+    with Loading(swarm, RATE, "direct") as loading:
         killed = time.monotonic()
         kill(victim)
         swarm.until(lambda: swarm.call(kept=True)[0] == 202, seconds=150, what="queueing resumed")
         took = time.monotonic() - killed
+        loading.go_on(_AFTER_SECONDS)
     calls = loading.calls
     assert not lost(calls), lost(calls)[:3]
     assert not failed(calls), (told(calls), failed(calls)[:3])

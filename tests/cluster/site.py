@@ -71,6 +71,8 @@ class Site:
             "image_registry_port_mode": "host",
             "image_build_network": "host",
             "docker_insecure_registries": [f"{manager}:{REGISTRY_PORT}"],
+            # Ten replicas, one after the other, take long enough.
+            "stack_update_monitor": "5s",
             **self.variables,
         }
         path = self.folder / "inventory.json"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cluster.hosts import Host, Hosts
 
 STACK = "poste"
 URL = "https://poste.internal"
-_LOAD = Path(__file__).with_name("load.py")
 #: Counts the direct calls that one replica of sum handled, from its own metrics. Runs in its container.
 _COUNT = b"""
 import urllib.request
@@ -70,17 +68,6 @@ class Swarm:
             return int(status or 0), json.loads(body)
         except ValueError:
             return int(status or 0), {}
-
-    def load(self, seconds: float, rate: float, kind: str) -> list[dict[str, Any]]:
-        """Load from the client host; returns what became of each call."""
-        done = self.hosts.ssh(
-            self.client,
-            f"/opt/poste/venv/bin/python - {URL} --seconds {seconds} --rate {rate} --kind {kind}",
-            seconds=seconds + 300,
-            stdin=_LOAD.read_bytes(),
-        )
-        calls: list[dict[str, Any]] = json.loads(done.stdout)
-        return calls
 
     @staticmethod
     def until(look: Callable[[], bool], *, seconds: float = 120, what: str = "") -> float:
