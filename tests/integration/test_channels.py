@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
+from support.names import serving_names
 
 from poste.rpc.channels import connect
+from poste.rpc.servers import Health, bind, new_server
 
 #: Connections end so often that some call meets the end of nearly every tenth.
 AGE_MS = 10
 CONNECTIONS = 100
+#: Much less than gRPC's own pause between two looks at a name, in seconds.
+SOON = 15
 
 
 async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
@@ -51,3 +57,38 @@ async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
 
     assert failed == []
     assert set(ran.values()) == {1}
+
+
+async def test_a_replica_that_was_moved_is_found_at_its_new_address() -> None:
+    """Else nothing is kept or reported for half a minute when the middleware's container is replaced."""
+
+    @contextlib.asynccontextmanager
+    async def serving(host: str, port: int) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+        server = new_server()
+        health = Health(server)
+        bound = bind(server, host, port)
+        await server.start()
+        await health.serving()
+        try:
+            yield server, bound
+        finally:
+            await server.stop(None)
+
+    async def reached(channel: grpc.aio.Channel) -> None:
+        async with asyncio.timeout(SOON):
+            while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                await channel.wait_for_state_change(state)
+
+    async with (
+        serving("127.0.0.2", 0) as (old, port),
+        serving("127.0.0.3", port),
+        serving_names("127.0.0.2") as names,
+        connect(f"dns://{names.authority}/tasks.mom:{port}", library=True) as channel,
+    ):
+        await reached(channel)
+        names.address = "127.0.0.3"
+        await old.stop(None)
+        while channel.get_state() is grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
+        await reached(channel)
