@@ -1,7 +1,8 @@
 """`python -m bench`: measures the table of speed. Every row is a ratio within one run, its two sides taken in turn.
 
-Prints one table and writes it as JSON. The exit code says nothing of the figures, for machines are noisy; it is 1 if a
-run itself was wrong: an answer that was not as it must be.
+Prints one table and writes it as JSON. The exit code is 1 if a run itself was wrong (an answer that was not as it must
+be), or, with `--against`, if a figure is worse than there by a third. Else it says nothing of the figures, for machines
+are noisy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from bench import table
-from bench.figures import Measured, Round, Row, Sample, summarise
+from bench.figures import Measured, Round, Row, Sample, fallen, summarise
 from bench.programs import WrongRunError
 from bench.rows import accepting, backlog, direct, draining, gateways, killing, memory, waiting
 from bench.sizes import FULL, QUICK, Sizes
@@ -65,6 +66,13 @@ async def main(options: argparse.Namespace) -> int:
     sys.stdout.write(f"{table.text(measured)}\n{', '.join(f'{name} {value}' for name, value in about.items())}\n")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": about, "rows": table.to_json(measured)}, indent=2) + "\n")
+    if options.against is not None:
+        published = json.loads(options.against.read_text())["rows"]
+        for one in measured:
+            before = published.get(one.row.name)
+            if before is not None and fallen(one, before["figure"]):
+                sys.stderr.write(f"{one.row.name} fell: {one.value:.3g}, published {before['figure']:.3g}\n")
+                wrong = True
     return 1 if wrong else 0
 
 
@@ -75,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=f"of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK.rounds} rounds and small figures, for CI")
     parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help=f"where the JSON goes (default: {_OUT})")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="fail if a figure is worse than there by a third")
     return parser.parse_args()
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+#: How much worse than the published figure is too much.
+_FALL: Final = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,19 @@ class Measured:
         if self.row.target is None:
             return "stated"
         return "met" if self.row.target.met(self.value) else "NOT MET"
+
+
+def fallen(measured: Measured, published: float) -> bool:
+    """Tell whether a figure is worse than the published one by a third: more than a noisy machine does to a ratio.
+
+    One without a target can't: nobody said which way is better.
+    """
+    target = measured.row.target
+    if target is None:
+        return False
+    if target.at_least is not None:
+        return measured.value < published * (1 - _FALL)
+    return measured.value > published * (1 + _FALL)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import table
-from bench.figures import Row, Sample, Target, quantile, ratio, summarise
+from bench.figures import Measured, Row, Sample, Target, fallen, quantile, ratio, summarise
 from bench.load import Report
 from bench.programs import WrongRunError
 from bench.rows.killing import added_by_kill
@@ -101,3 +101,20 @@ def test_a_kill_beside_the_load():
     """A service that was killed before the load began, or after it, says nothing."""
     with pytest.raises(WrongRunError):
         added_by_kill(Report(1, 1, 1.0, 1.0, 1.0, [(0, 0.0, 0.1, 200)]), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "published", "falls"),
+    [
+        (Target(at_least=0.5), 0.41, 0.6, False),
+        (Target(at_least=0.5), 0.39, 0.6, True),
+        (Target(at_most=2.5), 3.9, 3.0, False),
+        (Target(at_most=2.5), 4.1, 3.0, True),
+        (None, 1000.0, 1.0, False),
+    ],
+)
+def test_what_is_worse_by_a_third_has_fallen(target, value, published, falls):
+    """Else a change makes a road slow and CI says nothing, or says so of every noisy run."""
+    measured = Measured(Row("row", "text", target), value, value, value, 1, {})
+
+    assert fallen(measured, published) is falls
