@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -82,43 +82,41 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         context: _Context,  # noqa: ARG002 - every answer is in the message
     ) -> pb.EnqueueTasksResponse:
         results = [pb.ENQUEUE_RESULT_NOT_CATALOGUED] * len(request.tasks)
-        places: defaultdict[str, list[int]] = defaultdict(list)
+        queues: defaultdict[str, list[tuple[int, pb.NewTask]]] = defaultdict(list)
         for place, task in enumerate(request.tasks):
             service = self._catalogue.get(task.service)
             if service is not None and task.method in service.methods:
-                places[task.service].append(place)
-        await asyncio.gather(*(self._enqueue(queue, request, at, results) for queue, at in places.items()))
-        for task, result in zip(request.tasks, results, strict=True):
-            queue = task.service if self._catalogue.get(task.service) else "unknown"
-            metrics.enqueued(queue, _short(pb.EnqueueResult.Name(result))).inc()
+                queues[task.service].append((place, task))
+            else:
+                metrics.enqueued("unknown" if service is None else task.service, "not_catalogued").inc()
+        await asyncio.gather(*(self._enqueue(queue, tasks, results) for queue, tasks in queues.items()))
         return pb.EnqueueTasksResponse(results=results)
 
     async def _enqueue(
         self,
         queue: str,
-        request: pb.EnqueueTasksRequest,
-        places: list[int],
+        placed: list[tuple[int, pb.NewTask]],
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
         """Enqueue the tasks of one queue, and write what became of each to its place."""
         service = self._catalogue.get(queue)
         if service is None:
             return
-        tasks = [
-            messages.new_task(request.tasks[at], repeatable=service.methods[request.tasks[at].method].policy.repeatable)
-            for at in places
-        ]
+        methods = service.methods
+        tasks = [messages.new_task(task, repeatable=methods[task.method].policy.repeatable) for _, task in placed]
         try:
             durability = await self._health.durability(queue)
             said = [_ENQUEUED[one] for one in await self._tasks.enqueue(queue, tasks, service.policy.queue, durability)]
         except StoreUnreached as error:
             _log.warning("not accepted", queue=queue, error=str(error))
-            said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(places)
+            said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed)
         except StoreLost as error:
             _log.warning("acceptance unknown", queue=queue, error=str(error))
-            said = [pb.ENQUEUE_RESULT_UNKNOWN] * len(places)
-        for at, result in zip(places, said, strict=True):
-            results[at] = result
+            said = [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed)
+        for (place, _), result in zip(placed, said, strict=True):
+            results[place] = result
+        for result, count in Counter(said).items():
+            metrics.enqueued(queue, _short(pb.EnqueueResult.Name(result))).inc(count)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
@@ -154,20 +152,19 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         context: _Context,
     ) -> pb.CompleteTasksResponse:
         results = [pb.COMPLETE_RESULT_UNSPECIFIED] * len(request.completions)
-        places: defaultdict[str, list[int]] = defaultdict(list)
+        queues: defaultdict[str, list[tuple[int, pb.Completion]]] = defaultdict(list)
         for place, completion in enumerate(request.completions):
-            places[completion.service].append(place)
-        said = await asyncio.gather(*(self._complete(queue, request, at, results) for queue, at in places.items()))
+            queues[completion.service].append((place, completion))
+        said = await asyncio.gather(*(self._complete(queue, placed, results) for queue, placed in queues.items()))
         troubles = [one for one in said if one is not None]
-        if troubles and len(troubles) == len(places):
+        if troubles and len(troubles) == len(queues):
             await _refuse(context, next((one for one in troubles if isinstance(one, StoreLost)), troubles[0]))
         return pb.CompleteTasksResponse(results=results)
 
     async def _complete(
         self,
         queue: str,
-        request: pb.CompleteTasksRequest,
-        places: list[int],
+        placed: list[tuple[int, pb.Completion]],
         results: list[pb.CompleteResult.ValueType],
     ) -> StoreError | None:
         """Store the outcomes of one queue's tasks, and write what became of each to its place.
@@ -177,18 +174,19 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         """
         service = self._catalogue.get(queue)
         policy = service.policy.queue if service else QueuePolicy()
-        reports = [messages.report(request.completions[place]) for place in places]
+        reports = [messages.report(completion) for _, completion in placed]
         try:
             answers = await self._tasks.complete(queue, reports, policy)
         except StoreError as error:
             _log.warning("results not stored", queue=queue, error=str(error))
             return error
-        for place, said in zip(places, answers, strict=True):
+        for (place, _), said in zip(placed, answers, strict=True):
             results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
+        for said, count in Counter(answers).items():
             if said == "retried":
-                metrics.retried_total.labels(queue).inc()
+                metrics.retried_total.labels(queue).inc(count)
             elif said not in ("replayed", "refused"):
-                metrics.finished(queue, said).inc()
+                metrics.finished(queue, said).inc(count)
         return None
 
     async def ListQueues(

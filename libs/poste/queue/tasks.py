@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -32,8 +32,7 @@ Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "repl
 Ending = Literal["ok", "cancelled", "final", "retry", "silent"]
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A call to be kept. Times are in seconds (since the epoch)."""
 
     key: str
@@ -45,8 +44,7 @@ class NewTask:
     repeatable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a handler ended with under one claim.
 
     `ending`: ok (payload: the response), cancelled, final (payload: the error), retry (a later try may go better),

@@ -19,7 +19,10 @@ from poste.service.servicer import ServedService
 from poste.service.timeouts import Timeouts
 from poste.v1 import mom_service_pb2
 
-_log = logs.get("queued")
+_journal: Final = logs.Journal("queued")
+_RESULTS: Final = {
+    number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
+}
 #: A rich status larger than this, in bytes, is kept without its details: on the direct road it would not fit either.
 _MAX_STATUS_BYTES: Final = 64 * 1024
 _MAX_MESSAGE: Final = 4096
@@ -56,16 +59,16 @@ class QueuedRoad:
             _fill(completion, outcome)
         task.handled()
         result = await self._report(task, completion, asked=asked)
-        _log.info(
-            "task",
-            key=task.key,
-            service=task.queue,
-            method=task.method,
-            attempt=task.attempt,
-            code=code.name,
-            seconds=round(time.monotonic() - began, 6),
-            result=mom_service_pb2.CompleteResult.Name(result).removeprefix("COMPLETE_RESULT_").lower(),
-        )
+        facts = {
+            "key": task.key,
+            "service": task.queue,
+            "method": task.method,
+            "attempt": task.attempt,
+            "code": code.name,
+            "seconds": round(time.monotonic() - began, 6),
+            "result": _RESULTS[result],
+        }
+        _journal.write("task", facts)
 
     async def _run(self, task: ClaimedTask) -> Outcome:
         method = self._service.methods.get(task.method)
@@ -79,14 +82,14 @@ class QueuedRoad:
         return await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
 
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
-        answer = self._reporter.report(completion)
         while True:
             try:
-                return await asyncio.shield(answer)
+                # A cancellation withdraws it if it was not sent yet.
+                return await self._reporter.report(completion)
             except asyncio.CancelledError:
                 # The client's wish comes too late once, for the handler has ended; any other cancellation is an order.
+                # The same is reported again: under one token it is answered the same.
                 if asked or not task.cancel_requested:
-                    answer.cancel()
                     raise
                 asked = True
                 _stay()
