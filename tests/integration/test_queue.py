@@ -544,7 +544,7 @@ async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
     await post.operators.pause(post.queue, paused=True)
     fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
     arguments = [part for seq, key in enumerate(keys[:3], 1) for part in (key, seq)]
-    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", "0", *arguments])
+    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", 0, 0, 0, *arguments])
 
     assert await post.take("me", 4) == keys
 
@@ -653,3 +653,20 @@ async def test_only_what_is_dead_is_purged(post: Post) -> None:
     assert await post.operators.purge(post.queue, [waiting, "none"]) == ["ended", "gone"]
     assert await post.operators.replay(post.queue, ["none"]) == ["gone"]
     assert await post.state(waiting) is TaskState.QUEUED
+
+
+async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
+    """A backlog is taken by one step for many, and what somebody else took meanwhile must not be run by both."""
+    await post.join("me")
+    await post.join("other")
+    first, second, third = [await post.enqueue() for _ in range(3)]
+    assert await post.take("other") == [first]
+    touched = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
+    touched += [post.keys.record(first), post.keys.record(second)]
+    (unnamed, front), lost, won = await post.scripts.run(
+        "claim", touched, ["me", 0, 5, 1, first, 1, second, 2], again=False
+    )
+
+    assert (lost[0], won[0], unnamed, front) == (b"drop", b"run", [third.encode()], [])
+    assert await post.claim("other", first) == b"run"
+    assert await post.claim("me", third, 3) == b"run"

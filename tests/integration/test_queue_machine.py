@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from support import queue_model
 from support.driven_queue import QUEUE, DrivenQueue, Seen
-from support.queue_model import Claim, QueueModel, Returned
+from support.queue_model import FRONT, Claim, QueueModel, Returned
 from support.redis_server import running
 
 from poste.domain.task import TaskState
@@ -52,6 +52,7 @@ class ClaimCommand:
     name: str
     claims: list[Claim]
     alone: bool
+    take: bool = False
     heard: bool = False
 
 
@@ -126,7 +127,8 @@ class QueueMachine(RuleBasedStateMachine):
         weights = {
             self.report: 5 if self._reportable() else 0,
             self.claim: 6 if self._claimable() else 0,
-            self.take: 5 if living and model.ready else 0,
+            self.take: 3 if living and model.ready else 0,
+            self.claim_front: 4 if living and model.ready else 0,
             self.look_after: 2,
             self.replay: 2 if model.dead() else 0,
             self.enqueue: 3 if len(model.open()) < OPEN else 1,
@@ -222,9 +224,21 @@ class QueueMachine(RuleBasedStateMachine):
         some = self.draw(st.lists(st.sampled_from(found[name]), min_size=1, unique=True))
         process = self.processes[name]
         alone = len(some) == 1 and not process.started and self.draw(st.booleans())
+        self._send_claim(process, some, alone=alone, take=False)
+
+    def claim_front(self) -> None:
+        """A process takes and claims what it saw at the queue's front; now and then that is long ago."""
+        name = self._any(self.living())
+        process = self.processes[name]
+        seen = KEYS if self._odd() else dict.fromkeys(reversed(self.model.ready))
+        if free := [key for key in seen if key not in process.started]:
+            some = self.draw(st.lists(st.sampled_from(free), unique=True)) if self._odd() else free[:FRONT]
+            self._send_claim(process, some or free[:1], alone=False, take=True)
+
+    def _send_claim(self, process: Process, some: list[str], *, alone: bool, take: bool) -> None:
         numbers = range(process.number + 1, process.number + 1 + len(some))
         process.number += len(some)
-        process.last_claim = ClaimCommand(name, list(zip(some, numbers, strict=True)), alone)
+        process.last_claim = ClaimCommand(process.name, list(zip(some, numbers, strict=True)), alone, take)
         self.claims.append(process.last_claim)
         self._claim(process.last_claim, heard=not self._odd())
 
@@ -237,8 +251,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _claim(self, command: ClaimCommand, *, heard: bool) -> None:
         name, claims, alone = command.name, command.claims, command.alone
-        answers = self.do(self.queue.claim(name, claims, alone=alone))
-        self.agree(self.model.claim(name, claims, alone=alone), answers)
+        claimed = self.do(self.queue.claim(name, claims, alone=alone, take=command.take))
+        self.agree(self.model.claim(name, claims, alone=alone, take=command.take), claimed)
+        answers = claimed.answers
         if not heard:
             return
         command.heard = True
@@ -493,7 +508,7 @@ class QueueMachine(RuleBasedStateMachine):
             await _each(queue.end_wait, texts(await queue.client.zrange(queue.keys.delayed, 0, -1)))
             await queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES)
             for number, key in enumerate(await queue.take(name, len(KEYS)), 1):
-                if await queue.claim(name, [(key, number)], alone=True) == ["run"]:
+                if (await queue.claim(name, [(key, number)], alone=True)).answers == ["run"]:
                     assert await queue.complete(Report(key, f"{name}:{number}", "ok")) == "succeeded"
         seen = await queue.seen(KEYS, names)
 

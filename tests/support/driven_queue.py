@@ -17,7 +17,7 @@ from poste.queue.tasks import NewTask, Report, Tasks
 from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import StoreSettings
 from support import queue_model
-from support.queue_model import Claim, Returned
+from support.queue_model import FRONT, Claim, Claimed, Returned
 
 QUEUE: Final = "test.Machine"
 #: Leases and retries of this length end when a test says so, never by themselves, in seconds.
@@ -83,14 +83,19 @@ class DrivenQueue:
     async def take(self, name: str, count: int) -> list[str]:
         return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))
 
-    async def claim(self, name: str, claims: Sequence[Claim], *, alone: bool) -> list[str]:
+    async def claim(self, name: str, claims: Sequence[Claim], *, alone: bool, take: bool = False) -> Claimed:
+        """Claim; with `take`, take as many first."""
         fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready]
         results = await self.scripts.run(
             "claim",
             [*fixed, *(self.keys.record(key) for key, _ in claims)],
-            [name, "1" if alone else "0", *(part for claim in claims for part in claim)],
+            [name, int(alone), FRONT, int(take), *(part for claim in claims for part in claim)],
+            again=False,
         )
-        return texts(result if isinstance(result, bytes) else result[0] for result in results)
+        if results == [b"fenced"]:
+            return Claimed(["fenced"])
+        (unnamed, front), *results = results
+        return Claimed(texts(result[0] for result in results), texts(unnamed), texts(front))
 
     async def complete(self, report: Report) -> str:
         (said,) = await self.tasks.complete(QUEUE, [report], self.policy)

@@ -16,11 +16,22 @@ MAX_FAILURES = 3
 MAX_CRASHES = 3
 #: So many crashes in company make a task one that runs alone.
 SUSPECT_AFTER = 2
+#: How much of the queue's front a claim tells.
+FRONT = 2
 
 #: A task's key, and the number under which it is claimed.
 Claim = tuple[str, int]
 #: A task's key, its token if its claim's answer came ('' if not), and whether its handler had started.
 Returned = tuple[str, str, bool]
+
+
+@dataclass
+class Claimed:
+    """What a claim says: of each key, what it took and was not named, and what stands at the queue's front."""
+
+    answers: list[str]
+    unnamed: list[str] = field(default_factory=list)
+    front: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -168,13 +179,16 @@ class QueueModel:
             self.taken[name].insert(0, key)
         return keys
 
-    def claim(self, name: str, claims: Sequence[Claim], *, alone: bool) -> list[str]:
+    def claim(self, name: str, claims: Sequence[Claim], *, alone: bool, take: bool = False) -> Claimed:
         if name not in self.leases:
-            return ["fenced"]
+            return Claimed(["fenced"])
+        taken = self.take(name, len(claims)) if take else []
+        unnamed = [key for key in taken if key not in [named for named, _ in claims]]
+        front = self.ready[-FRONT:]
         answers = [self._claim(name, key, number, alone=alone) for key, number in claims]
         paused = [key for (key, _), answer in zip(claims, answers, strict=True) if answer == "paused"]
         self.ready += reversed(paused)
-        return answers
+        return Claimed(answers, unnamed, front)
 
     def _claim(self, name: str, key: str, number: int, *, alone: bool) -> str:
         if key not in self.taken[name]:

@@ -54,13 +54,13 @@ class Post:
         return [key.decode() for key in taken]
 
     async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False) -> Any:
-        (result,) = await self.scripts.run(
+        *_, result = await self.scripts.run(
             "claim",
             [
                 *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready),
                 self.keys.record(key),
             ],
-            [name, "1" if alone else "0", key, seq],
+            [name, int(alone), 0, 0, key, seq],
         )
         return result if isinstance(result, bytes) else result[0]
 

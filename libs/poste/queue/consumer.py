@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
-from poste.queue.incarnation import BLOCK_SECONDS, ClaimedTask, Handle, Incarnation
+from poste.queue.hand import ClaimedTask, Handle
+from poste.queue.incarnation import Incarnation
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
+from poste.queue.taking import BLOCK_SECONDS
 from poste.runtime import logs
 
 if TYPE_CHECKING:

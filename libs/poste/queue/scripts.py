@@ -1,6 +1,6 @@
 """The atomic steps of a task's life: one Lua file each, run so that "nothing happened" and "unknown" are told apart.
 
-Every script but `take` answers the same when it is run again, so a lost answer is asked for again.
+Every script that does not take answers the same when it is run again, so its lost answer is asked for again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,59 @@
+"""The end of an incarnation: what runs is finished, the rest is given back, not counted as an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreError
+from poste.queue.connection import texts
+from poste.runtime import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poste.queue.hand import Hand
+
+_log = logs.get("consumer")
+#: How long giving back is tried while Redis is away, in seconds; after that the reaper does it.
+_GIVE_BACK_SECONDS: Final = 3.0
+#: The wait between two tries, in seconds.
+_PAUSE_SECONDS: Final = 0.2
+
+
+async def finish_running(hand: Hand, lost: Callable[[], bool]) -> None:
+    """Wait until nothing runs, no longer than the grace, or until the lease is lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(hand.settings.grace_seconds):
+            while hand.running and not lost():
+                hand.changed.clear()
+                await hand.changed.wait()
+
+
+async def give_back(hand: Hand) -> None:
+    """Put back what is not done, and end the lease."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GIVE_BACK_SECONDS):
+            while not await _try_to_give_back(hand):  # noqa: ASYNC110 - it waits for Redis, not for us
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _try_to_give_back(hand: Hand) -> bool:
+    keys = hand.keys
+    try:
+        listed = texts(await hand.control.lrange(hand.taken, 0, -1))
+        if listed:
+            arguments: list[str] = []
+            for key in listed:
+                running = hand.running.get(key)
+                arguments += (key, running.claimed.token if running else "", "1" if running else "")
+            touched = [keys.ready, hand.taken, keys.counts, keys.dead, *map(keys.record, listed)]
+            await hand.scripts.run("give_back", touched, arguments)
+        left = await hand.scripts.run("leave", [keys.leases, keys.graves, hand.taken], [hand.name])
+    except (RedisError, StoreError) as error:
+        _log.warning("giving back failed", queue=keys.queue, error=str(error))
+        return False
+    return bool(left)

@@ -1,0 +1,117 @@
+"""What one incarnation of a consumer has in hand, and how much more it may take.
+
+All of it stands in the list `taken:<incarnation>`; what stands there and is not in hand is adopted by the audit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from poste.queue.scripts import Scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import redis.asyncio as redis
+
+    from poste.queue.keys import QueueKeys
+    from poste.runtime.settings import WorkerSettings
+
+#: How many tasks start at once while direct calls come in: so long a call waits for its turn in the loop, at most. How
+#: many run at once is not bounded by it, so tasks that wait for something else are not held up.
+_BESIDE_LIVE_CALLS: Final = 8
+#: How many tasks are in hand at most, for each that may run at once.
+_HELD_PER_RUNNING: Final = 2
+#: How many are taken by one script, at most.
+MAX_TAKEN: Final = 1000
+
+
+@dataclass(slots=True, eq=False)
+class ClaimedTask:
+    """A task that is this process' to run. `create_time` is in seconds since the epoch.
+
+    `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
+    called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
+    """
+
+    queue: str
+    key: str
+    method: str
+    request: bytes
+    token: str
+    attempt: int
+    create_time: float
+    handled: Callable[[], None]
+    cancel_requested: bool = False
+
+
+Handle = Callable[[ClaimedTask], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A claimed task and the asyncio task that runs it."""
+
+    claimed: ClaimedTask
+    task: asyncio.Task[None]
+
+
+class Hand:
+    """One incarnation's place at its queue, and what it holds.
+
+    Attributes:
+        name: The incarnation.
+        keys: Its queue's keys.
+        taken: The list of what it has taken.
+        settings: How much to take, how long a stop may last.
+        control: Redis, for everything that answers at once.
+        scripts: The same.
+        unclaimed: Keys that are taken, and to be claimed.
+        claiming: Keys whose claim is under way.
+        suspects: Keys that are to be claimed alone.
+        running: What is claimed, by its key.
+        handling: Those of them whose handlers have not ended.
+        ending: Nothing more is to be taken.
+        changed: There may be something to do, or room for it.
+        audit_due: Something may stand in the list that is not in hand.
+    """
+
+    def __init__(self, name: str, keys: QueueKeys, settings: WorkerSettings, control: redis.Redis) -> None:
+        self.name = name
+        self.keys = keys
+        self.taken = keys.taken(name)
+        self.settings = settings
+        self.control = control
+        self.scripts = Scripts(control)
+        self.unclaimed: list[str] = []
+        self.claiming: frozenset[str] = frozenset()
+        self.suspects: list[str] = []
+        self.running: dict[str, Running] = {}
+        self.handling: set[str] = set()
+        self.ending = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.audit_due = asyncio.Event()
+
+    def holds(self, key: str) -> bool:
+        """Tell whether a key is in hand: claiming one twice would start its handler twice."""
+        return key in self.running or key in self.claiming or key in self.unclaimed or key in self.suspects
+
+    def adopt(self, keys: Iterable[str]) -> None:
+        """Take keys in hand that are not yet."""
+        for key in keys:
+            if not self.holds(key):
+                self.unclaimed.append(key)
+                self.changed.set()
+
+    def room(self, *, live: bool) -> int:
+        """How many tasks may be taken now.
+
+        Those that only wait for their report's answer leave room for others, but not without bound: a middleware that
+        is away must not make the list of what is taken grow.
+        """
+        concurrency = self.settings.concurrency
+        room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - len(self.running), MAX_TAKEN)
+        return max(0, min(room, _BESIDE_LIVE_CALLS) if live else room)

@@ -1,0 +1,224 @@
+"""Takes tasks off the queue, claims them, and has them run.
+
+One is waited for by BLMOVE. Its claim tells what else is at the queue's front, and the next claim takes that: so a task
+alone is claimed at once, and a backlog costs one script for many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from poste.domain.errors import StoreError
+from poste.queue.connection import text, texts
+from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, Running
+from poste.runtime import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import redis.asyncio as redis
+
+_log = logs.get("consumer")
+#: How long BLMOVE blocks when there is nothing to take, in seconds.
+BLOCK_SECONDS: Final = 2.0
+#: The wait after a pop that failed, in seconds.
+_POP_BACKOFF: Final = 0.2
+#: How often it is looked whether a paused queue is still paused, in seconds.
+_PAUSED_LOOK_SECONDS: Final = 0.5
+#: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
+_UNBLOCK_SECONDS: Final = 0.05
+
+
+class Taker:
+    """Fills one incarnation's hand."""
+
+    def __init__(
+        self,
+        hand: Hand,
+        *,
+        handle: Handle,
+        blocking: redis.Redis,
+        blocking_client_id: Callable[[], int | None],
+        tried_to_pop: Callable[[], None],
+        live: Callable[[], bool],
+        lost: Callable[[], None],
+    ) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            hand: What is taken goes there.
+            handle: Runs and reports one task.
+            blocking: For BLMOVE alone.
+            blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
+            tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
+            live: Tells whether direct calls come in: those go first.
+            lost: Called if a claim finds that the lease is gone.
+        """
+        self._hand = hand
+        self._handle = handle
+        self._blocking = blocking
+        self._blocking_client_id = blocking_client_id
+        self._tried_to_pop = tried_to_pop
+        self._live = live
+        self._lost = lost
+        self._seq = 0
+        #: What stood at the queue's front when it was last looked at, the oldest first.
+        self._front: list[str] = []
+        self._alone = False
+        self._paused = False
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Take, until the hand is to be emptied; what is taken runs in `group`."""
+        hand = self._hand
+        while not hand.ending.is_set():
+            hand.changed.clear()
+            if self._alone:
+                await hand.changed.wait()
+            elif hand.unclaimed:
+                keys, hand.unclaimed = hand.unclaimed, []
+                await self._claim(group, keys)
+            elif hand.suspects:
+                if hand.running:
+                    await hand.changed.wait()
+                else:
+                    await self._claim(group, [hand.suspects.pop(0)], alone=True)
+            elif (room := hand.room(live=self._live())) == 0:
+                await hand.changed.wait()
+            elif self._paused:
+                await self._rest(_PAUSED_LOOK_SECONDS)
+                await self._look_whether_paused()
+            else:
+                front, self._front = [key for key in self._front[:room] if not hand.holds(key)], []
+                await (self._claim(group, front, take=True) if front else self._pop(room))
+
+    async def stop(self, running: asyncio.Task[None]) -> None:
+        """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
+        while not running.done():
+            client_id = self._blocking_client_id()
+            if client_id is not None:
+                with contextlib.suppress(RedisError):
+                    await self._hand.control.client_unblock(client_id)
+            await asyncio.wait([running], timeout=_UNBLOCK_SECONDS)
+
+    async def _pop(self, room: int) -> None:
+        """Wait for one task."""
+        try:
+            try:
+                first = await self._blocking.blmove(
+                    first_list=self._hand.keys.ready,
+                    second_list=self._hand.taken,
+                    timeout=BLOCK_SECONDS,  # type: ignore[arg-type]  # Redis takes fractions
+                    src="RIGHT",
+                    dest="LEFT",
+                )
+            except OutOfMemoryError:
+                # At `maxmemory` BLMOVE is refused, and nothing would ever free memory again: take by script.
+                await self._rest(_POP_BACKOFF)
+                script = self._hand.scripts.run("take", [self._hand.keys.ready, self._hand.taken], [room], again=False)
+                self._hand.adopt(texts(await script))
+            else:
+                self._hand.adopt([text(first)] if first is not None else [])
+            self._tried_to_pop()
+        except (RedisError, StoreError) as error:
+            # Its answer may have been lost with a key in it: the audit finds that.
+            _log.warning("pop failed", queue=self._hand.keys.queue, error=str(error))
+            await self._recover()
+
+    async def _look_whether_paused(self) -> None:
+        try:
+            self._paused = bool(await self._hand.control.hexists(self._hand.keys.counts, "paused"))
+            self._tried_to_pop()
+        except RedisError as error:
+            _log.warning("pause not read", queue=self._hand.keys.queue, error=str(error))
+
+    async def _claim(
+        self, group: asyncio.TaskGroup, named: Sequence[str], *, alone: bool = False, take: bool = False
+    ) -> None:
+        """Claim keys, and start what may run.
+
+        Args:
+            group: Runs it.
+            named: The keys; they are in hand, or stood at the queue's front.
+            alone: Nothing else runs in this process.
+            take: Take as many first.
+        """
+        hand, keys = self._hand, self._hand.keys
+        arguments: list[str | int] = [hand.name, int(alone), min(hand.settings.concurrency, MAX_TAKEN), int(take)]
+        tokens = []
+        for key in named:
+            self._seq += 1
+            tokens.append(f"{hand.name}:{self._seq}")
+            arguments += (key, self._seq)
+        touched = [keys.leases, hand.taken, keys.counts, keys.dead, keys.ready, *map(keys.record, named)]
+        hand.claiming = frozenset(named)
+        try:
+            results = await hand.scripts.run("claim", touched, arguments, again=not take)
+        except StoreError as error:
+            # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
+            _log.warning("claim failed", queue=keys.queue, error=str(error))
+            hand.claiming = frozenset()
+            await self._recover()
+            return
+        # From here to the end nothing is waited for, so no audit comes between.
+        hand.claiming = frozenset()
+        if results == [b"fenced"]:
+            self._lost()
+            return
+        if take:
+            self._tried_to_pop()
+        unnamed, front = results[0]
+        self._front = texts(reversed(front))
+        for key, token, result in zip(named, tokens, results[1:], strict=True):
+            if result[0] == b"suspect":
+                hand.suspects.append(key)
+            elif result[0] == b"paused":
+                self._paused = True
+            elif result[0] == b"run":
+                self._start(group, key, token, result, alone=alone)
+        hand.adopt(texts(unnamed))
+
+    def _start(self, group: asyncio.TaskGroup, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
+        _, method, request, attempt, create = result
+        claimed = ClaimedTask(
+            queue=self._hand.keys.queue,
+            key=key,
+            method=method.decode(),
+            request=request or b"",
+            token=token,
+            attempt=attempt,
+            create_time=create / 1000,
+            handled=functools.partial(self._handled, key),
+        )
+        self._alone = alone
+        self._hand.handling.add(key)
+        self._hand.running[key] = Running(claimed, group.create_task(self._run(claimed)))
+
+    async def _run(self, claimed: ClaimedTask) -> None:
+        try:
+            await self._handle(claimed)
+        finally:
+            self._hand.handling.discard(claimed.key)
+        # Cancelled ones stay in hand: they are given back, or are somebody else's already.
+        del self._hand.running[claimed.key]
+        self._alone = False
+        self._hand.changed.set()
+
+    def _handled(self, key: str) -> None:
+        self._hand.handling.discard(key)
+        self._hand.changed.set()
+
+    async def _recover(self) -> None:
+        """After an answer that was lost: have the audit look for what was in it, and wait a little."""
+        self._front = []
+        self._hand.audit_due.set()
+        await self._rest(_POP_BACKOFF)
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hand.ending.wait()
