@@ -31,6 +31,9 @@ from poste_gateway.tls import Certificate
 
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
+#: How long the listener waits for the catalogue, in seconds: a client whose connection is refused may go to another
+#: gateway, one that is told "not ready" has its answer. Longer than the copy takes to stand in for the middleware.
+_BEGIN_SECONDS: Final = 2.0
 
 _log = logs.get("gateway")
 
@@ -66,16 +69,20 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 max_wait_seconds=wait,
             ),
             settings.cors_origins,
+            draining,
         )
         following = duties.create_task(directory.follow())
         try:
+            await directory.begun(_BEGIN_SECONDS)
             async with _listening(edge.handle, settings, certificate) as port:
                 try:
                     yield port
                 finally:
-                    # Not ready from here on, and every long poll ends; then the listener closes and calls finish.
+                    # Not ready from here on, and every long poll ends. Who balances gateways may take a while to see
+                    # it, and sends more; then the listener closes and calls finish.
                     draining.set()
                     _log.info("stopping")
+                    await asyncio.sleep(settings.linger_seconds)
         finally:
             following.cancel()
             await enqueuer.close()

@@ -67,11 +67,19 @@ class Directory:
         self._unready: str | None = "the catalogue was not received yet"
         #: The middleware has answered, whatever it was.
         self._answered = asyncio.Event()
+        #: It has, or the copy stands in.
+        self._begun = asyncio.Event()
 
     @property
     def unready(self) -> str | None:
         """Why calls can't be served; None if they can. A service that is away does not matter here."""
         return self._unready
+
+    async def begun(self, seconds: float) -> None:
+        """Wait until the catalogue is there, or why it can't be had is known, but no longer than so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
 
     async def follow(self) -> None:
         """Follow the catalogue for ever."""
@@ -120,6 +128,7 @@ class Directory:
         self._man_fleets()
         self.routes = RouteTable(services.values())
         self._unready = None
+        self._begun.set()
         _log.info("catalogue applied", services=sorted(services))
 
     async def close(self) -> None:
@@ -156,6 +165,7 @@ class Directory:
             self._unready = _OTHER_KEY
             self.key_agreed = False
             self._answered.set()
+            self._begun.set()
         else:
             _log.warning("catalogue stream ended", code=error.code().name)
 

@@ -5,6 +5,7 @@ One handler for all paths, a request id for each, one line in the log, and no ex
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -40,10 +41,13 @@ async def _meet(expectation: str, request: web.BaseRequest) -> None:
 class Edge:
     """Answers HTTP requests."""
 
-    def __init__(self, roads: Roads, resources: Resources, cors_origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, roads: Roads, resources: Resources, cors_origins: tuple[str, ...], draining: asyncio.Event
+    ) -> None:
         self._roads = roads
         self._resources = resources
         self._cors_origins = cors_origins
+        self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
         self._prefix = secrets.token_hex(5)
         self._numbers = itertools.count()
@@ -68,6 +72,9 @@ class Edge:
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, self._verbs(path))
+        if self._draining.is_set():
+            # The connection ends soon, and a request that is then on its way would go down with it.
+            answer.keep_alive = False
         self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
         return answer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -24,6 +25,8 @@ from poste_gateway.problems import Problem, problem_answer
 Handle = Callable[[web.BaseRequest], Awaitable[Answer | web.StreamResponse]]
 
 _log: Final = logs.get("http")
+#: How long a connection that was just made may take to bring its request once the listener has closed, in seconds.
+_FIRST_REQUEST_SECONDS: Final = 2.0
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
 
 
@@ -50,47 +53,90 @@ async def serving(
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    runner = web.ServerRunner(_Server(handle, max_body_bytes), shutdown_timeout=grace_seconds)
+    server = _Server(handle, max_body_bytes)
+    runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
     async with admin.bound(runner, host, port, tls) as bound:
-        yield bound
+        try:
+            yield bound
+        finally:
+            # Those who stand at the door are let in before it closes, and heard before anybody is sent away.
+            await asyncio.sleep(0)
+            for site in tuple(runner.sites):
+                await site.stop()
+            await server.heard()
 
 
 class _Server(web.Server):
     """Makes a protocol for each connection, and a request from each message."""
 
     def __init__(self, handle: Handle, max_body_bytes: int) -> None:
-        # What an `Answer` has is what it asks of one.
+        # What an `Answer` has is what it asks of one, and every protocol is one of ours.
         anything: Any = handle
-        super().__init__(anything, request_factory=self._request)
+        factory: Any = self._request
+        super().__init__(anything, request_factory=factory)
         self._loop_of_all = asyncio.get_running_loop()
         self._max_body_bytes = max_body_bytes
+        #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
+        self._unheard: weakref.WeakSet[_Protocol] = weakref.WeakSet()
+        self._one_heard = asyncio.Event()
+
+    async def heard(self) -> None:
+        """Wait until every connection has brought a request, or has shown that it is in no hurry."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
+                while self._unheard:
+                    self._one_heard.clear()
+                    await self._one_heard.wait()
+
+    def not_waited_for(self, protocol: _Protocol) -> None:
+        """Know that a connection brought a request, or ended."""
+        self._unheard.discard(protocol)
+        self._one_heard.set()
 
     def __call__(self) -> web.RequestHandler:
         # Bodies come in as they were sent: a compressed one could grow without bounds.
-        return _Protocol(
+        protocol = _Protocol(
             self,
             loop=self._loop_of_all,
             access_log=None,  # type: ignore[arg-type]  # none is what its own runners pass too
             auto_decompress=False,
         )
+        protocol.heard = False
+        self._unheard.add(protocol)
+        return protocol
 
     def _request(
         self,
         message: RawRequestMessage,
         payload: StreamReader,
-        protocol: web.RequestHandler,
+        protocol: _Protocol,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if not protocol.heard:
+            protocol.heard = True
+            self.not_waited_for(protocol)
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop_of_all, client_max_size=self._max_body_bytes
         )
 
 
 class _Protocol(web.RequestHandler):
-    """One connection."""
+    """One connection.
 
-    __slots__ = ()
+    Attributes:
+        heard: It has brought a request.
+    """
+
+    __slots__ = ("__weakref__", "heard")
+    heard: bool
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Know that the client, or this side, has ended it."""
+        server = cast("_Server | None", self._manager)
+        super().connection_lost(exc)
+        if server is not None:
+            server.not_waited_for(self)
 
     def handle_error(
         self,

@@ -55,6 +55,15 @@ async def test_the_direct_road_is_served_while_the_middleware_is_away(tmp_path):
     assert never.status == 503
 
 
+async def test_it_listens_once_it_can_answer(tmp_path):
+    """Clients would be told 503 by a gateway that has just been started, where another one could have served them."""
+    await leave_copy(tmp_path, shop.entry())
+    async with without_mom(tmp_path) as gateway:
+        first = await gateway.get("/readyz")
+
+    assert first.status == 200
+
+
 async def test_nothing_is_queued_before_the_middleware_agreed_to_the_key(tmp_path):
     """Ids signed with another key would be given out: their clients could never look at them again."""
 

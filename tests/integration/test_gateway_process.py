@@ -36,6 +36,15 @@ async def start(folder, **variables: object) -> asyncio.subprocess.Process:
     )
 
 
+async def listening(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
 @pytest.mark.parametrize("fault", ["port taken", "bad setting", "broken key"])
 async def test_what_keeps_it_from_starting_is_one_line(tmp_path, fault):
     """Else whoever starts it has to read a traceback."""
@@ -88,12 +97,7 @@ async def test_a_stop_lets_calls_finish(tmp_path):
                 process.send_signal(signal.SIGTERM)
 
                 async def closed() -> bool:
-                    try:
-                        _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    except ConnectionRefusedError:
-                        return True
-                    writer.close()
-                    return False
+                    return not await listening(port)
 
                 await until(closed)
                 assert not calling.done()
@@ -107,6 +111,60 @@ async def test_a_stop_lets_calls_finish(tmp_path):
 
     assert process.returncode == 0
     assert b"Traceback" not in errors
+
+
+async def test_a_stop_hears_who_has_just_connected(tmp_path):
+    """A client whose connection was taken, and closed without a word, can't know whether its call ran."""
+    async with serving_shop(answer) as replica, serving_mom(FakeMom(shop.entry(replica.target))) as mom_port:
+        port = free_port()
+        process = await start(tmp_path, port=port, mom=f"127.0.0.1:{mom_port}")
+        try:
+            await until(lambda: listening(port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            process.send_signal(signal.SIGTERM)
+
+            async def closed() -> bool:
+                return not await listening(port)
+
+            await until(closed)
+            writer.write(b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            writer.close()
+            _, errors = await asyncio.wait_for(process.communicate(), 30)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    assert head.startswith("HTTP/1.1 200 ")
+    assert "Connection: close" in head
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+
+
+async def test_a_stop_waits_for_the_balancer_to_see_it(tmp_path):
+    """What balances gateways sends calls for a while after a stop: they would be refused."""
+    async with serving_shop(answer) as replica, serving_mom(FakeMom(shop.entry(replica.target))) as mom_port:
+        port = free_port()
+        process = await start(tmp_path, port=port, mom=f"127.0.0.1:{mom_port}", linger_seconds=3600)
+        try:
+            await until(lambda: listening(port))
+            url = f"http://127.0.0.1:{port}"
+            async with aiohttp.ClientSession() as session:
+                process.send_signal(signal.SIGTERM)
+
+                async def leaving() -> bool:
+                    async with session.get(f"{url}/readyz") as reply:
+                        return reply.status == 503
+
+                await until(leaving)
+                async with session.post(f"{url}/v1/orders", json={}) as reply:
+                    status, connection = reply.status, reply.headers.get("Connection")
+        finally:
+            process.kill()
+            await process.communicate()
+
+    assert (status, connection) == (200, "close")
 
 
 async def test_with_the_real_middleware(tmp_path, redis_server, queue):

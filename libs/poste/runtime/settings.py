@@ -71,6 +71,9 @@ class GatewaySettings(Settings):
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
+    #: How long a gateway that is to stop, and says so at `/readyz`, still takes new connections, in seconds: as long as
+    #: what balances the gateways needs to see it.
+    linger_seconds: Annotated[float, Field(ge=0)] = 0.0
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
