@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -98,17 +99,17 @@ class _Call:
         self._account = account
         self._may_queue = method.policy.queue_when_away and not wishes.no_queue
 
-    async def run(self) -> Answer:
-        """Choose the road, and take it."""
+    def run(self) -> Coroutine[Any, Any, Answer]:
+        """Choose the road; returns the way along it."""
         wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
         if not self._may_queue:
-            return await self._direct(wait)
+            return self._direct(wait)
         if wait is None:
-            return await (self._durable(0.0) if self._wishes.respond_async else self._direct(None))
+            return self._durable(0.0) if self._wishes.respond_async else self._direct(None)
         # A call that can't be repeated could not be queued once the wait is over: it is queued first.
         if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
-            return await self._durable(wait)
-        return await self._direct(wait)
+            return self._durable(wait)
+        return self._direct(wait)
 
     async def _direct(self, wait: float | None) -> Answer:
         self._account.road = "direct"

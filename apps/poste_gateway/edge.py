@@ -62,7 +62,13 @@ class Edge:
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
         try:
-            answer = await self._dispatch(request, path, account)
+            method = self._roads.directory.routes.get(request.method, path)
+            if method is None:
+                answer = await self._serve_own(request, path)
+            else:
+                # First, for it is what there is most of; a service can't claim a path that is ours.
+                self._resources.check_ready()
+                answer = await calls.answer(request, method, self._roads, account)
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
@@ -81,12 +87,7 @@ class Edge:
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):06x}"
 
-    async def _dispatch(self, request: web.BaseRequest, path: str, account: Account) -> Answer:
-        method = self._roads.directory.routes.get(request.method, path)
-        if method is not None:
-            # First, for it is what there is most of; a service can't claim a path that is ours.
-            self._resources.check_ready()
-            return await calls.answer(request, method, self._roads, account)
+    async def _serve_own(self, request: web.BaseRequest, path: str) -> Answer:
         verb = "GET" if request.method == "HEAD" else request.method
         own = self._resources.find(path)
         if verb == "OPTIONS":

@@ -123,7 +123,7 @@ class Fleet:
         return [
             replica
             for replica, _ in self._replicas.values()
-            if replica not in tried and replica.circuit.lets_through(now) and replica.ready
+            if replica.ready and replica.circuit.lets_through(now) and replica not in tried
         ]
 
     def _choose(self, ready: list[Replica]) -> Replica | None:

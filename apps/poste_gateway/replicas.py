@@ -68,7 +68,8 @@ class Replica:
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
         # A link's end is known at once, so what its watch last said is enough; a lone call's fate is not.
-        return (self._serving and self.linked) or channels.is_ready(self._channel)
+        linked = self._serving and self._link is not None and self._link.open
+        return linked or channels.is_ready(self._channel)
 
     @property
     def linked(self) -> bool:
