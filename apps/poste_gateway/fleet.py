@@ -79,6 +79,11 @@ class Fleet:
         """How many replicas are ready, and how many are known."""
         return len(self._ready()), len(self._replicas)
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are sent and not over."""
+        return sum(replica.in_flight for replica, _ in self._replicas.values())
+
     def pick_ready(self, tried: Collection[Replica] = ()) -> Replica | None:
         """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
 

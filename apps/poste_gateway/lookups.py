@@ -11,7 +11,7 @@ from poste.domain.errors import InvalidTaskId
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
-from poste.runtime import logs
+from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.kinds import (
     ACCEPTANCE_UNKNOWN,
@@ -166,5 +166,6 @@ def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
         return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
     if task_id.doubtful:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
+    metrics.records_lost_total.inc()
     _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)
     return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")

@@ -20,6 +20,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from poste.domain.task_id import TaskId
+from poste.runtime import metrics
 from poste.v1 import task_pb2
 from poste_gateway import listings, preferences, problems, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
@@ -154,4 +155,18 @@ class Resources:
         return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
 
     async def _metrics(self, _: web.BaseRequest, __: str) -> Answer:
+        self._count_replicas()
         return Answer(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _count_replicas(self) -> None:
+        """Bring the gauges up to date; those of services that left the catalogue go."""
+        for gauge in (metrics.replicas_ready, metrics.replicas_known, metrics.calls_in_flight):
+            gauge.clear()
+        for name, fleet in self._directory.fleets.items():
+            ready, known = fleet.counts
+            metrics.replicas_ready.labels(name).set(ready)
+            metrics.replicas_known.labels(name).set(known)
+            metrics.calls_in_flight.labels(name).set(fleet.in_flight)
+            for reason in metrics.FAILOVER_REASONS:
+                # There from the start: what begins with its first one has no rate for it.
+                metrics.failovers(name, reason)

@@ -12,6 +12,7 @@ from poste.queue.endings import Endings
 from poste.queue.history import Histories
 from poste.queue.operators import Operators
 from poste.queue.recent import Recent
+from poste.queue.spokesman import Spokesman
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, new_server
@@ -20,6 +21,7 @@ from poste.runtime.settings import MomSettings, load
 from poste.v1.mom_service_pb2_grpc import add_MomServiceServicer_to_server
 from poste_mom import catalogue_file, passes
 from poste_mom.catalogue import Catalogue
+from poste_mom.figures import Figures
 from poste_mom.servicer import MomServicer
 from poste_mom.store_health import StoreHealth
 
@@ -53,6 +55,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         ),
         server,
     )
+    spokesman = Spokesman(client)
+    figures = Figures(client, tasks, catalogue, health, spokesman)
     port = bind(server, settings.host, settings.port)
     admin_port = settings.admin_port if settings.admin_port is not None else port + 1000
 
@@ -63,11 +67,12 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
 
     try:
         async with (
-            admin.serving(settings.host, admin_port, ready, collect=lambda: passes.collect(tasks)),
+            admin.serving(settings.host, admin_port, ready, collect=figures.collect),
             lifecycle.side_tasks(
                 health.watch(client),
                 catalogue.keep(),
                 endings.listen(),
+                spokesman.keep(),
                 passes.keep(tasks, upkeep, catalogue, pass_seconds=settings.pass_seconds),
             ),
         ):

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
 from poste.domain.policy import QueuePolicy
-from poste.runtime import logs, metrics
+from poste.runtime import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -42,7 +42,7 @@ async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, *, pass_secon
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))
-        await _for_each(queues, lambda queue: _look_after(queue, upkeep, catalogue))
+        await for_each(queues, lambda queue: _look_after(queue, upkeep, catalogue))
         # Replicas that started together drift apart.
         await asyncio.sleep(pass_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spread, not secrecy
 
@@ -68,17 +68,7 @@ async def _look_after(queue: str, upkeep: Upkeep, catalogue: Catalogue) -> None:
         _log.warning("waiting for Redis", queue=queue, error=str(error))
 
 
-async def collect(tasks: Tasks) -> None:
-    """Bring the gauges of every queue up to date: read from Redis at each scrape, so right after any restart."""
-    try:
-        queues = await tasks.queues()
-    except StoreError as error:
-        _log.warning("figures not read", error=str(error))
-        return
-    await _for_each(queues, lambda queue: _collect(tasks, queue))
-
-
-async def _for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
     """Do something for every queue, some at once: one whose Redis hangs must not hold up the others'."""
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -91,25 +81,6 @@ async def _for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, An
             group.create_task(do_in_turn(queue))
 
 
-async def _collect(tasks: Tasks, queue: str) -> None:
-    try:
-        figures = await tasks.figures(queue)
-    except StoreError as error:
-        _log.warning("figures not read", queue=queue, error=str(error))
-        return
-    for state in ("queued", "running", "delayed", "dead"):
-        metrics.queue_tasks.labels(queue, state).set(getattr(figures, state))
-    metrics.queue_oldest_seconds.labels(queue).set(figures.oldest_age_seconds or 0)
-    metrics.queue_consumers.labels(queue).set(figures.consumers)
-
-
 def _tell(queue: str, report: PassReport) -> None:
-    for outcome, count in report.reaped.items():
-        metrics.reaped_total.labels(queue, outcome).inc(count)
-    for outcome in ("dead", "cancelled"):
-        if report.reaped[outcome]:
-            metrics.finished_total.labels(queue, outcome).inc(report.reaped[outcome])
-    if report.expired:
-        metrics.finished_total.labels(queue, "expired").inc(report.expired)
     if report.reaped:
         _log.warning("reaped", queue=queue, **report.reaped)

@@ -88,7 +88,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             if service is not None and task.method in service.methods:
                 queues[task.service].append((place, task))
             else:
-                metrics.enqueued("unknown" if service is None else task.service, "not_catalogued").inc()
+                metrics.enqueue_answers("unknown" if service is None else task.service, "not_catalogued").inc()
         await asyncio.gather(*(self._enqueue(queue, tasks, results) for queue, tasks in queues.items()))
         return pb.EnqueueTasksResponse(results=results)
 
@@ -116,7 +116,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         for (place, _), result in zip(placed, said, strict=True):
             results[place] = result
         for result, count in Counter(said).items():
-            metrics.enqueued(queue, _short(pb.EnqueueResult.Name(result))).inc(count)
+            metrics.enqueue_answers(queue, _short(pb.EnqueueResult.Name(result))).inc(count)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
@@ -182,11 +182,6 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             return error
         for (place, _), said in zip(placed, answers, strict=True):
             results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
-        for said, count in Counter(answers).items():
-            if said == "retried":
-                metrics.retried_total.labels(queue).inc(count)
-            elif said not in ("replayed", "refused"):
-                metrics.finished(queue, said).inc(count)
         return None
 
     async def ListQueues(

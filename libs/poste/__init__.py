@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from poste.version import __version__
+
 if TYPE_CHECKING:
     from poste.service import serve as serve
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "serve"]
 
 

@@ -19,7 +19,7 @@ from poste.queue.incarnation import Incarnation
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.taking import BLOCK_SECONDS
-from poste.runtime import logs
+from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,7 @@ class Consumer:
         self._keys = QueueKeys(queue)
         self._stopping = asyncio.Event()
         self._life: Incarnation | None = None
+        self._began = time.monotonic()
         self._tried_to_pop: float | None = None
         self._blocking_client_id: int | None = None
 
@@ -76,8 +77,14 @@ class Consumer:
             return f"{self.queue}: stopping"
         if self._tried_to_pop is None:
             return f"{self.queue}: has not reached its queue yet"
-        silent = time.monotonic() - self._tried_to_pop
+        silent = self.silent_seconds()
         return None if silent < _DEAF_SECONDS else f"{self.queue}: has not tried to pop for {silent:.0f} s"
+
+    def silent_seconds(self) -> float:
+        """Return for how long this consumer has not tried to pop; 0 while it has no room for more."""
+        if self._life is not None and self._life.full:
+            return 0.0
+        return time.monotonic() - (self._began if self._tried_to_pop is None else self._tried_to_pop)
 
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
@@ -90,6 +97,7 @@ class Consumer:
             home=self._keys.ready,
         )
         scripts = Scripts(control)
+        metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
         lease_ms = round(self._settings.lease_seconds * 1000)
         backoff = _FIRST_BACKOFF
         try:

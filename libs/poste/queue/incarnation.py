@@ -69,6 +69,11 @@ class Incarnation:
         )
         self._refused = False
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing is taken now because there is no room for it."""
+        return self._taker.full
+
     def end(self) -> None:
         """Take no more; `run` returns once nothing is in hand."""
         self._hand.ending.set()

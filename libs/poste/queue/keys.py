@@ -17,6 +17,8 @@ CATALOGUE_VERSION: Final = "poste:catalogue:version"
 REPLICAS: Final = "poste:replicas"
 #: The fingerprint of the key that signs this Redis' task ids.
 ID_KEY_FINGERPRINT: Final = "poste:id-key-fingerprint"
+#: Which middleware tells the system's figures (string, with a TTL).
+SPOKESMAN: Final = "poste:spokesman"
 #: The channel on which scripts name the record of a task that ended while somebody waited for it.
 ENDED_CHANNEL: Final = "poste:ended"
 #: Matches the list of every consumer of every queue.
@@ -32,7 +34,7 @@ class QueueKeys:
         graves: Reaped incarnations → when, in ms (zset); their lists are still swept.
         delayed: key → when to retry, in ms (zset).
         dead: key → when it died, in ms (zset).
-        counts: Waiting calls and their bytes, running calls, the time of the last pass (hash).
+        counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
         recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
     """
 

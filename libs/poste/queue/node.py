@@ -24,6 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from poste.runtime import metrics
+
 #: Redis' port where none is given.
 DEFAULT_PORT: Final = 6379
 #: How long a connection may take to be made, in seconds.
@@ -56,6 +58,7 @@ class _Telling(AbstractConnection):
             if self._connected is not None:
                 await self._connected(self)
         except (RedisError, OSError) as error:
+            metrics.store_errors_total.labels("unreached").inc()
             await self.disconnect(nowait=True)
             raise NotConnected(str(error)) from error
 
@@ -66,6 +69,7 @@ class _Telling(AbstractConnection):
         return [hiredis.pack_command((*name.split(), *args[1:]))]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        metrics.store_round_trips_total.inc()
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from poste.queue.node import CONNECT_TIMEOUT_SECONDS, Options
 from poste.queue.scripts import Script, knows_flags, load
+from poste.runtime import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,6 +121,7 @@ def _open(options: Options, timeout_seconds: float) -> sync_redis.Redis:
 def _send(client: sync_redis.Redis, command: tuple[Any, ...], *, asking: bool) -> Any:
     """Send a command; after ASKING, which holds for the one command that follows it over the same connection."""
     pipeline = client.pipeline(transaction=False)
+    metrics.store_round_trips_total.inc()
     for one in [("ASKING",), command] if asking else [command]:
         pipeline.execute_command(*one)  # type: ignore[no-untyped-call]
     return pipeline.execute()[-1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -96,14 +97,17 @@ class Scripts:
         lost = False
         for _ in range(_TRIES if again else 1):
             try:
+                began = time.perf_counter()
                 reply = await self._run_once(name, keys, args, fsync_timeout_ms)
+                metrics.step_times(name).observe(time.perf_counter() - began)
                 if _log.is_enabled_for(logging.DEBUG):
                     _log.debug("step", script=name, keys=list(keys), said=_words(reply))
                 return reply  # noqa: TRY300 - nothing more is to be done if it was answered
             except (NotConnected, ResponseError, BusyLoadingError) as error:
                 # Scripts check before they write, and Redis refuses one for memory or disk before its first write. What
                 # became of an earlier try whose answer was lost is not known by that.
-                metrics.store_errors_total.labels("unreached" if isinstance(error, NotConnected) else "refused").inc()
+                if not isinstance(error, NotConnected):
+                    metrics.store_errors_total.labels("refused").inc()
                 raise (StoreLost if lost else StoreUnreached)(str(error)) from error
             except (RedisConnectionError, RedisTimeoutError, StoreLost) as error:
                 _log.debug("step lost", script=name, keys=list(keys), error=str(error))

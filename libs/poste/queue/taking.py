@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -16,7 +17,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from poste.domain.errors import StoreError
 from poste.queue.connection import text, texts
 from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, Running
-from poste.runtime import logs
+from poste.queue.node import NotConnected
+from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +73,11 @@ class Taker:
         self._front: list[str] = []
         self._alone = False
         self._paused = False
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is taken now because there is no room for it."""
+        return self._alone or bool(self._hand.suspects and self._hand.running) or self._hand.room(live=False) == 0
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Take, until the hand is to be emptied; what is taken runs in `group`."""
@@ -127,6 +134,8 @@ class Taker:
         except (RedisError, StoreError) as error:
             # Its answer may have been lost with a key in it: the audit finds that.
             _log.warning("pop failed", queue=self._hand.keys.queue, error=str(error))
+            if isinstance(error, RedisError) and not isinstance(error, NotConnected):
+                metrics.store_errors_total.labels("lost").inc()
             await self._recover()
 
     async def _look_whether_paused(self) -> None:
@@ -194,6 +203,9 @@ class Taker:
             create_time=create / 1000,
             handled=functools.partial(self._handled, key),
         )
+        if attempt == 1:
+            # By two hosts' clocks: what they differ by must not make it less than nothing.
+            metrics.task_waits(claimed.queue).observe(max(0.0, time.time() - claimed.create_time))
         self._alone = alone
         self._hand.handling.add(key)
         self._hand.running[key] = Running(claimed, group.create_task(self._run(claimed)))

@@ -12,13 +12,13 @@ from poste.domain.errors import StoreUnreached
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue import keys as names
-from poste.queue.connection import texts
+from poste.queue.connection import text, texts
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Argument, Scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import redis.asyncio as redis
 
@@ -83,7 +83,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue, each open task counted once."""
+    """One queue, each open task counted once; and what was ever done in it, by the scripts' words for it."""
 
     name: str
     queued: int
@@ -93,6 +93,7 @@ class QueueFigures:
     consumers: int
     oldest_age_seconds: float | None
     paused: bool
+    totals: Mapping[str, int]
 
 
 class Tasks:
@@ -199,7 +200,7 @@ class Tasks:
         """
         at = QueueKeys(queue)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.hmget(at.counts, ["waiting", "running", "paused"])
+        pipeline.hgetall(at.counts)
         pipeline.zcard(at.delayed)
         pipeline.zcard(at.dead)
         pipeline.zcard(at.leases)
@@ -207,22 +208,24 @@ class Tasks:
         pipeline.zrange(at.delayed, 0, 0)
         pipeline.time()
         try:
-            (waiting, running, paused), delayed, dead, leases, front, retries, time = await pipeline.execute()
+            fields, delayed, dead, leases, front, retries, time = await pipeline.execute()
             oldest = texts(key for key in (front, *retries) if key)
             created = [await self._client.hget(at.record(key), "c") for key in oldest]
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
+        counts = {text(name): value for name, value in fields.items()}
         now = int(time[0]) + int(time[1]) / 1e6
         ages = [now - int(create) / 1000 for create in created if create]
         return QueueFigures(
             name=queue,
-            queued=max(0, int(waiting or 0) - delayed),
-            running=int(running or 0),
+            queued=max(0, int(counts.get("waiting", 0)) - delayed),
+            running=int(counts.get("running", 0)),
             delayed=delayed,
             dead=dead,
             consumers=leases,
             oldest_age_seconds=max(0.0, *ages) if ages else None,
-            paused=paused is not None,
+            paused="paused" in counts,
+            totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from poste.domain.errors import PosteError, StartError
-from poste.runtime import logs
+from poste.runtime import logs, loop_lag
 
 _log = logs.get("lifecycle")
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
@@ -65,6 +65,7 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop_lag.watch()
     await main(stop)
 
 

@@ -1,12 +1,41 @@
-"""Every metric of Poste, in one place. Prometheus' conventions: base units, `_total`, bounded labels, no task ids."""
+"""Every metric of Poste, in one place. Prometheus' conventions: base units, `_total`, bounded labels, no task ids.
+
+What a process did or holds, it counts itself: sum over the instances. What is the system's (the queues, Redis) is told
+by one replica of the middleware at a time (`SystemFigures`), so that a sum counts it once. The queues' totals are kept
+in Redis, written by the very scripts that change the tasks' states: they are right whoever dies when, whichever
+process did it (a service settles tasks too), and after any restart. Everything else begins at 0 with its process, which
+`rate` and `increase` know how to read.
+
+Labels are names from the catalogue and words from the code. Nothing that a client sends becomes one.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+from poste.version import __version__
+
+_LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+#: A task waits for milliseconds or, while its service is away, for days.
+_WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600)
+
+# -- every process
+
+build_info = Info("poste_build", "Which Poste this is.")
+build_info.info({"version": __version__})
+loop_lag_seconds = Histogram(
+    "poste_loop_lag_seconds",
+    "How late the event loop came to a timer: what every call in this process waits besides.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
+
+# -- the gateway
 
 calls_total = Counter("poste_calls_total", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
 call_seconds = Histogram(
@@ -20,17 +49,26 @@ failovers_total = Counter(
     "Calls that went to the queue because their service was away.",
     ["service", "reason"],
 )
-enqueued_total = Counter("poste_tasks_enqueued_total", "Calls by what the queue said to them.", ["queue", "result"])
-finished_total = Counter("poste_tasks_finished_total", "Tasks that ended, by their state.", ["queue", "outcome"])
-retried_total = Counter("poste_tasks_retried_total", "Attempts that failed and wait for another.", ["queue"])
-reaped_total = Counter(
-    "poste_tasks_reaped_total",
-    "Tasks taken back from a process that died, by what became of them.",
-    ["queue", "outcome"],
+#: Why a call leaves the direct road.
+FAILOVER_REASONS: Final = ("away", "busy", "refused", "lost", "timeout")
+replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would call now.", ["service"])
+replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
+calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent and that are not over.", ["service"])
+records_lost_total = Counter(
+    "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
 )
-queue_tasks = Gauge("poste_queue_tasks", "Tasks in a queue; each is counted once.", ["queue", "state"])
-queue_oldest_seconds = Gauge("poste_queue_oldest_seconds", "Age of the task that waits longest; 0 if none.", ["queue"])
-queue_consumers = Gauge("poste_queue_consumers", "Processes that hold a lease on a queue.", ["queue"])
+
+# -- the middleware
+
+enqueue_answers_total = Counter(
+    "poste_enqueue_answers_total",
+    "Calls that were to be kept, by what the middleware said to them.",
+    ["queue", "result"],
+)
+store_accepting = Gauge("poste_store_accepting", "1 while this middleware's Redis can be trusted with calls, else 0.")
+
+# -- a service
+
 handled_total = Counter(
     "poste_handled_total", "Handler runs in a service's process.", ["service", "method", "road", "code"]
 )
@@ -38,7 +76,38 @@ handler_seconds = Histogram(
     "poste_handler_seconds", "Time that a handler took.", ["service", "road"], buckets=_LATENCY_BUCKETS
 )
 running_calls = Gauge("poste_running_calls", "Handlers that run now.", ["service", "road"])
-store_errors_total = Counter("poste_store_errors_total", "Commands to Redis that failed.", ["kind"])
+task_wait_seconds = Histogram(
+    "poste_task_wait_seconds",
+    "Time from a task's creation to the start of its first attempt.",
+    ["queue"],
+    buckets=_WAIT_BUCKETS,
+)
+task_attempts = Histogram(
+    "poste_task_attempts", "Attempts that a task took, once one was its last.", ["queue"], buckets=(1, 2, 3, 5, 10, 20)
+)
+consumer_silent_seconds = Gauge(
+    "poste_consumer_silent_seconds",
+    "Time since this process last tried to take from a queue; 0 while it has no room for more.",
+    ["queue"],
+)
+
+# -- whoever talks to Redis
+
+store_round_trips_total = Counter("poste_store_round_trips_total", "Times that something was sent to Redis.")
+store_step_seconds = Histogram(
+    "poste_store_step_seconds",
+    "Time that an atomic step took at Redis, the way there and back included.",
+    ["step"],
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+store_errors_total = Counter(
+    "poste_store_errors_total",
+    "What went wrong with Redis: no connection (unreached), refused, or no answer (lost).",
+    ["kind"],
+)
+for _kind in ("unreached", "refused", "lost"):
+    # There from the start: what begins with its first error has no rate for it.
+    store_errors_total.labels(_kind)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -51,6 +120,18 @@ def calls(service: str, method: str, road: str, outcome: str) -> Counter:
 def call_times(service: str, road: str) -> Histogram:
     """Return the histogram of `call_seconds` with these labels."""
     return call_seconds.labels(service, road)
+
+
+@functools.lru_cache(maxsize=10_000)
+def failovers(service: str, reason: str) -> Counter:
+    """Return the counter of `failovers_total` with these labels."""
+    return failovers_total.labels(service, reason)
+
+
+@functools.lru_cache(maxsize=10_000)
+def enqueue_answers(queue: str, result: str) -> Counter:
+    """Return the counter of `enqueue_answers_total` with these labels."""
+    return enqueue_answers_total.labels(queue, result)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -72,18 +153,76 @@ def running(service: str, road: str) -> Gauge:
 
 
 @functools.lru_cache(maxsize=10_000)
-def enqueued(queue: str, result: str) -> Counter:
-    """Return the counter of `enqueued_total` with these labels."""
-    return enqueued_total.labels(queue, result)
+def task_waits(queue: str) -> Histogram:
+    """Return the histogram of `task_wait_seconds` with this label."""
+    return task_wait_seconds.labels(queue)
 
 
 @functools.lru_cache(maxsize=10_000)
-def finished(queue: str, outcome: str) -> Counter:
-    """Return the counter of `finished_total` with these labels."""
-    return finished_total.labels(queue, outcome)
+def attempts(queue: str) -> Histogram:
+    """Return the histogram of `task_attempts` with this label."""
+    return task_attempts.labels(queue)
 
 
-@functools.lru_cache(maxsize=10_000)
-def failovers(service: str, reason: str) -> Counter:
-    """Return the counter of `failovers_total` with these labels."""
-    return failovers_total.labels(service, reason)
+@functools.lru_cache(maxsize=100)
+def step_times(step: str) -> Histogram:
+    """Return the histogram of `store_step_seconds` with this label."""
+    return store_step_seconds.labels(step)
+
+
+# -- the system, told by one replica of the middleware at a time
+
+_QUEUE: Final = ("queue",)
+_SERVER: Final = ("server",)
+_SYSTEM_GAUGES: Final = {
+    "poste_queue_tasks": ("Tasks in a queue; each is counted once.", ("queue", "state")),
+    "poste_queue_oldest_seconds": ("Age of the task that waits longest; 0 if none.", _QUEUE),
+    "poste_queue_consumers": ("Processes that hold a lease on a queue.", _QUEUE),
+    "poste_queue_paused": ("1 while no task of a queue is started, because an operator said so.", _QUEUE),
+    "poste_redis_up": ("1 if this Redis answered.", _SERVER),
+    "poste_redis_persisting": ("1 while what is written to this Redis goes to its disk.", _SERVER),
+    "poste_redis_memory_used_bytes": ("Memory that this Redis uses.", _SERVER),
+    "poste_redis_memory_max_bytes": ("Memory that this Redis may use; 0 if there is no limit.", _SERVER),
+    "poste_redis_clients": ("Connections to this Redis.", _SERVER),
+}
+_SYSTEM_COUNTERS: Final = {
+    "poste_tasks_enqueued": ("Calls that were accepted.", _QUEUE),
+    "poste_tasks_started": ("Attempts that began.", _QUEUE),
+    "poste_tasks_retried": ("Attempts that failed and wait for another.", _QUEUE),
+    "poste_tasks_finished": ("Tasks that ended, by their state.", ("queue", "outcome")),
+    "poste_tasks_dead": ("Tasks that Poste gave up, by why.", ("queue", "reason")),
+    # unclaimed: nothing had begun; crashed: it ran, and waits again; dead: given up; cancelled: as its client wished.
+    "poste_tasks_reaped": ("Tasks taken back from a process that died, by how they stood.", ("queue", "reason")),
+    "poste_redis_commands": ("Commands that this Redis processed.", _SERVER),
+}
+#: By a metric's name, without `_total`: values by those of its labels, in their order.
+Samples = Mapping[str, Mapping[tuple[str, ...], float]]
+
+
+class SystemFigures(Collector):
+    """Shows what it was last told."""
+
+    def __init__(self) -> None:
+        self._samples: Samples = {}
+
+    def tell(self, samples: Samples) -> None:
+        """Take what is to be shown from now on; nothing if somebody else shows it."""
+        self._samples = samples
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics that there are samples of."""
+        for name, values in self._samples.items():
+            family: GaugeMetricFamily | CounterMetricFamily
+            if name in _SYSTEM_GAUGES:
+                text, labels = _SYSTEM_GAUGES[name]
+                family = GaugeMetricFamily(name, text, labels=labels)
+            else:
+                text, labels = _SYSTEM_COUNTERS[name]
+                family = CounterMetricFamily(name, text, labels=labels)
+            for key, value in values.items():
+                family.add_metric(key, value)
+            yield family
+
+
+system = SystemFigures()
+REGISTRY.register(system)

@@ -35,7 +35,7 @@ REQUEST_ID: Final = "x-request-id"
 class Runner:
     """Runs the handlers of one road."""
 
-    def __init__(self, road: Literal["direct", "queued"], *, threads: int) -> None:
+    def __init__(self, road: Literal["direct", "durable"], *, threads: int) -> None:
         """Prepare.
 
         Args:

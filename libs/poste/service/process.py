@@ -156,7 +156,7 @@ class _Queued:
     ) -> None:
         self.reporter = reporter
         # Each service's consumer may run as many as the settings say: none waits for another's threads.
-        self.runner = Runner("queued", threads=settings.concurrency * len(services))
+        self.runner = Runner("durable", threads=settings.concurrency * len(services))
         self.timeouts = {service.name: Timeouts() for service in services}
         self.consumers = [
             consumer(

@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
-from poste.runtime import logs
+from poste.runtime import logs, metrics
 from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Metadatum, Outcome
@@ -59,6 +59,8 @@ class QueuedRoad:
             _fill(completion, outcome)
         task.handled()
         result = await self._report(task, completion, asked=asked)
+        if result == mom_service_pb2.COMPLETE_RESULT_STORED:
+            metrics.attempts(task.queue).observe(task.attempt)
         facts = {
             "key": task.key,
             "service": task.queue,

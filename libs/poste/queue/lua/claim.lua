@@ -104,6 +104,7 @@ local function claim(record, key, seq)
   attempts = tonumber(attempts or 0) + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
+  count_done('started')
   redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts, 'b', now)
   return { 'run', method, request, attempts, tonumber(create) }
 end

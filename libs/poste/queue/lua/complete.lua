@@ -34,6 +34,7 @@ local function fail(record, key, outcome, payload, random)
   -- Full jitter; due at the latest when the task expires, so that it is settled then.
   local wait = random * math.min(max_backoff, backoff * 2 ^ (failures - 1))
   note(record, 'r', now)
+  count_done('retried')
   redis.call('HDEL', record, 't', 'e')
   redis.call('HSET', record, 's', 'Q', 'f', failures)
   count_waiting(record, 1)

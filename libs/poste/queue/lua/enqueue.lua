@@ -57,4 +57,5 @@ for first = 1, #keys, CHUNK do
 end
 redis.call('LTRIM', recent, 0, max_recent - 1)
 redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
+redis.call('HINCRBY', counts, '+enqueued', #fresh)
 return results

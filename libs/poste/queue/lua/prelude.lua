@@ -8,7 +8,7 @@
 --   y how long it may wait from each replay on, ms · b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`)
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
--- paused ('1' while it is).
+-- paused ('1' while it is); and what was ever done, for the metrics: +<what>.
 -- Time is Redis' own, in every script.
 
 local MIN_RECORD_SECONDS = 60
@@ -41,6 +41,11 @@ local function count_running(sign)
   change.running = change.running + sign
 end
 
+-- Something was done that the metrics tell of: counted in the very step that does it, so that it is right whoever dies when.
+local function count_done(what)
+  change['+' .. what] = (change['+' .. what] or 0) + 1
+end
+
 local function write_counts(counts)
   for name, by in pairs(change) do
     if by ~= 0 then
@@ -67,6 +72,7 @@ end
 -- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
 -- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it.
 local function write_end(record, state, now, ttl, waited, ...)
+  count_done(state)
   if state ~= 'D' then
     redis.call('HDEL', record, 'q', 'l', 'u')
     redis.call('EXPIRE', record, math.max(tonumber(ttl), MIN_RECORD_SECONDS))
@@ -84,6 +90,7 @@ end
 
 local function bury(record, dead, key, reason, now, ...)
   finish(record, 'D', now, 'd', reason, ...)
+  count_done('dead:' .. reason)
   redis.call('ZADD', dead, now, key)
 end
 

@@ -67,6 +67,7 @@ end
 local results = {}
 for i = 7, #KEYS do
   results[#results + 1] = reap(KEYS[i], ARGV[i - 4])
+  count_done('reaped:' .. results[#results])
 end
 write_counts(counts)
 return results

@@ -1,0 +1,117 @@
+"""The system's figures for the metrics: read from Redis when they are asked for, so right after any restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import RedisError
+
+from poste.domain.errors import StoreError
+from poste.queue.connection import name_of, servers_of
+from poste.runtime import logs, metrics
+from poste_mom.passes import for_each
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import redis.asyncio as redis
+
+    from poste.queue.spokesman import Spokesman
+    from poste.queue.tasks import QueueFigures, Tasks
+    from poste_mom.catalogue import Catalogue
+    from poste_mom.store_health import StoreHealth
+
+_log = logs.get("figures")
+#: The totals' names in Redis: what they are counted in, and under which label.
+_TOTALS: Final = {
+    "enqueued": ("poste_tasks_enqueued", ()),
+    "started": ("poste_tasks_started", ()),
+    "retried": ("poste_tasks_retried", ()),
+    "S": ("poste_tasks_finished", ("succeeded",)),
+    "F": ("poste_tasks_finished", ("failed",)),
+    "C": ("poste_tasks_finished", ("cancelled",)),
+    "E": ("poste_tasks_finished", ("expired",)),
+    "D": ("poste_tasks_finished", ("dead",)),
+    "dead:attempts": ("poste_tasks_dead", ("attempts",)),
+    "dead:crashes": ("poste_tasks_dead", ("crashes",)),
+    "dead:outcome-unknown": ("poste_tasks_dead", ("outcome-unknown",)),
+    "reaped:requeued": ("poste_tasks_reaped", ("unclaimed",)),
+    "reaped:crashed": ("poste_tasks_reaped", ("crashed",)),
+    "reaped:dead": ("poste_tasks_reaped", ("dead",)),
+    "reaped:cancelled": ("poste_tasks_reaped", ("cancelled",)),
+}
+
+
+class Figures:
+    """Brings the metrics up to date before a scrape."""
+
+    def __init__(
+        self, client: redis.Redis, tasks: Tasks, catalogue: Catalogue, health: StoreHealth, spokesman: Spokesman
+    ) -> None:
+        self._client = client
+        self._catalogue = catalogue
+        self._tasks = tasks
+        self._health = health
+        self._spokesman = spokesman
+
+    async def collect(self) -> None:
+        """Read what is to be told, if this replica is the one that tells it."""
+        metrics.store_accepting.set(self._health.trouble is None)
+        samples: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+        if await self._spokesman.ask():
+            await asyncio.gather(self._ask_queues(samples), self._ask_servers(samples))
+        metrics.system.tell(samples)
+
+    async def _ask_queues(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
+        async def ask(queue: str) -> None:
+            try:
+                _add_queue(samples, await self._tasks.figures(queue))
+            except StoreError as error:
+                _log.warning("figures not read", queue=queue, error=str(error))
+
+        try:
+            queues = await self._tasks.queues()
+        except StoreError as error:
+            _log.warning("figures not read", error=str(error))
+        else:
+            await for_each({*queues, *(entry.name for entry in self._catalogue.entries())}, ask)
+
+    async def _ask_servers(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
+        try:
+            servers = await servers_of(self._client)
+        except RedisError as error:
+            _log.warning("figures not read", error=str(error))
+            return
+        for server in servers:
+            name = (name_of(server),)
+            try:
+                info = await server.info()
+            except RedisError:
+                samples["poste_redis_up"][name] = 0
+            else:
+                samples["poste_redis_up"][name] = 1
+                _add_server(samples, name, info)
+
+
+def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: QueueFigures) -> None:
+    queue = figures.name
+    for state in ("queued", "running", "delayed", "dead"):
+        samples["poste_queue_tasks"][queue, state] = getattr(figures, state)
+    samples["poste_queue_oldest_seconds"][queue,] = figures.oldest_age_seconds or 0
+    samples["poste_queue_consumers"][queue,] = figures.consumers
+    samples["poste_queue_paused"][queue,] = figures.paused
+    for name, (metric, label) in _TOTALS.items():
+        # Those that never happened too: what begins with its first one has no rate for it.
+        samples[metric][queue, *label] = figures.totals.get(name, 0)
+
+
+def _add_server(samples: Mapping[str, dict[tuple[str, ...], float]], name: tuple[str], info: Mapping[str, Any]) -> None:
+    # A write that failed (a full disk, say) is answered with an error from then on, and told here.
+    written = info["aof_enabled"] and info.get("aof_last_write_status", "ok") == "ok"
+    samples["poste_redis_persisting"][name] = bool(written)
+    samples["poste_redis_memory_used_bytes"][name] = info["used_memory"]
+    samples["poste_redis_memory_max_bytes"][name] = info["maxmemory"]
+    samples["poste_redis_clients"][name] = info["connected_clients"]
+    samples["poste_redis_commands"][name] = info["total_commands_processed"]

@@ -1,0 +1,61 @@
+"""Which replica of the middleware tells the system's figures: one at a time, so that a sum over all counts them once.
+
+It is one that is asked for its metrics, for a figure that nobody collects is of no use; and it stays the same one while
+it lives and is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from poste.domain.errors import StoreError
+from poste.queue.keys import SPOKESMAN
+from poste.queue.scripts import Scripts
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis
+
+#: How soon after its death another takes over, in seconds.
+_TERM_SECONDS: Final = 5.0
+_RENEW_SECONDS: Final = 1.0
+#: One that was not asked for so long, in seconds, steps down; longer than anybody's scrape interval.
+_FORGOTTEN_SECONDS: Final = 150.0
+
+
+class Spokesman:
+    """One replica's candidacy."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._scripts = Scripts(client)
+        self._name = secrets.token_hex(8)
+        self._asked = -math.inf
+        self._elected = False
+
+    async def ask(self) -> bool:
+        """Tell whether this replica is to tell the figures now."""
+        self._asked = time.monotonic()
+        await self._renew(_TERM_SECONDS)
+        return self._elected
+
+    async def keep(self) -> None:
+        """Stay it as long as it is asked, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(_RENEW_SECONDS)
+                if self._elected:
+                    forgotten = time.monotonic() - self._asked > _FORGOTTEN_SECONDS
+                    await self._renew(0 if forgotten else _TERM_SECONDS)
+        finally:
+            if self._elected:
+                await self._renew(0)
+
+    async def _renew(self, seconds: float) -> None:
+        # If Redis is away nobody else can have taken over: it stays as it was.
+        with contextlib.suppress(StoreError):
+            said = await self._scripts.run("speak", [SPOKESMAN], [self._name, round(seconds * 1000)], again=False)
+            self._elected = bool(said)
