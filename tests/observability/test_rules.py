@@ -1,0 +1,47 @@
+"""What is shipped for Prometheus: its own tool reads it, and judges the rules with the durations of a deployment."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.prometheus import FOLDER, program
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "swarm.yml"])
+def test_prometheus_takes_the_configuration(name):
+    """It would not start, or would run without a rule that it can't read."""
+    done = subprocess.run(
+        [program("promtool"), "check", "config", FOLDER / name], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS: 1 rule files found" in done.stdout
+
+
+def test_each_alert_fires_when_it_must_and_no_sooner():
+    """Nobody is told of what goes wrong, or so often that nobody listens any more."""
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", HERE / "rules.test.yml"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_test_and_says_what_to_do():
+    """An alert that nobody ever saw fire, or that leaves whom it wakes alone."""
+    rules = (FOLDER / "rules.yml").read_text()
+    tested = set(re.findall(r'alertname="(\w+)"', (HERE / "rules.test.yml").read_text()))
+    alerts = re.split(r"- alert: ", rules)[1:]
+
+    assert {alert.split()[0] for alert in alerts} == tested
+    for alert in alerts:
+        assert re.findall(r"^ {10}(summary|description|runbook):", alert, re.MULTILINE) == [
+            "summary",
+            "description",
+            "runbook",
+        ]
