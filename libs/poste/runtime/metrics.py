@@ -170,6 +170,15 @@ def step_times(step: str) -> Histogram:
     return store_step_seconds.labels(step)
 
 
+def expect(service: str) -> None:
+    """Have what a service will surely count there from the start: a rate needs a figure before the first event."""
+    task_waits(service)
+    attempts(service)
+    for road in ("direct", "durable"):
+        handler_times(service, road)
+        running(service, road)
+
+
 # -- the system, told by one replica of the middleware at a time
 
 _QUEUE: Final = ("queue",)

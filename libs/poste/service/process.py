@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from poste.domain.errors import PosteError, StartError
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.channels import connect
-from poste.runtime import admin, lifecycle, logs
+from poste.runtime import admin, lifecycle, logs, metrics
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
@@ -110,6 +110,8 @@ async def run(
     Raises:
         StartError: A port is taken.
     """
+    for service in services:
+        metrics.expect(service.name)
     direct_runner = Runner("direct", threads=settings.concurrency)
     direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
     channel = connect(settings.mom, library=True)
