@@ -127,8 +127,8 @@ class Edge:
         facts = account.facts
         if service := account.service:
             method, road = account.method, account.road
-            metrics.calls(service, method, road, account.outcome).inc()
-            metrics.call_times(service, road).observe(seconds)
+            metrics.calls_total.add((service, method, road, account.outcome))
+            metrics.call_seconds.observe((service, road), seconds)
             facts["service"], facts["method"], facts["road"] = service, method, road
         elif path in QUIET:
             return

@@ -205,7 +205,7 @@ class Taker:
         )
         if attempt == 1:
             # By two hosts' clocks: what they differ by must not make it less than nothing.
-            metrics.task_waits(claimed.queue).observe(max(0.0, time.time() - claimed.create_time))
+            metrics.task_wait_seconds.observe((claimed.queue,), max(0.0, time.time() - claimed.create_time))
         self._alone = alone
         self._hand.handling.add(key)
         self._hand.running[key] = Running(claimed, group.create_task(self._run(claimed)))

@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from poste.runtime.tallies import Counts, Distribution, Levels
 from poste.version import __version__
 
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -37,8 +38,8 @@ loop_lag_seconds = Histogram(
 
 # -- the gateway
 
-calls_total = Counter("poste_calls_total", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
-call_seconds = Histogram(
+calls_total = Counts("poste_calls", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
+call_seconds = Distribution(
     "poste_call_seconds",
     "Time from a call's arrival at the gateway to its answer.",
     ["service", "road"],
@@ -69,20 +70,18 @@ store_accepting = Gauge("poste_store_accepting", "1 while this middleware's Redi
 
 # -- a service
 
-handled_total = Counter(
-    "poste_handled_total", "Handler runs in a service's process.", ["service", "method", "road", "code"]
-)
-handler_seconds = Histogram(
+handled_total = Counts("poste_handled", "Handler runs in a service's process.", ["service", "method", "road", "code"])
+handler_seconds = Distribution(
     "poste_handler_seconds", "Time that a handler took.", ["service", "road"], buckets=_LATENCY_BUCKETS
 )
-running_calls = Gauge("poste_running_calls", "Handlers that run now.", ["service", "road"])
-task_wait_seconds = Histogram(
+running_calls = Levels("poste_running_calls", "Handlers that run now.", ["service", "road"])
+task_wait_seconds = Distribution(
     "poste_task_wait_seconds",
     "Time from a task's creation to the start of its first attempt.",
     ["queue"],
     buckets=_WAIT_BUCKETS,
 )
-task_attempts = Histogram(
+task_attempts = Distribution(
     "poste_task_attempts", "Attempts that a task took, once one was its last.", ["queue"], buckets=(1, 2, 3, 5, 10, 20)
 )
 consumer_silent_seconds = Gauge(
@@ -93,7 +92,7 @@ consumer_silent_seconds = Gauge(
 
 # -- whoever talks to Redis
 
-store_round_trips_total = Counter("poste_store_round_trips_total", "Times that something was sent to Redis.")
+store_round_trips_total = Counter("poste_store_round_trips_total", "Distribution that something was sent to Redis.")
 store_step_seconds = Histogram(
     "poste_store_step_seconds",
     "Time that an atomic step took at Redis, the way there and back included.",
@@ -111,18 +110,6 @@ for _kind in ("unreached", "refused", "lost"):
 
 
 @functools.lru_cache(maxsize=10_000)
-def calls(service: str, method: str, road: str, outcome: str) -> Counter:
-    """Return the counter of `calls_total` with these labels: looking one up costs as much as counting."""
-    return calls_total.labels(service, method, road, outcome)
-
-
-@functools.lru_cache(maxsize=10_000)
-def call_times(service: str, road: str) -> Histogram:
-    """Return the histogram of `call_seconds` with these labels."""
-    return call_seconds.labels(service, road)
-
-
-@functools.lru_cache(maxsize=10_000)
 def failovers(service: str, reason: str) -> Counter:
     """Return the counter of `failovers_total` with these labels."""
     return failovers_total.labels(service, reason)
@@ -134,36 +121,6 @@ def enqueue_answers(queue: str, result: str) -> Counter:
     return enqueue_answers_total.labels(queue, result)
 
 
-@functools.lru_cache(maxsize=10_000)
-def handled(service: str, method: str, road: str, code: str) -> Counter:
-    """Return the counter of `handled_total` with these labels."""
-    return handled_total.labels(service, method, road, code)
-
-
-@functools.lru_cache(maxsize=10_000)
-def handler_times(service: str, road: str) -> Histogram:
-    """Return the histogram of `handler_seconds` with these labels."""
-    return handler_seconds.labels(service, road)
-
-
-@functools.lru_cache(maxsize=10_000)
-def running(service: str, road: str) -> Gauge:
-    """Return the gauge of `running_calls` with these labels."""
-    return running_calls.labels(service, road)
-
-
-@functools.lru_cache(maxsize=10_000)
-def task_waits(queue: str) -> Histogram:
-    """Return the histogram of `task_wait_seconds` with this label."""
-    return task_wait_seconds.labels(queue)
-
-
-@functools.lru_cache(maxsize=10_000)
-def attempts(queue: str) -> Histogram:
-    """Return the histogram of `task_attempts` with this label."""
-    return task_attempts.labels(queue)
-
-
 @functools.lru_cache(maxsize=100)
 def step_times(step: str) -> Histogram:
     """Return the histogram of `store_step_seconds` with this label."""
@@ -172,11 +129,11 @@ def step_times(step: str) -> Histogram:
 
 def expect(service: str) -> None:
     """Have what a service will surely count there from the start: a rate needs a figure before the first event."""
-    task_waits(service)
-    attempts(service)
+    task_wait_seconds.expect((service,))
+    task_attempts.expect((service,))
     for road in ("direct", "durable"):
-        handler_times(service, road)
-        running(service, road)
+        handler_seconds.expect((service, road))
+        running_calls.add((service, road), 0)
 
 
 # -- the system, told by one replica of the middleware at a time

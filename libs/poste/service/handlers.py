@@ -32,6 +32,10 @@ _MAX_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 REQUEST_ID: Final = "x-request-id"
 
 
+#: Looked up at once, which an enum's own `name` is not.
+_NAMES: Final = {code: code.name for code in Code}
+
+
 class Runner:
     """Runs the handlers of one road."""
 
@@ -65,9 +69,9 @@ class Runner:
         Raises:
             asyncio.CancelledError: The caller was cancelled, not just something within the handler.
         """
-        running = metrics.running(method.service, self._road)
+        who = (method.service, self._road)
         began, code = time.monotonic(), Code.CANCELLED
-        running.inc()
+        metrics.running_calls.add(who, 1)
         bound = _bind(call)
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # there is one: it runs this
         if timeout_seconds is not None:
@@ -89,9 +93,9 @@ class Runner:
             call.close()
             if bound is not None:
                 logs.request_id.reset(bound)
-            running.dec()
-            metrics.handled(method.service, method.name, self._road, code.name).inc()
-            metrics.handler_times(method.service, self._road).observe(time.monotonic() - began)
+            metrics.running_calls.add(who, -1)
+            metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
+            metrics.handler_seconds.observe(who, time.monotonic() - began)
 
     def close(self) -> None:
         """Start no more threads, and let the idle ones end."""

@@ -60,7 +60,7 @@ class QueuedRoad:
         task.handled()
         result = await self._report(task, completion, asked=asked)
         if result == mom_service_pb2.COMPLETE_RESULT_STORED:
-            metrics.attempts(task.queue).observe(task.attempt)
+            metrics.task_attempts.observe((task.queue,), task.attempt)
         facts = {
             "key": task.key,
             "service": task.queue,

@@ -1,0 +1,41 @@
+"""Our counters beside prometheus_client's own."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from poste.runtime.tallies import Counts, Distribution, Levels
+
+_BUCKETS = (0.001, 0.25, 1, 60)
+_WHO = st.sampled_from([("one", "a"), ("one", "b"), ('quoted "two"', "")])
+_SECONDS = st.one_of(st.sampled_from([0.0, *map(float, _BUCKETS), 61.0]), st.integers(0, 200).map(float))
+
+
+def exposed(registry: CollectorRegistry) -> list[bytes]:
+    # When a counter was made is told by theirs alone, and is of no use to Prometheus' text format.
+    return sorted(line for line in generate_latest(registry).splitlines() if b"_created" not in line)
+
+
+@given(st.lists(st.tuples(_WHO, _SECONDS), max_size=20))
+def test_they_are_exposed_as_the_library_exposes_its_own(events):
+    """Else Prometheus reads something else than what happened, or refuses the whole page."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    counts = Counts("calls", "Calls.", ["who", "what"], registry=ours)
+    levels = Levels("running", "Running.", ["who", "what"], registry=ours)
+    times = Distribution("call_seconds", "Times.", ["who", "what"], buckets=_BUCKETS, registry=ours)
+    counter = Counter("calls", "Calls.", ["who", "what"], registry=theirs)
+    gauge = Gauge("running", "Running.", ["who", "what"], registry=theirs)
+    histogram = Histogram("call_seconds", "Times.", ["who", "what"], buckets=_BUCKETS, registry=theirs)
+
+    for labels, seconds in events:
+        counts.add(labels)
+        levels.add(labels, 2)
+        levels.add(labels, -1)
+        times.observe(labels, seconds)
+        counter.labels(*labels).inc()
+        gauge.labels(*labels).inc()
+        histogram.labels(*labels).observe(seconds)
+
+    assert exposed(ours) == exposed(theirs)
