@@ -11,9 +11,10 @@
 `queued` is null while nobody can tell. `GET /v1/queues`, and `/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
-                 "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1}]}
+                 "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
+                 "enqueued": 5, "ended": 5}]}
 
-`oldestAgeSeconds` is null if no task waits.
+`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "oldestAgeSeconds": queue.oldest_age_seconds if queue.HasField("oldest_age_seconds") else None,
         "paused": queue.paused,
         "consumers": queue.consumers,
+        "enqueued": queue.enqueued,
+        "ended": queue.ended,
     }
 
 

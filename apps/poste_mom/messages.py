@@ -100,6 +100,8 @@ def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
         consumers=figures.consumers,
         oldest_age_seconds=figures.oldest_age_seconds,
         paused=figures.paused,
+        enqueued=figures.totals.get("enqueued", 0),
+        ended=sum(figures.totals.get(state.value, 0) for state in TaskState if state.final),
     )
 
 

@@ -793,7 +793,9 @@ async def test_the_listings(tmp_path):
     """Else neither people nor `poste ps` can see what is there."""
     async with staged(tmp_path, answer) as stage:
         stage.mom.queues = [
-            pb.Queue(name=shop.NAME, queued=3, delayed=1, running=2, dead=4, oldest_age_seconds=1.5, consumers=1),
+            pb.Queue(
+                name=shop.NAME, queued=3, delayed=1, running=2, dead=4, oldest_age_seconds=1.5, consumers=1, enqueued=9, ended=4
+            ),
             pb.Queue(name="old.Service"),
         ]
         [service] = (await stage.gateway.get("/v1/services")).body["services"]
@@ -821,6 +823,8 @@ async def test_the_listings(tmp_path):
             "oldestAgeSeconds": 1.5,
             "paused": False,
             "consumers": 1,
+            "enqueued": 9,
+            "ended": 4,
         }
         assert queues[1] == expected
         assert queues[0]["oldestAgeSeconds"] is None

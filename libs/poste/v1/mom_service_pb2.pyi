@@ -521,6 +521,8 @@ class Queue(_message.Message):
     OLDEST_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     CONSUMERS_FIELD_NUMBER: _builtins.int
+    ENQUEUED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
     queued: _builtins.int
@@ -537,6 +539,10 @@ class Queue(_message.Message):
     """Nothing is taken from it."""
     consumers: _builtins.int
     """Processes that take from it."""
+    enqueued: _builtins.int
+    """Tasks that were ever accepted."""
+    ended: _builtins.int
+    """Tasks that ever reached a final state; one that was replayed does so again."""
     def __init__(
         self,
         *,
@@ -548,10 +554,12 @@ class Queue(_message.Message):
         oldest_age_seconds: _builtins.float | None = ...,
         paused: _builtins.bool = ...,
         consumers: _builtins.int = ...,
+        enqueued: _builtins.int = ...,
+        ended: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015
