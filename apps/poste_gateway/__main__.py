@@ -28,6 +28,9 @@ from poste_gateway.operating import Operating
 from poste_gateway.redirecting import Redirect
 from poste_gateway.resources import Resources
 from poste_gateway.tls import Certificate
+from poste_gateway.ui.board import Board
+from poste_gateway.ui.pages import Pages
+from poste_gateway.ui.watch import Watch
 
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
@@ -57,6 +60,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
         enqueuer = Enqueuer(mom)
         lookups = Lookups(mom, ids, draining)
+        watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
         edge = Edge(
             Roads(directory, enqueuer, lookups, ids, wait),
@@ -65,26 +69,29 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 mom,
                 lookups,
                 Operating(directory, mom, lookups, ids, guard),
-                draining,
+                pages=Pages(watch, guard),
+                draining=draining,
                 max_wait_seconds=wait,
             ),
             settings.cors_origins,
             draining,
         )
-        following = duties.create_task(directory.follow())
+        following = [duties.create_task(directory.follow()), duties.create_task(watch.run())]
         try:
             await directory.begun(_BEGIN_SECONDS)
             async with _listening(edge.handle, settings, certificate) as port:
                 try:
                     yield port
                 finally:
-                    # Not ready from here on, and every long poll ends. Who balances gateways may take a while to see
+                    # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a while to see
                     # it, and sends more; then the listener closes and calls finish.
                     draining.set()
+                    watch.close()
                     _log.info("stopping")
                     await asyncio.sleep(settings.linger_seconds)
         finally:
-            following.cancel()
+            for duty in following:
+                duty.cancel()
             await enqueuer.close()
             await directory.close()
             await mom.close()

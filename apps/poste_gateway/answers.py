@@ -23,7 +23,8 @@ TEXT: Final = "text/plain; charset=utf-8"
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-_NO_CONTENT: Final = 204
+#: What has no body, and says nothing of its length.
+_BODILESS: Final = (204, 304)
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        body: The body.
+        body: The body; None if it comes later, and ends with the connection.
         headers: The headers, but for those that every answer has.
         keep_alive: The connection takes another request.
     """
@@ -60,7 +61,12 @@ class Answer:
     __slots__ = ("body", "headers", "keep_alive", "status")
 
     def __init__(
-        self, body: bytes = b"", *, status: int = 200, headers: dict[str, str] | None = None, keep_alive: bool = True
+        self,
+        body: bytes | None = b"",
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        keep_alive: bool = True,
     ) -> None:
         self.status = status
         self.body = body
@@ -91,9 +97,10 @@ class Answer:
             connection = "" if self.keep_alive else "Connection: close\r\n"
         else:
             connection = "Connection: keep-alive\r\n" if self.keep_alive else ""
-        length = "" if status == _NO_CONTENT else f"Content-Length: {len(self.body)}\r\n"
+        body = self.body
+        length = "" if body is None or status in _BODILESS else f"Content-Length: {len(body)}\r\n"
         head = f"{_clock.beginning(status)}{headers}{connection}{length}\r\n".encode()
-        return head if request.method == "HEAD" else head + self.body
+        return head if body is None or request.method == "HEAD" else head + body
 
 
 def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

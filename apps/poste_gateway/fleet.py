@@ -84,6 +84,11 @@ class Fleet:
         """How many calls are sent and not over."""
         return sum(replica.in_flight for replica, _ in self._replicas.values())
 
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that are known now, ready or not."""
+        return [replica for replica, _ in self._replicas.values()]
+
     def pick_ready(self, tried: Collection[Replica] = ()) -> Replica | None:
         """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
 

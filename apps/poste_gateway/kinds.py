@@ -190,6 +190,13 @@ TOKEN_NEEDED: Final = Kind(
     "The operators' token is missing or wrong",
     "This is for operators: send the header `Authorization: Bearer` and the gateway's token. Nothing was done.",
 )
+TOO_MANY_WATCHERS: Final = Kind(
+    "too-many-watchers",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "Too many watch this gateway",
+    "As many pages and terminals follow this gateway as it serves at once. Close some, or try again later.",
+)
 UNREADABLE_ANSWER: Final = Kind(
     "unreadable-answer",
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -258,6 +265,7 @@ KINDS: Final = {
         NOT_DEAD,
         OPERATORS_ONLY,
         TOKEN_NEEDED,
+        TOO_MANY_WATCHERS,
         UNREADABLE_ANSWER,
         INTERNAL,
         *OF_CODE.values(),

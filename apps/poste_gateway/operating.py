@@ -23,7 +23,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from poste.domain.codes import Code
-from poste.domain.task_id import TaskId, TaskIds
+from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway import listings, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer
@@ -98,7 +98,7 @@ class Operating:
     async def _recent(self, request: web.BaseRequest, queue: str) -> Answer:
         await listings.queues(self._directory, self._mom, queue)
         recent = await self._mom.list_recent_tasks(queue, _page_size(request))
-        tasks = [task_view.to_summary(self._id(queue, one), one.task) for one in recent]
+        tasks = [task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task) for one in recent]
         return json_answer({"tasks": tasks}, headers=NO_STORE)
 
     async def _dead(self, request: web.BaseRequest, queue: str) -> Answer:
@@ -113,19 +113,9 @@ class Operating:
         service = self._directory.services.get(queue)
         tasks = []
         for dead in page.tasks:
-            value = task_view.to_value(self._id(queue, dead), dead.task, service)
+            value = task_view.to_value(task_view.listed_id(self._ids, queue, dead), dead.task, service)
             tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
         return json_answer({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
-
-    def _id(self, queue: str, listed: pb.DeadTask | pb.RecentTask) -> TaskId:
-        """Make the id of a task that a list has: the very one that was given out."""
-        return self._ids.remake(
-            queue,
-            listed.task.key,
-            create_time=listed.task.create_time.ToMilliseconds() / 1000,
-            task_ttl_seconds=listed.task_ttl_seconds,
-            result_ttl_seconds=listed.result_ttl_seconds,
-        )
 
     async def _replay(self, _: web.BaseRequest, text: str) -> Answer:
         return await self._handle_one(text, self._mom.replay_tasks, "replayed")

@@ -1,4 +1,4 @@
-"""The paths that are Poste's own: tasks, queues, services, problems, probes.
+"""The paths that are Poste's own: tasks, queues, services, problems, probes, and the page.
 
 `GET /v1/tasks/{id}/history` tells what the task's record knows of its life, as it happened::
 
@@ -30,6 +30,8 @@ from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.ui.pages import ROOT as PAGE
+from poste_gateway.ui.pages import Pages
 
 Verbs = Mapping[str, Handler]
 
@@ -46,8 +48,9 @@ class Resources:
         mom: Mom,
         lookups: Lookups,
         operating: Operating,
-        draining: asyncio.Event,
         *,
+        pages: Pages,
+        draining: asyncio.Event,
         max_wait_seconds: float,
     ) -> None:
         """Take what is needed to answer.
@@ -57,6 +60,7 @@ class Resources:
             mom: Knows the queues.
             lookups: Knows the tasks.
             operating: Does what operators ask for.
+            pages: Shows everything to people.
             draining: The process is to stop.
             max_wait_seconds: The longest wait that a client is granted.
         """
@@ -71,11 +75,14 @@ class Resources:
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
             "/metrics": {"GET": self._metrics},
+            PAGE: {"GET": pages.index},
+            f"{PAGE}/events": {"GET": pages.events},
         }
         self._below: dict[str, Verbs] = {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
             listings.QUEUES: {"GET": self._queues},
             "/problems/": {"GET": self._problem},
+            f"{PAGE}/": {"GET": pages.file},
         }
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {

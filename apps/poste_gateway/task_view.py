@@ -8,10 +8,10 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from poste.domain.task import DeadReason, TaskEventType, TaskState
-from poste.domain.task_id import TaskId
+from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
-from poste.v1 import task_pb2
+from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.kinds import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
 from poste_gateway.problems import Problem
 from poste_gateway.statuses import problem_of
@@ -31,6 +31,17 @@ _REASONS: Final = {
     task_pb2.DEAD_REASON_CRASHES: DeadReason.CRASHES,
     task_pb2.DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.OUTCOME_UNKNOWN,
 }
+
+
+def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.RecentTask) -> TaskId:
+    """Make the id of a task that a list has: the very one that was given out."""
+    return ids.remake(
+        queue,
+        listed.task.key,
+        create_time=listed.task.create_time.ToMilliseconds() / 1000,
+        task_ttl_seconds=listed.task_ttl_seconds,
+        result_ttl_seconds=listed.result_ttl_seconds,
+    )
 
 
 def location(task_id: TaskId) -> str:

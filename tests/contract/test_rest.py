@@ -794,7 +794,15 @@ async def test_the_listings(tmp_path):
     async with staged(tmp_path, answer) as stage:
         stage.mom.queues = [
             pb.Queue(
-                name=shop.NAME, queued=3, delayed=1, running=2, dead=4, oldest_age_seconds=1.5, consumers=1, enqueued=9, ended=4
+                name=shop.NAME,
+                queued=3,
+                delayed=1,
+                running=2,
+                dead=4,
+                oldest_age_seconds=1.5,
+                consumers=1,
+                enqueued=9,
+                ended=4,
             ),
             pb.Queue(name="old.Service"),
         ]

@@ -27,6 +27,7 @@ RESERVED_PATHS: Final = (
     "/v1/queues",
     "/v1/services",
     "/problems",
+    "/ui",
     "/livez",
     "/readyz",
     "/metrics",

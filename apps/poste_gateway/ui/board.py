@@ -1,0 +1,90 @@
+"""One look at everything: the services with their lights and their queues in figures, and the newest tasks.
+
+::
+
+    {"time": "…", "middleware": true,
+     "services": [{"name": "calculator.v1.SumService", "light": "up" | "busy" | "away" | "hung" | "unlisted",
+                   "replicas": {"ready": 1, "known": 1},
+                   "figures": {"queued": 0, "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null,
+                               "paused": false, "consumers": 1, "enqueued": 5, "ended": 5,
+                               "inRate": 0.0, "outRate": 0.0, "etaSeconds": null}}],
+     "tasks": [{…a task without its response and error…}]}
+
+`unlisted` is what left the catalogue and has a queue all the same. `figures` is null while nobody can tell; so are the
+rates, in tasks a second, at first. `tasks` are the newest of all queues, the newest first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+from poste.domain.task_id import TaskIds
+from poste_gateway import listings
+from poste_gateway.directory import Directory
+from poste_gateway.mom import Mom
+from poste_gateway.problems import Problem
+from poste_gateway.ui.lights import Lights
+from poste_gateway.ui.newest import Newest
+
+_UNLISTED: Final = "unlisted"
+_NOBODY: Final = {"ready": 0, "known": 0}
+#: What a queue's figures say that the service says already.
+_NAMES: Final = ("queue", "service")
+
+
+class Board:
+    """Looks at everything."""
+
+    def __init__(self, directory: Directory, mom: Mom, ids: TaskIds) -> None:
+        """Take what is needed to look.
+
+        Args:
+            directory: Knows the services.
+            mom: Knows the queues and the tasks.
+            ids: Makes the tasks' ids anew.
+        """
+        self._directory = directory
+        self._mom = mom
+        self._lights = Lights()
+        self._newest = Newest(mom, ids)
+
+    async def look(self, tasks: bool) -> dict[str, Any]:
+        """Return everything as it is now, as JSON values; what can't be told is null.
+
+        Args:
+            tasks: The newest tasks, too, if they can be told.
+        """
+        fleets = dict(self._directory.fleets)
+        queues, *lights = await asyncio.gather(self._queues(), *(self._lights.of(fleet) for fleet in fleets.values()))
+        light = dict(zip(fleets, lights, strict=True))
+        names = sorted({*self._directory.services, *(queues or ())})
+        look = {
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "middleware": queues is not None,
+            "services": [
+                {
+                    "name": name,
+                    "light": light.get(name, _UNLISTED),
+                    "replicas": dict(zip(_NOBODY, fleets[name].counts, strict=True)) if name in fleets else _NOBODY,
+                    "figures": None if queues is None else queues.get(name),
+                }
+                for name in names
+            ],
+        }
+        # Ids are made with a key that the middleware has agreed to, or not at all.
+        if tasks and queues is not None and self._directory.key_agreed:
+            look["tasks"] = await self._newest.of(queues)
+        return look
+
+    async def _queues(self) -> Mapping[str, dict[str, Any]] | None:
+        """Return each queue's figures by its name; None if nobody can tell."""
+        if not await self._mom.connected(0.0):
+            return None
+        try:
+            found = (await listings.queues(self._directory, self._mom))["queues"]
+        except Problem:
+            return None
+        return {queue["queue"]: {name: value for name, value in queue.items() if name not in _NAMES} for queue in found}

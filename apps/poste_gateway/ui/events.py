@@ -1,0 +1,96 @@
+"""The stream that brings the looks: `text/event-stream`, as browsers and `poste top` follow it.
+
+`hello` says whether the watcher is an operator, `past` has the last minutes for the charts, and then a `look` comes
+each second. It ends when the gateway stops, or when whoever follows it takes nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from poste.rpc import protojson
+from poste_gateway.answers import NO_STORE, Answer
+from poste_gateway.ui.watch import Watch
+
+#: How long nothing may come before a sign of life is sent, in seconds: what is between the two ends cuts connections
+#: that are idle, and whoever follows takes silence for the end.
+_HEARTBEAT_SECONDS: Final = 5.0
+_HEARTBEAT: Final = b": still here\n\n"
+#: How long whoever follows may leave what was sent untaken, in seconds.
+_TAKE_SECONDS: Final = 10.0
+_HEADERS: Final = {
+    **NO_STORE,
+    "Content-Type": "text/event-stream",
+    "X-Content-Type-Options": "nosniff",
+    # A proxy that gathers what it passes on would hold the looks back.
+    "X-Accel-Buffering": "no",
+}
+
+
+class EventStream(Answer):
+    """An answer without an end: its head goes out like any other's, its body is what is seen from then on."""
+
+    __slots__ = ("_hello", "_operator", "_request", "_watch")
+
+    def __init__(self, watch: Watch, *, operator: bool, hello: Mapping[str, Any]) -> None:
+        """Take what is to be sent.
+
+        Args:
+            watch: Where the looks come from.
+            operator: Whether tasks may be shown.
+            hello: What is sent first.
+        """
+        super().__init__(None, headers=dict(_HEADERS), keep_alive=False)
+        self._watch = watch
+        self._operator = operator
+        self._hello = hello
+        self._request: web.BaseRequest
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write the head.
+
+        Raises:
+            ConnectionError: The client is gone.
+        """
+        self._request = request
+        await super().prepare(request)
+
+    async def write_eof(self) -> None:
+        """Write everything that is seen, until the end.
+
+        Raises:
+            ConnectionError: The client is gone, or takes nothing.
+        """
+        if self._request.method == "HEAD":
+            return
+        with self._watch.watching(operator=self._operator):
+            await self._send(_event("hello", protojson.dumps(self._hello)))
+            await self._send(_event("past", protojson.dumps(self._watch.series())))
+            last = self._watch.begin()
+            while True:
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        seen = await self._watch.next(last)
+                except TimeoutError:
+                    await self._send(_HEARTBEAT)
+                    continue
+                if seen is None:
+                    return
+                last = seen.number
+                await self._send(_event("look", (seen.full if self._operator else None) or seen.public))
+
+    async def _send(self, block: bytes) -> None:
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                await self._request.writer.write(block)
+                await self._request.writer.drain()
+        except TimeoutError as error:
+            raise ConnectionError("nobody takes what is sent") from error
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)

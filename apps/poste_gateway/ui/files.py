@@ -1,0 +1,81 @@
+"""The page's files, from the package into memory: served as they are, and asked for again by their tags."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from aiohttp import web
+
+from poste_gateway.answers import Answer
+from poste_gateway.kinds import NO_ROUTE
+from poste_gateway.problems import Problem
+
+#: The page itself.
+INDEX: Final = "index.html"
+_TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_PLAIN: Final = "text/plain; charset=utf-8"
+#: What a browser may do with the page: nothing comes from elsewhere, nothing is inline, nobody frames it.
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    body: bytes
+    content_type: str
+    tag: str
+
+
+class Files:
+    """Every file of the page, by its path below `/ui/`."""
+
+    def __init__(self) -> None:
+        root = resources.files(__package__) / "static"
+        self._files = {path: _read(path, file) for path, file in _walk(root)}
+
+    def respond(self, request: web.BaseRequest, path: str) -> Answer:
+        """Answer with a file, or that the browser's copy of it is still good.
+
+        Raises:
+            Problem: There is no such file.
+        """
+        file = self._files.get(path)
+        if file is None:
+            raise Problem(NO_ROUTE, "The page has no such file.")
+        headers = {**_HEADERS, "ETag": f'"{file.tag}"'}
+        if any(known.value in (file.tag, "*") for known in request.if_none_match or ()):
+            return Answer(status=304, headers=headers)
+        return Answer(file.body, headers={**headers, "Content-Type": file.content_type})
+
+
+def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
+
+
+def _read(path: str, file: Traversable) -> _File:
+    body = file.read_bytes()
+    content_type = _TYPES.get(path.rpartition(".")[2], _PLAIN)
+    return _File(body, content_type, hashlib.sha256(body).hexdigest()[:32])

@@ -1,0 +1,45 @@
+"""The light of a service: `up`, `busy`, `away`, or `hung` if it is there and does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from poste.rpc import pulse
+from poste_gateway.fleet import Fleet
+
+_HUNG: Final = "hung"
+_AWAY: Final = "away"
+#: How long a replica may take to say its first word, in seconds.
+_PATIENCE_SECONDS: Final = 0.5
+#: How long a replica that hung is believed to, in seconds: each knock stays with it until it wakes up.
+_BELIEF_SECONDS: Final = 5.0
+
+
+class Lights:
+    """Tells a service that hangs from one that is away, while somebody looks."""
+
+    def __init__(self) -> None:
+        #: When to knock again at the addresses where something hung.
+        self._hung: dict[str, float] = {}
+
+    async def of(self, fleet: Fleet) -> str:
+        """Return the light of one service."""
+        availability = fleet.availability
+        if availability != _AWAY:
+            return availability
+        now = asyncio.get_running_loop().time()
+        if any(replica.ready and not replica.circuit.lets_through(now) for replica in fleet.replicas):
+            return _HUNG
+        knocks = [self._hangs(replica.address, now) for replica in fleet.replicas if replica.listed]
+        return _HUNG if any(await asyncio.gather(*knocks)) else _AWAY
+
+    async def _hangs(self, address: str, now: float) -> bool:
+        if now < self._hung.get(address, now):
+            return True
+        hangs = await pulse.hangs(address, _PATIENCE_SECONDS)
+        if hangs:
+            self._hung[address] = now + _BELIEF_SECONDS
+        else:
+            self._hung.pop(address, None)
+        return hangs

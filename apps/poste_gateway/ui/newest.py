@@ -1,0 +1,73 @@
+"""The newest tasks of all queues; of a queue in which nothing happens they are not asked for again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from poste.domain.task_id import TaskIds
+from poste_gateway import task_view
+from poste_gateway.mom import Mom, MomAway
+
+#: How many are shown.
+_COUNT: Final = 20
+#: How long a quiet queue's tasks are taken for what they were, in seconds: results that are not kept any more go.
+_BELIEF_SECONDS: Final = 10.0
+#: The figures that change whenever one of a queue's newest tasks does, while none of them is open.
+_TELLING: Final = ("enqueued", "ended", "dead")
+_OPEN: Final = ("queued", "running", "delayed")
+
+_Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One queue's newest tasks, and when and with which figures they were seen."""
+
+    tasks: list[dict[str, Any]]
+    telling: tuple[Any, ...]
+    quiet: bool
+    end: float
+
+
+class Newest:
+    """Lists the newest tasks."""
+
+    def __init__(self, mom: Mom, ids: TaskIds) -> None:
+        """Take what is needed.
+
+        Args:
+            mom: Knows the tasks.
+            ids: Makes their ids anew.
+        """
+        self._mom = mom
+        self._ids = ids
+        self._known: dict[str, _Known] = {}
+
+    async def of(self, queues: Mapping[str, _Figures]) -> list[dict[str, Any]]:
+        """Return the newest tasks of some queues, the newest first, as JSON values.
+
+        Args:
+            queues: The queues' figures by their names.
+        """
+        self._known = {name: known for name, known in self._known.items() if name in queues}
+        found = await asyncio.gather(*(self._of_one(name, figures) for name, figures in queues.items()))
+        tasks = [task for some in found for task in some]
+        return sorted(tasks, key=lambda task: str(task["createTime"]), reverse=True)[:_COUNT]
+
+    async def _of_one(self, queue: str, figures: _Figures) -> list[dict[str, Any]]:
+        now = asyncio.get_running_loop().time()
+        telling = tuple(figures[name] for name in _TELLING)
+        quiet = not any(figures[name] for name in _OPEN)
+        known = self._known.get(queue)
+        if known is not None and quiet and known.quiet and known.telling == telling and now < known.end:
+            return known.tasks
+        try:
+            recent = await self._mom.list_recent_tasks(queue, _COUNT)
+        except MomAway:
+            return [] if known is None else known.tasks
+        tasks = [task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task) for one in recent]
+        self._known[queue] = _Known(tasks, telling, quiet, now + _BELIEF_SECONDS)
+        return tasks

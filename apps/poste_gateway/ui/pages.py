@@ -1,0 +1,60 @@
+"""The paths of the page: `/ui`, its files, and `/ui/events`, which brings what is shown.
+
+Anybody may see the services and the queues in figures, which `/v1/services` and `/v1/queues` tell too; tasks are for
+operators, as `poste_gateway.guard` knows them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from poste_gateway.answers import Answer
+from poste_gateway.guard import Guard
+from poste_gateway.kinds import TOO_MANY_WATCHERS
+from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.ui.events import EventStream
+from poste_gateway.ui.files import INDEX, Files
+from poste_gateway.ui.watch import Watch
+
+ROOT: Final = "/ui"
+
+
+class Pages:
+    """Answers everything below `/ui`."""
+
+    def __init__(self, watch: Watch, guard: Guard) -> None:
+        self._watch = watch
+        self._guard = guard
+        self._files = Files()
+
+    async def index(self, request: web.BaseRequest, _: str) -> Answer:
+        """Answer with the page."""
+        return self._files.respond(request, INDEX)
+
+    async def file(self, request: web.BaseRequest, name: str) -> Answer:
+        """Answer with one of its files."""
+        return self._files.respond(request, name)
+
+    async def events(self, request: web.BaseRequest, _: str) -> Answer:
+        """Answer with the stream of looks."""
+        why = self._why_guest(request)
+        if self._watch.full(operator=why is None):
+            raise Problem(TOO_MANY_WATCHERS, "No further page can be served now.", headers=RETRY_AFTER)
+        hello: dict[str, Any] = {"operator": why is None, "needs": why}
+        return EventStream(self._watch, operator=why is None, hello=hello)
+
+    def _why_guest(self, request: web.BaseRequest) -> str | None:
+        """Tell what a request lacks to come from an operator, as a problem's name; None if it does.
+
+        Raises:
+            Problem: It has a token, and that is wrong.
+        """
+        try:
+            self._guard.check(request)
+        except Problem as problem:
+            if "Authorization" in request.headers:
+                raise
+            return problem.kind.name
+        return None

@@ -1,0 +1,89 @@
+"""The last minutes as the looks found them: what the charts begin with, and how fast a queue fills and drains."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+#: How many looks are remembered.
+_LOOKS: Final = 180
+#: Over how long rates are measured, in seconds, and over how long at least.
+_WINDOW_SECONDS: Final = 10.0
+_LEAST_SECONDS: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One queue at one time."""
+
+    waiting: int
+    open: int
+    enqueued: int
+    ended: int
+    age: float | None
+
+
+class Past:
+    """What the last looks found."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, dict[str, _Point]]] = deque(maxlen=_LOOKS)
+
+    def add(self, time: float, services: list[dict[str, Any]]) -> None:
+        """Remember a look, and write into it how fast each queue fills and drains.
+
+        Args:
+            time: When it was, in seconds since the epoch.
+            services: What it found.
+        """
+        points = {one["name"]: _point(one["figures"]) for one in services if one["figures"] is not None}
+        begin = next((look for look in self._looks if time - look[0] <= _WINDOW_SECONDS), None)
+        for service in services:
+            point = points.get(service["name"])
+            if point is not None:
+                before = None if begin is None else begin[1].get(service["name"])
+                seconds = 0.0 if begin is None else time - begin[0]
+                service["figures"].update(_rates(before, point, seconds))
+        self._looks.append((time, points))
+
+    def series(self) -> Mapping[str, Any]:
+        """Return it as the charts take it: the times, and what waited and for how long at each."""
+        names = {name for _, points in self._looks for name in points}
+        return {
+            "times": [time for time, _ in self._looks],
+            "services": {
+                name: {
+                    "waiting": [points[name].waiting if name in points else None for _, points in self._looks],
+                    "age": [points[name].age if name in points else None for _, points in self._looks],
+                }
+                for name in sorted(names)
+            },
+        }
+
+
+def _point(figures: Mapping[str, Any]) -> _Point:
+    waiting = figures["queued"] + figures["delayed"]
+    return _Point(
+        waiting=waiting,
+        open=waiting + figures["running"],
+        enqueued=figures["enqueued"],
+        ended=figures["ended"],
+        age=figures["oldestAgeSeconds"],
+    )
+
+
+def _rates(before: _Point | None, now: _Point, seconds: float) -> dict[str, float | None]:
+    """Return how many tasks a second come in and end, and when none is left if it goes on like this, in seconds.
+
+    What can't be told is None: each at first, and the end of a queue that does not get emptier.
+    """
+    if before is None or seconds < _LEAST_SECONDS or now.enqueued < before.enqueued or now.ended < before.ended:
+        return {"inRate": None, "outRate": None, "etaSeconds": None}
+    less = (before.open - now.open) / seconds
+    return {
+        "inRate": round((now.enqueued - before.enqueued) / seconds, 2),
+        "outRate": round((now.ended - before.ended) / seconds, 2),
+        "etaSeconds": round(now.open / less, 1) if less > 0 and now.open else None,
+    }

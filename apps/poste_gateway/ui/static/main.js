@@ -1,0 +1,86 @@
+// The page: follows the gateway's stream, and has each part of it shown.
+
+import { token } from "./api.js";
+import { Dead } from "./dead.js";
+import { announce, say } from "./dom.js";
+import { History } from "./history.js";
+import { Services } from "./services.js";
+import { Stream } from "./stream.js";
+import { Tasks } from "./tasks.js";
+
+const STATES = { live: "live", lost: "connection lost, trying again", connecting: "connecting" };
+const NEEDS = {
+  "operator-token": "Tasks, dead letters and pausing are for operators: with their token.",
+  "operators-only":
+    "Tasks, dead letters and pausing are for operators: on the gateway's own host, or with a token if the gateway is given one (POSTE_OPERATOR_TOKEN_FILE).",
+};
+const find = (id) => document.getElementById(id);
+
+let operator = false;
+const history = new History();
+const services = new Services(trouble);
+const dead = new Dead((id) => history.open(id), trouble);
+const tasks = new Tasks((id) => history.open(id));
+
+const stream = new Stream({
+  hello(hello) {
+    operator = hello.operator;
+    find("operator").hidden = operator && !token.get();
+    find("operator-form").hidden = operator || hello.needs !== "operator-token";
+    find("operator-forget").hidden = !token.get();
+    say(find("operator-why"), operator ? "This tab has the operators' token until it is closed." : (NEEDS[hello.needs] ?? ""));
+  },
+  past(past) {
+    services.past = past;
+  },
+  look(look) {
+    services.show(look, operator);
+    dead.show(look, operator);
+    tasks.show(look, operator);
+    history.show(look);
+    missing(look.middleware);
+  },
+  state,
+});
+
+function state(name) {
+  if (name === "refused") {
+    trouble("The operators' token is wrong.");
+    find("token").focus();
+    return;
+  }
+  const connection = find("connection");
+  if (connection.dataset.state === name) return;
+  connection.dataset.state = name;
+  say(connection, STATES[name]);
+  find("main").classList.toggle("stale", name !== "live");
+}
+
+/** Shows what went wrong until something goes well. */
+function trouble(text) {
+  find("trouble").dataset.own = text ? "yes" : "";
+  say(find("trouble"), text);
+  find("trouble").hidden = !text;
+}
+
+function missing(there) {
+  if (find("trouble").dataset.own) return;
+  const text = there ? "" : "The middleware is away: what waits is safe, and can't be counted now.";
+  say(find("trouble"), text);
+  find("trouble").hidden = there;
+}
+
+find("operator-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token.set(find("token").value.trim());
+  find("token").value = "";
+  trouble("");
+  stream.restart();
+  announce("The token is tried.");
+});
+
+find("operator-forget").addEventListener("click", () => {
+  token.forget();
+  stream.restart();
+});
+

@@ -1,0 +1,151 @@
+// The services: a light, the queue in figures, two charts, and a button that pauses.
+
+import { ask, queue, Refused } from "./api.js";
+import { Chart } from "./charts.js";
+import { announce, icon, keep, make, redraw, say, set } from "./dom.js";
+import { count, duration, many, rate, split } from "./text.js";
+
+// Each light has a shape of its own: colour alone tells not everybody.
+const SHAPES = { up: "dot", busy: "half", away: "ring", hung: "warning", unlisted: "dash" };
+const MEANINGS = {
+  up: "Calls are answered directly.",
+  busy: "As many calls as it takes are under way; others wait.",
+  away: "No replica is there; calls wait for it.",
+  hung: "A replica is there and does not answer; calls wait.",
+  unlisted: "It is not in the catalogue any more.",
+};
+const FIGURES = ["Running", "Delayed", "Dead", "Replicas", "In/s", "Out/s", "Empty in"];
+
+class Card {
+  #name;
+  #trouble;
+  #light = make("span", { class: "light" }, icon("ring"), make("span"));
+  #paused = make("span", { class: "light paused", hidden: true }, icon("bars"), make("span", {}, "paused"));
+  #waiting = new Chart("Waiting", "--waiting", count);
+  #age = new Chart("Oldest", "--age", duration);
+  #figures = FIGURES.map((name) => [make("dt", {}, name), make("dd")]);
+  #button = make("button", { type: "button" });
+  #last = null;
+
+  constructor(name, past, trouble) {
+    this.#name = name;
+    this.#trouble = trouble;
+    const [pack, short] = split(name);
+    const heading = make("h3", {}, make("span", { class: "pack" }, pack), make("wbr"), short);
+    this.element = make(
+      "li",
+      { class: "card" },
+      make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused)),
+      make("div", { class: "charts" }, this.#waiting.element, this.#age.element),
+      make("dl", {}, ...this.#figures.map((pair) => make("div", {}, ...pair))),
+      this.#button,
+    );
+    this.#button.addEventListener("click", () => this.#switch());
+    const before = past.services[name];
+    if (before) {
+      this.#waiting.begin(past.times, before.waiting);
+      this.#age.begin(past.times, before.waiting.map((one, index) => (one === null ? null : before.age[index] ?? 0)));
+    }
+  }
+
+  fill(service, time, operator) {
+    const { light, replicas, figures } = service;
+    this.#tell(light, figures);
+    set(this.element, "data-light", light);
+    set(this.#light, "class", `light ${light}`);
+    set(this.#light, "title", MEANINGS[light]);
+    redraw(this.#light.firstChild, SHAPES[light]);
+    say(this.#light.lastChild, light);
+    this.#paused.hidden = !figures?.paused;
+    this.#waiting.add(time, figures && figures.queued + figures.delayed);
+    this.#age.add(time, figures && (figures.oldestAgeSeconds ?? 0));
+    const [running, delayed, dead, ready, into, out, eta] = this.#figures.map((pair) => pair[1]);
+    for (const [cell, key] of [[running, "running"], [delayed, "delayed"], [dead, "dead"]]) {
+      say(cell, figures ? count(figures[key]) : "?");
+    }
+    set(dead.parentElement, "class", figures?.dead ? "bad" : null);
+    say(ready, `${replicas.ready} of ${replicas.known}`);
+    say(into, rate(figures?.inRate));
+    say(out, rate(figures?.outRate));
+    say(eta, figures?.etaSeconds ? duration(figures.etaSeconds) : "–");
+    this.#button.hidden = !operator;
+    if (figures) {
+      const verb = figures.paused ? "Resume" : "Pause";
+      say(this.#button, verb);
+      set(this.#button, "aria-label", `${verb} ${this.#name}`);
+    }
+    set(this.#button, "aria-disabled", figures ? null : "true");
+  }
+
+  end() {
+    this.#waiting.end();
+    this.#age.end();
+  }
+
+  #tell(light, figures) {
+    const now = { light, paused: figures?.paused ?? this.#last?.paused };
+    if (this.#last && now.light !== this.#last.light) announce(`${split(this.#name)[1]} is ${light}`);
+    else if (this.#last && now.paused !== this.#last.paused) {
+      announce(`${split(this.#name)[1]} is ${now.paused ? "paused" : "not paused any more"}`);
+    }
+    this.#last = now;
+  }
+
+  async #switch() {
+    if (this.#button.ariaDisabled === "true") return;
+    const verb = this.#paused.hidden ? "pause" : "resume";
+    this.#button.ariaDisabled = "true";
+    try {
+      await ask("POST", queue(this.#name, verb));
+      this.#trouble("");
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#trouble(`${this.#name} can't be ${verb}d: ${error.message}`);
+    } finally {
+      this.#button.ariaDisabled = null;
+    }
+  }
+}
+
+/** All the cards, and the line that sums them up. */
+export class Services {
+  #cards = new Map();
+  #list = document.getElementById("services-list");
+  #trouble;
+  past = { times: [], services: {} };
+
+  /** @param {function} trouble shows what went wrong, or nothing */
+  constructor(trouble) {
+    this.#trouble = trouble;
+  }
+
+  show(look, operator) {
+    const time = Date.parse(look.time) / 1000;
+    const create = ({ name }) => {
+      this.#cards.get(name)?.end();
+      const card = new Card(name, this.past, this.#trouble);
+      this.#cards.set(name, card);
+      return card.element;
+    };
+    const fill = (_, service) => this.#cards.get(service.name).fill(service, time, operator);
+    keep(this.#list, look.services, (service) => service.name, create, fill);
+    document.getElementById("services-empty").hidden = look.services.length > 0;
+    this.#sumUp(look);
+  }
+
+  #sumUp({ services, middleware }) {
+    const lights = Object.keys(SHAPES)
+      .map((light) => [light, services.filter((service) => service.light === light).length])
+      .filter(([, number]) => number)
+      .map(([light, number]) => `${number} ${light}`);
+    const figures = services.map((service) => service.figures).filter(Boolean);
+    const sum = (key) => figures.reduce((total, one) => total + one[key], 0);
+    const waiting = sum("queued") + sum("delayed");
+    const oldest = Math.max(0, ...figures.map((one) => one.oldestAgeSeconds ?? 0));
+    const age = waiting ? `, the oldest for ${duration(oldest)}` : "";
+    const rest = middleware ? ` · ${count(waiting)} waiting${age} · ${count(sum("dead"))} dead` : "";
+    say(document.getElementById("summary"), `${many(services.length, "service")}: ${lights.join(", ")}${rest}`);
+    const worst = services.filter((service) => !["up", "unlisted"].includes(service.light)).length;
+    document.title = worst ? `(${worst} not up) Poste` : "Poste";
+  }
+}

@@ -1,0 +1,44 @@
+// How names, times and figures are written.
+
+const MINUTE = 60;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** A number of seconds, short: `0.4 s`, `34 s`, `5 min`, `2 h 5 min`, `3 d`. */
+export function duration(seconds) {
+  if (seconds === 0) return "0 s";
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 2 * MINUTE) return `${Math.round(seconds)} s`;
+  if (seconds < 2 * HOUR) return `${Math.floor(seconds / MINUTE)} min`;
+  if (seconds < 2 * DAY) return `${Math.floor(seconds / HOUR)} h ${Math.floor((seconds % HOUR) / MINUTE)} min`;
+  return `${Math.floor(seconds / DAY)} d`;
+}
+
+/** A count, with its thousands apart. */
+export function count(number) {
+  return number.toLocaleString("en");
+}
+
+/** How many there are a second; a dash if nobody can tell. */
+export function rate(number) {
+  if (number === null || number === undefined) return "–";
+  return number > 0 && number < 10 ? number.toFixed(1) : count(Math.round(number));
+}
+
+/** An instant on this browser's clock; with its day, if that is another. */
+export function clock(time) {
+  const at = new Date(time);
+  const day = at.toDateString() === new Date().toDateString() ? "" : `${at.toLocaleDateString("sv")} `;
+  return `${day}${at.toLocaleTimeString("sv")}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** A full name taken apart: `calculator.v1.` and `SumService`. */
+export function split(name) {
+  const dot = name.lastIndexOf(".") + 1;
+  return [name.slice(0, dot), name.slice(dot)];
+}
+
+/** A word with its number: `1 service`, `2 services`. */
+export function many(number, word) {
+  return `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,152 @@
+"""The page's shared look: one for everybody, none for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from poste_gateway.ui.past import Past
+from poste_gateway.ui.watch import Watch
+
+
+class Eyes:
+    """Counts the looks."""
+
+    def __init__(self) -> None:
+        self.looks: list[bool] = []
+        self.blind = 0
+
+    async def look(self, tasks: bool):
+        self.looks.append(tasks)
+        await asyncio.sleep(0)
+        if len(self.looks) <= self.blind:
+            raise RuntimeError("a defect")
+        return {"services": [], "number": len(self.looks)} | ({"tasks": ["a"]} if tasks else {})
+
+
+@pytest.fixture
+def eyes() -> Eyes:
+    return Eyes()
+
+
+@pytest.fixture
+async def watch(eyes: Eyes) -> Iterator[Watch]:
+    one = Watch(eyes.look, period_seconds=0.01)
+    running = asyncio.create_task(one.run())
+    yield one
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def follow(watch: Watch, looks: int, *, operator: bool = False) -> list[bytes]:
+    found = []
+    with watch.watching(operator=operator):
+        last = watch.begin()
+        while len(found) < looks:
+            seen = await watch.next(last)
+            assert seen is not None
+            last = seen.number
+            found.append(seen.full if operator and seen.full else seen.public)
+    return found
+
+
+async def test_many_watchers_share_one_look(watch, eyes):
+    """Each open page would ask the middleware by itself, and many pages would be a load."""
+    seen = await asyncio.gather(*(follow(watch, 5) for _ in range(50)))
+
+    assert len(eyes.looks) <= 7
+    assert all(one == seen[0] for one in seen)
+
+
+async def test_nobody_looks_while_nobody_watches(watch, eyes):
+    """A gateway would ask for figures for ever that nobody reads."""
+    await follow(watch, 2)
+    before = len(eyes.looks)
+    await asyncio.sleep(0.1)
+
+    assert len(eyes.looks) <= before + 1
+
+
+async def test_tasks_are_looked_up_for_operators_only(watch):
+    """A guest would be sent the ids of tasks, by which everybody's results are read."""
+    public, full = await asyncio.gather(follow(watch, 4), follow(watch, 4, operator=True))
+
+    assert all("tasks" not in json.loads(one) for one in public)
+    assert json.loads(full[-1])["tasks"] == ["a"]
+
+
+async def test_a_look_that_fails_ends_nothing(watch, eyes):
+    """A defect in what the page shows would take the gateway down, and every call with it."""
+    eyes.blind = 2
+
+    assert await follow(watch, 1)
+    assert len(eyes.looks) == 3
+
+
+async def test_the_end_wakes_everybody(watch):
+    """A stream would hold the gateway's stop up."""
+    with watch.watching(operator=False):
+        await watch.next(0)
+        waiting = asyncio.create_task(watch.next(10_000))
+        await asyncio.sleep(0)
+        watch.close()
+
+        assert await waiting is None
+
+
+def test_the_bound_keeps_room_for_operators():
+    """Whoever opens streams enough would shut the operators out of their own page."""
+    watch = Watch(Eyes().look)
+    joined = []
+    while not watch.full(operator=False):
+        joined.append(watch.watching(operator=False))
+        joined[-1].__enter__()
+
+    assert not watch.full(operator=True)
+
+
+def figures(**more):
+    return {"queued": 0, "delayed": 0, "running": 0, "oldestAgeSeconds": None, "enqueued": 0, "ended": 0} | more
+
+
+def test_how_fast_a_queue_fills_and_drains():
+    """An operator would be told a wrong time, or one for a queue that grows."""
+    past = Past()
+    found = []
+    steps = [(100, 0, 500, 400), (90, 2, 502, 410), (80, 4, 508, 424), (180, 4, 620, 436)]
+    for second, (waiting, running, enqueued, ended) in enumerate(steps):
+        service = {
+            "name": "s",
+            "figures": figures(queued=waiting, running=running, enqueued=enqueued, ended=ended),
+        }
+        past.add(1000.0 + second, [service])
+        found.append(tuple(service["figures"][name] for name in ("inRate", "outRate", "etaSeconds")))
+
+    # 8 less in a second, though 2 came in; 16 less in two, though 8 did; then more came in than went.
+    assert found == [(None, None, None), (2.0, 10.0, 11.5), (4.0, 12.0, 10.5), (40.0, 12.0, None)]
+
+
+def test_a_queue_whose_count_began_anew_has_no_rate():
+    """After Redis lost its data, an operator would read of calls that came in backwards."""
+    past = Past()
+    past.add(1.0, [{"name": "s", "figures": figures(enqueued=1000)}])
+    service = {"name": "s", "figures": figures(enqueued=3)}
+    past.add(2.0, [service])
+
+    assert service["figures"]["outRate"] is None
+
+
+def test_what_was_not_known_leaves_a_gap():
+    """A chart would join what was before an outage and after it, as if it had been seen."""
+    past = Past()
+    past.add(1.0, [{"name": "s", "figures": figures(queued=3, oldestAgeSeconds=2.0)}])
+    past.add(2.0, [{"name": "s", "figures": None}])
+    past.add(3.0, [{"name": "s", "figures": figures()}])
+
+    assert past.series() == {
+        "times": [1.0, 2.0, 3.0],
+        "services": {"s": {"waiting": [3, None, 0], "age": [2.0, None, None]}},
+    }
