@@ -26,6 +26,7 @@ _VERBS: Final = {
     "cancel": ("client_commands", "Cancel a call that was kept."),
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
     "queues": ("client_commands", "List the queues in figures."),
+    "top": ("top_command", "Watch the services, their queues and the newest tasks, live."),
     "pause": ("operator_commands", "Have no more calls of a queue started."),
     "resume": ("operator_commands", "Have the calls of a paused queue started again."),
     "dead": ("operator_commands", "List the calls that Poste gave up, and why."),

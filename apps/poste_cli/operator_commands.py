@@ -17,7 +17,8 @@ def _read_token(_context: click.Context, _option: click.Parameter, path: Path | 
     return None if path is None else path.read_text().strip()
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options `--url`, `--json` and `--token-file`."""
     token = click.option(
         "--token-file",
         "token",
@@ -32,7 +33,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("queue")
-@_options
+@options
 def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have no more calls of QUEUE started; calls are still accepted, and those that run go on.
 
@@ -43,7 +44,7 @@ def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("queue")
-@_options
+@options
 def resume(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have the calls of a paused QUEUE started again."""
     _switch(queue, "resume", token=token, url=url, as_json=as_json)
@@ -63,7 +64,7 @@ def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, 
 
 @click.command()
 @click.argument("queue", required=False)
-@_options
+@options
 def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """List the calls that Poste gave up, of one QUEUE or of all, and why."""
 
@@ -88,7 +89,7 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
-@_options
+@options
 def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """Have calls that Poste gave up run again, as if they were new.
 
@@ -100,7 +101,7 @@ def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url:
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
-@_options
+@options
 def purge(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """Give dead calls up for good: they can't be replayed any more."""
     _handle(task_ids, queue, "purge", token=token, url=url, as_json=as_json)

@@ -12,6 +12,7 @@
 from poste.client.answers import Answer, History, Method, Queue, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.looks import Figures, Look, SeenService
 
 __all__ = [
     "Answer",
@@ -19,12 +20,15 @@ __all__ = [
     "Client",
     "ClientError",
     "FieldError",
+    "Figures",
     "GatewayUnreachable",
     "History",
+    "Look",
     "Method",
     "NotAGateway",
     "Problem",
     "Queue",
+    "SeenService",
     "Service",
     "Task",
     "TaskEvent",

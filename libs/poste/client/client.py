@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 from poste.client.answers import Answer, History, Queue, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.looks import Look
 from poste.client.transport import Reply, Transport
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
@@ -25,6 +27,9 @@ _PAUSE_SECONDS: Final = 0.2
 _OUTAGE_SECONDS: Final = 30.0
 _ACCEPTED: Final = 202
 _UNAVAILABLE: Final = 503
+#: A gateway gives a sign of life every 5 s to those who watch it; one from which nothing came for so long, in seconds,
+#: is gone.
+_SILENCE_SECONDS: Final = 15.0
 #: How many dead calls are asked for at once.
 _PAGE_SIZE: Final = 500
 _SCHEMES: Final = ("http", "https")
@@ -183,6 +188,14 @@ class Client:
         """List the queues, in figures."""
         reply = await self._ask("GET", "/v1/queues")
         return self._read_all(Queue.read, reply.document, "queues")
+
+    async def watch(self) -> AsyncGenerator[Look, None]:
+        """Yield what the gateway sees, about once a second, for ever; the newest tasks only if this is an operator."""
+        stream = self._transport.events("/ui/events", silence_seconds=_SILENCE_SECONDS, headers=self._operator)
+        async with contextlib.aclosing(stream) as events:
+            async for name, document in events:
+                if name == "look":
+                    yield self._read(Look.read, document)
 
     async def pause(self, queue: str) -> Queue:
         """Have no more calls of a queue started; calls are still accepted, and those that run go on."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,12 +71,57 @@ class Transport:
         if body is not None:
             sent["Content-Type"] = "application/json"
         limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
-        try:
+        with self._failures(f"{self._url} did not answer within {timeout_seconds:g} s"):
             return await self._exchange(verb, path, body, sent, limits)
+
+    async def events(
+        self, path: str, *, silence_seconds: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        """Follow a stream of events; yields the name and the data of each.
+
+        Args:
+            path: Where it is.
+            silence_seconds: How long nothing may come.
+            headers: Sent with the request.
+
+        Raises:
+            Problem: The gateway answered with an error.
+            GatewayUnreachable: There is no way to it.
+            AnswerLost: The stream ended, or nothing came for too long.
+            NotAGateway: The answer is not one that a gateway gives.
+        """
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
+        with self._failures(f"nothing came from {self._url} for {silence_seconds:g} s"):
+            async with self._opened.get(
+                self._url + path, headers=headers, timeout=limits, allow_redirects=False
+            ) as response:
+                if response.content_type != "text/event-stream":
+                    self._reply(response, await response.read())
+                    raise NotAGateway(f"{self._url} does not answer as a Poste gateway: no events")
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *blocks, rest = (rest + chunk).split(b"\n\n")
+                    for block in blocks:
+                        event = _event(block.decode())
+                        if event is not None:
+                            yield event
+        raise AnswerLost(f"{self._url} ended the stream")
+
+    @property
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is not open: use it in `async with`")
+        return self._session
+
+    @contextlib.contextmanager
+    def _failures(self, late: str) -> Iterator[None]:
+        """Say what each way to fail means; `late` what it means if time ran out."""
+        try:
+            yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise GatewayUnreachable(f"no gateway answers at {self._url}") from error
         except TimeoutError as error:
-            raise AnswerLost(f"{self._url} did not answer within {timeout_seconds:g} s") from error
+            raise AnswerLost(late) from error
         except aiohttp.ClientResponseError as error:
             raise NotAGateway(f"{self._url} does not answer in HTTP") from error
         except aiohttp.ClientError as error:
@@ -84,24 +130,25 @@ class Transport:
     async def _exchange(
         self, verb: str, path: str, body: bytes | None, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> Reply:
-        if self._session is None:
-            raise RuntimeError("the client is not open: use it in `async with`")
-        async with self._session.request(
+        async with self._opened.request(
             verb, self._url + path, data=body, headers=headers, timeout=limits, allow_redirects=False
         ) as response:
-            document = _json_object(await response.read())
-            if document is None:
-                raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}, no JSON")
-            if response.status < _FIRST_ERROR:
-                return Reply(response.status, document)
-            if response.content_type != "application/problem+json":
-                raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}")
-            retry_after = response.headers.get("Retry-After", "")
-            raise Problem(
-                document,
-                status=response.status,
-                retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
-            )
+            return self._reply(response, await response.read())
+
+    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+        document = _json_object(body)
+        if document is None:
+            raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}, no JSON")
+        if response.status < _FIRST_ERROR:
+            return Reply(response.status, document)
+        if response.content_type != "application/problem+json":
+            raise NotAGateway(f"{self._url} does not answer as a Poste gateway: HTTP {response.status}")
+        retry_after = response.headers.get("Retry-After", "")
+        raise Problem(
+            document,
+            status=response.status,
+            retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+        )
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -110,3 +157,10 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def _event(block: str) -> tuple[str, dict[str, Any]] | None:
+    """Read one event of a stream; None if it is a comment, or its data is no JSON object."""
+    fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
+    document = _json_object(fields.get("data", "").encode())
+    return None if document is None else (fields.get("event", ""), document)

@@ -1,0 +1,42 @@
+"""Follows a gateway through its restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from poste.client import AnswerLost, Client, GatewayUnreachable, Look
+
+#: The pause before a gateway that was lost is asked again, in seconds.
+_PAUSE_SECONDS: Final = 1.0
+
+
+async def follow(
+    client: Client, *, show: Callable[[Look], None], lost: Callable[[], None], patient: bool = False
+) -> None:
+    """Show each look, for ever; whenever there is none, tell so, and ask again.
+
+    Args:
+        client: Asks the gateway.
+        show: Shows a look.
+        lost: Shows that there is none.
+        patient: Also waits for a gateway that never was there.
+
+    Raises:
+        GatewayUnreachable: There is none.
+        Problem: The gateway refuses.
+        NotAGateway: What answers is none.
+    """
+    while True:
+        try:
+            async with contextlib.aclosing(client.watch()) as looks:
+                async for look in looks:
+                    patient = True
+                    show(look)
+        except (AnswerLost, GatewayUnreachable):
+            if not patient:
+                raise
+        lost()
+        await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,93 @@
+"""How lights, states and figures are written, here as on the page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+
+from poste.client import Look
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+#: Below so many a second, a tenth of one is told.
+_FEW: Final = 10
+#: Below this, a tenth of a second is told.
+_SHORT_SECONDS: Final = 9.95
+#: Each light has a sign of its own, for colour alone tells not everybody.
+_LIGHTS: Final = {
+    "up": ("●", "green"),
+    "busy": ("◐", "yellow"),
+    "away": ("○", "bold red"),
+    "hung": ("▲", "bold red"),
+    "unlisted": ("-", "dim"),
+}
+_STATES: Final = {
+    "QUEUED": ("○", "default"),
+    "RUNNING": ("▶", "cyan"),
+    "SUCCEEDED": ("✓", "green"),
+    "FAILED": ("✗", "red"),
+    "CANCELLED": ("-", "dim"),
+    "EXPIRED": ("-", "yellow"),
+    "DEAD": ("▲", "bold red"),
+}
+_STRANGE: Final = ("?", "default")
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+
+
+def light(name: str, *, paused: bool = False) -> Text:
+    """Write a service's light."""
+    sign, style = _LIGHTS.get(name, _STRANGE)
+    return Text.assemble((f"{sign} {name}", style), (" ‖ paused", "magenta") if paused else "")
+
+
+def state(name: str) -> Text:
+    """Write a task's state."""
+    sign, style = _STATES.get(name, _STRANGE)
+    return Text(f"{sign} {name.lower()}", style)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time, short: `0.4 s`, `34 s`, `5 min`, `2 h 5 min`, `3 d`; `-` if there is none."""
+    if seconds is None:
+        return "-"
+    if seconds < _SHORT_SECONDS:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds // _MINUTE:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d"
+
+
+def rate(a_second: float | None) -> str:
+    """Write how many there are a second; `-` if nobody can tell."""
+    if a_second is None:
+        return "-"
+    return f"{a_second:.1f}" if 0 < a_second < _FEW else f"{a_second:,.0f}"
+
+
+def trend(values: list[int]) -> str:
+    """Draw figures as bars, the largest one whole; none for 0."""
+    most = max(values, default=0)
+    return "".join(_BARS[-(-value * (len(_BARS) - 1) // most) if most else 0] for value in values)
+
+
+def summary(look: Look) -> Text:
+    """Sum a look up in one line."""
+    lights = Text(", ").join(
+        Text(f"{sign} {number} {name}", style)
+        for name, (sign, style) in _LIGHTS.items()
+        if (number := sum(one.light == name for one in look.services))
+    )
+    if not look.middleware:
+        return Text.assemble(lights, " · ", ("the middleware is away: what waits is safe", "bold red"))
+    figures = [one.figures for one in look.services if one.figures is not None]
+    waiting = sum(one.waiting for one in figures)
+    oldest = max((one.oldest_age_seconds or 0.0 for one in figures), default=0.0)
+    dead = sum(one.dead for one in figures)
+    age = f", the oldest for {duration(oldest)}" if waiting else ""
+    return Text.assemble(lights, f" · {waiting:,} waiting{age} · ", (f"{dead:,} dead", "red" if dead else ""))

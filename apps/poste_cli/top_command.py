@@ -1,0 +1,72 @@
+"""The verb that watches: top."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Final
+
+import click
+
+from poste.client import AnswerLost, Client, Look
+from poste_cli import asking, operator_commands, printing
+from poste_cli.exits import OK
+
+#: The first look can't tell yet how fast the queues drain.
+_LOOKS: Final = 2
+
+
+@click.command()
+@operator_commands.options
+def top(token: str | None, url: str, as_json: bool) -> None:
+    """Watch the services, their queues and the newest tasks, until q or Ctrl-C.
+
+    Into a pipe, or with --json, it prints what there is to see once. The newest tasks are for operators only: on the
+    gateway's host, or with its token.
+
+    Exit code: 0, 1 the gateway refuses, 2 no gateway.
+    """
+    on_screen = sys.stdout.isatty() and not as_json
+
+    async def work(client: Client) -> int:
+        if on_screen:
+            # Costs a program that wants JSON nothing.
+            from poste_cli.top import screen  # noqa: PLC0415
+
+            await screen.watch(client)
+            return OK
+        look = await _look(client)
+        if as_json:
+            printing.compact(dict(look.document))
+        else:
+            _print(look)
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+async def _look(client: Client) -> Look:
+    async with contextlib.aclosing(client.watch()) as looks:
+        number = 0
+        async for look in looks:
+            number += 1
+            if number == _LOOKS:
+                return look
+    raise AnswerLost(f"{client.url} ended the stream")
+
+
+def _print(look: Look) -> None:
+    from poste_cli.top import tables  # noqa: PLC0415 - the same
+
+    printing.table(
+        ("SERVICE", "IS", "REPLICAS", *tables.FIGURES),
+        [
+            (
+                service.name,
+                f"{service.light}, paused" if service.figures and service.figures.paused else service.light,
+                f"{service.ready}/{service.known}",
+                *tables.figures(service).values(),
+            )
+            for service in look.services
+        ],
+    )

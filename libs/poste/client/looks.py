@@ -1,0 +1,123 @@
+"""What a gateway sees, once a second: every service with its light and its queue in figures, and the newest tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from poste.client.answers import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A queue in figures; each open call is counted once.
+
+    Attributes:
+        queued: Calls that could be taken now.
+        running: Calls that a process has taken.
+        delayed: Calls that wait for their next attempt.
+        dead: Calls that Poste gave up.
+        oldest_age_seconds: The age of the call that waits longest; None if none waits.
+        paused: Nothing is taken from it.
+        in_rate: Calls a second that come in, over the last ten; None if nobody can tell yet.
+        out_rate: Calls a second that end, the same way.
+        eta_seconds: When it is empty if it goes on like this; None if it does not get emptier, or nobody can tell yet.
+    """
+
+    queued: int
+    running: int
+    delayed: int
+    dead: int
+    oldest_age_seconds: float | None
+    paused: bool
+    in_rate: float | None
+    out_rate: float | None
+    eta_seconds: float | None
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait, whether or not they could be taken now."""
+        return self.queued + self.delayed
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Figures:
+        """Take the figures from their JSON; raises as `Task.read` does."""
+        return cls(
+            queued=int(document["queued"]),
+            running=int(document["running"]),
+            delayed=int(document["delayed"]),
+            dead=int(document["dead"]),
+            oldest_age_seconds=_number(document["oldestAgeSeconds"]),
+            paused=bool(document["paused"]),
+            in_rate=_number(document["inRate"]),
+            out_rate=_number(document["outRate"]),
+            eta_seconds=_number(document["etaSeconds"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeenService:
+    """A service as the gateway sees it.
+
+    Attributes:
+        name: Its full name.
+        light: `up`, `busy`, `away`, `hung` (it is there and does not answer), or `unlisted` (it left the catalogue).
+        ready: How many replicas calls go to.
+        known: How many replicas there may be.
+        figures: Its queue; None while nobody can tell.
+    """
+
+    name: str
+    light: str
+    ready: int
+    known: int
+    figures: Figures | None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> SeenService:
+        """Take the service from its JSON; raises as `Task.read` does."""
+        figures = document["figures"]
+        return cls(
+            name=str(document["name"]),
+            light=str(document["light"]),
+            ready=int(document["replicas"]["ready"]),
+            known=int(document["replicas"]["known"]),
+            figures=None if figures is None else Figures.read(figures),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything at one time.
+
+    Attributes:
+        time: When that was.
+        middleware: Whether the middleware answered; without it there are no figures.
+        services: The services, by name.
+        tasks: The newest tasks, the newest first; None if they are not for whoever asks.
+        document: The look as it came.
+    """
+
+    time: datetime
+    middleware: bool
+    services: tuple[SeenService, ...]
+    tasks: tuple[Task, ...] | None
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Look:
+        """Take a look from its JSON; raises as `Task.read` does."""
+        tasks = document.get("tasks")
+        return cls(
+            time=datetime.fromisoformat(document["time"]),
+            middleware=bool(document["middleware"]),
+            services=tuple(SeenService.read(service) for service in document["services"]),
+            tasks=None if tasks is None else tuple(Task.read(task) for task in tasks),
+            document=document,
+        )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
