@@ -97,6 +97,7 @@ class Deployment:
         moms: int,
         pace: dict[str, float],
         mom_settings: dict[str, Any] | None = None,
+        gateway_settings: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
         self.file = folder / "ledger"
@@ -113,7 +114,7 @@ class Deployment:
         ]
         # One address list for all: each channel follows every middleware there is.
         self._mom = "ipv4:" + ",".join(f"127.0.0.1:{mom.port}" for mom in self.moms)
-        self.gateway = self.make_gateway("gateway")
+        self.gateway = self.make_gateway("gateway", **(gateway_settings or {}))
         self.url = f"http://127.0.0.1:{self.gateway.port}"
 
     def worker(self, service: str, **settings: Any) -> Part:
@@ -122,9 +123,10 @@ class Deployment:
         fixed = {"redis_url": self.redis.url, "mom": self._mom, "test_ledger": self.file, **self.pace}
         return self._part(name, "worker", SERVICERS[service], **(fixed | settings))
 
-    def make_gateway(self, name: str) -> Part:
+    def make_gateway(self, name: str, **settings: Any) -> Part:
         """Make a gateway; it is not started yet."""
-        return self._part(name, "gateway", mom=self._mom, id_key_file=self.folder / "id.key", grace_seconds=2)
+        fixed = {"mom": self._mom, "id_key_file": self.folder / "id.key", "grace_seconds": 2}
+        return self._part(name, "gateway", **(fixed | settings))
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
         part = Part(name, [*POSTE, *arguments], self.folder, **settings)
@@ -234,6 +236,7 @@ async def deployed(
     redis: dict[str, str] | None = None,
     pace: dict[str, float] = HASTY,
     mom_settings: dict[str, Any] | None = None,
+    gateway_settings: dict[str, Any] | None = None,
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
@@ -246,12 +249,21 @@ async def deployed(
         redis: Options of the Redis server.
         pace: HASTY or DEFAULTS.
         mom_settings: What the middleware is told besides.
+        gateway_settings: What the gateway is told besides.
         worker_settings: What the workers are told.
     """
     server = RedisServer(folder / "redis", **(redis or {}))
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        one = Deployment(folder, server, session, moms=moms, pace=pace, mom_settings=mom_settings)
+        one = Deployment(
+            folder,
+            server,
+            session,
+            moms=moms,
+            pace=pace,
+            mom_settings=mom_settings,
+            gateway_settings=gateway_settings,
+        )
         one.ship(**(settings or {}))
         for service in workers:
             one.worker(service, **worker_settings)

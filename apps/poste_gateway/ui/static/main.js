@@ -39,6 +39,9 @@ const stream = new Stream({
     tasks.show(look, operator);
     history.show(look);
     missing(look.middleware);
+    const clock = find("clock");
+    clock.dateTime = look.time;
+    say(clock, new Date(look.time).toLocaleTimeString("sv"));
   },
   state,
 });
