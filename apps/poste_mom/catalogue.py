@@ -102,6 +102,9 @@ class Catalogue:
         shipped = self._shipped.get(request.service)
         # Registered addresses are kept apart from the deployment's target: they come and go.
         entry.targets[:] = list(shipped.targets) if shipped else []
+        if shipped:
+            # It may be known from what stood here before these were filed.
+            entry.settings.CopyFrom(shipped.settings)
         if entry.register_time.ToNanoseconds() <= request.start_time.ToNanoseconds():
             entry.file_descriptor_set = request.file_descriptor_set
             entry.register_time.CopyFrom(request.start_time)

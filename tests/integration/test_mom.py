@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
+from support import shop
 from support.mom import RunningMom, running_mom
 from support.redis_server import RedisServer, free_port, running
 from support.waiting import until
@@ -22,6 +23,7 @@ from support.waiting import until
 import poste_calculator
 from calculator.v1 import sum_pb2
 from poste.domain.errors import StartError
+from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
@@ -30,6 +32,7 @@ from poste.rpc.channels import proves_not_run
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
+from poste_mom.catalogue import Catalogue
 
 SUM = "calculator.v1.SumService"
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
@@ -313,6 +316,22 @@ async def test_a_service_registers_itself(mom: RunningMom) -> None:
     assert isinstance(entries, pb.WatchCatalogueResponse)
     (entry,) = [one for one in entries.services if one.name == SUM]
     assert "127.0.0.1:1234" in entry.targets
+
+
+async def test_a_service_that_registers_first_takes_no_settings_away(server: RedisServer) -> None:
+    """Where a service came up before the middleware had filed its catalogue, the deployment's limits would be gone."""
+    client = open_client(StoreSettings(redis_url=server.url))
+    shipped = shop.entry(max_attempts=1)
+    request = pb.RegisterServiceRequest(
+        service=shop.NAME, file_descriptor_set=shop.DESCRIPTORS, address="127.0.0.1:1234", start_time=_now()
+    )
+    catalogue = Catalogue(CatalogueStore(client), [shipped])
+    registered = await catalogue.register(request)
+    await client.aclose()
+
+    assert registered.policy.queue.max_attempts == 1
+    (kept,) = catalogue.entries()
+    assert kept.settings == shipped.settings
 
 
 async def test_a_change_reaches_who_watches(mom: RunningMom) -> None:
