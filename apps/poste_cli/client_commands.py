@@ -8,7 +8,7 @@ import click
 
 from poste.client import Client, Task
 from poste.domain.task import TaskState
-from poste_cli import asking, fields, printing
+from poste_cli import asking, fields, life_story, printing
 from poste_cli.exits import OK, WAITING
 
 _SECONDS = click.IntRange(min=1)
@@ -81,16 +81,27 @@ def call(  # noqa: PLR0917 - click passes them by name
     metavar="[SECONDS]",
     help="Wait for its end, for so long at most.",
 )
+@click.option("--history", is_flag=True, help="Tell what happened to it, and when.")
 @asking.options
-def task(task_id: str, wait: float | None, url: str, as_json: bool) -> None:
+def task(task_id: str, wait: float | None, history: bool, url: str, as_json: bool) -> None:
     """Look at a call that was kept, or wait for its end.
+
+    With --history, its life is told besides; with --json too, it alone: {"events": […], "truncated": false}.
 
     Exit code: 0 succeeded, 1 ended otherwise (or no such task), 2 wrong usage or no gateway, 3 still waiting.
     """
 
     async def work(client: Client) -> int:
         found = await client.task(task_id, wait_seconds=wait)
-        asking.show(found, as_json=as_json)
+        if not (history and as_json):
+            asking.show(found, as_json=as_json)
+        if history:
+            life = await client.history(task_id)
+            if as_json:
+                printing.compact(dict(life.document))
+            else:
+                click.echo()
+                printing.table(("TIME", "AFTER", "EVENT", ""), list(life_story.rows(life)))
         return asking.worth(found)
 
     asking.ask(url, work, as_json=as_json)

@@ -147,3 +147,21 @@ def test_wrong_usage_is_told_by_its_exit_code(arguments):
 
     assert done.returncode == 2
     assert "Error" in done.stderr
+
+
+def test_a_task_tells_its_life(ask, kept, running):
+    """Who asks what became of a call would have to read the logs of every part."""
+    task = kept()
+    running.act("start", "subtraction")
+    person = ask("task", task, "--wait", "--history")
+    program = ask("task", task, "--history", "--json")
+    running.act("stop", "subtraction")
+    lines = [line.split() for line in person.stdout.splitlines()]
+    events = json.loads(program.stdout)["events"]
+
+    assert (person.returncode, program.returncode) == (0, 0)
+    assert ["TIME", "AFTER", "EVENT"] in lines
+    told = lines[lines.index(["TIME", "AFTER", "EVENT"]) + 1 :]
+    assert [line[2] for line in told[:1]] == ["accepted"]
+    assert [line[4:] for line in told[1:]] == [["started", "attempt", "1"], ["ended", "SUCCEEDED"]]
+    assert [event["event"] for event in events] == ["accepted", "started", "ended"]
