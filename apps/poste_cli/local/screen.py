@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from poste_cli.local.keeper import Crash
@@ -24,10 +25,28 @@ class _Console(Console):
 
 
 class Screen:
-    """Prints each thing that happens on a line of its own."""
+    """Prints each thing that happens on a line of its own; on a terminal, a line below tells how things are."""
 
     def __init__(self) -> None:
         self._console = _Console(highlight=False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody looks at it: only then there is a line that changes."""
+        return self._console.is_terminal
+
+    @contextlib.contextmanager
+    def status(self) -> Iterator[Callable[[Text], None]]:
+        """Keep a line below all others, in the body; yields what changes it."""
+        with Live(Text(), console=self._console, auto_refresh=False, transient=True) as live:
+
+            def show(line: Text) -> None:
+                # It must stay one line, or what is above would be drawn again and again.
+                line.truncate(self._console.width - 1, overflow="ellipsis")
+                with contextlib.suppress(OSError):
+                    live.update(line, refresh=True)
+
+            yield show
 
     def begin(self, plan: Plan, data: Path, without: Collection[str]) -> None:
         """Show what runs where."""
@@ -43,6 +62,12 @@ class Screen:
         host = plan.gateway.replace("http://127.0.0.1", "localhost")
         for sample in SAMPLES.values():
             self._line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
+        self._line(
+            ("  all of it, live: ", ""),
+            (f"http://{host}/ui", "cyan"),
+            ("  or  ", ""),
+            (f"poste top --url {host}", "cyan"),
+        )
 
     def crashed(self, part: Part, crash: Crash) -> None:
         """Show a crash."""

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.text import Text
+
+from poste.client import Client, ClientError
 from poste.domain.errors import StartError
 from poste.runtime.admin import listening
 from poste_cli.local import control, folder, parts, redis_server
@@ -17,6 +20,7 @@ from poste_cli.local.parts import Plan
 from poste_cli.local.ports import HOST
 from poste_cli.local.screen import Screen
 from poste_cli.local.supervisor import Supervisor, Teller, supervising
+from poste_cli.top import following, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +118,38 @@ async def _run(options: Options, screen: Screen) -> None:
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         if not stop.is_set() and supervisor.broken is None:
             screen.ready(local.plan)
-            await supervisor.until(stop.is_set)
+            async with _status(local.plan, screen):
+                await supervisor.until(stop.is_set)
     if supervisor.broken is not None:
         raise StartError(supervisor.broken)
     screen.end()
+
+
+@contextlib.asynccontextmanager
+async def _status(plan: Plan, screen: Screen) -> AsyncIterator[None]:
+    """Show how things are while the body runs, if somebody looks."""
+    if not screen.alive:
+        yield
+        return
+    with screen.status() as show:
+        duty = asyncio.create_task(_follow(plan.gateway, show))
+        try:
+            yield
+        finally:
+            duty.cancel()
+            await asyncio.wait([duty])
+
+
+async def _follow(gateway: str, show: Callable[[Text], None]) -> None:
+    async with Client(gateway) as client:
+        # What is no gateway of ours any more is told by its part's own lines.
+        with contextlib.suppress(ClientError):
+            await following.follow(
+                client,
+                show=lambda look: show(words.summary(look)),
+                lost=lambda: show(Text("the gateway is away", "bold red")),
+                patient=True,
+            )
 
 
 def _on_signals(do: Callable[[], None]) -> None:

@@ -23,8 +23,10 @@ from poste_cli.top import tables, words
 from poste_cli.top.following import follow
 
 _ENOUGH: Final = b"qQ"
-#: The lines that are there whatever is seen: the head, the summary, and each table's heading with an empty line.
-_FIXED_LINES: Final = 6
+#: The lines above the services: the head, the summary, an empty line and their table's heading.
+_HEAD_LINES: Final = 4
+#: The lines above the tasks: an empty one and their table's heading.
+_HEADING_LINES: Final = 2
 
 
 class Top:
@@ -56,9 +58,9 @@ class Top:
             return
         yield words.summary(look)
         yield Text()
-        rows = max(console.size.height - _FIXED_LINES, 1)
+        rows = max(console.size.height - _HEAD_LINES, 1)
         yield tables.services(look, options.max_width, rows, self._trends)
-        rows -= min(len(look.services), rows)
+        rows -= len(look.services) + _HEADING_LINES
         if rows > 0:
             yield Text()
             yield self._tasks(look, options.max_width, rows)
@@ -91,7 +93,9 @@ async def watch(client: Client) -> None:
     """
     top = Top(client.url)
     enough = asyncio.Event()
-    with Live(top, screen=True, auto_refresh=False) as live, _keys(enough.set), _signals(enough.set, live.refresh):
+    live = Live(top, screen=True, auto_refresh=False)
+    # Whoever sees it can leave it: what is struck counts before anything is drawn.
+    with _signals(enough.set, live.refresh), _keys(enough.set), live:
 
         def show(look: Look) -> None:
             top.show(look)

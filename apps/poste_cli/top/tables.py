@@ -11,10 +11,12 @@ from rich.text import Text
 from poste.client import Look, SeenService
 from poste_cli.top import words
 
-#: How wide a terminal must be, in columns, for the services' whole names, for the trend, and for all figures.
-_WHOLE: Final = 150
-_WIDE: Final = 110
-_MIDDLE: Final = 78
+#: How wide a terminal must be, in columns, for the services' whole names, for the trend, for all figures, and for some.
+_WHOLE: Final = 146
+_WIDE: Final = 126
+_MIDDLE: Final = 104
+_USUAL: Final = 78
+_SMALL: Final = 64
 #: How many looks a trend shows.
 TREND: Final = 20
 
@@ -22,13 +24,13 @@ TREND: Final = 20
 #: The figures of a queue, and how wide the terminal must be for each.
 FIGURES: Final = {
     "QUEUED": 0,
-    "RUNNING": _MIDDLE,
+    "RUNNING": _USUAL,
     "DELAYED": _MIDDLE,
     "DEAD": 0,
     "OLDEST": 0,
     "IN/S": _MIDDLE,
     "OUT/S": _MIDDLE,
-    "EMPTY IN": 0,
+    "EMPTY IN": _SMALL,
 }
 
 
@@ -74,7 +76,7 @@ def tasks(look: Look, width: int, rows: int) -> Table:
     table.add_column("STATE", no_wrap=True, min_width=11)
     table.add_column("METHOD", no_wrap=True, overflow="ellipsis")
     table.add_column("AGE", justify="right", no_wrap=True)
-    if width >= _MIDDLE:
+    if width >= _USUAL:
         table.add_column("ATTEMPT", justify="right", no_wrap=True)
     table.add_column("TASK", no_wrap=True, overflow="ellipsis", ratio=1)
     for task in (look.tasks or ())[:rows]:
@@ -83,7 +85,7 @@ def tasks(look: Look, width: int, rows: int) -> Table:
             words.state(task.state.name),
             Text(f"{task.service.rpartition('.')[2]}/{task.method}"),
             words.duration(age),
-            *([str(task.attempt)] if width >= _MIDDLE else []),
+            *([str(task.attempt)] if width >= _USUAL else []),
             Text(task.id, "dim"),
         )
     return table

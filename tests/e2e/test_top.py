@@ -1,0 +1,122 @@
+"""What a person at a terminal sees: `poste top`, and the line below `poste up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import termios
+
+import pytest
+from support.cli import environment, http, poste, up
+from support.terminal import on_terminal
+
+SUM = "calculator.v1.SumService"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with up(tmp_path_factory.mktemp("top") / "data", "--without", "subtraction") as one:
+        one.wait_ready()
+        yield one
+
+
+def test_top_shows_what_happens_while_it_happens(running):
+    """An operator on a machine without a browser would ask again and again, and see nothing happen."""
+    with on_terminal("top", "--url", running.gateway, columns=130) as terminal:
+        before = terminal.settings()
+        first = terminal.until("SumService")
+        running.act("stop", "sum")
+        terminal.until("● 1 up, ○ 2 away")
+        http("POST", f"{running.gateway}/v1/sum", {"a": 2, "b": 3})
+        waiting = terminal.until("queued     SumService/Add")
+        running.act("start", "sum")
+        terminal.until("succeeded  SumService/Add")
+        terminal.strike(b"q")
+        code = terminal.end()
+
+    assert code == 0
+    assert before[3] & termios.ICANON
+    assert all(word in first for word in ("MultiplicationService", "REPLICAS", "OLDEST", "EMPTY IN", running.gateway))
+    assert "1 waiting, the oldest for" in waiting
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "term"])
+def test_top_leaves_the_terminal_as_it_was(running, how):
+    """After it, what is struck would not be seen, or the last look would stand there for ever."""
+    with on_terminal("top", "--url", running.gateway) as terminal:
+        before = terminal.settings()
+        terminal.until("q quits")
+        if how == "ctrl-c":
+            terminal.strike(b"\x03")
+        else:
+            terminal.process.send_signal(signal.SIGTERM)
+        code = terminal.end()
+        after = terminal.settings()
+
+    assert code == 0
+    assert after == before
+    # The screen that was there before comes back, and so does the cursor.
+    assert terminal.raw.rindex(b"\x1b[?1049l") > terminal.raw.rindex(b"\x1b[?1049h")
+    assert terminal.raw.rindex(b"\x1b[?25h") > terminal.raw.rindex(b"\x1b[?25l")
+
+
+def test_top_fits_a_small_terminal(running):
+    """On half a screen, lines would wrap and all would be out of place."""
+    with on_terminal("top", "--url", running.gateway, columns=60, rows=8) as terminal:
+        terminal.until("SumService")
+        terminal.until("q quits")
+        seen = terminal.until("SumService")
+
+    assert "MultiplicationService" in seen
+    assert "RUNNING" not in seen
+    assert all(len(line) <= 60 for line in seen.split("\r\n"))
+
+
+def test_top_outlives_the_gateway(running):
+    """Just when something is wrong, the view of it would be gone."""
+    with on_terminal("top", "--url", running.gateway) as terminal:
+        terminal.until("2 up")
+        os.kill(running.parts()["gateway"]["pid"], signal.SIGKILL)
+        terminal.until("connection lost, trying again")
+        terminal.until("2 up")
+        terminal.strike(b"q")
+
+        assert terminal.end() == 0
+
+
+def test_top_into_a_pipe_prints_once(running):
+    """A script would get a screen's control sequences, and never an end."""
+    env = environment(POSTE_URL=running.gateway)
+    table = poste("top", env=env)
+    document = poste("top", "--json", env=env)
+    nobody = poste("top", "--url", "127.0.0.1:9")
+    lines = [line.split() for line in table.stdout.splitlines()]
+    look = json.loads(document.stdout)
+
+    assert (table.returncode, document.returncode) == (0, 0)
+    assert lines[0][:3] == ["SERVICE", "IS", "REPLICAS"]
+    assert [line[1] for line in lines[1:] if line[0] == SUM] == ["up"]
+    assert {service["name"]: service["light"] for service in look["services"]}[SUM] == "up"
+    assert all(service["figures"]["inRate"] is not None for service in look["services"])
+    assert isinstance(look["tasks"], list)
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert nobody.stderr == "poste: no gateway answers at http://127.0.0.1:9\n"
+
+
+def test_up_tells_how_things_are(tmp_path):
+    """Who has just started everything would have to ask elsewhere whether anything waits."""
+    data = tmp_path / "data"
+    with on_terminal("up", "--data", str(data), "--port", "0", "--without", "sum") as terminal:
+        shown = terminal.until("● 2 up, ○ 1 away · 0 waiting · 0 dead")
+        gateway = json.loads((data / "up.json").read_text())["gateway"]
+        http("POST", f"{gateway}/v1/sum", {"a": 2, "b": 3})
+        terminal.until("1 waiting")
+        assert poste("start", "sum", "--data", str(data)).returncode == 0
+        terminal.until("sum started")
+        terminal.until("● 3 up · 0 waiting · 0 dead")
+        terminal.strike(b"\x03")
+        terminal.until("stopping; once more to kill")
+
+        assert terminal.end() == 0
+    assert f"{gateway.removeprefix('http://').replace('127.0.0.1', 'localhost')}/ui" in shown
