@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `lint`, `guarantees`, `bench`, `chaos`, `soak`, `infra`, `cluster`, `lock`."""
+"""The project's chores: `nox -s tests`, `lint`, `browser`, `guarantees`, `bench`, `chaos`, `infra`, `lock`; `nox -l` tells all."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ GROUPS = {
     "proto": ["proto"],
     "bench": ["bench"],
     "infra": ["test", "infra"],
+    "browser": ["test", "browser"],
 }
 #: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
 ALONE = ("build", "bench", "infra")
@@ -120,6 +121,13 @@ def generate(session: nox.Session, *, check: bool) -> None:
                 shutil.copyfile(source, target)
             elif not target.exists() or target.read_bytes() != source.read_bytes():
                 session.error(f"{target.relative_to(ROOT)} drifted from its proto: run `nox -s proto`")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the page as people do, in Chromium (`apt-get install chromium`), before real processes."""
+    install(session, "browser")
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -83,8 +83,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 try:
                     yield port
                 finally:
-                    # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a while to see
-                    # it, and sends more; then the listener closes and calls finish.
+                    # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a
+                    # while to see it, and sends more; then the listener closes and calls finish.
                     draining.set()
                     watch.close()
                     _log.info("stopping")
