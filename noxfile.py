@@ -1,4 +1,4 @@
-"""The project's chores: `nox -s tests`, `lint`, `browser`, `guarantees`, `bench`, `chaos`, `infra`, `lock`; `nox -l` tells all."""
+"""The project's chores; `nox -l` tells them all."""
 
 from __future__ import annotations
 
