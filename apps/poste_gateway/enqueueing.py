@@ -82,6 +82,8 @@ class Enqueuer:
         self._mom = mom
         self._waiting: deque[_Item] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        #: How many calls are out.
+        self._out = 0
 
     async def enqueue(self, task: pb.NewTask) -> Acceptance:
         """Have one call kept; returns what became of it, within seconds."""
@@ -98,7 +100,8 @@ class Enqueuer:
             await asyncio.wait(self._flights)
 
     def _take_off(self) -> None:
-        if self._waiting and len(self._flights) < _FLIGHTS:
+        # While one is out, another waits until it would carry as many: an RPC costs more than all that it carries.
+        if self._waiting and len(self._flights) < _FLIGHTS and len(self._waiting) >= self._out:
             flight = asyncio.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._landed)
@@ -111,6 +114,7 @@ class Enqueuer:
 
     async def _fly(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        self._out += len(batch)
         try:
             again = await self._send(batch)
         except BaseException:
@@ -119,6 +123,8 @@ class Enqueuer:
                 item.lost = True
                 item.settle(Acceptance.UNKNOWN)
             raise
+        finally:
+            self._out -= len(batch)
         if again:
             await asyncio.sleep(_PAUSE_SECONDS)
             self._waiting.extendleft(reversed(again))

@@ -67,8 +67,13 @@ class Lookups:
             Problem: There is no record of it, or it can't be looked up now.
         """
         begin = asyncio.get_running_loop().time()
+        if wait_seconds > 0 and not self._draining.is_set():
+            # Most have not ended yet, or end soon: the first look waits already.
+            answer = await self._look(task_id, min(wait_seconds, _LOOK_SECONDS))
+        else:
+            answer = None
         try:
-            answer = await self._mom.get_task(task_id.queue, task_id.key)
+            answer = answer or await self._mom.get_task(task_id.queue, task_id.key)
         except MomAway as error:
             raise _away("The task can't be looked up now; nothing has become of it by that.") from error
         if not answer.HasField("task"):
@@ -90,7 +95,7 @@ class Lookups:
             if left <= 0:
                 break
             seen = await self._look(task_id, min(left, _LOOK_SECONDS))
-            task = seen or task
+            task = seen.task if seen is not None and seen.HasField("task") else task
         return task
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
@@ -124,7 +129,7 @@ class Lookups:
             raise Problem(TASK_ENDED, f"The task is {state.name} already.")
         return answer.task
 
-    async def _look(self, task_id: TaskId, seconds: float) -> task_pb2.Task | None:
+    async def _look(self, task_id: TaskId, seconds: float) -> mom_service_pb2.GetTaskResponse | None:
         """Look once, waiting for the end; None if nothing was seen. The end of the process ends the wait."""
         look = asyncio.ensure_future(self._mom.get_task(task_id.queue, task_id.key, seconds))
         drained = asyncio.ensure_future(self._draining.wait())
@@ -133,11 +138,10 @@ class Lookups:
             if not look.done():
                 return None
             try:
-                answer = look.result()
+                return look.result()
             except MomAway:
                 await asyncio.sleep(min(seconds, _PAUSE_SECONDS))
                 return None
-            return answer.task if answer.HasField("task") else None
         finally:
             look.cancel()
             drained.cancel()
