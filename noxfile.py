@@ -27,6 +27,8 @@ GROUPS = {
 }
 #: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
 ALONE = ("build", "bench", "infra")
+#: Locks with the extra that sends spans: the image is to do what it is configured to, and the tests read them.
+TRACING = ("runtime", "tests", "lint")
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -154,6 +156,7 @@ def lock(session: nox.Session) -> None:
     for name, groups in GROUPS.items():
         session.run(
             "uv", "pip", "compile", *([] if name in ALONE else ["pyproject.toml"]),
+            *(["--extra=tracing"] if name in TRACING else []),
             *(f"--group={group}" for group in groups), "--universal", "--python-version", "3.11",
             "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
             "-o", str(LOCKS / f"{name}.txt"), *session.posargs,

@@ -11,7 +11,7 @@ from typing import Final
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
-from poste.runtime import lifecycle, logs
+from poste.runtime import lifecycle, logs, tracing
 from poste.runtime.admin import authority
 from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
 from poste_gateway import http_server
@@ -143,6 +143,7 @@ def main(**overrides: object) -> int:
     """
     try:
         settings = load(GatewaySettings, **overrides)
+        tracing.configure("gateway")
     except StartError as error:
         print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2

@@ -33,6 +33,7 @@ class Account:
 
     Attributes:
         request_id: Its id.
+        traceparent: Its place in its trace; empty if it is in none.
         service: The service that it calls, if it calls one.
         method: The method.
         road: The road that it took: `direct`, `durable`, or `none` if it was refused before.
@@ -41,6 +42,7 @@ class Account:
     """
 
     request_id: str
+    traceparent: str = ""
     service: str = ""
     method: str = ""
     road: str = "none"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
+from opentelemetry.trace import SpanKind
 
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
-from poste.runtime import metrics
+from poste.runtime import metrics, tracing
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway import bodies, direct, preferences, task_view
 from poste_gateway.answers import JSON, Account, Answer, json_answer
@@ -119,6 +120,7 @@ class _Call:
             self._method,
             self._message,
             request_id=self._account.request_id,
+            traceparent=self._account.traceparent,
             # What can't be repeated is not cut short: nobody would know what became of it.
             wait_seconds=wait if self._method.policy.repeatable else None,
         )
@@ -151,7 +153,9 @@ class _Call:
         self._account.facts["task"] = task_id.text
         task = task_view.new_task(task_id, self._method)
         place = {"Location": task_view.location(task_id)}
-        await self._keep(task_id, task)
+        await (
+            self._keep_traced(task_id, task) if tracing.on() else self._keep(task_id, task, self._account.traceparent)
+        )
         if wait > 0:
             task = await self._roads.lookups.wait(task_id, task, wait)
         state = task_view.state_of(task)
@@ -168,13 +172,23 @@ class _Call:
             headers={**place, **({} if state.final else RETRY_AFTER), **self._applied()},
         )
 
-    async def _keep(self, task_id: TaskId, task: task_pb2.Task) -> None:
+    async def _keep_traced(self, task_id: TaskId, task: task_pb2.Task) -> None:
+        """Have the call kept, with a span of its own: what its handler's span leads back to over the queue's gap."""
+        span = tracing.Span(f"enqueue {self._service.name}", SpanKind.PRODUCER, parent=self._account.traceparent)
+        kept = False
+        try:
+            await self._keep(task_id, task, span.traceparent)
+            kept = True
+        finally:
+            span.end(failed=not kept, poste__task__key=task_id.key)
+
+    async def _keep(self, task_id: TaskId, task: task_pb2.Task, traceparent: str) -> None:
         """Have the call kept.
 
         Raises:
             Problem: It is not, or nobody knows.
         """
-        match await self._roads.enqueuer.enqueue(self._new(task_id, task)):
+        match await self._roads.enqueuer.enqueue(self._new(task_id, task, traceparent)):
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -185,7 +199,7 @@ class _Call:
                 place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
-    def _new(self, task_id: TaskId, task: task_pb2.Task) -> mom_service_pb2.NewTask:
+    def _new(self, task_id: TaskId, task: task_pb2.Task, traceparent: str) -> mom_service_pb2.NewTask:
         return mom_service_pb2.NewTask(
             service=self._service.name,
             method=self._method.name,
@@ -194,6 +208,7 @@ class _Call:
             create_time=task.create_time,
             task_ttl_seconds=task_id.task_ttl_seconds,
             result_ttl_seconds=task_id.result_ttl_seconds,
+            traceparent=traceparent,
         )
 
     def _answered(self, response: bytes) -> Answer:

@@ -49,7 +49,13 @@ Outcome = bytes | Failed | Away | Unknown
 
 
 async def call(
-    fleet: Fleet, method: Method, request: bytes, *, request_id: str, wait_seconds: float | None = None
+    fleet: Fleet,
+    method: Method,
+    request: bytes,
+    *,
+    request_id: str,
+    traceparent: str = "",
+    wait_seconds: float | None = None,
 ) -> Outcome:
     """Call a method on a replica of its service, and on another if that is proved to do no harm.
 
@@ -58,6 +64,7 @@ async def call(
         method: The method.
         request: The serialized request message.
         request_id: Goes with the call, for the logs.
+        traceparent: Goes with it too: its place in its trace, if it is in one.
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
@@ -72,7 +79,7 @@ async def call(
             timeout, impatient = left, True
             if timeout <= 0:
                 return Away(reason or "timeout", impatient=True)
-        answer = await replica.call(method.path, request, timeout, request_id)
+        answer = await replica.call(method.path, request, timeout, request_id, traceparent)
         if isinstance(answer, bytes):
             replica.circuit.answered()
             return answer

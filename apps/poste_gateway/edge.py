@@ -13,8 +13,9 @@ import time
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from opentelemetry.trace import SpanKind
 
-from poste.runtime import logs, metrics
+from poste.runtime import logs, metrics, tracing
 from poste_gateway import calls, cors
 from poste_gateway.answers import Account, Answer
 from poste_gateway.calls import Roads
@@ -61,6 +62,9 @@ class Edge:
         given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
+        if (traceparent := headers.get(tracing.TRACEPARENT)) is not None:
+            account.traceparent = tracing.read(traceparent)
+        span = _begin_span(request.method, account) if tracing.on() and path not in QUIET else None
         try:
             method = self._roads.directory.routes.get(request.method, path)
             if method is None:
@@ -72,7 +76,7 @@ class Edge:
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
-            _log.exception("failed", request_id=account.request_id, verb=request.method, path=path)
+            _log.exception("failed", verb=request.method, path=path, **_names(account))
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
             answer = self._refuse(defect, path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
@@ -82,6 +86,8 @@ class Edge:
             # The connection ends soon, and a request that is then on its way would go down with it.
             answer.keep_alive = False
         self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
+        if span is not None:
+            _end_span(span, answer.status, account)
         return answer
 
     def _new_id(self) -> str:
@@ -133,5 +139,32 @@ class Edge:
         elif path in QUIET:
             return
         facts["request_id"], facts["verb"], facts["path"] = account.request_id, verb, path
+        if account.traceparent:
+            facts["trace_id"] = tracing.trace_of(account.traceparent)
         facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
         _journal.write("request", facts)
+
+
+def _names(account: Account) -> dict[str, str]:
+    """Return what a line of the log calls a request."""
+    traced = {"trace_id": tracing.trace_of(account.traceparent)} if account.traceparent else {}
+    return {"request_id": account.request_id, **traced}
+
+
+def _begin_span(verb: str, account: Account) -> tracing.Span:
+    # A verb that is none of HTTP's is a client's own word.
+    span = tracing.Span(verb if verb in hdrs.METH_ALL else "HTTP", SpanKind.SERVER, parent=account.traceparent)
+    account.traceparent = span.traceparent
+    return span
+
+
+def _end_span(span: tracing.Span, status: int, account: Account) -> None:
+    span.end(
+        # One for each method there is, never a path that a client made up.
+        name=f"{account.service}/{account.method}" if account.service else "",
+        failed=status >= INTERNAL.status,
+        http__response__status_code=status,
+        poste__request_id=account.request_id,
+        poste__road=account.road,
+        poste__outcome=account.outcome,
+    )

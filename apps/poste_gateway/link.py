@@ -50,8 +50,8 @@ class Link:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
         self._deadlines = Deadlines(self._expire)
-        #: Those of them that are in no frame yet: method, request, timeout and request id.
-        self._unsent: dict[int, tuple[str, bytes, float, str]] = {}
+        #: Those of them that are in no frame yet: method, request, timeout, request id and place in a trace.
+        self._unsent: dict[int, tuple[str, bytes, float, str, str]] = {}
         self._cancelled: list[int] = []
         self._some = asyncio.Event()
         self._retired = False
@@ -62,12 +62,13 @@ class Link:
         request: bytes,
         timeout: float,  # noqa: ASYNC109 - goes to the replica too
         request_id: str,
+        traceparent: str = "",
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it."""
         self._number = number = self._number + 1
         answer: asyncio.Future[bytes | Failure] = self._loop.create_future()
         self._waiting[number] = answer
-        self._unsent[number] = method, request, timeout, request_id
+        self._unsent[number] = method, request, timeout, request_id, traceparent
         self._some.set()
         self._deadlines.add(number, timeout)
         try:
@@ -134,13 +135,15 @@ class Link:
         self._cancelled.clear()
         size = 0
         sent: list[int] = []
-        for number, (method, request, timeout, request_id) in self._unsent.items():
+        for number, (method, request, timeout, request_id, traceparent) in self._unsent.items():
             size += len(request)
             if sent and size > _FRAME_BYTES:
                 break
             frame.calls.add(
                 number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
             )
+            if traceparent:
+                frame.calls[-1].traceparent = traceparent
             sent.append(number)
         for number in sent:
             del self._unsent[number]

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from poste.rpc import channels
+from poste.runtime import tracing
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
 from poste_gateway.failure import Failure
@@ -100,6 +101,7 @@ class Replica:
         request: bytes,
         timeout: float,  # noqa: ASYNC109 - goes to gRPC
         request_id: str,
+        traceparent: str = "",
     ) -> bytes | Failure:
         """Call one of its methods, bytes in and bytes out."""
         # Counted in, and out again however it ends.
@@ -107,8 +109,9 @@ class Replica:
         self.circuit.sent()
         try:
             if self._link is not None and self._link.open:
-                return await self._link.call(path, request, timeout, request_id)
-            return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id),))
+                return await self._link.call(path, request, timeout, request_id, traceparent)
+            traced = ((tracing.TRACEPARENT, traceparent),) if traceparent else ()
+            return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
         except grpc.aio.AioRpcError as error:
             return failure.of_error(error)
         finally:

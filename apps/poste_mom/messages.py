@@ -63,6 +63,7 @@ def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
         task_ttl_seconds=message.task_ttl_seconds,
         result_ttl_seconds=message.result_ttl_seconds,
         repeatable=repeatable,
+        traceparent=message.traceparent,
     )
 
 

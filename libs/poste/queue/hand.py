@@ -31,7 +31,7 @@ MAX_TAKEN: Final = 1000
 
 @dataclass(slots=True, eq=False)
 class ClaimedTask:
-    """A task that is this process' to run. `create_time` is in seconds since the epoch.
+    """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
@@ -45,6 +45,7 @@ class ClaimedTask:
     attempt: int
     create_time: float
     handled: Callable[[], None]
+    traceparent: str = ""
     cancel_requested: bool = False
 
 

@@ -192,7 +192,7 @@ class Taker:
         hand.adopt(texts(unnamed))
 
     def _start(self, group: asyncio.TaskGroup, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
-        _, method, request, attempt, create = result
+        _, method, request, attempt, create, traceparent = result
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
             key=key,
@@ -202,6 +202,7 @@ class Taker:
             attempt=attempt,
             create_time=create / 1000,
             handled=functools.partial(self._handled, key),
+            traceparent=traceparent.decode() if traceparent else "",
         )
         if attempt == 1:
             # By two hosts' clocks: what they differ by must not make it less than nothing.

@@ -33,7 +33,7 @@ Ending = Literal["ok", "cancelled", "final", "retry", "silent"]
 
 
 class NewTask(NamedTuple):
-    """A call to be kept. Times are in seconds (since the epoch)."""
+    """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace."""
 
     key: str
     method: str
@@ -42,6 +42,7 @@ class NewTask(NamedTuple):
     task_ttl_seconds: int
     result_ttl_seconds: int
     repeatable: bool
+    traceparent: str = ""
 
 
 class Report(NamedTuple):
@@ -130,6 +131,7 @@ class Tasks:
                 task.task_ttl_seconds * 1000,
                 task.result_ttl_seconds,
                 "" if task.repeatable else "1",
+                task.traceparent,
             )
         results = await self._scripts.run(
             "enqueue",

@@ -41,6 +41,8 @@ class Call:
         peer: Who called, in gRPC's spelling.
         deadline: When it is over, by the monotonic clock; None if never.
         wire: gRPC's own context on the direct road.
+        traceparent: Where its caller's trace is (W3C); empty if it is in none.
+        trace_id: The trace that its handler is a part of; empty if it is in none.
         over: The handler's answer counts no more: it ended, or was cancelled.
     """
 
@@ -48,6 +50,8 @@ class Call:
     peer: str = "poste:queue"
     deadline: float | None = None
     wire: grpc.aio.ServicerContext[Any, Any] | None = None
+    traceparent: str = ""
+    trace_id: str = ""
     code: Code = Code.OK
     status_code: grpc.StatusCode | None = None
     details: str = ""

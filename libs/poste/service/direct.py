@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
+from poste.runtime import tracing
 from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
@@ -119,12 +120,21 @@ def _untyped(behaviour: Callable[[bytes, Wire], Awaitable[bytes]]) -> Any:
 def _call(wire: Wire) -> Call:
     # Read now: once the call is over its context leads nowhere, and a `def` handler may ask late.
     remaining: float | None = wire.time_remaining()
+    metadata = _metadata(wire)
     return Call(
-        metadata=_metadata(wire),
+        metadata=metadata,
         peer=wire.peer(),
         deadline=None if remaining is None else time.monotonic() + remaining,
         wire=wire,
+        traceparent=_traceparent(metadata),
     )
+
+
+def _traceparent(metadata: Metadata) -> str:
+    for key, value in metadata:
+        if key == tracing.TRACEPARENT and isinstance(value, str):
+            return tracing.read(value)
+    return ""
 
 
 def _metadata(wire: Wire) -> Metadata:

@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 import grpc.aio
 
 from poste.domain.codes import Code
-from poste.runtime import lifecycle, logs
+from poste.runtime import lifecycle, logs, tracing
 from poste.service.context import ATTEMPT, Call
 from poste.service.handlers import REQUEST_ID, Runner
 from poste.service.intake import Intake
-from poste.service.outcome import Metadatum, Outcome
+from poste.service.outcome import Metadata, Metadatum, Outcome
 from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
@@ -111,7 +111,8 @@ class _Link:
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
         timeout_seconds = call.timeout_seconds
         state = Call(
-            metadata=(Metadatum(REQUEST_ID, call.request_id), _FIRST_ATTEMPT),
+            metadata=_metadata(call),
+            traceparent=call.traceparent,
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
         )
@@ -161,3 +162,10 @@ class _Link:
             counted += was_counted
         del self._ready[:end]
         return frame, counted
+
+
+def _metadata(call: pb.LinkCall) -> Metadata:
+    request_id = Metadatum(REQUEST_ID, call.request_id)
+    if traceparent := call.traceparent:
+        return (request_id, _FIRST_ATTEMPT, Metadatum(tracing.TRACEPARENT, traceparent))
+    return (request_id, _FIRST_ATTEMPT)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from poste.domain.errors import PosteError, StartError
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.channels import connect
-from poste.runtime import admin, lifecycle, logs, metrics
+from poste.runtime import admin, lifecycle, logs, metrics, tracing
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
@@ -78,13 +78,15 @@ def serve(*servicers: object, port: int | None = None, name: str | None = None) 
     try:
         services = services_of(servicers)
         settings = load(WorkerSettings)
+        part = name or _part_name(services[0])
+        tracing.configure(part)
     except StartError as error:
         print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         raise SystemExit(2) from error
     if settings.port is None:
         defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]
         settings = settings.model_copy(update={"port": next(one for one in defaults if one is not None)})
-    logs.configure(settings, name or _part_name(services[0]))
+    logs.configure(settings, part)
     code = lifecycle.run(lambda stop: run(services, settings, stop))
     if code:
         raise SystemExit(code)

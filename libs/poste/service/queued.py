@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
-from poste.runtime import logs, metrics
+from poste.runtime import logs, metrics, tracing
 from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Metadatum, Outcome
@@ -43,11 +43,12 @@ class QueuedRoad:
         Raises:
             asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
         """
-        began = time.monotonic()
+        began, waited = time.monotonic(), max(0.0, time.time() - task.create_time)
         completion = mom_service_pb2.Completion(service=task.queue, key=task.key, token=task.token)
+        call = _call(task)
         asked = False
         try:
-            outcome = await self._run(task)
+            outcome = await self._run(task, call)
         except asyncio.CancelledError:
             if not task.cancel_requested:
                 raise
@@ -68,19 +69,22 @@ class QueuedRoad:
             "attempt": task.attempt,
             "code": code.name,
             "seconds": round(time.monotonic() - began, 6),
+            "waited_seconds": round(waited, 3),
             "result": _RESULTS[result],
         }
+        if call.trace_id:
+            facts["trace_id"] = call.trace_id
+        if task.traceparent and call.trace_id != (asked_in := tracing.trace_of(task.traceparent)):
+            # Its span began a trace of its own, on this side of the queue's gap.
+            facts["client_trace_id"] = asked_in
         _journal.write("task", facts)
 
-    async def _run(self, task: ClaimedTask) -> Outcome:
+    async def _run(self, task: ClaimedTask, call: Call) -> Outcome:
         method = self._service.methods.get(task.method)
         if method is None:
             return Outcome(Code.UNIMPLEMENTED, f"{self._service.name} has no method {task.method} here")
         timeout_seconds = self._timeouts.of(task.method)
-        call = Call(
-            metadata=(Metadatum(TASK_KEY, task.key), Metadatum(ATTEMPT, str(task.attempt))),
-            deadline=time.monotonic() + timeout_seconds,
-        )
+        call.deadline = time.monotonic() + timeout_seconds
         return await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
 
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
@@ -95,6 +99,12 @@ class QueuedRoad:
                     raise
                 asked = True
                 _stay()
+
+
+def _call(task: ClaimedTask) -> Call:
+    traced = (Metadatum(tracing.TRACEPARENT, task.traceparent),) if task.traceparent else ()
+    metadata = (Metadatum(TASK_KEY, task.key), Metadatum(ATTEMPT, str(task.attempt)), *traced)
+    return Call(metadata=metadata, traceparent=task.traceparent)
 
 
 def _fill(completion: mom_service_pb2.Completion, outcome: Outcome) -> None:

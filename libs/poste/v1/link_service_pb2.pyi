@@ -30,6 +30,7 @@ class LinkCall(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """What the answer names it by; never used again on the same link."""
     method: _builtins.str
@@ -40,6 +41,8 @@ class LinkCall(_message.Message):
     """How long the handler may take."""
     request_id: _builtins.str
     """The id of the client's request."""
+    traceparent: _builtins.str
+    """The call's place in its trace (W3C Trace Context); empty if it is in none."""
     def __init__(
         self,
         *,
@@ -48,10 +51,11 @@ class LinkCall(_message.Message):
         request: _builtins.bytes = ...,
         timeout_seconds: _builtins.float = ...,
         request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "number", b"number", "request", b"request", "request_id", b"request_id", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "number", b"number", "request", b"request", "request_id", b"request_id", "timeout_seconds", b"timeout_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

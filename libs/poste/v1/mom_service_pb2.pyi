@@ -132,6 +132,7 @@ class NewTask(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -144,6 +145,8 @@ class NewTask(_message.Message):
     """How long it may wait for its service."""
     result_ttl_seconds: _builtins.int
     """How long its result is kept."""
+    traceparent: _builtins.str
+    """The call's place in its trace (W3C Trace Context); empty if it is in none."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -158,10 +161,11 @@ class NewTask(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         task_ttl_seconds: _builtins.int = ...,
         result_ttl_seconds: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key", b"key", "method", b"method", "request", b"request", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key", b"key", "method", b"method", "request", b"request", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@
 --       4 '1' to take as many as are named first, then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
 --   and for each record:
---   {'run', method, request, attempt, create time in ms} | {'drop'} | {'suspect'}: claim it alone
+--   {'run', method, request, attempt, create time in ms, place in a trace or nil} | {'drop'} | {'suspect'}: claim it alone
 --   | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
@@ -61,8 +61,8 @@ local function claim(record, key, seq)
   if not stands[key] then
     return { 'drop' }
   end
-  local state, token, expire, once, company, stop, attempts, method, create, request =
-    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q'))
+  local state, token, expire, once, company, stop, attempts, method, create, request, trace =
+    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p'))
   if not state or is_final(state) then
     return drop(key)
   end
@@ -86,7 +86,7 @@ local function claim(record, key, seq)
       end
       redis.call('HSET', record, 't', mine, 'b', now)
     end
-    return { 'run', method, request, tonumber(attempts), tonumber(create) }
+    return { 'run', method, request, tonumber(attempts), tonumber(create), trace }
   end
   if tonumber(expire) <= now then
     count_waiting(record, -1, request and #request)
@@ -106,7 +106,7 @@ local function claim(record, key, seq)
   count_running(1)
   count_done('started')
   redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts, 'b', now)
-  return { 'run', method, request, attempts, tonumber(create) }
+  return { 'run', method, request, attempts, tonumber(create), trace }
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)

@@ -2,10 +2,11 @@
 -- scripts it may be refused for want of memory.
 -- KEYS: 1 ready, 2 counts, 3 recent, 4… records
 -- ARGV: 1 max waiting, 2 max bytes, 3 max age of an id in ms, 4 how many of the newest to remember,
---       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice
+--       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
+--       its place in a trace or ''
 -- Returns for each: 'accepted' | 'full' | 'clock'
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 4, 7
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 4, 8
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -46,6 +47,9 @@ for place, one in ipairs(fresh) do
     'x', ARGV[at + 3] + ARGV[at + 4], 'r', ARGV[at + 5] }
   if ARGV[at + 6] == '1' then
     fields[#fields + 1], fields[#fields + 2] = 'n', '1'
+  end
+  if ARGV[at + 7] ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'p', ARGV[at + 7]
   end
   redis.call('HSET', record, unpack(fields))
   keys[place] = ARGV[at]

@@ -6,7 +6,7 @@
 --   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
 --   y how long it may wait from each replay on, ms · b when its latest claim began, ms, until that is noted
---   v what became of earlier attempts (see `note`)
+--   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
 -- paused ('1' while it is); and what was ever done, for the metrics: +<what>.
 -- Time is Redis' own, in every script.
@@ -74,7 +74,7 @@ end
 local function write_end(record, state, now, ttl, waited, ...)
   count_done(state)
   if state ~= 'D' then
-    redis.call('HDEL', record, 'q', 'l', 'u')
+    redis.call('HDEL', record, 'q', 'l', 'u', 'p')
     redis.call('EXPIRE', record, math.max(tonumber(ttl), MIN_RECORD_SECONDS))
   end
   redis.call('HSET', record, 's', state, 'z', now, ...)

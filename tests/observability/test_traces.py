@@ -1,0 +1,170 @@
+"""Traces: a call's story is one, from its client to its handler, on either road."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import redis.asyncio
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from support import shop
+from support.collector import collecting
+from support.deployment import LEDGER, SUM, Part, deployed
+from support.gateway import answer, staged
+from support.linked import linked
+from support.waiting import until
+from support.worker import running_worker
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
+
+from poste.runtime import tracing
+
+PLACE, ORDER = f"/{shop.NAME}/Place", {"aString": "x"}
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
+
+
+@pytest.fixture
+async def collector(monkeypatch):
+    async with collecting() as one:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", one.url)
+        # So that a test need not wait for it.
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        yield one
+
+
+def lines(part: Part, event: str) -> list[dict]:
+    found = [json.loads(line) for line in part.log.splitlines() if line.startswith("{")]
+    return [line for line in found if line["event"] == event]
+
+
+async def test_a_queued_calls_spans_tell_one_connected_story(tmp_path, collector):
+    """Whoever looks for where the time went would find a call that ends in the gateway, and a task from nowhere."""
+    async with deployed(tmp_path, SUM) as one:
+        worker = one.parts[-1]
+        await worker.stop()
+        await one.up(SUM, 0)
+        reply = await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Traceparent=TRACEPARENT)
+        assert reply.status == 202
+        worker.start()
+        await one.ended([reply.headers["Location"]])
+        (handled,) = await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER))
+        (call,) = await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER))
+        (kept,) = await until(lambda: collector.of(f"enqueue {SUM}", Span.SPAN_KIND_PRODUCER))
+        (request,) = [line for line in lines(one.gateway, "request") if line.get("service") == SUM]
+        (task,) = lines(worker, "task")
+
+    assert (call.part, call.trace, call.parent) == ("poste-gateway", TRACE, CALLER)
+    assert (kept.part, kept.trace, kept.parent) == ("poste-gateway", TRACE, call.id)
+    assert (handled.part, handled.parent, handled.links) == ("poste-sum", "", ((TRACE, kept.id),))
+    assert (call.attributes["poste.road"], call.attributes["poste.outcome"]) == ("durable", "QUEUED")
+    assert request["trace_id"] == task["client_trace_id"] == TRACE
+    assert task["trace_id"] == handled.trace != TRACE
+
+
+async def test_a_direct_calls_spans_are_one_trace(tmp_path, collector):
+    """The handler's time could not be told from the way there and back."""
+    async with deployed(tmp_path, SUM) as one:
+        assert (await one.call(SUM, a=2, b=3)).status == 200
+        found = await until(lambda: both(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)))
+
+    call, handled = sorted(found, key=lambda span: span.part)
+    assert (call.part, call.parent) == ("poste-gateway", "")
+    assert (handled.part, handled.trace, handled.parent) == ("poste-sum", call.trace, call.id)
+
+
+def both(spans: list) -> list:
+    return spans if len(spans) == 2 else []
+
+
+async def test_a_trace_goes_on_where_nobody_makes_spans(tmp_path):
+    """A client's trace would break at every Poste that has no collector, and its log lines could not be found by it."""
+    async with deployed(tmp_path, SUM) as one, redis.asyncio.Redis.from_url(one.redis.url) as store:
+        worker = one.parts[-1]
+        traced = await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Prefer="respond-async", Traceparent=TRACEPARENT)
+        await one.ended([traced.headers["Location"]])
+        (task,) = lines(worker, "task")
+        worker.kill()
+        await one.queue(SUM, a=2, b=3)
+        (untraced,) = [key async for key in store.scan_iter("poste:*:task:*") if await store.hget(key, "s") == b"Q"]
+        fields = await store.hkeys(untraced)
+
+    assert task["trace_id"] == TRACE
+    assert "client_trace_id" not in task
+    assert b"p" not in fields
+
+
+async def test_whatever_a_handler_logs_names_its_trace(tmp_path):
+    """An error in the log could not be told from another call's."""
+    async with deployed(tmp_path, LEDGER) as one:
+        fails = {"line": "raises", "raiseText": "told to"}
+        await one.ask("POST", f"/{LEDGER}/Store", fails, Prefer="no-queue", Traceparent=TRACEPARENT)
+        (failed,) = lines(one.parts[-1], "handler failed")
+        (request,) = [line for line in lines(one.gateway, "request") if line.get("service") == LEDGER]
+
+    assert failed["trace_id"] == request["trace_id"] == TRACE
+
+
+async def test_a_plain_services_handler_is_told_its_trace(tmp_path):
+    """Its own instrumentation goes by it; what is no traceparent is not handed on."""
+    async with staged(tmp_path, answer) as stage:
+        await stage.gateway.post(PLACE, ORDER, Traceparent=TRACEPARENT)
+        await stage.gateway.post(PLACE, ORDER, Traceparent="made up")
+        await stage.gateway.post(PLACE, ORDER)
+        told = [metadata.get("traceparent") for metadata in stage.shops[0].metadata]
+
+    assert told == [TRACEPARENT, None, None]
+
+
+async def test_a_linked_services_handler_is_told_its_trace():
+    """The same by the link, whose frames have no metadata."""
+    told = []
+
+    class Curious(ledger_pb2_grpc.LedgerServiceServicer):
+        async def Look(self, request, context):  # noqa: N802, ARG002 - the proto's name
+            told.append(dict(context.invocation_metadata()).get("traceparent"))
+            return ledger_pb2.RecordResponse()
+
+    async with running_worker(Curious()) as worker, linked(worker.target) as replica:
+        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "one", TRACEPARENT)
+        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "two")
+
+    assert told == [TRACEPARENT, None]
+
+
+@pytest.mark.parametrize(
+    ("header", "read"),
+    [
+        (TRACEPARENT, TRACEPARENT),
+        (f"cc-{TRACE}-{CALLER}-01-what-comes-later", TRACEPARENT),
+        (f"ff-{TRACE}-{CALLER}-01", ""),
+        (f"00-{'0' * 32}-{CALLER}-01", ""),
+        (f"00-{TRACE}-{'0' * 16}-01", ""),
+        (f"00-{TRACE.upper()}-{CALLER}-01", ""),
+        (f"00-{TRACE}-{CALLER}-01x", ""),
+        (f"00-{TRACE}-{CALLER}", ""),
+        ("", ""),
+        ("x" * 10_000, ""),
+    ],
+)
+def test_only_a_traceparent_is_taken_for_one(header, read):
+    """A client's own words would stand in every line of the log, and go on to every service."""
+    assert tracing.read(header) == read
+
+
+def test_a_collector_without_what_sends_to_it_is_told_at_the_start():
+    """Spans that an operator waits for would never come."""
+    program = (
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "from poste.domain.errors import StartError\n"
+        "from poste.runtime import tracing\n"
+        "try: tracing.configure('sum')\n"
+        "except StartError as error: print(error)\n"
+    )
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert "poste[tracing]" in done.stdout
