@@ -13,6 +13,15 @@ from pathlib import Path
 DOCKER = "/usr/bin/docker"
 _NEEDED = {DOCKER: "docker.io", "/usr/sbin/iptables": "iptables", "/usr/bin/mmdebstrap": "mmdebstrap"}
 _START_SECONDS = 60
+#: The hosts' network, and its addresses.
+NETWORK, SUBNET = "poste-lab", "10.203.0.0/24"
+#: What lets the hosts reach the registries of packages. The engine adds no rules itself, for it takes none away.
+_RULES = (
+    ("-t", "nat", "{}", "POSTROUTING", "-s", SUBNET, "!", "-d", SUBNET, "-j", "MASQUERADE"),
+    ("{}", "FORWARD", "-s", SUBNET, "-j", "ACCEPT"),
+    ("{}", "FORWARD", "-d", SUBNET, "-j", "ACCEPT"),
+)
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def install() -> None:
@@ -42,14 +51,15 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         self._host = f"unix://{folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
+        self._forwarded = _FORWARD.read_text()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it with the hosts' network, and wait until it answers."""
         (self._folder / "pid").unlink(missing_ok=True)
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["/usr/sbin/dockerd", "--data-root", self._folder / "data", "--exec-root", self._folder / "exec",
-                 "--pidfile", self._folder / "pid", "--host", self._host, "--bip", "10.203.1.1/24",
+                 "--pidfile", self._folder / "pid", "--host", self._host, "--bridge=none", "--iptables=false",
                  "--userland-proxy=false"],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -58,12 +68,18 @@ class Engine:
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"dockerd did not start: {self._folder}/log")
             time.sleep(0.2)
+        self.run("network", "create", "--subnet", SUBNET, NETWORK)
+        _rules("-I")
 
     def stop(self) -> None:
-        """End it."""
+        """End it, and leave the machine's network as it was."""
+        _rules("-D")
+        self.run("network", "rm", NETWORK, check=False)
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(60)
+        subprocess.run(["umount", self._folder / "exec/netns/default"], check=False, capture_output=True)
+        _FORWARD.write_text(self._forwarded)
 
     def run(
         self, *arguments: str | Path, check: bool = True, seconds: float = 900, stdin: bytes | None = None
@@ -83,3 +99,9 @@ class Engine:
     def save(self, image: str, target: Path) -> None:
         """Write an image to a file."""
         self.run("save", "-o", target, image)
+
+
+def _rules(verb: str) -> None:
+    for rule in _RULES:
+        command = ["/usr/sbin/iptables", *(word.format(verb) for word in rule)]
+        subprocess.run(command, check=verb == "-I", capture_output=True)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import images
-from cluster.engine import Engine
+from cluster.engine import NETWORK, Engine
 
-NETWORK = "poste-lab"
-_SUBNET = "10.203.0.0/24"
 #: `--privileged` is more than a container may have everywhere; this is what systemd and dockerd need.
 _RIGHTS = (
     "--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--security-opt=seccomp=unconfined",
@@ -41,8 +39,6 @@ class Hosts:
 
     def __init__(self, engine: Engine, key: Path) -> None:
         self._engine, self._key = engine, key
-        if engine.run("network", "inspect", NETWORK, check=False).returncode:
-            engine.run("network", "create", "--subnet", _SUBNET, NETWORK)
 
     def create(self, host: Host) -> None:
         """Start a bare host."""

@@ -32,6 +32,7 @@ mount --make-rshared /
 exec /sbin/init
 """
 _INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends"
+_CLEAN = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
 _HOST_FILE = f"""\
 FROM {_BASE}
 RUN apt-get update -qq && {_INSTALL} systemd-sysv dbus openssh-server \\
@@ -50,13 +51,13 @@ CMD ["/lab-init"]
 """
 _PYTHON_FILE = f"""\
 FROM {_BASE}
-RUN apt-get update -qq && {_INSTALL} python3 python3-pip python3-venv && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -qq && {_INSTALL} python3 python3-venv && {_CLEAN}
 COPY ca.crt /etc/ssl/certs/ca-certificates.crt
 RUN ln -s /usr/bin/python3 /usr/local/bin/python && rm -f /usr/lib/python3*/EXTERNALLY-MANAGED
 """
 _REDIS_FILE = f"""\
 FROM {_BASE}
-RUN apt-get update -qq && {_INSTALL} redis-server && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -qq && {_INSTALL} redis-server && {_CLEAN}
 RUN userdel redis; groupadd -o -r -g 999 redis && useradd -o -r -g redis -u 999 redis \\
  && install -d -o redis -g redis /data
 VOLUME /data
@@ -65,7 +66,7 @@ CMD ["redis-server"]
 """
 _REGISTRY_FILE = f"""\
 FROM {_BASE}
-RUN apt-get update -qq && {_INSTALL} docker-registry && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -qq && {_INSTALL} docker-registry && {_CLEAN}
 COPY registry.yml /etc/docker/registry/config.yml
 CMD ["docker-registry", "serve", "/etc/docker/registry/config.yml"]
 """
@@ -104,7 +105,9 @@ def _bootstrap(target: Path) -> None:
     lines = sources.read_text().splitlines() if sources.exists() else []
     mirror = [line.split()[1] for line in lines if line.startswith("URIs:")][:1]
     subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates",
+        # Merged from the start, as Debian's own images are: what merges later brings all of Perl along.
+        ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates,usr-is-merged",
+         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
          *(f"--dpkgopt={option}" for option in _LEAN), _SUITE, target, *mirror],
-        check=True, env={**os.environ, "TMPDIR": str(target.parent)},
+        check=True, env={**os.environ, "TMPDIR": str(target.parent)}, capture_output=True,
     )  # fmt: skip
