@@ -694,7 +694,7 @@ async def test_a_wait_in_vain_is_not_begun_anew(tmp_path):
         found = await stage.gateway.get(place, Prefer="wait=1")
 
         assert (found.status, found.body["state"]) == (200, "QUEUED")
-        assert [wait > 0 for wait in stage.mom.waits] == [False, True]
+        assert [wait > 0 for wait in stage.mom.waits] == [True, False]
 
 
 async def test_a_look_can_wait_for_the_end(tmp_path):
