@@ -154,7 +154,9 @@ class _Call:
         task = task_view.new_task(task_id, self._method)
         place = {"Location": task_view.location(task_id)}
         await (
-            self._keep_traced(task_id, task) if tracing.on() else self._keep(task_id, task, self._account.traceparent)
+            self._keep_traced(task_id, task)
+            if tracing.wanted(self._account.traceparent)
+            else self._keep(task_id, task, self._account.traceparent)
         )
         if wait > 0:
             task = await self._roads.lookups.wait(task_id, task, wait)

@@ -64,7 +64,9 @@ class Edge:
         path = request.rel_url.path_safe
         if (traceparent := headers.get(tracing.TRACEPARENT)) is not None:
             account.traceparent = tracing.read(traceparent)
-        span = _begin_span(request.method, account) if tracing.on() and path not in QUIET else None
+        span = (
+            _begin_span(request.method, account) if tracing.wanted(account.traceparent) and path not in QUIET else None
+        )
         try:
             method = self._roads.directory.routes.get(request.method, path)
             if method is None:

@@ -74,6 +74,28 @@ async def test_a_direct_calls_spans_are_one_trace(tmp_path, collector):
     assert (handled.part, handled.trace, handled.parent) == ("poste-sum", call.trace, call.id)
 
 
+async def test_what_its_client_does_not_record_nobody_does(tmp_path, collector):
+    """A sampled-out call would leave pieces of a story at the collector, and cost as much as a recorded one."""
+    unsampled = f"00-{TRACE}-{CALLER}-00"
+    async with deployed(tmp_path, SUM) as one:
+        await one.ended(
+            [
+                (
+                    await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Prefer="respond-async", Traceparent=header)
+                ).headers["Location"]
+                for header in (unsampled, TRACEPARENT)
+            ]
+        )
+        # What came first would be here before the last.
+        await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER))
+        await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER))
+        tasks = lines(one.parts[-1], "task")
+
+    assert len(collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER)) == 1
+    assert len(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)) == 1
+    assert [task["trace_id"] == TRACE for task in tasks] == [True, False]
+
+
 def both(spans: list) -> list:
     return spans if len(spans) == 2 else []
 
@@ -100,8 +122,8 @@ async def test_whatever_a_handler_logs_names_its_trace(tmp_path):
     async with deployed(tmp_path, LEDGER) as one:
         fails = {"line": "raises", "raiseText": "told to"}
         await one.ask("POST", f"/{LEDGER}/Store", fails, Prefer="no-queue", Traceparent=TRACEPARENT)
-        (failed,) = lines(one.parts[-1], "handler failed")
-        (request,) = [line for line in lines(one.gateway, "request") if line.get("service") == LEDGER]
+        (failed,) = await until(lambda: lines(one.parts[-1], "handler failed"))
+        (request,) = await until(lambda: [line for line in lines(one.gateway, "request") if "service" in line])
 
     assert failed["trace_id"] == request["trace_id"] == TRACE
 

@@ -13,8 +13,17 @@ import re
 from typing import Final
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    NoOpTracer,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+)
 from opentelemetry.util.types import AttributeValue
 
 from poste.domain.errors import StartError
@@ -23,22 +32,28 @@ from poste.domain.errors import StartError
 TRACEPARENT: Final = "traceparent"
 _FORM: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?![^-])")
 _LENGTH: Final = 55
+#: The last digit of a `traceparent` whose trace is recorded: its lowest bit is set.
+_SAMPLED: Final = "13579bdf"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_W3C: Final = TraceContextTextMapPropagator()
 
 #: The trace that the running code is a part of; every line of the log says it (see `logs.request_id`).
 trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("structlog_trace_id")
 
 
 class _Tracing:
-    """Whether this process makes spans."""
+    """Whether this process makes spans, and by what."""
 
     on = False
+    tracer: Tracer = NoOpTracer()
 
 
-def on() -> bool:
-    """Tell whether this process makes spans."""
-    return _Tracing.on
+def wanted(traceparent: str) -> bool:
+    """Tell whether a span is to be made of what has this `traceparent`, or none.
+
+    Who began a trace decides whether it is recorded, and that holds for all of it: an unsampled call costs a service
+    nothing more, and no queued call's story is told by halves.
+    """
+    return _Tracing.on and (not traceparent or traceparent[-1] in _SAMPLED)
 
 
 def configure(part: str) -> None:
@@ -60,6 +75,7 @@ def configure(part: str) -> None:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
     _Tracing.on = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    _Tracing.tracer = trace.get_tracer("poste")
 
 
 def read(header: str) -> str:
@@ -86,13 +102,15 @@ class Span:
             parent: The `traceparent` of what it is a part of; empty begins a trace.
             link: The `traceparent` of what it goes on with after a gap; empty if there is none.
         """
-        links = [Link(trace.get_current_span(_context(link)).get_span_context())] if link else ()
-        tracer = trace.get_tracer("poste")
-        self._span = tracer.start_span(name, _context(parent), kind, links=links)
+        # Without a parent in a context of its own: nothing may be inherited by accident.
+        within = context.Context()
+        if parent:
+            within = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), within)
+        links = [Link(_context_of(link))] if link else None
+        self._span = _Tracing.tracer.start_span(name, within, kind, links=links)
         self._token: contextvars.Token[context.Context] | None = None
-        carrier: dict[str, str] = {}
-        _W3C.inject(carrier, trace.set_span_in_context(self._span))
-        self.traceparent = carrier.get(TRACEPARENT, "")
+        own = self._span.get_span_context()
+        self.traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
 
     def enter(self) -> None:
         """Have what the running code does be a part of it, until its end."""
@@ -102,6 +120,9 @@ class Span:
         """End it; two underscores in an attribute's name stand for a dot."""
         if self._token is not None:
             context.detach(self._token)
+        if not self._span.is_recording():
+            # It is none of those that are picked out to be sent.
+            return
         if name:
             self._span.update_name(name)
         if failed:
@@ -110,6 +131,6 @@ class Span:
         self._span.end()
 
 
-def _context(traceparent: str) -> context.Context:
-    """Return the context of a `traceparent`: an empty one of none, for nothing may be inherited by accident."""
-    return _W3C.extract({TRACEPARENT: traceparent}, context.Context())
+def _context_of(traceparent: str) -> SpanContext:
+    _, trace_, span, flags = traceparent.split("-")
+    return SpanContext(int(trace_, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

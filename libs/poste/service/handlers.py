@@ -75,7 +75,7 @@ class Runner:
         metrics.running_calls.add(who, 1)
         bound = _bind(call)
         traced = None
-        if call.traceparent or tracing.on():
+        if call.traceparent or tracing.wanted(""):
             traced = Traced(method, call, after_a_gap=self._road == "durable")
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # there is one: it runs this
         if timeout_seconds is not None:

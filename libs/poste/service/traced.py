@@ -33,7 +33,7 @@ class Traced:
         self._method = method
         self._span: tracing.Span | None = None
         traceparent = call.traceparent
-        if tracing.on():
+        if tracing.wanted(traceparent):
             name = f"{method.service}/{method.name}"
             if after_a_gap:
                 self._span = tracing.Span(name, SpanKind.CONSUMER, link=traceparent)
