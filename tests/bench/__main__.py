@@ -20,13 +20,14 @@ from pathlib import Path
 from bench import table
 from bench.figures import Measured, Round, Row, Sample, fallen, summarise
 from bench.programs import WrongRunError
-from bench.rows import accepting, backlog, direct, draining, gateways, killing, memory, waiting
+from bench.rows import accepting, backlog, direct, draining, gateways, killing, memory, observing, waiting
 from bench.sizes import FULL, QUICK, Sizes
 
 Scene = Callable[[Sizes], AsyncIterator[Round]]
 SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (direct.direct, direct.ROWS),
     (direct.direct_p50, direct.UNARY_ROWS),
+    (observing.observe, observing.ROWS),
     (accepting.accept, accepting.ROWS),
     (accepting.accept_everysec, accepting.EVERYSEC_ROWS),
     (draining.drain, draining.ROWS),

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,11 @@ class Deployment:
         pace: dict[str, float],
         mom_settings: dict[str, Any] | None = None,
         gateway_settings: dict[str, Any] | None = None,
+        program: Sequence[str] = POSTE,
     ) -> None:
         self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
         self.file = folder / "ledger"
+        self._program = program
         self.parts: list[Part] = []
         self.moms = [
             self._part(
@@ -129,7 +131,7 @@ class Deployment:
         return self._part(name, "gateway", **(fixed | settings))
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
-        part = Part(name, [*POSTE, *arguments], self.folder, **settings)
+        part = Part(name, [*self._program, *arguments], self.folder, **settings)
         self.parts.append(part)
         return part
 
@@ -237,6 +239,7 @@ async def deployed(
     pace: dict[str, float] = HASTY,
     mom_settings: dict[str, Any] | None = None,
     gateway_settings: dict[str, Any] | None = None,
+    program: Sequence[str] = POSTE,
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
@@ -250,6 +253,7 @@ async def deployed(
         pace: HASTY or DEFAULTS.
         mom_settings: What the middleware is told besides.
         gateway_settings: What the gateway is told besides.
+        program: What runs the parts; the `poste` command unless given.
         worker_settings: What the workers are told.
     """
     server = RedisServer(folder / "redis", **(redis or {}))
@@ -263,6 +267,7 @@ async def deployed(
             pace=pace,
             mom_settings=mom_settings,
             gateway_settings=gateway_settings,
+            program=program,
         )
         one.ship(**(settings or {}))
         for service in workers:

@@ -92,7 +92,7 @@ consumer_silent_seconds = Gauge(
 
 # -- whoever talks to Redis
 
-store_round_trips_total = Counter("poste_store_round_trips_total", "Distribution that something was sent to Redis.")
+store_round_trips_total = Counter("poste_store_round_trips_total", "Times that something was sent to Redis.")
 store_step_seconds = Histogram(
     "poste_store_step_seconds",
     "Time that an atomic step took at Redis, the way there and back included.",

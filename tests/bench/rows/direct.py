@@ -24,8 +24,8 @@ async def direct(sizes: Sizes) -> AsyncIterator[Round]:
     async with stage.poste(SUM) as one, limit("http_alone") as (alone, port), limit("canned") as (_, canned):
         ours = {"gateway µs": stage.pid(one.gateway), "service µs": stage.pid(one.parts[-1])}
         for _ in range(sizes.rounds):
-            a, a_cpu = await _costed(Plan([one.gateway.port], seconds=sizes.seconds), ours)
-            b, b_cpu = await _costed(Plan([port], seconds=sizes.seconds), {"aiohttp alone µs": alone.pid})
+            a, a_cpu = await costed(Plan([one.gateway.port], seconds=sizes.seconds), ours)
+            b, b_cpu = await costed(Plan([port], seconds=sizes.seconds), {"aiohttp alone µs": alone.pid})
             most = await load(Plan([canned], statuses=[202], seconds=sizes.seconds / 2))
             yield {
                 "direct": Sample(
@@ -50,7 +50,7 @@ async def direct_p50(sizes: Sizes) -> AsyncIterator[Round]:
             yield {"direct-p50": Sample([ratio(a.p50_ms, to=b.p50_ms)], absolutes)}
 
 
-async def _costed(plan: Plan, pids: dict[str, int]) -> tuple[Report, dict[str, float]]:
+async def costed(plan: Plan, pids: dict[str, int]) -> tuple[Report, dict[str, float]]:
     """Run a load; returns its report, and the CPU that each process used per request, in microseconds."""
     before = {name: procfs.cpu_seconds(pid) for name, pid in pids.items()}
     report = await load(plan)
