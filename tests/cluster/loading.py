@@ -34,6 +34,7 @@ class Loading:
         self._process = subprocess.Popen(
             [*self._swarm.hosts.login(self._swarm.client), self._command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            bufsize=0,  # A line that is read takes nothing from what is read after it.
         )  # fmt: skip
         self._hear("calling")
         return self
