@@ -1,1 +1,7 @@
 """The only room that knows Redis: its keys, its scripts, the queue, the reaper. Knows no gRPC and no HTTP."""
+
+from poste.runtime.lean import without
+
+with without("opentelemetry.sdk.metrics"):
+    # It would measure itself with it, if it were told to.
+    import redis.asyncio  # noqa: F401

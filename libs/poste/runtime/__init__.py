@@ -1,1 +1,7 @@
 """What every process needs: settings, logs, metrics, its life from start to stop. Knows no gRPC and no Redis."""
+
+from poste.runtime.lean import without
+
+with without("rich"):
+    # It would draw tracebacks on terminals with it.
+    import structlog  # noqa: F401

@@ -29,6 +29,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
     """
     # What is imported by now stays, and what a call leaves behind goes by itself: looking for cycles rarely is enough.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:

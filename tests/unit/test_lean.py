@@ -1,0 +1,20 @@
+"""What a part must not import: each such library takes megabytes of every process, for nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_SHOW = "import sys, {part}; print(*(name for name in {unwanted} if name in sys.modules)); import rich.console"
+_UNWANTED = ("rich", "pygments", "markdown_it", "opentelemetry.sdk", "psutil")
+
+
+@pytest.mark.parametrize("part", ["poste_gateway.__main__", "poste_mom.__main__", "poste.service.process"])
+def test_a_part_imports_nothing_that_it_does_not_use(part: str) -> None:
+    """Structlog and redis-py import what is there; who wants it later must get it all the same."""
+    script = _SHOW.format(part=part, unwanted=_UNWANTED)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
