@@ -33,6 +33,7 @@ exec /sbin/init
 """
 _INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends"
 _CLEAN = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
+# What an operator does on a host comes after what the host serves: here two cores play them all.
 _HOST_FILE = f"""\
 FROM {_BASE}
 RUN apt-get update -qq && {_INSTALL} systemd-sysv dbus openssh-server \\
@@ -43,7 +44,8 @@ COPY key.pub /home/admin/.ssh/authorized_keys
 RUN useradd --shell /bin/bash admin && chown -R admin: /home/admin && chmod 700 /home/admin/.ssh \\
  && chmod 600 /home/admin/.ssh/authorized_keys && echo 'admin ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/admin \\
  && chmod +x /lab-init && update-ca-certificates \\
- && systemctl enable ssh \\
+ && systemctl enable ssh && mkdir /etc/systemd/system/ssh.service.d \\
+ && printf '[Service]\\nNice=10\\n' > /etc/systemd/system/ssh.service.d/nice.conf \\
  && systemctl mask systemd-udevd systemd-logind getty.target console-getty systemd-resolved \\
  && rm -f /etc/machine-id
 STOPSIGNAL SIGRTMIN+3

@@ -96,7 +96,8 @@ class Site:
         """Run a playbook as its README says."""
         begin = time.monotonic()
         done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-playbook"), "-i", self.write(), playbook,
+            # Another machine's work, which must not slow down the hosts that this one plays.
+            ["nice", "-n", "10", Path(sys.executable).with_name("ansible-playbook"), "-i", self.write(), playbook,
              *(("-e", json.dumps(variables)) if variables else ()), *options],
             cwd=ROOT / "ansible", capture_output=True, text=True, check=False, timeout=1200,
             # Away from the terminal: Ansible and ssh reach for it, and would be stopped in the background.
