@@ -29,7 +29,7 @@ async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
     assert (record.state, record.response, record.attempt) == (TaskState.SUCCEEDED, b"3", 1)
     assert await post.figures() == (0, 0, 0, 0)
     assert await post.client.llen(post.keys.taken("me")) == 0
-    assert await post.client.hget(post.keys.record(key), "q") is None
+    assert not await post.client.hget(post.keys.record(key), "q")
 
 
 async def test_the_oldest_is_taken_first(post: Post) -> None:

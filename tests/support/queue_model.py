@@ -58,8 +58,6 @@ class Task:
 
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
-        if state != "D":
-            self.crashes_in_company = 0
 
 
 @dataclass

@@ -1,7 +1,8 @@
 -- Put before every script. What the steps of a task's life have in common.
 --
 -- The record (hash poste:{q}:task:<key>):
---   m method · q request · s state · c create time, ms · x when it is given up while it waits, ms · r result TTL, s
+--   m method · q request, '' once it is not needed any more · s state · c create time, ms · x when it is given up while it
+--   waits, ms · r result TTL, s
 --   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u crashes suffered in company
 --   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
@@ -73,11 +74,12 @@ end
 -- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it.
 local function write_end(record, state, now, ttl, waited, ...)
   count_done(state)
-  if state ~= 'D' then
-    redis.call('HDEL', record, 'q', 'l', 'u', 'p')
+  if state == 'D' then
+    redis.call('HSET', record, 's', state, 'z', now, ...)
+  else
     redis.call('EXPIRE', record, math.max(tonumber(ttl), MIN_RECORD_SECONDS))
+    redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
   end
-  redis.call('HSET', record, 's', state, 'z', now, ...)
   if waited then
     redis.call('PUBLISH', 'poste:ended', record)
   end
