@@ -49,6 +49,8 @@ class Mom:
 
     async def connected(self, seconds: float) -> bool:
         """Wait for a connection; tells whether there is one."""
+        if channels.is_ready(self._channel):
+            return True
         try:
             async with asyncio.timeout(seconds):
                 while not channels.is_ready(self._channel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -18,7 +18,7 @@ from poste.v1 import mom_service_pb2_grpc
 from poste_mom import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.queue.endings import Endings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get("servicer")
+T = TypeVar("T")
 #: The longest wait for a task's end that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
 #: How many tasks one page of a list may have.
@@ -89,7 +90,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
                 queues[task.service].append((place, task))
             else:
                 metrics.enqueue_answers("unknown" if service is None else task.service, "not_catalogued").inc()
-        await asyncio.gather(*(self._enqueue(queue, tasks, results) for queue, tasks in queues.items()))
+        await _each([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
         return pb.EnqueueTasksResponse(results=results)
 
     async def _enqueue(
@@ -155,7 +156,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         queues: defaultdict[str, list[tuple[int, pb.Completion]]] = defaultdict(list)
         for place, completion in enumerate(request.completions):
             queues[completion.service].append((place, completion))
-        said = await asyncio.gather(*(self._complete(queue, placed, results) for queue, placed in queues.items()))
+        said = await _each([self._complete(queue, placed, results) for queue, placed in queues.items()])
         troubles = [one for one in said if one is not None]
         if troubles and len(troubles) == len(queues):
             await _refuse(context, next((one for one in troubles if isinstance(one, StoreLost)), troubles[0]))
@@ -284,6 +285,11 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             )
         async for entries in self._catalogue.watch():
             yield pb.WatchCatalogueResponse(services=entries)
+
+
+async def _each(steps: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do what is to be done for each queue, at once; of one queue, which is the rule, without a task for it."""
+    return [await steps[0]] if len(steps) == 1 else await asyncio.gather(*steps)
 
 
 def _done(keys: Iterable[str], results: Iterable[Done]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import secrets
+import os
 import struct
 import time
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class TaskIds:
     def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:
         """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
         milliseconds = int((time.time() if now is None else now) * 1000)
-        return self._make(queue, secrets.token_bytes(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
+        return self._make(queue, os.urandom(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
 
     def remake(
         self, queue: str, key: str, *, create_time: float, task_ttl_seconds: int, result_ttl_seconds: int
