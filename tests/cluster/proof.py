@@ -187,3 +187,23 @@ def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
     status, _ = swarm.call()
     assert status == 200, status
     return [Line("a lost worker host replaced by a new one", "same command, old node taken out", run.seconds)]
+
+
+def backed_up_and_restored(swarm: Swarm, site: Site) -> list[Line]:
+    """What a backup has is done after a restore, and what came later is told as lost, not as never issued."""
+    swarm.scale("sum", 0)
+    swarm.until(lambda: swarm.call()[0] == 202, what="a call that waits")
+    before = swarm.call()[1]["id"]
+    backup = site.folder / "backup.tar.gz"
+    saved = site.play("backup.yml", backup_to=str(backup))
+    assert not saved.failed, saved.output[-3000:]
+    after = swarm.call()[1]["id"]
+    restored = site.play("restore.yml", restore_from=str(backup))
+    assert not restored.failed, restored.output[-3000:]
+    swarm.until(lambda: swarm.task(after)[1].get("type") == "/problems/record-lost", what="the later call told as lost")
+    swarm.scale("sum", 2)
+    swarm.until(lambda: swarm.task(before)[1].get("state") == "SUCCEEDED", what="the earlier call's result")
+    return [
+        Line("Redis backed up while it serves", "backup.yml", saved.seconds),
+        Line("that backup restored", "what it has is done, what came later is told as lost", restored.seconds),
+    ]

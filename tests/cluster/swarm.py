@@ -58,11 +58,14 @@ class Swarm:
     def call(self, *, kept: bool = False) -> tuple[int, dict[str, Any]]:
         """Call sum once from the client host; returns the status and the body."""
         prefer = "-H 'Prefer: respond-async'" if kept else ""
-        done = self.hosts.ssh(
-            self.client,
-            f"curl -s -m 8 -w '\\n%{{http_code}}' {prefer} --json '{{\"a\": 2, \"b\": 3}}' {URL}/v1/sum",
-            check=False,
-        )
+        return self._curl(f'{prefer} --json \'{{"a": 2, "b": 3}}\' {URL}/v1/sum')
+
+    def task(self, name: str) -> tuple[int, dict[str, Any]]:
+        """Look at a kept call from the client host; returns the status and the body."""
+        return self._curl(f"{URL}/v1/tasks/{name}")
+
+    def _curl(self, arguments: str) -> tuple[int, dict[str, Any]]:
+        done = self.hosts.ssh(self.client, f"curl -s -m 8 -w '\\n%{{http_code}}' {arguments}", check=False)
         body, _, status = done.stdout.decode().rpartition("\n")
         try:
             return int(status or 0), json.loads(body)
