@@ -123,6 +123,8 @@ def main() -> int:
 
 def roll_out(hosts: Hosts, site: Site, folder: Path) -> list[Line]:
     """Run site.yml on bare hosts, and again: the second run changes nothing."""
+    bare = site.play("site.yml", "--check")
+    assert not bare.failed, bare.output[-3000:]
     docker = site.play("site.yml", "--tags", "docker")
     assert not docker.failed, docker.output[-3000:]
     # What a real host pulls from the internet.
@@ -136,23 +138,27 @@ def roll_out(hosts: Hosts, site: Site, folder: Path) -> list[Line]:
     checked = site.play("site.yml", "--check")
     assert not checked.failed, checked.output[-3000:]
     assert checked.changed == 0, f"--check would change {checked.changed}"
-    call = hosts.ssh(CLIENT, "su - admin -c 'poste call calculator.v1.SumService/Add a=2 b=3'").stdout.decode()
-    assert "5" in call, call
+    typed = [*hosts.login(CLIENT), "poste call calculator.v1.SumService/Add a=2 b=3"]
+    call = subprocess.run(typed, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert call.returncode == 0, call.stderr
+    assert json.loads(call.stdout) == {"result": 5}, call.stdout
     return [
         Line("site.yml on bare hosts", "all parts up and probed", docker.seconds + first.seconds),
         Line("site.yml again, and with --check", "changed=0", second.seconds),
-        Line("`poste call` on the client host", call.strip()),
+        Line("`ssh client poste call calculator.v1.SumService/Add a=2 b=3`", '{"result": 5}'),
     ]
 
 
 def break_it(table: Table, swarm: Swarm, site: Site, hosts: Hosts) -> None:
     """Break the running swarm, one thing after the other."""
+    table.check("image", lambda: proof.image_is_small(swarm))
     table.check("spread", lambda: proof.spread(swarm))
     table.check("away and back", lambda: proof.away_and_back(swarm))
     table.check("container killed", lambda: proof.container_killed(swarm))
     table.check("Redis killed", lambda: proof.redis_killed(swarm))
     table.check("update", lambda: proof.updated(swarm, site))
     table.check("broken version", lambda: proof.broken_version(swarm, site))
+    table.check("backup and restore", lambda: proof.backed_up_and_restored(swarm, site))
     dead: list[Host] = []
 
     def kill(host: Host) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import images
 from cluster.hosts import Host
 from cluster.loading import Loading
 from cluster.site import Site
@@ -18,6 +19,8 @@ RATE = 20.0
 PARTS = ("gateway", "mom", "sum", "multiplication", "subtraction")
 #: While a new version is rolled out.
 UPDATE_RATE = 50.0
+#: How large the image may be. The stand-in for its base is as large as the official one, about 125.
+_IMAGE_MEGABYTES = 250
 #: How long calls go on once all is mended, in seconds.
 _AFTER_SECONDS = 5.0
 
@@ -58,6 +61,14 @@ def _push(swarm: Swarm, name: str, tag: str, instruction: str) -> str:
     build = f"printf '%s\\n' 'FROM {name}' '{instruction}' | docker build -q -t {made} - && docker push -q {made}"
     swarm.hosts.ssh(swarm.manager, build)
     return made
+
+
+def image_is_small(swarm: Swarm) -> list[Line]:
+    """Each host pulls it, and again with every version."""
+    name, base = _image(swarm, "sum"), images.PYTHON
+    sizes = [int(swarm.docker(f"image inspect {one} --format '{{{{.Size}}}}'")) / 1e6 for one in (name, base)]
+    assert sizes[0] < _IMAGE_MEGABYTES, sizes
+    return [Line("the image", f"{sizes[0]:.0f} MB, {sizes[0] - sizes[1]:.0f} of them on top of its base")]
 
 
 def spread(swarm: Swarm) -> list[Line]:
@@ -148,7 +159,7 @@ def updated(swarm: Swarm, site: Site) -> list[Line]:
 
 def broken_version(swarm: Swarm, site: Site) -> list[Line]:
     """A version that does not start is taken back by itself, and the playbook says that it failed."""
-    name = str(site.variables["poste_image"])
+    name = _image(swarm, "sum").partition("@")[0]
     made = _push(swarm, name, "broken", 'ENTRYPOINT ["false"]')
     with Loading(swarm, RATE, "direct") as loading:
         run = site.play("site.yml", "--tags", "stack", poste_image=made)
@@ -178,15 +189,20 @@ def mom_host_killed(swarm: Swarm, kill: Callable[[Host], None]) -> list[Line]:
 
 
 def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
-    """A new host takes the lost one's place, by the same command."""
+    """A new host takes the lost one's place, by the same command; by one variable there is more of sum too."""
+    site.variables["poste_sum_replicas"] = 3
     run = site.play()
     assert not run.failed, run.output[-3000:]
     nodes = swarm.docker("node ls --format '{{.Hostname}} {{.Status}}'").splitlines()
     assert f"{new.name} Ready" in nodes, nodes
     assert all(node.endswith(" Ready") for node in nodes), nodes
+    places = swarm.places("sum")
+    assert len(places) == 3, places
+    assert new.name in places.values(), places
     status, _ = swarm.call()
     assert status == 200, status
-    return [Line("a lost worker host replaced by a new one", "same command, old node taken out", run.seconds)]
+    result = "same command; the old node taken out, sum scaled to 3 on the new one"
+    return [Line("a lost worker host replaced by a new one", result, run.seconds)]
 
 
 def backed_up_and_restored(swarm: Swarm, site: Site) -> list[Line]:
