@@ -181,6 +181,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             _log.warning("results not stored", queue=queue, error=str(error))
             return error
+        self._endings.tell(queue, (report.key for report in reports))
         for (place, _), said in zip(placed, answers, strict=True):
             results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
         return None

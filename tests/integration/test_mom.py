@@ -120,6 +120,24 @@ async def test_a_task_goes_through_the_office(mom: RunningMom, server: RedisServ
     assert answer.task.expire_time.ToSeconds() - answer.read_time.ToSeconds() in (59, 60)
 
 
+async def test_an_end_at_another_replica_is_seen(mom: RunningMom, server: RedisServer) -> None:
+    """Who waits and who completes may ask two of them: then the record must say that somebody waits."""
+    task = _task()
+    assert await _enqueue(mom, task) == ["ACCEPTED"]
+    waiting = asyncio.ensure_future(
+        mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key=task.key, wait_seconds=10), timeout=15)
+    )
+    token = await _claim(server, task.key)
+    async with open_client(StoreSettings(redis_url=server.url)) as client:
+        await until(lambda: client.hexists(QueueKeys(SUM).record(task.key), "l"))
+    async with running_mom(server.url, catalogue=CATALOGUE) as other:
+        completion = pb.Completion(service=SUM, key=task.key, token=token, response=b"")
+        done = await other.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[completion]), timeout=5)
+    assert list(done.results) == [pb.COMPLETE_RESULT_STORED]
+
+    assert (await waiting).task.state == task_pb2.TASK_STATE_SUCCEEDED
+
+
 async def test_errors_keep_their_details(mom: RunningMom, server: RedisServer) -> None:
     """The client sees the same error on both roads: code, message and details."""
     task = _task()

@@ -1,4 +1,8 @@
-"""Waiting for a task's end, told by Redis' pub/sub; a message that gets lost only makes the wait a little longer."""
+"""Waiting for a task's end; a message that gets lost only makes the wait a little longer.
+
+An end that this very process stores is told to who waits here. Of others Redis' pub/sub tells; for that the record must
+say that somebody waits, and that is a write with its fsync: it is left out for a task that ends at once.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,14 @@ from poste.queue.keys import ENDED_CHANNEL, QueueKeys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poste.queue.tasks import Reading, Tasks
     from poste.runtime.settings import StoreSettings
 
 _log = logs.get("endings")
+#: How long an end is waited for before the record is told that somebody waits, in seconds.
+_SOON_SECONDS: Final = 0.01
 #: How often a waiter looks for itself, in seconds, whatever it was told.
 _LOOK_SECONDS: Final = 1.0
 _BACKOFF_SECONDS: Final = 0.5
@@ -55,6 +63,13 @@ class Endings:
         for record in list(self._waiting):
             self._wake(record)
 
+    def tell(self, queue: str, keys: Iterable[str]) -> None:
+        """Wake who waits for tasks whose outcomes were just stored."""
+        if self._waiting:
+            at = QueueKeys(queue)
+            for key in keys:
+                self._wake(at.record(key))
+
     async def wait(self, queue: str, key: str, seconds: float) -> Reading:
         """Read a task once it has ended, or as it is after `seconds`.
 
@@ -65,16 +80,18 @@ class Endings:
         record = QueueKeys(queue).record(key)
         event = asyncio.Event()
         self._waiting[record].add(event)
+        watch = False
         try:
             while True:
-                reading = await self._tasks.read(queue, key, watch=True)
+                reading = await self._tasks.read(queue, key, watch=watch)
                 left = deadline - asyncio.get_running_loop().time()
                 if reading.record is None or reading.record.state.final or left <= 0 or self._closing:
                     return reading
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS if watch else _SOON_SECONDS)):
                         await event.wait()
                 event.clear()
+                watch = True
         finally:
             self._waiting[record].discard(event)
             if not self._waiting[record]:
