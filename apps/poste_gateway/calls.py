@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
-from opentelemetry.trace import SpanKind
 
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
@@ -176,7 +175,7 @@ class _Call:
 
     async def _keep_traced(self, task_id: TaskId, task: task_pb2.Task) -> None:
         """Have the call kept, with a span of its own: what its handler's span leads back to over the queue's gap."""
-        span = tracing.Span(f"enqueue {self._service.name}", SpanKind.PRODUCER, parent=self._account.traceparent)
+        span = tracing.begin(f"enqueue {self._service.name}", "producer", parent=self._account.traceparent)
         kept = False
         try:
             await self._keep(task_id, task, span.traceparent)

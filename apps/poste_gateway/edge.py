@@ -10,10 +10,9 @@ import itertools
 import re
 import secrets
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, hdrs, web
-from opentelemetry.trace import SpanKind
 
 from poste.runtime import logs, metrics, tracing
 from poste_gateway import calls, cors
@@ -23,6 +22,9 @@ from poste_gateway.kinds import INTERNAL, OF_CODE
 from poste_gateway.problems import Problem, problem_answer
 from poste_gateway.resources import QUIET, Resources
 from poste_gateway.routing import allow, wrong_verb
+
+if TYPE_CHECKING:
+    from poste.runtime.spans import Span
 
 #: What a client's own request id may look like: it goes into metadata and logs.
 _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
@@ -153,14 +155,14 @@ def _names(account: Account) -> dict[str, str]:
     return {"request_id": account.request_id, **traced}
 
 
-def _begin_span(verb: str, account: Account) -> tracing.Span:
+def _begin_span(verb: str, account: Account) -> Span:
     # A verb that is none of HTTP's is a client's own word.
-    span = tracing.Span(verb if verb in hdrs.METH_ALL else "HTTP", SpanKind.SERVER, parent=account.traceparent)
+    span = tracing.begin(verb if verb in hdrs.METH_ALL else "HTTP", "server", parent=account.traceparent)
     account.traceparent = span.traceparent
     return span
 
 
-def _end_span(span: tracing.Span, status: int, account: Account) -> None:
+def _end_span(span: Span, status: int, account: Account) -> None:
     span.end(
         # One for each method there is, never a path that a client made up.
         name=f"{account.service}/{account.method}" if account.service else "",

@@ -2,6 +2,6 @@
 
 from poste.runtime.lean import without
 
-with without("opentelemetry.sdk.metrics"):
+with without("opentelemetry"):
     # It would measure itself with it, if it were told to.
     import redis.asyncio  # noqa: F401

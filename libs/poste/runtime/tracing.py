@@ -1,8 +1,8 @@
 """Traces: W3C's `traceparent` goes with a call on either road, to its handler and into every line of the log.
 
 Spans are made only in a process that has somewhere to send them: where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector
-(OpenTelemetry's own variables say the rest), or where its author has set up a provider. In any other nothing is asked
-of OpenTelemetry at all, for even a span that does nothing costs more than a call may.
+(OpenTelemetry's own variables say the rest), or where its author has set up a provider. In any other OpenTelemetry is
+not even imported, for a span that does nothing costs more time than a call may, and its API a megabyte.
 """
 
 from __future__ import annotations
@@ -10,23 +10,13 @@ from __future__ import annotations
 import contextvars
 import os
 import re
-from typing import Final
-
-from opentelemetry import context, trace
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    NoOpTracer,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-)
-from opentelemetry.util.types import AttributeValue
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import StartError
+
+if TYPE_CHECKING:
+    from poste.runtime.spans import Kind, Span
 
 #: The header, and the metadata, under which a call's place in its trace travels.
 TRACEPARENT: Final = "traceparent"
@@ -41,10 +31,9 @@ trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("structlog_trace_
 
 
 class _Tracing:
-    """Whether this process makes spans, and by what."""
+    """What this process makes spans by; None if it makes none."""
 
-    on = False
-    tracer: Tracer = NoOpTracer()
+    tracer: Any = None
 
 
 def wanted(traceparent: str) -> bool:
@@ -53,7 +42,7 @@ def wanted(traceparent: str) -> bool:
     Who began a trace decides whether it is recorded, and that holds for all of it: an unsampled call costs a service
     nothing more, and no queued call's story is told by halves.
     """
-    return _Tracing.on and (not traceparent or traceparent[-1] in _SAMPLED)
+    return _Tracing.tracer is not None and (not traceparent or traceparent[-1] in _SAMPLED)
 
 
 def configure(part: str) -> None:
@@ -64,7 +53,8 @@ def configure(part: str) -> None:
     """
     if any(os.environ.get(name) for name in _ENDPOINTS):
         try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
+            from opentelemetry import trace  # noqa: PLC0415 - only where it is wanted
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - the same
             from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the same
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - the same
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - the same
@@ -74,8 +64,24 @@ def configure(part: str) -> None:
         provider = TracerProvider(resource=Resource.create({"service.name": name}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
-    _Tracing.on = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    _Tracing.tracer = trace.get_tracer("poste")
+    if (api := sys.modules.get("opentelemetry.trace")) is not None:
+        # Loaded by now, by this or by who set up a provider.
+        own = not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
+        _Tracing.tracer = api.get_tracer("poste") if own else None
+
+
+def begin(name: str, kind: Kind, *, parent: str = "", link: str = "") -> Span:
+    """Begin a span, where one is `wanted`.
+
+    Args:
+        name: What it is of.
+        kind: What it is to its parent.
+        parent: The `traceparent` of what it is a part of; empty begins a trace.
+        link: The `traceparent` of what it goes on with after a gap; empty if there is none.
+    """
+    from poste.runtime.spans import Span  # noqa: PLC0415 - as above
+
+    return Span(_Tracing.tracer, name, kind, parent=parent, link=link)
 
 
 def read(header: str) -> str:
@@ -86,51 +92,3 @@ def read(header: str) -> str:
 def trace_of(traceparent: str) -> str:
     """Return the id of the trace that a `traceparent` is of."""
     return traceparent[3:35]
-
-
-class Span:
-    """A span under way, and its place in its trace for what comes after it."""
-
-    __slots__ = ("_span", "_token", "traceparent")
-
-    def __init__(self, name: str, kind: SpanKind, *, parent: str = "", link: str = "") -> None:
-        """Begin.
-
-        Args:
-            name: What it is of.
-            kind: What it is to its parent.
-            parent: The `traceparent` of what it is a part of; empty begins a trace.
-            link: The `traceparent` of what it goes on with after a gap; empty if there is none.
-        """
-        # Without a parent in a context of its own: nothing may be inherited by accident.
-        within = context.Context()
-        if parent:
-            within = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), within)
-        links = [Link(_context_of(link))] if link else None
-        self._span = _Tracing.tracer.start_span(name, within, kind, links=links)
-        self._token: contextvars.Token[context.Context] | None = None
-        own = self._span.get_span_context()
-        self.traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-
-    def enter(self) -> None:
-        """Have what the running code does be a part of it, until its end."""
-        self._token = context.attach(trace.set_span_in_context(self._span))
-
-    def end(self, *, name: str = "", failed: bool = False, **attributes: AttributeValue) -> None:
-        """End it; two underscores in an attribute's name stand for a dot."""
-        if self._token is not None:
-            context.detach(self._token)
-        if not self._span.is_recording():
-            # It is none of those that are picked out to be sent.
-            return
-        if name:
-            self._span.update_name(name)
-        if failed:
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.set_attributes({key.replace("__", "."): value for key, value in attributes.items()})
-        self._span.end()
-
-
-def _context_of(traceparent: str) -> SpanContext:
-    _, trace_, span, flags = traceparent.split("-")
-    return SpanContext(int(trace_, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

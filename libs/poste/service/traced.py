@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from opentelemetry.trace import SpanKind
+from typing import TYPE_CHECKING, Final
 
 from poste.domain.codes import Code
 from poste.runtime import tracing
 from poste.service.context import Call
 from poste.service.servicer import ServedMethod
+
+if TYPE_CHECKING:
+    from poste.runtime.spans import Span
 
 #: Codes that say that the service failed, not its caller.
 _FAILURES: Final = frozenset(
@@ -31,14 +32,14 @@ class Traced:
             after_a_gap: It waited in a queue: its trace is its own, for the other may have ended days ago.
         """
         self._method = method
-        self._span: tracing.Span | None = None
+        self._span: Span | None = None
         traceparent = call.traceparent
         if tracing.wanted(traceparent):
             name = f"{method.service}/{method.name}"
             if after_a_gap:
-                self._span = tracing.Span(name, SpanKind.CONSUMER, link=traceparent)
+                self._span = tracing.begin(name, "consumer", link=traceparent)
             else:
-                self._span = tracing.Span(name, SpanKind.SERVER, parent=traceparent)
+                self._span = tracing.begin(name, "server", parent=traceparent)
             self._span.enter()
             traceparent = self._span.traceparent
         call.trace_id = tracing.trace_of(traceparent)
