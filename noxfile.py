@@ -134,7 +134,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def infra(session: nox.Session) -> None:
-    """Check the playbooks, the compose files, and what would be made on AWS (moto, on loopback); offline."""
+    """Check the playbooks, the image's and the stack's files, and what would be made on AWS (by moto); offline."""
     session.install("--require-hashes", "-r", str(LOCKS / "infra.txt"))
     session.run("yamllint", "--strict", "ansible", "compose")
     session.run("ansible-lint", "--offline", env={"ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg")})

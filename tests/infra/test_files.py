@@ -1,0 +1,111 @@
+"""The files that make the image and the stack, read as the tools read them. Offline; Docker's own check where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+#: What a service may take to stop, in seconds: `Settings.grace_seconds`.
+GRACE_SECONDS = 20
+#: Variables of the stack that have no default.
+REQUIRED = re.findall(r"\$\{(\w+):\?", (COMPOSE / "stack.yml").read_text())
+STACK: dict[str, Any] = yaml.safe_load((COMPOSE / "stack.yml").read_text())
+SERVICES: dict[str, Any] = STACK["services"]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions with their arguments, continued lines joined, comments left out."""
+    text = re.sub(r"^\s*#.*\n", "", (COMPOSE / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("file", ["stack.yml", "compose.yml"])
+def test_docker_can_read_it(file):
+    """Else the roll-out fails at its very last step, on the hosts."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed: apt-get install docker.io")
+    command = ["docker", "stack", "config", "-c", COMPOSE / file]
+    if file == "compose.yml":
+        if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+            pytest.skip("docker has no compose here")
+        command = ["docker", "compose", "-f", COMPOSE / file, "config", "--quiet"]
+    environment = os.environ | dict.fromkeys(REQUIRED, "named")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_part_of_the_stack_is_bounded_and_comes_back(name):
+    """One part must not take a host's memory from the others, nor stay away, nor keep a version that never comes up."""
+    service, deploy = SERVICES[name], SERVICES[name]["deploy"]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["logging"]["options"]["max-size"]
+    assert deploy["resources"]["limits"]["memory"]
+    assert deploy["resources"]["reservations"]["memory"]
+    assert deploy["restart_policy"]["condition"] == "any"
+    assert deploy["update_config"]["failure_action"] == "rollback"
+    assert deploy["placement"]["constraints"] == [f"node.labels.poste.{name} == true"]
+    assert int(service["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_only_the_gateway_is_open_and_nobody_goes_by_a_virtual_ip(name):
+    """A published port of Redis is everybody's; a virtual IP pins all calls of a gateway to one replica."""
+    service = SERVICES[name]
+    targets = [
+        value for key, value in service.get("environment", {}).items() if key in ("POSTE_MOM", "POSTE_REDIS_URL")
+    ]
+
+    assert ("ports" in service) == (name == "gateway")
+    assert all("//tasks." in target for target in targets)
+
+
+def test_secrets_and_configs_are_made_outside_and_named_by_their_content():
+    """One that Swarm made under a fixed name could never be changed, and a secret must not stand in a file here."""
+    made = [*STACK["secrets"].values(), *STACK["configs"].values()]
+
+    assert all(one["external"] and one["name"].startswith("${") for one in made)
+    assert STACK["networks"]["poste"]["external"]
+
+
+def test_the_image_runs_no_shell_and_nothing_as_root():
+    """What no shell reads nobody can write into; and who breaks out of a part must not be root."""
+    found = instructions()
+    users = [what for name, what in found if name == "USER"]
+
+    assert {"ADD", "SHELL", "VOLUME", "EXPOSE"}.isdisjoint(name for name, _ in found)
+    for name, what in found:
+        if name in ("RUN", "CMD", "ENTRYPOINT"):
+            assert isinstance(json.loads(what), list), f"{name} {what}: not in exec form"
+        elif name == "HEALTHCHECK":
+            assert json.loads(what.partition("CMD ")[2])
+    assert users == ["10001:10001"]
+    assert [name for name, _ in found if name in ("ENTRYPOINT", "STOPSIGNAL", "HEALTHCHECK")]
+
+
+def test_the_image_is_made_of_what_is_pinned():
+    """A build of the same revision must not bring other versions tomorrow."""
+    found = instructions()
+    base = dict(what.split("=", 1) for name, what in found if name == "ARG")
+    installs = [what for name, what in found if name == "RUN" and '"install", "--quiet"' in what]
+
+    assert re.fullmatch(r"3\.\d+-slim-\w+", base["PYTHON_TAG"])
+    assert all(what.startswith("python:${PYTHON_TAG}") for name, what in found if name == "FROM")
+    assert installs
+    assert all("--require-hashes" in what or "--no-index" in what for what in installs)
+    labels = " ".join(what for name, what in found if name == "LABEL")
+    assert 'image.version="${VERSION}"' in labels
+    assert 'image.revision="${REVISION}"' in labels
