@@ -37,6 +37,7 @@ class Row:
         target: What it must reach; None if it is only stated.
         unit: Of the figure; empty for a ratio.
         share: Which quantile of all values is the figure: 0.5, the median, unless a row is about the slowest.
+        limit: What stands in the way of a target that is not met, and what was tried; told with the verdict.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Row:
     target: Target | None = None
     unit: str = ""
     share: float = 0.5
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,14 @@ class Measured:
     absolutes: Mapping[str, float]
 
     @property
+    def missed(self) -> bool:
+        return self.row.target is not None and not self.row.target.met(self.value)
+
+    @property
     def verdict(self) -> str:
         if self.row.target is None:
             return "stated"
-        return "met" if self.row.target.met(self.value) else "NOT MET"
+        return "NOT MET" if self.missed else "met"
 
 
 def fallen(measured: Measured, published: float) -> bool:

@@ -35,6 +35,10 @@ def text(measured: Sequence[Measured]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     drawn.insert(1, "  ".join("-" * width for width in widths))
+    missed = [one for one in measured if one.missed]
+    if missed:
+        drawn.append("\nnot met:")
+        drawn += [f"  {one.row.name}: {one.row.limit or 'why is not known'}" for one in missed]
     drawn.append("\nof this machine only (medians of the rounds):")
     for one in measured:
         absolutes = ", ".join(f"{name} {value:,.4g}" for name, value in one.absolutes.items())
@@ -53,6 +57,7 @@ def to_json(measured: Sequence[Measured]) -> dict[str, Any]:
             "unit": one.row.unit or "ratio",
             "target": str(one.row.target) if one.row.target else None,
             "verdict": one.verdict,
+            **({"limit": one.row.limit} if one.missed else {}),
             "rounds": one.rounds,
             "absolutes": dict(one.absolutes),
         }
