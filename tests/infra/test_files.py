@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+yaml = pytest.importorskip("yaml", reason="`nox -s infra` has Ansible's tools, and what reads these files")
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 #: What a service may take to stop, in seconds: `Settings.grace_seconds`.
