@@ -34,6 +34,7 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (waiting.waiting, waiting.ROWS),
     (killing.killing, killing.ROWS),
     (backlog.backlog, backlog.ROWS),
+    (backlog.embedded, backlog.EMBEDDED_ROWS),
     (gateways.gateways, gateways.ROWS),
     (memory.memory, memory.ROWS),
 )
