@@ -33,7 +33,8 @@ def add_headers(
     """
     response.headers["Vary"] = "Origin"
     origin = request.headers.get("Origin")
-    if origin is None or not (origin in origins or _ANY in origins):
+    # It is sent back, so it must be what a header may hold; a browser's own always is (RFC 6454, section 7).
+    if origin is None or not origin.isascii() or not (origin in origins or _ANY in origins):
         return
     response.headers["Access-Control-Allow-Origin"] = origin
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED

@@ -251,7 +251,10 @@ async def test_a_wrong_question_is_told_what_is_wrong(
     "headers",
     [
         {"X_Forwarded_For": "203.0.113.7"},
+        {"X_Real_IP": "203.0.113.7"},
         {"Via": "1.1 proxy"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Origin": "http://localhost:3000", "Sec_Fetch_Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Host": "evil.example"},
         {"Host": "evil.example", "Origin": "http://evil.example"},

@@ -270,3 +270,14 @@ async def test_head_of_the_stream_is_its_head(tmp_path):
 
     assert (head.status, head.headers["Content-Type"], head.text) == (200, "text/event-stream", "")
     assert (page.status, page.text) == (200, "")
+
+
+async def test_who_shows_a_proxys_password_is_a_guest(tmp_path, token):
+    """Behind a proxy that asks for one, the page would be refused for ever."""
+    async with (
+        staged(tmp_path, answer, operator_token_file=token) as stage,
+        following(stage.gateway, Authorization="Basic YTpi") as stream,
+    ):
+        _, hello = await stream.event()
+
+    assert hello["operator"] is False

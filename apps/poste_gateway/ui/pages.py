@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from poste_gateway.answers import Answer
-from poste_gateway.guard import Guard
+from poste_gateway.guard import Guard, names_token
 from poste_gateway.kinds import TOO_MANY_WATCHERS
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.ui.events import EventStream
@@ -54,7 +54,8 @@ class Pages:
         try:
             self._guard.check(request)
         except Problem as problem:
-            if "Authorization" in request.headers:
+            # Any other scheme is meant for somebody before the gateway, such as a proxy that asks for a password.
+            if names_token(request):
                 raise
             return problem.kind.name
         return None

@@ -51,9 +51,10 @@ export class Stream {
         cache: "no-store",
         signal: this.#attempt.signal,
       });
-      if (response.status === 401 || response.status === 403) {
+      if ((response.status === 401 || response.status === 403) && token.get()) {
         token.forget();
         this.#handlers.state("refused");
+        // As a guest, at once. A guest who is refused (a proxy's session is over) waits like anybody else.
         this.restart();
         return;
       }
