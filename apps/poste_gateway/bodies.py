@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from google.protobuf.descriptor import Descriptor
 
 from poste.rpc import protojson
+from poste_gateway import aside
 from poste_gateway.answers import JSON
 from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, TOO_LARGE
 from poste_gateway.problems import Problem
@@ -46,6 +47,8 @@ async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     try:
+        if len(body) > aside.LARGE_BODY:
+            return await aside.run(protojson.decode, message, body)
         return protojson.decode(message, body)
     except protojson.FieldErrors as error:
         errors = [{"field": field, "reason": reason} for field, reason in error.errors]

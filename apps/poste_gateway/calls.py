@@ -15,7 +15,7 @@ from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway import bodies, direct, preferences, task_view
+from poste_gateway import aside, bodies, direct, preferences, task_view
 from poste_gateway.answers import JSON, Account, Answer, json_answer
 from poste_gateway.directory import Directory
 from poste_gateway.enqueueing import Acceptance, Enqueuer
@@ -124,7 +124,9 @@ class _Call:
             wait_seconds=wait if self._method.policy.repeatable else None,
         )
         if isinstance(outcome, bytes):
-            return self._answered(outcome)
+            return (
+                await self._answered_aside(outcome) if len(outcome) > aside.LARGE_MESSAGE else self._answered(outcome)
+            )
         match outcome:
             case direct.Failed(status):
                 raise problem_of(status, self._service)
@@ -161,7 +163,7 @@ class _Call:
             task = await self._roads.lookups.wait(task_id, task, wait)
         state = task_view.state_of(task)
         if state is TaskState.SUCCEEDED:
-            return self._answered(task.response)
+            return await self._answered_aside(task.response)
         problem = task_view.error_of(task, self._service)
         if state is TaskState.FAILED and problem is not None:
             raise problem
@@ -219,6 +221,10 @@ class _Call:
         except protojson.UnprintableError as error:
             raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
         return Answer(body, headers={"Content-Type": JSON, **self._applied()})
+
+    def _answered_aside(self, response: bytes) -> Coroutine[Any, Any, Answer]:
+        """Answer as `_answered` does, with a response that may be large."""
+        return aside.run(self._answered, response)
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""

@@ -22,7 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from poste.domain.task_id import TaskId
 from poste.runtime import metrics
 from poste.v1 import task_pb2
-from poste_gateway import listings, preferences, problems, task_view
+from poste_gateway import aside, listings, preferences, problems, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
@@ -125,7 +125,7 @@ class Resources:
         task_id = self._lookups.read_id(text)
         task = await self._lookups.get(task_id, wait)
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
-        return self._show(task_id, task, applied)
+        return await self._show(task_id, task, applied)
 
     async def _get_history(self, _: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
@@ -136,11 +136,15 @@ class Resources:
     async def _cancel_task(self, _: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
         task_id = self._lookups.read_id(text)
-        return self._show(task_id, await self._lookups.cancel(task_id), {})
+        return await self._show(task_id, await self._lookups.cancel(task_id), {})
 
-    def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> Answer:
+    async def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> Answer:
         service = self._directory.services.get(task.service)
-        return json_answer(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
+
+        def show() -> Answer:
+            return json_answer(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
+
+        return await aside.run(show) if len(task.response) > aside.LARGE_MESSAGE else show()
 
     async def _services(self, _: web.BaseRequest, __: str) -> Answer:
         return json_answer(await listings.services(self._directory, self._mom))
