@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 from poste.domain.codes import Code
 from poste.domain.road import Proof, Verdict, decide, prove
 from poste.rpc.catalogue import Method
+from poste_gateway.failure import SILENT
 from poste_gateway.fleet import Fleet
 from poste_gateway.replicas import Replica
 
@@ -86,7 +87,7 @@ async def call(
         tried.append(replica)
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)
-        _judge(replica, proof, silent=reason == "timeout" and not impatient)
+        _judge(replica, proof, silent=answer is SILENT and not impatient)
         others = len(tried) == 1 and fleet.others(tried)
         match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
             case Verdict.ANSWER:

@@ -14,11 +14,12 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.runtime import tracing
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
-from poste_gateway.failure import Failure
+from poste_gateway.failure import SILENT, Failure
 from poste_gateway.link import Link
 
 #: A replica whose connection was neither made nor refused yet counts as new for this long, in seconds.
@@ -28,6 +29,8 @@ _NEW_SECONDS: Final = 1.0
 _LINK_SECONDS: Final = 45.0
 #: The pause before a link that ended is opened anew, in seconds.
 _PAUSE_SECONDS: Final = 0.1
+#: The share of a call's time after which nobody can tell its end from a deadline that the service set itself.
+_OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
 REQUEST_ID: Final = "x-request-id"
 
@@ -61,7 +64,8 @@ class Replica:
         self._link: Link | None = None
         self._tried = False
         self._serving = False
-        self._born = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._born = self._loop.time()
         self._channel = channels.connect(address, library=library)
         self._calls: dict[str, RawCall] = {}
 
@@ -80,7 +84,7 @@ class Replica:
     @property
     def new(self) -> bool:
         """Whether its first connection is still being made, so that nothing is known of it."""
-        return not self._tried and asyncio.get_running_loop().time() < self._born + _NEW_SECONDS
+        return not self._tried and self._loop.time() < self._born + _NEW_SECONDS
 
     async def watch(self) -> None:
         """Keep it connecting for ever, and tell of each change of its connection's state."""
@@ -104,6 +108,7 @@ class Replica:
         traceparent: str = "",
     ) -> bytes | Failure:
         """Call one of its methods, bytes in and bytes out."""
+        begin = self._loop.time()
         # Counted in, and out again however it ends.
         self.in_flight += 1
         self.circuit.sent()
@@ -113,7 +118,10 @@ class Replica:
             traced = ((tracing.TRACEPARENT, traceparent),) if traceparent else ()
             return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
         except grpc.aio.AioRpcError as error:
-            return failure.of_error(error)
+            failed = failure.of_error(error)
+            # Before its time is over, a deadline is the service's own word: it does answer.
+            over = self._loop.time() - begin > timeout * _OVER_SHARE
+            return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
         finally:
             self.in_flight -= 1
             self.circuit.ended()

@@ -327,6 +327,30 @@ async def test_a_silent_replica_is_left_alone_for_a_while_then_tried_again(tmp_p
         assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
 
 
+async def test_a_deadline_that_a_handler_tells_of_is_no_silence(tmp_path):
+    """Else one call to a slow backend keeps everybody's calls off a service that answers at once."""
+    entry = {"timeout_seconds": 5}
+    async with staged(tmp_path, fail(grpc.StatusCode.DEADLINE_EXCEEDED), entry=entry) as stage:
+        for _ in range(2):
+            expect_202(await stage.gateway.post(QUOTE, ORDER), stage)
+
+        assert len(stage.shops[0].ran) == 2
+
+
+async def test_a_large_message_holds_no_other_call_up(tmp_path):
+    """Else one client with one large body stops the gateway for everybody, for as long as its JSON takes."""
+    async with staged(tmp_path, answer) as stage:
+        large = asyncio.create_task(stage.gateway.post(QUOTE, {"items": [{"sku": ""}] * 70_000}))
+        waits = []
+        while not large.done():
+            begin = time.monotonic()
+            assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
+            waits.append(time.monotonic() - begin)
+        assert (await large).status == 200
+
+    assert max(waits) < sum(waits) / 2
+
+
 async def test_a_service_that_returns_is_called_directly_within_a_second(tmp_path):
     """Else it stays invisible for long after it came back."""
     async with staged(tmp_path, answer) as stage:
