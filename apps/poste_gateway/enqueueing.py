@@ -22,6 +22,9 @@ from poste_gateway.mom import CONNECT_SECONDS, Mom
 _BATCH: Final = 256
 #: How many RPCs are out at once, at most.
 _FLIGHTS: Final = 2
+#: How long an RPC is waited for before another that would carry fewer calls goes beside it, in seconds: longer than one
+#: takes as a rule. It may be out to a middleware that hangs, and the next goes to another.
+_YOUNG_SECONDS: Final = 0.02
 #: How long it is tried to find out about a call that may be kept, in seconds.
 _LOST_SECONDS: Final = 5.0
 #: How long it is tried to have a call kept that is certainly not, in seconds: its client waits.
@@ -84,11 +87,13 @@ class Enqueuer:
         self._flights: set[asyncio.Task[None]] = set()
         #: How many calls are out.
         self._out = 0
+        #: When the latest RPC left.
+        self._left = 0.0
+        self._loop = asyncio.get_running_loop()
 
     async def enqueue(self, task: pb.NewTask) -> Acceptance:
         """Have one call kept; returns what became of it, within seconds."""
-        loop = asyncio.get_running_loop()
-        item = _Item(task, loop.time(), loop.create_future())
+        item = _Item(task, self._loop.time(), self._loop.create_future())
         self._waiting.append(item)
         self._take_off()
         # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
@@ -100,11 +105,17 @@ class Enqueuer:
             await asyncio.wait(self._flights)
 
     def _take_off(self) -> None:
+        if not self._waiting or len(self._flights) >= _FLIGHTS:
+            return
         # While one is out, another waits until it would carry as many: an RPC costs more than all that it carries.
-        if self._waiting and len(self._flights) < _FLIGHTS and len(self._waiting) >= self._out:
-            flight = asyncio.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+        if len(self._waiting) < self._out and self._loop.time() < self._left + _YOUNG_SECONDS:
+            return
+        self._left = self._loop.time()
+        # What waits then looks again, should this one not be back. A little later: clocks are rounded.
+        self._loop.call_later(1.1 * _YOUNG_SECONDS, self._take_off)
+        flight = self._loop.create_task(self._fly())
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
