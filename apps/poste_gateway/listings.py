@@ -14,7 +14,8 @@
                  "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
                  "enqueued": 5, "ended": 5}]}
 
-`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were.
+`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were. A queue that can't be read
+now (its master in a Redis Cluster is away) is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ async def services(directory: Directory, mom: Mom) -> dict[str, Any]:
             {
                 "name": name,
                 "availability": directory.fleets[name].availability,
-                "queued": None if queued is None else queued.get(name, 0),
+                "queued": None if queued is None else queued.get(name),
                 "replicas": dict(zip(("ready", "known"), directory.fleets[name].counts, strict=True)),
                 "methods": [_method(method) for method in service.methods.values()],
             }
@@ -63,11 +64,9 @@ async def queues(directory: Directory, mom: Mom, name: str = "") -> dict[str, An
         found = {queue.name: queue for queue in await mom.list_queues(name)}
     except MomAway as error:
         raise Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER) from error
-    for service in directory.services:
-        # Of a service that nothing was ever queued for, too.
-        if name in ("", service):
-            found.setdefault(service, pb.Queue(name=service))
     if name and name not in found:
+        if name in directory.services:
+            raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
         raise Problem(NO_QUEUE, "There is no queue of this name.")
     return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
 

@@ -38,7 +38,8 @@ async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, *, pass_secon
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _bury_orphans(upkeep)
         try:
-            queues = await tasks.queues()
+            # Those of the catalogue too: of a service that nothing was queued for yet, a consumer's lease may be over.
+            queues = sorted({*await tasks.queues(), *(entry.name for entry in catalogue.entries())})
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))

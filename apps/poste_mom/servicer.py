@@ -16,6 +16,7 @@ from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_mom import messages
+from poste_mom.passes import for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
@@ -191,13 +192,23 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         request: pb.ListQueuesRequest,
         context: _Context,
     ) -> pb.ListQueuesResponse:
+        figures: dict[str, pb.Queue] = {}
+        troubles: list[StoreError] = []
+
+        async def read(queue: str) -> None:
+            try:
+                figures[queue] = messages.queue(await self._tasks.figures(queue))
+            except StoreError as error:
+                troubles.append(error)
+
         try:
             known = await self._queues()
-            wanted = sorted(known & {request.queue} if request.queue else known)
-            figures = [messages.queue(await self._tasks.figures(queue)) for queue in wanted]
         except StoreError as error:
             await _refuse(context, error)
-        return pb.ListQueuesResponse(queues=figures)
+        await for_each(known & {request.queue} if request.queue else known, read)
+        if troubles and not figures:
+            await _refuse(context, troubles[0])
+        return pb.ListQueuesResponse(queues=[figures[queue] for queue in sorted(figures)])
 
     async def _queues(self) -> set[str]:
         return {*await self._tasks.queues(), *(entry.name for entry in self._catalogue.entries())}

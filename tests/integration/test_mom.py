@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import grpc
@@ -22,17 +22,19 @@ from support.waiting import until
 
 import poste_calculator
 from calculator.v1 import sum_pb2
-from poste.domain.errors import StartError
+from poste.domain.errors import StartError, StoreUnreached
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
+from poste.queue.tasks import QueueFigures
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import proves_not_run
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_mom.catalogue import Catalogue
+from poste_mom.servicer import MomServicer
 
 SUM = "calculator.v1.SumService"
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
@@ -404,3 +406,47 @@ async def test_a_taken_port_is_one_clear_line(server: RedisServer) -> None:
         with pytest.raises(StartError, match=str(port)):
             async with running_mom(server.url, port=port):
                 pass
+
+
+async def test_a_consumer_that_died_is_not_counted_on_a_queue_that_was_never_used(
+    server: RedisServer, mom: RunningMom
+) -> None:
+    """An operator would see replicas that are long gone, for as long as nothing is queued."""
+    client = open_client(StoreSettings(redis_url=server.url))
+    await Scripts(client).run("join", [QueueKeys(SUM).leases], ["gone", 1])
+
+    async def consumers() -> int:
+        answer = await mom.stub.ListQueues(pb.ListQueuesRequest(queue=SUM), timeout=5)
+        return int(answer.queues[0].consumers)
+
+    async def none_left() -> bool:
+        return await consumers() == 0
+
+    await until(none_left)
+    await client.aclose()
+
+
+async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
+    """In a Redis Cluster with one master away, an operator would see nothing of all that works."""
+
+    class Half:
+        async def queues(self) -> set[str]:
+            return {"a", "b"}
+
+        async def figures(self, queue: str) -> QueueFigures:
+            if queue == "a":
+                raise StoreUnreached("its master is away")
+            return QueueFigures(queue, 0, 0, 0, 0, 0, None, paused=False, totals={})
+
+    class NoCatalogue:
+        def entries(self) -> list[Any]:
+            return []
+
+    anything: Any = None
+    servicer = MomServicer(
+        tasks=cast("Any", Half()), histories=anything, recent=anything, operators=anything, endings=anything,
+        catalogue=cast("Any", NoCatalogue()), store=anything, health=anything,
+    )  # fmt: skip
+    answer = await servicer.ListQueues(pb.ListQueuesRequest(), anything)
+
+    assert [queue.name for queue in answer.queues] == ["b"]

@@ -130,7 +130,11 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
 
     async def ListQueues(self, request, context):  # noqa: N802
         await self._check(context)
-        return pb.ListQueuesResponse(queues=[one for one in self.queues if request.queue in ("", one.name)])
+        # As the real one: of a service that nothing was ever queued for, too.
+        found = {entry.name: pb.Queue(name=entry.name) for entry in self.entries} | {
+            one.name: one for one in self.queues
+        }
+        return pb.ListQueuesResponse(queues=[one for name, one in found.items() if request.queue in ("", name)])
 
     async def WatchCatalogue(self, _request, context):  # noqa: N802
         if self.refuses_key:

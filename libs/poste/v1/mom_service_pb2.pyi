@@ -580,7 +580,7 @@ class ListQueuesResponse(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
-        """Every queue that ever was, by name."""
+        """Every queue that ever was and can be read now, by name."""
 
     def __init__(
         self,
