@@ -17,6 +17,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain.codes import Code
 from poste.rpc.channels import connect
+from poste.runtime import lifecycle
 from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
 from poste_gateway.link import Link
 from poste_gateway.replicas import Replica
@@ -96,6 +97,29 @@ async def test_a_gateway_that_leaves_cancels_its_calls() -> None:
 
         assert await call == LOST
         await until(lambda: gated.cancelled == ["slow"])
+
+
+async def test_a_handler_whose_gateway_left_may_clean_up() -> None:
+    """What it began (a transaction, say) would be cut off in the middle of its undoing."""
+    cleaned = asyncio.Event()
+
+    class Careful(Gated):
+        async def Look(self, request, context):  # noqa: N802 - the proto's
+            try:
+                return await super().Look(request, context)
+            finally:
+                # Longer than a duty that does not end is left before it is cancelled again.
+                await asyncio.sleep(2 * lifecycle._INSIST_SECONDS)
+                cleaned.set()
+
+    careful = Careful()
+    async with running_worker(careful) as worker, linked(worker.target) as replica:
+        call = asyncio.create_task(look(replica, "slow"))
+        await until(lambda: careful.started)
+        await replica.close()
+
+        assert await call == LOST
+        await asyncio.wait_for(cleaned.wait(), 20)
 
 
 async def test_what_was_sent_may_have_run_and_what_was_not_did_not() -> None:

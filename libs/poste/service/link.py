@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import grpc.aio
 
 from poste.domain.codes import Code
-from poste.runtime import lifecycle, logs, tracing
+from poste.runtime import logs, tracing
 from poste.service.context import ATTEMPT, Call
 from poste.service.handlers import REQUEST_ID, Runner
 from poste.service.intake import Intake
@@ -92,8 +92,12 @@ class _Link:
                 self._ended = True
                 self._some.set()
         finally:
-            # Owned by this and by no task group, which costs as much as the task itself.
-            await lifecycle.end(self._calls.values())
+            # Owned by this and by no task group, which costs as much as the task itself. Cancelled once: a handler may
+            # clean up as long as its deadline lets it.
+            if running := [*self._calls.values()]:
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running)
             # What is ready and can't leave any more.
             self._intake.end(sum(answer.counted for answer in self._ready))
 
