@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import pytest
@@ -109,6 +110,21 @@ async def test_many_dead_letters_are_replayed_at_once(office):
 
     assert left == 3
     assert {task["state"] for task in tasks} == {"SUCCEEDED"}
+
+
+async def test_a_full_list_of_dead_letters_does_not_go_stale(office):
+    """An operator would press buttons for tasks that somebody else has replayed, and not see what died since."""
+    calls = [office.queue(LEDGER, line=f"line {n}", fail_code=UNAVAILABLE, times=1) for n in range(26)]
+    places = await asyncio.gather(*calls)
+    await office.ended(places)
+    async with browsing(office) as sight:
+        rows = sight.page.locator("#dead-queues li")
+        await expect(rows).to_have_count(25)
+        shown = await rows.locator("button.id").all_text_contents()
+        (more,) = {place.rpartition("/")[2] for place in places} - {*shown}
+        assert (await office.ask("POST", f"/v1/tasks/{shown[0]}/purge")).status == 200
+        await expect(rows.filter(has_text=more)).to_have_count(1)
+        await expect(rows.filter(has_text=shown[0])).to_have_count(0)
 
 
 async def test_what_may_have_run_is_not_replayed_without_a_question(office):

@@ -150,3 +150,10 @@ def test_what_was_not_known_leaves_a_gap():
         "times": [1.0, 2.0, 3.0],
         "services": {"s": {"waiting": [3, None, 0], "age": [2.0, None, None]}},
     }
+
+
+async def test_who_comes_after_the_end_is_sent_away(watch):
+    """A page would be told that all is well, then that it is over, three times a second while the gateway stops."""
+    watch.close()
+
+    assert watch.full(operator=True)

@@ -60,7 +60,7 @@ class Board:
         fleets = dict(self._directory.fleets)
         queues, *lights = await asyncio.gather(self._queues(), *(self._lights.of(fleet) for fleet in fleets.values()))
         light = dict(zip(fleets, lights, strict=True))
-        names = sorted({*self._directory.services, *(queues or ())})
+        names = sorted({*fleets, *(queues or ())})
         look = {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "middleware": queues is not None,

@@ -37,9 +37,9 @@ class Lights:
     async def _hangs(self, address: str, now: float) -> bool:
         if now < self._hung.get(address, now):
             return True
+        # Those whose time is over go: an address that left its service is never asked for again.
+        self._hung = {one: end for one, end in self._hung.items() if end > now}
         hangs = await pulse.hangs(address, _PATIENCE_SECONDS)
         if hangs:
             self._hung[address] = now + _BELIEF_SECONDS
-        else:
-            self._hung.pop(address, None)
         return hangs

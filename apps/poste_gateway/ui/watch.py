@@ -65,7 +65,7 @@ class Watch:
 
     def full(self, *, operator: bool) -> bool:
         """Tell whether nobody else may watch now."""
-        return self._operators + self._guests >= _MOST or (not operator and self._guests >= _MOST_GUESTS)
+        return self.closed or self._operators + self._guests >= _MOST or (not operator and self._guests >= _MOST_GUESTS)
 
     @contextlib.contextmanager
     def watching(self, *, operator: bool) -> Iterator[None]:

@@ -5,6 +5,8 @@ import { announce, keep, make, say, set } from "./dom.js";
 import { clock, count, many, split } from "./text.js";
 
 const PAGE = 25;
+// How old a list may be whose length says nothing: some may have gone, and as many have come.
+const LIST_AGE = 10000;
 const REASONS = {
   attempts: "failed at every attempt",
   crashes: "its service crashed each time",
@@ -33,6 +35,7 @@ class DeadQueue {
   #more = make("p", { class: "more", hidden: true });
   #tasks = [];
   #total = 0;
+  #fetched = { total: -1, time: 0 };
   #fetching = false;
 
   constructor(name, open, trouble) {
@@ -46,17 +49,19 @@ class DeadQueue {
     this.element = make("section", { class: "card dead" }, make("div", { class: "head" }, title, all), this.#list, this.#more);
   }
 
-  /** Takes note of how many there are; asks which, if those that are shown are others. */
+  /** Takes note of how many there are; asks which, if those that are shown may be others. */
   async update(total) {
     this.#total = total;
     say(this.#count, count(total));
-    if (!this.#fetching && Math.min(total, PAGE) !== this.#tasks.length) await this.refresh();
+    const old = Date.now() - this.#fetched.time > LIST_AGE;
+    if (!this.#fetching && (old || total !== this.#fetched.total)) await this.refresh();
     else this.#sayMore();
   }
 
   /** Asks which there are. */
   async refresh() {
     this.#fetching = true;
+    this.#fetched = { total: this.#total, time: Date.now() };
     try {
       this.#tasks = (await ask("GET", queue(this.#name, `dead?pageSize=${PAGE}`))).tasks;
     } catch (error) {
