@@ -117,3 +117,15 @@ async def test_with_another_redis_there_is_no_part_of_that_name(tmp_path):
 
     assert [part.name for part in plan.parts] == ["mom", "gateway", "sum", "subtraction", "multiplication"]
     assert all(part.environment["POSTE_REDIS_URL"] == "redis://127.0.0.1:1/5" for part in plan.parts)
+
+
+def test_the_ports_are_the_same_again():
+    """A service of the user's own that joined would knock at the old ones for ever after a restart of `poste up`."""
+    first = ports.free(5, owner="/a/folder")
+    with socket.socket() as taken:
+        taken.bind((ports.HOST, first[2]))
+        taken.listen()
+        meanwhile = ports.free(5, owner="/a/folder")
+
+    assert ports.free(5, owner="/a/folder") == first != ports.free(5, owner="/another")
+    assert [port for port in meanwhile if port not in first] == [meanwhile[2]]

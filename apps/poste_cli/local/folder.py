@@ -104,7 +104,7 @@ def running(path: Path) -> Running:
 
 def nobody(path: Path) -> StartError:
     """Return the error that says that no `poste up` runs in a folder."""
-    return StartError(f"no `poste up` runs in {path}")
+    return StartError(f"no `poste up` runs in {path} (another folder: --data)")
 
 
 @contextlib.asynccontextmanager

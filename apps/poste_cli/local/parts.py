@@ -89,7 +89,8 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
     if port:
         ports.check(port)
     services = (MOM, *SAMPLES)
-    free = [number for number in ports.free(2 * len(services) + 3) if number != port]
+    # The same as the last time: services of the user's own that joined are still where they were told to be.
+    free = [number for number in ports.free(2 * len(services) + 3, owner=str(folder.path)) if number != port]
     gateway_port = port or free.pop()
     redis_port = free.pop()
     addresses = {name: (free.pop(), free.pop()) for name in services}

@@ -30,26 +30,37 @@ def check(port: int) -> None:
         raise StartError(f"can't listen on {HOST}:{port}: {error.strerror}; choose another with --port") from error
 
 
-def free(count: int) -> list[int]:
+def free(count: int, *, owner: str | None = None) -> list[int]:
     """Return so many different free ports.
+
+    Args:
+        count: How many.
+        owner: Who asks again gets the same ones, but for those that are taken meanwhile.
 
     Raises:
         StartError: There are not so many.
     """
-    found: set[int] = set()
+    found: list[int] = []
     highest = max(_range_start(), _LOWEST + 1000)
-    for _ in range(_TRIES):
-        if len(found) == count:
-            break
-        port = random.randrange(_LOWEST, highest)  # noqa: S311 - two `poste up` must not meet, nothing more
-        try:
-            _bind(port)
-        except OSError:
-            continue
-        found.add(port)
-    else:
-        raise StartError(f"found no {count} free ports on {HOST}")
-    return list(found)
+    for place in range(count):
+        # One sequence for each place: a port that is taken moves no other.
+        chance = random.Random(None if owner is None else f"{owner} {place}")  # noqa: S311 - no secret
+        for _ in range(_TRIES):
+            port = chance.randrange(_LOWEST, highest)
+            if port not in found and _is_free(port):
+                found.append(port)
+                break
+        else:
+            raise StartError(f"found no {count} free ports on {HOST}")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    try:
+        _bind(port)
+    except OSError:
+        return False
+    return True
 
 
 def _bind(port: int) -> None:

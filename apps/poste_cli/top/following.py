@@ -25,7 +25,7 @@ async def follow(
         patient: Also waits for a gateway that never was there.
 
     Raises:
-        GatewayUnreachable: There is none.
+        GatewayUnreachable, AnswerLost: There is none, or it went before its first look, and `patient` is not set.
         Problem: The gateway refuses.
         NotAGateway: What answers is none.
     """
