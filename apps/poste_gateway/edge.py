@@ -56,7 +56,11 @@ class Edge:
         self._numbers = itertools.count()
 
     async def handle(self, request: web.BaseRequest) -> Answer:
-        """Answer one request, whatever happens."""
+        """Answer one request, whatever happens behind it.
+
+        Raises:
+            ConnectionError: The client is gone before its body came.
+        """
         begin = time.perf_counter()
         headers = request.headers
         if (expectation := headers.get(hdrs.EXPECT)) is not None:

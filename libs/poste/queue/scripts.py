@@ -1,6 +1,7 @@
 """The atomic steps of a task's life: one Lua file each, run so that "nothing happened" and "unknown" are told apart.
 
-Every script that does not take answers the same when it is run again, so its lost answer is asked for again.
+Every script that does not take may be run again, so its lost answer is asked for again. What it did stays done once; it
+may say so in other words the second time (`complete`: first `retried`, then `refused`, for the claim is over).
 """
 
 from __future__ import annotations

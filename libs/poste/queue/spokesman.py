@@ -55,7 +55,8 @@ class Spokesman:
                 await self._renew(0)
 
     async def _renew(self, seconds: float) -> None:
-        # If Redis is away nobody else can have taken over: it stays as it was.
+        # Without an answer it stays as it was. Should another have taken over meanwhile, then this one can't read what
+        # would be told twice either, only that it does not reach Redis.
         with contextlib.suppress(StoreError):
             said = await self._scripts.run("speak", [SPOKESMAN], [self._name, round(seconds * 1000)], again=False)
             self._elected = bool(said)

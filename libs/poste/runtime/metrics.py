@@ -77,7 +77,7 @@ handler_seconds = Distribution(
 running_calls = Levels("poste_running_calls", "Handlers that run now.", ["service", "road"])
 task_wait_seconds = Distribution(
     "poste_task_wait_seconds",
-    "Time from a task's creation to the start of its first attempt.",
+    "Time from a task's creation to the start of its first attempt; told again if a stop gave that one back.",
     ["queue"],
     buckets=_WAIT_BUCKETS,
 )

@@ -27,17 +27,13 @@ local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
 local FIXED_KEYS, FIXED_ARGS = 5, 4
 local unnamed = {}
 if ARGV[4] == '1' then
-  local keys = redis.call('RPOP', ready, #KEYS - FIXED_KEYS)
-  if keys then
-    redis.call('LPUSH', taken, unpack(keys))
-    local is_named = {}
-    for i = FIXED_ARGS + 1, #ARGV, 2 do
-      is_named[ARGV[i]] = true
-    end
-    for _, key in ipairs(keys) do
-      if not is_named[key] then
-        unnamed[#unnamed + 1] = key
-      end
+  local is_named = {}
+  for i = FIXED_ARGS + 1, #ARGV, 2 do
+    is_named[ARGV[i]] = true
+  end
+  for _, key in ipairs(take(ready, taken, #KEYS - FIXED_KEYS)) do
+    if not is_named[key] then
+      unnamed[#unnamed + 1] = key
     end
   end
 end

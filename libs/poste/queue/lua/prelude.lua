@@ -29,7 +29,8 @@ local function owner_of(token)
   return token and string.match(token, '^(.*):%d+$')
 end
 
--- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends.
+-- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends
+-- (but `enqueue`: it has read them, and writes what they are).
 local change = { waiting = 0, bytes = 0, running = 0 }
 
 -- QUEUED begins or ends: `sign` is 1 or -1, `size` the bytes of its request, if they are known.
@@ -53,6 +54,16 @@ local function write_counts(counts)
       redis.call('HINCRBY', counts, name, by)
     end
   end
+end
+
+-- Moves what waits longest, `count` at most (from 1 to 1000), to a consumer's own list; returns the keys. RPOP frees first,
+-- so unlike BLMOVE it is not refused at `maxmemory`.
+local function take(ready, taken, count)
+  local keys = redis.call('RPOP', ready, count) or {}
+  if #keys > 0 then
+    redis.call('LPUSH', taken, unpack(keys))
+  end
+  return keys
 end
 
 -- Keeps what became of an attempt that did not end the task: `<event> <attempt> <when it began, or ''> <now>` and perhaps a

@@ -66,8 +66,11 @@ end
 
 local results = {}
 for i = 7, #KEYS do
-  results[#results + 1] = reap(KEYS[i], ARGV[i - 4])
-  count_done('reaped:' .. results[#results])
+  local became = reap(KEYS[i], ARGV[i - 4])
+  results[#results + 1] = became
+  if became ~= 'gone' and became ~= 'dropped' then
+    count_done('reaped:' .. became)
+  end
 end
 write_counts(counts)
 return results
