@@ -10,9 +10,10 @@ response and error; `?pageSize=` is at most 1000, and so many are remembered::
 
     {"tasks": [{…the task…, "dieTime": "…"}], "nextPageToken": ""}
 
+An error's detail is there what an unexpected exception said, or the handler in a DebugInfo: no client sees that.
 `?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `POST /v1/tasks/{id}/replay` and `/purge` answer
-with the task, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with `{"replayed": 3}` and
-`{"purged": 3}`.
+with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with
+`{"replayed": 3}` and `{"purged": 3}`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from poste_gateway.kinds import GONE, INVALID_REQUEST, LOOKUP_AWAY, NOT_DEAD
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.statuses import debug_text
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
 
@@ -114,6 +116,8 @@ class Operating:
         tasks = []
         for dead in page.tasks:
             value = task_view.to_value(task_view.listed_id(self._ids, queue, dead), dead.task, service)
+            if told := debug_text(dead.task.error):
+                value["error"]["detail"] = told
             tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
         return json_answer({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
 

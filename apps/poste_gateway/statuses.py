@@ -1,4 +1,7 @@
-"""From the status that a service answered with to the problem that its client sees: the same on both roads."""
+"""From the status that a service answered with to the problem that its client sees: the same on both roads.
+
+A detail of the type google.rpc.DebugInfo is for the service's own people: no client sees it, operators see its text.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 
 # Loaded so that the standard details are known by name.
 from google.rpc import error_details_pb2, status_pb2
@@ -35,7 +39,25 @@ def problem_of(status: status_pb2.Status, service: Service | None) -> Problem:
     if code in _UNEXPECTED and not (service is not None and service.library):
         # Only the worker library is known to keep an exception's text to itself.
         detail = f"{kind.title}."
-    return Problem(kind, detail, details=[_detail(one, service) for one in status.details])
+    return Problem(kind, detail, details=[_detail(one, service) for one in status.details if not _is_debug(one)])
+
+
+def debug_text(status: status_pb2.Status) -> str:
+    """Return what a status tells the service's own people, such as an exception's text; empty if it tells nothing."""
+    for packed in filter(_is_debug, status.details):
+        try:
+            told = error_details_pb2.DebugInfo.FromString(packed.value)
+        except DecodeError:
+            # It is as the handler made it.
+            continue
+        if told.detail:
+            return str(told.detail)
+    return ""
+
+
+def _is_debug(packed: AnyMessage) -> bool:
+    # Not Any.Is: a type's URL without a slash, which that refuses, would be shown with its value.
+    return bool(packed.TypeName() == error_details_pb2.DebugInfo.DESCRIPTOR.full_name)
 
 
 def _detail(packed: AnyMessage, service: Service | None) -> dict[str, Any]:

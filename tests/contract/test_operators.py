@@ -23,6 +23,7 @@ from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.runtime.settings import StoreSettings
+from poste.service.outcome import unexpected
 from poste.v1 import mom_service_pb2 as pb
 
 SUM = "calculator.v1.SumService"
@@ -64,13 +65,13 @@ class Office:
         async for name in self._client.scan_iter(match=self._keys.record("*")):
             await self._client.unlink(name)
 
-    async def dead(self) -> str:
+    async def dead(self, error: status_pb2.Status | None = None) -> str:
         """The path of a call that failed for the last time."""
         place = await self.waiting()
         said, key, token = await self.claim()
         assert said == b"run"
         await self._client.hset(self._keys.record(key), "f", 4)
-        await self.report(key, token, error=status_pb2.Status(code=Code.INTERNAL, message="broken"))
+        await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
         return place
 
 
@@ -129,6 +130,33 @@ async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> Non
         ("DEAD", "attempts", "broken")
     }
     assert all(task["dieTime"] > task["createTime"] for task in listed)
+
+
+async def test_only_operators_are_told_what_an_exception_says(office: Office) -> None:
+    """Its text may have anything in it: whoever has a task's id must not read it, and who mends the service must."""
+    place = await office.dead(unexpected(ValueError("secret /etc/passwd")).status())
+    asked = [await office.gateway.get(place), await office.gateway.get(place, Prefer="wait=1")]
+    for reply in asked:
+        assert (reply.status, reply.body["state"]) == (200, "DEAD")
+        assert reply.body["error"]["detail"] == "the handler failed unexpectedly (ValueError)"
+        assert "details" not in reply.body["error"]
+        assert "secret" not in reply.text
+    (listed,) = (await office.gateway.get(f"{QUEUE}/dead")).body["tasks"]
+
+    # But for its text it is the error that the client sees.
+    told = {**asked[0].body["error"], "detail": "ValueError: secret /etc/passwd"}
+    assert listed["error"] == told
+
+
+async def test_a_debug_info_that_is_none_is_passed_over(office: Office) -> None:
+    """A broken handler must not take the list of the dead from the operators."""
+    status = status_pb2.Status(code=Code.INTERNAL, message="broken")
+    status.details.add(type_url="type.googleapis.com/google.rpc.DebugInfo", value=b"\xff")
+    await office.dead(status)
+    page = await office.gateway.get(f"{QUEUE}/dead")
+
+    assert [task["error"]["detail"] for task in page.body["tasks"]] == ["broken"]
+    assert "details" not in page.body["tasks"][0]["error"]
 
 
 async def test_the_newest_tasks_are_listed(office: Office) -> None:
@@ -293,12 +321,14 @@ async def test_the_command_does_it_all(office: Office) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    first, second = [(await office.dead()).removeprefix("/v1/tasks/") for _ in range(2)]
+    error = unexpected(ValueError("secret")).status()
+    first, second = [(await office.dead(error)).removeprefix("/v1/tasks/") for _ in range(2)]
     assert await run("pause", SUM) == f"{SUM}: paused, 0 waiting, 0 running\n"
     assert json.loads(await run("resume", SUM, "--json"))["paused"] is False
     told = await run("dead")
     assert first in told
     assert f"{SUM}/Add  attempts, attempt 1, died " in told
+    assert told.count(" UTC  ValueError: secret\n") == 2
     assert [task["id"] for task in json.loads(await run("dead", SUM, "--json"))] == [first, second]
     assert await run("replay", first) == "1 replayed\n"
     assert await run("purge", "--all", SUM) == "1 purged\n"

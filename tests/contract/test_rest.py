@@ -128,6 +128,32 @@ async def test_details_of_a_status_are_shown(tmp_path):
         ]
 
 
+async def test_what_is_for_the_services_people_is_not_told(tmp_path):
+    """Else a stack trace that a handler adds to its status, as the standard has it, is read by the client."""
+    status = status_pb2.Status(code=3, message="bad order")
+    for message in (
+        error_details_pb2.DebugInfo(stack_entries=["shop.py:7"], detail="password=secret"),
+        error_details_pb2.ErrorInfo(reason="SOLD_OUT", domain="shop"),
+    ):
+        status.details.add().Pack(message)
+    # Without a slash it is no proper Any, but its value is as readable.
+    status.details.add(type_url="google.rpc.DebugInfo", value=status.details[0].value)
+    async with staged(tmp_path, fail_richly(status)) as stage:
+        direct = await stage.gateway.post(PLACE, ORDER)
+    async with staged(tmp_path) as stage:
+        call = asyncio.create_task(stage.gateway.post(PLACE, ORDER, Prefer="wait=20"))
+        await complete(stage, state=task_pb2.TASK_STATE_FAILED, error=status)
+        waited = await call
+    async with staged(tmp_path) as stage:
+        place = (await stage.gateway.post(PLACE, ORDER, Prefer="respond-async")).headers["Location"]
+        await complete(stage, state=task_pb2.TASK_STATE_FAILED, error=status)
+        asked = await stage.gateway.get(place)
+
+    for error in (direct.body, waited.body, asked.body["error"]):
+        assert error["detail"] == "bad order"
+        assert [one["@type"] for one in error["details"]] == ["type.googleapis.com/google.rpc.ErrorInfo"]
+
+
 async def test_a_strange_services_exception_is_not_told(tmp_path):
     """Else the text of an exception, with whatever is in it, leaks to the client."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc.aio
 import pytest
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from support.behaviours import ASYNC, SYNC, Behaving
 from support.linked import linked
 from support.worker import FakeMom, RunningWorker, claimed, line, running_worker, serving_mom
@@ -15,9 +15,10 @@ from poste.rpc.statuses import status_of
 from poste_gateway.failure import Failure, of_error
 
 SERVICE = "/testing.v1.LedgerService"
-#: Handlers whose exception is told to the operator on the queued road, and to nobody on the direct one.
+#: Handlers whose exception is told on the queued road, in a detail for the operator, and to nobody on the direct one.
 UNEXPECTED = {
     "raises": "ValueError: secret ?",
+    "raises_at_length": "ValueError: \U0001f4ee",
     "exits": "SystemExit: 3",
     "lets_a_cancellation_escape": "CancelledError: ",
     "returns_nothing": "TypeError: ",
@@ -80,14 +81,17 @@ async def compare(worker: RunningWorker, mom: FakeMom, method: str, name: str, a
     queued = completion.error
     assert isinstance(direct, status_pb2.Status)
     assert direct.code == queued.code
-    assert direct.details == queued.details
+    assert direct.message == queued.message
     assert bool(direct.details) == ("rich" in name)
     if name in UNEXPECTED:
         assert direct.code == Code.UNKNOWN
         assert direct.message.startswith("the handler failed unexpectedly (")
-        assert queued.message.startswith(UNEXPECTED[name])
+        (packed,) = queued.details
+        told = error_details_pb2.DebugInfo()
+        assert packed.Unpack(told)
+        assert told.detail.startswith(UNEXPECTED[name])
     else:
-        assert direct.message == queued.message
+        assert direct.details == queued.details
     if name in SAID:
         assert SAID[name] == (direct.code, direct.message)
 

@@ -75,6 +75,11 @@ async def raises(_: Any, __: Any) -> Any:
     raise ValueError("secret \ud800")
 
 
+async def raises_at_length(_: Any, __: Any) -> Any:
+    # Uncut, it would be more than a status may have.
+    raise ValueError("\U0001f4ee" * 20_000)
+
+
 async def says_why_and_raises(_: Any, context: Any) -> Any:
     context.set_code(grpc.StatusCode.PERMISSION_DENIED)
     context.set_details("not yours")
@@ -177,6 +182,7 @@ ASYNC = _named(
     sets_ok,
     swallows_its_abort,
     raises,
+    raises_at_length,
     says_why_and_raises,
     exits,
     lets_a_cancellation_escape,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import grpc
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from poste.domain.codes import Code
 from poste.rpc.statuses import rich_status
@@ -36,7 +36,7 @@ class Outcome:
         details: The text beside the code; safe to show to any client.
         response: The serialized response message, if the code is OK.
         trailing_metadata: What travels behind the answer on the direct road.
-        cause: The text of the unexpected exception, for the operator; it never goes out on the direct road.
+        cause: The text of the unexpected exception, for the operator; no client is told it on either road.
     """
 
     code: Code
@@ -46,16 +46,21 @@ class Outcome:
     cause: str | None = None
 
     def status(self) -> status_pb2.Status:
-        """Return what the queue keeps of a failure: the rich status if the handler gave a sound one."""
-        return self._rich() or status_pb2.Status(code=self.code, message=self.cause or self.details)
+        """Return what the queue keeps of a failure: the public status, and the cause in a DebugInfo beside it.
+
+        A DebugInfo is for the service's own people: the gateway shows none to clients.
+        """
+        status = self.public_status()
+        if self.cause is not None:
+            status.details.add().Pack(error_details_pb2.DebugInfo(detail=self.cause))
+        return status
 
     def public_status(self) -> status_pb2.Status:
-        """Return what a caller on the direct road is told of a failure: never the cause."""
-        return self._rich() or status_pb2.Status(code=self.code, message=self.details)
-
-    def _rich(self) -> status_pb2.Status | None:
+        """Return what the caller is told on the direct road: the rich status if it is sound, never the cause."""
         rich = rich_status(self.trailing_metadata)
-        return rich if rich is not None and rich.code == self.code else None
+        if rich is not None and rich.code == self.code:
+            return rich
+        return status_pb2.Status(code=self.code, message=self.details)
 
 
 def unexpected(error: BaseException) -> Outcome:
