@@ -37,8 +37,8 @@ _AWAY_DETAILS: Final = {
     "away": "No replica of the service can be reached.",
     "busy": "Every replica of the service has as many calls as it may have.",
     "refused": "The service takes no call now.",
-    "lost": "The connection to the service broke before it answered.",
-    "timeout": "The service did not answer in time.",
+    "lost": "The service, or the connection to it, became unavailable before it answered.",
+    "timeout": "The call, or what its handler waited for, was not answered in time.",
 }
 
 
@@ -131,7 +131,8 @@ class _Call:
             case direct.Failed(status):
                 raise problem_of(status, self._service)
             case direct.Unknown():
-                raise Problem(OUTCOME_UNKNOWN, "The call was sent, and no answer came. It was not run again.")
+                detail = "The call was sent, and what became of it is not known. It was not run again."
+                raise Problem(OUTCOME_UNKNOWN, detail)
             case direct.Away(reason, impatient):
                 self._account.facts["reason"] = reason
                 if not self._may_queue:

@@ -126,8 +126,9 @@ OUTCOME_UNKNOWN: Final = Kind(
     HTTPStatus.BAD_GATEWAY,
     Code.UNKNOWN,
     "The call may or may not have run",
-    "The call was sent to its service and no answer came. It may have run, and its method is not declared "
-    "idempotent, so Poste did not run it again. Find out what became of it before you repeat it.",
+    "The call was sent to its service, and no answer came, or one that leaves open what was done (UNAVAILABLE, "
+    "DEADLINE_EXCEEDED). It may have run, and its method is not declared idempotent, so Poste did not run it again. "
+    "Find out what became of it before you repeat it.",
 )
 ACCEPTANCE_UNKNOWN: Final = Kind(
     "acceptance-unknown",

@@ -142,7 +142,7 @@ def response_value(task: task_pb2.Task, service: Service | None) -> Any:
 def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
     """Return the problem that the direct road would have answered with, None if the task has no error."""
     if task.dead_reason == task_pb2.DEAD_REASON_OUTCOME_UNKNOWN:
-        return Problem(OUTCOME_UNKNOWN, "The call may have run, and no answer came.")
+        return Problem(OUTCOME_UNKNOWN, "The call may have run, and what became of it is not known.")
     return problem_of(task.error, service) if task.HasField("error") else None
 
 
