@@ -55,7 +55,10 @@ async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
         else:
             printing.problem(error.document, str(error), [(fault.field, fault.reason) for fault in error.errors])
         return FAILURE
-    except (GatewayUnreachable, NotAGateway) as error:
+    except GatewayUnreachable as error:
+        printing.complain(f"{error} (`poste up` starts one; --url or POSTE_URL names another)")
+        return NO_START
+    except NotAGateway as error:
         printing.complain(str(error))
         return NO_START
     except ClientError as error:
@@ -92,4 +95,4 @@ def show(task: Task, *, as_json: bool) -> None:
 
 
 def _expiry(task: Task) -> str:
-    return "kept until" if task.state.final else "given up"
+    return "kept until" if task.state.final else "given up at"

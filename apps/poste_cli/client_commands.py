@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import click
 
-from poste.client import Client, Task
+from poste.client import Client, Problem, Service, Task
 from poste.domain.task import TaskState
 from poste_cli import asking, fields, life_story, printing
-from poste_cli.exits import OK, WAITING
+from poste_cli.exits import FAILURE, OK, WAITING
 
 _SECONDS = click.IntRange(min=1)
+#: The type of the problem of a path that calls no method.
+_NO_ROUTE: Final = "/problems/no-such-route"
 
 
 @click.command()
@@ -50,18 +54,27 @@ def call(  # noqa: PLR0917 - click passes them by name
     """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
     if "/" not in method:
         raise click.UsageError(f"{method!r} is not SERVICE/METHOD")
+    if respond_async and wait is not None:
+        # The gateway would wait, on the direct road as a rule.
+        raise click.UsageError("--async does not wait, and --wait does: give one of them")
     message = fields.message(values, data)
 
     async def work(client: Client) -> int:
-        reply = await client.call(
-            method,
-            message,
-            respond_async=respond_async,
-            wait_seconds=wait,
-            queue=not no_queue,
-            task_ttl_seconds=task_ttl,
-            result_ttl_seconds=result_ttl,
-        )
+        try:
+            reply = await client.call(
+                method,
+                message,
+                respond_async=respond_async,
+                wait_seconds=wait,
+                queue=not no_queue,
+                task_ttl_seconds=task_ttl,
+                result_ttl_seconds=result_ttl,
+            )
+        except Problem as error:
+            if as_json or error.type != _NO_ROUTE:
+                raise
+            printing.complain(f"there is no method {method}; `poste services` lists those there are")
+            return FAILURE
         if isinstance(reply, Task):
             asking.show(reply, as_json=as_json)
             return asking.worth(reply)
@@ -136,23 +149,21 @@ def services(url: str, as_json: bool) -> None:
             return OK
         printing.table(
             ("SERVICE", "IS", "QUEUED", "METHOD", "ROUTES", "IDEMPOTENT", "IF AWAY"),
-            [
-                (
-                    service.name,
-                    service.availability,
-                    "?" if service.queued is None else service.queued,
-                    method.name,
-                    ", ".join(method.routes),
-                    "yes" if method.idempotent else "no",
-                    method.away,
-                )
-                for service in found
-                for method in service.methods
-            ],
+            list(service_rows(found)),
         )
         return OK
 
     asking.ask(url, work, as_json=as_json)
+
+
+def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each method; what waits, waits for the service, and stands in its first row alone."""
+    for service in services:
+        queued: object = "?" if service.queued is None else service.queued
+        for method in service.methods:
+            routes, idempotent = ", ".join(method.routes), "yes" if method.idempotent else "no"
+            yield service.name, service.availability, queued, method.name, routes, idempotent, method.away
+            queued = ""
 
 
 @click.command()

@@ -43,7 +43,9 @@ def ps(data: Path, as_json: bool) -> None:
 @click.argument("name", type=NAME, metavar="NAME")
 @data_option
 def stop(name: str, data: Path) -> None:
-    """Take one part of a running `poste up` away; returns when it is gone. It stays away until `poste start`.
+    """Take one part of a running `poste up` away; returns when it is gone.
+
+    It stays away until `poste start`, or the next `poste up`.
 
     Exit code: 0 when it is gone (also if it was before), 1 if that failed, 2 if no `poste up` runs.
     """

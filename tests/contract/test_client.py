@@ -158,6 +158,12 @@ async def test_a_problem_comes_whole():
     assert str(problem) == "Invalid request: the message does not fit"
 
 
+@pytest.mark.parametrize("detail", ["", "It is full", "It is full."])
+def test_a_problem_says_nothing_twice(detail):
+    """Who reads it would look for a difference that is none."""
+    assert str(Problem({"title": "It is full", "detail": detail}, status=503)) == "It is full"
+
+
 async def test_a_wait_is_made_of_looks_until_the_task_has_ended():
     """A gateway that stops answers its long polls early; the client would take that for the end of its wait."""
     states = iter(["QUEUED", "RUNNING", "SUCCEEDED"])

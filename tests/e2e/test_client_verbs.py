@@ -52,13 +52,23 @@ def test_a_wrong_call_says_what_is_wrong(ask):
     """A person would not learn which field; a program not that it failed."""
     person = ask("call", ADD, "b=3")
     program = ask("call", ADD, "b=3", "--json")
-    unknown = ask("call", "no.Such/Method")
 
-    assert person.returncode == program.returncode == unknown.returncode == 1
+    assert person.returncode == program.returncode == 1
     assert person.stdout == ""
     assert "  a: " in person.stderr
     assert json.loads(program.stdout)["status"] == 400
-    assert unknown.stderr.startswith("poste: ")
+
+
+@pytest.mark.parametrize("method", ["no.Such/Method", "calculator.v1.SumService/Sum", "sum/Add", "/v1/sums"])
+def test_a_method_that_is_not_there_is_told_by_its_name(ask, method):
+    """Who misspelled it would read of a path that was never typed, and not where to look the name up."""
+    person = ask("call", method, "a=2")
+    program = ask("call", method, "a=2", "--json")
+
+    assert (person.returncode, person.stdout) == (1, "")
+    assert person.stderr == f"poste: there is no method {method}; `poste services` lists those there are\n"
+    assert program.returncode == 1
+    assert json.loads(program.stdout)["type"] == "/problems/no-such-route"
 
 
 def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
@@ -71,6 +81,7 @@ def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
     assert person.returncode == asked.returncode == waited.returncode == 3
     assert "QUEUED" in person.stdout
     assert "calculator.v1.SubtractionService/Subtract" in asked.stdout
+    assert "given up at" in asked.stdout
     assert json.loads(waited.stdout)["state"] == "QUEUED"
     assert refused.returncode == 1
 
@@ -127,7 +138,9 @@ def test_no_gateway_is_not_a_failure_of_the_call():
     done = poste("call", ADD, "a=2", "b=3", "--url", "127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "poste: no gateway answers at http://127.0.0.1:1\n"
+    assert done.stderr == (
+        "poste: no gateway answers at http://127.0.0.1:1 (`poste up` starts one; --url or POSTE_URL names another)\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,6 +151,7 @@ def test_no_gateway_is_not_a_failure_of_the_call():
         ("call", ADD, "-d", "["),
         ("task",),
         ("call", ADD, "--url", "ftp://x"),
+        ("call", ADD, "a=2", "--async", "--wait", "8"),
         ("x",),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
 
     assert (before["sum"]["pid"], before["sum"]["state"]) == (None, "stopped")
     assert accepted.status == 202
-    assert (stale.returncode, stale.stderr) == (2, f"poste: no `poste up` runs in {data}\n")
+    assert (stale.returncode, stale.stderr) == (2, f"poste: no `poste up` runs in {data} (another folder: --data)\n")
     assert (task["state"], task["response"]) == ("SUCCEEDED", {"result": 5})
     assert set(states.values()) == {"ready"}
 

@@ -70,6 +70,7 @@ def test_load_makes_the_servicer() -> None:
         ("poste_calculator.sum:", "is not MODULE:CLASS"),
         ("nowhere_at_all:SumService", "there is no module nowhere_at_all"),
         ("poste_calculator.nowhere:SumService", "there is no module poste_calculator.nowhere"),
+        ("wants_more.py:Wants", r"there is no module wants_more.py, .*; did you mean wants_more:Wants\?"),
         ("poste_calculator.sum:Nobody", "poste_calculator.sum has no class Nobody"),
         ("pathlib:Path", "Path is no gRPC servicer|PosixPath is no gRPC servicer"),
         ("imports_nothing_good:Any", "imports_nothing_good imports nothing_good, which is not installed"),

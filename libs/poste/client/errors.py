@@ -73,7 +73,9 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         self.errors = _field_errors(document.get("errors"))
         self.retry_after_seconds = retry_after_seconds
         self.document = document
-        super().__init__(": ".join(text for text in (self.title, self.detail) if text) or f"HTTP {status}")
+        # Some details only repeat the title.
+        texts = (self.title, self.detail if self.detail.rstrip(".") != self.title.rstrip(".") else "")
+        super().__init__(": ".join(text for text in texts if text) or f"HTTP {status}")
 
 
 def _field_errors(given: object) -> tuple[FieldError, ...]:

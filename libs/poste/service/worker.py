@@ -31,7 +31,9 @@ def load(spec: str) -> object:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise StartError(f"there is no module {error.name}, neither installed nor in {here}") from error
+            stem = module_name.removesuffix(".py")
+            hint = f"; did you mean {stem}:{class_name}?" if stem != module_name else ""
+            raise StartError(f"there is no module {error.name}, neither installed nor in {here}{hint}") from error
         raise StartError(f"{module_name} imports {error.name}, which is not installed") from error
     except Exception as error:
         raise StartError(f"{module_name} can't be imported: {type(error).__name__}: {error}") from error

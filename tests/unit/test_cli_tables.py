@@ -1,0 +1,21 @@
+"""The tables that the client's verbs print."""
+
+from __future__ import annotations
+
+import pytest
+
+from poste.client import Service
+from poste_cli.client_commands import service_rows
+
+
+@pytest.mark.parametrize(("queued", "shown"), [(7, 7), (None, "?")])
+def test_what_waits_for_a_service_is_told_once(queued, shown):
+    """The rows' sum would be a multiple of what really waits."""
+    method = {"path": "/x.Y/A", "routes": ["POST /x.Y/A", "POST /v1/a"], "idempotent": True, "away": "queue"}
+    document = {"name": "x.Y", "availability": "away", "queued": queued}
+    service = Service.read(document | {"methods": [method | {"name": name} for name in ("A", "B")]})
+
+    assert list(service_rows([service])) == [
+        ("x.Y", "away", shown, "A", "POST /x.Y/A, POST /v1/a", "yes", "queue"),
+        ("x.Y", "away", "", "B", "POST /x.Y/A, POST /v1/a", "yes", "queue"),
+    ]
