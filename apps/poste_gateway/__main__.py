@@ -15,13 +15,14 @@ from poste.runtime import lifecycle, logs, tracing
 from poste.runtime.admin import authority
 from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
 from poste_gateway import http_server
+from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.calls import Roads
 from poste_gateway.catalogue_copy import CatalogueCopy
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
 from poste_gateway.guard import Guard
-from poste_gateway.http_server import Handle
+from poste_gateway.http_server import HEAD_SECONDS, Handle
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Operating
@@ -42,8 +43,15 @@ _log = logs.get("gateway")
 
 
 @contextlib.asynccontextmanager
-async def running(settings: GatewaySettings) -> AsyncIterator[int]:
+async def running(
+    settings: GatewaySettings, *, head_seconds: float = HEAD_SECONDS, body_seconds: float = BODY_SECONDS
+) -> AsyncIterator[int]:
     """Run a gateway while the body runs; yields the port that it listens on, which is the TLS one if there is one.
+
+    Args:
+        settings: What it is told.
+        head_seconds: How long a client may take to bring a request's head.
+        body_seconds: How long it may then take to bring the body.
 
     Raises:
         StartError: The port is taken, or the key that signs task ids, the operators' token or the certificate can't
@@ -63,7 +71,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
         edge = Edge(
-            Roads(directory, enqueuer, lookups, ids, wait),
+            Roads(directory, enqueuer, lookups, ids, wait, body_seconds),
             Resources(
                 directory,
                 mom,
@@ -79,7 +87,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         following = [duties.create_task(directory.follow()), duties.create_task(watch.run())]
         try:
             await directory.begun(_BEGIN_SECONDS)
-            async with _listening(edge.handle, settings, certificate) as port:
+            async with _listening(edge.handle, settings, certificate, head_seconds) as port:
                 try:
                     yield port
                 finally:
@@ -106,7 +114,9 @@ def _certificate(settings: GatewaySettings) -> Certificate | None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(handle: Handle, settings: GatewaySettings, certificate: Certificate | None) -> AsyncIterator[int]:
+async def _listening(
+    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, head_seconds: float
+) -> AsyncIterator[int]:
     """Serve by HTTP alone; or by HTTPS, with the HTTP port leading there."""
 
     def serving(
@@ -118,6 +128,7 @@ async def _listening(handle: Handle, settings: GatewaySettings, certificate: Cer
             port,
             max_body_bytes=settings.max_body_bytes,
             grace_seconds=settings.grace_seconds,
+            head_seconds=head_seconds,
             tls=tls,
         )
 

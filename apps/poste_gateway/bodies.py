@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -10,26 +11,31 @@ from google.protobuf.descriptor import Descriptor
 from poste.rpc import protojson
 from poste_gateway import aside
 from poste_gateway.answers import JSON
-from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, TOO_LARGE
+from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
 from poste_gateway.problems import Problem
+
+#: How long a client may take to bring the body once its head is here, in seconds: time for a large one on a slow line.
+#: One that never comes would hold its connection for ever.
+BODY_SECONDS: Final = 30.0
 
 _UTF8: Final = ("utf-8", "utf8")
 #: The content coding that is none (RFC 9110, section 12.5.3).
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
+async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float = BODY_SECONDS) -> bytes:
     """Read a call's body.
 
     Args:
         request: The request.
         message: The type of the method's request message.
+        seconds: How long the client may take to bring it.
 
     Returns:
         The serialized message.
 
     Raises:
-        Problem: It is not JSON, too large, or does not fit the message.
+        Problem: It is not JSON, too large, did not come in time, or does not fit the message.
     """
     _check_type(request)
     # `client_max_size` is the application's own limit; it holds for bodies without a length too.
@@ -39,7 +45,7 @@ async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
     content = request.content
     try:
         # As a rule it came in with the head: then there is nothing to wait for.
-        body = content.read_nowait() if content.is_eof() else await request.read()
+        body = content.read_nowait() if content.is_eof() else await _awaited(request, seconds)
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large(limit) from error
     except (web.RequestPayloadError, ConnectionError) as error:
@@ -53,6 +59,19 @@ async def read(request: web.BaseRequest, message: Descriptor) -> bytes:
     except protojson.FieldErrors as error:
         errors = [{"field": field, "reason": reason} for field, reason in error.errors]
         raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
+
+
+async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError as error:
+        # Nothing more is read, and the body counts as ended: else aiohttp goes on reading it after the answer.
+        request.protocol.close()
+        request.content.feed_eof()
+        raise Problem(
+            REQUEST_TIMEOUT, f"The body did not come within {seconds:g} seconds. Nothing was accepted."
+        ) from error
 
 
 def _too_large(limit: int) -> Problem:

@@ -52,6 +52,7 @@ class Roads:
         lookups: Waits for their ends.
         ids: Mints their ids.
         max_wait_seconds: The longest wait that a client is granted.
+        body_seconds: How long a client may take to bring a call's body.
     """
 
     directory: Directory
@@ -59,6 +60,7 @@ class Roads:
     lookups: Lookups
     ids: TaskIds
     max_wait_seconds: float
+    body_seconds: float
 
 
 async def answer(request: web.BaseRequest, method: Method, roads: Roads, account: Account) -> Answer:
@@ -71,7 +73,7 @@ async def answer(request: web.BaseRequest, method: Method, roads: Roads, account
     # Held from here on: the catalogue may change while the body comes in.
     service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
     wishes = preferences.read(request.headers, max_wait_seconds=roads.max_wait_seconds)
-    message = await bodies.read(request, method.input)
+    message = await bodies.read(request, method.input, seconds=roads.body_seconds)
     call = _Call(roads, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
     return await call.run()
 

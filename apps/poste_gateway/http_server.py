@@ -17,14 +17,20 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from poste.runtime import admin, logs
+from poste.runtime import admin, lifecycle, logs
 from poste_gateway.answers import Answer
 from poste_gateway.kinds import INVALID_REQUEST
 from poste_gateway.problems import Problem, problem_answer
 
 Handle = Callable[[web.BaseRequest], Awaitable[Answer | web.StreamResponse]]
 
+#: How long a client may take to bring a request's whole head, in seconds: one that never does, or does so byte by byte,
+#: would hold its connection. Between requests it may be idle for as long as aiohttp keeps it.
+HEAD_SECONDS: Final = 30.0
+
 _log: Final = logs.get("http")
+#: How often within that time those who are late are looked for: a timer for each request would cost every request.
+_SWEEPS: Final = 6
 #: How long a connection that was just made may take to bring its request once the listener has closed, in seconds.
 _FIRST_REQUEST_SECONDS: Final = 2.0
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
@@ -38,6 +44,7 @@ async def serving(
     *,
     max_body_bytes: int,
     grace_seconds: float,
+    head_seconds: float = HEAD_SECONDS,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP while the body runs; yields the port.
@@ -48,6 +55,7 @@ async def serving(
         port: The port, 0 for any free one.
         max_body_bytes: How large a request's body may be.
         grace_seconds: How long requests may take at the end.
+        head_seconds: How long a client may take to bring a request's head.
         tls: Serves HTTPS.
 
     Raises:
@@ -55,7 +63,7 @@ async def serving(
     """
     server = _Server(handle, max_body_bytes)
     runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
-    async with admin.bound(runner, host, port, tls) as bound:
+    async with admin.bound(runner, host, port, tls) as bound, lifecycle.side_tasks(server.sweep(head_seconds)):
         try:
             yield bound
         finally:
@@ -93,6 +101,18 @@ class _Server(web.Server):
         self._unheard.discard(protocol)
         self._one_heard.set()
 
+    async def sweep(self, head_seconds: float) -> None:
+        """Close, again and again, the connections whose clients take longer than that to bring a request's head."""
+        while True:
+            await asyncio.sleep(head_seconds / _SWEEPS)
+            limit = self._loop_of_all.time() - head_seconds
+            late = [protocol for protocol in cast("list[_Protocol]", self.connections) if protocol.owes_since(limit)]
+            for protocol in late:
+                protocol.force_close()
+            if late:
+                # One line for all of them: they may be many, and a browser that connects in advance is no attack.
+                _log.info("late", closed=len(late))
+
     def __call__(self) -> web.RequestHandler:
         # Bodies come in as they were sent: a compressed one could grow without bounds.
         protocol = _Protocol(
@@ -102,6 +122,7 @@ class _Server(web.Server):
             auto_decompress=False,
         )
         protocol.heard = False
+        protocol.begun = None
         self._unheard.add(protocol)
         return protocol
 
@@ -113,6 +134,7 @@ class _Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        protocol.begun = None
         if not protocol.heard:
             protocol.heard = True
             self.not_waited_for(protocol)
@@ -126,10 +148,33 @@ class _Protocol(web.RequestHandler):
 
     Attributes:
         heard: It has brought a request.
+        begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
     """
 
-    __slots__ = ("__weakref__", "heard")
+    __slots__ = ("__weakref__", "begun", "heard")
+    begun: float | None
     heard: bool
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Know that it stands; by TLS, once hands are shaken, which asyncio limits itself."""
+        super().connection_made(transport)
+        self.begun = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and know when it was only a part of a head.
+
+        A part that came while the request before it was under way is seen when more of it comes. Until then its
+        connection is like an idle one, and ends as those do.
+        """
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and self.begun is None and not waiter.done():
+            self.begun = self._loop.time()
+
+    def owes_since(self, limit: float) -> bool:
+        """Tell whether a head began to come by then and is still not whole."""
+        # A whole one may be here that its task has not taken up yet.
+        return self.begun is not None and self.begun <= limit and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Know that the client, or this side, has ended it."""

@@ -78,6 +78,14 @@ TOO_LARGE: Final = Kind(
     "The body is too large",
     "The request's body is larger than this gateway takes. Nothing was done.",
 )
+REQUEST_TIMEOUT: Final = Kind(
+    "request-timeout",
+    HTTPStatus.REQUEST_TIMEOUT,
+    Code.DEADLINE_EXCEEDED,
+    "The body did not come in time",
+    "The request's head came, but not the whole of its body within the time that this gateway waits for it. Nothing "
+    "was accepted, and the connection is closed: send the request again, on a new one.",
+)
 NOT_JSON: Final = Kind(
     "not-json",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -251,6 +259,7 @@ KINDS: Final = {
         NO_QUEUE,
         WRONG_VERB,
         TOO_LARGE,
+        REQUEST_TIMEOUT,
         NOT_JSON,
         NOT_READY,
         SERVICE_AWAY,

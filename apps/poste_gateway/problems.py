@@ -10,7 +10,7 @@ from typing import Any, Final
 from poste.domain.errors import PosteError
 from poste.rpc import protojson
 from poste_gateway.answers import NO_STORE, Answer
-from poste_gateway.kinds import KINDS, Kind
+from poste_gateway.kinds import KINDS, REQUEST_TIMEOUT, Kind
 
 _CONTENT_TYPE: Final = "application/problem+json"
 #: When to try again what may go better soon, in seconds.
@@ -53,6 +53,8 @@ def problem_answer(problem: Problem, instance: str) -> Answer:
         protojson.dumps(problem.to_value(instance)),
         status=problem.kind.status,
         headers={"Content-Type": _CONTENT_TYPE, **NO_STORE, **problem.headers},
+        # What comes after it on the connection would be the rest of the body, not a request.
+        keep_alive=problem.kind is not REQUEST_TIMEOUT,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from support import shop
 from support.gateway import answer, staged
 
 BODY = b"Content-Type: application/json\r\n"
+LOOK = b"HEAD /v1/services HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\n" + BODY
 
 
@@ -114,3 +116,121 @@ async def test_an_origin_that_is_no_text_is_not_sent_back(tmp_path):
 
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b"Access-Control-Allow-Origin" not in said
+
+
+async def closed(reader: asyncio.StreamReader) -> bytes:
+    """Wait until the gateway has closed a connection; returns what else it said. Shorter than aiohttp's lingering."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 8)
+    return b""
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    """Send a head that never ends, a byte at a time."""
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "dripping"),
+    [
+        (b"", b"", False),
+        (b"", b"GET /v1/ser", False),
+        (b"", b"GET /", True),
+        (LOOK, b"G", False),
+        (LOOK, b"GET /v1/services HTTP/1.1\r\nHost: x\r\nX-Slow: ", True),
+    ],
+)
+async def test_a_head_that_does_not_come_whole_ends_its_connection(tmp_path, before, sent, dripping):
+    """Else whoever opens many connections and says little on them has all that the gateway can hold."""
+    async with staged(tmp_path, head_seconds=0.3) as stage, asyncio.TaskGroup() as group:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        if before:
+            writer.write(before)
+            assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"200"
+        writer.write(sent)
+        dripper = group.create_task(drip(writer)) if dripping else None
+
+        assert await closed(reader) == b""
+
+        if dripper is not None:
+            dripper.cancel()
+        writer.close()
+
+
+async def test_what_is_idle_or_under_way_is_not_ended_with_those_that_are_late(tmp_path):
+    """Else a long call, a stream or a client's pool is cut off."""
+    gate = asyncio.Event()
+
+    async def held(request, context):
+        await gate.wait()
+        return await answer(request, context)
+
+    async with staged(tmp_path, held, head_seconds=0.3) as stage:
+        connect = [asyncio.open_connection("127.0.0.1", stage.gateway.port) for _ in range(3)]
+        idle, called, streamed = [await one for one in connect]
+        idle[1].write(LOOK)
+        await idle[0].readuntil(b"\r\n\r\n")
+        called[1].write(POST + b"Content-Length: 2\r\n\r\n{}")
+        streamed[1].write(b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await streamed[0].readuntil(b"\r\n\r\n")).split()[1] == b"200"
+        # Two that come later are late: the others were passed over each time.
+        for _ in range(2):
+            late, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+            assert await closed(late) == b""
+            writer.close()
+        gate.set()
+        idle[1].write(LOOK)
+
+        assert (await idle[0].readuntil(b"\r\n\r\n")).split()[1] == b"200"
+        assert (await called[0].readuntil(b"\r\n\r\n")).split()[1] == b"200"
+        assert not streamed[0].at_eof()
+        for _, writer in (idle, called, streamed):
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"Content-Length: 20\r\n\r\n{}",
+        b"Content-Length: 2\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+async def test_a_body_that_does_not_come_is_a_408_and_runs_nothing(tmp_path, sent):
+    """Else a client that brings half a request holds its connection, or half a request is run."""
+    async with staged(tmp_path, answer, body_seconds=0.3) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        writer.write(POST + sent)
+        if b"Expect" in sent:
+            assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"100"
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+        # The rest comes too late, with what looks like another request in it.
+        writer.write(b"{}" + POST + b"Content-Length: 2\r\n\r\n{}")
+        body = await closed(reader)
+        writer.close()
+
+        assert head.split()[1] == b"408", head
+        assert b"application/problem+json" in head
+        assert b"Connection: close\r\n" in head
+        assert b"/problems/request-timeout" in body
+        assert b"HTTP/1.1" not in body
+        assert stage.shops[0].ran == []
+        assert stage.mom.tasks == {}
+        assert (await stage.gateway.post("/v1/quotes", {})).status == 200
+
+
+async def test_a_body_that_takes_its_time_is_a_call_like_any_other(tmp_path):
+    """Else a slow line is refused."""
+    async with staged(tmp_path, answer) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        writer.write(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+        for byte in (b"{", b"}"):
+            await asyncio.sleep(0.05)
+            writer.write(byte)
+
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)).split()[1] == b"200"
+        writer.close()

@@ -18,6 +18,8 @@ from support.waiting import until
 from poste.domain.errors import StartError
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.__main__ import running
+from poste_gateway.answers import Answer
+from poste_gateway.http_server import serving
 from poste_gateway.tls import Certificate
 
 
@@ -159,3 +161,29 @@ async def test_a_certificate_that_can_not_be_used_keeps_it_from_starting(tmp_pat
     with pytest.raises(StartError, match="TLS"):
         async with running(settings):
             pass
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_head_that_does_not_come_whole_by_tls_ends_its_connection(tmp_path, sent):
+    """Else who has shaken hands may hold the connection for nothing."""
+    certificate, key = make_certificate(tmp_path)
+
+    async def handle(_):
+        return Answer()
+
+    async with serving(
+        handle,
+        "127.0.0.1",
+        0,
+        max_body_bytes=1,
+        grace_seconds=1.0,
+        head_seconds=0.3,
+        tls=Certificate(certificate, key).context,
+    ) as port:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        writer.write(sent)
+
+        assert await asyncio.wait_for(reader.read(), 15) == b""
+
+        writer.close()

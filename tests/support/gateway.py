@@ -22,6 +22,8 @@ from poste.runtime.settings import GatewaySettings, read_id_key
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc, task_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.__main__ import running
+from poste_gateway.bodies import BODY_SECONDS
+from poste_gateway.http_server import HEAD_SECONDS
 from support import shop
 from support.waiting import until
 
@@ -257,12 +259,21 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(folder: Path, mom_port: int, *, wait: bool = True, **settings: Any) -> AsyncIterator[Gateway]:
+async def running_gateway(
+    folder: Path,
+    mom_port: int,
+    *,
+    wait: bool = True,
+    head_seconds: float = HEAD_SECONDS,
+    body_seconds: float = BODY_SECONDS,
+    **settings: Any,
+) -> AsyncIterator[Gateway]:
     """Run a gateway; waits until it is ready unless told otherwise."""
     key_file = folder / "id.key"
     chosen = {"port": 0, "mom": f"127.0.0.1:{mom_port}", "grace_seconds": 1.0, **settings}
     loaded = GatewaySettings(id_key_file=key_file, **chosen)
-    async with running(loaded) as port, aiohttp.ClientSession() as session:
+    patience = {"head_seconds": head_seconds, "body_seconds": body_seconds}
+    async with running(loaded, **patience) as port, aiohttp.ClientSession() as session:
         gateway = Gateway(port, session, TaskIds(read_id_key(key_file)))
         if wait:
 
