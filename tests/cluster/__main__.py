@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cluster import engine, images, proof
+from cluster import composed, engine, images, proof
 from cluster.hosts import Host, Hosts
 from cluster.proof import Line
 from cluster.site import Site
@@ -67,7 +67,7 @@ class Table:
 
 
 @contextlib.contextmanager
-def laboratory(folder: Path) -> Iterator[tuple[Hosts, Path]]:
+def laboratory(folder: Path) -> Iterator[tuple[engine.Engine, Hosts, Path]]:
     """Make the bare hosts, and take them away in the end."""
     engine.install()
     docker = engine.Engine(folder / "engine")
@@ -88,7 +88,7 @@ def laboratory(folder: Path) -> Iterator[tuple[Hosts, Path]]:
                 hosts.wait(host)
             for name, image in (("python", images.PYTHON), ("redis", images.REDIS), ("registry", images.REGISTRY)):
                 docker.save(image, folder / f"{name}.tar")
-            yield hosts, key
+            yield docker, hosts, key
         finally:
             for host in (*everybody, SPARE):
                 hosts.remove(host)
@@ -107,7 +107,7 @@ def main() -> int:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poste-cluster-")))
         folder.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
-        hosts, key = stack.enter_context(laboratory(folder))
+        docker, hosts, key = stack.enter_context(laboratory(folder))
         table.lines.append(Line("four bare hosts made", "up", time.monotonic() - begin))
         site = Site(
             folder, key, {MANAGER: ["gateway", "redis"]}, dict.fromkeys(WORKERS, PARTS), [CLIENT],
@@ -115,6 +115,7 @@ def main() -> int:
              "client_trust": f"{folder}/secrets/tls.crt"},
         )  # fmt: skip
         swarm = Swarm(hosts, MANAGER, [MANAGER, *WORKERS], CLIENT)
+        table.check("one machine", lambda: composed.one_machine(docker))
         if table.check("roll-out", lambda: roll_out(hosts, site, folder)):
             break_it(table, swarm, site, hosts)
     table.write(given.out)

@@ -11,7 +11,14 @@ from pathlib import Path
 
 #: Docker's own command; another one of that name may come first in the path.
 DOCKER = "/usr/bin/docker"
-_NEEDED = {DOCKER: "docker.io", "/usr/sbin/iptables": "iptables", "/usr/bin/mmdebstrap": "mmdebstrap"}
+#: Debian has Compose as a program of its own.
+COMPOSE = "/usr/bin/docker-compose"
+_NEEDED = {
+    DOCKER: "docker.io",
+    COMPOSE: "docker-compose",
+    "/usr/sbin/iptables": "iptables",
+    "/usr/bin/mmdebstrap": "mmdebstrap",
+}
 _START_SECONDS = 60
 #: The hosts' network, and its addresses.
 NETWORK, SUBNET = "poste-lab", "10.203.0.0/24"
@@ -95,6 +102,16 @@ class Engine:
         if check and found.returncode:
             raise RuntimeError(f"docker {' '.join(map(str, arguments))}: {found.stderr.strip()[-2000:]}")
         return found
+
+    def compose(self, file: Path, *arguments: str) -> str:
+        """Run one of Compose's commands; returns what it said."""
+        done = subprocess.run(
+            [COMPOSE, "--host", self._host, "--file", file, *arguments],
+            capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"docker-compose {' '.join(arguments)}: {done.stderr.strip()[-2000:]}")
+        return done.stdout
 
     def save(self, image: str, target: Path) -> None:
         """Write an image to a file."""
