@@ -29,6 +29,9 @@ _MINUTES: Final = 2.0
 _RATE: Final = 42.0
 _POISON_SECONDS: Final = 45.0
 _TELL_SECONDS: Final = 5.0
+#: So many calls must be accepted for each second of load, or there was nothing to lose; and in so long a run so many.
+_ACCEPTED_A_SECOND: Final = 10
+_LONG_SECONDS, _LONG_ACCEPTED, _LONG_FAULTS = 900, 20_000, 200
 #: No part needs as much memory as this, in megabytes, whatever was done to it.
 _MAX_MEGABYTES: Final = 400.0
 
@@ -79,6 +82,13 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
         memory = stage.memory.compare(at_quiet)
         seen.bloated = stage.memory.above(_MAX_MEGABYTES)
     seen.runs = stage.layout.count_runs()
+    if plan:
+        accepted = sum(call.accepted for call in seen.calls)
+        long = seconds >= _LONG_SECONDS
+        least = _LONG_ACCEPTED if long else _ACCEPTED_A_SECOND * seconds
+        seen.too_little = [*breaking.missing(plan), *_few("tasks were accepted", accepted, least)]
+        if long:
+            seen.too_little += _few("faults were done", breaking.done.total(), _LONG_FAULTS)
     verdict = judge(seen)
     deaths = {name: process.deaths for name, process in stage.processes.items() if process.deaths}
     summary = {
@@ -102,6 +112,10 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
     report.show(f"Poste under faults, seed {options.seed}", summary, console)
     console.print(f"report: {out}")
     return 1 if verdict.violations else 0
+
+
+def _few(what: str, count: int, least: float) -> list[str]:
+    return [] if count >= least else [f"only {count} {what}, of {least:.0f} at least"]
 
 
 def _split(rng: random.Random) -> random.Random:

@@ -74,6 +74,11 @@ def goes_wrong(wish: Wish) -> bool:
     return bool(wish.fail_code or wish.raises or wish.crashes)
 
 
+def leaves_unknown(wish: Wish) -> bool:
+    """Tell whether the handler was told to do what leaves its outcome unknown by itself."""
+    return wish.crashes or told_code(wish) is Code.UNAVAILABLE
+
+
 def told_code(wish: Wish) -> Code | None:
     """Return the code that the handler was told to end with, if any."""
     if wish.fail_code:

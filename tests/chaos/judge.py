@@ -11,7 +11,7 @@ from typing import Any, Final
 from chaos import contract
 from chaos.load import FINAL
 from chaos.observations import Answer, Call, Observations, Trouble
-from chaos.parts import SERVICES
+from chaos.parts import REDIS, SERVICES
 
 #: How long a gateway may take for a call, beside what its client asked it to wait, in seconds: two tries on the direct
 #: road and one to have it kept.
@@ -22,6 +22,8 @@ LOOK_SECONDS: Final = 10.0
 _LOOK_WAIT_SECONDS: Final = 5.0
 #: What a fault may still be felt after its end, in seconds.
 _SLACK_SECONDS: Final = 1.5
+#: The same for a refusal, in seconds: circuits are open for as long as ten.
+_REFUSING_SECONDS: Final = 12.0
 #: As many deaths of its service's processes must have come before an innocent task is taken for a poison.
 _CRASHES: Final = 3
 #: Looks that say of an accepted task that there is none.
@@ -29,7 +31,7 @@ _LOSSES: Final = ("record-lost", "no-such-task", "gone", "not-kept")
 #: What counts, and must be 0.
 CATEGORIES: Final = (
     "lost", "two results", "wrong", "ran twice", "dishonest", "off contract", "hung", "unexplained", "stuck", "deaf",
-    "bloated",
+    "bloated", "too little",
 )  # fmt: skip
 
 
@@ -63,7 +65,9 @@ def judge(seen: Observations) -> Verdict:
         # One of a kind for each call: what is counted is calls, not how often they were looked at.
         broken = dict(reversed(list(_of_call(call, seen))))
         verdict.violations += [Violation(category, text, call.number) for category, text in broken.items()]
-    for category, texts in (("stuck", seen.stuck), ("deaf", seen.deaf), ("bloated", seen.bloated)):
+    for category, texts in (
+        ("stuck", seen.stuck), ("deaf", seen.deaf), ("bloated", seen.bloated), ("too little", seen.too_little),
+    ):  # fmt: skip
         verdict.violations += [Violation(category, text) for text in texts]
     verdict.figures = _figures(seen)
     return verdict
@@ -83,6 +87,7 @@ def _of_call(call: Call, seen: Observations) -> Iterator[tuple[str, str]]:
         yield from _of_task(call, seen)
     elif answer.problem == "acceptance-unknown" and not call.not_kept:
         yield "lost", "it was never decided whether it is kept"
+    yield from _of_excuses(call, answer, seen.troubles)
     if call.wish.line:
         yield from _of_runs(call, seen.runs.get((call.wish.method, call.wish.line), 0))
 
@@ -181,6 +186,38 @@ def _struck(call: Call, named: str, troubles: list[Trouble]) -> bool:
         and trouble.overlaps(call.answer.begin, call.first_end[0])
     ]
     return len(hits) >= _CRASHES
+
+
+def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator[tuple[str, str]]:
+    """Judge what was said to be unknown, and what was refused: where nothing was wrong, neither is honest."""
+    replicas = SERVICES[call.wish.service][2]
+    if (answer.status, answer.problem) in contract.REFUSALS and not any(
+        trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles
+    ):
+        yield "unexplained", f"{answer.status} {answer.problem}, and nothing was wrong anywhere"
+    if contract.leaves_unknown(call.wish):
+        return
+    if answer.problem == "outcome-unknown" and not _troubled(
+        (*replicas, answer.gateway), troubles, answer.begin, answer.end
+    ):
+        yield "dishonest", "said that its outcome is unknown, and nothing was wrong with its service or its gateway"
+    ended = call.first_end
+    if (
+        call.accepted
+        and ended is not None
+        and ended[1].get("reason") == "outcome-unknown"
+        and not _troubled((*replicas, REDIS), troubles, answer.begin, ended[0])
+    ):
+        yield "dishonest", "ended as DEAD outcome-unknown, and nothing was wrong with its service or Redis"
+
+
+def _troubled(parts: tuple[str, ...], troubles: list[Trouble], begin: float, end: float) -> bool:
+    """Tell whether something was wrong with one of these parts, or a link of one, in an interval."""
+    return any(
+        not {*trouble.target.split(">")}.isdisjoint(parts)
+        and trouble.overlaps(begin - _SLACK_SECONDS, end + _SLACK_SECONDS)
+        for trouble in troubles
+    )
 
 
 def _of_runs(call: Call, runs: int) -> Iterator[tuple[str, str]]:

@@ -137,6 +137,7 @@ class Observations:
         stuck: What was left over in the end that should not be; in words.
         deaf: Parts that lived and did not serve in the end; in words.
         bloated: Parts that grew beyond bounds; in words.
+        too_little: What the run was to do and did not, so that it proves nothing; in words.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -145,3 +146,4 @@ class Observations:
     stuck: list[str] = field(default_factory=list)
     deaf: list[str] = field(default_factory=list)
     bloated: list[str] = field(default_factory=list)
+    too_little: list[str] = field(default_factory=list)

@@ -63,7 +63,7 @@ def found(call: Call, *, runs: int = 1, troubles: tuple[Trouble, ...] = ()) -> l
 )
 def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
     """A judge that cries wolf is switched off."""
-    assert found(call, runs=runs) == []
+    assert found(call, runs=runs, troubles=(Trouble("ledger-1", "SIGKILL", 9, 12),)) == []
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,14 @@ def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
         pytest.param(Call(0, SUM, answer(0, failure="deadline", took=30)), 0, "hung", id="no answer"),
         pytest.param(Call(0, SUM), 0, "hung", id="no end of waiting"),
         pytest.param(Call(0, SUM, answer(0, failure="reset")), 0, "unexplained", id="connection reset"),
+        pytest.param(Call(0, SUM, answer(503, "not-accepted")), 0, "unexplained", id="refused for nothing"),
+        pytest.param(
+            Call(0, dataclasses.replace(RECORD, prefer=""), answer(502, "outcome-unknown")),
+            1, "dishonest", id="unknown for nothing, direct",
+        ),
+        pytest.param(
+            kept(RECORD, task("DEAD", reason="outcome-unknown")), 1, "dishonest", id="unknown for nothing, queued"
+        ),
     ],
 )  # fmt: skip
 def test_what_breaks_a_promise_is_found(call: Call, runs: int, category: str) -> None:
@@ -137,6 +145,17 @@ def test_only_a_fault_of_its_own_gateway_excuses_a_lost_connection() -> None:
     assert found(lost, troubles=(Trouble("gateway-2", "SIGKILL", 10.5, 12),)) == ["unexplained"]
     assert found(lost, troubles=(Trouble("gateway-1", "SIGKILL", 20, 22),)) == ["unexplained"]
     assert found(lost, troubles=(Trouble("gateway-1", "clock off by 7 s", 10, 12),)) == ["unexplained"]
+
+
+def test_only_a_fault_of_its_own_service_leaves_an_outcome_unknown() -> None:
+    """Else any fault anywhere would excuse everything; but a handler that says UNAVAILABLE needs no excuse."""
+    unknown = kept(RECORD, task("DEAD", reason="outcome-unknown"))
+    told = kept(dataclasses.replace(RECORD, fail_code=14), task("DEAD", reason="outcome-unknown"))
+
+    assert found(unknown, troubles=(Trouble("ledger-2>redis", "cut", 11, 12),)) == []
+    assert found(unknown, troubles=(Trouble("sum-1", "SIGKILL", 11, 12),)) == ["dishonest"]
+    assert found(unknown, troubles=(Trouble("ledger-1", "SIGKILL", 30, 31),)) == ["dishonest"]
+    assert found(told) == []
 
 
 def test_an_innocent_task_may_be_given_up_after_three_deaths_of_its_service() -> None:
