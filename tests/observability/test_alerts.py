@@ -129,6 +129,16 @@ async def test_calls_that_die_get_lost_or_come_too_fast(watched):
     await watched.resolved("PosteRecordLost", pending=False)
 
 
+async def test_a_middleware_that_is_gone(watched):
+    """Its figures go with it: every alert on queues would be silent just when no call can be kept."""
+    mom = watched.poste.moms[0]
+    await watched.calm()
+    mom.kill()
+    await watched.fires("PosteCallsNotAccepted", "PostePartAway")
+    mom.start()
+    await watched.resolved("PosteCallsNotAccepted", "PostePartAway")
+
+
 async def test_a_redis_that_keeps_nothing_is_full_or_does_not_answer(watched):
     """Everything that was accepted hangs on it."""
     store = watched.store
