@@ -26,17 +26,25 @@ if TYPE_CHECKING:
 _BATCH: Final = 200
 #: Retries woken by one script call.
 _WAKE_BATCH: Final = 1000
+#: What a reaped task may end with.
+_ENDS: Final = ("dead", "cancelled")
 #: How long a reaped consumer's list is still swept, in ms: far longer than a command can be under way.
 _GRAVE_MS: Final = 3_600_000
 
 
 @dataclass(slots=True)
 class PassReport:
-    """What one pass over one queue did."""
+    """What one pass over one queue did.
+
+    Attributes:
+        reaped: What became of what dead consumers held, by the script's words for it.
+        woken: How many retries were due.
+        ended: The tasks that it ended, with how: no service tells of these.
+    """
 
     reaped: Counter[str] = field(default_factory=Counter)
     woken: int = 0
-    expired: int = 0
+    ended: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Upkeep:
@@ -119,10 +127,14 @@ class Upkeep:
         while True:
             # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
             keys = texts(await self._client.lrange(taken, -_BATCH, -1))
-            results = await self._scripts.run(
-                "reap", [*fixed, *(at.record(key) for key in keys)], [incarnation, max_crashes, *keys]
+            results = texts(
+                await self._scripts.run(
+                    "reap", [*fixed, *(at.record(key) for key in keys)], [incarnation, max_crashes, *keys]
+                )
             )
-            report.reaped.update(texts(results))
+            report.reaped.update(results)
+            # None of them if the lease holds after all.
+            report.ended += [(key, how) for key, how in zip(keys, results, strict=False) if how in _ENDS]
             if not keys or not results:
                 return
 
@@ -149,5 +161,5 @@ class Upkeep:
         expired, removed = await self._scripts.run(
             "sweep", [at.ready, at.counts, *(at.record(key) for key in keys)], keys
         )
-        report.expired += expired
+        report.ended += [(key, "expired") for key in texts(expired)]
         return int(removed)
