@@ -73,6 +73,8 @@ class Edge:
         span = (
             _begin_span(request.method, account) if tracing.wanted(account.traceparent) and path not in QUIET else None
         )
+        # For whatever else is logged on its way.
+        traced = tracing.trace_id.set(tracing.trace_of(account.traceparent)) if account.traceparent else None
         try:
             method = self._roads.directory.routes.get(request.method, path)
             if method is None:
@@ -84,7 +86,7 @@ class Edge:
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
-            _log.exception("failed", verb=request.method, path=path, **_names(account))
+            _log.exception("failed", verb=request.method, path=path, request_id=account.request_id)
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
             answer = self._refuse(defect, path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
@@ -96,6 +98,9 @@ class Edge:
         self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
         if span is not None:
             _end_span(span, answer.status, account)
+        if traced is not None:
+            # A connection's requests share one context.
+            tracing.trace_id.reset(traced)
         return answer
 
     def _new_id(self) -> str:
@@ -151,12 +156,6 @@ class Edge:
             facts["trace_id"] = tracing.trace_of(account.traceparent)
         facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
         _journal.write("request", facts)
-
-
-def _names(account: Account) -> dict[str, str]:
-    """Return what a line of the log calls a request."""
-    traced = {"trace_id": tracing.trace_of(account.traceparent)} if account.traceparent else {}
-    return {"request_id": account.request_id, **traced}
 
 
 def _begin_span(verb: str, account: Account) -> Span:

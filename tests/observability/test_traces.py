@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import redis.asyncio
+from opentelemetry import context, trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support import shop
 from support.collector import collecting
@@ -18,6 +19,7 @@ from support.waiting import until
 from support.worker import running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
+from poste.client import Client
 from poste.runtime import tracing
 
 PLACE, ORDER = f"/{shop.NAME}/Place", {"aString": "x"}
@@ -190,3 +192,34 @@ def test_a_collector_without_what_sends_to_it_is_told_at_the_start():
     )
 
     assert "poste[tracing]" in done.stdout
+
+
+async def test_a_traced_programs_call_is_a_part_of_its_trace(tmp_path):
+    """Its trace would end where Poste's own client begins."""
+    async with staged(tmp_path, answer) as stage, Client(stage.gateway.url) as client:
+        within = trace.set_span_in_context(
+            trace.NonRecordingSpan(trace.SpanContext(int(TRACE, 16), int(CALLER, 16), True, trace.TraceFlags(1)))
+        )
+        token = context.attach(within)
+        try:
+            await client.call(f"{shop.NAME}/Quote", ORDER)
+        finally:
+            context.detach(token)
+        await client.call(f"{shop.NAME}/Quote", ORDER)
+
+        assert [one.get("traceparent") for one in stage.shops[0].metadata] == [TRACEPARENT, None]
+
+
+async def test_whatever_is_logged_of_a_traced_request_says_so(tmp_path, capsys):
+    """Of the line that an operator is woken up for, nobody would find the call that met it."""
+    async with staged(tmp_path, answer) as stage:
+        reply = await stage.gateway.post(PLACE, ORDER, Prefer="respond-async")
+        stage.mom.tasks.clear()
+        place = reply.headers["Location"]
+        assert (await stage.gateway.get(place, Traceparent=TRACEPARENT)).body["type"] == "/problems/record-lost"
+        (lost,) = [line for line in capsys.readouterr().out.splitlines() if "record lost" in line]
+        await stage.gateway.get(place)
+        (later,) = [line for line in capsys.readouterr().out.splitlines() if "record lost" in line]
+
+    assert f"trace_id={TRACE}" in lost
+    assert "trace_id" not in later

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -67,7 +68,7 @@ class Transport:
             ValueError: The message holds what JSON can't say (NaN, infinity).
         """
         body = None if message is None else json.dumps(message, allow_nan=False).encode()
-        sent = dict(headers or {})
+        sent = {**_trace(), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
@@ -149,6 +150,17 @@ class Transport:
             status=response.status,
             retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
         )
+
+
+def _trace() -> dict[str, str]:
+    """Return the headers of the trace that the caller's code is a part of (W3C `traceparent`), if it is in one."""
+    headers: dict[str, str] = {}
+    # A program that is traced has loaded it; for any other it would be megabytes for nothing.
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry import propagate  # noqa: PLC0415 - as said
+
+        propagate.inject(headers)
+    return headers
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
