@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
+import grpc
+import pytest
+from support import shop
 from support.deployment import LEDGER, SUM, deployed
+from support.gateway import fail, hang, staged
 from support.scraping import scrape
 from support.waiting import until
+
+from poste.rpc.channels import NOT_RUN
+from poste.runtime import metrics
 
 RETRYING = {LEDGER: {"max_attempts": 2}}
 UNAVAILABLE, NOT_FOUND = 14, 5
@@ -166,3 +174,57 @@ async def test_a_client_makes_no_label(tmp_path):
 
     labels = {value for page in pages for sample in page.samples for value in sample.labels.values()}
     assert not [value for value in labels if "made" in value.lower()]
+
+
+async def test_what_is_under_way_and_what_goes_wrong_is_counted(tmp_path):
+    """A service that hangs on its calls, or a Redis that comes and goes, would look idle and well."""
+    async with deployed(tmp_path, LEDGER) as one:
+        worker, mom = one.parts[-1], one.moms[0]
+        slow = asyncio.create_task(one.ask("POST", f"/{LEDGER}/Store", {"line": "slow", "sleepSeconds": 3}))
+
+        async def under_way() -> bool:
+            gateway, service = await scrape(one, one.gateway), await scrape(one, worker)
+            sent = gateway.total("poste_calls_in_flight", service=LEDGER)
+            return (sent, service.total("poste_running_calls", service=LEDGER, road="direct")) == (1, 1)
+
+        await until(under_way)
+        assert (await slow).status == 200
+        one.redis.kill()
+
+        async def told(part, kind) -> bool:
+            return (await scrape(one, part)).total("poste_store_errors_total", kind=kind) > 0
+
+        await until(lambda: told(mom, "unreached"))
+        one.redis.start()
+
+
+REFUSES = fail(grpc.StatusCode.UNAVAILABLE, trailers=((NOT_RUN, "1"),))
+LOSES = fail(grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(("reason", "behaviour"), [("refused", REFUSES), ("lost", LOSES), ("timeout", hang)])
+async def test_why_calls_leave_the_direct_road_is_counted(tmp_path, reason, behaviour):
+    """An operator would not know whether to start replicas, or to look at their handlers."""
+    async with staged(tmp_path, behaviour, entry={"timeout_seconds": 0.3}) as stage:
+        before = failovers(reason)
+        assert (await stage.gateway.post(f"/{shop.NAME}/Put", {"aString": "x"})).status == 202
+
+        assert failovers(reason) == before + 1
+
+
+async def test_that_a_service_is_busy_is_counted(tmp_path):
+    """An operator would not know that it needs more replicas."""
+    path, order = f"/{shop.NAME}/Put", {"aString": "x"}
+    async with staged(tmp_path, hang, entry={"max_in_flight": 1, "timeout_seconds": 60}) as stage:
+        first = asyncio.create_task(stage.gateway.post(path, order))
+        await until(lambda: stage.shops[0].ran)
+        before = failovers("busy")
+        assert (await stage.gateway.post(path, order)).status == 202
+        first.cancel()
+
+        assert failovers("busy") == before + 1
+
+
+def failovers(reason: str) -> float:
+    """In this very process, for so does the gateway."""
+    return metrics.failovers(shop.NAME, reason)._value.get()

@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 
+from support.cli import POSTE, environment
+from support.terminal import on_terminal
+
 _PROGRAM = """
 import asyncio, threading
 from poste.runtime import logs
@@ -43,3 +46,18 @@ def test_every_line_is_written_whole() -> None:
     assert turn == [0, 1, 2]
     assert {(line["part"], line["room"]) for line in lines if line["event"] != "thread"} == {("part", "room")}
     assert next(line for line in lines if line["event"] == "failed")["exception"][0]["exc_type"] == "ValueError"
+
+
+def test_a_person_at_a_terminal_reads_no_json() -> None:
+    """Whoever starts a part by hand would have to take it apart; a machine would have to guess at the rest."""
+    with on_terminal("mom", "--port", "0") as terminal:
+        shown = terminal.until("waiting for Redis")
+    piped = subprocess.Popen([*POSTE, "mom", "--port", "0"], stderr=subprocess.PIPE, env=environment())
+    assert piped.stderr is not None
+    line = json.loads(piped.stderr.readline())
+    piped.terminate()
+    piped.wait()
+    piped.stderr.close()
+
+    assert "{" not in shown.splitlines()[0]
+    assert line["part"] == "mom"

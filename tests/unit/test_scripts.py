@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from redis.exceptions import BusyLoadingError, OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreLost, StoreUnreached
+from poste.domain.task import DeadReason
 from poste.queue.node import NotConnected
 from poste.queue.scripts import Scripts
+from poste_mom.figures import _TOTALS
 
 
 class Redis:
@@ -43,3 +47,18 @@ async def test_a_refusal_alone_proves_that_nothing_happened(only: Exception) -> 
 
     with pytest.raises(StoreUnreached):
         await Scripts(redis).run("enqueue", [], [])
+
+
+def test_every_total_that_a_script_counts_is_told() -> None:
+    """One whose name was misspelt would stay 0 for ever, and nobody would notice."""
+    scripts = {path.name: path.read_text() for path in (resources.files("poste.queue") / "lua").iterdir()}
+    counted = {word for text in scripts.values() for word in re.findall(r"count_done\('(\w+)'\)", text)}
+    counted |= set(re.findall(r"'HINCRBY', counts, '\+(\w+)'", scripts["enqueue.lua"]))
+    finals = {word for text in scripts.values() for word in re.findall(r"(?:finish|write_end)\(\w+, '(\w)'", text)}
+    reaped = set(re.findall(r"return '(\w+)'", scripts["reap.lua"])) - {"gone", "dropped"}
+    reasons = {reason.value for reason in DeadReason}
+
+    assert {"S", "D"} <= finals | {"S", "F", "D"}
+    assert set(_TOTALS) == (
+        counted | finals | {"S", "F"} | {f"dead:{one}" for one in reasons} | {f"reaped:{one}" for one in reaped}
+    )

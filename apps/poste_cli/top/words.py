@@ -90,4 +90,5 @@ def summary(look: Look) -> Text:
     oldest = max((one.oldest_age_seconds or 0.0 for one in figures), default=0.0)
     dead = sum(one.dead for one in figures)
     age = f", the oldest for {duration(oldest)}" if waiting else ""
-    return Text.assemble(lights, f" · {waiting:,} waiting{age} · ", (f"{dead:,} dead", "red" if dead else ""))
+    which = (" (poste dead)", "dim") if dead else ""
+    return Text.assemble(lights, f" · {waiting:,} waiting{age} · ", (f"{dead:,} dead", "red" if dead else ""), which)
