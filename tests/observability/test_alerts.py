@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Watched:
 
     def __init__(self, poste: Deployment, prometheus: Prometheus, store: redis.asyncio.Redis) -> None:
         self.poste, self.prometheus, self.store = poste, prometheus, store
+        self._calm_time = 0.0
 
     async def calm(self) -> None:
         """Wait until there is no alert: while the parts start, Redis is not there yet for a moment."""
@@ -32,6 +34,7 @@ class Watched:
             return not await self.prometheus.alerts()
 
         await until(none, seconds=60, what="no alert")
+        self._calm_time = time.time()
 
     async def fires(self, *alerts: str) -> None:
         """Wait until all of them fire at once."""
@@ -49,7 +52,9 @@ class Watched:
 
         await until(quiet, seconds=60, what=f"{alerts} are resolved")
         for alert in alerts if pending else ():
-            waited, fired = await self.prometheus.first(alert, "pending"), await self.prometheus.first(alert, "firing")
+            waited, fired = [
+                await self.prometheus.first(alert, state, since=self._calm_time) for state in ("pending", "firing")
+            ]
             assert waited is not None, alert
             assert fired is not None, alert
             assert waited < fired, alert
@@ -70,7 +75,9 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
             prometheus(tmp_path / "prometheus", jobs) as watcher,
             redis.asyncio.Redis.from_url(one.redis.url) as store,
         ):
-            yield Watched(one, watcher, store)
+            watched = Watched(one, watcher, store)
+            await watched.calm()
+            yield watched
 
 
 @contextlib.asynccontextmanager
@@ -94,7 +101,6 @@ async def again_and_again(call: Callable[[], Awaitable[object]], *, seconds: flo
 async def test_a_service_that_is_taken_away(watched):
     """What Poste is for: somebody must be told that calls wait, and that it is over."""
     one, sum_ = watched.poste, watched.poste.parts[-2]
-    await watched.calm()
 
     sum_.kill()
     await one.up(SUM, 0)
@@ -132,7 +138,6 @@ async def test_calls_that_die_get_lost_or_come_too_fast(watched):
 async def test_a_middleware_that_is_gone(watched):
     """Its figures go with it: every alert on queues would be silent just when no call can be kept."""
     mom = watched.poste.moms[0]
-    await watched.calm()
     mom.kill()
     await watched.fires("PosteCallsNotAccepted", "PostePartAway")
     mom.start()

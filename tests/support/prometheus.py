@@ -63,10 +63,10 @@ class Prometheus:
             if labels.items() <= one["labels"].items()
         }
 
-    async def first(self, alert: str, state: str) -> float | None:
-        """Return when an alert was first in a state, in seconds since the epoch; None if it never was."""
+    async def first(self, alert: str, state: str, *, since: float) -> float | None:
+        """Return when an alert was first in a state from a time on, in seconds since the epoch; None if never."""
         series = f'ALERTS{{alertname="{alert}", alertstate="{state}"}}'
-        found = await self.query(f"min(min_over_time(timestamp({series})[10m:500ms]))")
+        found = await self.query(f"min(min_over_time((timestamp({series}) > {since})[10m:500ms]))")
         return float(found[0]["value"][1]) if found else None
 
 
