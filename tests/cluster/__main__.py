@@ -118,6 +118,7 @@ def main() -> int:
         table.check("one machine", lambda: composed.one_machine(docker))
         if table.check("roll-out", lambda: roll_out(hosts, site, folder)):
             break_it(table, swarm, site, hosts)
+        table.lines.append(Line("all of it", "from nothing, but for what is installed", time.monotonic() - begin))
     table.write(given.out)
     return 1 if table.failures else 0
 
@@ -172,6 +173,7 @@ def break_it(table: Table, swarm: Swarm, site: Site, hosts: Hosts) -> None:
         site.workers = {host: PARTS for host in (*WORKERS, SPARE) if host not in dead}
         swarm.members = [MANAGER, *site.workers]
         table.check("host replaced", lambda: proof.host_replaced(swarm, site, SPARE))
+        table.check("several managers", lambda: proof.managers_by_the_inventory(swarm, site, kill))
 
 
 if __name__ == "__main__":

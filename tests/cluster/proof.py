@@ -170,6 +170,7 @@ def broken_version(swarm: Swarm, site: Site) -> list[Line]:
         swarm.until(lambda: len(swarm.places("sum")) == 2 and bool(swarm.places("mom")), what="the old version")
         loading.go_on(_AFTER_SECONDS)
     assert not failed(loading.calls), failed(loading.calls)[:3]
+    assert not lost(loading.calls), lost(loading.calls)[:3]
     return [Line("a broken version, taken back", f"the playbook failed; {told(loading.calls)}", run.seconds + seconds)]
 
 
@@ -203,6 +204,26 @@ def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
     assert status == 200, status
     result = "same command; the old node taken out, sum scaled to 3 on the new one"
     return [Line("a lost worker host replaced by a new one", result, run.seconds)]
+
+
+def managers_by_the_inventory(swarm: Swarm, site: Site, kill: Callable[[Host], None]) -> list[Line]:
+    """Workers that move to the managers' group become managers; then the swarm outlives the loss of one."""
+    site.managers, site.workers = site.managers | site.workers, {}
+    run = site.play()
+    assert not run.failed, run.output[-3000:]
+    nodes = swarm.docker("node ls --format '{{.Hostname}} {{.ManagerStatus}}'").splitlines()
+    assert len(nodes) == 3, nodes
+    assert all(node.endswith((" Leader", " Reachable")) for node in nodes), nodes
+    kill(next(host for host in site.managers if host != swarm.manager))
+    seconds = swarm.until(
+        lambda: "Unreachable" in swarm.docker("node ls --format '{{.ManagerStatus}}'"), what="the loss is seen"
+    )
+    swarm.until(lambda: swarm.call()[0] == 200, what="a direct answer")
+    result = "all three are; one of them killed, the swarm still takes orders"
+    return [
+        Line("two workers made managers by the inventory", "same command", run.seconds),
+        Line("a manager of three killed", result, seconds),
+    ]
 
 
 def backed_up_and_restored(swarm: Swarm, site: Site) -> list[Line]:

@@ -54,8 +54,7 @@ class Site:
         def hosts(some: Mapping[Host, list[str]]) -> dict[str, Any]:
             return {
                 "hosts": {
-                    host.name: {"ansible_host": host.address, "swarm_address": host.address, "poste_parts": parts}
-                    for host, parts in some.items()
+                    host.name: {"ansible_host": host.address, "poste_parts": parts} for host, parts in some.items()
                 }
             }
 

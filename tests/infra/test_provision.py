@@ -136,6 +136,27 @@ def test_it_makes_what_the_swarm_needs_once_and_takes_it_away(aws):
     assert aws.describe_vpcs(Filters=[{"Name": "tag:poste:deployment", "Values": ["poste"]}])["Vpcs"] == []
 
 
+def test_clients_may_come_from_several_places(aws):
+    """Else the client host, which calls the gateway by its private address, is shut out with the world."""
+    play("provision.yml", provision_clients_cidr=[CLIENTS, "10.20.0.0/16"])
+
+    assert rules(aws, group="poste") >= {("tcp", 443, 443, CLIENTS), ("tcp", 443, 443, "10.20.0.0/16")}
+
+
+def test_the_region_is_the_environment_s(aws, monkeypatch):
+    """Else seven instances stand in another part of the world than their owner looks in."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    play("provision.yml")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-inventory"), "-i", "inventories/aws", "--list"],
+        cwd=ANSIBLE, capture_output=True, text=True, timeout=120, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    assert instances(aws) == []
+    assert len(instances(boto3.client("ec2", region_name="us-east-1"))) == 7
+    assert json.loads(done.stdout)["managers"]["hosts"] == ["gateway"]
+
+
 def test_counts_names_and_the_overlay_s_encryption_are_variables(aws):
     """Else a larger deployment, or a second one in the same account, needs another playbook."""
     play(

@@ -2,7 +2,8 @@
 
     swarm_stack.py look STACK               how the services are, as JSON: BEFORE, for the others
     swarm_stack.py wait STACK SECONDS BEFORE      until all is up and updated; exit 1 if it was taken back, or is late
-    swarm_stack.py rollback STACK SECONDS BEFORE  takes back each service that has changed since, and waits for its end
+    swarm_stack.py rollback STACK SECONDS BEFORE  takes back each service that has changed since, takes away new ones,
+                                                  and waits for the end of it
 
 Runs on a manager; the standard library and the docker command only.
 """
@@ -86,10 +87,13 @@ def wait(stack: str, seconds: float, before: dict[str, dict[str, Any]]) -> int:
 
 
 def rollback(stack: str, seconds: float, before: dict[str, dict[str, Any]]) -> int:
-    """Take back every service that this roll-out changed, and that has something to go back to."""
+    """Take back every service that this roll-out changed, and take away those that it brought."""
     for name, now in look(stack).items():
         under_way = now["update"].get("State", "").startswith("rollback")
-        if name in before and before[name]["spec"] != now["spec"] and not under_way:
+        if name not in before:
+            print(f"{name}: taken away")
+            docker("service", "rm", name)
+        elif before[name]["spec"] != now["spec"] and not under_way:
             print(f"{name}: taken back")
             docker("service", "rollback", "--detach", name)
     end = time.monotonic() + seconds
