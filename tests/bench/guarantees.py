@@ -1,7 +1,8 @@
 """Measures the rows of the README's table of guarantees that are figures: `nox -s guarantees`.
 
 Every row is measured in several rounds, one round of each row after the other, so that a noisy spell of the machine
-does not fall on one row alone; the figure is the median. Prints one table, and writes it as JSON if told where.
+does not fall on one row alone; the figure is the median. Prints one table, and writes it as JSON if told where. The
+exit code is 1 if a median breaks what is promised.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import secrets
 import signal
 import statistics
@@ -33,6 +35,10 @@ Figures = dict[str, float]
 SPAN_SECONDS = 3.0
 #: How long the tasks of a killed service take, in seconds.
 HANDLER_SECONDS = 4.0
+#: How long a handler may block its loop without losing its tasks, in seconds.
+BLOCK_SECONDS = 30.0
+#: How many calls a queue may have, for the row on full ones.
+FULL = 100
 #: Calls enqueued by one RPC.
 BATCH = 256
 
@@ -81,6 +87,107 @@ async def hung(folder: Path, _: argparse.Namespace) -> Figures:
             "other service p99 before, ms": 1000 * to_another.percentile(0.99, until=begin),
             "other service p99 ratio": to_another.percentile(0.99, since=begin)
             / to_another.percentile(0.99, until=begin),
+        }
+
+
+async def blocked(folder: Path, _: argparse.Namespace) -> Figures:
+    """A handler blocks its loop for as long as is promised; another replica is there to take its tasks."""
+    async with deployed(folder, LEDGER, pace=DEFAULTS) as one:
+        lines = [f"beside{number}" for number in range(5)]
+        places = [await one.queue(LEDGER, line=line, sleepSeconds=2) for line in lines]
+        await until(lambda: sum(one.runs(lines)) == len(lines))
+        lines.append("blocks")
+        places.append(await one.queue(LEDGER, line="blocks", blockSeconds=BLOCK_SECONDS))
+        await until(lambda: one.runs(["blocks"]) == [1])
+        one.worker(LEDGER).start()
+        tasks = await one.ended(places, seconds=BLOCK_SECONDS + 60)
+        return {
+            "run again": sum(one.runs(lines)) - len(lines),
+            "attempts counted": sum(task["attempt"] - 1 for task in tasks),
+            "not done": sum(task["state"] != "SUCCEEDED" for task in tasks),
+        }
+
+
+async def mom_killed(folder: Path, _: argparse.Namespace) -> Figures:
+    """The only middleware is killed while tasks run, and is back when they have ended."""
+    async with deployed(folder, LEDGER, pace=DEFAULTS) as one:
+        lines = [f"reported{number}" for number in range(30)]
+        places = [await one.queue(LEDGER, line=line, sleepSeconds=1) for line in lines]
+        await until(lambda: sum(one.runs(lines)) == len(lines))
+        one.moms[0].kill()
+        await asyncio.sleep(SPAN_SECONDS)
+        one.moms[0].start()
+        begin = now()
+        await one.ready()
+        up = now()
+        tasks = await one.ended(places, seconds=60)
+        return {
+            "start of the middleware, s": up - begin,
+            "results delivered after that, s": now() - up,
+            "run again": sum(one.runs(lines)) - len(lines),
+            "not done": sum(task["state"] != "SUCCEEDED" for task in tasks),
+        }
+
+
+async def mom_of_two_killed(folder: Path, _: argparse.Namespace) -> Figures:
+    """One of two replicas of the middleware is killed under load."""
+    async with deployed(folder, SUM, moms=2, pace=DEFAULTS) as one:
+        async with calling(sum_of(one, "respond-async")) as queued:
+            await asyncio.sleep(SPAN_SECONDS / 3)
+            one.moms[0].kill()
+            await asyncio.sleep(SPAN_SECONDS)
+        kept = [shot.reply.headers["Location"] for shot in queued.shots if shot.reply.status == 202]
+        tasks = await one.ended(kept, seconds=60)
+        return {
+            "calls": len(queued.shots),
+            "failed calls": len(queued.bad),
+            "not done": sum(task["state"] != "SUCCEEDED" for task in tasks),
+        }
+
+
+async def poisoned(folder: Path, _: argparse.Namespace) -> Figures:
+    """A request kills its service each time; the service is started again each time."""
+    async with deployed(folder, LEDGER, pace=DEFAULTS) as one:
+        worker = one.parts[-1]
+
+        async def bring_back() -> None:
+            while True:
+                await until(lambda: not worker.alive, seconds=120)
+                worker.start()
+
+        keeper = asyncio.create_task(bring_back())
+        try:
+            begin = now()
+            poison = await one.queue(LEDGER, line="poison", crash=True)
+            behind = [await one.queue(LEDGER, line=f"{number}", sleepSeconds=0.2) for number in range(12)]
+            (dead,) = await one.ended([poison], seconds=90)
+            took = now() - begin
+            tasks = await one.ended(behind, seconds=60)
+        finally:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        return {
+            "dead, s": took,
+            "runs of it": one.runs(["poison"])[0],
+            "not dead of its crashes": (dead["state"], dead.get("reason")) != ("DEAD", "crashes"),
+            "not done behind it": sum(task["state"] != "SUCCEEDED" for task in tasks),
+        }
+
+
+async def full(folder: Path, _: argparse.Namespace) -> Figures:
+    """A queue takes what it may have, and refuses the rest; then its service comes."""
+    async with deployed(folder, settings={SUM: {"max_length": FULL}}, pace=DEFAULTS) as one:
+        places = [await one.queue(SUM, a=2, b=3) for _ in range(FULL)]
+        async with calling(sum_of(one, ""), clients=4) as refused:
+            await asyncio.sleep(SPAN_SECONDS / 3)
+        one.worker(SUM).start()
+        tasks = await one.ended(places, seconds=60)
+        return {
+            "not refused as full": sum(
+                (shot.reply.status, shot.reply.body["type"]) != (503, "/problems/queue-full") for shot in refused.shots
+            ),
+            "refused in, p99 ms": 1000 * refused.percentile(0.99),
+            "accepted and not done": sum(task["state"] != "SUCCEEDED" for task in tasks),
         }
 
 
@@ -225,10 +332,24 @@ ROWS: dict[str, Callable[[Path, argparse.Namespace], Awaitable[Figures]]] = {
     "killed -9, another replica": lambda folder, options: killed(folder, options, other=True),
     "killed -9, itself once back": lambda folder, options: killed(folder, options, other=False),
     "hung (SIGSTOP)": hung,
+    "loop blocked for 30 s": blocked,
+    "MOM killed": mom_killed,
+    "one MOM of two killed": mom_of_two_killed,
     "Redis killed and restarted": redis_restarted,
     "deploy (SIGTERM) under load": rolled,
+    "poison": poisoned,
+    "queue full": full,
     "backlog drains": backlog,
 }
+#: What is promised: no figure of that name may be larger; where nothing is said, it is only told.
+BOUNDS = {
+    "recovered, s": 15, "failed over, s": 1.5, "other service p99 ratio": 2, "resumed, s": 5, "p99 ratio": 2,
+    **dict.fromkeys(
+        ["failed calls", "run again", "attempts counted", "not done", "not done behind it", "not dead of its crashes",
+         "not refused as full", "accepted and not done", "kept and not done", "direct calls failed",
+         "live calls not direct"], 0,
+    ),
+}  # fmt: skip
 
 
 async def measured(rows: Iterable[str], options: argparse.Namespace) -> AsyncIterator[tuple[str, Figures]]:
@@ -240,7 +361,7 @@ async def measured(rows: Iterable[str], options: argparse.Namespace) -> AsyncIte
             sys.stderr.write(f"round {number + 1}: {row}\n")
 
 
-async def main(options: argparse.Namespace) -> None:
+async def main(options: argparse.Namespace) -> int:
     rounds: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     async for row, figures in measured([row for row in ROWS if options.only in row], options):
         for name, value in figures.items():
@@ -248,10 +369,14 @@ async def main(options: argparse.Namespace) -> None:
     width = max(len(row) for row in rounds)
     names = max(len(name) for figures in rounds.values() for name in figures)
     lines = [f"{'row':{width}}  {'figure':{names}}  {'median':>9}  each round"]
+    kept = True
     for row, figures in rounds.items():
         for name, values in figures.items():
             each = ", ".join(f"{value:.4g}" for value in values)
-            lines.append(f"{row:{width}}  {name:{names}}  {statistics.median(values):9.4g}  {each}")
+            broken = statistics.median(values) > BOUNDS.get(name, math.inf)
+            kept = kept and not broken
+            told = f"  BROKEN: at most {BOUNDS[name]:g}" if broken else ""
+            lines.append(f"{row:{width}}  {name:{names}}  {statistics.median(values):9.4g}  {each}{told}")
     sys.stdout.write("\n".join([*lines, ""]))
     if options.json is not None:
         report = {
@@ -259,6 +384,7 @@ async def main(options: argparse.Namespace) -> None:
             for row, figures in rounds.items()
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if kept else 1
 
 
 def arguments() -> argparse.Namespace:
@@ -274,4 +400,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(arguments()))
+    sys.exit(asyncio.run(main(arguments())))
