@@ -28,10 +28,13 @@ class Load:
     def __init__(self, url: str) -> None:
         self._url = url
         self._told = False
+        self._everything = False
         self.calls: list[dict[str, Any]] = []
 
     async def run(self, rate: float, kind: str, most: int) -> None:
         """Call at a steady rate, whatever the answers take; then fetch every result."""
+        # Where both roads are looked at, so are all three services.
+        self._everything = kind == "both"
         end = asyncio.create_task(_end_of_input())
         # A connection for each call, as from many clients.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -54,15 +57,20 @@ class Load:
 
     async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
         call: dict[str, Any] = {
-            "number": number, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "",
+            "number": number, "expected": number + 1, "time": time.time(), "kept": kept, "status": 0, "error": "", "location": "",
             "result": None, "result_time": 0.0, "seconds": 0.0, "state": "",
         }  # fmt: skip
         self.calls.append(call)
+        service = "sum"
+        if self._everything:
+            service, call["expected"] = (
+                ("sum", number + 1), ("subtraction", number - 1), ("multiplication", number)
+            )[number % 3]  # fmt: skip
         headers = {"Prefer": "respond-async"} if kept else {}
         begin = time.perf_counter()
         try:
             body = {"a": number, "b": 1}
-            async with session.post(f"{self._url}/v1/sum", json=body, headers=headers) as response:
+            async with session.post(f"{self._url}/v1/{service}", json=body, headers=headers) as response:
                 document = await response.json(content_type=None)
                 call["status"] = response.status
                 # Also with a 502 that says that nobody knows whether it was accepted: there one may look.
