@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 
 import pytest
@@ -49,6 +50,9 @@ async def test_a_service_that_is_away_is_seen_and_so_is_what_waits(office):
         await expect(sight.page.locator("#summary")).to_contain_text("3 services: 1 up, 2 away · 3 waiting, the oldest")
         await expect(sight.page.locator("#said")).to_have_text("SumService is away")
         drawn = await card.locator("canvas").first.evaluate(DRAWN)
+        await expect(card.get_by_role("img", name="Oldest over")).to_have_attribute(
+            "aria-label", re.compile(r"Oldest over the last 3 minutes: now \d+ s, at most \d+ s")
+        )
         rows = sight.page.locator("#tasks-list > li")
         await expect(rows).to_have_count(3)
         await expect(rows.first).to_contain_text("queued")

@@ -94,31 +94,44 @@ async def test_a_new_certificate_is_served_without_a_restart(tmp_path):
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context)
     port = server.sockets[0].getsockname()[1]
 
-    async def served() -> bytes:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        return found
-
     try:
-        first = await served()
+        first = await served(port)
         (tmp_path / "gateway.key").write_text("half written")
         await asyncio.sleep(0.2)
-        assert await served() == first
+        assert await served(port) == first
 
         new = ssl.PEM_cert_to_DER_cert(make_certificate(tmp_path)[0].read_text())
         assert new != first
 
         async def renewed():
-            return await served() == new
+            return await served(port) == new
 
         await until(renewed)
     finally:
         keeping.cancel()
         server.close()
         await server.wait_closed()
+
+
+async def test_a_running_gateway_looks_for_a_new_certificate(tmp_path):
+    """Else it serves the old one until somebody thinks of a restart."""
+    async with serving_tls(tmp_path) as (port, _, _):
+        new = ssl.PEM_cert_to_DER_cert(make_certificate(tmp_path)[0].read_text())
+
+        async def renewed():
+            return await served(port) == new
+
+        await until(renewed)
+
+
+async def served(port: int) -> bytes:
+    """Return the certificate that a new connection is served with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return found
 
 
 async def test_old_tls_and_plain_http_are_turned_away_quietly(tmp_path, caplog):

@@ -24,6 +24,14 @@ GRAFANA = FOLDER.parent / "grafana"
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
 #: Long enough for the whole story to be within it.
 WINDOW = "2m"
+#: What the demo's story makes: calls on both roads, a failover, and tasks that come and end.
+STORY = (
+    f'sum(increase(poste_calls_total{{road="direct"}}[{WINDOW}]))',
+    f'sum(increase(poste_calls_total{{road="durable"}}[{WINDOW}]))',
+    f"sum(increase(poste_failovers_total[{WINDOW}]))",
+    f"sum(increase(poste_tasks_enqueued_total[{WINDOW}]))",
+    f'sum(increase(poste_tasks_finished_total{{outcome="succeeded"}}[{WINDOW}]))',
+)
 METRIC = re.compile(r"[\w:]*\bposte_[\w:]*|\bprocess_\w+|\bALERTS\b|\bup\b")
 #: What is no metric of a part: Prometheus' own, and what the rules record.
 OTHERS = {"up", "ALERTS", *re.findall(r"record: (\S+)", (FOLDER / "rules.yml").read_text())}
@@ -109,6 +117,13 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
                 for name in set(METRIC.findall(text)) - OTHERS:
                     await until(lambda name=name: watcher.query(name), what=f"{place}: {name}")
                 await until(lambda text=text: figures(watcher, text), what=f"{place}: {text}")
+            # What the story does is seen, and not only that it could be.
+            for text in STORY:
+                await until(lambda text=text: more_than_none(watcher, text), what=text)
+
+
+async def more_than_none(watcher: Prometheus, text: str) -> bool:
+    return any(value > 0 for value in await figures(watcher, text))
 
 
 async def figures(watcher: Prometheus, text: str) -> list[float]:
