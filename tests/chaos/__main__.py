@@ -32,8 +32,8 @@ _TELL_SECONDS: Final = 5.0
 #: So many calls must be accepted for each second of load, or there was nothing to lose; and in so long a run so many.
 _ACCEPTED_A_SECOND: Final = 10
 _LONG_SECONDS, _LONG_ACCEPTED, _LONG_FAULTS = 900, 20_000, 200
-#: No part needs as much memory as this, in megabytes, whatever was done to it.
-_MAX_MEGABYTES: Final = 400.0
+#: Twice what any part takes, in megabytes, whatever is done to it.
+_MAX_MEGABYTES: Final = 200.0
 
 
 def main() -> int:
