@@ -1,0 +1,47 @@
+"""The log's canonical lines: one for each call, one for each end of a task, with everything that is asked of them."""
+
+from __future__ import annotations
+
+import json
+
+from support.deployment import PRODUCT, SUM, Part, deployed
+from support.waiting import until
+
+CALL = {
+    "event", "level", "method", "outcome", "part", "path", "request_id", "road", "room", "seconds", "service", "status",
+    "timestamp", "verb",
+}  # fmt: skip
+TASK = {
+    "attempt", "code", "event", "key", "level", "method", "part", "result", "room", "seconds", "service", "timestamp",
+    "waited_seconds",
+}  # fmt: skip
+
+
+def lines(part: Part, event: str, service: str) -> list[dict]:
+    found = [json.loads(line) for line in part.log.splitlines() if line.startswith("{")]
+    return [line for line in found if line["event"] == event and line.get("service") == service]
+
+
+async def test_a_call_and_a_task_have_a_line_each_that_tells_all(tmp_path):
+    """Whoever counts lines, or looks for a slow call in them, would find it twice, not at all, or without its time."""
+    async with deployed(tmp_path, SUM) as one:
+        await one.call(SUM, a=2, b=3)
+        await one.ended([await one.queue(SUM, a=2, b=3)])
+        direct, kept = lines(one.gateway, "request", SUM)
+        (task,) = lines(one.parts[-1], "task", SUM)
+
+    assert (set(direct), set(kept), set(task)) == (CALL, CALL | {"task"}, TASK)
+    assert (direct["road"], direct["outcome"], direct["status"]) == ("direct", "OK", 200)
+    assert (kept["road"], kept["outcome"], kept["status"]) == ("durable", "QUEUED", 202)
+    assert (task["code"], task["result"], task["attempt"]) == ("OK", "stored", 1)
+    assert 0 < direct["seconds"] < 30
+
+
+async def test_a_task_that_no_service_ends_has_its_line_too(tmp_path):
+    """A call that expired while its service was away would vanish from the log as if it had never been."""
+    async with deployed(tmp_path) as one:
+        reply = await one.ask("POST", f"/{PRODUCT}/Multiply", {"a": 2, "b": 3}, Poste_Task_TTL="1")
+        assert reply.status == 202
+        (line,) = await until(lambda: lines(one.moms[0], "task", PRODUCT), what="its line")
+
+    assert (line["result"], line["part"]) == ("expired", "mom")
