@@ -126,9 +126,7 @@ class _Call:
             wait_seconds=wait if self._method.policy.repeatable else None,
         )
         if isinstance(outcome, bytes):
-            return (
-                await self._answered_aside(outcome) if len(outcome) > aside.LARGE_MESSAGE else self._answered(outcome)
-            )
+            return await self._answered(outcome)
         match outcome:
             case direct.Failed(status):
                 raise problem_of(status, self._service)
@@ -166,7 +164,7 @@ class _Call:
             task = await self._roads.lookups.wait(task_id, task, wait)
         state = task_view.state_of(task)
         if state is TaskState.SUCCEEDED:
-            return await self._answered_aside(task.response)
+            return await self._answered(task.response)
         problem = task_view.error_of(task, self._service)
         if state is TaskState.FAILED and problem is not None:
             raise problem
@@ -217,17 +215,18 @@ class _Call:
             traceparent=traceparent,
         )
 
-    def _answered(self, response: bytes) -> Answer:
+    async def _answered(self, response: bytes) -> Answer:
         """Answer with the service's response."""
+        return (
+            await aside.run(self._written, response) if len(response) > aside.LARGE_MESSAGE else self._written(response)
+        )
+
+    def _written(self, response: bytes) -> Answer:
         try:
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
             raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
         return Answer(body, headers={"Content-Type": JSON, **self._applied()})
-
-    def _answered_aside(self, response: bytes) -> Coroutine[Any, Any, Answer]:
-        """Answer as `_answered` does, with a response that may be large."""
-        return aside.run(self._answered, response)
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""
