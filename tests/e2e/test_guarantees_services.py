@@ -92,8 +92,11 @@ async def test_a_hung_service_is_left_within_1_5_seconds_and_hurts_no_other(tmp_
 
 
 async def test_a_blocked_loop_keeps_its_tasks(tmp_path):
-    """Row 3: a handler that blocks its process for several leases would have all its tasks run again elsewhere."""
-    async with deployed(tmp_path, LEDGER) as one:
+    """Row 3: a handler that blocks its process for several leases would have all its tasks run again elsewhere.
+
+    Or in the very same place, for it blocks for longer than they may take.
+    """
+    async with deployed(tmp_path, LEDGER, settings={LEDGER: {"timeout_seconds": 3}}) as one:
         lines, places = await lines_running(one, 5, "beside", sleepSeconds=1)
         places.append(await one.queue(LEDGER, line="blocks", blockSeconds=4))
         lines.append("blocks")

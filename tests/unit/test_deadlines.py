@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+import pytest
+
+from poste.runtime import loop_lag
 from poste.runtime.deadlines import Deadlines
 
 
@@ -65,3 +69,35 @@ async def test_what_is_forgotten_is_not_told() -> None:
         await last.wait()
 
     assert told == ["there"]
+
+
+def block(seconds: float) -> None:
+    """Do what a handler must not."""
+    time.sleep(seconds)
+
+
+@pytest.mark.parametrize("fair", [True, False])
+async def test_a_loop_that_was_blocked_takes_nobodys_time(fair: bool) -> None:
+    """Else a handler that blocks its process ends its neighbours by their deadlines: they are run again for nothing."""
+    told: list[str] = []
+    loop_lag.watch()
+    deadlines = Deadlines(told.append, fair=fair)
+    await asyncio.sleep(0.3)
+    deadlines.add("neighbour", 0.4)
+    block(1.5)
+    # What it waits for takes a while, once everybody gets on again.
+    await asyncio.sleep(0.3)
+    deadlines.discard("neighbour")
+
+    assert told == ([] if fair else ["neighbour"])
+
+
+async def test_who_hangs_in_a_loop_that_was_blocked_is_told_all_the_same() -> None:
+    """A handler that hangs would have no deadline any more."""
+    last = asyncio.Event()
+    loop_lag.watch()
+    deadlines = Deadlines(lambda _: last.set(), fair=True)
+    deadlines.add("hangs", 0.05)
+    block(0.5)
+    async with asyncio.timeout(30):
+        await last.wait()

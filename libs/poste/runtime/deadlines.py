@@ -6,19 +6,25 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from poste.runtime import loop_lag
+
 K = TypeVar("K", bound=Hashable)
 
 
 class Deadlines(Generic[K]):
     """What is due when, by the clock of the loop that runs when it is made."""
 
-    def __init__(self, overdue: Callable[[K], None]) -> None:
+    def __init__(self, overdue: Callable[[K], None], *, fair: bool = False) -> None:
         """Start with none.
 
         Args:
             overdue: Called with what is due, once it is: it is forgotten by then.
+            fair: While the loop is blocked nobody gets on, so nobody's time is over by that: what waited through it is
+                due as much later.
         """
         self._overdue = overdue
+        #: For how long the loop was blocked before each was added; None if that does not matter.
+        self._before: dict[K, float] | None = {} if fair else None
         self._loop = asyncio.get_running_loop()
         self._due: dict[K, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -26,6 +32,8 @@ class Deadlines(Generic[K]):
     def add(self, key: K, seconds: float) -> None:
         """Have `key` due in so many seconds."""
         due = self._due[key] = self._loop.time() + seconds
+        if self._before is not None:
+            self._before[key] = loop_lag.blocked_seconds()
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look)
         elif due < self._timer.when():
@@ -35,19 +43,33 @@ class Deadlines(Generic[K]):
     def discard(self, key: K) -> None:
         """Forget `key`, if it is not due yet."""
         self._due.pop(key, None)
+        if self._before is not None:
+            self._before.pop(key, None)
 
     def clear(self) -> None:
         """Forget all."""
         self._due.clear()
+        if self._before is not None:
+            self._before.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look(self) -> None:
         now = self._loop.time()
+        late = now - self._timer.when() if self._timer is not None else 0.0
         self._timer = None
+        if self._before is not None and late > loop_lag.BLOCKED_SECONDS:
+            # First everybody has a turn, and it is known for how long nobody had.
+            self._timer = self._loop.call_later(loop_lag.PERIOD_SECONDS, self._look)
+            return
         for key in [key for key, due in self._due.items() if due <= now]:
-            del self._due[key]
+            if self._before is not None and (lost := loop_lag.blocked_seconds() - self._before[key]) > 0:
+                self._before[key] += lost
+                self._due[key] += lost
+                if self._due[key] > now:
+                    continue
+            self.discard(key)
             self._overdue(key)
         if self._due and self._timer is None:
             self._timer = self._loop.call_at(min(self._due.values()), self._look)

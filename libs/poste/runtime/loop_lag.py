@@ -8,7 +8,20 @@ from typing import Final
 from poste.runtime import metrics
 
 #: How often it is measured, in seconds.
-_PERIOD_SECONDS: Final = 0.25
+PERIOD_SECONDS: Final = 0.25
+#: A timer that is later than this, in seconds, was kept waiting by what blocked the loop.
+BLOCKED_SECONDS: Final = 0.1
+
+
+class _Blocked:
+    """For how long this process' loop was blocked in all, in seconds."""
+
+    seconds = 0.0
+
+
+def blocked_seconds() -> float:
+    """Return for how long the loop was blocked so far, in seconds; by a period too much for each time, never less."""
+    return _Blocked.seconds
 
 
 def watch() -> None:
@@ -17,10 +30,13 @@ def watch() -> None:
 
     def beat(due: float) -> None:
         now = loop.time()
-        metrics.loop_lag_seconds.observe(max(0.0, now - due))
-        wait(now + _PERIOD_SECONDS)
+        late = max(0.0, now - due)
+        metrics.loop_lag_seconds.observe(late)
+        if late > BLOCKED_SECONDS:
+            _Blocked.seconds += late + PERIOD_SECONDS
+        wait(now + PERIOD_SECONDS)
 
     def wait(due: float) -> None:
         loop.call_at(due, beat, due)
 
-    wait(loop.time() + _PERIOD_SECONDS)
+    wait(loop.time() + PERIOD_SECONDS)

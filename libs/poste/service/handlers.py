@@ -49,7 +49,8 @@ class Runner:
         """
         self._road = road
         self._threads = Threads(threads, f"{road}-handler")
-        self._deadlines = Deadlines(self._expire)
+        # A neighbour that blocks the loop must not cost the others an attempt.
+        self._deadlines = Deadlines(self._expire, fair=True)
         #: Tasks that were cancelled for their deadline, and how many cancellations each had before.
         self._overdue: dict[asyncio.Task[Any], int] = {}
 
