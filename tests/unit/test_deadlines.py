@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+import uvloop
 
 from poste.runtime import loop_lag
 from poste.runtime.deadlines import Deadlines
@@ -98,6 +99,23 @@ async def test_who_hangs_in_a_loop_that_was_blocked_is_told_all_the_same() -> No
     loop_lag.watch()
     deadlines = Deadlines(lambda _: last.set(), fair=True)
     deadlines.add("hangs", 0.05)
-    block(0.5)
+    block(1.5)
     async with asyncio.timeout(30):
         await last.wait()
+
+
+def test_what_is_due_at_once_is_no_trouble_to_the_next() -> None:
+    """On uvloop a timer for now is another thing than one for later: every call from then on would fail."""
+    told: list[str] = []
+
+    async def main() -> None:
+        deadlines = Deadlines(told.append, fair=True)
+        for number in range(3):
+            deadlines.add(f"at once {number}", 0.0)
+            deadlines.add("later", 60)
+            await asyncio.sleep(0.01)
+        deadlines.clear()
+
+    uvloop.run(main())
+
+    assert told == ["at once 0", "at once 1", "at once 2"]

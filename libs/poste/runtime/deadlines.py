@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -28,17 +29,16 @@ class Deadlines(Generic[K]):
         self._loop = asyncio.get_running_loop()
         self._due: dict[K, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: When the timer is to go off. Not asked of it: one that uvloop runs at once does not know.
+        self._look_time = math.inf
 
     def add(self, key: K, seconds: float) -> None:
         """Have `key` due in so many seconds."""
         due = self._due[key] = self._loop.time() + seconds
         if self._before is not None:
             self._before[key] = loop_lag.blocked_seconds()
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._look)
-        elif due < self._timer.when():
-            self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._look)
+        if due < self._look_time:
+            self._look_at(due)
 
     def discard(self, key: K) -> None:
         """Forget `key`, if it is not due yet."""
@@ -53,17 +53,24 @@ class Deadlines(Generic[K]):
             self._before.clear()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._look_time = None, math.inf
+
+    def _look_at(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._look_time = self._loop.call_at(due, self._look), due
 
     def _look(self) -> None:
         now = self._loop.time()
-        late = now - self._timer.when() if self._timer is not None else 0.0
-        self._timer = None
+        late = now - self._look_time
+        self._timer, self._look_time = None, math.inf
         if self._before is not None and late > loop_lag.BLOCKED_SECONDS:
             # First everybody has a turn, and it is known for how long nobody had.
-            self._timer = self._loop.call_later(loop_lag.PERIOD_SECONDS, self._look)
+            self._look_at(now + loop_lag.PERIOD_SECONDS)
             return
         for key in [key for key, due in self._due.items() if due <= now]:
+            if key not in self._due:
+                continue
             if self._before is not None and (lost := loop_lag.blocked_seconds() - self._before[key]) > 0:
                 self._before[key] += lost
                 self._due[key] += lost
@@ -71,5 +78,6 @@ class Deadlines(Generic[K]):
                     continue
             self.discard(key)
             self._overdue(key)
-        if self._due and self._timer is None:
-            self._timer = self._loop.call_at(min(self._due.values()), self._look)
+        if self._due:
+            # What was told may have added something that is due sooner.
+            self._look_at(min(self._due.values()))

@@ -9,8 +9,8 @@ from poste.runtime import metrics
 
 #: How often it is measured, in seconds.
 PERIOD_SECONDS: Final = 0.25
-#: A timer that is later than this, in seconds, was kept waiting by what blocked the loop.
-BLOCKED_SECONDS: Final = 0.1
+#: A timer that is later than this, in seconds, was kept waiting by what blocked the loop; less is a busy loop's own.
+BLOCKED_SECONDS: Final = 1.0
 
 
 class _Blocked:
