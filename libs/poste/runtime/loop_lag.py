@@ -20,7 +20,7 @@ class _Blocked:
 
 
 def blocked_seconds() -> float:
-    """Return for how long the loop was blocked so far, in seconds; by a period too much for each time, never less."""
+    """Return for how long the loop was blocked so far, in seconds: by a period too much for each time that counts."""
     return _Blocked.seconds
 
 
