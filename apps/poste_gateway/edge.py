@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
+from poste.domain import traceparents
 from poste.runtime import logs, metrics, tracing
 from poste_gateway import calls, cors
 from poste_gateway.answers import Account, Answer
@@ -68,13 +69,11 @@ class Edge:
         given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
-        if (traceparent := headers.get(tracing.TRACEPARENT)) is not None:
-            account.traceparent = tracing.read(traceparent)
-        span = (
-            _begin_span(request.method, account) if tracing.wanted(account.traceparent) and path not in QUIET else None
-        )
+        if (traceparent := headers.get(traceparents.HEADER)) is not None:
+            account.traceparent = traceparents.read(traceparent)
+        span = None if path in QUIET else _begin_span(request.method, account)
         # For whatever else is logged on its way.
-        traced = tracing.trace_id.set(tracing.trace_of(account.traceparent)) if account.traceparent else None
+        traced = tracing.trace_id.set(trace) if (trace := traceparents.trace_id(account.traceparent)) else None
         try:
             method = self._roads.directory.routes.get(request.method, path)
             if method is None:
@@ -152,15 +151,20 @@ class Edge:
         elif path in QUIET:
             return
         facts["request_id"], facts["verb"], facts["path"] = account.request_id, verb, path
-        if account.traceparent:
-            facts["trace_id"] = tracing.trace_of(account.traceparent)
+        if trace := traceparents.trace_id(account.traceparent):
+            facts["trace_id"] = trace
         facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
         _journal.write("request", facts)
 
 
-def _begin_span(verb: str, account: Account) -> Span:
+def _begin_span(verb: str, account: Account) -> Span | None:
     # A verb that is none of HTTP's is a client's own word.
-    span = tracing.begin(verb if verb in hdrs.METH_ALL else "HTTP", "server", parent=account.traceparent)
+    name = verb if verb in hdrs.METH_ALL else "HTTP"
+    if not account.traceparent:
+        account.traceparent = tracing.new(name)
+    if not tracing.wanted(account.traceparent):
+        return None
+    span = tracing.begin(name, "server", parent=account.traceparent)
     account.traceparent = span.traceparent
     return span
 

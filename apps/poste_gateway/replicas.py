@@ -14,9 +14,9 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
-from poste.runtime import tracing
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
 from poste_gateway.failure import SILENT, Failure
@@ -115,7 +115,7 @@ class Replica:
         try:
             if self._link is not None and self._link.open:
                 return await self._link.call(path, request, timeout, request_id, traceparent)
-            traced = ((tracing.TRACEPARENT, traceparent),) if traceparent else ()
+            traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
             return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)

@@ -10,6 +10,9 @@ import pytest
 import redis.asyncio
 from opentelemetry import context, trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from support import shop
 from support.collector import collecting
 from support.deployment import LEDGER, SUM, Part, deployed
@@ -20,7 +23,8 @@ from support.worker import running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.client import Client
-from poste.runtime import tracing
+from poste.domain import traceparents
+from poste.runtime import sampling, spans, tracing
 
 PLACE, ORDER = f"/{shop.NAME}/Place", {"aString": "x"}
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -98,8 +102,88 @@ async def test_what_its_client_does_not_record_nobody_does(tmp_path, collector):
     assert sorted(task["trace_id"] == TRACE for task in tasks) == [False, True]
 
 
-def both(spans: list) -> list:
-    return spans if len(spans) == 2 else []
+async def test_what_is_not_drawn_nobody_records_nor_draws_again(tmp_path, collector, monkeypatch):
+    """Services would begin stories of their own for sampled-out calls, or each call pay for a trace unseen."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    async with deployed(tmp_path, SUM) as one, redis.asyncio.Redis.from_url(one.redis.url) as store:
+        worker = one.parts[-1]
+        # That services draw for themselves unless told.
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
+        await worker.stop()
+        await one.up(SUM, 0)
+        kept = await one.queue(SUM, a=2, b=3)
+        (key,) = [key async for key in store.scan_iter("poste:*:task:*")]
+        place = await store.hget(key, "p")
+        worker.start()
+        await one.ended([kept])
+        await one.up(SUM)
+        assert (await one.call(SUM, a=2, b=3)).status == 200
+        # One that its client records comes last, and is here last.
+        assert (await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Traceparent=TRACEPARENT)).status == 200
+        found = await until(lambda: both(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)))
+        (task,) = lines(worker, "task")
+
+    assert place == traceparents.UNRECORDED.encode()
+    assert {span.trace for span in found} == {span.trace for span in collector.spans} == {TRACE}
+    assert "trace_id" not in task
+    assert "client_trace_id" not in task
+
+
+async def test_a_recorded_calls_story_goes_on_after_the_gap(tmp_path, collector, monkeypatch):
+    """Of what is sampled at one in a hundred, one queued call in ten thousand would be told to its end."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    async with deployed(tmp_path, SUM) as one:
+        reply = await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Prefer="respond-async", Traceparent=TRACEPARENT)
+        await one.ended([reply.headers["Location"]])
+        (handled,) = await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER))
+
+    assert [trace_ for trace_, _ in handled.links] == [TRACE]
+
+
+def test_a_trace_is_drawn_once(monkeypatch):
+    """Were the SDK to draw again, a share of a tenth would be a hundredth."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    draws = sampling.Draws()
+    tracer = TracerProvider(sampler=draws, id_generator=draws).get_tracer("one")
+    won = [spans.Span(tracer, "GET", "server", parent="", link="") for _ in range(200) if draws.win("GET")]
+
+    assert 0 < len(won) < 200
+    assert all(traceparents.recorded(span.traceparent) for span in won)
+    assert len({traceparents.trace_id(span.traceparent) for span in won}) == len(won)
+    others = [spans.Span(tracer, "GET", "server", parent="", link="") for _ in range(200)]
+    assert 0 < sum(traceparents.recorded(span.traceparent) for span in others) < 200
+
+
+@pytest.mark.parametrize("traceparent", [traceparents.UNRECORDED, f"00-{TRACE}-{CALLER}-00"])
+async def test_a_handlers_own_spans_follow_its_call(traceparent, monkeypatch):
+    """Each would begin a trace, of a call that was sampled out."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("an author's")
+    monkeypatch.setattr(tracing._Tracing, "tracer", tracer)
+
+    class Curious(ledger_pb2_grpc.LedgerServiceServicer):
+        async def Look(self, request, context):  # noqa: N802, ARG002 - the proto's name
+            with tracer.start_as_current_span("within"):
+                return ledger_pb2.RecordResponse()
+
+    async with running_worker(Curious()) as worker, linked(worker.target) as replica:
+        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "one", traceparent)
+        assert exporter.get_finished_spans() == ()
+        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "two", TRACEPARENT)
+        within, around = exporter.get_finished_spans()
+
+    assert within.parent is not None
+    assert within.parent.span_id == around.context.span_id
+    assert around.context.trace_id == int(TRACE, 16)
+
+
+def both(found: list) -> list:
+    return found if len(found) == 2 else []
 
 
 async def test_a_trace_goes_on_where_nobody_makes_spans(tmp_path):
@@ -157,6 +241,16 @@ async def test_a_linked_services_handler_is_told_its_trace():
     assert told == [TRACEPARENT, None]
 
 
+def test_others_than_postes_parts_are_told_by_w3cs_rules():
+    """A service without the library would take its call for one in no trace, and begin one."""
+    spelt = traceparents.spelt(traceparents.UNRECORDED)
+
+    assert traceparents.read(spelt) == spelt
+    assert not traceparents.recorded(spelt)
+    assert traceparents.spelt(spelt) == spelt
+    assert traceparents.spelt("") == ""
+
+
 @pytest.mark.parametrize(
     ("header", "read"),
     [
@@ -168,13 +262,14 @@ async def test_a_linked_services_handler_is_told_its_trace():
         (f"00-{TRACE.upper()}-{CALLER}-01", ""),
         (f"00-{TRACE}-{CALLER}-01x", ""),
         (f"00-{TRACE}-{CALLER}", ""),
+        (traceparents.UNRECORDED, ""),
         ("", ""),
         ("x" * 10_000, ""),
     ],
 )
 def test_only_a_traceparent_is_taken_for_one(header, read):
     """A client's own words would stand in every line of the log, and go on to every service."""
-    assert tracing.read(header) == read
+    assert traceparents.read(header) == read
 
 
 def test_a_collector_without_what_sends_to_it_is_told_at_the_start():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import random
 from typing import Final, Literal
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 from opentelemetry.util.types import AttributeValue
+
+from poste.domain.traceparents import UNRECORDED
 
 #: What a span is to its parent: it answers a call, puts something in a queue, or takes it from there.
 Kind = Literal["server", "producer", "consumer"]
@@ -17,6 +20,8 @@ _KINDS: Final[dict[Kind, SpanKind]] = {
     "producer": SpanKind.PRODUCER,
     "consumer": SpanKind.CONSUMER,
 }
+#: Under this a context has the one from before a queue's gap.
+_GAP: Final = context.create_key("poste-gap")
 
 
 class Span:
@@ -29,7 +34,9 @@ class Span:
         # Without a parent in a context of its own: nothing may be inherited by accident.
         within = context.Context()
         if parent:
-            within = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), within)
+            within = _within(parent, within)
+        if link:
+            within = context.set_value(_GAP, _within(link, context.Context()), within)
         links = [Link(_context_of(link))] if link else None
         self._span = tracer.start_span(name, within, _KINDS[kind], links=links)
         self._token: contextvars.Token[context.Context] | None = None
@@ -55,6 +62,32 @@ class Span:
         self._span.end()
 
 
+class Silence:
+    """In place of a span, in a trace that is not recorded: nor is what the running code does until its end."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, traceparent: str) -> None:
+        """Begin; `traceparent` is its caller's."""
+        self._token = context.attach(_within(traceparent, context.get_current()))
+
+    def end(self, **_: object) -> None:
+        """End it, as a span is ended."""
+        context.detach(self._token)
+
+
+def before_the_gap(within: context.Context | None) -> context.Context | None:
+    """Return the context that goes on in this one after a queue's gap, or else this one."""
+    before = None if within is None else context.get_value(_GAP, within)
+    return before if isinstance(before, context.Context) else within
+
+
+def _within(traceparent: str, outer: context.Context) -> context.Context:
+    return trace.set_span_in_context(NonRecordingSpan(_context_of(traceparent)), outer)
+
+
 def _context_of(traceparent: str) -> SpanContext:
+    if traceparent == UNRECORDED:
+        return SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=True)
     _, trace_, span, flags = traceparent.split("-")
     return SpanContext(int(trace_, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

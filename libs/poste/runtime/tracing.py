@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import contextvars
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import StartError
+from poste.domain.traceparents import UNRECORDED, recorded
 
 if TYPE_CHECKING:
-    from poste.runtime.spans import Kind, Span
+    from poste.runtime.sampling import Draws
+    from poste.runtime.spans import Kind, Silence, Span
 
-#: The header, and the metadata, under which a call's place in its trace travels.
-TRACEPARENT: Final = "traceparent"
-_FORM: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?![^-])")
-_LENGTH: Final = 55
-#: The last digit of a `traceparent` whose trace is recorded: its lowest bit is set.
-_SAMPLED: Final = "13579bdf"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 #: The trace that the running code is a part of; every line of the log says it (see `logs.request_id`).
@@ -34,6 +29,8 @@ class _Tracing:
     """What this process makes spans by; None if it makes none."""
 
     tracer: Any = None
+    #: Decides on new traces; None if whoever set up the provider has another way.
+    draws: Draws | None = None
 
 
 def wanted(traceparent: str) -> bool:
@@ -42,7 +39,24 @@ def wanted(traceparent: str) -> bool:
     Who began a trace decides whether it is recorded, and that holds for all of it: an unsampled call costs a service
     nothing more, and no queued call's story is told by halves.
     """
-    return _Tracing.tracer is not None and (not traceparent or traceparent[-1] in _SAMPLED)
+    return _Tracing.tracer is not None and (traceparent == "" or recorded(traceparent))
+
+
+def new(name: str) -> str:
+    """Decide whether a trace is recorded that begins with a server's span of this name; returns where it then stands.
+
+    That is as if it were in none yet, so that a span of it is `wanted`, or else that it is not recorded.
+    """
+    return "" if _Tracing.draws is None or _Tracing.draws.win(name) else UNRECORDED
+
+
+def silence(traceparent: str) -> Silence | None:
+    """Have nothing recorded that the running code does in a trace that is not recorded either, until its end."""
+    if _Tracing.tracer is None:
+        return None
+    from poste.runtime.spans import Silence  # noqa: PLC0415 - only where it is wanted
+
+    return Silence(traceparent)
 
 
 def configure(part: str) -> None:
@@ -58,10 +72,14 @@ def configure(part: str) -> None:
             from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the same
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - the same
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - the same
+
+            from poste.runtime.sampling import Draws  # noqa: PLC0415 - the same
         except ImportError as error:
             raise StartError(f"{_ENDPOINTS[-1]} is set: pip install 'poste[tracing]'") from error
         name = os.environ.get("OTEL_SERVICE_NAME") or f"poste-{part}"
-        provider = TracerProvider(resource=Resource.create({"service.name": name}))
+        draws = _Tracing.draws = Draws()
+        resource = Resource.create({"service.name": name})
+        provider = TracerProvider(sampler=draws, id_generator=draws, resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
     if (api := sys.modules.get("opentelemetry.trace")) is not None:
@@ -82,13 +100,3 @@ def begin(name: str, kind: Kind, *, parent: str = "", link: str = "") -> Span:
     from poste.runtime.spans import Span  # noqa: PLC0415 - as above
 
     return Span(_Tracing.tracer, name, kind, parent=parent, link=link)
-
-
-def read(header: str) -> str:
-    """Return a header's `traceparent`, empty if it is none; a later version of it is read as this one."""
-    return f"00{header[2:_LENGTH]}" if _FORM.match(header) else ""
-
-
-def trace_of(traceparent: str) -> str:
-    """Return the id of the trace that a `traceparent` is of."""
-    return traceparent[3:35]

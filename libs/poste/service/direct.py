@@ -15,10 +15,10 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
+from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
-from poste.runtime import tracing
 from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
@@ -132,8 +132,8 @@ def _call(wire: Wire) -> Call:
 
 def _traceparent(metadata: Metadata) -> str:
     for key, value in metadata:
-        if key == tracing.TRACEPARENT and isinstance(value, str):
-            return tracing.read(value)
+        if key == traceparents.HEADER and isinstance(value, str):
+            return traceparents.read(value)
     return ""
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple
 
 import grpc.aio
 
+from poste.domain import traceparents
 from poste.domain.codes import Code
-from poste.runtime import logs, tracing
+from poste.runtime import logs
 from poste.service.context import ATTEMPT, Call
 from poste.service.handlers import REQUEST_ID, Runner
 from poste.service.intake import Intake
@@ -170,6 +171,6 @@ class _Link:
 
 def _metadata(call: pb.LinkCall) -> Metadata:
     request_id = Metadatum(REQUEST_ID, call.request_id)
-    if traceparent := call.traceparent:
-        return (request_id, _FIRST_ATTEMPT, Metadatum(tracing.TRACEPARENT, traceparent))
+    if (traceparent := call.traceparent) and traceparent != traceparents.UNRECORDED:
+        return (request_id, _FIRST_ATTEMPT, Metadatum(traceparents.HEADER, traceparent))
     return (request_id, _FIRST_ATTEMPT)

@@ -8,12 +8,13 @@ from typing import Final
 
 from google.rpc import status_pb2
 
+from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
-from poste.runtime import logs, metrics, tracing
+from poste.runtime import logs, metrics
 from poste.service.context import ATTEMPT, TASK_KEY, Call
 from poste.service.handlers import Runner
-from poste.service.outcome import Metadatum, Outcome
+from poste.service.outcome import Metadata, Metadatum, Outcome
 from poste.service.report import Reporter, Result
 from poste.service.servicer import ServedService
 from poste.service.timeouts import Timeouts
@@ -74,7 +75,7 @@ class QueuedRoad:
         }
         if call.trace_id:
             facts["trace_id"] = call.trace_id
-        if task.traceparent and call.trace_id != (asked_in := tracing.trace_of(task.traceparent)):
+        if task.traceparent and call.trace_id != (asked_in := traceparents.trace_id(task.traceparent)):
             # Its span began a trace of its own, on this side of the queue's gap.
             facts["client_trace_id"] = asked_in
         _journal.write("task", facts)
@@ -102,7 +103,9 @@ class QueuedRoad:
 
 
 def _call(task: ClaimedTask) -> Call:
-    traced = (Metadatum(tracing.TRACEPARENT, task.traceparent),) if task.traceparent else ()
+    traced: Metadata = ()
+    if task.traceparent and task.traceparent != traceparents.UNRECORDED:
+        traced = (Metadatum(traceparents.HEADER, task.traceparent),)
     metadata = (Metadatum(TASK_KEY, task.key), Metadatum(ATTEMPT, str(task.attempt)), *traced)
     return Call(metadata=metadata, traceparent=task.traceparent)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.runtime import tracing
 from poste.service.context import Call
 from poste.service.servicer import ServedMethod
 
 if TYPE_CHECKING:
-    from poste.runtime.spans import Span
+    from poste.runtime.spans import Silence, Span
 
 #: Codes that say that the service failed, not its caller.
 _FAILURES: Final = frozenset(
@@ -32,22 +33,26 @@ class Traced:
             after_a_gap: It waited in a queue: its trace is its own, for the other may have ended days ago.
         """
         self._method = method
-        self._span: Span | None = None
+        self._span: Span | Silence | None = None
         traceparent = call.traceparent
         if tracing.wanted(traceparent):
             name = f"{method.service}/{method.name}"
             if after_a_gap:
-                self._span = tracing.begin(name, "consumer", link=traceparent)
+                span = tracing.begin(name, "consumer", link=traceparent)
             else:
-                self._span = tracing.begin(name, "server", parent=traceparent)
-            self._span.enter()
-            traceparent = self._span.traceparent
-        call.trace_id = tracing.trace_of(traceparent)
-        self._token = tracing.trace_id.set(call.trace_id)
+                span = tracing.begin(name, "server", parent=traceparent)
+            span.enter()
+            self._span = span
+            traceparent = span.traceparent
+        else:
+            self._span = tracing.silence(traceparent)
+        call.trace_id = traceparents.trace_id(traceparent)
+        self._token = tracing.trace_id.set(call.trace_id) if call.trace_id else None
 
     def end(self, code: Code) -> None:
         """End, with what the handler ended with."""
-        tracing.trace_id.reset(self._token)
+        if self._token is not None:
+            tracing.trace_id.reset(self._token)
         if self._span is not None:
             self._span.end(
                 failed=code in _FAILURES,

@@ -42,7 +42,9 @@ class LinkCall(_message.Message):
     request_id: _builtins.str
     """The id of the client's request."""
     traceparent: _builtins.str
-    """The call's place in its trace (W3C Trace Context); empty if it is in none."""
+    """The call's place in its trace (W3C Trace Context); empty if it is in none, "-" if Poste began one and records none of
+    it.
+    """
     def __init__(
         self,
         *,

@@ -146,7 +146,9 @@ class NewTask(_message.Message):
     result_ttl_seconds: _builtins.int
     """How long its result is kept."""
     traceparent: _builtins.str
-    """The call's place in its trace (W3C Trace Context); empty if it is in none."""
+    """The call's place in its trace (W3C Trace Context); empty if it is in none, "-" if Poste began one and records none of
+    it.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
