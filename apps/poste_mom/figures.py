@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreError
 from poste.queue.connection import name_of, servers_of
 from poste.runtime import logs, metrics
-from poste_mom.passes import for_each
+from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,11 +72,11 @@ class Figures:
                 _log.warning("figures not read", queue=queue, error=str(error))
 
         try:
-            queues = await self._tasks.queues()
+            queues = await known(self._tasks, self._catalogue)
         except StoreError as error:
             _log.warning("figures not read", error=str(error))
         else:
-            await for_each({*queues, *(entry.name for entry in self._catalogue.entries())}, ask)
+            await for_each(queues, ask)
 
     async def _ask_servers(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         try:

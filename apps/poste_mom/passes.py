@@ -6,17 +6,16 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
 from poste.domain.policy import QueuePolicy
 from poste.runtime import logs
+from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-
     from poste.queue.tasks import Tasks
     from poste.queue.upkeep import PassReport, Upkeep
     from poste_mom.catalogue import Catalogue
@@ -27,20 +26,18 @@ _journal = logs.Journal("passes")
 _ORPHANS_SECONDS: Final = 600.0
 #: How soon they are looked for again where a server did not answer, in seconds.
 _ORPHANS_AGAIN_SECONDS: Final = 10.0
-#: How many queues are looked after at once.
-_AT_ONCE: Final = 16
 
 
 async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, *, pass_seconds: float) -> None:
     """Look after every queue, for as long as the process lives. One that is away keeps nobody else's waiting."""
     orphans_due = -math.inf
-    queues: list[str] = []
+    queues: set[str] = set()
     while True:
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _bury_orphans(upkeep)
         try:
-            # Those of the catalogue too: of a service that nothing was queued for yet, a consumer's lease may be over.
-            queues = sorted({*await tasks.queues(), *(entry.name for entry in catalogue.entries())})
+            # Where nothing was queued yet, a consumer's lease may be over too.
+            queues = await known(tasks, catalogue)
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))
@@ -68,19 +65,6 @@ async def _look_after(queue: str, upkeep: Upkeep, catalogue: Catalogue) -> None:
         _tell(queue, await upkeep.look_after(queue, max_crashes=policy.max_crashes))
     except (StoreError, RedisError) as error:
         _log.warning("waiting for Redis", queue=queue, error=str(error))
-
-
-async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-    """Do something for every queue, some at once: one whose Redis hangs must not hold up the others'."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def do_in_turn(queue: str) -> None:
-        async with room:
-            await do(queue)
-
-    async with asyncio.TaskGroup() as group:
-        for queue in queues:
-            group.create_task(do_in_turn(queue))
 
 
 def _tell(queue: str, report: PassReport) -> None:

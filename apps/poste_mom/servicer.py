@@ -16,7 +16,7 @@ from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_mom import messages
-from poste_mom.passes import for_each
+from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
@@ -202,16 +202,13 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
                 troubles.append(error)
 
         try:
-            known = await self._queues()
+            queues = await known(self._tasks, self._catalogue)
         except StoreError as error:
             await _refuse(context, error)
-        await for_each(known & {request.queue} if request.queue else known, read)
+        await for_each(queues & {request.queue} if request.queue else queues, read)
         if troubles and not figures:
             await _refuse(context, troubles[0])
         return pb.ListQueuesResponse(queues=[figures[queue] for queue in sorted(figures)])
-
-    async def _queues(self) -> set[str]:
-        return {*await self._tasks.queues(), *(entry.name for entry in self._catalogue.entries())}
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: _Context) -> pb.PauseQueueResponse:
         await self._pause(request.queue, context, paused=True)
@@ -223,7 +220,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
 
     async def _pause(self, queue: str, context: _Context, *, paused: bool) -> None:
         try:
-            if queue not in await self._queues():
+            if queue not in await known(self._tasks, self._catalogue):
                 await context.abort(grpc.StatusCode.NOT_FOUND, "there is no queue of this name")
             await self._operators.pause(queue, paused=paused)
         except StoreError as error:
