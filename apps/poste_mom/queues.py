@@ -1,0 +1,37 @@
+"""Which queues there are, and how something is done for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from poste.queue.tasks import Tasks
+    from poste_mom.catalogue import Catalogue
+
+#: How many queues are seen to at once.
+_AT_ONCE: Final = 16
+
+
+async def known(tasks: Tasks, catalogue: Catalogue) -> set[str]:
+    """Return the queues that Redis knows, and those of the catalogue's services: one may never have held a task.
+
+    Raises:
+        StoreError: Redis can't be asked.
+    """
+    return {*await tasks.queues(), *(entry.name for entry in catalogue.entries())}
+
+
+async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    """Do something for every queue, some at once: one whose Redis hangs must not hold up the others'."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def do_in_turn(queue: str) -> None:
+        async with room:
+            await do(queue)
+
+    async with asyncio.TaskGroup() as group:
+        for queue in queues:
+            group.create_task(do_in_turn(queue))
