@@ -149,7 +149,7 @@ def _well(busy_until: dict[str, float], at: float, what: str) -> list[str]:
 
 def _make(rng: random.Random, at: float, kind: str, targets: tuple[str, ...], *, longest: float) -> Fault:
     if kind == "pair":
-        kind = rng.choice(("kill", "kill", "stop"))
+        kind = rng.choice(("kill", "kill", "term", "stop"))
     redis = REDIS in targets
     more: dict[str, Any] = {}
     if kind == "isolate":

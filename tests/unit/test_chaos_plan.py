@@ -16,7 +16,8 @@ def test_a_quarter_of_an_hour_breaks_everything_in_every_way(seed: int) -> None:
     """Each kind of fault on each class of part and of link, and parts in pairs."""
     faults = plan.make(seed, 900)
     done = {(fault.kind, (CLASSES | LINKS)[target]) for fault in faults for target in fault.targets}
-    pairs = {frozenset(CLASSES[target] for target in fault.targets) for fault in faults if len(fault.targets) == 2}
+    in_pairs = [fault for fault in faults if len(fault.targets) == 2]
+    pairs = {frozenset(CLASSES[target] for target in fault.targets) for fault in in_pairs}
     parts = ("service", "mom", "gateway", "redis")
 
     assert len(faults) >= 200
@@ -25,6 +26,7 @@ def test_a_quarter_of_an_hour_breaks_everything_in_every_way(seed: int) -> None:
     assert done >= {(kind, "redis") for kind in ("kill-after-202", "disk-full", "maxmemory", "clock")}
     assert done >= {("clock", "gateway"), ("clock", "mom")}
     assert len(pairs) >= 6
+    assert {fault.kind for fault in in_pairs} == {"kill", "term", "stop"}
     assert all(fault.at + fault.seconds <= 900 for fault in faults)
 
 
