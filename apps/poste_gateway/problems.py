@@ -51,7 +51,8 @@ def problem_answer(problem: Problem, instance: str) -> Answer:
     """Answer with a problem; `instance` is the path of what it happened to."""
     return Answer(
         protojson.dumps(problem.to_value(instance)),
-        status=problem.kind.status,
+        # A number: the log's line for people would say Python's name of it.
+        status=int(problem.kind.status),
         headers={"Content-Type": _CONTENT_TYPE, **NO_STORE, **problem.headers},
         # What comes after it on the connection would be the rest of the body, not a request.
         keep_alive=problem.kind is not REQUEST_TIMEOUT,

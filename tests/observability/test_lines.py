@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from support.deployment import PRODUCT, SUM, Part, deployed
+from support.gateway import staged
 from support.waiting import until
 
 CALL = {
@@ -35,6 +36,15 @@ async def test_a_call_and_a_task_have_a_line_each_that_tells_all(tmp_path):
     assert (kept["road"], kept["outcome"], kept["status"]) == ("durable", "QUEUED", 202)
     assert (task["code"], task["result"], task["attempt"]) == ("OK", "stored", 1)
     assert 0 < direct["seconds"] < 30
+
+
+async def test_a_person_reads_a_refusals_status_as_a_number(tmp_path, capsys):
+    """Their lines would say it in Python's spelling, and no search for it would find both."""
+    async with staged(tmp_path) as stage:
+        await stage.gateway.get("/no/such/path")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "/no/such/path" in line]
+
+    assert " status=404 " in line
 
 
 async def test_a_task_that_no_service_ends_has_its_line_too(tmp_path):
