@@ -75,6 +75,8 @@ class Resources:
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
             "/metrics": {"GET": self._metrics},
+            "/": {"GET": pages.elsewhere},
+            f"{PAGE}/": {"GET": pages.elsewhere},
             PAGE: {"GET": pages.index},
             f"{PAGE}/events": {"GET": pages.events},
         }

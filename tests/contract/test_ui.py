@@ -73,7 +73,7 @@ async def test_the_page_comes_from_the_package(tmp_path):
             name: await stage.gateway.get(f"/ui/{name}")
             for name in ("main.js", "page.css", "icon.svg", "vendor/uplot/uPlot.iife.min.js", "vendor/uplot/LICENSE")
         }
-        missing = [await stage.gateway.get(f"/ui/{name}") for name in ("none.js", "../files.py", "", "vendor")]
+        missing = [await stage.gateway.get(f"/ui/{name}") for name in ("none.js", "../files.py", "vendor")]
         wrong = await stage.gateway.post("/ui")
 
     assert page.status == 200
@@ -86,8 +86,18 @@ async def test_the_page_comes_from_the_package(tmp_path):
         (200, "text/plain"),
     ]
     assert "MIT License" in parts["vendor/uplot/LICENSE"].text
-    assert [reply.status for reply in missing] == [404] * 4
+    assert [reply.status for reply in missing] == [404] * 3
     assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("path", ["/", "/ui/"])
+async def test_who_looks_for_the_page_is_led_there(tmp_path, path):
+    """Whoever types the gateway's address alone would see a problem in JSON."""
+    async with staged(tmp_path) as stage:
+        led = await stage.gateway.get(path)
+
+    assert led.status == 200
+    assert led.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 async def test_the_page_runs_nothing_but_its_own_files(tmp_path):

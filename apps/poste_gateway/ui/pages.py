@@ -33,6 +33,10 @@ class Pages:
         """Answer with the page."""
         return self._files.respond(request, INDEX)
 
+    async def elsewhere(self, _: web.BaseRequest, __: str) -> Answer:
+        """Lead to the page who looks for it where people look first."""
+        return Answer(status=308, headers={"Location": ROOT})
+
     async def file(self, request: web.BaseRequest, name: str) -> Answer:
         """Answer with one of its files."""
         return self._files.respond(request, name)
