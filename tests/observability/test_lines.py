@@ -28,8 +28,8 @@ async def test_a_call_and_a_task_have_a_line_each_that_tells_all(tmp_path):
     async with deployed(tmp_path, SUM) as one:
         await one.call(SUM, a=2, b=3)
         await one.ended([await one.queue(SUM, a=2, b=3)])
-        direct, kept = lines(one.gateway, "request", SUM)
-        (task,) = lines(one.parts[-1], "task", SUM)
+        direct, kept = await until(lambda: (found := lines(one.gateway, "request", SUM))[1:] and found)
+        (task,) = await until(lambda: lines(one.parts[-1], "task", SUM))
 
     assert (set(direct), set(kept), set(task)) == (CALL, CALL | {"task"}, TASK)
     assert (direct["road"], direct["outcome"], direct["status"]) == ("direct", "OK", 200)

@@ -41,6 +41,7 @@ async def collector(monkeypatch):
 
 
 def lines(part: Part, event: str) -> list[dict]:
+    """Its lines up to now: one may be written after what it tells of was seen."""
     found = [json.loads(line) for line in part.log.splitlines() if line.startswith("{")]
     return [line for line in found if line["event"] == event]
 
@@ -59,7 +60,7 @@ async def test_a_queued_calls_spans_tell_one_connected_story(tmp_path, collector
         (call,) = await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER))
         (kept,) = await until(lambda: collector.of(f"enqueue {SUM}", Span.SPAN_KIND_PRODUCER))
         (request,) = [line for line in lines(one.gateway, "request") if line.get("service") == SUM]
-        (task,) = lines(worker, "task")
+        (task,) = await until(lambda: lines(worker, "task"))
 
     assert (call.part, call.trace, call.parent) == ("poste-gateway", TRACE, CALLER)
     assert (kept.part, kept.trace, kept.parent) == ("poste-gateway", TRACE, call.id)
@@ -95,7 +96,7 @@ async def test_what_its_client_does_not_record_nobody_does(tmp_path, collector):
         # What came first would be here before the last.
         await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER))
         await until(lambda: collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER))
-        tasks = lines(one.parts[-1], "task")
+        tasks = await until(lambda: both(lines(one.parts[-1], "task")))
 
     assert len(collector.of(f"{SUM}/Add", Span.SPAN_KIND_CONSUMER)) == 1
     assert len(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)) == 1
@@ -122,7 +123,7 @@ async def test_what_is_not_drawn_nobody_records_nor_draws_again(tmp_path, collec
         # One that its client records comes last, and is here last.
         assert (await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Traceparent=TRACEPARENT)).status == 200
         found = await until(lambda: both(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)))
-        (task,) = lines(worker, "task")
+        (task,) = await until(lambda: lines(worker, "task"))
 
     assert place == traceparents.UNRECORDED.encode()
     assert {span.trace for span in found} == {span.trace for span in collector.spans} == {TRACE}
@@ -192,7 +193,7 @@ async def test_a_trace_goes_on_where_nobody_makes_spans(tmp_path):
         worker = one.parts[-1]
         traced = await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Prefer="respond-async", Traceparent=TRACEPARENT)
         await one.ended([traced.headers["Location"]])
-        (task,) = lines(worker, "task")
+        (task,) = await until(lambda: lines(worker, "task"))
         worker.kill()
         await one.queue(SUM, a=2, b=3)
         (untraced,) = [key async for key in store.scan_iter("poste:*:task:*") if await store.hget(key, "s") == b"Q"]
