@@ -166,6 +166,7 @@ async def test_a_handlers_own_spans_follow_its_call(traceparent, monkeypatch):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("an author's")
     monkeypatch.setattr(tracing._Tracing, "tracer", tracer)
+    monkeypatch.setattr(tracing._Tracing, "spans", spans)
 
     class Curious(ledger_pb2_grpc.LedgerServiceServicer):
         async def Look(self, request, context):  # noqa: N802, ARG002 - the proto's name

@@ -69,7 +69,8 @@ class Silence:
 
     def __init__(self, traceparent: str) -> None:
         """Begin; `traceparent` is its caller's."""
-        self._token = context.attach(_within(traceparent, context.get_current()))
+        within = _SILENT if traceparent == UNRECORDED else _within(traceparent, context.get_current())
+        self._token = context.attach(within)
 
     def end(self, **_: object) -> None:
         """End it, as a span is ended."""
@@ -86,8 +87,26 @@ def _within(traceparent: str, outer: context.Context) -> context.Context:
     return trace.set_span_in_context(NonRecordingSpan(_context_of(traceparent)), outer)
 
 
+class _Unrecorded(NonRecordingSpan):
+    """The span of every call whose trace Poste does not record: as few ask for its ids, it has none until then."""
+
+    def __init__(self) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        #: Each call is run in an asyncio task of its own, and so in a context of its own.
+        self._of_call: contextvars.ContextVar[SpanContext] = contextvars.ContextVar("poste_unrecorded")
+
+    def get_span_context(self) -> SpanContext:
+        """Return its place in a trace; the same for all of a call."""
+        place = self._of_call.get(None)
+        if place is None:
+            place = SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=True)
+            self._of_call.set(place)
+        return place
+
+
+_SILENT: Final = trace.set_span_in_context(_Unrecorded(), context.Context())
+
+
 def _context_of(traceparent: str) -> SpanContext:
-    if traceparent == UNRECORDED:
-        return SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=True)
     _, trace_, span, flags = traceparent.split("-")
     return SpanContext(int(trace_, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

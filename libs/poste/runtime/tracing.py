@@ -26,9 +26,13 @@ trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("structlog_trace_
 
 
 class _Tracing:
-    """What this process makes spans by; None if it makes none."""
+    """What this process makes spans by; None if it makes none.
+
+    `spans` is `poste.runtime.spans`: to import it for each span would cost as much as one that is not recorded.
+    """
 
     tracer: Any = None
+    spans: Any = None
     #: Decides on new traces; None if whoever set up the provider has another way.
     draws: Draws | None = None
 
@@ -52,11 +56,7 @@ def new(name: str) -> str:
 
 def silence(traceparent: str) -> Silence | None:
     """Have nothing recorded that the running code does in a trace that is not recorded either, until its end."""
-    if _Tracing.tracer is None:
-        return None
-    from poste.runtime.spans import Silence  # noqa: PLC0415 - only where it is wanted
-
-    return Silence(traceparent)
+    return None if _Tracing.tracer is None else _Tracing.spans.Silence(traceparent)
 
 
 def configure(part: str) -> None:
@@ -85,7 +85,10 @@ def configure(part: str) -> None:
     if (api := sys.modules.get("opentelemetry.trace")) is not None:
         # Loaded by now, by this or by who set up a provider.
         own = not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
-        _Tracing.tracer = api.get_tracer("poste") if own else None
+        if own:
+            from poste.runtime import spans  # noqa: PLC0415 - the same
+
+            _Tracing.tracer, _Tracing.spans = api.get_tracer("poste"), spans
 
 
 def begin(name: str, kind: Kind, *, parent: str = "", link: str = "") -> Span:
@@ -97,6 +100,5 @@ def begin(name: str, kind: Kind, *, parent: str = "", link: str = "") -> Span:
         parent: The `traceparent` of what it is a part of; empty begins a trace.
         link: The `traceparent` of what it goes on with after a gap; empty if there is none.
     """
-    from poste.runtime.spans import Span  # noqa: PLC0415 - as above
-
-    return Span(_Tracing.tracer, name, kind, parent=parent, link=link)
+    span: Span = _Tracing.spans.Span(_Tracing.tracer, name, kind, parent=parent, link=link)
+    return span
