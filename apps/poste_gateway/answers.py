@@ -34,6 +34,7 @@ class Account:
     Attributes:
         request_id: Its id.
         traceparent: Its place in its trace; empty if it is in none.
+        trace_id: The trace; empty if it has no id.
         service: The service that it calls, if it calls one.
         method: The method.
         road: The road that it took: `direct`, `durable`, or `none` if it was refused before.
@@ -43,6 +44,7 @@ class Account:
 
     request_id: str
     traceparent: str = ""
+    trace_id: str = ""
     service: str = ""
     method: str = ""
     road: str = "none"

@@ -69,11 +69,9 @@ class Edge:
         given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
         path = request.rel_url.path_safe
-        if (traceparent := headers.get(traceparents.HEADER)) is not None:
-            account.traceparent = traceparents.read(traceparent)
-        span = None if path in QUIET else _begin_span(request.method, account)
+        span = _place(request, path, account)
         # For whatever else is logged on its way.
-        traced = tracing.trace_id.set(trace) if (trace := traceparents.trace_id(account.traceparent)) else None
+        traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
             method = self._roads.directory.routes.get(request.method, path)
             if method is None:
@@ -151,21 +149,27 @@ class Edge:
         elif path in QUIET:
             return
         facts["request_id"], facts["verb"], facts["path"] = account.request_id, verb, path
-        if trace := traceparents.trace_id(account.traceparent):
-            facts["trace_id"] = trace
+        if account.trace_id:
+            facts["trace_id"] = account.trace_id
         facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
         _journal.write("request", facts)
 
 
-def _begin_span(verb: str, account: Account) -> Span | None:
-    # A verb that is none of HTTP's is a client's own word.
-    name = verb if verb in hdrs.METH_ALL else "HTTP"
-    if not account.traceparent:
-        account.traceparent = tracing.new(name)
-    if not tracing.wanted(account.traceparent):
-        return None
-    span = tracing.begin(name, "server", parent=account.traceparent)
-    account.traceparent = span.traceparent
+def _place(request: web.BaseRequest, path: str, account: Account) -> Span | None:
+    """Find a request's place in its trace; returns its span if it is recorded."""
+    span, traceparent = None, ""
+    if (header := request.headers.get(traceparents.HEADER)) is not None:
+        traceparent = traceparents.read(header)
+    if path not in QUIET:
+        if not traceparent and tracing.lost():
+            traceparent = traceparents.UNRECORDED
+        if tracing.wanted(traceparent):
+            # A verb that is none of HTTP's is a client's own word.
+            name = request.method if request.method in hdrs.METH_ALL else "HTTP"
+            span = tracing.begin(name, "server", parent=traceparent)
+            traceparent = span.traceparent
+    if traceparent:
+        account.traceparent, account.trace_id = traceparent, traceparents.trace_id(traceparent)
     return span
 
 

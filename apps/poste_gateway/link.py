@@ -139,11 +139,11 @@ class Link:
             size += len(request)
             if sent and size > _FRAME_BYTES:
                 break
-            frame.calls.add(
+            call = frame.calls.add(
                 number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
             )
             if traceparent:
-                frame.calls[-1].traceparent = traceparent
+                call.traceparent = traceparent
             sent.append(number)
         for number in sent:
             del self._unsent[number]

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from poste.domain.errors import StartError
 from poste.runtime import spans
 
-_NOWHERE: Final = Context()
-_NAME: Final = "OTEL_TRACES_SAMPLER"
-_ARGUMENT: Final = "OTEL_TRACES_SAMPLER_ARG"
-_BY_RATIO: Final = ("traceidratio", "parentbased_traceidratio")
+_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
+_SHARE: Final = "OTEL_TRACES_SAMPLER_ARG"
+#: The half of a trace's id that samplers go by, in bits.
+_LOW_BITS: Final = 64
 
 
 class Draws(Sampler, RandomIdGenerator):
     """Decides by the sampler that OpenTelemetry's variables name, with two things that it can't do by itself.
 
-    A new trace is drawn before anything of it is made: the SDK's way to a span that it then drops costs several times
-    as much. And what goes on after a queue's gap is recorded if what it goes on with was.
+    A new trace is drawn before anything of it is made: the SDK's way to a span that it then drops costs ten times as
+    much. And what goes on after a queue's gap is recorded if what it goes on with was.
 
     It is for one thread: a span of the trace that was drawn follows at once.
     """
@@ -35,29 +36,27 @@ class Draws(Sampler, RandomIdGenerator):
         """Take the sampler from the environment.
 
         Raises:
-            StartError: What it is told there is no share.
+            StartError: The share that it is to record is none.
         """
-        #: Ids of new traces from here on lose: found out by themselves, at a tenth of what it costs to ask the sampler.
-        self._bound = _bound()
+        #: New traces whose id is below are recorded.
+        self._bound = TraceIdRatioBased(_share()).bound
         # There is no other public way to it.
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
-        #: The trace that was drawn, and with what.
-        self._won: tuple[int, SamplingResult] | None = None
+        #: The trace that was drawn; 0 if none was.
+        self._drawn = 0
 
-    def win(self, name: str) -> bool:
-        """Tell whether a new trace is recorded that a server's span of this name begins; if so, the next span does."""
-        trace_id = super().generate_trace_id()
-        if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+    def win(self) -> bool:
+        """Tell whether a new trace is recorded; if so, the next span is to begin it."""
+        low = random.getrandbits(_LOW_BITS)
+        if low >= self._bound:
             return False
-        result = self._sampler.should_sample(_NOWHERE, trace_id, name, SpanKind.SERVER)
-        if result.decision is Decision.DROP:
-            return False
-        self._won = trace_id, result
+        self._drawn = random.getrandbits(_LOW_BITS) << _LOW_BITS | low
         return True
 
     def generate_trace_id(self) -> int:
         """Return the trace that was drawn, or a new one; see `IdGenerator`."""
-        return super().generate_trace_id() if self._won is None else self._won[0]
+        drawn, self._drawn = self._drawn, 0
+        return drawn or super().generate_trace_id()
 
     def should_sample(  # noqa: PLR0917 - OpenTelemetry's signature
         self,
@@ -70,9 +69,6 @@ class Draws(Sampler, RandomIdGenerator):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Decide on a span; see `Sampler`."""
-        won, self._won = self._won, None
-        if won is not None and won[0] == trace_id:
-            return won[1]
         asked = spans.before_the_gap(parent_context)
         return self._sampler.should_sample(asked, trace_id, name, kind, attributes, links, trace_state)
 
@@ -81,11 +77,15 @@ class Draws(Sampler, RandomIdGenerator):
         return self._sampler.get_description()
 
 
-def _bound() -> int:
-    if os.environ.get(_NAME, "").lower() not in _BY_RATIO:
-        return TraceIdRatioBased(1).bound
-    share = os.environ.get(_ARGUMENT) or "1"
+def _share() -> float:
+    """Return the share of new traces that the sampler records."""
+    name = os.environ.get(_SAMPLER, "").lower().removeprefix("parentbased_")
+    if name == "always_off":
+        return 0.0
+    if name != "traceidratio":
+        return 1.0
+    share = os.environ.get(_SHARE) or "1"
     try:
-        return TraceIdRatioBased(float(share)).bound
+        return TraceIdRatioBased(float(share)).rate
     except ValueError as error:
-        raise StartError(f"{_ARGUMENT} is no share from 0 to 1: {share}") from error
+        raise StartError(f"{_SHARE} is no share from 0 to 1: {share}") from error

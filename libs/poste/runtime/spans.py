@@ -62,19 +62,9 @@ class Span:
         self._span.end()
 
 
-class Silence:
-    """In place of a span, in a trace that is not recorded: nor is what the running code does until its end."""
-
-    __slots__ = ("_token",)
-
-    def __init__(self, traceparent: str) -> None:
-        """Begin; `traceparent` is its caller's."""
-        within = _SILENT if traceparent == UNRECORDED else _within(traceparent, context.get_current())
-        self._token = context.attach(within)
-
-    def end(self, **_: object) -> None:
-        """End it, as a span is ended."""
-        context.detach(self._token)
+def silence(traceparent: str) -> None:
+    """Have whatever is made from now on in this asyncio task be of a trace that is not recorded."""
+    context.attach(_SILENT if traceparent == UNRECORDED else _within(traceparent, context.get_current()))
 
 
 def before_the_gap(within: context.Context | None) -> context.Context | None:

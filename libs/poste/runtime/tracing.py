@@ -13,11 +13,11 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import StartError
-from poste.domain.traceparents import UNRECORDED, recorded
+from poste.domain.traceparents import recorded
 
 if TYPE_CHECKING:
     from poste.runtime.sampling import Draws
-    from poste.runtime.spans import Kind, Silence, Span
+    from poste.runtime.spans import Kind, Span
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -46,17 +46,15 @@ def wanted(traceparent: str) -> bool:
     return _Tracing.tracer is not None and (traceparent == "" or recorded(traceparent))
 
 
-def new(name: str) -> str:
-    """Decide whether a trace is recorded that begins with a server's span of this name; returns where it then stands.
-
-    That is as if it were in none yet, so that a span of it is `wanted`, or else that it is not recorded.
-    """
-    return "" if _Tracing.draws is None or _Tracing.draws.win(name) else UNRECORDED
+def lost() -> bool:
+    """Draw for a trace that would begin here; tells whether it is not recorded. Of one that is, a span follows."""
+    return _Tracing.draws is not None and not _Tracing.draws.win()
 
 
-def silence(traceparent: str) -> Silence | None:
-    """Have nothing recorded that the running code does in a trace that is not recorded either, until its end."""
-    return None if _Tracing.tracer is None else _Tracing.spans.Silence(traceparent)
+def silence(traceparent: str) -> None:
+    """Have nothing recorded that this asyncio task does from now on: it is of a trace that is not recorded."""
+    if _Tracing.tracer is not None:
+        _Tracing.spans.silence(traceparent)
 
 
 def configure(part: str) -> None:

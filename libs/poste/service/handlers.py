@@ -18,13 +18,13 @@ from google.protobuf.message import DecodeError
 
 from poste.domain.codes import Code
 from poste.rpc.channels import MAX_MESSAGE_BYTES
-from poste.runtime import logs, metrics, tracing
+from poste.runtime import logs, metrics
 from poste.runtime.deadlines import Deadlines
+from poste.service import traced
 from poste.service.context import AsyncContext, Call, SyncContext
 from poste.service.outcome import Outcome, unexpected
 from poste.service.servicer import ServedMethod
 from poste.service.threads import Threads
-from poste.service.traced import Traced
 
 _log = logs.get("handlers")
 #: A response larger than this is an error, in bytes: with what wraps it, it must still fit a message.
@@ -75,9 +75,7 @@ class Runner:
         began, code = time.monotonic(), Code.CANCELLED
         metrics.running_calls.add(who, 1)
         bound = _bind(call)
-        traced = None
-        if call.traceparent or tracing.wanted(""):
-            traced = Traced(method, call, after_a_gap=self._road == "durable")
+        span = traced.begin(method, call, after_a_gap=self._road == "durable")
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # there is one: it runs this
         if timeout_seconds is not None:
             self._deadlines.add(task, timeout_seconds)
@@ -98,8 +96,8 @@ class Runner:
             call.close()
             if bound is not None:
                 logs.request_id.reset(bound)
-            if traced is not None:
-                traced.end(code)
+            if span is not None:
+                traced.end(span, method, code)
             metrics.running_calls.add(who, -1)
             metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
             metrics.handler_seconds.observe(who, time.monotonic() - began)

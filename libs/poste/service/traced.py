@@ -11,7 +11,7 @@ from poste.service.context import Call
 from poste.service.servicer import ServedMethod
 
 if TYPE_CHECKING:
-    from poste.runtime.spans import Silence, Span
+    from poste.runtime.spans import Span
 
 #: Codes that say that the service failed, not its caller.
 _FAILURES: Final = frozenset(
@@ -19,44 +19,34 @@ _FAILURES: Final = frozenset(
 )
 
 
-class Traced:
-    """From a run's begin to its end."""
+def begin(method: ServedMethod, call: Call, *, after_a_gap: bool) -> Span | None:
+    """Begin one in an asyncio task of its own, which is a part of its trace from now on.
 
-    __slots__ = ("_method", "_span", "_token")
+    Args:
+        method: Whose handler is run.
+        call: Says which trace it comes from, and is told which one it is a part of.
+        after_a_gap: It waited in a queue: its trace is its own, for the other may have ended days ago.
 
-    def __init__(self, method: ServedMethod, call: Call, *, after_a_gap: bool) -> None:
-        """Begin.
-
-        Args:
-            method: Whose handler is run.
-            call: Says which trace it comes from, and is told which one it is a part of.
-            after_a_gap: It waited in a queue: its trace is its own, for the other may have ended days ago.
-        """
-        self._method = method
-        self._span: Span | Silence | None = None
-        traceparent = call.traceparent
-        if tracing.wanted(traceparent):
-            name = f"{method.service}/{method.name}"
-            if after_a_gap:
-                span = tracing.begin(name, "consumer", link=traceparent)
-            else:
-                span = tracing.begin(name, "server", parent=traceparent)
-            span.enter()
-            self._span = span
-            traceparent = span.traceparent
+    Returns:
+        Its span, to be ended; None if none is recorded.
+    """
+    traceparent, span = call.traceparent, None
+    if tracing.wanted(traceparent):
+        name = f"{method.service}/{method.name}"
+        if after_a_gap:
+            span = tracing.begin(name, "consumer", link=traceparent)
         else:
-            self._span = tracing.silence(traceparent)
-        call.trace_id = traceparents.trace_id(traceparent)
-        self._token = tracing.trace_id.set(call.trace_id) if call.trace_id else None
+            span = tracing.begin(name, "server", parent=traceparent)
+        span.enter()
+        traceparent = span.traceparent
+    elif traceparent:
+        tracing.silence(traceparent)
+    if trace_id := traceparents.trace_id(traceparent):
+        call.trace_id = trace_id
+        tracing.trace_id.set(trace_id)
+    return span
 
-    def end(self, code: Code) -> None:
-        """End, with what the handler ended with."""
-        if self._token is not None:
-            tracing.trace_id.reset(self._token)
-        if self._span is not None:
-            self._span.end(
-                failed=code in _FAILURES,
-                rpc__service=self._method.service,
-                rpc__method=self._method.name,
-                poste__code=code.name,
-            )
+
+def end(span: Span, method: ServedMethod, code: Code) -> None:
+    """End one's span, with what the handler ended with."""
+    span.end(failed=code in _FAILURES, rpc__service=method.service, rpc__method=method.name, poste__code=code.name)
