@@ -15,8 +15,8 @@ from poste_gateway.resolving import Resolver
 _RESOLVE_SECONDS: Final = 5.0
 #: The least time between two looks while nothing is ready, in seconds.
 _PAUSE_SECONDS: Final = 0.25
-#: How long a call waits for a service's very first connections, in seconds.
-_FIRST_CONNECT_SECONDS: Final = 0.2
+#: How long a call waits for connections that are being made, in seconds.
+_CONNECT_SECONDS: Final = 0.2
 #: Targets whose names take longer than this to resolve count as away meanwhile, in seconds.
 _NEW_SECONDS: Final = 1.0
 
@@ -101,7 +101,7 @@ class Fleet:
         return self._choose(self._ready(tried))
 
     async def pick(self, tried: Collection[Replica] = ()) -> Replica | str:
-        """Choose the replica for a call as `pick_ready` does, but wait a moment for a service's first connections.
+        """Choose the replica for a call as `pick_ready` does, but wait a moment for connections that are being made.
 
         Args:
             tried: Replicas that had their chance.
@@ -112,7 +112,7 @@ class Fleet:
         ready = self._ready(tried)
         if not ready and not tried and self._unsettled():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST_CONNECT_SECONDS):
+                async with asyncio.timeout(_CONNECT_SECONDS):
                     ready = await self._first_ready()
         if not ready:
             self._kick.set()
@@ -152,10 +152,10 @@ class Fleet:
         return "up" if min(replica.in_flight for replica in ready) < self._max_in_flight else "busy"
 
     def _unsettled(self) -> bool:
-        """Tell whether the first connections are still being made: away is not known yet."""
+        """Tell whether connections are being made: away is not known yet."""
         if self._updated.is_set() or not self._replicas:
             return bool(self._targets) and self._loop.time() < self._settle_time
-        return any(replica.new for replica, _ in self._replicas.values())
+        return any(replica.connecting for replica, _ in self._replicas.values())
 
     async def _first_ready(self) -> list[Replica]:
         while True:

@@ -22,8 +22,8 @@ from poste_gateway.circuit import Circuit
 from poste_gateway.failure import SILENT, Failure
 from poste_gateway.link import Link
 
-#: A replica whose connection was neither made nor refused yet counts as new for this long, in seconds.
-_NEW_SECONDS: Final = 1.0
+#: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
+_CONNECT_SECONDS: Final = 1.0
 #: How long a link takes calls, in seconds, until a new one does: servers end old connections (`poste.rpc.servers`), and
 #: nothing may be under way on one that ends.
 _LINK_SECONDS: Final = 45.0
@@ -62,19 +62,21 @@ class Replica:
         self._changed = changed
         self._library = library
         self._link: Link | None = None
-        self._tried = False
-        self._serving = False
         self._loop = asyncio.get_running_loop()
-        self._born = self._loop.time()
+        #: What a connection last proved; since when the next one is being made, None if none is, or it was refused.
+        self._serving = False
+        self._connecting_since: float | None = self._loop.time()
         self._channel = channels.connect(address, library=library)
         self._calls: dict[str, RawCall] = {}
 
     @property
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
-        # A link's end is known at once, so what its watch last said is enough; a lone call's fate is not.
-        linked = self._serving and self._link is not None and self._link.open
-        return linked or channels.is_ready(self._channel)
+        # A link goes on over its connection while a new one is made in its place, and its end is known at once; a lone
+        # call would go by the new one.
+        if self._serving and self._link is not None and self._link.open:
+            return True
+        return self._look() is grpc.ChannelConnectivity.READY
 
     @property
     def linked(self) -> bool:
@@ -82,9 +84,12 @@ class Replica:
         return self._link is not None and self._link.open
 
     @property
-    def new(self) -> bool:
-        """Whether its first connection is still being made, so that nothing is known of it."""
-        return not self._tried and self._loop.time() < self._born + _NEW_SECONDS
+    def connecting(self) -> bool:
+        """Whether nothing is known of it for a moment: its first connection is being made, or the next after one ended.
+
+        Servers end connections by their age, and one that died refuses the next at once.
+        """
+        return self._connecting_since is not None and self._loop.time() < self._connecting_since + _CONNECT_SECONDS
 
     async def watch(self) -> None:
         """Keep it connecting for ever, and tell of each change of its connection's state."""
@@ -92,12 +97,20 @@ class Replica:
             if self._library:
                 duties.create_task(self._keep_linked())
             while True:
-                state = self._channel.get_state(try_to_connect=True)
-                self._serving = state is grpc.ChannelConnectivity.READY
-                if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                    self._tried = True
+                state = self._look()
                 self._changed()
                 await self._channel.wait_for_state_change(state)
+
+    def _look(self) -> grpc.ChannelConnectivity:
+        """Return its connection's state, and note what that says; has it connect if it does not."""
+        state = self._channel.get_state(try_to_connect=True)
+        if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+            self._serving = state is grpc.ChannelConnectivity.READY
+            self._connecting_since = None
+        elif self._serving and self._connecting_since is None and self._link is None:
+            # Where there is a link it would have gone on: what has ended is more than a connection.
+            self._connecting_since = self._loop.time()
+        return state
 
     async def call(
         self,

@@ -27,6 +27,7 @@ from support.gateway import (
 )
 from support.waiting import until
 
+from poste.rpc import servers
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway import aside
@@ -396,6 +397,23 @@ async def test_a_service_that_returns_is_called_directly_within_a_second(tmp_pat
             await stage.gateway.available()
             assert time.monotonic() - begin < 1.5
             assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
+
+
+async def test_the_end_of_an_old_connection_is_no_ones_business(tmp_path, monkeypatch):
+    """Servers end connections by their age: each time calls would be kept, or refused, though the service is there."""
+    monkeypatch.setattr(servers, "_MAX_CONNECTION_AGE_MS", 100)
+    connections = set()
+
+    async def note(request, context):
+        connections.add(context.peer())
+        return await answer(request, context)
+
+    async with staged(tmp_path, note) as stage:
+        seen = set()
+        while len(connections) < 20:
+            seen.add((await stage.gateway.post(QUOTE, ORDER, Prefer="no-queue")).status)
+
+    assert seen == {200}
 
 
 # Preferences
@@ -925,7 +943,6 @@ async def test_a_wrong_verb_is_told_the_right_ones(tmp_path, path, verbs):
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1/sum",
         "/v1/orders/",
         "/v1/orders/5",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import grpc
 import grpc.aio
 import pytest
 from support import shop
@@ -16,6 +17,7 @@ from support.worker import RunningWorker, line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain.codes import Code
+from poste.rpc import servers
 from poste.rpc.channels import connect
 from poste.runtime import lifecycle
 from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
@@ -211,6 +213,21 @@ async def test_large_calls_and_answers_fit() -> None:
         await asyncio.gather(*gated[1::2])
         for one in gated[::2]:
             one.cancel()
+
+
+async def test_the_end_of_an_old_connection_leaves_the_link_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is there would be away for a moment, each time that a server ends a connection by its age."""
+    monkeypatch.setattr(servers, "_MAX_CONNECTION_AGE_MS", 100)
+    ended = 0
+    async with staged() as (_, _, replica):
+        channel = replica._channel
+        before = channel.get_state()
+        while ended < 10:
+            assert replica.ready
+            await channel.wait_for_state_change(before)
+            before = channel.get_state()
+            ended += before is not grpc.ChannelConnectivity.READY
+        assert await look(replica, "now") == "now"
 
 
 async def test_a_server_without_links_is_called_call_by_call() -> None:
