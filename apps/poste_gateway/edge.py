@@ -160,14 +160,14 @@ def _place(request: web.BaseRequest, path: str, account: Account) -> Span | None
     span, traceparent = None, ""
     if (header := request.headers.get(traceparents.HEADER)) is not None:
         traceparent = traceparents.read(header)
-    if path not in QUIET:
-        if not traceparent and tracing.lost():
-            traceparent = traceparents.UNRECORDED
-        if tracing.wanted(traceparent):
-            # A verb that is none of HTTP's is a client's own word.
-            name = request.method if request.method in hdrs.METH_ALL else "HTTP"
-            span = tracing.begin(name, "server", parent=traceparent)
-            traceparent = span.traceparent
+    if not traceparent and tracing.lost():
+        account.traceparent = traceparents.UNRECORDED
+        return None
+    if tracing.wanted(traceparent) and path not in QUIET:
+        # A verb that is none of HTTP's is a client's own word.
+        name = request.method if request.method in hdrs.METH_ALL else "HTTP"
+        span = tracing.begin(name, "server", parent=traceparent)
+        traceparent = span.traceparent
     if traceparent:
         account.traceparent, account.trace_id = traceparent, traceparents.trace_id(traceparent)
     return span

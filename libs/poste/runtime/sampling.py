@@ -29,7 +29,7 @@ class Draws(Sampler, RandomIdGenerator):
     A new trace is drawn before anything of it is made: the SDK's way to a span that it then drops costs ten times as
     much. And what goes on after a queue's gap is recorded if what it goes on with was.
 
-    It is for one thread: a span of the trace that was drawn follows at once.
+    It is for one thread: the next span that begins a trace is of the one that was drawn.
     """
 
     def __init__(self) -> None:

@@ -114,10 +114,10 @@ class _Link:
         self._calls[call.number] = self._loop.create_task(self._run(method, call))
 
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
-        timeout_seconds = call.timeout_seconds
+        timeout_seconds, traceparent = call.timeout_seconds, call.traceparent
         state = Call(
-            metadata=_metadata(call),
-            traceparent=call.traceparent,
+            metadata=_metadata(call.request_id, traceparent),
+            traceparent=traceparent,
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
         )
@@ -169,8 +169,7 @@ class _Link:
         return frame, counted
 
 
-def _metadata(call: pb.LinkCall) -> Metadata:
-    request_id = Metadatum(REQUEST_ID, call.request_id)
-    if (traceparent := call.traceparent) and traceparent != traceparents.UNRECORDED:
-        return (request_id, _FIRST_ATTEMPT, Metadatum(traceparents.HEADER, traceparent))
-    return (request_id, _FIRST_ATTEMPT)
+def _metadata(request_id: str, traceparent: str) -> Metadata:
+    if traceparent and traceparent != traceparents.UNRECORDED:
+        return (Metadatum(REQUEST_ID, request_id), _FIRST_ATTEMPT, Metadatum(traceparents.HEADER, traceparent))
+    return (Metadatum(REQUEST_ID, request_id), _FIRST_ATTEMPT)

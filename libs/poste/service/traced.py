@@ -31,6 +31,10 @@ def begin(method: ServedMethod, call: Call, *, after_a_gap: bool) -> Span | None
         Its span, to be ended; None if none is recorded.
     """
     traceparent, span = call.traceparent, None
+    if traceparent == traceparents.UNRECORDED:
+        # Most calls' way where few are recorded.
+        tracing.silence(traceparent)
+        return None
     if tracing.wanted(traceparent):
         name = f"{method.service}/{method.name}"
         if after_a_gap:
