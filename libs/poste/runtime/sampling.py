@@ -10,7 +10,7 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
@@ -42,7 +42,7 @@ class Draws(Sampler, RandomIdGenerator):
         self._bound = TraceIdRatioBased(_share()).bound
         # There is no other public way to it.
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
-        #: The trace that was drawn; 0 if none was.
+        #: The trace that was drawn and not begun yet; 0 if there is none.
         self._drawn = 0
 
     def win(self) -> bool:
@@ -55,8 +55,7 @@ class Draws(Sampler, RandomIdGenerator):
 
     def generate_trace_id(self) -> int:
         """Return the trace that was drawn, or a new one; see `IdGenerator`."""
-        drawn, self._drawn = self._drawn, 0
-        return drawn or super().generate_trace_id()
+        return self._drawn or super().generate_trace_id()
 
     def should_sample(  # noqa: PLR0917 - OpenTelemetry's signature
         self,
@@ -69,6 +68,9 @@ class Draws(Sampler, RandomIdGenerator):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Decide on a span; see `Sampler`."""
+        if trace_id == self._drawn:
+            self._drawn = 0
+            return SamplingResult(Decision.RECORD_AND_SAMPLE)
         asked = spans.before_the_gap(parent_context)
         return self._sampler.should_sample(asked, trace_id, name, kind, attributes, links, trace_state)
 

@@ -7,6 +7,7 @@ one thread, the loop's, which also reads them.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -30,12 +31,12 @@ class Counts(_Tally):
 
     def __init__(self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry = REGISTRY) -> None:
         """Begin at nothing; `name` is without `_total`."""
-        self._values: dict[Labels, int] = {}
+        self._values: defaultdict[Labels, int] = defaultdict(int)
         super().__init__(name, text, labels, registry)
 
     def add(self, labels: Labels, count: int = 1) -> None:
         """Count."""
-        self._values[labels] = self._values.get(labels, 0) + count
+        self._values[labels] += count
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
@@ -50,12 +51,12 @@ class Levels(_Tally):
 
     def __init__(self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry = REGISTRY) -> None:
         """Begin at nothing."""
-        self._values: dict[Labels, int] = {}
+        self._values: defaultdict[Labels, int] = defaultdict(int)
         super().__init__(name, text, labels, registry)
 
     def add(self, labels: Labels, change: int) -> None:
         """Go up, or down."""
-        self._values[labels] = self._values.get(labels, 0) + change
+        self._values[labels] += change
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
