@@ -21,8 +21,8 @@ ROWS = (
         "sampled",
         "the same: with the spans of one call in a hundred sent, against one without metrics and spans",
         Target(at_least=0.95),
-        limit="OpenTelemetry's SDK makes an object for a span that it will not send, too, and the decision must travel"
-        " with the call, or a service would decide anew",
+        limit="half of what it costs is the hundredth call's spans (see the next row), a quarter is to draw, and to have"
+        " the service's side keep silent",
     ),
     Row(
         "traced",
