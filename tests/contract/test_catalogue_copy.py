@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from support import shop
 from support.gateway import FakeMom, answer, running_gateway, serving_mom, serving_shop
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 
 from poste.v1 import mom_service_pb2 as pb

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from support import shop
 from support.gateway import FakeMom, answer, serving_mom, serving_shop
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 
 from poste.domain.errors import StartError

@@ -9,7 +9,7 @@ import pytest
 from support import shop
 from support.cli import poste
 from support.gateway import FakeMom, answer, running_gateway, serving_mom, serving_shop
-from support.redis_server import free_port
+from support.ports import free_port
 
 
 async def ask(url: str) -> subprocess.CompletedProcess[str]:

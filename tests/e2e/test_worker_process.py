@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support.cli import POSTE, environment, poll
-from support.redis_server import free_port
+from support.ports import free_port
 from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2

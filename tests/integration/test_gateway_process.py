@@ -13,7 +13,7 @@ import pytest
 from support import shop
 from support.gateway import FakeMom, answer, running_gateway, serving_mom, serving_shop
 from support.mom import running_mom
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 
 from poste.rpc.catalogue import file_descriptor_set

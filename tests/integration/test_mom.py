@@ -17,7 +17,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from support import shop
 from support.mom import RunningMom, running_mom
-from support.redis_server import RedisServer, free_port, running
+from support.ports import free_port
+from support.redis_server import RedisServer, running
 from support.waiting import until
 
 import poste_calculator

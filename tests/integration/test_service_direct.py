@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.behaviours import Behaving
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 from support.worker import RunningWorker, claimed, line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.behaviours import Behaving
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 from support.worker import FakeMom, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from support.redis_server import free_port
+from support.ports import free_port
 from support.waiting import until
 from support.worker import FakeMom, serving_mom
 

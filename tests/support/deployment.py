@@ -17,8 +17,8 @@ import aiohttp
 from testing.v1 import ledger_pb2
 
 from poste.rpc.catalogue import file_descriptor_set
-from poste_cli.local import leash, ports
-from support import ledger
+from poste_cli.local import leash
+from support import ledger, ports
 from support.cli import POSTE, Reply, environment
 from support.redis_server import RedisServer
 from support.waiting import until

@@ -13,7 +13,7 @@ from poste.rpc.channels import connect
 from poste.runtime.settings import MomSettings
 from poste.v1.mom_service_pb2_grpc import MomServiceStub
 from poste_mom.__main__ import run
-from support.redis_server import free_port
+from support.ports import free_port
 
 
 class RunningMom:

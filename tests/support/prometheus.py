@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from poste_cli.local import leash, ports
+from poste_cli.local import leash
+from support.ports import free_port
 from support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "compose/prometheus"
@@ -78,7 +79,7 @@ async def prometheus(folder: Path, jobs: Mapping[str, list[int]]) -> AsyncIterat
         folder: Where its files are.
         jobs: The ports of the targets, all on loopback, by their jobs.
     """
-    (port,) = ports.free(1)
+    port = free_port()
     process = _start(folder, port, jobs)
     targets = sum(map(len, jobs.values()))
     try:

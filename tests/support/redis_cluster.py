@@ -9,7 +9,8 @@ from pathlib import Path
 
 import redis
 
-from support.redis_server import RedisServer, free_port
+from support.ports import free_port
+from support.redis_server import RedisServer
 
 _SLOTS = 16384
 

