@@ -12,7 +12,7 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
 from poste.runtime import lifecycle, logs, tracing
-from poste.runtime.admin import authority
+from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
 from poste_gateway import http_server
 from poste_gateway.bodies import BODY_SECONDS

@@ -17,7 +17,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from poste.runtime import admin, lifecycle, logs
+from poste.runtime import lifecycle, logs, sites
 from poste_gateway.answers import Answer
 from poste_gateway.kinds import INVALID_REQUEST
 from poste_gateway.problems import Problem, problem_answer
@@ -63,7 +63,7 @@ async def serving(
     """
     server = _Server(handle, max_body_bytes)
     runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
-    async with admin.bound(runner, host, port, tls) as bound, lifecycle.side_tasks(server.sweep(head_seconds)):
+    async with sites.bound(runner, host, port, tls) as bound, lifecycle.side_tasks(server.sweep(head_seconds)):
         try:
             yield bound
         finally:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from poste.runtime import logs
-from poste.runtime.admin import authority
+from poste.runtime.addresses import authority
 
 _log: Final = logs.get("resolving")
 _DNS: Final = ("dns:///", "dns:")

@@ -17,6 +17,7 @@ from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, new_server
 from poste.runtime import admin, lifecycle, logs
+from poste.runtime.addresses import authority
 from poste.runtime.settings import MomSettings, load
 from poste.v1.mom_service_pb2_grpc import add_MomServiceServicer_to_server
 from poste_mom import catalogue_file, passes
@@ -78,7 +79,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         ):
             await server.start()
             await serving.serving()
-            _log.info("serving", address=admin.authority(settings.host, port))
+            _log.info("serving", address=authority(settings.host, port))
             await stop.wait()
             await serving.not_serving()
             endings.close()

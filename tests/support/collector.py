@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from poste.runtime.admin import listening
+from poste.runtime.sites import listening
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from poste.client import Client, ClientError
 from poste.domain.errors import StartError
-from poste.runtime.admin import listening
+from poste.runtime.sites import listening
 from poste_cli.local import control, folder, parts, redis_server
 from poste_cli.local.parts import Plan
 from poste_cli.local.ports import HOST

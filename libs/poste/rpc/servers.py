@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from poste.domain.errors import StartError
 from poste.rpc.channels import KEEPALIVE_MS, MAX_MESSAGE_BYTES
-from poste.runtime.admin import authority
+from poste.runtime.addresses import authority
 
 #: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
 _MAX_CONNECTION_AGE_MS: Final = 90_000

@@ -14,7 +14,7 @@ from poste.domain.codes import Code
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import code
 from poste.runtime import logs
-from poste.runtime.admin import authority
+from poste.runtime.addresses import authority
 from poste.runtime.settings import WorkerSettings
 from poste.service.servicer import ServedService
 from poste.service.timeouts import Timeouts
