@@ -100,6 +100,16 @@ def test_only_the_gateway_is_open_and_nobody_goes_by_a_virtual_ip(name):
     assert all("//tasks." in target for target in targets)
 
 
+@pytest.mark.parametrize("name", ["gateway", "sum", "multiplication", "subtraction"])
+def test_a_call_can_be_traced_from_the_gateway_to_its_handler(name):
+    """A collector would get half of each story, or the whole of every call's."""
+    environment = SERVICES[name]["environment"]
+
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OTLP_ENDPOINT:-}"
+    assert environment["OTEL_TRACES_SAMPLER"] == "parentbased_traceidratio"
+    assert environment["OTEL_TRACES_SAMPLER_ARG"] == "${TRACE_SHARE:-0.01}"
+
+
 def test_secrets_and_configs_are_made_outside_and_named_by_their_content():
     """One that Swarm made under a fixed name could never be changed, and a secret must not stand in a file here."""
     made = [*STACK["secrets"].values(), *STACK["configs"].values()]
