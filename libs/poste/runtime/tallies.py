@@ -1,15 +1,17 @@
 """Counters and histograms for what happens on every call, exposed as prometheus_client's are.
 
 Its own take a lock and a few checks for each number, a fifth of what a call costs a service altogether. These are for
-one thread, the loop's, which also reads them.
+one thread, the loop's, which also reads them. What happens is noted, and counted once there is much of it: in the midst
+of a call's other code the counting itself takes several times as long as in a loop of its own.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import Final
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,6 +20,8 @@ from prometheus_client.utils import floatToGoString
 
 #: The values of the labels, in their order.
 Labels = tuple[str, ...]
+#: So much is noted before it is counted.
+_NOTED: Final = 256
 
 
 class _Tally(Collector):
@@ -31,15 +35,23 @@ class Counts(_Tally):
 
     def __init__(self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry = REGISTRY) -> None:
         """Begin at nothing; `name` is without `_total`."""
-        self._values: defaultdict[Labels, int] = defaultdict(int)
+        self._values: Counter[Labels] = Counter()
+        self._noted: list[Labels] = []
         super().__init__(name, text, labels, registry)
 
-    def add(self, labels: Labels, count: int = 1) -> None:
-        """Count."""
-        self._values[labels] += count
+    def add(self, labels: Labels) -> None:
+        """Count one more."""
+        self._noted.append(labels)
+        if len(self._noted) >= _NOTED:
+            self._count()
+
+    def _count(self) -> None:
+        self._values.update(self._noted)
+        self._noted.clear()
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
+        self._count()
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
         for labels, value in self._values.items():
             family.add_metric(labels, value)
@@ -83,13 +95,21 @@ class Distribution(_Tally):
         self._names = [*map(floatToGoString, self._bounds), "+Inf"]
         #: How many in each bucket, and the sum of all.
         self._rows: dict[Labels, tuple[list[int], list[float]]] = {}
+        self._noted: list[tuple[Labels, float]] = []
         super().__init__(name, text, labels, registry)
 
     def observe(self, labels: Labels, value: float) -> None:
         """Count a value."""
-        row = self._rows.get(labels) or self.expect(labels)
-        row[0][bisect_left(self._bounds, value)] += 1
-        row[1][0] += value
+        self._noted.append((labels, value))
+        if len(self._noted) >= _NOTED:
+            self._count()
+
+    def _count(self) -> None:
+        for labels, value in self._noted:
+            row = self._rows.get(labels) or self.expect(labels)
+            row[0][bisect_left(self._bounds, value)] += 1
+            row[1][0] += value
+        self._noted.clear()
 
     def expect(self, labels: Labels) -> tuple[list[int], list[float]]:
         """Have it there before the first value, with nothing in it; returns its buckets and its sum."""
@@ -97,6 +117,7 @@ class Distribution(_Tally):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
+        self._count()
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, (counts, (total,)) in self._rows.items():
             family.add_metric(labels, list(zip(self._names, accumulate(counts), strict=True)), total)
