@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.channels import connect
@@ -112,6 +113,8 @@ async def run(
     Raises:
         StartError: A port is taken.
     """
+    # What the process does itself is in no trace, nor is a call that is not recorded: every call's task begins so.
+    tracing.silence(traceparents.UNRECORDED)
     for service in services:
         metrics.expect(service.name)
     direct_runner = Runner("direct", threads=settings.concurrency)

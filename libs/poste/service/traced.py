@@ -32,8 +32,7 @@ def begin(method: ServedMethod, call: Call, *, after_a_gap: bool) -> Span | None
     """
     traceparent, span = call.traceparent, None
     if traceparent == traceparents.UNRECORDED:
-        # Most calls' way where few are recorded.
-        tracing.silence(traceparent)
+        # Most calls' way where few are recorded: they are as silent as the process is itself (`process.run`).
         return None
     if tracing.wanted(traceparent):
         name = f"{method.service}/{method.name}"
