@@ -88,12 +88,13 @@ class Measured:
 
 
 def fallen(measured: Measured, published: float) -> bool:
-    """Tell whether a figure is worse than the published one by a third: more than a noisy machine does to a ratio.
+    """Tell whether a figure misses its target, and is worse than the published one by a third.
 
-    One without a target can't: nobody said which way is better.
+    That is more than a noisy machine does to most ratios; what still reaches its target may vary by more. One without a
+    target can't fall: nobody said which way is better.
     """
     target = measured.row.target
-    if target is None:
+    if target is None or target.met(measured.value):
         return False
     if target.at_least is not None:
         return measured.value < published * (1 - _FALL)

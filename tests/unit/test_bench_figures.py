@@ -108,6 +108,7 @@ def test_a_kill_beside_the_load():
     [
         (Target(at_least=0.5), 0.41, 0.6, False),
         (Target(at_least=0.5), 0.39, 0.6, True),
+        (Target(at_least=0.5), 0.51, 0.9, False),
         (Target(at_most=2.5), 3.9, 3.0, False),
         (Target(at_most=2.5), 4.1, 3.0, True),
         (None, 1000.0, 1.0, False),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 
 from support.deployment import SUM, Deployment
+from support.waiting import until
 
-from bench import stage
+from bench import procfs, stage
 from bench.figures import Round, Row, Sample, Target, ratio
 from bench.load import Plan
 from bench.programs import limit, load
@@ -21,8 +23,8 @@ ROWS = (
         "sampled",
         "the same: with the spans of one call in a hundred sent, against one without metrics and spans",
         Target(at_least=0.95),
-        limit="half of what it costs is the hundredth call's spans (see the next row), the rest is to draw, and to have"
-        " the service's side keep silent",
+        limit="half of what it costs is the metrics (observed), the rest the hundredth call's spans (see the next row);"
+        " to draw, and to tell a service that its call lost, costs next to nothing",
     ),
     Row(
         "traced",
@@ -32,6 +34,8 @@ ROWS = (
         " loop spells it for the collector. No span is made unless a collector is named",
     ),
 )
+#: So long a process is looked at, in seconds, to see whether it does anything.
+_LOOK_SECONDS = 0.4
 _PROGRAM = (sys.executable, "-m", "bench.limits.observed")
 
 
@@ -48,6 +52,7 @@ async def observe(sizes: Sizes) -> AsyncIterator[Round]:
             b, b_cpu = await costed(Plan([unobserved.gateway.port], seconds=sizes.seconds), _pids(unobserved))
             c = await load(Plan([sampled.gateway.port], seconds=sizes.seconds))
             d = await load(Plan([traced.gateway.port], seconds=sizes.seconds))
+            await _at_rest(traced)
             yield {
                 "observed": Sample([ratio(a.rate, to=b.rate)], {"as it is /s": a.rate, "unobserved /s": b.rate}),
                 "observed-cpu": Sample(
@@ -57,6 +62,20 @@ async def observe(sizes: Sizes) -> AsyncIterator[Round]:
                 "sampled": Sample([ratio(c.rate, to=b.rate)], {"sampled /s": c.rate}),
                 "traced": Sample([ratio(d.rate, to=b.rate)], {"traced /s": d.rate}),
             }
+
+
+async def _at_rest(one: Deployment) -> None:
+    """Wait until the spans of a load are sent: the next one would pay for it."""
+
+    def spent() -> float:
+        return sum(map(procfs.cpu_seconds, _pids(one).values()))
+
+    async def rests() -> bool:
+        before = spent()
+        await asyncio.sleep(_LOOK_SECONDS)
+        return spent() - before < _LOOK_SECONDS / 20
+
+    await until(rests, seconds=60, what="the end of sending spans")
 
 
 def _pids(one: Deployment) -> dict[str, int]:
