@@ -237,7 +237,7 @@ async def test_a_refused_connection_or_an_unknown_name_is_away(tmp_path, path):
                 reply = await gateway.post(path, ORDER)
 
                 assert reply.status == 202, reply.text
-                assert time.monotonic() - begin < 10
+                assert time.monotonic() - begin < 1
 
 
 @pytest.mark.parametrize("path", [PLACE, QUOTE])
@@ -385,7 +385,7 @@ async def test_a_large_message_is_read_beside_the_loop(tmp_path, monkeypatch):
     assert threads[0] != threading.get_ident()
 
 
-async def test_a_service_that_returns_is_called_directly_soon(tmp_path):
+async def test_a_service_that_returns_is_called_directly_within_a_second(tmp_path):
     """Else it stays invisible for long after it came back."""
     async with staged(tmp_path, answer) as stage:
         port = stage.shops[0].port
@@ -395,7 +395,7 @@ async def test_a_service_that_returns_is_called_directly_soon(tmp_path):
         async with serving_shop(answer, port):
             begin = time.monotonic()
             await stage.gateway.available()
-            assert time.monotonic() - begin < 10
+            assert time.monotonic() - begin < 1.5
             assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
 
 
@@ -438,7 +438,7 @@ async def test_a_wait_holds_on_the_direct_road(tmp_path):
 
         expect_202(reply, stage)
         assert reply.headers["Preference-Applied"] == "wait=1"
-        assert 1 <= time.monotonic() - begin < 15
+        assert 1 <= time.monotonic() - begin < 3
         # Its short patience says nothing on the service.
         await stage.gateway.available()
     async with staged(tmp_path, answer) as stage:
@@ -637,10 +637,12 @@ async def test_with_no_one_to_keep_it_nothing_is_accepted(tmp_path, kind):
             mom.away = True
         # A look can be lost with the connection and do no harm; a call lost so would rightly be said to be unknown.
         is_problem(await gateway.get(task.headers["Location"]), 503, "lookup-away", "UNAVAILABLE")
+        begin = time.monotonic()
         reply = await gateway.post(PLACE, ORDER)
 
         is_problem(reply, 503, "not-accepted", "UNAVAILABLE", PLACE)
         assert "Nothing was accepted" in reply.body["detail"]
+        assert time.monotonic() - begin < 5
         is_problem(await gateway.ask("DELETE", task.headers["Location"]), 503, "lookup-away", "UNAVAILABLE")
         is_problem(await gateway.get("/v1/queues"), 503, "lookup-away", "UNAVAILABLE")
         services = (await gateway.get("/v1/services")).body["services"]
