@@ -24,6 +24,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.client import Client
 from poste.domain import traceparents
+from poste.domain.errors import StartError
 from poste.runtime import sampling, spans, tracing
 
 PLACE, ORDER = f"/{shop.NAME}/Place", {"aString": "x"}
@@ -156,6 +157,26 @@ def test_a_trace_is_drawn_once(monkeypatch):
     assert len({traceparents.trace_id(span.traceparent) for span in won}) == len(won)
     others = [spans.Span(tracer, "GET", "server", parent="", link="") for _ in range(200)]
     assert 0 < sum(traceparents.recorded(span.traceparent) for span in others) < 200
+
+
+@pytest.mark.parametrize("share", ["a tenth", "1.5", "-1", "nan"])
+def test_a_share_that_is_none_is_told_at_the_start(monkeypatch, share):
+    """Every call would be recorded where a few were meant."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+
+    with pytest.raises(StartError, match=f"OTEL_TRACES_SAMPLER_ARG is no share from 0 to 1: {share}"):
+        sampling.Draws()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "wins"), [("always_off", False), ("parentbased_always_off", False), ("always_on", True)]
+)
+def test_the_samplers_without_a_share_record_all_or_nothing(monkeypatch, sampler, wins):
+    """An operator who turned traces off would pay for them all the same."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+
+    assert sampling.Draws().win() is wins
 
 
 @pytest.mark.parametrize("traceparent", [traceparents.UNRECORDED, f"00-{TRACE}-{CALLER}-00"])

@@ -23,7 +23,6 @@ Readiness = Callable[[], str | None]
 _REQUEST_SECONDS: Final = 10.0
 #: The largest head of a request, in bytes.
 _HEAD_BYTES: Final = 16 * 1024
-_TEXT: Final = "text/plain; charset=utf-8"
 
 _log: Final = logs.get("admin")
 
@@ -31,7 +30,7 @@ _log: Final = logs.get("admin")
 class _Answer(NamedTuple):
     status: HTTPStatus
     body: bytes
-    type: str = _TEXT
+    type: str = "text/plain; charset=utf-8"
 
 
 @contextlib.asynccontextmanager
@@ -56,11 +55,9 @@ async def serving(
             case b"/livez":
                 return _Answer(HTTPStatus.OK, b"alive\n")
             case b"/readyz":
-                reason = ready()
-                ok = reason is None
-                return _Answer(
-                    HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, f"{reason or 'ready'}\n".encode()
-                )
+                if (reason := ready()) is not None:
+                    return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
+                return _Answer(HTTPStatus.OK, b"ready\n")
             case b"/metrics":
                 if collect is not None:
                     await collect()

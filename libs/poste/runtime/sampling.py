@@ -39,7 +39,7 @@ class Draws(Sampler, RandomIdGenerator):
             StartError: The share that it is to record is none.
         """
         #: New traces whose id is below are recorded.
-        self._bound = TraceIdRatioBased(_share()).bound
+        self._bound = _ratio().bound
         # There is no other public way to it.
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
         #: The trace that was drawn and not begun yet; 0 if there is none.
@@ -79,15 +79,13 @@ class Draws(Sampler, RandomIdGenerator):
         return self._sampler.get_description()
 
 
-def _share() -> float:
-    """Return the share of new traces that the sampler records."""
+def _ratio() -> TraceIdRatioBased:
+    """Return what records as many new traces as the sampler does."""
     name = os.environ.get(_SAMPLER, "").lower().removeprefix("parentbased_")
-    if name == "always_off":
-        return 0.0
     if name != "traceidratio":
-        return 1.0
+        return TraceIdRatioBased(0.0 if name == "always_off" else 1.0)
     share = os.environ.get(_SHARE) or "1"
     try:
-        return TraceIdRatioBased(float(share)).rate
+        return TraceIdRatioBased(float(share))
     except ValueError as error:
         raise StartError(f"{_SHARE} is no share from 0 to 1: {share}") from error

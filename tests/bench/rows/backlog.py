@@ -47,12 +47,13 @@ def growing(row: str, binary: str | None = None) -> Callable[[Sizes], AsyncItera
             stage.client(short.redis) as short_client,
             stage.client(long.redis) as long_client,
         ):
+            both = ((long, long_client), (short, short_client))
             await filling.fill(long.moms[0].port, SUM, "Add", sizes.backlog)
             for _ in range(sizes.rounds):
                 await filling.empty(short_client, f"poste:{{{SUM}}}:*")
                 await filling.fill(short.moms[0].port, SUM, "Add", _SHORT)
-                in_batches = [await _in_batches(*each, sizes) for each in ((long, long_client), (short, short_client))]
-                by_rest = [await _by_rest(*each, sizes) for each in ((long, long_client), (short, short_client))]
+                in_batches = [await _in_batches(*each, sizes) for each in both]
+                by_rest = [await _by_rest(*each, sizes) for each in both]
                 yield {row: _sample(*by_rest), f"{row}-batch": _sample(*in_batches)}
 
     return scene
