@@ -15,6 +15,9 @@ from support.redis_server import RedisServer, running
 from poste.queue.connection import open_client
 from poste.runtime.settings import StoreSettings
 
+# Its assertions tell what they saw, as a test's do.
+pytest.register_assert_rewrite("support.rest")
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:

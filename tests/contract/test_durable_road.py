@@ -1,0 +1,294 @@
+"""The durable road by REST: what a client may wish for, and what it is told of its call's keeping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from google.rpc import status_pb2
+from support import shop
+from support.gateway import (
+    FakeMom,
+    answer,
+    hang,
+    running_gateway,
+    serving_mom,
+    staged,
+)
+from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, expect_202, is_problem, key_of
+from support.waiting import until
+
+from poste.v1 import mom_service_pb2 as pb
+from poste.v1 import task_pb2
+
+# Preferences
+
+
+@pytest.mark.parametrize("path", [PLACE, QUOTE])
+async def test_respond_async_is_kept_at_once(tmp_path, path):
+    """Else a client that does not want to wait has to."""
+    async with staged(tmp_path, answer) as stage:
+        reply = await stage.gateway.post(path, ORDER, Prefer="respond-async")
+
+        expect_202(reply, stage)
+        assert reply.headers["Preference-Applied"] == "respond-async"
+        assert stage.shops[0].ran == []
+
+
+async def test_a_wait_holds_on_the_direct_road(tmp_path):
+    """Else a client that waits 1 s gets its answer after 30."""
+    async with staged(tmp_path, hang) as stage:
+        begin = time.monotonic()
+        reply = await stage.gateway.post(QUOTE, ORDER, Prefer="wait=1")
+
+        expect_202(reply, stage)
+        assert reply.headers["Preference-Applied"] == "wait=1"
+        assert 1 <= time.monotonic() - begin < 3
+        # Its short patience says nothing on the service.
+        await stage.gateway.available()
+    async with staged(tmp_path, answer) as stage:
+        reply = await stage.gateway.post(QUOTE, ORDER, Prefer="wait=1")
+
+        assert (reply.status, reply.body) == (200, RECEIPT)
+        assert reply.headers["Preference-Applied"] == "wait=1"
+
+
+async def test_a_wait_holds_on_the_durable_road(tmp_path):
+    """Else a client has to poll although it said that it would wait."""
+    receipt = shop.Receipt(number=7, total=2.5, note="ä").SerializeToString()
+    async with staged(tmp_path) as stage:
+        call = asyncio.create_task(stage.gateway.post(QUOTE, ORDER, Prefer="wait=20"))
+        await complete(stage, state=task_pb2.TASK_STATE_SUCCEEDED, response=receipt)
+        reply = await call
+
+        assert (reply.status, reply.body) == (200, RECEIPT)
+    async with staged(tmp_path) as stage:
+        call = asyncio.create_task(stage.gateway.post(QUOTE, ORDER, Prefer="wait=20"))
+        error = status_pb2.Status(code=5, message="no such order")
+        await complete(stage, state=task_pb2.TASK_STATE_FAILED, error=error)
+
+        reply = await call
+        is_problem(reply, 404, "status-not-found", "NOT_FOUND", QUOTE)
+        assert reply.body["detail"] == "no such order"
+    async with staged(tmp_path) as stage:
+        expect_202(await stage.gateway.post(QUOTE, ORDER, Prefer="wait=1"), stage)
+
+
+async def test_a_wait_for_a_method_that_cannot_be_repeated_is_spent_at_the_queue(tmp_path):
+    """Else its answer is given up in the middle, and nobody knows what became of it."""
+    async with staged(tmp_path, answer) as stage:
+        call = asyncio.create_task(stage.gateway.post(PLACE, ORDER, Prefer="wait=20"))
+        await complete(stage, state=task_pb2.TASK_STATE_SUCCEEDED, response=b"")
+
+        assert (await call).status == 200
+        assert stage.shops[0].ran == []
+        # A wait beyond the method's own timeout may go direct.
+        assert (await stage.gateway.post(PLACE, ORDER, Prefer="wait=40")).status == 200
+        assert stage.shops[0].ran == ["Place"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "prefer"), [({}, "no-queue"), ({"away": 2}, ""), ({"away": 2}, "respond-async"), ({"away": 2}, "wait=1")]
+)
+async def test_a_call_that_may_not_be_kept_is_refused_while_its_service_is_away(tmp_path, entry, prefer):
+    """Else a read is answered a day later."""
+    async with staged(tmp_path, entry=entry) as stage:
+        reply = await stage.gateway.post(QUOTE, ORDER, Prefer=prefer)
+
+        is_problem(reply, 503, "service-away", "UNAVAILABLE", QUOTE)
+        assert reply.headers["Retry-After"]
+        assert "respond-async" not in reply.headers.get("Preference-Applied", "")
+        assert stage.mom.tasks == {}
+    async with staged(tmp_path, answer, entry=entry) as stage:
+        assert (await stage.gateway.post(QUOTE, ORDER, Prefer=prefer)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Prefer", "wait=x"),
+        ("Prefer", "wait=-1"),
+        ("Prefer", "wait"),
+        ("Prefer", "wait=1.5"),
+        ("Prefer", 'wait="5'),
+        ("Prefer", "respond-async, wait=\u0665"),
+        ("Poste-Task-TTL", "0"),
+        ("Poste-Task-TTL", "2592001"),
+        ("Poste-Task-TTL", "x"),
+        ("Poste-Task-TTL", "1.5"),
+        ("Poste-Task-TTL", "1, 2"),
+        ("Poste-Task-TTL", "+5"),
+        ("Poste-Result-TTL", "-1"),
+        ("Poste-Result-TTL", "9" * 5000),
+        ("Poste-Result-TTL", ""),
+    ],
+)
+async def test_a_bad_header_is_refused_by_name_on_either_road(tmp_path, header, value):
+    """Else a typing error shows first on the day that the service is away."""
+    for behaviours in ((), (answer,)):
+        async with staged(tmp_path, *behaviours) as stage:
+            reply = await stage.gateway.post(QUOTE, ORDER, **{header: value})
+
+            is_problem(reply, 400, "invalid-request", "INVALID_ARGUMENT", QUOTE)
+            assert [error["field"] for error in reply.body["errors"]] == [header]
+            assert stage.mom.tasks == {}
+
+
+async def test_times_to_live_go_with_the_call(tmp_path):
+    """Else a client's TTL is not kept."""
+    async with staged(tmp_path) as stage:
+        reply = await stage.gateway.post(QUOTE, ORDER, Poste_Task_TTL="60", Poste_Result_TTL="2592000")
+        default = await stage.gateway.post(QUOTE, ORDER)
+
+        kept = stage.mom.requests[await key_of(stage, reply)]
+        assert (kept.task_ttl_seconds, kept.result_ttl_seconds) == (60, 2592000)
+        kept = stage.mom.requests[await key_of(stage, default)]
+        assert (kept.task_ttl_seconds, kept.result_ttl_seconds) == (86400, 3600)
+
+
+# The durable road's answers
+
+
+async def test_a_lost_acceptance_is_asked_for_again_under_the_same_key(tmp_path):
+    """Else one lost reply is two tasks, or an error for a call that is kept."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [True, False, True]
+        expect_202(await stage.gateway.post(PLACE, ORDER), stage)
+
+        assert len(stage.mom.tasks) == 1
+        stage.mom.results = [pb.ENQUEUE_RESULT_UNKNOWN, pb.ENQUEUE_RESULT_UNKNOWN]
+        expect_202(await stage.gateway.post(PLACE, ORDER), stage)
+
+
+async def test_an_acceptance_that_stays_unknown_is_told_as_that(tmp_path):
+    """Else 'nothing was accepted' is a lie now and then."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [True] * 1000
+        begin = time.monotonic()
+        reply = await stage.gateway.post(PLACE, ORDER)
+
+        is_problem(reply, 502, "acceptance-unknown", "UNKNOWN", PLACE)
+        assert time.monotonic() - begin < 10
+        found = await stage.gateway.get(reply.headers["Location"])
+        assert (found.status, found.body["state"]) == (200, "QUEUED")
+
+
+async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
+    """Else a client never learns that it may repeat its call, or is told of a loss where nothing was lost."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [False] * 1000
+        place = (await stage.gateway.post(PLACE, ORDER)).headers["Location"]
+
+        stage.mom.clock_ahead_seconds = 0
+        early = await stage.gateway.get(place)
+        is_problem(early, 502, "acceptance-unknown", "UNKNOWN")
+        assert early.headers["Retry-After"]
+        stage.mom.clock_ahead_seconds = 40
+        is_problem(await stage.gateway.get(place), 404, "not-kept", "NOT_FOUND")
+        stage.mom.clock_ahead_seconds = 4000
+        late = await stage.gateway.get(place)
+        is_problem(late, 410, "gone", "NOT_FOUND")
+        assert "was not accepted, or" in late.body["detail"]
+
+
+async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
+    """Else a call that the first, lost answer accepted is told to be refused, and the client repeats it."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [False]
+        stage.mom.results = [pb.ENQUEUE_RESULT_QUEUE_FULL]
+
+        is_problem(await stage.gateway.post(PLACE, ORDER), 502, "acceptance-unknown", "UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("result", "name", "code"),
+    [
+        (pb.ENQUEUE_RESULT_QUEUE_FULL, "queue-full", "RESOURCE_EXHAUSTED"),
+        (pb.ENQUEUE_RESULT_CLOCK_OFF, "not-accepted", "UNAVAILABLE"),
+        (pb.ENQUEUE_RESULT_STORE_UNAVAILABLE, "not-accepted", "UNAVAILABLE"),
+        (pb.ENQUEUE_RESULT_NOT_CATALOGUED, "not-accepted", "UNAVAILABLE"),
+    ],
+)
+async def test_a_call_that_is_not_kept_is_refused_and_says_so(tmp_path, result, name, code):
+    """Else a client believes in a call that nobody has."""
+    async with staged(tmp_path) as stage:
+        stage.mom.results = [result] * 1000
+        reply = await stage.gateway.post(PLACE, ORDER)
+
+        is_problem(reply, 503, name, code, PLACE)
+        assert reply.headers["Retry-After"]
+        assert "nothing was accepted" in reply.body["detail"].lower()
+        assert "Location" not in reply.headers
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut off"])
+async def test_with_no_one_to_keep_it_nothing_is_accepted(tmp_path, kind):
+    """Else the client waits for ever, or is told a lie."""
+    mom = FakeMom(shop.entry())
+    async with contextlib.AsyncExitStack() as stack:
+        serving = serving_mom(mom)
+        port = await serving.__aenter__()
+        gateway = await stack.enter_async_context(running_gateway(tmp_path, port))
+        task = await gateway.post(PLACE, ORDER)
+        if kind == "gone":
+            await serving.__aexit__(None, None, None)
+        else:
+            mom.away = True
+        # A look can be lost with the connection and do no harm; a call lost so would rightly be said to be unknown.
+        is_problem(await gateway.get(task.headers["Location"]), 503, "lookup-away", "UNAVAILABLE")
+        begin = time.monotonic()
+        reply = await gateway.post(PLACE, ORDER)
+
+        is_problem(reply, 503, "not-accepted", "UNAVAILABLE", PLACE)
+        assert "Nothing was accepted" in reply.body["detail"]
+        assert time.monotonic() - begin < 5
+        is_problem(await gateway.ask("DELETE", task.headers["Location"]), 503, "lookup-away", "UNAVAILABLE")
+        is_problem(await gateway.get("/v1/queues"), 503, "lookup-away", "UNAVAILABLE")
+        services = (await gateway.get("/v1/services")).body["services"]
+        assert [(one["name"], one["queued"]) for one in services] == [(shop.NAME, None)]
+        assert (await gateway.get("/readyz")).status == 200
+        if kind == "gone":
+            await stack.enter_async_context(serving_mom(mom, port))
+        mom.away = False
+
+        async def kept() -> bool:
+            return (await gateway.post(PLACE, ORDER)).status == 202
+
+        await until(kept)
+
+
+async def test_a_call_goes_direct_though_the_middleware_is_away(tmp_path):
+    """Else the post office takes the services down with it."""
+    async with staged(tmp_path, answer) as stage:
+        stage.mom.away = True
+
+        assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
+
+
+async def test_calls_that_wait_go_together(tmp_path):
+    """Else every kept call costs an RPC, and the durable road is four times slower."""
+    async with staged(tmp_path) as stage:
+        stage.mom.gate.clear()
+        calls = [asyncio.create_task(stage.gateway.post(PLACE, ORDER)) for _ in range(60)]
+        # All but what went with the first RPCs waits.
+        await asyncio.sleep(0.5)
+        stage.mom.gate.set()
+        replies = await asyncio.gather(*calls)
+
+        assert {reply.status for reply in replies} == {202}
+        assert len({reply.body["id"] for reply in replies}) == 60
+        assert len(stage.mom.batches) <= 10
+
+
+async def test_a_client_that_leaves_does_not_undo_its_call(tmp_path):
+    """Else an accepted call vanishes with its connection."""
+    async with staged(tmp_path) as stage:
+        stage.mom.gate.clear()
+        call = asyncio.create_task(stage.gateway.post(PLACE, ORDER))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        stage.mom.gate.set()
+
+        await until(lambda: len(stage.mom.tasks) == 1)
