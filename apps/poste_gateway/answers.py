@@ -84,26 +84,28 @@ class Answer:
             ConnectionError: The client is gone.
         """
         self.keep_alive = self.keep_alive and request.keep_alive
-        writer = request.writer
-        await writer.write(self._text(request))
-        # A client that does not read must not fill the memory: its next request waits.
-        await writer.drain()
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        transport.write(self._text(request))
+        if request.protocol.writing_paused:
+            # A client that does not read must not fill the memory: its next request waits.
+            await request.writer.drain()
 
     async def write_eof(self) -> None:
         """Do nothing: it left whole."""
 
     def _text(self, request: web.BaseRequest) -> bytes:
-        status = self.status
+        status, body = self.status, self.body
         headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if not headers.count("\n") == headers.count("\r") == len(self.headers):
             raise ValueError(f"a header has more than one line: {self.headers}")
-        if request.version == HttpVersion11:
-            connection = "" if self.keep_alive else "Connection: close\r\n"
-        else:
-            connection = "Connection: keep-alive\r\n" if self.keep_alive else ""
-        body = self.body
-        length = "" if body is None or status in _BODILESS else f"Content-Length: {len(body)}\r\n"
-        head = f"{_clock.beginning(status)}{headers}{connection}{length}\r\n".encode()
+        # What each version does unless it is told otherwise (RFC 9112, section 9.3).
+        if self.keep_alive is not (request.version == HttpVersion11):
+            headers += "Connection: keep-alive\r\n" if self.keep_alive else "Connection: close\r\n"
+        if body is not None and status not in _BODILESS:
+            headers += f"Content-Length: {len(body)}\r\n"
+        head = f"{_clock.beginning(status)}{headers}\r\n".encode()
         return head if body is None or request.method == "HEAD" else head + body
 
 
@@ -129,11 +131,13 @@ class _Clock:
         if now != self._second:
             self._second = now
             self._beginnings.clear()
-        if status not in self._beginnings:
+        beginning = self._beginnings.get(status)
+        if beginning is None:
             # The version is the server's own, whatever the request's is (RFC 9110, section 6.2).
             line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"
-            self._beginnings[status] = f"{line}\r\nServer: poste\r\nDate: {formatdate(now, usegmt=True)}\r\n"
-        return self._beginnings[status]
+            beginning = f"{line}\r\nServer: poste\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+            self._beginnings[status] = beginning
+        return beginning
 
 
 _clock: Final = _Clock()

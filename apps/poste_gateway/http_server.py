@@ -2,6 +2,9 @@
 
 Every request goes to one handler. What can't be read as HTTP is answered here, as a problem like any other: aiohttp's
 own answer is a page that names its version, and its log a traceback for each.
+
+aiohttp serves handlers of every kind, and a request pays for that: a task of its own, and reading that is resumed twice
+though nothing had paused it. That is a tenth of what the gateway does for a call, so `_Protocol` does without.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.web_protocol import ERROR
 
 from poste.runtime import lifecycle, logs, sites
 from poste_gateway.answers import Answer
@@ -75,15 +78,18 @@ async def serving(
 
 
 class _Server(web.Server):
-    """Makes a protocol for each connection, and a request from each message."""
+    """Makes a protocol for each connection.
+
+    Attributes:
+        max_body_bytes: How large a request's body may be.
+    """
 
     def __init__(self, handle: Handle, max_body_bytes: int) -> None:
-        # What an `Answer` has is what it asks of one, and every protocol is one of ours.
+        # What an `Answer` has is what it asks of one.
         anything: Any = handle
-        factory: Any = self._request
-        super().__init__(anything, request_factory=factory)
+        super().__init__(anything)
         self._loop_of_all = asyncio.get_running_loop()
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
         self._unheard: weakref.WeakSet[_Protocol] = weakref.WeakSet()
         self._one_heard = asyncio.Event()
@@ -126,22 +132,6 @@ class _Server(web.Server):
         self._unheard.add(protocol)
         return protocol
 
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: _Protocol,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        protocol.begun = None
-        if not protocol.heard:
-            protocol.heard = True
-            self.not_waited_for(protocol)
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop_of_all, client_max_size=self._max_body_bytes
-        )
-
 
 class _Protocol(web.RequestHandler):
     """One connection.
@@ -171,6 +161,86 @@ class _Protocol(web.RequestHandler):
         if waiter is not None and self.begun is None and not waiter.done():
             self.begun = self._loop.time()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on, if reading was paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    async def start(self) -> None:
+        """Answer the connection's requests, one after the other, in its one task: what a handler sets it takes back."""
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._answer_all()
+        except Exception:  # noqa: BLE001 - the task's edge: what is wrong with one connection is logged once, here
+            _log.exception("connection failed")
+        finally:
+            self._task_handler = None
+            if self.transport is not None:
+                # What is written by now still leaves.
+                self.transport.close()
+
+    async def _answer_all(self) -> None:
+        takes_more = True
+        while takes_more and not self._force_close:
+            if not self._messages:
+                await self._one_came()
+                # Or the client went while its request waited for this turn.
+                continue
+            request, handler = self._next()
+            # By these two aiohttp's own shutdown knows what to wait for, and whose body comes no more.
+            self._request_in_progress, self._current_request = True, request
+            try:
+                answer = await handler(request)
+                self._current_request = None
+                _, gone = await self.finish_response(request, answer, None)
+            finally:
+                self._request_in_progress, self._current_request = False, None
+                if self._handler_waiter is not None:
+                    self._handler_waiter.set_result(None)
+            if not gone and not request.content.is_eof():
+                await self._pass_over(request.content)
+            takes_more = bool(answer.keep_alive) and not gone and not self._close
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    async def _one_came(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _next(self) -> tuple[web.BaseRequest, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]:
+        """Take the next request; returns it and what answers it."""
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        server = cast("_Server", self._manager)
+        self.begun = None
+        if not self.heard:
+            self.heard = True
+            server.not_waited_for(self)
+        handler = server.request_handler
+        if not isinstance(message, RawRequestMessage):
+            handler, message = self._make_error_handler(message), ERROR
+        writer, task = StreamWriter(self, self._loop), cast("asyncio.Task[None]", self._task_handler)
+        request = web.BaseRequest(
+            message, payload, self, writer, task, self._loop, client_max_size=server.max_body_bytes
+        )
+        return request, handler
+
+    async def _pass_over(self, payload: StreamReader) -> None:
+        """Let the client send the rest of a body that nobody wants, so that it reads its answer; but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lingering_time):
+                while not payload.is_eof():
+                    await payload.readany()
+        if not payload.is_eof():
+            self.close()
+
     def owes_since(self, limit: float) -> bool:
         """Tell whether a head began to come by then and is still not whole."""
         # A whole one may be here that its task has not taken up yet.
@@ -191,8 +261,6 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never became a request."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
         _log.info("unreadable", peer=request.remote, status=status, error=type(exc).__name__, text=message)
         answer = problem_answer(_UNREADABLE, "")
         answer.keep_alive = False
