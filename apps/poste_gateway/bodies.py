@@ -40,8 +40,6 @@ async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float 
     _check_type(request)
     # `client_max_size` is the application's own limit; it holds for bodies without a length too.
     limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_large(limit)
     content = request.content
     try:
         # As a rule it came in with the head: then there is nothing to wait for.
@@ -62,6 +60,9 @@ async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float 
 
 
 async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
     try:
         async with asyncio.timeout(seconds):
             return await request.read()

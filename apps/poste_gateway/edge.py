@@ -31,15 +31,13 @@ if TYPE_CHECKING:
 _REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 _log: Final = logs.get("edge")
-_journal: Final = logs.Journal("edge")
+_journal: Final = logs.Journal("edge", "request")
 
 
 async def _meet(expectation: str, request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
     if expectation.lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # That was no answer yet: the header of the real one must still go out.
-        request.writer.output_size = 0
 
 
 class Edge:
@@ -140,19 +138,26 @@ class Edge:
 
     def _tell(self, verb: str, path: str, status: int, account: Account, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
-        facts = account.facts
-        if service := account.service:
-            method, road = account.method, account.road
-            metrics.calls_total.add((service, method, road, account.outcome))
+        service, method, road, outcome = account.service, account.method, account.road, account.outcome
+        facts = {
+            "request_id": account.request_id,
+            "verb": verb,
+            "path": path,
+            "status": status,
+            "outcome": outcome,
+            "seconds": int(seconds * 1e6) / 1e6,
+        }
+        if service:
+            metrics.calls_total.add((service, method, road, outcome))
             metrics.call_seconds.observe((service, road), seconds)
             facts["service"], facts["method"], facts["road"] = service, method, road
         elif path in QUIET:
             return
-        facts["request_id"], facts["verb"], facts["path"] = account.request_id, verb, path
         if account.trace_id:
             facts["trace_id"] = account.trace_id
-        facts["status"], facts["outcome"], facts["seconds"] = status, account.outcome, int(seconds * 1e6) / 1e6
-        _journal.write("request", facts)
+        if account.facts:
+            facts.update(account.facts)
+        _journal.write(facts)
 
 
 def _place(request: web.BaseRequest, path: str, account: Account) -> Span | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poste_mom.catalogue import Catalogue
 
 _log = logs.get("passes")
-_journal = logs.Journal("passes")
+_journal = logs.Journal("passes", "task")
 #: How often lists whose consumer has no lease at all are looked for, in seconds.
 _ORPHANS_SECONDS: Final = 600.0
 #: How soon they are looked for again where a server did not answer, in seconds.
@@ -71,4 +71,4 @@ def _tell(queue: str, report: PassReport) -> None:
     if report.reaped:
         _log.warning("reaped", queue=queue, **report.reaped)
     for key, how in report.ended:
-        _journal.write("task", {"key": key, "service": queue, "result": how})
+        _journal.write({"key": key, "service": queue, "result": how})

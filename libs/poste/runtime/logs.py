@@ -59,7 +59,7 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("structlog_requ
 
 
 class Journal:
-    """Writes one line for each call or task: there are more of these than of all other lines together.
+    """Writes one line for each event of a kind, a call or a task: there are more of these than of all other lines.
 
     A line that is not read on a terminal goes past structlog, whose chain costs more than all that the line tells of.
     """
@@ -67,24 +67,31 @@ class Journal:
     _part: str | None = None
     _lines: _Lines | None = None
 
-    def __init__(self, room: str) -> None:
-        """Write for one room."""
-        self._room = room
+    def __init__(self, room: str, event: str) -> None:
+        """Write one room's lines about one kind of event."""
+        self._room, self._event = room, event
         self._log = get(room)
+        #: How each line begins, for one part.
+        self._beginning: tuple[str | None, bytes] = (None, b"")
 
     @classmethod
     def configure(cls, part: str, lines: _Lines | None) -> None:
         """Write to `lines` from now on, or by structlog if there are none."""
         cls._part, cls._lines = part, lines
 
-    def write(self, event: str, facts: dict[str, Any]) -> None:
-        """Write a line; the facts become part of it."""
-        if self._lines is None:
-            self._log.info(event, **facts)
+    def write(self, facts: dict[str, Any]) -> None:
+        """Write a line with some facts, which become its own."""
+        lines = self._lines
+        if lines is None:
+            self._log.info(self._event, **facts)
             return
-        facts["room"], facts["part"], facts["event"], facts["level"] = self._room, self._part, event, "info"
         facts["timestamp"] = dt.datetime.now(dt.UTC)
-        self._lines.msg(_dumps(facts, repr))
+        part, beginning = self._beginning
+        if part != self._part:
+            always = {"event": self._event, "level": "info", "part": self._part, "room": self._room}
+            beginning = _dumps(always, repr)[:-1] + b","
+            self._beginning = self._part, beginning
+        lines.msg(beginning + _dumps(facts, repr)[1:])
 
 
 class _Lines:

@@ -20,7 +20,7 @@ from poste.service.servicer import ServedService
 from poste.service.timeouts import Timeouts
 from poste.v1 import mom_service_pb2
 
-_journal: Final = logs.Journal("queued")
+_journal: Final = logs.Journal("queued", "task")
 _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
@@ -78,7 +78,7 @@ class QueuedRoad:
         if task.traceparent and call.trace_id != (asked_in := traceparents.trace_id(task.traceparent)):
             # Its span began a trace of its own, on this side of the queue's gap.
             facts["client_trace_id"] = asked_in
-        _journal.write("task", facts)
+        _journal.write(facts)
 
     async def _run(self, task: ClaimedTask, call: Call) -> Outcome:
         method = self._service.methods.get(task.method)

@@ -20,6 +20,7 @@ Quick = Callable[[bytes], bytes | None]
 
 _NUMBERS: Final = frozenset({int, float})
 _INTEGERS: Final = frozenset({int})
+_BACKSLASH: Final = ord("\\")
 #: What JSON values may be set as they are, by the field's type. Python's types exactly: `True` is an int too.
 _TYPES: Final[dict[int, frozenset[type]]] = {
     FieldDescriptor.TYPE_DOUBLE: _NUMBERS,
@@ -47,26 +48,27 @@ def quick_of(descriptor: Descriptor) -> Quick:
         return _never
     make: Any = plan.make
     types = {field.name: _TYPES[field.type] for field in descriptor.fields}
-    names = {spelt: field.name for spelt, field in plan.fields.items()}
-    required = [field.name for field in plan.required]
+    plain = {spelt: (field.name, types[field.name]) for spelt, field in plan.fields.items()}
+    required = {field.name for field in plan.required}
 
     def read(body: bytes) -> bytes | None:
         try:
             value = orjson.loads(body)
-            if type(value) is not dict or b"\\" in body:
+            if type(value) is not dict or _BACKSLASH in body:
                 return None
-            quotes = 2 * len(value)
+            texts = len(value)
             fields: dict[str, Any] = {}
             for spelt, one in value.items():
-                name = names[spelt]
+                name, kinds = plain[spelt]
+                kind = type(one)
                 # `-0` is read as 0 here.
-                if type(one) not in types[name] or (not one and b"-0" in body):
+                if kind not in kinds or (not one and b"-0" in body):
                     return None
-                if type(one) is str:
-                    quotes += 2
+                if kind is str:
+                    texts += 1
                 fields[name] = one
             # A key that is there twice, under one name or both, leaves more quotes than fields.
-            if body.count(b'"') != quotes or len(fields) != len(value) or any(name not in fields for name in required):
+            if body.count(b'"') != 2 * texts or len(fields) != len(value) or not required <= fields.keys():
                 return None
             data: bytes = make(**fields).SerializeToString()
         except (ValueError, KeyError):
