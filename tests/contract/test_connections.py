@@ -1,4 +1,4 @@
-"""One connection and its many requests: each is answered, in its turn, and what is left of one does not reach the next."""
+"""One connection and its many requests: each is answered in its turn, and what is left of one never reaches another."""
 
 from __future__ import annotations
 

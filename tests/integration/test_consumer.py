@@ -414,3 +414,25 @@ async def test_a_task_that_waits_for_its_report_makes_room_for_another(office: O
     assert await office.client.llen(office.keys.ready) == 12
     office.release.set()
     await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+
+
+async def test_a_defect_in_handling_a_task_ends_the_consumer(office):
+    """Else the task stays in hand for ever, in a process that looks well."""
+    released = asyncio.Event()
+
+    async def handle(task: ClaimedTask) -> None:
+        if task.method == "Broken":
+            raise RuntimeError("a defect")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            released.set()
+
+    consumer = office.consume(handle)
+    await office.enqueue()
+    await office.enqueue(method="Broken")
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(office.consumers.pop(consumer), 10)
+    assert ended.group_contains(RuntimeError, match="a defect")
+    assert released.is_set()

@@ -14,7 +14,7 @@ from testing.v1 import ledger_pb2
 from poste.domain.codes import Code
 from poste.service.context import Call
 from poste.service.handlers import Runner
-from poste.service.outcome import Metadatum, Outcome
+from poste.service.outcome import Outcome
 from poste.service.servicer import ServedMethod
 from poste.service.threads import Threads
 
@@ -105,7 +105,7 @@ async def test_the_request_id_is_bound_to_the_handlers_log_lines() -> None:
         seen.append(structlog.contextvars.get_contextvars())
         return ledger_pb2.RecordResponse()
 
-    await run(behaviour, coroutine=False, call=Call(metadata=(Metadatum("x-request-id", "r1"),)))
+    await run(behaviour, coroutine=False, call=Call(request_id="r1"))
 
     assert seen[0]["request_id"] == "r1"
     assert "request_id" not in structlog.contextvars.get_contextvars()

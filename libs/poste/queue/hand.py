@@ -54,7 +54,7 @@ Handle = Callable[[ClaimedTask], Awaitable[None]]
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A claimed task and the asyncio task that runs it."""
+    """A claimed task and the asyncio task that runs it, which the hand owns: a task group costs as much as the task."""
 
     claimed: ClaimedTask
     task: asyncio.Task[None]

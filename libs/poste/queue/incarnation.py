@@ -91,14 +91,16 @@ class Incarnation:
         )
         lease.start()
         try:
-            async with asyncio.TaskGroup() as group:
-                taking = group.create_task(self._taker.run(group))
-                auditing = group.create_task(audit(hand))
-                await hand.ending.wait()
-                await self._taker.stop(taking)
-                await lifecycle.end([auditing])
-                if not self._refused:
-                    await finish_running(hand, lambda: self._refused)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    taking = group.create_task(self._taker.run())
+                    auditing = group.create_task(audit(hand))
+                    await hand.ending.wait()
+                    await self._taker.stop(taking)
+                    await lifecycle.end([auditing])
+                    if not self._refused:
+                        await finish_running(hand, lambda: self._refused)
+            finally:
                 await lifecycle.end([running.task for running in hand.running.values()])
             if not self._refused:
                 await give_back(hand)

@@ -73,27 +73,34 @@ class Taker:
         self._front: list[str] = []
         self._alone = False
         self._paused = False
+        self._defect: Exception | None = None
+        self._loop = asyncio.get_running_loop()
 
     @property
     def full(self) -> bool:
         """Whether nothing is taken now because there is no room for it."""
         return self._alone or bool(self._hand.suspects and self._hand.running) or self._hand.room(live=False) == 0
 
-    async def run(self, group: asyncio.TaskGroup) -> None:
-        """Take, until the hand is to be emptied; what is taken runs in `group`."""
+    async def run(self) -> None:
+        """Take, until the hand is to be emptied; what is taken runs, owned by the hand.
+
+        Raises what handling a task raised, which it must not.
+        """
         hand = self._hand
         while not hand.ending.is_set():
             hand.changed.clear()
+            if self._defect is not None:
+                raise self._defect
             if self._alone:
                 await hand.changed.wait()
             elif hand.unclaimed:
                 keys, hand.unclaimed = hand.unclaimed, []
-                await self._claim(group, keys)
+                await self._claim(keys)
             elif hand.suspects:
                 if hand.running:
                     await hand.changed.wait()
                 else:
-                    await self._claim(group, [hand.suspects.pop(0)], alone=True)
+                    await self._claim([hand.suspects.pop(0)], alone=True)
             elif (room := hand.room(live=self._live())) == 0:
                 await hand.changed.wait()
             elif self._paused:
@@ -101,7 +108,7 @@ class Taker:
                 await self._look_whether_paused()
             else:
                 front, self._front = [key for key in self._front[:room] if not hand.holds(key)], []
-                await (self._claim(group, front, take=True) if front else self._pop(room))
+                await (self._claim(front, take=True) if front else self._pop(room))
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
@@ -145,13 +152,10 @@ class Taker:
         except RedisError as error:
             _log.warning("pause not read", queue=self._hand.keys.queue, error=str(error))
 
-    async def _claim(
-        self, group: asyncio.TaskGroup, named: Sequence[str], *, alone: bool = False, take: bool = False
-    ) -> None:
+    async def _claim(self, named: Sequence[str], *, alone: bool = False, take: bool = False) -> None:
         """Claim keys, and start what may run.
 
         Args:
-            group: Runs it.
             named: The keys; they are in hand, or stood at the queue's front.
             alone: Nothing else runs in this process.
             take: Take as many first.
@@ -188,10 +192,10 @@ class Taker:
             elif result[0] == b"paused":
                 self._paused = True
             elif result[0] == b"run":
-                self._start(group, key, token, result, alone=alone)
+                self._start(key, token, result, alone=alone)
         hand.adopt(texts(unnamed))
 
-    def _start(self, group: asyncio.TaskGroup, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
+    def _start(self, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
         _, method, request, attempt, create, traceparent = result
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
@@ -209,11 +213,15 @@ class Taker:
             metrics.task_wait_seconds.observe((claimed.queue,), max(0.0, time.time() - claimed.create_time))
         self._alone = alone
         self._hand.handling.add(key)
-        self._hand.running[key] = Running(claimed, group.create_task(self._run(claimed)))
+        self._hand.running[key] = Running(claimed, self._loop.create_task(self._run(claimed)))
 
     async def _run(self, claimed: ClaimedTask) -> None:
         try:
             await self._handle(claimed)
+        except Exception as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
+            self._defect = error
+            self._hand.changed.set()
+            return
         finally:
             self._hand.handling.discard(claimed.key)
         # Cancelled ones stay in hand: they are given back, or are somebody else's already.

@@ -7,6 +7,7 @@ of a call's other code the counting itself takes several times as long as in a l
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -91,25 +92,27 @@ class Distribution(_Tally):
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         """Begin at nothing; `buckets` are their upper bounds, ascending, without the infinite one."""
-        self._bounds = tuple(buckets)
-        self._names = [*map(floatToGoString, self._bounds), "+Inf"]
+        bounds = tuple(buckets)
+        self._names = [*map(floatToGoString, bounds), "+Inf"]
+        self._bucket = functools.partial(bisect_left, bounds)
         #: How many in each bucket, and the sum of all.
         self._rows: dict[Labels, tuple[list[int], list[float]]] = {}
-        self._noted: list[tuple[Labels, float]] = []
+        self._noted: defaultdict[Labels, list[float]] = defaultdict(list)
         super().__init__(name, text, labels, registry)
 
     def observe(self, labels: Labels, value: float) -> None:
         """Count a value."""
-        self._noted.append((labels, value))
-        if len(self._noted) >= _NOTED:
-            self._count()
+        noted = self._noted[labels]
+        noted.append(value)
+        if len(noted) >= _NOTED:
+            self._count(labels, noted)
 
-    def _count(self) -> None:
-        for labels, value in self._noted:
-            row = self._rows.get(labels) or self.expect(labels)
-            row[0][bisect_left(self._bounds, value)] += 1
-            row[1][0] += value
-        self._noted.clear()
+    def _count(self, labels: Labels, noted: list[float]) -> None:
+        counts, total = self.expect(labels)
+        for bucket, count in Counter(map(self._bucket, noted)).items():
+            counts[bucket] += count
+        total[0] += sum(noted)
+        noted.clear()
 
     def expect(self, labels: Labels) -> tuple[list[int], list[float]]:
         """Have it there before the first value, with nothing in it; returns its buckets and its sum."""
@@ -117,7 +120,8 @@ class Distribution(_Tally):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
-        self._count()
+        for noted_labels, noted in self._noted.items():
+            self._count(noted_labels, noted)
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, (counts, (total,)) in self._rows.items():
             family.add_metric(labels, list(zip(self._names, accumulate(counts), strict=True)), total)

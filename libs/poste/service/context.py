@@ -17,11 +17,14 @@ from typing import Any, Final, Never
 import grpc
 import grpc.aio
 
+from poste.domain import traceparents
 from poste.domain.codes import Code, code_of
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, sound
 
+#: Metadata that names the client's request; every line of the log that the handler writes says it.
+REQUEST_ID: Final = "x-request-id"
 #: Metadata that tells a handler which try this is; 1 unless the caller says otherwise.
 ATTEMPT: Final = "poste-attempt"
 #: Metadata that tells a handler which queued task it runs; nobody else may say so.
@@ -37,7 +40,10 @@ class Call:
     """One run of a handler, and what the handler says about it.
 
     Attributes:
-        metadata: What came with the call.
+        given: The metadata that came with the call, if it came by itself.
+        request_id: The client's request; empty if none is known.
+        task_key: The queued task; empty if it is none.
+        attempt: Which try of it this is.
         peer: Who called, in gRPC's spelling.
         deadline: When it is over, by the monotonic clock; None if never.
         wire: gRPC's own context on the direct road.
@@ -46,7 +52,10 @@ class Call:
         over: The handler's answer counts no more: it ended, or was cancelled.
     """
 
-    metadata: Metadata = ()
+    given: Metadata = ()
+    request_id: str = ""
+    task_key: str = ""
+    attempt: int = 1
     peer: str = "poste:queue"
     deadline: float | None = None
     wire: grpc.aio.ServicerContext[Any, Any] | None = None
@@ -60,6 +69,19 @@ class Call:
     cancelled: bool = False
     over: bool = False
     callbacks: tuple[Callable[[], object], ...] = ()
+
+    def metadata(self) -> Metadata:
+        """Return what came with the call; if it came in company, what would have come with it. Few handlers ask."""
+        if self.given:
+            return self.given
+        traceparent = "" if self.traceparent == traceparents.UNRECORDED else self.traceparent
+        pairs = (
+            (REQUEST_ID, self.request_id),
+            (TASK_KEY, self.task_key),
+            (ATTEMPT, str(self.attempt)),
+            (traceparents.HEADER, traceparent),
+        )
+        return tuple(Metadatum(key, value) for key, value in pairs if value)
 
     def set_code(self, code: grpc.StatusCode | int) -> None:
         """Set the code that the call ends with."""
@@ -129,7 +151,7 @@ class _Context:
         self._call = call
 
     def invocation_metadata(self) -> Any:
-        return self._call.metadata
+        return self._call.metadata()
 
     def peer(self) -> str:
         return self._call.peer

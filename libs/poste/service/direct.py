@@ -19,7 +19,7 @@ from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
-from poste.service.context import ATTEMPT, TASK_KEY, Call
+from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
 from poste.service.link import LinkServicer
@@ -122,19 +122,17 @@ def _call(wire: Wire) -> Call:
     remaining: float | None = wire.time_remaining()
     metadata = _metadata(wire)
     return Call(
-        metadata=metadata,
+        given=metadata,
+        request_id=_of(metadata, REQUEST_ID),
         peer=wire.peer(),
         deadline=None if remaining is None else time.monotonic() + remaining,
         wire=wire,
-        traceparent=_traceparent(metadata),
+        traceparent=traceparents.read(_of(metadata, traceparents.HEADER)),
     )
 
 
-def _traceparent(metadata: Metadata) -> str:
-    for key, value in metadata:
-        if key == traceparents.HEADER and isinstance(value, str):
-            return traceparents.read(value)
-    return ""
+def _of(metadata: Metadata, key: str) -> str:
+    return next((value for one, value in metadata if one == key and isinstance(value, str)), "")
 
 
 def _metadata(wire: Wire) -> Metadata:

@@ -7,11 +7,9 @@ CancelledError escape, returns rubbish) becomes an outcome. Only a cancellation 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import inspect
 import time
-from contextvars import Token
 from typing import Any, Final, Literal
 
 from google.protobuf.message import DecodeError
@@ -29,10 +27,6 @@ from poste.service.threads import Threads
 _log = logs.get("handlers")
 #: A response larger than this is an error, in bytes: with what wraps it, it must still fit a message.
 _MAX_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
-#: Metadata under this key is bound to every log line of the handler.
-REQUEST_ID: Final = "x-request-id"
-
-
 #: Looked up at once, which an enum's own `name` is not.
 _NAMES: Final = {code: code.name for code in Code}
 
@@ -48,6 +42,7 @@ class Runner:
             threads: How many `def` handlers may run at once; more wait their turn.
         """
         self._road = road
+        self._loop = asyncio.get_running_loop()
         self._threads = Threads(threads, f"{road}-handler")
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
@@ -74,9 +69,10 @@ class Runner:
         who = (method.service, self._road)
         began, code = time.monotonic(), Code.CANCELLED
         metrics.running_calls.add(who, 1)
-        bound = _bind(call)
+        bound = logs.request_id.set(call.request_id) if call.request_id else None
         span = traced.begin(method, call, after_a_gap=self._road == "durable")
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # there is one: it runs this
+        # Not asking for the loop, which is a system call here.
+        task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # there is one: it runs this
         if timeout_seconds is not None:
             self._deadlines.add(task, timeout_seconds)
         try:
@@ -127,7 +123,7 @@ class Runner:
                 if inspect.isawaitable(answer):
                     answer = await answer
             else:
-                context = SyncContext(call, asyncio.get_running_loop())
+                context = SyncContext(call, self._loop)
                 answer = await self._threads.run(functools.partial(method.behaviour, message, context))
             if call.aborted or call.code is not Code.OK:
                 return call.failure()
@@ -150,12 +146,4 @@ def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
         return unexpected(error)
     # It had said what went wrong before it raised, as the generated base class does: those words count.
     said = call.failure()
-    return said if said.details else dataclasses.replace(said, details=unexpected(error).details)
-
-
-def _bind(call: Call) -> Token[str] | None:
-    """Have every line that the handler logs name the request."""
-    for key, value in call.metadata:
-        if key == REQUEST_ID and isinstance(value, str):
-            return logs.request_id.set(value)
-    return None
+    return said if said.details else said._replace(details=unexpected(error).details)

@@ -5,36 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import grpc.aio
 
-from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.runtime import logs
-from poste.service.context import ATTEMPT, Call
-from poste.service.handlers import REQUEST_ID, Runner
+from poste.service.context import Call
+from poste.service.handlers import Runner
 from poste.service.intake import Intake
-from poste.service.outcome import Metadata, Metadatum, Outcome
+from poste.service.outcome import Outcome
 from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 
 #: A frame is not made larger than this by one more answer, in bytes.
 _FRAME_BYTES: Final = 256 * 1024
-_FIRST_ATTEMPT: Final = Metadatum(ATTEMPT, "1")
 
 _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Answer(NamedTuple):
-    """What a call ended with; `counted` tells whether it was counted in."""
-
-    number: int
-    outcome: Outcome
-    not_run: bool
-    counted: bool
+#: What a call ended with: its number, its outcome, whether it was not run, and whether it was counted in.
+_Answer = tuple[int, Outcome, bool, bool]
 
 
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
@@ -100,7 +93,7 @@ class _Link:
                     task.cancel()
                 await asyncio.wait(running)
             # What is ready and can't leave any more.
-            self._intake.end(sum(answer.counted for answer in self._ready))
+            self._intake.end(sum(counted for *_, counted in self._ready))
 
     def _take(self, call: pb.LinkCall) -> None:
         if (refusal := self._intake.refusal()) is not None:
@@ -114,10 +107,10 @@ class _Link:
         self._calls[call.number] = self._loop.create_task(self._run(method, call))
 
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
-        timeout_seconds, traceparent = call.timeout_seconds, call.traceparent
+        timeout_seconds = call.timeout_seconds
         state = Call(
-            metadata=_metadata(call.request_id, traceparent),
-            traceparent=traceparent,
+            request_id=call.request_id,
+            traceparent=call.traceparent,
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
         )
@@ -136,7 +129,7 @@ class _Link:
         self._answer(call.number, outcome, counted=True)
 
     def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
-        self._ready.append(_Answer(number, outcome, not_run, counted))
+        self._ready.append((number, outcome, not_run, counted))
         self._some.set()
 
     async def _write(self) -> None:
@@ -167,9 +160,3 @@ class _Link:
             counted += was_counted
         del self._ready[:end]
         return frame, counted
-
-
-def _metadata(request_id: str, traceparent: str) -> Metadata:
-    if traceparent and traceparent != traceparents.UNRECORDED:
-        return (Metadatum(REQUEST_ID, request_id), _FIRST_ATTEMPT, Metadatum(traceparents.HEADER, traceparent))
-    return (Metadatum(REQUEST_ID, request_id), _FIRST_ATTEMPT)

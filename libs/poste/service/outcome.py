@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import grpc
@@ -27,8 +26,7 @@ class Metadatum(NamedTuple):
 Metadata = tuple[Metadatum, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A handler's answer.
 
     Attributes:

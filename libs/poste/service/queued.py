@@ -12,9 +12,9 @@ from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
 from poste.runtime import logs, metrics
-from poste.service.context import ATTEMPT, TASK_KEY, Call
+from poste.service.context import Call
 from poste.service.handlers import Runner
-from poste.service.outcome import Metadata, Metadatum, Outcome
+from poste.service.outcome import Outcome
 from poste.service.report import Reporter, Result
 from poste.service.servicer import ServedService
 from poste.service.timeouts import Timeouts
@@ -46,7 +46,7 @@ class QueuedRoad:
         """
         began, waited = time.monotonic(), max(0.0, time.time() - task.create_time)
         completion = mom_service_pb2.Completion(service=task.queue, key=task.key, token=task.token)
-        call = _call(task)
+        call = Call(task_key=task.key, attempt=task.attempt, traceparent=task.traceparent)
         asked = False
         try:
             outcome = await self._run(task, call)
@@ -100,14 +100,6 @@ class QueuedRoad:
                     raise
                 asked = True
                 _stay()
-
-
-def _call(task: ClaimedTask) -> Call:
-    traced: Metadata = ()
-    if task.traceparent and task.traceparent != traceparents.UNRECORDED:
-        traced = (Metadatum(traceparents.HEADER, task.traceparent),)
-    metadata = (Metadatum(TASK_KEY, task.key), Metadatum(ATTEMPT, str(task.attempt)), *traced)
-    return Call(metadata=metadata, traceparent=task.traceparent)
 
 
 def _fill(completion: mom_service_pb2.Completion, outcome: Outcome) -> None:

@@ -52,13 +52,14 @@ class Reporter:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
         self._some = asyncio.Event()
         self._failures = 0
 
     def report(self, completion: mom_service_pb2.Completion) -> asyncio.Future[Result]:
         """Report one outcome; the future has the middleware's answer. Cancelling it withdraws what is not sent yet."""
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Result] = self._loop.create_future()
         self._put(_Entry(completion, answer, completion.ByteSize()))
         return answer
 
