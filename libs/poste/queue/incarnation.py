@@ -91,17 +91,18 @@ class Incarnation:
         )
         lease.start()
         try:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    taking = group.create_task(self._taker.run())
-                    auditing = group.create_task(audit(hand))
+            async with asyncio.TaskGroup() as group:
+                taking = group.create_task(self._taker.run())
+                auditing = group.create_task(audit(hand))
+                try:
                     await hand.ending.wait()
                     await self._taker.stop(taking)
                     await lifecycle.end([auditing])
                     if not self._refused:
                         await finish_running(hand, lambda: self._refused)
-            finally:
-                await lifecycle.end([running.task for running in hand.running.values()])
+                finally:
+                    # Also when one of them failed: the group cancels the others once, which is not always enough.
+                    await lifecycle.end([taking, auditing, *(running.task for running in hand.running.values())])
             if not self._refused:
                 await give_back(hand)
         finally:
