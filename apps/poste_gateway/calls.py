@@ -230,6 +230,8 @@ class _Call:
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""
+        if self._wishes is preferences.NONE:
+            return {}
         names = []
         if self._wishes.respond_async and self._may_queue:
             names.append("respond-async")

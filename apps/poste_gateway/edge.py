@@ -51,8 +51,8 @@ class Edge:
         self._cors_origins = cors_origins
         self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
-        self._prefix = secrets.token_hex(5)
-        self._numbers = itertools.count()
+        self._prefix = f"{secrets.token_hex(5)}-"
+        self._numbers = itertools.count(1)
 
     async def handle(self, request: web.BaseRequest) -> Answer:
         """Answer one request, whatever happens behind it.
@@ -99,7 +99,7 @@ class Edge:
         return answer
 
     def _new_id(self) -> str:
-        return f"{self._prefix}{next(self._numbers):06x}"
+        return f"{self._prefix}{next(self._numbers)}"
 
     async def _serve_own(self, request: web.BaseRequest, path: str) -> Answer:
         verb = "GET" if request.method == "HEAD" else request.method

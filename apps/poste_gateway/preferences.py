@@ -55,7 +55,8 @@ class Wishes:
     no_queue: bool = False
 
 
-_NONE: Final = Wishes()
+#: What a client wishes that says nothing.
+NONE: Final = Wishes()
 
 
 def read(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> Wishes:
@@ -65,7 +66,7 @@ def read(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> Wishes:
         Problem: A header has a value that it can't have; `errors` names each.
     """
     if not (PREFER in headers or TASK_TTL in headers or RESULT_TTL in headers):
-        return _NONE
+        return NONE
     errors: list[dict[str, str]] = []
     wishes = Wishes(
         task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, errors),

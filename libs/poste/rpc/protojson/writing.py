@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from poste.rpc.protojson.errors import UnprintableError
 from poste.rpc.protojson.plans import plan_of
-from poste.rpc.protojson.writers import by_json_format, writer_of
+from poste.rpc.protojson.writers import Write, by_json_format, writer_of
 
 
 def encode(descriptor: Descriptor, data: bytes) -> bytes:
@@ -20,10 +22,18 @@ def encode(descriptor: Descriptor, data: bytes) -> bytes:
         UnprintableError: The bytes are no such message, or hold what JSON can't (an unknown type in an Any).
     """
     try:
-        return orjson.dumps(writer_of(descriptor)(plan_of(descriptor).make.FromString(data)))
+        parse, write = _ways_of(descriptor)
+        return orjson.dumps(write(parse(data)))
     except Exception as error:
         # json_format has no border: TypeError, ValueError, UnicodeDecodeError, its own Error.
         raise UnprintableError(f"not a {descriptor.full_name} that JSON can hold") from error
+
+
+# Bounded, since each keeps the descriptor pool of its service alive.
+@functools.lru_cache(maxsize=1024)
+def _ways_of(descriptor: Descriptor) -> tuple[Callable[[bytes], Message], Write]:
+    """Return what makes a type's messages of bytes, and JSON values of those."""
+    return plan_of(descriptor).make.FromString, writer_of(descriptor)
 
 
 def to_value(descriptor: Descriptor, data: bytes) -> Any:
