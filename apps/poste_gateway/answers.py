@@ -8,7 +8,7 @@ piece and leaves with its body in one write.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final
@@ -39,7 +39,7 @@ class Account:
         method: The method.
         road: The road that it took: `direct`, `durable`, or `none` if it was refused before.
         outcome: The code, or the name of the problem, that it ended with; `QUEUED` if it was kept.
-        facts: What else the log is to say.
+        facts: What else the log is to say, if there is anything.
     """
 
     request_id: str
@@ -49,7 +49,11 @@ class Account:
     method: str = ""
     road: str = "none"
     outcome: str = "OK"
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] | None = None
+
+    def note(self, name: str, value: object) -> None:
+        """Have the log say one thing more."""
+        self.facts = {**(self.facts or {}), name: value}
 
 
 class Answer:

@@ -134,7 +134,7 @@ class _Call:
                 detail = "The call was sent, and what became of it is not known. It was not run again."
                 raise Problem(OUTCOME_UNKNOWN, detail)
             case direct.Away(reason, impatient):
-                self._account.facts["reason"] = reason
+                self._account.note("reason", reason)
                 if not self._may_queue:
                     detail = f"{_AWAY_DETAILS[reason]} The call was not kept."
                     raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
@@ -152,7 +152,7 @@ class _Call:
             task_ttl_seconds=self._wishes.task_ttl_seconds,
             result_ttl_seconds=self._wishes.result_ttl_seconds,
         )
-        self._account.facts["task"] = task_id.text
+        self._account.note("task", task_id.text)
         task = task_view.new_task(task_id, self._method)
         place = {"Location": task_view.location(task_id)}
         await (

@@ -129,6 +129,7 @@ class _Server(web.Server):
         )
         protocol.heard = False
         protocol.begun = None
+        protocol.writer = StreamWriter(protocol, self._loop_of_all)
         self._unheard.add(protocol)
         return protocol
 
@@ -139,11 +140,13 @@ class _Protocol(web.RequestHandler):
     Attributes:
         heard: It has brought a request.
         begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
+        writer: What writes to it.
     """
 
-    __slots__ = ("__weakref__", "begun", "heard")
+    __slots__ = ("__weakref__", "begun", "heard", "writer")
     begun: float | None
     heard: bool
+    writer: StreamWriter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Know that it stands; by TLS, once hands are shaken, which asyncio limits itself."""
@@ -183,7 +186,11 @@ class _Protocol(web.RequestHandler):
         takes_more = True
         while takes_more and not self._force_close:
             if not self._messages:
-                await self._one_came()
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
                 # Or the client went while its request waited for this turn.
                 continue
             request, handler = self._next()
@@ -204,13 +211,6 @@ class _Protocol(web.RequestHandler):
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
-    async def _one_came(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _next(self) -> tuple[web.BaseRequest, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]:
         """Take the next request; returns it and what answers it."""
         message, payload = self._messages.popleft()
@@ -226,7 +226,8 @@ class _Protocol(web.RequestHandler):
         handler = server.request_handler
         if not isinstance(message, RawRequestMessage):
             handler, message = self._make_error_handler(message), ERROR
-        writer, task = StreamWriter(self, self._loop), cast("asyncio.Task[None]", self._task_handler)
+        # All of them are written by one writer: it keeps nothing of what it wrote.
+        writer, task = self.writer, cast("asyncio.Task[None]", self._task_handler)
         request = web.BaseRequest(
             message, payload, self, writer, task, self._loop, client_max_size=server.max_body_bytes
         )

@@ -24,33 +24,28 @@ class Deadlines(Generic[K]):
                 due as much later.
         """
         self._overdue = overdue
-        #: For how long the loop was blocked before each was added; None if that does not matter.
-        self._before: dict[K, float] | None = {} if fair else None
+        self._fair = fair
         self._loop = asyncio.get_running_loop()
-        self._due: dict[K, float] = {}
+        #: When each is due, and for how long the loop was blocked before it was added, if that matters.
+        self._due: dict[K, tuple[float, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         #: When the timer is to go off. Not asked of it: one that uvloop runs at once does not know.
         self._look_time = math.inf
 
     def add(self, key: K, seconds: float) -> None:
         """Have `key` due in so many seconds."""
-        due = self._due[key] = self._loop.time() + seconds
-        if self._before is not None:
-            self._before[key] = loop_lag.blocked_seconds()
+        due = self._loop.time() + seconds
+        self._due[key] = due, loop_lag.blocked_seconds() if self._fair else 0.0
         if due < self._look_time:
             self._look_at(due)
 
     def discard(self, key: K) -> None:
         """Forget `key`, if it is not due yet."""
         self._due.pop(key, None)
-        if self._before is not None:
-            self._before.pop(key, None)
 
     def clear(self) -> None:
         """Forget all."""
         self._due.clear()
-        if self._before is not None:
-            self._before.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._look_time = None, math.inf
@@ -64,20 +59,20 @@ class Deadlines(Generic[K]):
         now = self._loop.time()
         late = now - self._look_time
         self._timer, self._look_time = None, math.inf
-        if self._before is not None and late > loop_lag.BLOCKED_SECONDS:
+        if self._fair and late > loop_lag.BLOCKED_SECONDS:
             # First everybody has a turn, and it is known for how long nobody had.
             self._look_at(now + loop_lag.PERIOD_SECONDS)
             return
-        for key in [key for key, due in self._due.items() if due <= now]:
+        for key in [key for key, (due, _) in self._due.items() if due <= now]:
             if key not in self._due:
                 continue
-            if self._before is not None and (lost := loop_lag.blocked_seconds() - self._before[key]) > 0:
-                self._before[key] += lost
-                self._due[key] += lost
-                if self._due[key] > now:
+            due, before = self._due[key]
+            if self._fair and (lost := loop_lag.blocked_seconds() - before) > 0:
+                self._due[key] = due + lost, before + lost
+                if due + lost > now:
                     continue
             self.discard(key)
             self._overdue(key)
         if self._due:
             # What was told may have added something that is due sooner.
-            self._look_at(min(self._due.values()))
+            self._look_at(min(due for due, _ in self._due.values()))
