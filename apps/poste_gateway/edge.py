@@ -66,12 +66,16 @@ class Edge:
             await _meet(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
-        path = request.rel_url.path_safe
-        span = _place(request, path, account)
+        routes, path = self._roads.directory.routes, request.raw_path
+        method = routes.get(request.method, path)
+        if method is None:
+            # As it was meant: without its query, and nothing in it encoded that need not be.
+            path = request.rel_url.path_safe
+            method = routes.get(request.method, path)
+        span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
         # For whatever else is logged on its way.
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
-            method = self._roads.directory.routes.get(request.method, path)
             if method is None:
                 answer = await self._serve_own(request, path)
             else:

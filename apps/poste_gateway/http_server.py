@@ -170,7 +170,7 @@ class _Protocol(web.RequestHandler):
             super().resume_reading(resume_parser)
 
     async def start(self) -> None:
-        """Answer the connection's requests, one after the other, in its one task: what a handler sets it takes back."""
+        """Answer the connection's requests, one after the other, in its one task and so in one context."""
         try:
             with contextlib.suppress(ConnectionError):
                 await self._answer_all()

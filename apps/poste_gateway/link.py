@@ -112,7 +112,7 @@ class Link:
                 for answer in frame.answers:
                     waiting = self._waiting.pop(answer.number, None)
                     if waiting is not None and not waiting.done():
-                        failed = answer.WhichOneof("outcome") == "error"
+                        failed = answer.HasField("error")
                         waiting.set_result(Failure(answer.error, answer.not_run) if failed else answer.response)
                 if self._retired:
                     self._some.set()

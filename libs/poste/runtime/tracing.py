@@ -46,6 +46,11 @@ def wanted(traceparent: str) -> bool:
     return _Tracing.tracer is not None and (traceparent == "" or recorded(traceparent))
 
 
+def off() -> bool:
+    """Tell whether nothing is recorded here, whatever comes."""
+    return _Tracing.tracer is None
+
+
 def lost() -> bool:
     """Draw for a trace that would begin here; tells whether it is not recorded. Of one that is, a span follows."""
     return _Tracing.draws is not None and not _Tracing.draws.win()

@@ -85,7 +85,8 @@ class Runner:
             code = Code.DEADLINE_EXCEEDED
             return Outcome(code, f"the handler did not answer within {timeout_seconds:g} s")
         else:
-            self._is_overdue(task)
+            if self._overdue:
+                self._is_overdue(task)
             return outcome
         finally:
             self._deadlines.discard(task)
