@@ -71,6 +71,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def instructions(session: nox.Session) -> None:
+    """Count what a call costs in instructions, on however busy a machine: `-- [--only PROGRAM…] [--json]`."""
+    install(session, "tests")
+    session.run("python", "-m", "bench.instructions", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Load real parts for long, and see whether any part's memory grows: `-- [--minutes N] [--out FILE]`."""
     install(session, "tests")

@@ -17,17 +17,17 @@ ROWS = (
         "direct",
         "direct road, 32 connections: requests/s against aiohttp alone",
         Target(at_least=0.55),
-        limit="the gateway's one core: its 75 µs are Python, 180 function calls a request in all, 25 µs of them"
-        " aiohttp's, and some 15 gRPC's, with 11 to 16 calls in a frame. Kept: answers in one write and a log line"
-        " past structlog (137 to 98 µs), one timer for all calls and JSON to message in one step (to 84), counters"
-        " without locks and fewer steps (to 75). Frames that wait a turn for more calls, and Python 3.13, gained"
-        " nothing",
+        limit="the gateway's one core: most of it is Python (`nox -s instructions`), two fifths of that HTTP's, and"
+        " gRPC's frames come on top, with 11 to 16 calls in each. Kept: answers in one write, a log line past"
+        " structlog, one timer for all calls, JSON to message in one step, counters without locks, one task for a"
+        " connection. Frames that wait a turn for more calls, Python 3.13, and gRPC without its probes or with its"
+        " minimal stack gained nothing",
     ),
     Row(
         "direct-cpu",
         "the same: CPU of gateway + service per request",
         Target(at_most=2.5),
-        limit="as above; of the service's 33 µs a third is gRPC's, a task for each call most of the rest",
+        limit="as above; of the service's share a third is gRPC's, a task for each call most of the rest",
     ),
     Row("client", "the load alone: the most it can make, against aiohttp alone"),
 )

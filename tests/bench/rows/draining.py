@@ -28,10 +28,10 @@ ROWS = (
         "drain",
         "drain by one service process, first taken to last stored: against the best peer",
         Target(at_least=6),
-        limit="two cores: 90 µs of CPU a call over service, middleware and Redis, where a peer spends 350"
-        " in one process. Tried: one script that takes and claims, one write of a record's end,"
-        " reports beside the next tasks (all kept); four times as many tasks in hand, and another"
-        " number of lanes, gained nothing",
+        limit="two cores: service, middleware and Redis share them, and wait for the disk at each claim and report."
+        " Kept: one script that takes and claims, one write of a record's end, reports beside the next tasks, tasks"
+        " without a task group. Four times as many in hand, claims of half as many, and another number of lanes gained"
+        " nothing",
     ),
     Row("drain-start", "the same from the start of the process on: against the best peer"),
     Row("drain-raw", "the same: against redis-py alone in batches of 100", Target(at_least=0.55)),

@@ -1,0 +1,73 @@
+"""Connections without sockets: each brings its next request once the one before is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from bench import counted
+
+_BODY: Final = b'{"a": 3.5, "b": 1}'
+_REQUEST: Final = (
+    b"POST /v1/sum HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
+
+
+class Connections:
+    """All connections of a server."""
+
+    def __init__(self, server: Callable[[], asyncio.Protocol]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[_Transport] = []
+        self._left = 0
+        self._over = self._loop.create_future()
+        for _ in range(counted.AT_ONCE):
+            protocol = server()
+            transport = _Transport(self, protocol)
+            protocol.connection_made(transport)
+            self._idle.append(transport)
+
+    async def call(self, calls: int) -> None:
+        """Make so many calls."""
+        self._left, self._over = calls, self._loop.create_future()
+        self._send()
+        await self._over
+
+    def answered(self, transport: _Transport, data: bytes) -> None:
+        """Know that a connection has its answer."""
+        if not data.startswith(b"HTTP/1.1 200 ") or not data.endswith(b'{"result":4.5}'):
+            raise AssertionError(data)
+        self._idle.append(transport)
+        if len(self._idle) == 1:
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        # In one turn, as from one look at the sockets.
+        idle, self._idle = self._idle, []
+        while idle and self._left:
+            self._left -= 1
+            idle.pop().protocol.data_received(_REQUEST)
+        self._idle += idle
+        if len(self._idle) == counted.AT_ONCE and not self._over.done():
+            self._over.set_result(None)
+
+
+class _Transport(asyncio.Transport):
+    def __init__(self, connections: Connections, protocol: asyncio.Protocol) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.protocol = protocol
+        self._connections = connections
+
+    def write(self, data: Any) -> None:
+        self._connections.answered(self, data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        raise AssertionError("nothing is read here")
+
+    def resume_reading(self) -> None:
+        """Do nothing: it was not paused."""

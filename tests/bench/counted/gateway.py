@@ -1,0 +1,69 @@
+"""The gateway, from a request's bytes to its answer's, with a link whose other end answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import poste_calculator
+from bench import counted
+from bench.counted.connections import Connections
+from calculator.v1 import sum_pb2
+from poste.rpc.catalogue import describe
+from poste.v1 import link_service_pb2 as pb
+from poste_gateway import http_server
+from poste_gateway.calls import Roads
+from poste_gateway.edge import Edge
+from poste_gateway.fleet import Fleet
+from poste_gateway.link import Link
+from poste_gateway.replicas import Replica
+from poste_gateway.routing import RouteTable
+from poste_mom.catalogue_file import read
+
+_RESPONSE = sum_pb2.AddResponse(result=4.5).SerializeToString()
+
+
+class _Stream:
+    """A link's other end: what is written is read, with its answers, as soon as may be."""
+
+    def __init__(self) -> None:
+        self._frames: asyncio.Queue[bytes] = asyncio.Queue()
+        self._frames.put_nowait(b"")
+
+    async def write(self, frame: pb.ConnectRequest) -> None:
+        answers = [pb.LinkAnswer(number=call.number, response=_RESPONSE) for call in frame.calls]
+        frame.SerializeToString()
+        self._frames.put_nowait(pb.ConnectResponse(answers=answers).SerializeToString())
+
+    async def read(self) -> pb.ConnectResponse:
+        return pb.ConnectResponse.FromString(await self._frames.get())
+
+    def cancel(self) -> None:
+        """Do nothing: it never ends."""
+
+
+async def prepare() -> counted.Calls:
+    loop = asyncio.get_running_loop()
+    services = {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
+    name = "calculator.v1.SumService"
+    fleet = Fleet(name, loop.create_task)
+    replica = Replica("127.0.0.1:1", library=True, changed=lambda: None)
+    link = Link(replica._channel)
+    link._stub = SimpleNamespace(Connect=_Stream)
+    running = loop.create_task(link.run())
+    await link.settled.wait()
+    # As `watch` finds it, which would look for a connection.
+    replica._serving, replica._link = True, link
+    fleet.update((), library=True, max_in_flight=1000)
+    fleet._replicas[replica.address, True] = replica, running
+    directory: Any = SimpleNamespace(services=services, fleets={name: fleet}, routes=RouteTable(services.values()))
+    nothing: Any = None
+    resources: Any = SimpleNamespace(check_ready=lambda: None)
+    edge = Edge(Roads(directory, nothing, nothing, nothing, 30, 30), resources, (), asyncio.Event())
+    return Connections(http_server._Server(edge.handle, 1024 * 1024)).call
+
+
+if __name__ == "__main__":
+    counted.run(prepare)

@@ -1,0 +1,73 @@
+"""A service's side of its queue, from what a claim answered to the report; the middleware stores all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, Final
+
+import grpc.aio
+import redis.asyncio
+
+from bench import counted
+from calculator.v1 import sum_pb2
+from poste.queue.hand import Hand
+from poste.queue.keys import QueueKeys
+from poste.queue.taking import Taker
+from poste.service.handlers import Runner
+from poste.service.queued import QueuedRoad
+from poste.service.report import Reporter
+from poste.service.servicer import services_of
+from poste.service.timeouts import Timeouts
+from poste.v1 import mom_service_pb2 as pb
+from poste_calculator.sum import SumService
+
+_REQUEST: Final = sum_pb2.AddRequest(a=3.5, b=1).SerializeToString()
+
+
+class _Mom:
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest, **_: object) -> pb.CompleteTasksResponse:  # noqa: N802 - gRPC's name
+        if any(one.WhichOneof("outcome") != "response" for one in request.completions):
+            raise AssertionError(request)
+        request.SerializeToString()
+        await asyncio.sleep(0)
+        return pb.CompleteTasksResponse(results=[pb.COMPLETE_RESULT_STORED] * len(request.completions))
+
+
+async def prepare() -> counted.Calls:
+    (service,) = services_of([SumService()])
+    reporter = Reporter(grpc.aio.insecure_channel("127.0.0.1:1"))
+    reporter._stub = _Mom()
+    _running.append(asyncio.get_running_loop().create_task(reporter.run()))
+    road = QueuedRoad(service, Runner("durable", threads=1), reporter, Timeouts())
+    settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE)
+    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis())
+    nothing: Any = None
+    taker = Taker(
+        hand,
+        handle=road.handle,
+        blocking=nothing,
+        blocking_client_id=lambda: None,
+        tried_to_pop=lambda: None,
+        live=lambda: False,
+        lost=lambda: None,
+    )
+    said = [b"run", b"Add", _REQUEST, 1, int(time.time() * 1000), None]
+
+    async def run(calls: int) -> None:
+        for begin in range(0, calls, counted.AT_ONCE):
+            for number in range(begin, begin + counted.AT_ONCE):
+                taker._start(f"key-{number}", f"{hand.name}:{number}", said, alone=False)
+            while hand.running:
+                hand.changed.clear()
+                await hand.changed.wait()
+
+    return run
+
+
+_running: Final[list[asyncio.Task[None]]] = []
+
+
+if __name__ == "__main__":
+    counted.run(prepare)
