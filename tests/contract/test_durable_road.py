@@ -287,7 +287,7 @@ async def test_a_client_that_leaves_does_not_undo_its_call(tmp_path):
     async with staged(tmp_path) as stage:
         stage.mom.gate.clear()
         call = asyncio.create_task(stage.gateway.post(PLACE, ORDER))
-        await asyncio.sleep(0.2)
+        await until(lambda: stage.mom.knocks == 1)
         call.cancel()
         stage.mom.gate.set()
 

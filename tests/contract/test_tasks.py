@@ -16,6 +16,7 @@ from support.gateway import (
     staged,
 )
 from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, is_problem, key_of
+from support.waiting import until
 
 from poste.v1 import task_pb2
 
@@ -103,7 +104,7 @@ async def test_a_look_can_wait_for_the_end(tmp_path):
         reply = await stage.gateway.post(PLACE, ORDER)
         place, key = reply.headers["Location"], await key_of(stage, reply)
         look = asyncio.create_task(stage.gateway.get(place, Prefer="wait=30"))
-        await asyncio.sleep(0.2)
+        await until(lambda: any(wait > 0 for wait in stage.mom.waits))
         assert not look.done()
         stage.mom.change(key, state=task_pb2.TASK_STATE_EXPIRED)
 
@@ -117,7 +118,7 @@ async def test_a_look_survives_the_middlewares_absence(tmp_path):
     async with staged(tmp_path) as stage:
         reply = await stage.gateway.post(PLACE, ORDER)
         look = asyncio.create_task(stage.gateway.get(reply.headers["Location"], Prefer="wait=3"))
-        await asyncio.sleep(0.2)
+        await until(lambda: any(wait > 0 for wait in stage.mom.waits))
         stage.mom.away = True
         stage.mom._wake()
 
@@ -132,7 +133,7 @@ async def test_long_polls_end_when_the_gateway_stops(tmp_path):
             reply = await gateway.post(PLACE, ORDER)
             session, gateway.session = gateway.session, type(gateway.session)()
             look = asyncio.create_task(gateway.get(reply.headers["Location"], Prefer="wait=50"))
-            await asyncio.sleep(0.3)
+            await until(lambda: any(wait > 0 for wait in mom.waits))
             begin = time.monotonic()
             await session.close()
         seen = await look

@@ -38,7 +38,9 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self.changed = asyncio.Event()
         self.tasks: dict[str, task_pb2.Task] = {}
         self.requests: dict[str, pb.NewTask] = {}
-        #: What each EnqueueTasks brought, and what it is to say; the store is not touched unless ACCEPTED.
+        #: How many EnqueueTasks have come; what each brought that was let in, and what it is to say: the store is not
+        #: touched unless ACCEPTED.
+        self.knocks = 0
         self.batches: list[int] = []
         self.results: list[pb.EnqueueResult.ValueType] = []
         #: Answers of EnqueueTasks that are lost: True after keeping the tasks, False before.
@@ -75,6 +77,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
 
     async def EnqueueTasks(self, request, context):  # noqa: N802
         await self._check(context)
+        self.knocks += 1
         await self.gate.wait()
         self.batches.append(len(request.tasks))
         loss = self.losses.pop(0) if self.losses else None
