@@ -183,8 +183,7 @@ class _Protocol(web.RequestHandler):
                 self.transport.close()
 
     async def _answer_all(self) -> None:
-        takes_more = True
-        while takes_more and not self._force_close:
+        while not self._force_close:
             if not self._messages:
                 self._waiter = self._loop.create_future()
                 try:
@@ -204,9 +203,12 @@ class _Protocol(web.RequestHandler):
                 self._request_in_progress, self._current_request = False, None
                 if self._handler_waiter is not None:
                     self._handler_waiter.set_result(None)
-            if not gone and not request.content.is_eof():
+            if gone:
+                return
+            if not request.content.is_eof():
                 await self._pass_over(request.content)
-            takes_more = bool(answer.keep_alive) and not gone and not self._close
+            if self._close or not answer.keep_alive:
+                return
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
