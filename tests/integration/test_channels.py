@@ -19,6 +19,27 @@ AGE_MS = 10
 CONNECTIONS = 100
 #: Much less than gRPC's own pause between two looks at a name, in seconds.
 SOON = 15
+#: How long a server that is starved of its processor may take for its first bytes, in seconds.
+GREETING_SECONDS = 0.7
+
+
+@contextlib.asynccontextmanager
+async def serving(host: str, port: int) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    server = new_server()
+    health = Health(server)
+    bound = bind(server, host, port)
+    await server.start()
+    await health.serving()
+    try:
+        yield server, bound
+    finally:
+        await server.stop(None)
+
+
+async def reached(channel: grpc.aio.Channel) -> None:
+    async with asyncio.timeout(SOON):
+        while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
 
 
 async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
@@ -61,24 +82,6 @@ async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
 
 async def test_a_replica_that_was_moved_is_found_at_its_new_address() -> None:
     """Else nothing is kept or reported for half a minute when the middleware's container is replaced."""
-
-    @contextlib.asynccontextmanager
-    async def serving(host: str, port: int) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
-        server = new_server()
-        health = Health(server)
-        bound = bind(server, host, port)
-        await server.start()
-        await health.serving()
-        try:
-            yield server, bound
-        finally:
-            await server.stop(None)
-
-    async def reached(channel: grpc.aio.Channel) -> None:
-        async with asyncio.timeout(SOON):
-            while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-                await channel.wait_for_state_change(state)
-
     async with (
         serving("127.0.0.2", 0) as (old, port),
         serving("127.0.0.3", port),
@@ -92,3 +95,24 @@ async def test_a_replica_that_was_moved_is_found_at_its_new_address() -> None:
             await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
         await reached(channel)
+
+
+async def test_a_server_that_is_slow_to_greet_is_reached() -> None:
+    """Else a middleware on a host with too much to do stays away: each connection is given up too early."""
+
+    async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(_pass_on(reader, to_server, 0), _pass_on(from_server, writer, GREETING_SECONDS))
+
+    async with serving("127.0.0.1", 0) as (_, port), await asyncio.start_server(greet_late, "127.0.0.1", 0) as busy:
+        target = f"127.0.0.1:{busy.sockets[0].getsockname()[1]}"
+        async with connect(target, library=False) as channel:
+            await reached(channel)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+    with contextlib.suppress(ConnectionError):
+        await asyncio.sleep(seconds)
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
