@@ -223,6 +223,15 @@ async def test_a_call_that_is_not_kept_is_refused_and_says_so(tmp_path, result, 
         assert "Location" not in reply.headers
 
 
+async def test_a_call_outlasts_the_exchange_of_who_keeps_it(tmp_path):
+    """Else each new version of the middleware or its store costs calls: another address takes a second or two to find."""
+    async with staged(tmp_path) as stage:
+        # Asked for again after 50 ms each time: more than a second, and less than three.
+        stage.mom.results = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * 22
+
+        assert (await stage.gateway.post(PLACE, ORDER)).status == 202
+
+
 @pytest.mark.parametrize("kind", ["gone", "cut off"])
 async def test_with_no_one_to_keep_it_nothing_is_accepted(tmp_path, kind):
     """Else the client waits for ever, or is told a lie."""
