@@ -33,7 +33,9 @@ PARTS = ["gateway", "mom", "sum", "multiplication", "subtraction"]
 class Table:
     """What came out."""
 
-    def __init__(self) -> None:
+    def __init__(self, complaints: Callable[[], str]) -> None:
+        """Begin with nothing; `complaints` tells what else there is to know once a check failed."""
+        self._complaints = complaints
         self.lines: list[Line] = []
         self.failures: list[str] = []
 
@@ -45,7 +47,7 @@ class Table:
         except Exception as error:  # noqa: BLE001 - whatever it is, the check did not pass
             found = []
             self.failures.append(f"{name}: {type(error).__name__}: {error}")
-            print(f"FAILED {self.failures[-1]}", flush=True)
+            print(f"FAILED {self.failures[-1]}\n{self._complaints()}", flush=True)
         self.lines += found
         for line in found:
             print(
@@ -102,19 +104,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the table goes as JSON")
     parser.add_argument("--folder", type=Path, help="where the lab is; a new temporary one unless given")
     given = parser.parse_args()
-    table = Table()
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poste-cluster-")))
         folder.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
         docker, hosts, key = stack.enter_context(laboratory(folder))
+        swarm = Swarm(hosts, MANAGER, [MANAGER, *WORKERS], CLIENT)
+        table = Table(swarm.complaints)
         table.lines.append(Line("four bare hosts made", "up", time.monotonic() - begin))
         site = Site(
             folder, key, {MANAGER: ["gateway", "redis"]}, dict.fromkeys(WORKERS, PARTS), [CLIENT],
             {"stack_secrets_dir": f"{folder}/secrets",
              "client_trust": f"{folder}/secrets/tls.crt"},
         )  # fmt: skip
-        swarm = Swarm(hosts, MANAGER, [MANAGER, *WORKERS], CLIENT)
         table.check("one machine", lambda: composed.one_machine(docker))
         if table.check("roll-out", lambda: roll_out(hosts, site, folder)):
             break_it(table, swarm, site, hosts)

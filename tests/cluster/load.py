@@ -12,14 +12,17 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 
 #: A call's answer takes no longer, in seconds: the client's patience.
 _TIMEOUT_SECONDS = 40.0
-#: A kept call's result is there within this time after the load, in seconds.
+#: A kept call's result is there within this time of the first look, in seconds.
 _RESULT_SECONDS = 120.0
+#: A connection each: all results at once would be more than a process may have open.
+_FETCHED_AT_ONCE = 200
 
 
 class Load:
@@ -49,10 +52,10 @@ class Load:
                     kept = kind == "kept" or (kind == "both" and number % 2 == 1)
                     group.create_task(self._call(session, number, kept=kept))
             print("called", flush=True)
+            kept = iter([call for call in self.calls if call["location"]])
             async with asyncio.TaskGroup() as group:
-                for call in self.calls:
-                    if call["location"]:
-                        group.create_task(self._fetch(session, call))
+                for _ in range(_FETCHED_AT_ONCE):
+                    group.create_task(self._fetch_each(session, kept))
         end.cancel()
 
     async def _call(self, session: aiohttp.ClientSession, number: int, *, kept: bool) -> None:
@@ -85,6 +88,10 @@ class Load:
         if not self._told:
             self._told = True
             print("calling", flush=True)
+
+    async def _fetch_each(self, session: aiohttp.ClientSession, calls: Iterator[dict[str, Any]]) -> None:
+        for call in calls:
+            await self._fetch(session, call)
 
     async def _fetch(self, session: aiohttp.ClientSession, call: dict[str, Any]) -> None:
         end = time.monotonic() + _RESULT_SECONDS

@@ -11,6 +11,8 @@ from cluster.hosts import Host, Hosts
 
 STACK = "poste"
 URL = "https://poste.internal"
+#: How far back it is looked for what went wrong.
+_COMPLAINTS_SINCE = "10m"
 #: Counts the direct calls that one replica of sum handled, from its own metrics. Runs in its container.
 _COUNT = b"""
 import urllib.request
@@ -63,6 +65,14 @@ class Swarm:
     def task(self, name: str) -> tuple[int, dict[str, Any]]:
         """Look at a kept call from the client host; returns the status and the body."""
         return self._curl(f"{URL}/v1/tasks/{name}")
+
+    def complaints(self) -> str:
+        """Return the newest lines of each part, of dead containers too, that are no plain news: why a check failed."""
+        newest = f'docker logs --since {_COMPLAINTS_SINCE} $one 2>&1 | grep -v \'"level":"info"\' | tail -20'
+        each = f"docker ps -a --filter name={STACK}_ --format '{{{{.Names}}}}' | while read one; do echo $one:; {newest}; done"
+        # One of them may be what was killed.
+        found = [self.hosts.ssh(host, each, check=False).stdout.decode(errors="replace") for host in self.members]
+        return "\n".join(found)
 
     def _curl(self, arguments: str) -> tuple[int, dict[str, Any]]:
         done = self.hosts.ssh(self.client, f"curl -s -m 8 -w '\\n%{{http_code}}' {arguments}", check=False)
