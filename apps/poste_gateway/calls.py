@@ -14,7 +14,7 @@ from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
-from poste.v1 import mom_service_pb2, task_pb2
+from poste.v1 import mom_service_pb2
 from poste_gateway import aside, bodies, direct, preferences, task_view
 from poste_gateway.answers import JSON, Account, Answer, json_answer
 from poste_gateway.directory import Directory
@@ -153,46 +153,44 @@ class _Call:
             result_ttl_seconds=self._wishes.result_ttl_seconds,
         )
         self._account.note("task", task_id.text)
-        task = task_view.new_task(task_id, self._method)
-        place = {"Location": task_view.location(task_id)}
-        await (
-            self._keep_traced(task_id, task)
-            if tracing.wanted(self._account.traceparent)
-            else self._keep(task_id, task, self._account.traceparent)
-        )
-        if wait > 0:
-            task = await self._roads.lookups.wait(task_id, task, wait)
-        state = task_view.state_of(task)
-        if state is TaskState.SUCCEEDED:
-            return await self._answered(task.response)
-        problem = task_view.error_of(task, self._service)
-        if state is TaskState.FAILED and problem is not None:
-            raise problem
+        traced = tracing.wanted(self._account.traceparent)
+        await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
+        task = await self._roads.lookups.wait(task_id, None, wait) if wait > 0 else None
+        later = RETRY_AFTER
+        if task is None:
+            value = task_view.to_accepted(task_id, self._method)
+        else:
+            state = task_view.state_of(task)
+            if state is TaskState.SUCCEEDED:
+                return await self._answered(task.response)
+            problem = task_view.error_of(task, self._service)
+            if state is TaskState.FAILED and problem is not None:
+                raise problem
+            value = task_view.to_value(task_id, task, self._service)
+            if state.final:
+                # What has ended already (expired, cancelled, dead) does not come out otherwise later.
+                later = {}
         self._account.outcome = "QUEUED"
-        return json_answer(
-            task_view.to_value(task_id, task, self._service),
-            status=202,
-            # What has ended already (expired, cancelled, dead) does not come out otherwise later.
-            headers={**place, **({} if state.final else RETRY_AFTER), **self._applied()},
-        )
+        place = {"Location": task_view.location(task_id)}
+        return json_answer(value, status=202, headers={**place, **later, **self._applied()})
 
-    async def _keep_traced(self, task_id: TaskId, task: task_pb2.Task) -> None:
+    async def _keep_traced(self, task_id: TaskId) -> None:
         """Have the call kept, with a span of its own: what its handler's span leads back to over the queue's gap."""
         span = tracing.begin(f"enqueue {self._service.name}", "producer", parent=self._account.traceparent)
         kept = False
         try:
-            await self._keep(task_id, task, span.traceparent)
+            await self._keep(task_id, span.traceparent)
             kept = True
         finally:
             span.end(failed=not kept, poste__task__key=task_id.key)
 
-    async def _keep(self, task_id: TaskId, task: task_pb2.Task, traceparent: str) -> None:
+    async def _keep(self, task_id: TaskId, traceparent: str) -> None:
         """Have the call kept.
 
         Raises:
             Problem: It is not, or nobody knows.
         """
-        match await self._roads.enqueuer.enqueue(self._new(task_id, task, traceparent)):
+        match await self._roads.enqueuer.enqueue(self._new(task_id, traceparent)):
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -203,17 +201,16 @@ class _Call:
                 place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
-    def _new(self, task_id: TaskId, task: task_pb2.Task, traceparent: str) -> mom_service_pb2.NewTask:
-        return mom_service_pb2.NewTask(
-            service=self._service.name,
-            method=self._method.name,
-            key=task_id.key,
-            request=self._message,
-            create_time=task.create_time,
-            task_ttl_seconds=task_id.task_ttl_seconds,
-            result_ttl_seconds=task_id.result_ttl_seconds,
-            traceparent=traceparent,
-        )
+    def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
+        # Field by field: as arguments, a time made first among them, they cost twice as much.
+        new = mom_service_pb2.NewTask()
+        new.service, new.method = self._service.name, self._method.name
+        new.key, new.request = task_id.key, self._message
+        created, created_ms = new.create_time, task_id.create_ms
+        created.seconds, created.nanos = created_ms // 1000, created_ms % 1000 * 1_000_000
+        new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
+        new.traceparent = traceparent
+        return new
 
     async def _answered(self, response: bytes) -> Answer:
         """Answer with the service's response."""

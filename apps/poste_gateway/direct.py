@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.rpc import status_pb2
 
@@ -16,8 +17,7 @@ from poste_gateway.fleet import Fleet
 from poste_gateway.replicas import Replica
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The service answered with an error.
 
     Attributes:
@@ -27,8 +27,7 @@ class Failed:
     status: status_pb2.Status
 
 
-@dataclass(frozen=True, slots=True)
-class Away:
+class Away(NamedTuple):
     """The call was not answered, and may be queued: it did not run, or may run again.
 
     Attributes:

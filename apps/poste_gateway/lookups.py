@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -32,6 +32,7 @@ _LOOK_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 0.2
 
 _log: Final = logs.get("lookups")
+SeenT = TypeVar("SeenT", bound="task_pb2.Task | None")
 
 
 class Lookups:
@@ -80,23 +81,25 @@ class Lookups:
             raise _missing(task_id, answer.read_time)
         return await self.wait(task_id, answer.task, wait_seconds - (asyncio.get_running_loop().time() - begin))
 
-    async def wait(self, task_id: TaskId, task: task_pb2.Task, wait_seconds: float) -> task_pb2.Task:
+    async def wait(self, task_id: TaskId, task: SeenT, wait_seconds: float) -> SeenT | task_pb2.Task:
         """Wait for a task's end; returns the task as it was last seen when it ended, or the wait did.
 
         Args:
             task_id: Its id.
-            task: The task as it was last seen.
+            task: The task as it was last seen; None if it was not seen yet.
             wait_seconds: The longest wait.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds
-        while not state_of(task).final and not self._draining.is_set():
+        seen: SeenT | task_pb2.Task = task
+        while (seen is None or not state_of(seen).final) and not self._draining.is_set():
             left = end - loop.time()
             if left <= 0:
                 break
-            seen = await self._look(task_id, min(left, _LOOK_SECONDS))
-            task = seen.task if seen is not None and seen.HasField("task") else task
-        return task
+            answer = await self._look(task_id, min(left, _LOOK_SECONDS))
+            if answer is not None and answer.HasField("task"):
+                seen = answer.task
+        return seen
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
         """Look at what became of a task so far.
@@ -159,7 +162,7 @@ def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
     became of the task. Later it may have ended and its time be over. Where nobody knew whether it was accepted, it may
     still be while an enqueue of its age is not refused; from then on it is certain that it was not.
     """
-    age = read_time.ToNanoseconds() / 1e9 - task_id.create_time
+    age = (read_time.ToMilliseconds() - task_id.create_ms) / 1000
     if task_id.doubtful and age <= MAX_ENQUEUE_AGE_SECONDS:
         return Problem(ACCEPTANCE_UNKNOWN, "The call is not kept so far; it may still be.", headers=RETRY_AFTER)
     if age >= task_id.result_ttl_seconds:

@@ -27,6 +27,7 @@ _STATES: Final = {
     task_pb2.TASK_STATE_EXPIRED: TaskState.EXPIRED,
     task_pb2.TASK_STATE_DEAD: TaskState.DEAD,
 }
+_QUEUED: Final = TaskState.QUEUED.name
 _REASONS: Final = {
     task_pb2.DEAD_REASON_ATTEMPTS: DeadReason.ATTEMPTS,
     task_pb2.DEAD_REASON_CRASHES: DeadReason.CRASHES,
@@ -39,7 +40,7 @@ def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_s
     return ids.remake(
         queue,
         listed.task.key,
-        create_time=listed.task.create_time.ToMilliseconds() / 1000,
+        create_ms=listed.task.create_time.ToMilliseconds(),
         task_ttl_seconds=listed.task_ttl_seconds,
         result_ttl_seconds=listed.result_ttl_seconds,
     )
@@ -48,23 +49,6 @@ def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_s
 def location(task_id: TaskId) -> str:
     """Return the path of a task."""
     return TASKS + task_id.text
-
-
-def new_task(task_id: TaskId, method: Method) -> task_pb2.Task:
-    """Return a task as it is right after its acceptance."""
-    created_ms = round(task_id.create_time * 1000)
-    return task_pb2.Task(
-        service=method.service,
-        method=method.name,
-        key=task_id.key,
-        state=task_pb2.TASK_STATE_QUEUED,
-        create_time=_stamp(created_ms),
-        expire_time=_stamp(created_ms + task_id.task_ttl_seconds * 1000),
-    )
-
-
-def _stamp(milliseconds: int) -> Timestamp:
-    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def state_of(task: task_pb2.Task) -> TaskState:
@@ -111,6 +95,21 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
     return value
 
 
+def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
+    """Return a task as it is right after its acceptance, as `to_summary` would have it of its record."""
+    created_ms = task_id.create_ms
+    second, rest = created_ms // 1000, _fraction(created_ms % 1000)
+    return {
+        "id": task_id.text,
+        "service": method.service,
+        "method": method.name,
+        "state": _QUEUED,
+        "createTime": _second(second) + rest,
+        "expireTime": _second(second + task_id.task_ttl_seconds) + rest,
+        "attempt": 0,
+    }
+
+
 def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
     """Return something that happened to a task as JSON values."""
     name = task_pb2.TaskEventType.Name(event.type).removeprefix("TASK_EVENT_TYPE_")
@@ -148,7 +147,11 @@ def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
 
 def time(stamp: Timestamp) -> str:
     """Spell an instant as RFC 3339 has it, to the millisecond."""
-    return f"{_second(stamp.seconds)}.{stamp.nanos // 1_000_000:03}Z"
+    return _second(stamp.seconds) + _fraction(stamp.nanos // 1_000_000)
+
+
+def _fraction(milliseconds: int) -> str:
+    return f".{milliseconds:03}Z"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,8 +16,7 @@ import hmac
 import os
 import struct
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from poste.domain.errors import InvalidTaskId
 
@@ -32,15 +31,14 @@ _MAX_TEXT: Final = 1024
 MIN_KEY_BYTES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TaskId:
+class TaskId(NamedTuple):
     """One task's id, taken apart.
 
     Attributes:
         text: The public spelling.
         queue: The queue's name, which is the service's full name.
         key: The random part: what the task is called within its queue in Redis.
-        create_time: When it was minted, in seconds since the epoch.
+        create_ms: When it was minted, in milliseconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
         doubtful: It was given out although nobody knew whether the task was accepted.
@@ -49,7 +47,7 @@ class TaskId:
     text: str
     queue: str
     key: str
-    create_time: float
+    create_ms: int
     task_ttl_seconds: int
     result_ttl_seconds: int
     doubtful: bool = False
@@ -67,6 +65,8 @@ class TaskIds:
         if len(key) < MIN_KEY_BYTES:
             raise ValueError(f"the key that signs task ids has {len(key)} bytes; it needs at least {MIN_KEY_BYTES}")
         self._key = key
+        #: The key's own rounds of each signature, made once.
+        self._signer = hmac.new(key, digestmod="sha256")
 
     @property
     def fingerprint(self) -> str:
@@ -78,11 +78,9 @@ class TaskIds:
         milliseconds = int((time.time() if now is None else now) * 1000)
         return self._make(queue, os.urandom(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
 
-    def remake(
-        self, queue: str, key: str, *, create_time: float, task_ttl_seconds: int, result_ttl_seconds: int
-    ) -> TaskId:
+    def remake(self, queue: str, key: str, *, create_ms: int, task_ttl_seconds: int, result_ttl_seconds: int) -> TaskId:
         """Make the id of a task that is on record: the very one that was minted."""
-        return self._make(queue, _decode(key), round(create_time * 1000), task_ttl_seconds, result_ttl_seconds)
+        return self._make(queue, _decode(key), create_ms, task_ttl_seconds, result_ttl_seconds)
 
     def doubt(self, task_id: TaskId) -> TaskId:
         """Make the id under which a task is given out of which nobody knows whether it was accepted.
@@ -92,7 +90,7 @@ class TaskIds:
         return self._make(
             task_id.queue,
             _decode(task_id.key),
-            round(task_id.create_time * 1000),
+            task_id.create_ms,
             task_id.task_ttl_seconds,
             task_id.result_ttl_seconds,
             doubtful=True,
@@ -115,7 +113,7 @@ class TaskIds:
             text=_encode(payload + self._sign(payload)),
             queue=queue,
             key=_encode(random),
-            create_time=milliseconds / 1000,
+            create_ms=milliseconds,
             task_ttl_seconds=task_ttl_seconds,
             result_ttl_seconds=result_ttl_seconds,
             doubtful=doubtful,
@@ -138,14 +136,16 @@ class TaskIds:
             text=text,
             queue=payload[_HEAD.size :].decode(),
             key=_encode(random),
-            create_time=int.from_bytes(milliseconds, "big") / 1000,
+            create_ms=int.from_bytes(milliseconds, "big"),
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
             doubtful=kind == _DOUBTFUL,
         )
 
     def _sign(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, "sha256")[:_SIGNATURE_BYTES]
+        signer = self._signer.copy()
+        signer.update(payload)
+        return signer.digest()[:_SIGNATURE_BYTES]
 
 
 def _encode(raw: bytes) -> str:

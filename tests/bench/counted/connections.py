@@ -18,7 +18,11 @@ _REQUEST: Final = (
 class Connections:
     """All connections of a server."""
 
-    def __init__(self, server: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, server: Callable[[], asyncio.Protocol], *, status: int = 200, ending: bytes = b'{"result":4.5}'
+    ) -> None:
+        """Connect to a server whose answers, if they are right, have this status and end so."""
+        self._beginning, self._ending = b"HTTP/1.1 %d " % status, ending
         self._loop = asyncio.get_running_loop()
         self._idle: list[_Transport] = []
         self._left = 0
@@ -37,7 +41,7 @@ class Connections:
 
     def answered(self, transport: _Transport, data: bytes) -> None:
         """Know that a connection has its answer."""
-        if not data.startswith(b"HTTP/1.1 200 ") or not data.endswith(b'{"result":4.5}'):
+        if not data.startswith(self._beginning) or not data.endswith(self._ending):
             raise AssertionError(data)
         self._idle.append(transport)
         if len(self._idle) == 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import poste_calculator
 from bench import counted
 from bench.counted.connections import Connections
 from calculator.v1 import sum_pb2
+from poste.domain.task_id import TaskIds
 from poste.rpc.catalogue import describe
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway import http_server
@@ -22,7 +23,8 @@ from poste_gateway.replicas import Replica
 from poste_gateway.routing import RouteTable
 from poste_mom.catalogue_file import read
 
-_RESPONSE = sum_pb2.AddResponse(result=4.5).SerializeToString()
+SUM: Final = "calculator.v1.SumService"
+_RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
 
 class _Stream:
@@ -46,9 +48,7 @@ class _Stream:
 
 async def prepare() -> counted.Calls:
     loop = asyncio.get_running_loop()
-    services = {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
-    name = "calculator.v1.SumService"
-    fleet = Fleet(name, loop.create_task)
+    fleet = Fleet(SUM, loop.create_task)
     replica = Replica("127.0.0.1:1", library=True, changed=lambda: None)
     link = Link(replica._channel)
     link._stub = SimpleNamespace(Connect=_Stream)
@@ -58,11 +58,19 @@ async def prepare() -> counted.Calls:
     replica._serving, replica._link = True, link
     fleet.update((), library=True, max_in_flight=1000)
     fleet._replicas[replica.address, True] = replica, running
-    directory: Any = SimpleNamespace(services=services, fleets={name: fleet}, routes=RouteTable(services.values()))
+    return Connections(server(fleet)).call
+
+
+def server(fleet: Fleet, enqueuer: Any = None) -> http_server._Server:
+    """Make the gateway's HTTP server, with a fleet for the one service that is called."""
+    services = {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
+    directory: Any = SimpleNamespace(
+        services=services, fleets={SUM: fleet}, routes=RouteTable(services.values()), key_agreed=True
+    )
     nothing: Any = None
     resources: Any = SimpleNamespace(check_ready=lambda: None)
-    edge = Edge(Roads(directory, nothing, nothing, nothing, 30, 30), resources, (), asyncio.Event())
-    return Connections(http_server._Server(edge.handle, 1024 * 1024)).call
+    roads = Roads(directory, enqueuer, nothing, TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30)
+    return http_server._Server(Edge(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
 
 
 if __name__ == "__main__":

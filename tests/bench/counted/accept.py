@@ -1,0 +1,38 @@
+"""The gateway, from a request to its answer, while the service is away and the middleware keeps all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bench import counted
+from bench.counted.connections import Connections
+from bench.counted.gateway import SUM, server
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.enqueueing import Enqueuer
+from poste_gateway.fleet import Fleet
+
+
+class _Mom:
+    def __init__(self) -> None:
+        self.stub = self
+
+    async def connected(self, _seconds: float) -> bool:
+        return True
+
+    async def EnqueueTasks(self, request: pb.EnqueueTasksRequest, **_: object) -> pb.EnqueueTasksResponse:  # noqa: N802 - gRPC's name
+        request.SerializeToString()
+        await asyncio.sleep(0)
+        return pb.EnqueueTasksResponse(results=[pb.ENQUEUE_RESULT_ACCEPTED] * len(request.tasks))
+
+
+async def prepare() -> counted.Calls:
+    mom: Any = _Mom()
+    fleet = Fleet(SUM, asyncio.get_running_loop().create_task)
+    # Nowhere to look for replicas, and no look at the names.
+    fleet._task.cancel()
+    return Connections(server(fleet, Enqueuer(mom)), status=202, ending=b'"attempt":0}').call
+
+
+if __name__ == "__main__":
+    counted.run(prepare)
