@@ -224,7 +224,7 @@ async def test_a_call_that_is_not_kept_is_refused_and_says_so(tmp_path, result, 
 
 
 async def test_a_call_outlasts_the_exchange_of_who_keeps_it(tmp_path):
-    """Else each new version of the middleware or its store costs calls: another address takes a second or two to find."""
+    """Else each new version of the middleware or its store costs calls: its new place takes a second or two to find."""
     async with staged(tmp_path) as stage:
         # Asked for again after 50 ms each time: more than a second, and less than three.
         stage.mom.results = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * 22
