@@ -20,6 +20,7 @@ from support.gateway import (
 from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, expect_202, is_problem, key_of
 from support.waiting import until
 
+from poste.runtime import metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 
@@ -280,9 +281,11 @@ async def test_calls_that_wait_go_together(tmp_path):
     """Else every kept call costs an RPC, and the durable road is four times slower."""
     async with staged(tmp_path) as stage:
         stage.mom.gate.clear()
+        count = metrics.failovers(shop.NAME, "away")._value
+        before = count.get()
         calls = [asyncio.create_task(stage.gateway.post(PLACE, ORDER)) for _ in range(60)]
         # All but what went with the first RPCs waits.
-        await asyncio.sleep(0.5)
+        await until(lambda: count.get() == before + 60)
         stage.mom.gate.set()
         replies = await asyncio.gather(*calls)
 
