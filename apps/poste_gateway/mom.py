@@ -15,7 +15,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 
 #: How long a call waits for a connection before it is given up unsent, in seconds: long enough for a middleware that
-#: was moved. Its name is looked up every half second, and each connection may take as long.
+#: was moved. Its name is looked up every half second, and a connection may take a second to be made.
 CONNECT_SECONDS: Final = 3.0
 #: How long the middleware may take for an answer that needs no waiting, in seconds.
 _ANSWER_SECONDS: Final = 2.0
