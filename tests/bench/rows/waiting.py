@@ -20,7 +20,8 @@ ROWS = (
         Target(at_most=1.5),
         limit="beside the waits for the disk, which saq has too, two HTTP exchanges and three unary gRPC calls"
         " (enqueue, complete, the look that waits) of half a millisecond each, which it has not. A stream in place of"
-        " a unary call saves a tenth of a millisecond (direct-p50): streams for all three would not be enough",
+        " a unary call saves a tenth of a millisecond (direct-p50): streams for all three would not be enough. gRPC's"
+        " other ways to poll change nothing",
     ),
 )
 
