@@ -16,7 +16,7 @@ import grpc.aio
 from poste.rpc import channels
 from poste.runtime import logs
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.mom import CONNECT_SECONDS, Mom
+from poste_gateway.mom import Mom
 
 #: How many calls go in one RPC, at most.
 _BATCH: Final = 256
@@ -27,8 +27,9 @@ _FLIGHTS: Final = 2
 _YOUNG_SECONDS: Final = 0.02
 #: How long it is tried to find out about a call that may be kept, in seconds.
 _LOST_SECONDS: Final = 5.0
-#: How long it is tried to have a call kept that is certainly not, in seconds: its client waits.
-_REFUSED_SECONDS: Final = CONNECT_SECONDS
+#: How long it is tried to have a call kept that is certainly not, in seconds: its client waits, but a middleware that
+#: was moved is to be found. Its name is looked up every half second, and a connection may take a second to be made.
+_REFUSED_SECONDS: Final = 3.0
 #: How long one RPC may take, in seconds: shorter, so that a lost answer can be asked for again.
 _TRY_SECONDS: Final = 2.0
 #: The pause before a lost answer is asked for again, in seconds.

@@ -14,9 +14,8 @@ from poste.rpc import channels
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 
-#: How long a call waits for a connection before it is given up unsent, in seconds: long enough for a middleware that
-#: was moved. Its name is looked up every half second, and a connection may take a second to be made.
-CONNECT_SECONDS: Final = 3.0
+#: How long a question waits for a connection before it is given up unsent, in seconds: it may be asked again.
+_CONNECT_SECONDS: Final = 1.0
 #: How long the middleware may take for an answer that needs no waiting, in seconds.
 _ANSWER_SECONDS: Final = 2.0
 #: What a middleware says that is away, or cut off from its store.
@@ -162,7 +161,7 @@ class Mom:
         What waits is not: who asks for it knows how much of the time is left.
         """
         for last in (True,) if wait_seconds else (False, True):
-            if not await self.connected(CONNECT_SECONDS):
+            if not await self.connected(_CONNECT_SECONDS):
                 break
             try:
                 return await ask(wait_seconds + _ANSWER_SECONDS)
