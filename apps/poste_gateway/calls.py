@@ -155,7 +155,7 @@ class _Call:
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
         await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
-        task = await self._roads.lookups.wait(task_id, None, wait) if wait > 0 else None
+        task = await self._roads.lookups.wait(task_id, wait) if wait > 0 else None
         later = RETRY_AFTER
         if task is None:
             value = task_view.to_accepted(task_id, self._method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, TypeVar
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -32,7 +32,6 @@ _LOOK_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 0.2
 
 _log: Final = logs.get("lookups")
-SeenT = TypeVar("SeenT", bound="task_pb2.Task | None")
 
 
 class Lookups:
@@ -79,26 +78,22 @@ class Lookups:
             raise _away("The task can't be looked up now; nothing has become of it by that.") from error
         if not answer.HasField("task"):
             raise _missing(task_id, answer.read_time)
-        return await self.wait(task_id, answer.task, wait_seconds - (asyncio.get_running_loop().time() - begin))
+        if state_of(answer.task).final:
+            return answer.task
+        left = wait_seconds - (asyncio.get_running_loop().time() - begin)
+        return await self.wait(task_id, left) or answer.task
 
-    async def wait(self, task_id: TaskId, task: SeenT, wait_seconds: float) -> SeenT | task_pb2.Task:
-        """Wait for a task's end; returns the task as it was last seen when it ended, or the wait did.
-
-        Args:
-            task_id: Its id.
-            task: The task as it was last seen; None if it was not seen yet.
-            wait_seconds: The longest wait.
-        """
+    async def wait(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task | None:
+        """Wait for a task's end; returns the task as it was last seen, None if it was not seen in that time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds
-        seen: SeenT | task_pb2.Task = task
-        while (seen is None or not state_of(seen).final) and not self._draining.is_set():
-            left = end - loop.time()
-            if left <= 0:
-                break
+        seen = None
+        while not self._draining.is_set() and (left := end - loop.time()) > 0:
             answer = await self._look(task_id, min(left, _LOOK_SECONDS))
             if answer is not None and answer.HasField("task"):
                 seen = answer.task
+                if state_of(seen).final:
+                    break
         return seen
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
