@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
+from chaos.proxy import Link, Mode
 from support.names import serving_names
+from support.ports import free_port
 
 from poste.rpc.channels import connect
 from poste.rpc.servers import Health, bind, new_server
@@ -99,27 +101,10 @@ async def test_a_replica_that_was_moved_is_found_at_its_new_address() -> None:
 
 async def test_a_server_that_is_slow_to_greet_is_reached() -> None:
     """Else a middleware on a host with too much to do stays away: each connection is given up too early."""
-    connections: list[asyncio.Future[None]] = []
-
-    async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.ensure_future(pass_both_ways(reader, writer)))
-
-    async def pass_both_ways(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pass_on(reader, to_server, 0), _pass_on(from_server, writer, GREETING_SECONDS))
-
-    async with serving("127.0.0.1", 0) as (_, port), await asyncio.start_server(greet_late, "127.0.0.1", 0) as busy:
-        target = f"127.0.0.1:{busy.sockets[0].getsockname()[1]}"
-        async with connect(target, library=False) as channel:
+    async with serving("127.0.0.1", 0) as (_, port):
+        busy = Link("busy", free_port(), port)
+        busy.mode, busy.delay_seconds = Mode.DELAY, GREETING_SECONDS
+        await busy.open()
+        async with connect(f"127.0.0.1:{busy.port}", library=False) as channel:
             await reached(channel)
-        await asyncio.gather(*connections)
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    with contextlib.suppress(ConnectionError):
-        await asyncio.sleep(seconds)
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
+        await busy.close()
