@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,8 @@ STACK = "poste"
 URL = "https://poste.internal"
 #: How far back it is looked for what went wrong.
 _COMPLAINTS_SINCE = "10m"
+#: How long one host may take to tell, in seconds.
+_COMPLAINTS_SECONDS = 60.0
 #: Counts the direct calls that one replica of sum handled, from its own metrics. Runs in its container.
 _COUNT = b"""
 import urllib.request
@@ -69,9 +73,14 @@ class Swarm:
     def complaints(self) -> str:
         """Return the newest lines of each part, of dead containers too, that are no plain news: why a check failed."""
         newest = f'docker logs --since {_COMPLAINTS_SINCE} $one 2>&1 | grep -v \'"level":"info"\' | tail -20'
-        each = f"docker ps -a --filter name={STACK}_ --format '{{{{.Names}}}}' | while read one; do echo $one:; {newest}; done"
-        # One of them may be what was killed.
-        found = [self.hosts.ssh(host, each, check=False).stdout.decode(errors="replace") for host in self.members]
+        names = f"docker ps -a --filter name={STACK}_ --format '{{{{.Names}}}}'"
+        found = []
+        for host in self.members:
+            # One of them may be what was killed, or hang.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each = f"{names} | while read one; do echo $one:; {newest}; done"
+                done = self.hosts.ssh(host, each, check=False, seconds=_COMPLAINTS_SECONDS)
+                found.append(done.stdout.decode(errors="replace"))
         return "\n".join(found)
 
     def _curl(self, arguments: str) -> tuple[int, dict[str, Any]]:
