@@ -8,12 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
 
 import uvloop
 
+import poste_calculator
+from poste.rpc.catalogue import Service, describe
 from poste.runtime import logs
+from poste_mom.catalogue_file import read
 
 #: How many calls are under way at once, as from so many connections.
 AT_ONCE: Final = 32
@@ -21,6 +25,11 @@ _CALLS: Final = 60 * AT_ONCE
 
 #: Makes so many calls.
 Calls = Callable[[int], Awaitable[None]]
+
+
+def services() -> dict[str, Service]:
+    """Return the samples as they are catalogued."""
+    return {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
 
 
 def run(prepare: Callable[[], Coroutine[Any, Any, Calls]]) -> NoReturn:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from support.deployment import SUM
+
 from bench import counted
 from bench.counted.connections import Connections
-from bench.counted.gateway import SUM, server
+from bench.counted.gateway import server
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.enqueueing import Enqueuer
 from poste_gateway.fleet import Fleet

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-import poste_calculator
+from support.deployment import SUM
+
 from bench import counted
 from calculator.v1 import sum_pb2
 from poste.queue import node
 from poste.queue.durability import Durability
-from poste.queue.node import open_node
 from poste.queue.tasks import Tasks
-from poste.rpc.catalogue import describe
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom.catalogue_file import read
 from poste_mom.servicer import MomServicer
 
 #: As many as come together when 32 connections call.
 _TOGETHER: Final = 16
 _REQUEST: Final = sum_pb2.AddRequest(a=3.5, b=1).SerializeToString()
-_SUM: Final = "calculator.v1.SumService"
 
 
 class _Connection(node._TellingTcp):
@@ -35,8 +31,8 @@ class _Connection(node._TellingTcp):
     async def can_read(self, *_: object) -> bool:
         return False
 
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ARG002
-        self._sent = command
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Keep nothing of it: it was spelt by then."""
 
     async def read_response(self, **_: object) -> Any:
         await asyncio.sleep(0)
@@ -44,11 +40,10 @@ class _Connection(node._TellingTcp):
 
 
 async def prepare() -> counted.Calls:
-    services = {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
-    client = open_node({})
+    client = node.open_node({})
     client.connection_pool.connection_class = _Connection
     tasks = Tasks(client)
-    tasks._known.add(_SUM)
+    tasks._known.add(SUM)
     tasks._scripts._flags = True
     nothing: Any = None
 
@@ -56,7 +51,7 @@ async def prepare() -> counted.Calls:
         return Durability.ON_REPLY
 
     health: Any = SimpleNamespace(durability=on_disk)
-    catalogue: Any = services
+    catalogue: Any = counted.services()
     servicer = MomServicer(
         tasks=tasks, histories=nothing, recent=nothing, operators=nothing, endings=nothing, catalogue=catalogue,
         store=nothing, health=health,
@@ -64,7 +59,7 @@ async def prepare() -> counted.Calls:
     request = pb.EnqueueTasksRequest()
     for number in range(_TOGETHER):
         request.tasks.add(
-            service=_SUM, method="Add", key=f"0123456789ab{number:04}", request=_REQUEST, task_ttl_seconds=60,
+            service=SUM, method="Add", key=f"0123456789ab{number:04}", request=_REQUEST, task_ttl_seconds=60,
             result_ttl_seconds=60,
         ).create_time.FromMilliseconds(int(time.time() * 1000))  # fmt: skip
     came = request.SerializeToString()

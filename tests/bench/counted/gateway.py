@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-import poste_calculator
+from support.deployment import SUM
+
 from bench import counted
 from bench.counted.connections import Connections
 from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds
-from poste.rpc.catalogue import describe
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway import http_server
 from poste_gateway.calls import Roads
@@ -21,9 +20,7 @@ from poste_gateway.fleet import Fleet
 from poste_gateway.link import Link
 from poste_gateway.replicas import Replica
 from poste_gateway.routing import RouteTable
-from poste_mom.catalogue_file import read
 
-SUM: Final = "calculator.v1.SumService"
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
 
@@ -63,7 +60,7 @@ async def prepare() -> counted.Calls:
 
 def server(fleet: Fleet, enqueuer: Any = None) -> http_server._Server:
     """Make the gateway's HTTP server, with a fleet for the one service that is called."""
-    services = {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
+    services = counted.services()
     directory: Any = SimpleNamespace(
         services=services, fleets={SUM: fleet}, routes=RouteTable(services.values()), key_agreed=True
     )
