@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from support.office import Office
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster, running_cluster
 from support.redis_server import RedisServer, running
@@ -54,3 +55,13 @@ async def post(request: pytest.FixtureRequest, queue: str) -> AsyncIterator[Post
     client = open_client(StoreSettings(redis_url=request.getfixturevalue(request.param).url))
     yield Post(client, queue)
     await client.aclose()
+
+
+@pytest.fixture
+async def office(redis_server: RedisServer, queue: str) -> AsyncIterator[Office]:
+    office = Office(redis_server.url, queue)
+    yield office
+    office.release.set()
+    for consumer in list(office.consumers):
+        await office.stop(consumer)
+    await office.client.aclose()

@@ -29,6 +29,7 @@ _TOTALS: Final = {
     "enqueued": ("poste_tasks_enqueued", ()),
     "started": ("poste_tasks_started", ()),
     "retried": ("poste_tasks_retried", ()),
+    "put_off": ("poste_tasks_put_off", ()),
     "S": ("poste_tasks_finished", ("succeeded",)),
     "F": ("poste_tasks_finished", ("failed",)),
     "C": ("poste_tasks_finished", ("cancelled",)),

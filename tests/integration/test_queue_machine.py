@@ -85,6 +85,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.claims: list[ClaimCommand] = []
         self.reports: list[Report] = []
         self.returns: list[tuple[str, list[Returned]]] = []
+        self.put_offs: list[tuple[str, str, str]] = []
         #: Ids whose record's time is over: they are too old to be enqueued.
         self.forgotten: set[str] = set()
         #: How often a handler was started, how often a task ended, and how: since an operator had it run again, if so.
@@ -137,6 +138,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.claim_again: 2 if self.claims else 0,
             self.report_again: 1 if self.reports else 0,
             self.give_back_again: 1 if self.returns else 0,
+            self.put_off: 1 if self._unreported() else 0,
+            self.put_off_again: 1 if self.put_offs else 0,
             self.die: 2 if living else 0,
             self.end_lease: 2 if False in model.leases.values() else 0,
             self.stop: 2 if self._alive() else 0,
@@ -293,6 +296,23 @@ class QueueMachine(RuleBasedStateMachine):
             self.ends[report.key] += 1
             self.hold(self.ends[report.key] == 1, f"{report.key} ended twice")
 
+    def put_off(self) -> None:
+        """A process can't run what it has claimed, and says so before it has started it."""
+        name, key = self._any(self._unreported())
+        token = self.processes[name].started.pop(key)
+        self.starts[key] -= 1
+        self.put_offs.append((name, key, token))
+        self._put_off(name, key, token)
+
+    def _unreported(self) -> list[tuple[str, str]]:
+        reported = {(report.key, report.token) for report in self.reports}
+        return [
+            (name, key) for name, key in self._reportable() if (key, self.processes[name].started[key]) not in reported
+        ]
+
+    def _put_off(self, name: str, key: str, token: str) -> None:
+        self.agree(self.model.put_off(name, key, token), self.do(self.queue.put_off(name, key, token)))
+
     def renew(self) -> None:
         name = self._any(self.living())
         kept = self.do(self.queue.renew(name))
@@ -356,6 +376,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def give_back_again(self) -> None:
         self._give_back(*self._any(reversed(self.returns)))
+
+    def put_off_again(self) -> None:
+        self._put_off(*self._any(self.put_offs))
 
     def reap_late(self) -> None:
         """One step of a pass that was long under way: its list of keys is of another time."""

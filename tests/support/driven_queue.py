@@ -107,6 +107,10 @@ class DrivenQueue:
         records = [self.keys.record(key) for key, _, _ in returned]
         return int(await self.scripts.run("give_back", [*fixed, *records], arguments))
 
+    async def put_off(self, name: str, key: str, token: str) -> int:
+        touched = [self.keys.delayed, self.keys.taken(name), self.keys.counts, self.keys.record(key)]
+        return int(await self.scripts.run("put_off", touched, [key, token, round(LONG_SECONDS * 1000)]))
+
     async def reap(self, name: str, keys: Sequence[str]) -> list[str]:
         at = self.keys
         fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken(name)]

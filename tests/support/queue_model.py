@@ -242,6 +242,22 @@ class QueueModel:
             back += 1
         return back
 
+    def put_off(self, name: str, key: str, token: str) -> int:
+        """What was claimed under this token and not run waits a while."""
+        task = self.tasks.get(key)
+        if task is None or task.final:
+            self._drop(name, key)
+            return 0
+        if task.state != "R" or task.token != token:
+            return 0
+        self._drop(name, key)
+        if task.stop:
+            task.end("C")
+            return 0
+        task.state, task.token, task.attempts = "Q", None, task.attempts - 1
+        self.delayed[key] = False
+        return 1
+
     def leave(self, name: str) -> int:
         if self.taken[name]:
             return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
-from poste.queue.hand import ClaimedTask, Handle
+from poste.queue.hand import ClaimedTask, Handle, NotRun
 from poste.queue.incarnation import Incarnation
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from poste.runtime.settings import WorkerSettings
 
-__all__ = ["ClaimedTask", "Consumer", "Handle"]
+__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun"]
 
 _log = logs.get("consumer")
 #: Waits between tries while Redis is away, in seconds.
@@ -51,7 +51,7 @@ class Consumer:
             settings: Where Redis is, how much to take, how to keep the lease.
             handle: Runs a task's handler and reports its outcome. It is cancelled when the client asked for it
                 (`cancel_requested`: report that), when the lease is lost, or when a stop's grace is over (report
-                nothing).
+                nothing). It may raise `NotRun`: the task goes back.
             live: Tells whether direct calls come in: tasks are then taken a few at a time.
         """
         self.queue = queue

@@ -35,6 +35,7 @@ class ClaimedTask:
 
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
+    `unstarted` is set for as long as it is certain that its handler has not started: given back then, it has not run.
     """
 
     queue: str
@@ -47,8 +48,22 @@ class ClaimedTask:
     handled: Callable[[], None]
     traceparent: str = ""
     cancel_requested: bool = False
+    unstarted: bool = False
 
 
+class NotRun(Exception):  # noqa: N818 - it states a fact
+    """Raised by a `Handle` that did not start its task's handler: the task waits a while, and nothing is counted.
+
+    Attributes:
+        delay_seconds: How long it waits before any process may claim it again.
+    """
+
+    def __init__(self, reason: str, *, delay_seconds: float) -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds
+
+
+#: Runs a claimed task's handler and reports its outcome; may raise `NotRun`.
 Handle = Callable[[ClaimedTask], Awaitable[None]]
 
 
@@ -75,6 +90,8 @@ class Hand:
         suspects: Keys that are to be claimed alone.
         running: What is claimed, by its key.
         handling: Those of them whose handlers have not ended.
+        put_off: Those of them that were not run and are to wait, and for how many seconds.
+        some_put_off: There are some.
         ending: Nothing more is to be taken.
         changed: There may be something to do, or room for it.
         audit_due: Something may stand in the list that is not in hand.
@@ -92,6 +109,8 @@ class Hand:
         self.suspects: list[str] = []
         self.running: dict[str, Running] = {}
         self.handling: set[str] = set()
+        self.put_off: list[tuple[ClaimedTask, float]] = []
+        self.some_put_off = asyncio.Event()
         self.ending = asyncio.Event()
         self.changed = asyncio.Event()
         self.audit_due = asyncio.Event()

@@ -14,6 +14,7 @@ from poste.queue.connection import known_servers
 from poste.queue.giving_back import finish_running, give_back
 from poste.queue.hand import Hand, Handle
 from poste.queue.lease import Lease
+from poste.queue.putting_off import put_off
 from poste.queue.taking import Taker
 from poste.runtime import lifecycle, logs
 
@@ -94,6 +95,7 @@ class Incarnation:
             async with asyncio.TaskGroup() as group:
                 taking = group.create_task(self._taker.run())
                 auditing = group.create_task(audit(hand))
+                putting_off = group.create_task(put_off(hand))
                 try:
                     await hand.ending.wait()
                     await self._taker.stop(taking)
@@ -102,7 +104,9 @@ class Incarnation:
                         await finish_running(hand, lambda: self._refused)
                 finally:
                     # Also when one of them failed: the group cancels the others once, which is not always enough.
-                    await lifecycle.end([taking, auditing, *(running.task for running in hand.running.values())])
+                    await lifecycle.end(
+                        [taking, auditing, putting_off, *(running.task for running in hand.running.values())]
+                    )
             if not self._refused:
                 await give_back(hand)
         finally:

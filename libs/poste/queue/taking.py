@@ -16,7 +16,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import text, texts
-from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, Running
+from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, NotRun, Running
 from poste.queue.node import NotConnected
 from poste.runtime import logs, metrics
 
@@ -218,6 +218,14 @@ class Taker:
     async def _run(self, claimed: ClaimedTask) -> None:
         try:
             await self._handle(claimed)
+        except NotRun as refusal:
+            # It stays in hand until it is known to be back.
+            claimed.unstarted = True
+            self._hand.put_off.append((claimed, refusal.delay_seconds))
+            self._hand.some_put_off.set()
+            self._alone = False
+            self._hand.changed.set()
+            return
         except Exception as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
             self._defect = error
             self._hand.changed.set()

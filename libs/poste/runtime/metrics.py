@@ -153,7 +153,8 @@ _SYSTEM_GAUGES: Final = {
 }
 _SYSTEM_COUNTERS: Final = {
     "poste_tasks_enqueued": ("Calls that were accepted.", _QUEUE),
-    "poste_tasks_started": ("Attempts that began.", _QUEUE),
+    "poste_tasks_started": ("Claims: attempts that began, and those of tasks that were put off.", _QUEUE),
+    "poste_tasks_put_off": ("Claimed tasks that a process could not run, and gave back unrun.", _QUEUE),
     "poste_tasks_retried": ("Attempts that failed and wait for another.", _QUEUE),
     "poste_tasks_finished": ("Tasks that ended, by their state.", ("queue", "outcome")),
     "poste_tasks_dead": ("Tasks that Poste gave up, by why.", ("queue", "reason")),

@@ -1,0 +1,101 @@
+"""A queue's office: the queue on a real server, its consumers, and the reports they would send to the middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from poste.domain.policy import QueuePolicy
+from poste.domain.task import TaskState
+from poste.queue.connection import open_client
+from poste.queue.consumer import ClaimedTask, Consumer
+from poste.queue.durability import Durability
+from poste.queue.keys import QueueKeys
+from poste.queue.tasks import NewTask, Report, Tasks
+from poste.queue.upkeep import Upkeep
+from poste.runtime.settings import WorkerSettings
+
+
+class Office:
+    """A queue, its consumers, and the reports they would send to the middleware."""
+
+    def __init__(self, url: str, queue: str) -> None:
+        self.settings = WorkerSettings(
+            redis_url=url, lease_seconds=1.5, heartbeat_seconds=0.2, grace_seconds=5, concurrency=4
+        )
+        self.queue, self.keys = queue, QueueKeys(queue)
+        self.client = open_client(self.settings)
+        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, lease_seconds=1.5)
+        self.consumers: dict[Consumer, asyncio.Task[None]] = {}
+        self.ran: list[str] = []
+        self.started = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def enqueue(self, count: int = 1, **changes: Any) -> list[str]:
+        keys = [secrets.token_urlsafe(12) for _ in range(count)]
+        fields: dict[str, Any] = {
+            "method": "Add",
+            "request": b"request",
+            "create_time": time.time(),
+            "task_ttl_seconds": 60,
+            "result_ttl_seconds": 60,
+            "repeatable": True,
+            **changes,
+        }
+        tasks = [NewTask(key=key, **fields) for key in keys]
+        assert set(await self.tasks.enqueue(self.queue, tasks, QueuePolicy(), Durability.ON_REPLY)) == {"accepted"}
+        return keys
+
+    async def at_once(self, task: ClaimedTask) -> None:
+        self.ran.append(task.key)
+        await self.report(task, "ok")
+
+    async def until_released(self, task: ClaimedTask) -> None:
+        self.ran.append(task.key)
+        self.started.set()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            if not task.cancel_requested:
+                raise
+            await self.report(task, "cancelled")
+        else:
+            await self.report(task, "ok")
+
+    async def report(self, task: ClaimedTask, ending: Any) -> str:
+        (said,) = await self.tasks.complete(self.queue, [Report(task.key, task.token, ending)], QueuePolicy())
+        return said
+
+    def consume(
+        self,
+        handle: Callable[[ClaimedTask], Awaitable[None]],
+        *,
+        live: Callable[[], bool] = lambda: False,
+        **changes: Any,
+    ) -> Consumer:
+        settings = self.settings.model_copy(update=changes)
+        consumer = Consumer(queue=self.queue, settings=settings, handle=handle, live=live)
+        self.consumers[consumer] = asyncio.create_task(consumer.run())
+        return consumer
+
+    async def stop(self, consumer: Consumer) -> None:
+        consumer.stop()
+        await self.consumers.pop(consumer)
+
+    async def state(self, key: str) -> TaskState | None:
+        record = (await self.tasks.read(self.queue, key)).record
+        return record.state if record else None
+
+    async def all_in(self, keys: list[str], state: TaskState) -> bool:
+        return {await self.state(key) for key in keys} == {state}
+
+    async def passes(self, keys: list[str], state: TaskState) -> bool:
+        """Make a pass, as the middleware does all the time, and look."""
+        await self.upkeep.look_after(self.queue, max_crashes=3)
+        return await self.all_in(keys, state)
+
+    async def incarnations(self) -> list[str]:
+        return [name.decode() for name in await self.client.zrange(self.keys.leases, 0, -1)]
