@@ -16,7 +16,7 @@ from support import shop
 from support.gateway import FakeMom, Gateway, answer, running_gateway, serving_mom, serving_shop, staged
 from support.waiting import until
 
-from poste.rpc import pulse
+from poste.rpc import knocking
 from poste.v1 import mom_service_pb2 as pb
 
 OPERATOR = "a token of the operators'"
@@ -190,11 +190,11 @@ async def test_a_replica_that_says_nothing_hangs(tmp_path):
 async def test_a_server_that_lives_is_not_taken_for_one_that_hangs():
     """Every service that is being drained would be shown as hung."""
     async with serving_shop(answer) as replica:
-        alive = await pulse.hangs(replica.target, 5.0)
+        alive = await knocking.hangs(replica.target, 5.0)
 
     assert not alive
-    assert not await pulse.hangs(replica.target, 5.0)
-    assert not await pulse.hangs("unix:/nowhere", 5.0)
+    assert not await knocking.hangs(replica.target, 5.0)
+    assert not await knocking.hangs("unix:/nowhere", 5.0)
 
 
 async def test_guests_see_figures_only(tmp_path, token):

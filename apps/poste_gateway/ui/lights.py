@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from poste.rpc import pulse
+from poste.rpc import knocking
 from poste_gateway.fleet import Fleet
 
 _HUNG: Final = "hung"
@@ -39,7 +39,7 @@ class Lights:
             return True
         # Those whose time is over go: an address that left its service is never asked for again.
         self._hung = {one: end for one, end in self._hung.items() if end > now}
-        hangs = await pulse.hangs(address, _PATIENCE_SECONDS)
+        hangs = await knocking.hangs(address, _PATIENCE_SECONDS)
         if hangs:
             self._hung[address] = now + _BELIEF_SECONDS
         return hangs

@@ -1,43 +1,75 @@
-"""Whether a server that takes connections is also alive: a process that hangs looks like one that is away otherwise."""
+"""Whether a peer that is connected also lives: it is asked again and again, and one that is silent is left alone.
+
+gRPC's own keepalive can't tell: its answers come from a thread that turns whatever the process does, and its clock runs
+on while this very process is kept from running. So a peer's loop is asked, and the silence is counted in this process'
+own time. A peer that is starved of its processor is late without being hung: who answers late is given longer. And
+silence ends no connection: whoever turns out to live after all has lost nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-#: What a client sends first: the preface and its settings, of which it has none (RFC 9113, sections 3.4 and 6.5).
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+from poste.runtime import own_time
+
+#: The pause between an answer and the next question, in seconds.
+_PAUSE_SECONDS: Final = 0.3
+#: A peer is silent when it has not answered for this long, in seconds; and at most.
+_FIRST_PATIENCE_SECONDS: Final = 0.9
+_LONGEST_PATIENCE_SECONDS: Final = 5.0
+#: It is given so many times as long as it took of late.
+_TIMES: Final = 3
+#: What of its slowest answer counts after one more that was quicker: half of it after some ten seconds.
+_FORGETTING: Final = 0.98
 
 
-async def hangs(address: str, seconds: float) -> bool:
-    """Tell whether something listens at an address, `host:port`, and says nothing.
+class Pulse:
+    """One peer's.
 
-    The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings
-    at once. Nobody there, or no way there, is no hang.
-
-    Args:
-        address: Where to knock.
-        seconds: How long the way there, and then its first word, may take.
+    Attributes:
+        silent: It is asked, and does not answer. A peer that hangs is silent within 1.5 s.
     """
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        return False
-    try:
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, TimeoutError):
-        return False
-    try:
-        writer.write(_PREFACE)
-        async with asyncio.timeout(seconds):
-            await reader.read(1)
-    except TimeoutError:
-        return True
-    except OSError:
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    return False
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        """Begin with one that is not silent.
+
+        Args:
+            changed: Called whenever `silent` has changed.
+        """
+        self.silent = False
+        self._changed = changed
+        #: How long it took to answer, lately and at most, in seconds of this process' own time.
+        self._slowest = 0.0
+
+    async def watch(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask again and again, until asking raises.
+
+        Args:
+            ask: Asks once; returns when the peer's loop has answered. One question at a time is under way.
+        """
+        try:
+            while True:
+                await self._ask(asyncio.ensure_future(ask()))
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            self._tell(silent=False)
+
+    async def _ask(self, asking: asyncio.Future[None]) -> None:
+        try:
+            patience = max(_FIRST_PATIENCE_SECONDS, min(_TIMES * self._slowest, _LONGEST_PATIENCE_SECONDS))
+            took = await own_time.wait(asking, patience)
+            if not asking.done():
+                self._tell(silent=True)
+                took += await own_time.wait(asking)
+            asking.result()
+            self._slowest = max(took, self._slowest * _FORGETTING)
+            self._tell(silent=False)
+        finally:
+            asking.cancel()
+
+    def _tell(self, *, silent: bool) -> None:
+        if silent != self.silent:
+            self.silent = silent
+            self._changed()

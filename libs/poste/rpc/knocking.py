@@ -1,0 +1,43 @@
+"""Whether a server that takes connections is also alive: a process that hangs looks like one that is away otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+#: What a client sends first: the preface and its settings, of which it has none (RFC 9113, sections 3.4 and 6.5).
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+async def hangs(address: str, seconds: float) -> bool:
+    """Tell whether something listens at an address, `host:port`, and says nothing.
+
+    The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings
+    at once. Nobody there, or no way there, is no hang.
+
+    Args:
+        address: Where to knock.
+        seconds: How long the way there, and then its first word, may take.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, TimeoutError):
+        return False
+    try:
+        writer.write(_PREFACE)
+        async with asyncio.timeout(seconds):
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return False
