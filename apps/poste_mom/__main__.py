@@ -38,7 +38,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
     health = StoreHealth(settings)
     client = open_client(settings, connected=health.connected)
-    tasks, store = Tasks(client), CatalogueStore(client)
+    tasks, store = Tasks(client, health.proof), CatalogueStore(client)
     upkeep = Upkeep(client, lease_seconds=settings.lease_seconds)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped)
     server = new_server()
@@ -48,7 +48,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             tasks=tasks,
             histories=Histories(client, tasks),
             recent=Recent(client, tasks),
-            operators=Operators(client),
+            operators=Operators(client, health.proof),
             endings=endings,
             catalogue=catalogue,
             store=store,

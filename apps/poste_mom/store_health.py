@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreUnreached
 from poste.queue import durability
 from poste.queue.connection import is_cluster, name_of, server_of, servers_of
+from poste.queue.durability import Durability, KeepsTooLittle
 from poste.queue.keys import QueueKeys
 from poste.runtime import logs
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
     from redis.asyncio.connection import AbstractConnection
 
-    from poste.queue.durability import Durability
     from poste.runtime.settings import MomSettings
 
 _log = logs.get("store")
@@ -71,6 +71,20 @@ class StoreHealth:
         Raises:
             StoreUnreached: It must not be given calls now; the text says why.
         """
+        return await (await self._holder(queue)).durability()
+
+    async def proof(self, queue: str) -> Durability:
+        """Return what its reply proves to those who go on whatever it keeps: what was accepted is to end.
+
+        Raises:
+            StoreUnreached: It can't be asked.
+        """
+        try:
+            return await (await self._holder(queue)).known()
+        except KeepsTooLittle:
+            return Durability.NONE
+
+    async def _holder(self, queue: str) -> _Server:
         if self._client is None:
             raise StoreUnreached(self._unreached)
         try:
@@ -78,7 +92,7 @@ class StoreHealth:
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         self._servers[holder] = self._server(holder)
-        return await self._servers[holder].durability()
+        return self._servers[holder]
 
     def _server(self, client: redis.Redis) -> _Server:
         return self._servers.get(client) or _Server(self._settings, client)
@@ -105,7 +119,7 @@ class _Server:
     async def look(self) -> None:
         self._known = None
         try:
-            await self._durability()
+            await self.known()
             await self._look_at_memory()
         except (StoreUnreached, RedisError) as error:
             if self._why != str(error):
@@ -115,9 +129,9 @@ class _Server:
     async def durability(self) -> Durability:
         if self._full is not None:
             raise StoreUnreached(self._full)
-        return await self._durability()
+        return await self.known()
 
-    async def _durability(self) -> Durability:
+    async def known(self) -> Durability:
         known = self._known
         if known is not None:
             return known

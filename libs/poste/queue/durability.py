@@ -3,12 +3,16 @@
 With `appendfsync always` a reply goes out after the fsync: nothing more is to be asked. With `everysec` a write is on
 disk only when WAITAOF (Redis ≥ 7.2) says so. Anything weaker is refused, unless a setting named for what it risks
 allows it.
+
+Whatever is told as a fact that others act upon waits for the disk, not only an acceptance: a result (its service
+forgets it then), a cancellation, what an operator did, and a task's end when it is read.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -31,6 +35,21 @@ class Durability(enum.Enum):
     ON_REPLY = enum.auto()
     #: Nothing until WAITAOF says so.
     ON_WAITAOF = enum.auto()
+    #: Nothing, and somebody decided that it need not.
+    NONE = enum.auto()
+
+
+class KeepsTooLittle(StoreUnreached):
+    """It answers, and must not be given calls: it would lose them."""
+
+
+#: Tells what a reply proves of the Redis that holds a queue.
+Proof: TypeAlias = Callable[[str], Awaitable[Durability]]
+
+
+async def on_reply(_queue: str) -> Durability:
+    """Take every reply for a proof."""
+    return Durability.ON_REPLY
 
 
 async def check(
@@ -49,7 +68,8 @@ async def check(
         accept_losing_everything: Go on although it loses everything when it stops.
 
     Raises:
-        StoreUnreached: It can't be asked, or keeps too little; the text says which setting is wrong.
+        KeepsTooLittle: The text says which setting is wrong.
+        StoreUnreached: It can't be asked.
     """
     try:
         config = await client.config_get("*")
@@ -63,23 +83,23 @@ async def check(
         )
     settings = {text(name): text(value) for name, value in config.items()}
     if settings.get("maxmemory-policy") != "noeviction":
-        raise StoreUnreached(
+        raise KeepsTooLittle(
             f"Redis would throw accepted calls away: maxmemory-policy is {settings.get('maxmemory-policy')}, "
             "must be noeviction"
         )
     if settings.get("appendonly") != "yes":
         if accept_losing_everything:
-            return Durability.ON_REPLY
-        raise StoreUnreached("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
+            return Durability.NONE
+        raise KeepsTooLittle("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
     if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
         return Durability.ON_REPLY
     if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
         # Somebody decided that nobody is to wait for it, which takes 0.1 s for each batch.
-        return Durability.ON_REPLY
+        return Durability.NONE if accept_losing_everything else Durability.ON_REPLY
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
     if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
         return Durability.ON_WAITAOF
-    raise StoreUnreached(
+    raise KeepsTooLittle(
         f"Redis could lose accepted calls when its host stops: appendfsync is {settings.get('appendfsync')}, "
         f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
         "(or Redis at least 7.2)"

@@ -36,9 +36,10 @@ class QueueKeys:
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
         recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
+        barrier: Counts up with each wait for the disk.
     """
 
-    __slots__ = ("_prefix", "counts", "dead", "delayed", "graves", "leases", "queue", "ready", "recent")
+    __slots__ = ("_prefix", "barrier", "counts", "dead", "delayed", "graves", "leases", "queue", "ready", "recent")
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
@@ -50,6 +51,7 @@ class QueueKeys:
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"
         self.recent = self._prefix + "recent"
+        self.barrier = self._prefix + "barrier"
 
     def taken(self, incarnation: str) -> str:
         """The list of keys that one consumer process has taken."""

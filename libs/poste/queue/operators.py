@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
 from poste.queue.connection import text
+from poste.queue.durability import Proof, on_reply
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.tasks import TaskRecord, read_record
@@ -53,11 +54,11 @@ class DeadPage:
 
 
 class Operators:
-    """Operators' hands on the queues of one Redis. Every method can be repeated."""
+    """Operators' hands on the queues of one Redis. Every method can be repeated; what it has done is on disk."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
         self._client = client
-        self._scripts = Scripts(client)
+        self._scripts = Scripts(client, proof)
 
     async def pause(self, queue: str, *, paused: bool) -> None:
         """Have no more tasks of a queue started, or have them started again. What runs goes on.
@@ -65,7 +66,8 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        await self._scripts.run("pause", [QueueKeys(queue).counts], ["1" if paused else "0"])
+        at = QueueKeys(queue)
+        await self._scripts.run_kept(at, "pause", [at.counts], ["1" if paused else "0"])
 
     async def dead(self, queue: str, *, count: int, behind: Place | None = None) -> DeadPage:
         """List what died, from a place on.
@@ -111,7 +113,8 @@ class Operators:
         return await self._run("purge", [at.dead], at, keys)
 
     async def _run(self, script: str, fixed: Sequence[str], at: QueueKeys, keys: Sequence[str]) -> list[Done]:
-        results = await self._scripts.run(script, [*fixed, *(at.record(key) for key in keys)], list(keys))
+        records = [at.record(key) for key in keys]
+        results = await self._scripts.run_kept(at, script, [*fixed, *records], list(keys))
         return [result.decode() for result in results]
 
     async def _places(self, at: QueueKeys, count: int, behind: Place | None) -> list[Place]:

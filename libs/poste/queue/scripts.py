@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreLost, StoreUnreached
+from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.node import NotConnected
 from poste.runtime import logs, metrics
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
+    from poste.queue.keys import QueueKeys
+
 _log = logs.get("scripts")
 _LUA = resources.files("poste.queue") / "lua"
 _SHEBANG: Final = "#!"
@@ -34,6 +37,9 @@ _SHEBANG: Final = "#!"
 _FLAGS_SINCE: Final = 7
 #: How often a script is run at most, the first time included, when its answers get lost.
 _TRIES: Final = 2
+#: How long a write may take to be on disk where WAITAOF has to be asked, in milliseconds.
+_FSYNC_TIMEOUT_MS: Final = 1500
+_BARRIER: Final = "barrier"
 
 Argument = str | bytes | int | float
 
@@ -69,8 +75,10 @@ def knows_flags(server: Mapping[str, Any]) -> bool:
 class Scripts:
     """Runs scripts on one client."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
+        """Take a client, and what tells whether its replies prove that what they tell of is on disk."""
         self._client = client
+        self._proof = proof
         self._flags: bool | None = None
 
     async def run(
@@ -80,7 +88,7 @@ class Scripts:
         args: Sequence[Argument],
         *,
         again: bool = True,
-        fsync_timeout_ms: int | None = None,
+        barrier: str | None = None,
     ) -> Any:
         """Run a script.
 
@@ -89,7 +97,7 @@ class Scripts:
             keys: Every key that it touches.
             args: Its arguments.
             again: Ask again if the answer is lost: right for every script that answers a replay the same.
-            fsync_timeout_ms: Wait so long for the write to be on disk (WAITAOF), where a reply does not prove it.
+            barrier: The queue's, where a reply does not prove that what it tells of is on disk: wait until it is.
 
         Raises:
             StoreUnreached: Nothing happened: no connection, or Redis refused it (memory, disk, still loading).
@@ -99,7 +107,7 @@ class Scripts:
         for _ in range(_TRIES if again else 1):
             try:
                 began = time.perf_counter()
-                reply = await self._run_once(name, keys, args, fsync_timeout_ms)
+                reply = await self._run_once(name, keys, args, barrier)
                 metrics.step_times(name).observe(time.perf_counter() - began)
                 if _log.is_enabled_for(logging.DEBUG):
                     _log.debug("step", script=name, keys=list(keys), said=_words(reply))
@@ -116,30 +124,70 @@ class Scripts:
                 lost, cause = True, error
         raise StoreLost(str(cause)) from cause
 
-    async def _run_once(
-        self, name: str, keys: Sequence[str], args: Sequence[Argument], fsync_timeout_ms: int | None
-    ) -> Any:
+    async def run_kept(self, at: QueueKeys, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run a script of a queue whose answer others act upon: wait until what it tells of is on disk.
+
+        Raises:
+            StoreUnreached, StoreLost: As `run` does.
+        """
+        return await self.run(name, keys, args, barrier=at.barrier if await self.must_wait(at.queue) else None)
+
+    async def must_wait(self, queue: str) -> bool:
+        """Tell whether a reply does not prove that what it tells of is on disk."""
+        return await self._proof(queue) is Durability.ON_WAITAOF
+
+    async def sync(self, barrier: str) -> int:
+        """Wait until all that a queue's Redis has been told is on disk.
+
+        Returns:
+            Up to when, in ms by Redis' time: what was written in that very millisecond may have come later.
+
+        Raises:
+            StoreLost: It is not known to be.
+        """
+        try:
+            return int(await self.run(_BARRIER, [barrier], [], barrier=barrier))
+        except StoreUnreached as error:
+            # What was done before may not last.
+            raise StoreLost(str(error)) from error
+
+    async def _run_once(self, name: str, keys: Sequence[str], args: Sequence[Argument], barrier: str | None) -> Any:
         if self._flags is None:
             self._flags = knows_flags(await self._client.info("server"))
         script = load(name, flags=self._flags)
-        if fsync_timeout_ms is not None:
-            return await self._run_and_sync(script, keys, args, fsync_timeout_ms)
+        if barrier is not None:
+            return await self._run_and_sync(script, keys, args, barrier)
         try:
             return await self._client.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await self._client.eval(script.text, len(keys), *keys, *args)
 
-    async def _run_and_sync(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], timeout_ms: int
-    ) -> Any:
-        """Run a script and wait for its write to be on disk. WAITAOF speaks of its own connection's writes only."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.execute_command("EVAL", script.text, len(keys), *keys, *args)
-        pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
-        result, synced = await pipeline.execute()
-        if synced[0] < 1:
-            raise StoreLost("the write was not on disk in time")
-        return result
+    async def _run_and_sync(self, script: Script, keys: Sequence[str], args: Sequence[Argument], barrier: str) -> Any:
+        """Run a script and wait until all that it did or found is on disk.
+
+        What went wrong with the script itself is raised as it is: it did nothing. What went wrong with the wait says
+        nothing of the script, which ran.
+        """
+        writing = load(_BARRIER, flags=True)
+        texts = False
+        while True:
+            pipeline = self._client.pipeline(transaction=False)
+            for one, its_keys, its_args in ((script, keys, args), (writing, (barrier,), ())):
+                how, what = ("EVAL", one.text) if texts else ("EVALSHA", one.sha)
+                pipeline.execute_command(how, what, len(its_keys), *its_keys, *its_args)
+            pipeline.execute_command("WAITAOF", 1, 0, _FSYNC_TIMEOUT_MS)
+            result, marked, synced = await pipeline.execute(raise_on_error=False)
+            if not texts and any(isinstance(one, NoScriptError) for one in (result, marked)):
+                # They may be run again, if one of them has run.
+                texts = True
+                continue
+            if isinstance(result, Exception):
+                raise result
+            if isinstance(trouble := marked, Exception) or isinstance(trouble := synced, Exception):
+                raise StoreLost(str(trouble)) from trouble
+            if synced[0] < 1:
+                raise StoreLost("the write was not on disk in time")
+            return result
 
 
 def _words(reply: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -13,7 +15,7 @@ from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue import keys as names
 from poste.queue.connection import text, texts
-from poste.queue.durability import Durability
+from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Argument, Scripts
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
-#: How long a write may take to be on disk where WAITAOF has to be asked, in milliseconds.
-_FSYNC_TIMEOUT_MS: Final = 1500
 #: How many of a queue's newest tasks are remembered, for whoever wants to see them.
 RECENT: Final = 1000
+#: Where the script `read` has a task's end.
+_END: Final = 6
 
 Accepted = Literal["accepted", "full", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
@@ -100,10 +102,13 @@ class QueueFigures:
 class Tasks:
     """The tasks of all queues on one Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
         self._client = client
-        self._scripts = Scripts(client)
+        self._scripts = Scripts(client, proof)
         self._known: set[str] = set()
+        #: By queue: until when, in ms by Redis' time, all that happened in it is on disk; and who finds that out.
+        self._synced: defaultdict[str, int] = defaultdict(int)
+        self._syncing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def enqueue(
         self, queue: str, tasks: Sequence[NewTask], policy: QueuePolicy, durability: Durability
@@ -122,6 +127,7 @@ class Tasks:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
         arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT]
+        arguments.append("" if durability is Durability.NONE else "1")
         for task in tasks:
             arguments += (
                 task.key,
@@ -137,37 +143,58 @@ class Tasks:
             "enqueue",
             [at.ready, at.counts, at.recent, *(at.record(task.key) for task in tasks)],
             arguments,
-            fsync_timeout_ms=_FSYNC_TIMEOUT_MS if durability is Durability.ON_WAITAOF else None,
+            barrier=at.barrier if durability is Durability.ON_WAITAOF else None,
         )
         return [result.decode() for result in results]
 
     async def read(self, queue: str, key: str, *, watch: bool = False) -> Reading:
-        """Read a task; with `watch`, its end is told on `keys.ENDED_CHANNEL`.
+        """Read a task; with `watch`, its end is told on `keys.ENDED_CHANNEL`. An end that is told is on disk.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer.
+            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
-        at = QueueKeys(queue)
-        reply = await self._scripts.run("read", [at.delayed, at.counts, at.record(key)], [key, "1" if watch else "0"])
-        now = int(reply[0])
-        record = read_record(key, reply[1], now) if len(reply) > 1 else None
-        return Reading(record, now / 1000)
+        reading, end_ms = await self._read(queue, key, watch=watch)
+        if end_ms is not None:
+            await self._wait_for_disk(queue, end_ms)
+        return reading
 
     async def cancel(self, queue: str, key: str) -> Reading:
-        """Cancel a waiting task, ask a running one to stop, and read it.
+        """Cancel a waiting task, ask a running one to stop, and read it; what is told is on disk.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer.
+            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
         at = QueueKeys(queue)
         await self._scripts.run("cancel", [at.delayed, at.counts, at.record(key)], [key])
-        return await self.read(queue, key)
+        reading, _ = await self._read(queue, key, watch=False)
+        if await self._scripts.must_wait(queue):
+            await self._scripts.sync(at.barrier)
+        return reading
+
+    async def _read(self, queue: str, key: str, *, watch: bool) -> tuple[Reading, int | None]:
+        """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
+        at = QueueKeys(queue)
+        reply = await self._scripts.run("read", [at.delayed, at.counts, at.record(key)], [key, "1" if watch else "0"])
+        now = int(reply[0])
+        if len(reply) == 1:
+            return Reading(None, now / 1000), None
+        record, end = read_record(key, reply[1], now), reply[1][_END]
+        return Reading(record, now / 1000), None if end is None else int(end)
+
+    async def _wait_for_disk(self, queue: str, end_ms: int) -> None:
+        """Wait until what was written at a time is on disk. Who reads an end must not see another one later."""
+        if end_ms < self._synced[queue] or not await self._scripts.must_wait(queue):
+            return
+        async with self._syncing[queue]:
+            # One wait serves all that came before it.
+            if end_ms >= self._synced[queue]:
+                self._synced[queue] = await self._scripts.sync(QueueKeys(queue).barrier)
 
     async def complete(self, queue: str, reports: Sequence[Report], policy: QueuePolicy) -> list[Completed]:
-        """Store what handlers ended with.
+        """Store what handlers ended with; what is answered is on disk, for the service forgets its result then.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer; report again.
+            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet; report again.
         """
         at = QueueKeys(queue)
         touched = [at.counts, at.delayed, at.dead]
@@ -179,7 +206,7 @@ class Tasks:
         for report in reports:
             touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
             arguments += (report.key, report.token, report.ending, report.payload, random.random())  # noqa: S311 - jitter
-        results = await self._scripts.run("complete", touched, arguments)
+        results = await self._scripts.run_kept(at, "complete", touched, arguments)
         return [result.decode() for result in results]
 
     async def queues(self) -> list[str]:

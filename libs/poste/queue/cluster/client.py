@@ -28,6 +28,9 @@ _PAUSE_SECONDS: Final = 0.05
 #: The commands without a key that Poste sends. SCAN is not one of them: it belongs to each of `servers`.
 _KEYLESS: Final = frozenset({"CLIENT", "CONFIG", "INFO", "PING", "TIME", "WAITAOF"})
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
+#: What a master says of a command that it did not execute, and which another is to be sent, or the same again. (A
+#: MovedError is an AskError.)
+_ELSEWHERE: Final = (AskError, TryAgainError, ClusterDownError)
 
 #: Runs something on one master; after ASKING if told so.
 _Run = Callable[[redis.Redis, bool], Awaitable[Any]]
@@ -81,7 +84,10 @@ class ClusterClient(redis.Redis):
         async def run(master: redis.Redis, asking: bool) -> Any:
             if not asking:
                 return await master.execute_command(*args, **options)  # type: ignore[no-untyped-call]
-            return (await _pipelined(master, [(args, options)], asking=True))[0]
+            (result,) = await _pipelined(master, [(args, options)], asking=True)
+            if isinstance(result, Exception):
+                raise result
+            return result
 
         return await self.on_master(_key(args), run)
 
@@ -99,7 +105,7 @@ class ClusterClient(redis.Redis):
         while True:
             try:
                 result = await run(self._masters.at(address), asking)
-            except (AskError, TryAgainError, ClusterDownError, NotConnected) as error:
+            except (*_ELSEWHERE, NotConnected) as error:
                 address, asking = await self._elsewhere(slot, address, error)
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -166,11 +172,16 @@ class _ClusterPipeline(Pipeline):
         super().__init__(client.connection_pool, client.response_callbacks, transaction=False, shard_hint=None)
         self._client = client
 
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: ARG002 - redis-py's
-        """Send them, and return what each answers."""
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send them, and return what each answers; errors among them unless they are to be raised."""
         stack, self.command_stack = self.command_stack, []
         key = next((key for args, _ in stack if (key := _key(args)) is not None), None)
-        return list(await self._client.on_master(key, lambda master, asking: _pipelined(master, stack, asking=asking)))
+        results = list(
+            await self._client.on_master(key, lambda master, asking: _pipelined(master, stack, asking=asking))
+        )
+        if raise_on_error and (errors := [one for one in results if isinstance(one, Exception)]):
+            raise errors[0]
+        return results
 
 
 async def _pipelined(master: redis.Redis, stack: list[Any], *, asking: bool) -> list[Any]:
@@ -180,8 +191,13 @@ async def _pipelined(master: redis.Redis, stack: list[Any], *, asking: bool) -> 
         if asking:
             pipeline.execute_command("ASKING")
         pipeline.execute_command(*args, **options)
-    results = await pipeline.execute()
-    return results[1::2] if asking else results
+    results = await pipeline.execute(raise_on_error=False)
+    results = results[1::2] if asking else results
+    for result in results:
+        if isinstance(result, _ELSEWHERE):
+            # Where its key has gone; all of them belong there.
+            raise result
+    return list(results)
 
 
 def _slot(key: str | bytes) -> int:

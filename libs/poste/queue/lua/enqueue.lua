@@ -2,14 +2,18 @@
 -- scripts it may be refused for want of memory.
 -- KEYS: 1 ready, 2 counts, 3 recent, 4… records
 -- ARGV: 1 max waiting, 2 max bytes, 3 max age of an id in ms, 4 how many of the newest to remember,
+--       5 '1' if they must be written to the AOF: it may have been switched off since somebody looked; refused then
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or ''
 -- Returns for each: 'accepted' | 'full' | 'clock'
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 4, 8
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 5, 8
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
+if ARGV[5] == '1' and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1', 1, true) then
+  return redis.error_reply('ERR Redis would lose accepted calls when it stops: appendonly is no, must be yes')
+end
 local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 local waiting, bytes = unpack(redis.call('HMGET', counts, 'waiting', 'bytes'))

@@ -1,0 +1,205 @@
+"""Faults I, 20: what is told is on disk, where a reply of Redis alone does not prove it (`everysec` with WAITAOF)."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from support.mom import RunningMom, running_mom
+from support.queue_post import Post
+from support.redis_cluster import RedisCluster
+from support.redis_server import RedisServer, running
+from support.waiting import until
+
+import poste_calculator
+from calculator.v1 import sum_pb2
+from poste.domain.errors import StoreLost
+from poste.domain.task import TaskState
+from poste.queue.connection import open_client
+from poste.queue.durability import Durability
+from poste.queue.operators import Operators
+from poste.queue.tasks import NewTask, Tasks
+from poste.rpc.channels import proves_not_run
+from poste.runtime.settings import StoreSettings
+from poste.v1 import mom_service_pb2 as pb
+
+SUM = "calculator.v1.SumService"
+CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
+
+
+async def on_waitaof(_queue: str) -> Durability:
+    return Durability.ON_WAITAOF
+
+
+@contextlib.asynccontextmanager
+async def posting(server: RedisServer | RedisCluster, queue: str) -> AsyncIterator[Post]:
+    """A queue whose every wait for the disk is asked for."""
+    client = open_client(StoreSettings(redis_url=server.url))
+    try:
+        yield Post(client, queue)
+    finally:
+        await client.aclose()
+
+
+def waiting(post: Post) -> Post:
+    """The same queue, as the middleware has it where a reply proves nothing."""
+    careful = Post(post.client, post.queue)
+    careful.tasks, careful.operators = Tasks(post.client, on_waitaof), Operators(post.client, on_waitaof)
+    return careful
+
+
+async def accept(post: Post, key: str) -> list[Any]:
+    task = NewTask(key, "Add", b"request", time.time(), 60, 60, repeatable=True)
+    return await post.tasks.enqueue(post.queue, [task], post.policy, Durability.ON_WAITAOF)
+
+
+@pytest.fixture
+async def never_synced(tmp_path: Path, queue: str) -> AsyncIterator[Post]:
+    """A queue on a server whose writes never get to the disk while anybody looks."""
+    with running(tmp_path, appendfsync="no") as server:
+        async with posting(server, queue) as post:
+            yield post
+
+
+async def test_a_replayed_enqueue_is_accepted_only_once_its_record_is_on_disk(never_synced: Post) -> None:
+    """It found its record, wrote nothing, and was told "accepted" before the first one's fsync: a power cut lost it."""
+    key = await never_synced.enqueue()
+    with pytest.raises(StoreLost):
+        await accept(never_synced, key)
+
+
+async def test_an_end_is_told_only_once_it_is_on_disk(never_synced: Post) -> None:
+    """Who read SUCCEEDED before the power cut would read QUEUED after it, and perhaps another end."""
+    await never_synced.join("me")
+    key = await never_synced.running("me")
+    careful = waiting(never_synced)
+    assert await careful.state(key) is TaskState.RUNNING
+    await never_synced.complete("me", key)
+    with pytest.raises(StoreLost):
+        await careful.state(key)
+
+
+async def test_an_end_that_was_waited_for_is_read_without_a_wait(tmp_path: Path, queue: str) -> None:
+    """Else every look at a result takes a tenth of a second for as long as it is kept."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        async with posting(server, queue) as plain:
+            post = waiting(plain)
+            await post.join("me")
+            key = await post.running("me")
+            await post.complete("me", key)
+
+            async def waits() -> int:
+                return int((await post.client.info("commandstats"))["cmdstat_waitaof"]["calls"])
+
+            assert await post.state(key) is TaskState.SUCCEEDED
+            before = await waits()
+            assert [await post.state(key) for _ in range(3)] == [TaskState.SUCCEEDED] * 3
+            assert await waits() == before
+
+
+@pytest.mark.parametrize("kind", ["redis_server", "redis_cluster"])
+async def test_every_wait_writes_first(request: pytest.FixtureRequest, queue: str, kind: str) -> None:
+    """WAITAOF proves its own connection's last write only: a step that wrote nothing waited for nothing."""
+    async with posting(request.getfixturevalue(kind), queue) as plain:
+        post = waiting(plain)
+
+        async def barriers() -> int:
+            return int(await post.client.get(post.keys.barrier) or 0)
+
+        await post.join("me")
+        key = secrets.token_urlsafe(12)
+        for step in (
+            lambda: accept(post, key),
+            lambda: accept(post, key),
+            lambda: post.complete("me", "unknown"),
+            lambda: post.operators.pause(queue, paused=False),
+            lambda: post.operators.replay(queue, [key]),
+            lambda: post.operators.purge(queue, [key]),
+            lambda: post.tasks.cancel(queue, key),
+        ):
+            before = await barriers()
+            await step()
+            assert await barriers() > before
+
+
+async def test_a_result_is_kept_on_disk_also_at_maxmemory(tmp_path: Path, queue: str) -> None:
+    """What the wait writes was refused there: no result could be stored, and nothing could ever become free."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        async with posting(server, queue) as plain:
+            post = waiting(plain)
+            await post.join("me")
+            key = await post.running("me")
+            await post.client.config_set("maxmemory", 1)
+            assert await post.complete("me", key) == "succeeded"
+
+
+# An error of the wait says nothing of what ran before it
+
+
+@pytest.fixture
+async def deaf(tmp_path: Path) -> AsyncIterator[tuple[RunningMom, RedisServer]]:
+    """A middleware whose Redis does everything, and answers each wait for the disk with an error."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        async with posting(server, SUM) as post:
+            await post.client.execute_command("ACL SETUSER", "default", "-waitaof")
+        async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+
+            async def known() -> bool:
+                stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
+                entries = await stream.read()
+                stream.cancel()
+                return bool(entries.services)
+
+            await until(known)
+            yield mom, server
+
+
+def _new_task() -> pb.NewTask:
+    task = pb.NewTask(
+        service=SUM,
+        method="Add",
+        key=secrets.token_urlsafe(12),
+        request=sum_pb2.AddRequest(a=2, b=3).SerializeToString(),
+        task_ttl_seconds=60,
+        result_ttl_seconds=60,
+    )
+    task.create_time.FromMilliseconds(round(time.time() * 1000))
+    return task
+
+
+async def test_an_enqueue_whose_wait_errs_may_be_accepted(deaf: tuple[RunningMom, RedisServer]) -> None:
+    """The script ran and its record was there, and the client was told that nothing was accepted."""
+    mom, server = deaf
+    task = _new_task()
+    answer = await mom.stub.EnqueueTasks(pb.EnqueueTasksRequest(tasks=[task]), timeout=10)
+    assert list(answer.results) == [pb.ENQUEUE_RESULT_UNKNOWN]
+    async with posting(server, SUM) as post:
+        assert await post.state(task.key) is TaskState.QUEUED
+
+
+_RESULT = pb.Completion(service=SUM, key="key", token="me:1", response=b"")  # noqa: S106 - of a claim
+_STEPS: dict[str, Callable[[RunningMom, str], Awaitable[Any]]] = {
+    "cancel": lambda mom, key: mom.stub.CancelTask(pb.CancelTaskRequest(service=SUM, key=key), timeout=10),
+    "complete": lambda mom, _: mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[_RESULT]), timeout=10),
+    "pause": lambda mom, _: mom.stub.PauseQueue(pb.PauseQueueRequest(queue=SUM), timeout=10),
+    "replay": lambda mom, key: mom.stub.ReplayTasks(pb.ReplayTasksRequest(queue=SUM, keys=[key]), timeout=10),
+    "purge": lambda mom, key: mom.stub.PurgeTasks(pb.PurgeTasksRequest(queue=SUM, keys=[key]), timeout=10),
+}
+
+
+@pytest.mark.parametrize("step", _STEPS)
+async def test_a_step_whose_wait_errs_is_not_told_as_done_nor_as_undone(
+    deaf: tuple[RunningMom, RedisServer], step: str
+) -> None:
+    """They were told before they were on disk: a power cut took a result, or an operator's word, back."""
+    mom, _ = deaf
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await _STEPS[step](mom, "key")
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not proves_not_run(refused.value)
