@@ -6,10 +6,39 @@
     descriptors = "calculator.binpb"     # protoc --include_imports --descriptor_set_out, relative to this file
     target = "dns:///tasks.sum:50052"    # where its replicas are; may be left to their registration
     away = "queue"                       # or "reject"
-    timeout_seconds = 30
 
     [services."calculator.v1.SumService".methods.Add]
     timeout_seconds = 5
+
+Every setting, and what holds where nobody says anything:
+
+======================== ======== ======================================================================================
+of a service or a method default
+======================== ======== ======================================================================================
+away                     "queue"  a call whose service is away is kept; "reject": it is refused
+timeout_seconds          30       how long the handler may take on the direct road, where somebody waits for it
+queued_timeout_seconds   600      how long one attempt may take on the durable road; at least `timeout_seconds`
+redeliver                false    run again what may have run, though it is not declared idempotent
+max_attempts             none     how often the handler may fail before a queued task is DEAD. Without it one whose
+                                  handler says that a later try may go better (UNAVAILABLE, RESOURCE_EXHAUSTED,
+                                  ABORTED, DEADLINE_EXCEEDED) is tried for as long as it may wait, and one whose
+                                  handler fails in a way that nobody foresaw (an exception, UNKNOWN, INTERNAL, no
+                                  answer in time) 20 times
+backoff_seconds          1        the longest wait before the first retry; doubled for each further one, and each is
+                                  between half of that and all of it
+max_backoff_seconds      60       the longest wait before any retry
+======================== ======== ======================================================================================
+
+======================== ======== ======================================================================================
+of a service             default
+======================== ======== ======================================================================================
+concurrency              none     how many of its queued tasks run at once in one process, if that is fewer than its
+                                  POSTE_CONCURRENCY (64)
+max_crashes              3        how often a task may kill its process, alone, before it is DEAD
+max_length               5000000  how many tasks may wait
+max_bytes                2 GiB    how many bytes of requests may wait
+max_in_flight            1000     how many calls a gateway may have outstanding at one replica
+======================== ======== ======================================================================================
 """
 
 from __future__ import annotations
@@ -25,10 +54,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AWAY: Final = {"queue": catalogue_pb2.AWAY_POLICY_QUEUE, "reject": catalogue_pb2.AWAY_POLICY_REJECT}
-_METHOD_FIELDS: Final[dict[str, type]] = {"timeout_seconds": float, "redeliver": bool}
+_METHOD_FIELDS: Final[dict[str, type]] = {
+    "timeout_seconds": float,
+    "queued_timeout_seconds": float,
+    "redeliver": bool,
+    "max_attempts": int,
+    "backoff_seconds": float,
+    "max_backoff_seconds": float,
+}
 _SERVICE_FIELDS: Final[dict[str, type]] = {
     **_METHOD_FIELDS,
-    "max_attempts": int,
+    "concurrency": int,
     "max_crashes": int,
     "max_length": int,
     "max_bytes": int,
@@ -82,6 +118,8 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
     methods = _taken(where, left, "methods", dict) or {}
     _settle(where, left, entry.settings, _SERVICE_FIELDS)
     for method, settings in methods.items():
+        if not isinstance(settings, dict):
+            raise StartError(f"{where} method {method}: not a table")
         _settle(f"{where} method {method}", dict(settings), entry.settings.methods[method], _METHOD_FIELDS)
     try:
         service = describe(entry)
@@ -102,7 +140,10 @@ def _settle(where: str, left: dict[str, Any], settings: Any, fields: dict[str, t
     for field, kind in fields.items():
         value = _taken(where, left, field, kind)
         if value is not None:
-            setattr(settings, field, value)
+            try:
+                setattr(settings, field, value)
+            except ValueError as error:
+                raise StartError(f"{where}: {field} is {value}, which is out of range") from error
     if left:
         raise StartError(f"{where}: unknown setting {', '.join(left)}")
 

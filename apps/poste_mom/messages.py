@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from poste.domain.codes import RETRIABLE, Code, code_of
+from poste.domain.codes import PASSING, UNFORESEEN, Code, code_of
+from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue.history import History
 from poste.queue.operators import DeadPage, Place
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste.queue.tasks import Ending
+    from poste.rpc.catalogue import Service
 
 _STATES: Final = {
     TaskState.QUEUED: task_pb2.TASK_STATE_QUEUED,
@@ -67,19 +69,34 @@ def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
     )
 
 
-def report(message: mom_service_pb2.Completion) -> Report:
-    """Read what a handler ended with, and judge whether a later try may go better."""
-    ending: Ending
+def report(message: mom_service_pb2.Completion, service: Service | None) -> Report:
+    """Read what a handler ended with, and judge whether a later try may go better, and when.
+
+    Args:
+        message: What its process reports.
+        service: Its service; None if that is not in the catalogue any more.
+    """
     match message.WhichOneof("outcome"):
         case "error":
-            code = code_of(message.error.code)
-            ending = "silent" if code in _SILENT else "retry" if code in RETRIABLE else "final"
-            return Report(message.key, message.token, ending, message.error.SerializeToString())
+            method = None if service is None else service.methods.get(message.method)
+            retry = RetryPolicy() if method is None else method.policy.retry
+            return Report(message.key, message.token, _ending(message), message.error.SerializeToString(), retry)
         case "cancelled":
             return Report(message.key, message.token, "cancelled")
         case _:
             # An empty response message serializes to nothing, and is an answer all the same.
             return Report(message.key, message.token, "ok", message.response)
+
+
+def _ending(message: mom_service_pb2.Completion) -> Ending:
+    code = code_of(message.error.code)
+    if message.overdue:
+        return "overdue"
+    if code in _SILENT:
+        return "silent"
+    if code in UNFORESEEN:
+        return "defect"
+    return "retry" if code in PASSING else "final"
 
 
 def answer(queue: str, reading: Reading) -> Answer:
@@ -181,7 +198,8 @@ def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:
         if record.dead_reason is not None:
             task.dead_reason = _REASONS[record.dead_reason]
             task.error.CopyFrom(_OBITUARIES[record.dead_reason])
-        if record.error is not None:
+        # Of one that crashed, it is what an earlier attempt failed with.
+        if record.error is not None and record.dead_reason is not DeadReason.CRASHES:
             task.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return task
 

@@ -10,7 +10,6 @@ import grpc
 import grpc.aio
 
 from poste.domain.errors import CatalogueError, StoreError, StoreLost, StoreUnreached
-from poste.domain.policy import QueuePolicy
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
@@ -175,10 +174,9 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             What was wrong if the store did not answer. The reporter asks again; what was stored answers the same.
         """
         service = self._catalogue.get(queue)
-        policy = service.policy.queue if service else QueuePolicy()
-        reports = [messages.report(completion) for _, completion in placed]
+        reports = [messages.report(completion, service) for _, completion in placed]
         try:
-            answers = await self._tasks.complete(queue, reports, policy)
+            answers = await self._tasks.complete(queue, reports)
         except StoreError as error:
             _log.warning("results not stored", queue=queue, error=str(error))
             return error

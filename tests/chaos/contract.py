@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from chaos.observations import Wish
-from poste.domain.codes import RETRIABLE, Code
+from poste.domain.codes import PASSING, UNFORESEEN, Code
 from poste_gateway.kinds import OF_CODE
 
 #: An answer's status, and the last part of its problem's type.
@@ -50,7 +50,7 @@ def states(wish: Wish) -> set[str]:
     """Return the ends that a kept call may come to; DEAD ones with their reason."""
     allowed: set[str] = set()
     code = told_code(wish)
-    final = code is not None and code not in RETRIABLE
+    final = code is not None and code not in PASSING | UNFORESEEN
     if not goes_wrong(wish):
         allowed.add("SUCCEEDED")
     elif final:
@@ -66,6 +66,9 @@ def states(wish: Wish) -> set[str]:
         allowed.add("CANCELLED")
     if wish.task_ttl is not None:
         allowed.add("EXPIRED")
+        if goes_wrong(wish) and wish.repeatable:
+            # It failed until its time was over.
+            allowed.add("DEAD attempts")
     return allowed
 
 

@@ -186,6 +186,9 @@ def _write_catalogue(folder: Path) -> Path:
             f"[services.{json.dumps(service)}]\n"
             f"descriptors = {json.dumps(str((ledger if kind == 'ledger' else samples).absolute()))}\n"
             f"timeout_seconds = {seconds}\n"
+            f"queued_timeout_seconds = {seconds}\n"
+            "max_attempts = 5\n"
+            "max_backoff_seconds = 8\n"
             for kind, (service, _, _, seconds) in SERVICES.items()
         )
     )

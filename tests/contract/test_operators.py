@@ -19,6 +19,7 @@ from support.redis_server import RedisServer, running
 import poste_calculator
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
+from poste.domain.policy import MAX_DEFECTS
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
@@ -70,7 +71,7 @@ class Office:
         place = await self.waiting()
         said, key, token = await self.claim()
         assert said == b"run"
-        await self._client.hset(self._keys.record(key), "f", 4)
+        await self._client.hset(self._keys.record(key), "i", MAX_DEFECTS - 1)
         await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
         return place
 

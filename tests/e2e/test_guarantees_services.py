@@ -96,7 +96,7 @@ async def test_a_blocked_loop_keeps_its_tasks(tmp_path):
 
     Or in the very same place, for it blocks for longer than they may take.
     """
-    async with deployed(tmp_path, LEDGER, settings={LEDGER: {"timeout_seconds": 3}}) as one:
+    async with deployed(tmp_path, LEDGER, settings={LEDGER: {"queued_timeout_seconds": 3}}) as one:
         lines, places = await lines_running(one, 5, "beside", sleepSeconds=1)
         places.append(await one.queue(LEDGER, line="blocks", blockSeconds=4))
         lines.append("blocks")

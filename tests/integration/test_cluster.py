@@ -193,7 +193,7 @@ class Office:
         self.ran.append(task.key)
         while True:
             with contextlib.suppress(StoreError):
-                await self.tasks.complete(self.queue, [Report(task.key, task.token, "ok")], QueuePolicy())
+                await self.tasks.complete(self.queue, [Report(task.key, task.token, "ok")])
                 return
 
 

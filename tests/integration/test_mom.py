@@ -342,7 +342,7 @@ async def test_a_service_registers_itself(mom: RunningMom) -> None:
 async def test_a_service_that_registers_first_takes_no_settings_away(server: RedisServer) -> None:
     """Where a service came up before the middleware had filed its catalogue, the deployment's limits would be gone."""
     client = open_client(StoreSettings(redis_url=server.url))
-    shipped = shop.entry(max_attempts=1)
+    shipped = shop.entry(max_crashes=1)
     request = pb.RegisterServiceRequest(
         service=shop.NAME, file_descriptor_set=shop.DESCRIPTORS, address="127.0.0.1:1234", start_time=_now()
     )
@@ -350,7 +350,7 @@ async def test_a_service_that_registers_first_takes_no_settings_away(server: Red
     registered = await catalogue.register(request)
     await client.aclose()
 
-    assert registered.policy.queue.max_attempts == 1
+    assert registered.policy.queue.max_crashes == 1
     (kept,) = catalogue.entries()
     assert kept.settings == shipped.settings
 

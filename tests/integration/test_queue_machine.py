@@ -279,7 +279,15 @@ class QueueMachine(RuleBasedStateMachine):
         report = next((one for one in self.reports if (one.key, one.token) == (key, token)), None)
         if report is None:
             task = self.model.tasks.get(key)
-            endings: list[Ending] = ["retry", "ok", "final", "silent", *(["cancelled"] if task and task.stop else [])]
+            endings: list[Ending] = [
+                "retry",
+                "ok",
+                "defect",
+                "final",
+                "silent",
+                "overdue",
+                *(["cancelled"] if task and task.stop else []),
+            ]
             report = Report(key, token, self._any(endings), f"of {token}".encode())
             self.reports.append(report)
         self._complete(report)

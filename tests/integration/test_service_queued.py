@@ -131,7 +131,7 @@ async def test_a_cancel_that_comes_while_it_is_reported_is_too_late_but_an_order
 async def test_a_handler_that_takes_too_long_ends_with_deadline_exceeded() -> None:
     """Without it one hanging handler after the other would fill the process; the catalogue says how long."""
     mom, slow = FakeMom(), Slow()
-    mom.settings.settings.timeout_seconds = 0.2
+    mom.settings.settings.queued_timeout_seconds = 0.2
     async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
 
         async def learnt() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.queue.connection import open_client, texts
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
@@ -49,6 +49,19 @@ class Seen:
         return [*self.ready, *self.delayed, *(key for keys in self.taken.values() for key in keys)]
 
 
+class _Retry(RetryPolicy):
+    """Failures of both kinds are bounded, each by a number of its own; a wait ends when a test says so."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(queue_model.MAX_FAILURES, LONG_SECONDS, LONG_SECONDS)
+
+    @property
+    def max_defects(self) -> int:
+        return queue_model.MAX_DEFECTS
+
+
 class DrivenQueue:
     """One queue on a server of the test's own."""
 
@@ -57,11 +70,8 @@ class DrivenQueue:
         self.keys = QueueKeys(QUEUE)
         self.tasks, self.scripts, self.operators = Tasks(self.client), Scripts(self.client), Operators(self.client)
         self.policy = QueuePolicy(
-            max_attempts=queue_model.MAX_FAILURES,
             max_length=queue_model.MAX_WAITING,
             max_bytes=queue_model.MAX_BYTES,
-            backoff_seconds=LONG_SECONDS,
-            max_backoff_seconds=LONG_SECONDS,
         )
 
     async def clear(self) -> None:
@@ -98,7 +108,7 @@ class DrivenQueue:
         return Claimed(texts(result[0] for result in results), texts(unnamed), texts(front))
 
     async def complete(self, report: Report) -> str:
-        (said,) = await self.tasks.complete(QUEUE, [report], self.policy)
+        (said,) = await self.tasks.complete(QUEUE, [report._replace(retry=_Retry())])
         return said
 
     async def give_back(self, name: str, returned: Sequence[Returned]) -> int:

@@ -66,7 +66,7 @@ class Office:
             await self.report(task, "ok")
 
     async def report(self, task: ClaimedTask, ending: Any) -> str:
-        (said,) = await self.tasks.complete(self.queue, [Report(task.key, task.token, ending)], QueuePolicy())
+        (said,) = await self.tasks.complete(self.queue, [Report(task.key, task.token, ending)])
         return said
 
     def consume(

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 MAX_WAITING = 5
 MAX_BYTES = 12
 MAX_FAILURES = 3
+#: Of them, those that nobody foresaw.
+MAX_DEFECTS = 2
 MAX_CRASHES = 3
 #: So many crashes in company make a task one that runs alone.
 SUSPECT_AFTER = 2
@@ -44,6 +46,7 @@ class Task:
     token: str | None = None
     attempts: int = 0
     failures: int = 0
+    defects: int = 0
     crashes_alone: int = 0
     crashes_in_company: int = 0
     stop: bool = False
@@ -58,6 +61,10 @@ class Task:
 
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
+
+    def be_over(self) -> None:
+        """It waited for too long: for its service, unless its handler failed until now."""
+        self.end(*(("D", "attempts") if self.failures else ("E",)))
 
 
 @dataclass
@@ -112,7 +119,7 @@ class QueueModel:
         """Whoever looks at a waiting task that is overdue ends it."""
         task = self.tasks.get(key)
         if task and task.state == "Q" and task.overdue:
-            task.end("E")
+            task.be_over()
             self.delayed.pop(key, None)
 
     def cancel(self, key: str) -> None:
@@ -143,7 +150,7 @@ class QueueModel:
         return self._fail(key, task, ending)
 
     def _fail(self, key: str, task: Task, ending: str) -> str:
-        if ending == "silent" and not task.repeatable:
+        if ending in ("silent", "overdue") and not task.repeatable:
             task.end("D", "outcome-unknown")
             return "dead"
         if ending == "final" or not task.repeatable:
@@ -153,11 +160,12 @@ class QueueModel:
             task.end("C")
             return "cancelled"
         task.failures += 1
-        if task.failures == MAX_FAILURES:
+        task.defects += ending in ("defect", "overdue")
+        if task.failures == MAX_FAILURES or task.defects == MAX_DEFECTS or task.overdue:
             task.end("D", "attempts")
             return "dead"
         task.state, task.token = "Q", None
-        self.delayed[key] = task.overdue
+        self.delayed[key] = False
         return "retried"
 
     # -- a consumer
@@ -195,7 +203,7 @@ class QueueModel:
         if task and task.state == "R":
             return self._claim_running(name, key, task, number)
         if task and task.state == "Q" and task.overdue:
-            task.end("E")
+            task.be_over()
         if task is None or task.final:
             self._drop(name, key)
             return "drop"
@@ -283,8 +291,8 @@ class QueueModel:
         for key in list(self.ready):
             task = self.tasks.get(key)
             if task and task.state == "Q" and task.overdue:
-                task.end("E")
-                report.expired += 1
+                task.be_over()
+                report.expired += task.state == "E"
             if task is None or task.final:
                 self.ready.remove(key)
         return report
@@ -336,7 +344,7 @@ class QueueModel:
         if task.reason == "crashes":
             task.crashes_in_company = SUSPECT_AFTER
         task.state, task.token, task.reason = "Q", None, None
-        task.failures = task.crashes_alone = 0
+        task.failures = task.defects = task.crashes_alone = 0
         task.stop = task.overdue = False
         self.ready.insert(0, key)
         return "done"

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import Any
 
-from poste.domain.policy import QueuePolicy
+from poste.domain.policy import QueuePolicy, RetryPolicy
 from poste.domain.task import TaskState
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
@@ -25,7 +25,8 @@ class Post:
         self.tasks, self.scripts = Tasks(client), Scripts(client)
         self.operators = Operators(client)
         self.upkeep = Upkeep(client, lease_seconds=6.0)
-        self.policy = QueuePolicy(backoff_seconds=0.001, max_backoff_seconds=0.001)
+        self.policy = QueuePolicy()
+        self.retry = RetryPolicy(max_attempts=5, backoff_seconds=0.001, max_backoff_seconds=0.001)
 
     async def enqueue(self, key: str | None = None, **changes: Any) -> str:
         task: dict[str, Any] = {
@@ -65,7 +66,8 @@ class Post:
         return result if isinstance(result, bytes) else result[0]
 
     async def complete(self, name: str, key: str, ending: Any = "ok", payload: bytes = b"3", seq: int = 1) -> str:
-        (result,) = await self.tasks.complete(self.queue, [Report(key, f"{name}:{seq}", ending, payload)], self.policy)
+        report = Report(key, f"{name}:{seq}", ending, payload, self.retry)
+        (result,) = await self.tasks.complete(self.queue, [report])
         return result
 
     async def give_back(self, name: str, key: str, token: str, *, started: bool) -> int:

@@ -9,7 +9,7 @@ from support import shop
 
 from calculator.v1 import sum_pb2
 from poste.domain.errors import CatalogueError
-from poste.domain.policy import MethodPolicy, QueuePolicy
+from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy
 from poste.rpc.catalogue import Route, describe, file_descriptor_set
 from poste.v1 import catalogue_pb2
 
@@ -70,11 +70,14 @@ def test_settings_fall_from_method_to_service_to_default():
         },
     }
     policy = describe(shop.entry(**settings)).policy
+    retry = RetryPolicy(max_attempts=2)
 
-    assert policy.methods["Place"] == MethodPolicy(timeout_seconds=5, redeliver=True)
-    assert policy.methods["Quote"] == MethodPolicy(queue_when_away=False, timeout_seconds=1, idempotent=True)
-    assert policy.methods["Get"] == MethodPolicy(queue_when_away=False, timeout_seconds=5)
-    assert (policy.queue, policy.max_in_flight) == (QueuePolicy(max_attempts=2), 3)
+    assert policy.methods["Place"] == MethodPolicy(timeout_seconds=5, retry=retry, redeliver=True)
+    assert policy.methods["Quote"] == MethodPolicy(
+        queue_when_away=False, timeout_seconds=1, retry=retry, idempotent=True
+    )
+    assert policy.methods["Get"] == MethodPolicy(queue_when_away=False, timeout_seconds=5, retry=retry)
+    assert (policy.queue, policy.max_in_flight) == (QueuePolicy(), 3)
     assert describe(shop.entry()).policy.queue == QueuePolicy()
     assert describe(shop.entry()).policy.methods["Get"] == MethodPolicy()
 

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2
 
 import poste_calculator
 from poste.domain.errors import StartError
+from poste.domain.policy import MethodPolicy, RetryPolicy
 from poste.rpc.catalogue import describe
 from poste_mom.catalogue_file import read
 
@@ -51,6 +52,10 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         timeout_seconds = 7
         redeliver = true
         max_attempts = 2
+        queued_timeout_seconds = 70
+        backoff_seconds = 2
+        max_backoff_seconds = 20
+        concurrency = 4
         max_crashes = 1
         max_length = 10
         max_bytes = 100
@@ -59,6 +64,7 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         away = "queue"
         timeout_seconds = 1.5
         redeliver = false
+        max_backoff_seconds = 30.5
         """,
     )
     (entry,) = read(path)
@@ -66,9 +72,14 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
     queue, method = service.policy.queue, service.methods["Add"].policy
 
     assert service.targets == ("dns:///tasks.sum:50052",)
-    assert (queue.max_attempts, queue.max_crashes, queue.max_length, queue.max_bytes) == (2, 1, 10, 100)
-    assert service.policy.max_in_flight == 3
-    assert (method.queue_when_away, method.timeout_seconds, method.redeliver) == (True, 1.5, False)
+    assert (queue.max_crashes, queue.max_length, queue.max_bytes) == (1, 10, 100)
+    assert (service.policy.max_in_flight, service.policy.concurrency) == (3, 4)
+    assert method == MethodPolicy(
+        timeout_seconds=1.5,
+        queued_timeout_seconds=70,
+        retry=RetryPolicy(max_attempts=2, backoff_seconds=2, max_backoff_seconds=30.5),
+        idempotent=True,
+    )
 
 
 @pytest.mark.parametrize(

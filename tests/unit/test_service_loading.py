@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.behaviours import Behaving
 from support.ledger import LedgerService
 from testing.v1 import ledger_pb2_grpc
 
@@ -13,7 +14,7 @@ from poste.domain.errors import StartError
 from poste.runtime.settings import WorkerSettings
 from poste.service.register import advertised
 from poste.service.servicer import services_of
-from poste.service.timeouts import Timeouts
+from poste.service.terms import Terms
 from poste.service.worker import load
 from poste.v1 import catalogue_pb2
 from poste_calculator.sum import SumService
@@ -24,7 +25,7 @@ def test_a_servicer_tells_its_service_methods_and_file() -> None:
     (service,) = services_of([LedgerService()])
 
     assert service.name == "testing.v1.LedgerService"
-    assert service.file.name == "testing/v1/ledger.proto"
+    assert service.descriptor.file.name == "testing/v1/ledger.proto"
     assert {name: one.coroutine for name, one in service.methods.items()} == {
         "Record": True,
         "Look": True,
@@ -93,14 +94,14 @@ def test_what_cannot_be_loaded_is_said(spec: str, line: str, tmp_path: Path, mon
 
 def test_timeouts_go_from_the_narrow_to_the_wide() -> None:
     """Without it the catalogue's timeouts would not reach the queued road."""
-    timeouts = Timeouts()
-    assert timeouts.of("Add") == 30
-    settings = catalogue_pb2.ServiceSettings(timeout_seconds=5)
-    settings.methods["Add"].timeout_seconds = 2
-    settings.methods["Bare"].redeliver = True
-    timeouts.learn(settings)
+    terms = Terms(services_of([Behaving()])[0])
+    assert terms.of("Look").queued_timeout_seconds == 600
+    settings = catalogue_pb2.ServiceSettings(queued_timeout_seconds=5)
+    settings.methods["Look"].queued_timeout_seconds = 2
+    settings.methods["Store"].redeliver = True
+    terms.learn(settings)
 
-    assert [timeouts.of(name) for name in ("Add", "Bare", "Other")] == [2, 5, 5]
+    assert [terms.of(name).queued_timeout_seconds for name in ("Look", "Store", "Record")] == [2, 5, 5]
 
 
 async def test_the_address_that_gateways_are_told() -> None:

@@ -30,18 +30,10 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-#: Codes after which a queued task is run again: the first four say that a later try may go better, the last two are
-#: what a handler's unexpected exception looks like.
-RETRIABLE = frozenset(
-    {
-        Code.UNAVAILABLE,
-        Code.RESOURCE_EXHAUSTED,
-        Code.ABORTED,
-        Code.DEADLINE_EXCEEDED,
-        Code.UNKNOWN,
-        Code.INTERNAL,
-    }
-)
+#: Codes that say that a later try may go better: a queued task is run again for as long as it may wait.
+PASSING = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.DEADLINE_EXCEEDED})
+#: What a handler's unexpected exception looks like: a queued task is run again, but not for ever.
+UNFORESEEN = frozenset({Code.UNKNOWN, Code.INTERNAL})
 
 
 def code_of(number: int) -> Code:

@@ -17,19 +17,53 @@ MIN_RECORD_SECONDS: Final = 60
 MAX_ENQUEUE_AGE_SECONDS: Final = 30
 
 
+#: How often a handler may fail in a way that nobody foresaw (an unexpected exception, no answer in its time) before its
+#: task is DEAD, where no `max_attempts` is set. It may be an outage that the handler does not call one, and with the
+#: back-off's defaults these tries outlive ten minutes of it; it may be a defect, which a day of tries does not mend.
+MAX_DEFECTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a queued task whose handler failed is tried again, and how long.
+
+    By its age: for as long as the task may wait. A cap by count is what an operator or an author sets; without one only
+    failures that nobody foresaw are counted (`MAX_DEFECTS`).
+
+    Attributes:
+        max_attempts: How often the handler may fail, in whatever way, before the task is DEAD; None for no cap.
+        backoff_seconds: The longest wait before the first retry; doubled for each further one. Each wait is between
+            half of that and all of it: apart from others', and never so short that tries are used up in no time.
+        max_backoff_seconds: The longest wait before any retry.
+    """
+
+    max_attempts: int | None = None
+    backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 60.0
+
+    @property
+    def max_defects(self) -> int:
+        """How often the handler may fail in a way that nobody foresaw."""
+        return MAX_DEFECTS if self.max_attempts is None else self.max_attempts
+
+
 @dataclass(frozen=True, slots=True)
 class MethodPolicy:
     """How calls of one method are treated.
 
     Attributes:
         queue_when_away: A call is kept while the service is away; otherwise it is refused.
-        timeout_seconds: How long one attempt of the handler may take, on either road.
+        timeout_seconds: How long the handler may take on the direct road, where somebody waits for it.
+        queued_timeout_seconds: How long one attempt of it may take on the durable road.
+        retry: When a queued task of it is tried again.
         idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.
         redeliver: Run it again although it may have run, even if it is not idempotent.
     """
 
     queue_when_away: bool = True
     timeout_seconds: float = 30.0
+    queued_timeout_seconds: float = 600.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     idempotent: bool = False
     redeliver: bool = False
 
@@ -44,20 +78,14 @@ class QueuePolicy:
     """How one service's queue is kept.
 
     Attributes:
-        max_attempts: How often the handler may fail before the task is DEAD.
         max_crashes: How often a task may kill its process, alone, before it is DEAD.
         max_length: How many tasks may wait.
         max_bytes: How many bytes of requests may wait.
-        backoff_seconds: The longest wait before the first retry; doubled for each further one, with full jitter.
-        max_backoff_seconds: The longest wait before any retry.
     """
 
-    max_attempts: int = 5
     max_crashes: int = 3
     max_length: int = 5_000_000
     max_bytes: int = 2 * 1024**3
-    backoff_seconds: float = 0.5
-    max_backoff_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +96,11 @@ class ServicePolicy:
         queue: How its queue is kept.
         methods: Each method's policy by its short name.
         max_in_flight: How many calls a gateway may have outstanding at one replica before it counts as busy.
+        concurrency: How many of its queued tasks run at once in one process, at most; None if only the process' own
+            setting (`POSTE_CONCURRENCY`) bounds that.
     """
 
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     methods: dict[str, MethodPolicy] = field(default_factory=dict)
     max_in_flight: int = 1000
+    concurrency: int | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
-from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue import keys as names
 from poste.queue.connection import text, texts
@@ -31,7 +31,9 @@ _END: Final = 6
 
 Accepted = Literal["accepted", "full", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
-Ending = Literal["ok", "cancelled", "final", "retry", "silent"]
+Ending = Literal["ok", "cancelled", "final", "retry", "defect", "silent", "overdue"]
+#: Ends after which a task may be tried again.
+_FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
 
 class NewTask(NamedTuple):
@@ -51,13 +53,15 @@ class Report(NamedTuple):
     """What a handler ended with under one claim.
 
     `ending`: ok (payload: the response), cancelled, final (payload: the error), retry (a later try may go better),
-    silent (it ended without saying whether it had run: retried if that does no harm).
+    defect (it failed in a way that nobody foresaw), silent (it ended without saying whether it had run: retried if that
+    does no harm), overdue (silent, for its time was over). `retry`: how its method's tasks are tried again.
     """
 
     key: str
     token: str
     ending: Ending
     payload: bytes = b""
+    retry: RetryPolicy = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,7 @@ class Tasks:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
         at = QueueKeys(queue)
-        await self._scripts.run("cancel", [at.delayed, at.counts, at.record(key)], [key])
+        await self._scripts.run("cancel", [at.delayed, at.counts, at.dead, at.record(key)], [key])
         reading, _ = await self._read(queue, key, watch=False)
         if await self._scripts.must_wait(queue):
             await self._scripts.sync(at.barrier)
@@ -174,7 +178,9 @@ class Tasks:
     async def _read(self, queue: str, key: str, *, watch: bool) -> tuple[Reading, int | None]:
         """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
         at = QueueKeys(queue)
-        reply = await self._scripts.run("read", [at.delayed, at.counts, at.record(key)], [key, "1" if watch else "0"])
+        reply = await self._scripts.run(
+            "read", [at.delayed, at.counts, at.dead, at.record(key)], [key, "1" if watch else "0"]
+        )
         now = int(reply[0])
         if len(reply) == 1:
             return Reading(None, now / 1000), None
@@ -190,7 +196,7 @@ class Tasks:
             if end_ms >= self._synced[queue]:
                 self._synced[queue] = await self._scripts.sync(QueueKeys(queue).barrier)
 
-    async def complete(self, queue: str, reports: Sequence[Report], policy: QueuePolicy) -> list[Completed]:
+    async def complete(self, queue: str, reports: Sequence[Report]) -> list[Completed]:
         """Store what handlers ended with; what is answered is on disk, for the service forgets its result then.
 
         Raises:
@@ -198,14 +204,11 @@ class Tasks:
         """
         at = QueueKeys(queue)
         touched = [at.counts, at.delayed, at.dead]
-        arguments: list[Argument] = [
-            policy.max_attempts,
-            round(policy.backoff_seconds * 1000),
-            round(policy.max_backoff_seconds * 1000),
-        ]
+        arguments: list[Argument] = []
         for report in reports:
             touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
-            arguments += (report.key, report.token, report.ending, report.payload, random.random())  # noqa: S311 - jitter
+            terms = _terms(report.retry) if report.ending in _FAILURES else ""
+            arguments += (report.key, report.token, report.ending, report.payload, terms)
         results = await self._scripts.run_kept(at, "complete", touched, arguments)
         return [result.decode() for result in results]
 
@@ -256,6 +259,13 @@ class Tasks:
             paused="paused" in counts,
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
+
+
+def _terms(retry: RetryPolicy) -> str:
+    """Spell when a task is tried again, as the script `complete` takes it apart."""
+    first, longest = retry.backoff_seconds * 1000, retry.max_backoff_seconds * 1000
+    jitter = random.random()  # noqa: S311 - it is no secret
+    return f"{retry.max_attempts or 0} {retry.max_defects} {first} {longest} {jitter}"
 
 
 def read_record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:

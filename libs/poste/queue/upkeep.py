@@ -158,8 +158,8 @@ class Upkeep:
         keys = texts(await self._client.lrange(at.ready, first, last))
         if not keys:
             return 0
-        expired, removed = await self._scripts.run(
-            "sweep", [at.ready, at.counts, *(at.record(key) for key in keys)], keys
+        expired, dead, removed = await self._scripts.run(
+            "sweep", [at.ready, at.counts, at.dead, *(at.record(key) for key in keys)], keys
         )
-        report.ended += [(key, "expired") for key in texts(expired)]
+        report.ended += [*((key, "expired") for key in texts(expired)), *((key, "dead") for key in texts(dead))]
         return int(removed)

@@ -83,7 +83,7 @@ class Runner:
             if not self._is_overdue(task):
                 raise
             code = Code.DEADLINE_EXCEEDED
-            return Outcome(code, f"the handler did not answer within {timeout_seconds:g} s")
+            return Outcome(code, f"the handler did not answer within {timeout_seconds:g} s", overdue=True)
         else:
             if self._overdue:
                 self._is_overdue(task)

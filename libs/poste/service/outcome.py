@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
         response: The serialized response message, if the code is OK.
         trailing_metadata: What travels behind the answer on the direct road.
         cause: The text of the unexpected exception, for the operator; no client is told it on either road.
+        overdue: The handler was cut off, for it did not answer in the time that it had.
     """
 
     code: Code
@@ -42,6 +43,7 @@ class Outcome(NamedTuple):
     response: bytes = b""
     trailing_metadata: Metadata = ()
     cause: str | None = None
+    overdue: bool = False
 
     def status(self) -> status_pb2.Status:
         """Return what the queue keeps of a failure: the public status, and the cause in a DebugInfo beside it.

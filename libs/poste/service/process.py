@@ -24,7 +24,7 @@ from poste.service.queued import QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
 from poste.service.servicer import ServedService, services_of
-from poste.service.timeouts import Timeouts
+from poste.service.terms import Terms
 
 _log = logs.get("service")
 #: The port of a service that neither says its own nor is told one.
@@ -131,7 +131,7 @@ async def run(
             listening(Ports(port, admin_port))
             _log.info("serving", port=port, admin_port=admin_port, services=[service.name for service in services])
             registrations = [
-                Registration(channel, service, settings, port, queued.timeouts[service.name]) for service in services
+                Registration(channel, service, settings, port, queued.terms[service.name]) for service in services
             ]
             async with lifecycle.side_tasks(queued.reporter.run()), asyncio.TaskGroup() as consuming:
                 for one in queued.consumers:
@@ -164,12 +164,12 @@ class _Queued:
         self.reporter = reporter
         # Each service's consumer may run as many as the settings say: none waits for another's threads.
         self.runner = Runner("durable", threads=settings.concurrency * len(services))
-        self.timeouts = {service.name: Timeouts() for service in services}
+        self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(
                 queue=service.name,
                 settings=settings,
-                handle=QueuedRoad(service, self.runner, reporter, self.timeouts[service.name]).handle,
+                handle=QueuedRoad(service, self.runner, reporter, self.terms[service.name]).handle,
                 live=live,
             )
             for service in services

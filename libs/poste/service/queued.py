@@ -17,7 +17,7 @@ from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter, Result
 from poste.service.servicer import ServedService
-from poste.service.timeouts import Timeouts
+from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2
 
 _journal: Final = logs.Journal("queued", "task")
@@ -32,11 +32,11 @@ _MAX_MESSAGE: Final = 4096
 class QueuedRoad:
     """Runs the tasks of one service's queue."""
 
-    def __init__(self, service: ServedService, runner: Runner, reporter: Reporter, timeouts: Timeouts) -> None:
+    def __init__(self, service: ServedService, runner: Runner, reporter: Reporter, terms: Terms) -> None:
         self._service = service
         self._runner = runner
         self._reporter = reporter
-        self._timeouts = timeouts
+        self._terms = terms
 
     async def handle(self, task: ClaimedTask) -> None:
         """Run a task and report its outcome; returns once the report is answered.
@@ -58,7 +58,7 @@ class QueuedRoad:
             completion.cancelled, code = True, Code.CANCELLED
         else:
             code = outcome.code
-            _fill(completion, outcome)
+            _fill(completion, outcome, task.method)
         task.handled()
         result = await self._report(task, completion, asked=asked)
         if result == mom_service_pb2.COMPLETE_RESULT_STORED:
@@ -84,7 +84,7 @@ class QueuedRoad:
         method = self._service.methods.get(task.method)
         if method is None:
             return Outcome(Code.UNIMPLEMENTED, f"{self._service.name} has no method {task.method} here")
-        timeout_seconds = self._timeouts.of(task.method)
+        timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
         return await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
 
@@ -102,10 +102,11 @@ class QueuedRoad:
                 _stay()
 
 
-def _fill(completion: mom_service_pb2.Completion, outcome: Outcome) -> None:
+def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str) -> None:
     if outcome.code is Code.OK:
         completion.response = outcome.response
         return
+    completion.method, completion.overdue = method, outcome.overdue
     status = outcome.status()
     if status.ByteSize() > _MAX_STATUS_BYTES:
         status = status_pb2.Status(code=status.code, message=status.message[:_MAX_MESSAGE])

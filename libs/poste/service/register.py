@@ -11,13 +11,14 @@ from typing import Final
 import grpc.aio
 
 from poste.domain.codes import Code
+from poste.domain.errors import CatalogueError
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import code
 from poste.runtime import logs
 from poste.runtime.addresses import authority
 from poste.runtime.settings import WorkerSettings
 from poste.service.servicer import ServedService
-from poste.service.timeouts import Timeouts
+from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 _log = logs.get("register")
@@ -34,7 +35,7 @@ class Registration:
     """Keeps one service of this process registered."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, service: ServedService, settings: WorkerSettings, port: int, timeouts: Timeouts
+        self, channel: grpc.aio.Channel, service: ServedService, settings: WorkerSettings, port: int, terms: Terms
     ) -> None:
         """Prepare; `run` begins.
 
@@ -43,14 +44,14 @@ class Registration:
             service: What is registered.
             settings: Say where this replica is called.
             port: Where it listens.
-            timeouts: Learn what the catalogue says.
+            terms: Learn what the catalogue says.
         """
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._settings = settings
         self._port = port
-        self._timeouts = timeouts
+        self._terms = terms
         self._request = mom_service_pb2.RegisterServiceRequest(
-            service=service.name, file_descriptor_set=file_descriptor_set(service.file)
+            service=service.name, file_descriptor_set=file_descriptor_set(service.descriptor.file)
         )
         self._request.start_time.FromNanoseconds(time.time_ns())
         self._known = False
@@ -76,7 +77,11 @@ class Registration:
             say("not registered", service=self._request.service, code=code(error).name, details=error.details())
             self._known = False
             return False
-        self._timeouts.learn(response.settings)
+        try:
+            self._terms.learn(response.settings)
+        except CatalogueError as error:
+            # Of a middleware that is not of this version: what was known holds on.
+            _log.error("settings not taken", service=self._request.service, error=str(error))
         if not self._known:
             self._known = True
             _log.info("registered", service=self._request.service, address=self._request.address)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 
 from poste.domain.errors import StartError
 
@@ -42,13 +42,13 @@ class ServedService:
 
     Attributes:
         name: Its full name, which is also its queue's.
-        file: The descriptor of the file that declares it.
+        descriptor: What its proto says of it.
         methods: Its unary methods by their short names.
         streaming: gRPC's own handlers of its other methods; they are served on the direct road only.
     """
 
     name: str
-    file: FileDescriptor
+    descriptor: ServiceDescriptor
     methods: Mapping[str, ServedMethod]
     streaming: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
 
@@ -122,7 +122,7 @@ def _describe(generic: grpc.ServiceRpcHandler) -> ServedService:
             streaming[method.name] = handler
         else:
             methods[method.name] = _method(name, method.name, handler)
-    return ServedService(name=name, file=descriptor.file, methods=methods, streaming=streaming)
+    return ServedService(name=name, descriptor=descriptor, methods=methods, streaming=streaming)
 
 
 def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:

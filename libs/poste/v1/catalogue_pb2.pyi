@@ -53,27 +53,59 @@ class MethodSettings(_message.Message):
     AWAY_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     REDELIVER_FIELD_NUMBER: _builtins.int
+    QUEUED_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
-    """How long one attempt of the handler may take, on either road."""
+    """How long the handler may take on the direct road, where somebody waits for it."""
     redeliver: _builtins.bool
     """Run it again although it may have run and is not declared idempotent."""
+    queued_timeout_seconds: _builtins.float
+    """How long one attempt of the handler may take on the durable road."""
+    max_attempts: _builtins.int
+    """How often the handler may fail, in whatever way, before a queued task is DEAD."""
+    backoff_seconds: _builtins.float
+    """The longest wait before a queued task is tried again for the first time; doubled for each further one."""
+    max_backoff_seconds: _builtins.float
+    """The longest wait before any of its tries."""
     def __init__(
         self,
         *,
         away: Global___AwayPolicy.ValueType = ...,
         timeout_seconds: _builtins.float | None = ...,
         redeliver: _builtins.bool | None = ...,
+        queued_timeout_seconds: _builtins.float | None = ...,
+        max_attempts: _builtins.int | None = ...,
+        backoff_seconds: _builtins.float | None = ...,
+        max_backoff_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_backoff_seconds: _TypeAlias = _typing.Literal["max_backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_backoff_seconds: _TypeAlias = _typing.Literal["_max_backoff_seconds", b"_max_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__queued_timeout_seconds: _TypeAlias = _typing.Literal["queued_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
     _WhichOneofArgType__redeliver: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_seconds) -> _WhichOneofReturnType__backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_backoff_seconds) -> _WhichOneofReturnType__max_backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redeliver) -> _WhichOneofReturnType__redeliver | None: ...
     @_typing.overload
@@ -117,14 +149,20 @@ class ServiceSettings(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    QUEUED_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
-    """How long one attempt of a handler may take, on either road."""
+    """How long a handler may take on the direct road, where somebody waits for it."""
     redeliver: _builtins.bool
     """Run tasks again although they may have run and are not declared idempotent."""
     max_attempts: _builtins.int
-    """How often the handler may fail before the task is DEAD."""
+    """How often a handler may fail, in whatever way, before a queued task is DEAD. Unset: it is tried again for as long as
+    it may wait, but for failures that nobody foresaw (an unexpected exception, no answer in time), which are counted.
+    """
     max_crashes: _builtins.int
     """How often a task may kill its process, alone, before it is DEAD."""
     max_length: _builtins.int
@@ -133,6 +171,14 @@ class ServiceSettings(_message.Message):
     """How many bytes of requests may wait."""
     max_in_flight: _builtins.int
     """How many calls a gateway may have outstanding at one replica before the replica counts as busy."""
+    queued_timeout_seconds: _builtins.float
+    """How long one attempt of a handler may take on the durable road."""
+    backoff_seconds: _builtins.float
+    """The longest wait before a queued task is tried again for the first time; doubled for each further one."""
+    max_backoff_seconds: _builtins.float
+    """The longest wait before any of its tries."""
+    concurrency: _builtins.int
+    """How many queued tasks run at once in one process, at most."""
     @_builtins.property
     def methods(self) -> _containers.MessageMap[_builtins.str, Global___MethodSettings]:
         """Settings by the method's short name."""
@@ -149,13 +195,23 @@ class ServiceSettings(_message.Message):
         max_bytes: _builtins.int | None = ...,
         max_in_flight: _builtins.int | None = ...,
         methods: _abc.Mapping[_builtins.str, Global___MethodSettings] | None = ...,
+        queued_timeout_seconds: _builtins.float | None = ...,
+        backoff_seconds: _builtins.float | None = ...,
+        max_backoff_seconds: _builtins.float | None = ...,
+        concurrency: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "max_attempts", b"max_attempts", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "max_attempts", b"max_attempts", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "methods", b"methods", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_backoff_seconds: _TypeAlias = _typing.Literal["max_backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_backoff_seconds: _TypeAlias = _typing.Literal["_max_backoff_seconds", b"_max_backoff_seconds"]  # noqa: Y015
     _WhichOneofReturnType__max_bytes: _TypeAlias = _typing.Literal["max_bytes"]  # noqa: Y015
     _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_crashes: _TypeAlias = _typing.Literal["max_crashes"]  # noqa: Y015
@@ -164,12 +220,20 @@ class ServiceSettings(_message.Message):
     _WhichOneofArgType__max_in_flight: _TypeAlias = _typing.Literal["_max_in_flight", b"_max_in_flight"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__queued_timeout_seconds: _TypeAlias = _typing.Literal["queued_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
     _WhichOneofArgType__redeliver: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_seconds) -> _WhichOneofReturnType__backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_backoff_seconds) -> _WhichOneofReturnType__max_backoff_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes) -> _WhichOneofReturnType__max_bytes | None: ...
     @_typing.overload
@@ -178,6 +242,8 @@ class ServiceSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_in_flight) -> _WhichOneofReturnType__max_in_flight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redeliver) -> _WhichOneofReturnType__redeliver | None: ...
     @_typing.overload

@@ -406,6 +406,8 @@ class Completion(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
@@ -415,6 +417,10 @@ class Completion(_message.Message):
     """The random part of the task's id."""
     token: _builtins.str
     """The token of the claim, `<incarnation>:<seq>`."""
+    method: _builtins.str
+    """With an error: the method's short name, whose settings say whether it is tried again, and when."""
+    overdue: _builtins.bool
+    """With an error: the handler was cut off, for it did not answer in the time that it had."""
     response: _builtins.bytes
     """The serialized response message."""
     cancelled: _builtins.bool
@@ -429,13 +435,15 @@ class Completion(_message.Message):
         service: _builtins.str = ...,
         key: _builtins.str = ...,
         token: _builtins.str = ...,
+        method: _builtins.str = ...,
+        overdue: _builtins.bool = ...,
         response: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
         cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "key", b"key", "outcome", b"outcome", "response", b"response", "service", b"service", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "key", b"key", "method", b"method", "outcome", b"outcome", "overdue", b"overdue", "response", b"response", "service", b"service", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

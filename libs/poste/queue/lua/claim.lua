@@ -57,7 +57,7 @@ local function claim(record, key, seq)
   if not stands[key] then
     return { 'drop' }
   end
-  local state, token, expire, once, company, stop, attempts, method, create, request, trace =
+  local state, token, expiry, once, company, stop, attempts, method, create, request, trace =
     unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p'))
   if not state or is_final(state) then
     return drop(key)
@@ -84,9 +84,8 @@ local function claim(record, key, seq)
     end
     return { 'run', method, request, tonumber(attempts), tonumber(create), trace }
   end
-  if tonumber(expire) <= now then
-    count_waiting(record, -1, request and #request)
-    finish(record, 'E', now)
+  if tonumber(expiry) <= now then
+    expire(record, dead, key, now, request and #request)
     return drop(key)
   end
   if paused then

@@ -2,19 +2,30 @@
 -- Stores what handlers ended with, and takes each task off its consumer's list, in one write. It needs RUNNING and this
 -- very token; a replay under the token that won answers the same. Never creates a record.
 -- KEYS: 1 counts, 2 delayed, 3 dead, then for each task: record, taken:<incarnation of its token>
--- ARGV: 1 max failures, 2 first backoff in ms, 3 longest backoff in ms,
---       then for each task: key, token, outcome, payload, a random number in [0, 1)
---   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error)
---          | 'retry' (may go better later) | 'silent' (ended without saying whether it had run; both with the error)
+-- ARGV: for each task: key, token, outcome, payload, terms
+--   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error), or, all with the error,
+--          | 'retry' (a later try may go better) | 'defect' (it failed in a way that nobody foresaw)
+--          | 'silent' (it ended without saying whether it had run) | 'overdue' (silent, for its time was over)
+--   terms, for the last four: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
+--          the random number is in [0, 1)
+-- A task whose handler fails is tried again for as long as it may wait, and failures that nobody foresaw are counted: a day of
+-- tries does not mend a defect.
 -- Returns for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused'
 
 local counts, delayed, dead = KEYS[1], KEYS[2], KEYS[3]
-local max_failures, backoff, max_backoff = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 
-local function fail(record, key, outcome, payload, random)
-  local once, stop, failures, expire = unpack(redis.call('HMGET', record, 'n', 'w', 'f', 'x'))
-  if once and outcome == 'silent' then
+local function numbers(text)
+  local found = {}
+  for number in string.gmatch(text, '%S+') do
+    found[#found + 1] = tonumber(number)
+  end
+  return found
+end
+
+local function fail(record, key, outcome, payload, terms)
+  local once, stop, failures, defects, expiry = unpack(redis.call('HMGET', record, 'n', 'w', 'f', 'i', 'x'))
+  if once and (outcome == 'silent' or outcome == 'overdue') then
     bury(record, dead, key, 'outcome-unknown', now, 'e', payload)
     return 'dead'
   end
@@ -26,24 +37,30 @@ local function fail(record, key, outcome, payload, random)
     finish(record, 'C', now, 'e', payload)
     return 'cancelled'
   end
-  failures = tonumber(failures or 0) + 1
-  if failures >= max_failures then
+  local max_failures, max_defects, backoff, max_backoff, random = unpack(numbers(terms))
+  expiry, failures, defects = tonumber(expiry), tonumber(failures or 0) + 1, tonumber(defects or 0)
+  if outcome == 'defect' or outcome == 'overdue' then
+    defects = defects + 1
+    redis.call('HSET', record, 'i', defects)
+  end
+  if (max_failures > 0 and failures >= max_failures) or defects >= max_defects or now >= expiry then
     bury(record, dead, key, 'attempts', now, 'e', payload, 'f', failures)
     return 'dead'
   end
-  -- Full jitter; due at the latest when the task expires, so that it is settled then.
-  local wait = random * math.min(max_backoff, backoff * 2 ^ (failures - 1))
+  -- Between half of it and all of it: apart from others', and never so short that it is as good as no wait. Due at the
+  -- latest when the task's time is over, so that it is settled then.
+  local wait = (0.5 + random / 2) * math.min(max_backoff, backoff * 2 ^ (failures - 1))
   note(record, 'r', now)
   count_done('retried')
-  redis.call('HDEL', record, 't', 'e')
-  redis.call('HSET', record, 's', 'Q', 'f', failures)
+  redis.call('HDEL', record, 't')
+  redis.call('HSET', record, 's', 'Q', 'f', failures, 'e', payload)
   count_waiting(record, 1)
-  redis.call('ZADD', delayed, math.min(now + math.floor(wait), tonumber(expire)), key)
+  redis.call('ZADD', delayed, math.min(now + math.floor(wait), expiry), key)
   return 'retried'
 end
 
-local function complete(record, taken, key, token, outcome, payload, random)
-  local state, holder, ttl, waited = unpack(redis.call('HMGET', record, 's', 't', 'r', 'l'))
+local function complete(record, taken, key, token, outcome, payload, terms)
+  local state, holder, ttl, waited, failures = unpack(redis.call('HMGET', record, 's', 't', 'r', 'l', 'f'))
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
     return state and holder == token and 'replayed' or 'refused'
@@ -54,20 +71,23 @@ local function complete(record, taken, key, token, outcome, payload, random)
   redis.call('LREM', taken, -1, key)
   count_running(-1)
   if outcome == 'ok' then
+    if failures then
+      redis.call('HDEL', record, 'e')
+    end
     write_end(record, 'S', now, ttl, waited, 'o', payload)
     return 'succeeded'
   elseif outcome == 'cancelled' then
     write_end(record, 'C', now, ttl, waited)
     return 'cancelled'
   end
-  return fail(record, key, outcome, payload, random)
+  return fail(record, key, outcome, payload, terms)
 end
 
 local results = {}
 for i = 4, #KEYS, 2 do
-  local at = 4 + (i - 4) / 2 * 5
+  local at = 1 + (i - 4) / 2 * 5
   results[#results + 1] =
-    complete(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]))
+    complete(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
 end
 write_counts(counts)
 return results

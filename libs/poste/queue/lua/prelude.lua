@@ -3,9 +3,11 @@
 -- The record (hash poste:{q}:task:<key>):
 --   m method · q request, '' once it is not needed any more · s state · c create time, ms · x when it is given up while it
 --   waits, ms · r result TTL, s
---   n '1' if it must not run twice · a attempts · f failures · k crashes suffered alone · u crashes suffered in company
+--   n '1' if it must not run twice · a attempts · f failures · i those that nobody foresaw · k crashes suffered alone
+--   u crashes suffered in company
 --   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
---   o response · e error (google.rpc.Status) · d why it is dead · z when it ended, ms
+--   o response · e error (google.rpc.Status), also the last one of what waits to be tried again · d why it is dead
+--   z when it ended, ms
 --   y how long it may wait from each replay on, ms · b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
@@ -105,6 +107,18 @@ local function bury(record, dead, key, reason, now, ...)
   finish(record, 'D', now, 'd', reason, ...)
   count_done('dead:' .. reason)
   redis.call('ZADD', dead, now, key)
+end
+
+-- Settles a waiting task that is overdue; returns the state. One whose handler failed until now did not end because its
+-- service was away: it was given up, and is kept for its operator with its last error.
+local function expire(record, dead, key, now, size)
+  count_waiting(record, -1, size)
+  if redis.call('HEXISTS', record, 'f') == 1 then
+    bury(record, dead, key, 'attempts', now)
+    return 'D'
+  end
+  finish(record, 'E', now)
+  return 'E'
 end
 
 -- A task that ran waits again; its place is at the front, for it is older than what waits there.

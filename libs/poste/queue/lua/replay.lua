@@ -21,7 +21,7 @@ local function replay(record, key)
   ttl = ttl or expire - create
   note(record, 'd', died, reason)
   note(record, 'p', now)
-  redis.call('HDEL', record, 't', 'w', 'l', 'f', 'k', 'e', 'd', 'z')
+  redis.call('HDEL', record, 't', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'y', ttl, 'x', now + ttl)
   if reason == 'crashes' then
     redis.call('HSET', record, 'u', SUSPECT)

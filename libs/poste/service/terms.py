@@ -1,0 +1,32 @@
+"""What holds for a service's queued tasks in this process: the defaults until the catalogue's word is known."""
+
+from __future__ import annotations
+
+from poste.domain.policy import MethodPolicy, ServicePolicy
+from poste.rpc.policies import service_policy
+from poste.service.servicer import ServedService
+from poste.v1 import catalogue_pb2
+
+
+class Terms:
+    """The terms of one service."""
+
+    def __init__(self, service: ServedService) -> None:
+        self._service = service
+        self._policy = self._read(catalogue_pb2.ServiceSettings())
+
+    def learn(self, settings: catalogue_pb2.ServiceSettings) -> None:
+        """Take what the catalogue says from now on.
+
+        Raises:
+            CatalogueError: It makes no sense.
+        """
+        self._policy = self._read(settings)
+
+    def of(self, method: str) -> MethodPolicy:
+        """Return how calls of one of its methods are treated."""
+        return self._policy.methods[method]
+
+    def _read(self, settings: catalogue_pb2.ServiceSettings) -> ServicePolicy:
+        entry = catalogue_pb2.CatalogueService(name=self._service.name, settings=settings)
+        return service_policy(entry, self._service.descriptor.methods)
