@@ -1,6 +1,7 @@
 """The durable road's first step: calls are handed to the middleware, and each learns what became of it.
 
 Natural batching: what waits while the RPCs are out goes with the next one. No timers, so a call alone goes at once.
+Large calls have a queue and flights of their own, so that small ones never wait for them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 import grpc.aio
 
+from poste.domain import sizes
+from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.runtime import logs
 from poste.v1 import mom_service_pb2 as pb
@@ -20,7 +23,7 @@ from poste_gateway.mom import Mom
 
 #: How many calls go in one RPC, at most.
 _BATCH: Final = 256
-#: How many RPCs are out at once, at most.
+#: How many RPCs are out at once, at most: so many with small calls, and so many with large ones.
 _FLIGHTS: Final = 2
 #: How long an RPC is waited for before another that would carry fewer calls goes beside it, in seconds: longer than one
 #: takes as a rule. It may be out to a middleware that hangs, and the next goes to another.
@@ -63,6 +66,7 @@ class _Item:
     """One call on its way: once an answer on it was lost, only ACCEPTED is certain."""
 
     task: pb.NewTask
+    size: int
     start: float
     outcome: asyncio.Future[Acceptance]
     lost: bool = False
@@ -83,6 +87,28 @@ class Enqueuer:
     """Hands calls to the middleware, many in one RPC."""
 
     def __init__(self, mom: Mom) -> None:
+        self._small = _Queue(mom)
+        self._large = _Queue(mom)
+        self._loop = asyncio.get_running_loop()
+
+    async def enqueue(self, task: pb.NewTask) -> Acceptance:
+        """Have one call kept; returns what became of it, within seconds."""
+        size = task.ByteSize()
+        item = _Item(task, size, self._loop.time(), self._loop.create_future())
+        (self._large if size > sizes.LARGE else self._small).put(item)
+        # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
+        return await item.outcome
+
+    async def close(self) -> None:
+        """Wait for what is out; nothing may be handed in any more."""
+        await self._small.close()
+        await self._large.close()
+
+
+class _Queue:
+    """Calls that wait for an RPC, and those that are out in one."""
+
+    def __init__(self, mom: Mom) -> None:
         self._mom = mom
         self._waiting: deque[_Item] = deque()
         self._flights: set[asyncio.Task[None]] = set()
@@ -92,16 +118,13 @@ class Enqueuer:
         self._left = 0.0
         self._loop = asyncio.get_running_loop()
 
-    async def enqueue(self, task: pb.NewTask) -> Acceptance:
-        """Have one call kept; returns what became of it, within seconds."""
-        item = _Item(task, self._loop.time(), self._loop.create_future())
+    def put(self, item: _Item) -> None:
+        """Send a call as soon as there is an RPC for it."""
         self._waiting.append(item)
         self._take_off()
-        # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
-        return await item.outcome
 
     async def close(self) -> None:
-        """Wait for what is out; nothing may be handed in any more."""
+        """Wait for what is out."""
         while self._flights:
             await asyncio.wait(self._flights)
 
@@ -125,7 +148,7 @@ class Enqueuer:
         self._take_off()
 
     async def _fly(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        batch = self._take()
         self._out += len(batch)
         try:
             again = await self._send(batch)
@@ -141,6 +164,17 @@ class Enqueuer:
             await asyncio.sleep(_PAUSE_SECONDS)
             self._waiting.extendleft(reversed(again))
 
+    def _take(self) -> list[_Item]:
+        """Take what goes in the next RPC."""
+        batch: list[_Item] = []
+        size = 0
+        while self._waiting and len(batch) < _BATCH:
+            size += self._waiting[0].size
+            if batch and size > sizes.BATCH:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
     async def _send(self, batch: list[_Item]) -> list[_Item]:
         """Send one batch; returns those of it that are to be asked for again."""
         loop = asyncio.get_running_loop()
@@ -152,6 +186,8 @@ class Enqueuer:
         try:
             answer = await self._mom.stub.EnqueueTasks(request, timeout=_TRY_SECONDS)
         except grpc.aio.AioRpcError as error:
+            if channels.code(error) is Code.RESOURCE_EXHAUSTED:
+                return await self._send_split(batch)
             not_run = channels.proves_not_run(error)
             _log.warning("enqueue lost", code=error.code().name, calls=len(batch), not_run=not_run)
             for item in batch:
@@ -168,6 +204,19 @@ class Enqueuer:
                 item.lost = item.lost or result != pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
                 open_items.append(item)
         return _again(open_items)
+
+    async def _send_split(self, batch: list[_Item]) -> list[_Item]:
+        """Send in two what was too much for one message; returns those of it that are to be asked for again.
+
+        By this status a message is refused before it is sent or read: whatever it brought did not run. (The middleware
+        itself never says so here, and its answer is a few bytes a call.)
+        """
+        _log.warning("enqueue refused: too large", calls=len(batch), bytes=sum(item.size for item in batch))
+        if len(batch) == 1:
+            batch[0].settle(Acceptance.NOT_ACCEPTED)
+            return []
+        middle = len(batch) // 2
+        return [*await self._send(batch[:middle]), *await self._send(batch[middle:])]
 
 
 def _again(items: list[_Item]) -> list[_Item]:

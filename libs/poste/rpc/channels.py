@@ -12,12 +12,11 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 
 #: Trailing metadata by which a server proves that it did not run a call, and changed nothing.
 NOT_RUN: Final = "poste-not-run"
-#: Messages larger than this are refused on both sides, in bytes.
-MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 #: How often a channel to one of our own servers asks whether it is alive, in milliseconds.
 KEEPALIVE_MS: Final = 500
 #: How long the answer may take before the connection counts as dead, in milliseconds.
@@ -40,8 +39,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 500),
     # A replica that was moved has another address, which is looked for when the old one is gone; 30 s would pass first.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
+    ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
     # Channels with equal options would share connections, and one channel's fate would be the other's.
     ("grpc.use_local_subchannel_pool", 1),
     # An HTTP proxy of the environment is not meant for calls within the deployment.

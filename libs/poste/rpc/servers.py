@@ -7,8 +7,9 @@ from typing import Any, Final
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from poste.domain import sizes
 from poste.domain.errors import StartError
-from poste.rpc.channels import KEEPALIVE_MS, MAX_MESSAGE_BYTES
+from poste.rpc.channels import KEEPALIVE_MS
 from poste.runtime.addresses import authority
 
 #: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
@@ -22,8 +23,8 @@ def new_server() -> grpc.aio.Server:
     options: list[tuple[str, Any]] = [
         # A taken port is an error, not a coin toss between two processes.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
+        ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
         ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", _MAX_CONNECTION_AGE_GRACE_MS),
         # Must lie strictly below the clients' interval, or their pings end the connection.

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 from google.protobuf.message import DecodeError
 
+from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc.channels import MAX_MESSAGE_BYTES
 from poste.runtime import logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
@@ -25,8 +25,6 @@ from poste.service.servicer import ServedMethod
 from poste.service.threads import Threads
 
 _log = logs.get("handlers")
-#: A response larger than this is an error, in bytes: with what wraps it, it must still fit a message.
-_MAX_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 #: Looked up at once, which an enum's own `name` is not.
 _NAMES: Final = {code: code.name for code in Code}
 
@@ -136,7 +134,7 @@ class Runner:
                 # What a handler raises on its way out of a cancellation is not its answer.
                 raise asyncio.CancelledError from error
             return _failed(method, call, error)
-        if len(response) > _MAX_RESPONSE_BYTES:
+        if len(response) > sizes.MAX_PAYLOAD:
             return Outcome(Code.RESOURCE_EXHAUSTED, f"the response has {len(response)} bytes: too many for a message")
         return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
 

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc.channels import code
 from poste.runtime import logs
@@ -22,8 +23,6 @@ from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 _log = logs.get("report")
 #: At most this many outcomes go in one RPC.
 MAX_BATCH: Final = 256
-#: A further outcome that would make an RPC larger than this, in bytes, goes with the next.
-_MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 #: At most this many RPCs are under way.
 LANES: Final = 2
 #: How long one RPC may take, in seconds.
@@ -89,7 +88,7 @@ class Reporter:
         size = 0
         while self._waiting and len(batch) < MAX_BATCH:
             entry = self._waiting[0]
-            if batch and (entry.alone or batch[0].alone or size + entry.size > _MAX_BATCH_BYTES):
+            if batch and (entry.alone or batch[0].alone or size + entry.size > sizes.BATCH):
                 break
             self._waiting.popleft()
             if not entry.answer.done():

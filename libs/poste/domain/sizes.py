@@ -1,0 +1,27 @@
+"""How large what travels may be, in bytes. Every process goes by these, so what one accepts fits all that comes after.
+
+A payload is one serialized request or response. It travels wrapped: in a frame of the link, as a task that is to be
+kept, as a reported result, as the task that a client looks at. A message that is larger than its receiver takes is
+refused as a whole, on a stream with all the stream: so nothing is put into a message before it is known to fit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: A gRPC message that is larger is refused on both sides.
+MAX_MESSAGE: Final = 16 * 1024 * 1024
+#: What a message may have beside its one payload: names, keys, an error's text, a frame's cancellations.
+MAX_WRAPPING: Final = 64 * 1024
+#: An error's status that is larger goes on without its details, and its text cut to so many characters.
+MAX_STATUS: Final = 32 * 1024
+MAX_STATUS_TEXT: Final = 4096
+#: A payload that is larger is refused before it is sent anywhere.
+MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
+#: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the
+#: limit, and little enough that a message is through in a moment.
+BATCH: Final = 4 * 1024 * 1024
+#: The same of the link's frames, which are to be through at once: live calls wait behind each.
+FRAME: Final = 256 * 1024
+#: A payload that is larger does not travel in one message with those that are not: they would wait for it.
+LARGE: Final = 64 * 1024
