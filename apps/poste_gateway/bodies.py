@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from google.protobuf.descriptor import Descriptor
 
+from poste.domain import sizes
 from poste.rpc import protojson
 from poste_gateway import aside
 from poste_gateway.answers import JSON
@@ -52,11 +53,19 @@ async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float 
         raise _too_large(limit)
     try:
         if len(body) > aside.LARGE_BODY:
-            return await aside.run(protojson.decode, message, body)
-        return protojson.decode(message, body)
+            encoded = await aside.run(protojson.decode, message, body)
+        else:
+            encoded = protojson.decode(message, body)
     except protojson.FieldErrors as error:
         errors = [{"field": field, "reason": reason} for field, reason in error.errors]
         raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
+    if len(encoded) > sizes.MAX_PAYLOAD:
+        # A number's digit or two may become eight bytes.
+        raise Problem(
+            TOO_LARGE,
+            f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message; this body makes one of {len(encoded)}.",
+        )
+    return encoded
 
 
 async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:

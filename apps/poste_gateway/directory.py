@@ -94,11 +94,16 @@ class Directory:
             try:
                 # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
                 request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
-                async for response in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
+                whole = pb.WatchCatalogueResponse()
+                async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
                     self.key_agreed = True
                     self._answered.set()
-                    self.apply(response.services)
-                    self._copy.put(response)
+                    whole.services.extend(part.services)
+                    if part.more:
+                        continue
+                    self.apply(whole.services)
+                    self._copy.put(whole)
+                    whole = pb.WatchCatalogueResponse()
                     pause = _FIRST_PAUSE_SECONDS
             except grpc.aio.AioRpcError as error:
                 self._ended(error)

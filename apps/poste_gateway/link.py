@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.runtime import lifecycle, logs
@@ -24,8 +25,10 @@ from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
 
 #: How long the replica's first frame may take, in seconds.
 _OPEN_SECONDS: Final = 2.0
-#: A frame is not made larger than this by one more call, in bytes.
-_FRAME_BYTES: Final = 256 * 1024
+#: What a call's frame has for it beside its request and its method, in bytes: ids, at most as long as the edge takes.
+_BESIDE_BYTES: Final = 256
+#: How many cancellations go in one frame, at most.
+_CANCELLATIONS: Final = 1000
 
 _log: Final = logs.get("link")
 _Stream = Any
@@ -131,13 +134,13 @@ class Link:
 
     def _frame(self) -> pb.ConnectRequest:
         """Take what goes in the next frame: from here on it counts as sent."""
-        frame = pb.ConnectRequest(cancelled_numbers=self._cancelled)
-        self._cancelled.clear()
+        frame = pb.ConnectRequest(cancelled_numbers=self._cancelled[:_CANCELLATIONS])
+        del self._cancelled[:_CANCELLATIONS]
         size = 0
         sent: list[int] = []
         for number, (method, request, timeout, request_id, traceparent) in self._unsent.items():
-            size += len(request)
-            if sent and size > _FRAME_BYTES:
+            size += len(request) + len(method) + _BESIDE_BYTES
+            if sent and size > sizes.FRAME:
                 break
             call = frame.calls.add(
                 number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
+from poste.domain import sizes
 from poste.domain.codes import PASSING, UNFORESEEN, Code, code_of
 from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskState
@@ -14,10 +15,10 @@ from poste.queue.history import History
 from poste.queue.operators import DeadPage, Place
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
-from poste.v1 import mom_service_pb2, task_pb2
+from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from poste.queue.tasks import Ending
     from poste.rpc.catalogue import Service
@@ -136,20 +137,38 @@ def place(page_token: str) -> Place | None:
 
 
 def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
-    """Spell one page of what died."""
-    return mom_service_pb2.ListDeadTasksResponse(
-        tasks=[
-            mom_service_pb2.DeadTask(
-                task=_task(queue_name, task.record),
-                die_time=_timestamp(task.die_time),
-                task_ttl_seconds=task.task_ttl_seconds,
-                result_ttl_seconds=task.result_ttl_seconds,
-            )
-            for task in page.tasks
-        ],
-        next_page_token=f"{page.behind.die_ms}.{page.behind.key}" if page.behind else "",
-        read_time=_timestamp(page.now),
-    )
+    """Spell one page of what died, as much of it as a message may have."""
+    response = mom_service_pb2.ListDeadTasksResponse(read_time=_timestamp(page.now))
+    behind, size = page.behind, 0
+    for task in page.tasks:
+        spelt = mom_service_pb2.DeadTask(
+            task=_task(queue_name, task.record),
+            die_time=_timestamp(task.die_time),
+            task_ttl_seconds=task.task_ttl_seconds,
+            result_ttl_seconds=task.result_ttl_seconds,
+        )
+        size += spelt.ByteSize()
+        if response.tasks and size > sizes.BATCH:
+            last = response.tasks[-1]
+            behind = Place(last.die_time.ToMilliseconds(), last.task.key)
+            break
+        response.tasks.append(spelt)
+    if behind is not None:
+        response.next_page_token = f"{behind.die_ms}.{behind.key}"
+    return response
+
+
+def catalogue(entries: Iterable[catalogue_pb2.CatalogueService]) -> Iterator[mom_service_pb2.WatchCatalogueResponse]:
+    """Spell the whole catalogue, in as many messages as it needs."""
+    part, size = mom_service_pb2.WatchCatalogueResponse(), 0
+    for entry in entries:
+        size += entry.ByteSize()
+        if part.services and size > sizes.BATCH:
+            part.more = True
+            yield part
+            part, size = mom_service_pb2.WatchCatalogueResponse(), entry.ByteSize()
+        part.services.append(entry)
+    yield part
 
 
 def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:

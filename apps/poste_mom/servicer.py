@@ -291,7 +291,8 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
                 "give every gateway the same POSTE_ID_KEY_FILE",
             )
         async for entries in self._catalogue.watch():
-            yield pb.WatchCatalogueResponse(services=entries)
+            for part in messages.catalogue(entries):
+                yield part
 
 
 async def _each(steps: list[Coroutine[Any, Any, T]]) -> list[T]:

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from poste.domain import sizes
 from poste.domain.errors import CatalogueError
 from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.policies import catalogue_fault, service_policy
@@ -101,9 +102,13 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
     """Read one entry of the catalogue.
 
     Raises:
-        CatalogueError: Its descriptors are broken or lack the service, a setting makes no sense, or an
-            annotation claims a path that is not its own to claim.
+        CatalogueError: It is too large for a message, its descriptors are broken or lack the service, a setting makes
+            no sense, or an annotation claims a path that is not its own to claim.
     """
+    if entry.ByteSize() > sizes.MAX_PAYLOAD:
+        raise CatalogueError(
+            f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
+        )
     pool = _pool_of(entry)
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)

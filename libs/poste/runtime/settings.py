@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from poste.domain import sizes
 from poste.domain.errors import StartError
 from poste.domain.task_id import MIN_KEY_BYTES
 
@@ -68,6 +69,8 @@ class GatewaySettings(Settings):
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
     catalogue_copy: Path | None = None
+    #: How large a call's JSON may be, in bytes; the message made of it may be larger or smaller, and has a limit of its
+    #: own: what gRPC carries (`poste.domain.sizes`), which this can't go past.
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
@@ -76,6 +79,13 @@ class GatewaySettings(Settings):
     linger_seconds: Annotated[float, Field(ge=0)] = 0.0
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("max_body_bytes")
+    @classmethod
+    def _carried(cls, value: int) -> int:
+        if value > sizes.MAX_PAYLOAD:
+            raise ValueError(f"a gRPC message carries a call of {sizes.MAX_PAYLOAD} bytes at most")
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod

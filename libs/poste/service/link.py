@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.runtime import logs
 from poste.service.context import Call
@@ -19,8 +20,8 @@ from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 
-#: A frame is not made larger than this by one more answer, in bytes.
-_FRAME_BYTES: Final = 256 * 1024
+#: What an answer's frame has for it beside what it brings, in bytes.
+_BESIDE_BYTES: Final = 32
 
 _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
@@ -149,13 +150,14 @@ class _Link:
         frame = pb.ConnectResponse()
         size = end = counted = 0
         for number, outcome, not_run, was_counted in self._ready:
-            size += len(outcome.response)
-            if end and size > _FRAME_BYTES:
+            error = None if outcome.code is Code.OK else outcome.public_status()
+            size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
+            if end and size > sizes.FRAME:
                 break
-            if outcome.code is Code.OK:
+            if error is None:
                 frame.answers.add(number=number, response=outcome.response)
             else:
-                frame.answers.add(number=number, error=outcome.public_status(), not_run=not_run)
+                frame.answers.add(number=number, error=error, not_run=not_run)
             end += 1
             counted += was_counted
         del self._ready[:end]

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc.statuses import rich_status
 
@@ -56,11 +57,17 @@ class Outcome(NamedTuple):
         return status
 
     def public_status(self) -> status_pb2.Status:
-        """Return what the caller is told on the direct road: the rich status if it is sound, never the cause."""
+        """Return what the caller is told on either road: the rich status if it is sound, never the cause.
+
+        One that is too large to go on as it is loses its details and the end of its text.
+        """
         rich = rich_status(self.trailing_metadata)
+        status = status_pb2.Status(code=self.code, message=self.details)
         if rich is not None and rich.code == self.code:
-            return rich
-        return status_pb2.Status(code=self.code, message=self.details)
+            status = rich
+        if status.ByteSize() > sizes.MAX_STATUS:
+            return status_pb2.Status(code=status.code, message=status.message[: sizes.MAX_STATUS_TEXT])
+        return status
 
 
 def unexpected(error: BaseException) -> Outcome:

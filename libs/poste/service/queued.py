@@ -6,8 +6,6 @@ import asyncio
 import time
 from typing import Final
 
-from google.rpc import status_pb2
-
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
@@ -24,9 +22,6 @@ _journal: Final = logs.Journal("queued", "task")
 _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
-#: A rich status larger than this, in bytes, is kept without its details: on the direct road it would not fit either.
-_MAX_STATUS_BYTES: Final = 64 * 1024
-_MAX_MESSAGE: Final = 4096
 
 
 class QueuedRoad:
@@ -107,10 +102,7 @@ def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str)
         completion.response = outcome.response
         return
     completion.method, completion.overdue = method, outcome.overdue
-    status = outcome.status()
-    if status.ByteSize() > _MAX_STATUS_BYTES:
-        status = status_pb2.Status(code=status.code, message=status.message[:_MAX_MESSAGE])
-    completion.error.CopyFrom(status)
+    completion.error.CopyFrom(outcome.status())
 
 
 def _stay() -> None:

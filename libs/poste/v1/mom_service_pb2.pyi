@@ -1055,23 +1055,27 @@ Global___WatchCatalogueRequest: _TypeAlias = WatchCatalogueRequest  # noqa: Y015
 
 @_typing.final
 class WatchCatalogueResponse(_message.Message):
-    """The whole catalogue."""
+    """The whole catalogue, or a part of one that is too large for a message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """The next message goes on with it."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.CatalogueService]:
-        """Every service, by name."""
+        """Services, by name."""
 
     def __init__(
         self,
         *,
         services: _abc.Iterable[_catalogue_pb2.CatalogueService] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
