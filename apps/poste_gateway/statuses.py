@@ -66,7 +66,7 @@ def _detail(packed: AnyMessage, service: Service | None) -> dict[str, Any]:
         pools.append(descriptor_pool.Default())
     for pool in pools:
         try:
-            value: dict[str, Any] = protojson.message_to_value(packed, pool)
+            value = protojson.any_to_value(packed.type_url, packed.value, pool)
         except protojson.UnprintableError:
             continue
         return value

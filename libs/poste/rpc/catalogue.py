@@ -189,7 +189,7 @@ def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.Descripto
         if file is not None:
             for dependency in file.dependency:
                 add(dependency)
-            pool.Add(file)
+            _add(pool, file)
 
     try:
         for file in files.file:
@@ -200,6 +200,28 @@ def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.Descripto
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
     return pool
+
+
+def _add(pool: descriptor_pool.DescriptorPool, file: descriptor_pb2.FileDescriptorProto) -> None:
+    """Add a file to a pool.
+
+    Raises:
+        TypeError: It is broken.
+    """
+    try:
+        pool.Add(file)
+    except TypeError:
+        # To protoc it is a warning, in proto2, that two fields have the same name in JSON; here it is an error, unless
+        # the message says that it may be.
+        for message in file.message_type:
+            _allow_like_names(message)
+        pool.Add(file)
+
+
+def _allow_like_names(message: descriptor_pb2.DescriptorProto) -> None:
+    message.options.deprecated_legacy_json_field_conflicts = True
+    for nested in message.nested_type:
+        _allow_like_names(nested)
 
 
 def _routes(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> tuple[Route, ...]:

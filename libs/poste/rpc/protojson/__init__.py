@@ -5,15 +5,15 @@
 
 from poste.rpc.protojson.errors import FieldError, FieldErrors, UnprintableError
 from poste.rpc.protojson.reading import decode
-from poste.rpc.protojson.writing import dumps, encode, message_to_value, to_value
+from poste.rpc.protojson.writing import any_to_value, dumps, encode, to_value
 
 __all__ = [
     "FieldError",
     "FieldErrors",
     "UnprintableError",
+    "any_to_value",
     "decode",
     "dumps",
     "encode",
-    "message_to_value",
     "to_value",
 ]

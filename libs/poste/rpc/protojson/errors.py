@@ -16,24 +16,31 @@ class FieldError(NamedTuple):
     """One thing that is wrong.
 
     Attributes:
-        field: The path of the field, e.g. `items[2].price`; empty for the body as a whole.
+        field: The path of the field, e.g. `items[2].price`; empty for the message as a whole.
         reason: What is wrong with it, in words for the client.
     """
 
     field: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
 
 class FieldErrors(PosteError):  # noqa: N818 - a list of them
     """A request's JSON does not fit its message; `errors` says where and why."""
 
     def __init__(self, errors: list[FieldError]) -> None:
-        super().__init__("; ".join(f"{field}: {reason}" if field else reason for field, reason in errors))
+        super().__init__("; ".join(map(str, errors)))
         self.errors = errors
 
 
 class UnprintableError(PosteError):
-    """A message can't be written as JSON: its bytes are broken, or it holds what JSON can't."""
+    """A message can't be written as JSON: its bytes are broken, or it holds what JSON can't; `error` says where."""
+
+    def __init__(self, error: FieldError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def quotable(name: str) -> str:

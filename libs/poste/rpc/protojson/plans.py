@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +23,7 @@ _WRAPPERS: Final = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
-#: Messages with a JSON form of their own, which `json_format` knows.
+#: Messages with another JSON form of their own, but for Any, which has those of all.
 _SPECIAL: Final = frozenset(
     f"google.protobuf.{kind}" for kind in ("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
 )
@@ -35,6 +36,7 @@ class FieldPlan:
     Attributes:
         name: Its name in the proto.
         json_name: Its name in JSON.
+        extension: The field, if it is an extension.
         required: A request without it is refused.
         oneof: The group of which one member may be set, if it is in one.
         takes_null: `null` is a value of it, and does not mean that it is unset.
@@ -46,6 +48,7 @@ class FieldPlan:
 
     name: str
     json_name: str
+    extension: FieldDescriptor | None
     required: bool
     oneof: str | None
     takes_null: bool
@@ -82,26 +85,87 @@ class MessagePlan:
 @functools.lru_cache(maxsize=1024)
 def plan_of(descriptor: Descriptor) -> MessagePlan:
     """Return how a message type is read."""
-    plans = [_field_plan(field) for field in descriptor.fields]
+    keys = keys_of(descriptor)
+    plans = [_field_plan(field, keys[field.name]) for field in descriptor.fields]
     by_json_name = {plan.json_name: plan for plan in plans}
     return MessagePlan(
         descriptor=descriptor,
-        make=message_factory.GetMessageClass(descriptor),
+        make=class_of(descriptor),
         fields={plan.name: plan for plan in plans} | by_json_name,
         required=tuple(plan for plan in plans if plan.required),
-        wrapped=by_json_name["value"] if descriptor.full_name in _WRAPPERS else None,
+        wrapped=by_json_name["value"] if is_wrapper(descriptor) else None,
         special=descriptor.full_name in _SPECIAL,
         flat=all(field.message_type is None for field in descriptor.fields),
     )
 
 
-def _field_plan(field: FieldDescriptor) -> FieldPlan:
-    entry = field.message_type if _is_map(field) else None
+def extension_plan(descriptor: Descriptor, key: str) -> FieldPlan | None:
+    """Return how an extension of a message type is read, by its key in JSON, `[package.name]`; None if none is."""
+    if not (descriptor.is_extendable and key.startswith("[") and key.endswith("]")):
+        return None
+    try:
+        field: FieldDescriptor = descriptor.file.pool.FindExtensionByName(key[1:-1])
+    except (KeyError, ValueError):
+        return None
+    return _extension_plan(field) if field.containing_type is descriptor else None
+
+
+def class_of(descriptor: Descriptor) -> type[Any]:
+    """Return the class of a type's messages. Its methods are to be called by it: a field may be named as one is."""
+    return message_factory.GetMessageClass(descriptor)
+
+
+def keys_of(descriptor: Descriptor) -> dict[str, str]:
+    """Return what a type's fields are called in JSON, by their names in the proto."""
+    # An old proto may allow that two fields have one JSON name (`deprecated_legacy_json_field_conflicts`).
+    uses = Counter(field.json_name for field in descriptor.fields)
+    return {field.name: field.json_name if uses[field.json_name] == 1 else field.name for field in descriptor.fields}
+
+
+def extension_key(field: FieldDescriptor) -> str:
+    """Return what an extension is called in JSON."""
+    return f"[{field.full_name}]"
+
+
+def find_message_type(pool: Any, type_url: str) -> Descriptor | None:
+    """Return the type that an Any names, None if it is not known."""
+    try:
+        found: Descriptor = pool.FindMessageTypeByName(type_url.rpartition("/")[2])
+    except (KeyError, ValueError):
+        return None
+    return found
+
+
+def has_form_of_its_own(descriptor: Descriptor) -> bool:
+    """Tell whether a type's JSON is not the object of its fields."""
+    return descriptor.full_name == ANY or descriptor.full_name in _SPECIAL or is_wrapper(descriptor)
+
+
+def is_wrapper(descriptor: Descriptor) -> bool:
+    """Tell whether a type's JSON is that of its field `value`."""
+    return descriptor.full_name in _WRAPPERS
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Tell whether a field is a map."""
+    message: Any = field.message_type
+    return message is not None and bool(message.GetOptions().map_entry)
+
+
+# Bounded, since each plan keeps the descriptor pool of its service alive.
+@functools.lru_cache(maxsize=1024)
+def _extension_plan(field: FieldDescriptor) -> FieldPlan:
+    return _field_plan(field, extension_key(field))
+
+
+def _field_plan(field: FieldDescriptor, key: str) -> FieldPlan:
+    entry = field.message_type if is_map(field) else None
     value = entry.fields_by_name["value"] if entry is not None else field
     scalar = value.message_type is None
     return FieldPlan(
         name=field.name,
-        json_name=field.json_name,
+        json_name=key,
+        extension=field if field.is_extension else None,
         required=_is_required(field),
         oneof=field.containing_oneof.name if field.containing_oneof is not None else None,
         takes_null=_takes_null(value),
@@ -110,11 +174,6 @@ def _field_plan(field: FieldDescriptor) -> FieldPlan:
         message=None if scalar else value.message_type,
         read_key=None if entry is None else map_key_reader_of(entry.fields_by_name["key"]),
     )
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    message: Any = field.message_type
-    return message is not None and bool(message.GetOptions().map_entry)
 
 
 def _takes_null(field: FieldDescriptor) -> bool:

@@ -47,6 +47,8 @@ def quick_of(descriptor: Descriptor) -> Quick:
     if plan.special or plan.wrapped or not all(map(_is_plain, descriptor.fields)):
         return _never
     make: Any = plan.make
+    # The class's own: a field of the message may be called so.
+    serialize = make.SerializeToString
     types = {field.name: _TYPES[field.type] for field in descriptor.fields}
     plain = {spelt: (field.name, types[field.name]) for spelt, field in plan.fields.items()}
     required = {field.name for field in plan.required}
@@ -70,7 +72,7 @@ def quick_of(descriptor: Descriptor) -> Quick:
             # A key that is there twice, under one name or both, leaves more quotes than fields.
             if body.count(b'"') != 2 * texts or len(fields) != len(value) or not required <= fields.keys():
                 return None
-            data: bytes = make(**fields).SerializeToString()
+            data: bytes = serialize(make(**fields))
         except (ValueError, KeyError):
             # Not JSON, no such field, a number that its field can't hold: the long way says which.
             return None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from poste.rpc.protojson import text
+from poste.rpc.protojson import text, wellknown
 from poste.rpc.protojson.errors import MAX_ERRORS, FieldError, FieldErrors, quotable
-from poste.rpc.protojson.plans import ANY, FieldPlan, MessagePlan, plan_of
+from poste.rpc.protojson.plans import (
+    ANY,
+    FieldPlan,
+    MessagePlan,
+    extension_plan,
+    find_message_type,
+    has_form_of_its_own,
+    plan_of,
+)
 from poste.rpc.protojson.quick import quick_of
-from poste.rpc.protojson.scalars import BadValueError
+from poste.rpc.protojson.scalars import BadValueError, read_bytes, read_number, read_string
 
 #: Messages may be nested this deeply: no parser of protobuf takes more.
 _MAX_DEPTH: Final = 100
@@ -44,9 +50,9 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     if walk.errors:
         raise FieldErrors(walk.errors)
     if plan.flat:
-        return message.SerializeToString()
+        return plan.make.SerializeToString(message)
     try:
-        serialized = message.SerializeToString()
+        serialized = plan.make.SerializeToString(message)
         # Read back, as the service will: a Struct is nested three times as deeply as its JSON.
         plan.make.FromString(serialized)
     except (EncodeError, DecodeError) as error:
@@ -69,7 +75,7 @@ class _Walk:
         if depth > _MAX_DEPTH:
             self.wrong(path, "is nested too deeply")
         elif plan.special:
-            self._fill_special(message, value, path)
+            self._fill_special(message, plan, value, path, depth)
         elif plan.wrapped is not None:
             self._fill_scalar(message, plan.wrapped, value, path)
         elif not isinstance(value, dict):
@@ -85,15 +91,15 @@ class _Walk:
         present: set[str] = set()
         groups: dict[str, str] = {}
         for name, value in items:
-            field = plan.fields.get(name)
+            field = plan.fields.get(name) or extension_plan(plan.descriptor, name)
             below = text.join(path, name)
             if field is None:
                 self.wrong(below, "is not a field of this message")
                 continue
-            if field.name in present:
+            if field.json_name in present:
                 self.wrong(below, "is there more than once, under both its names")
                 continue
-            present.add(field.name)
+            present.add(field.json_name)
             if value is None and not field.takes_null:
                 if field.required:
                     self.wrong(below, "is required")
@@ -105,26 +111,26 @@ class _Walk:
                     continue
             self._fill_field(message, field, value, below, depth)
         for field in plan.required:
-            if field.name not in present:
+            if field.json_name not in present:
                 self.wrong(text.join(path, field.json_name), "is required")
 
     def _fill_field(self, message: Message, field: FieldPlan, value: Any, path: str, depth: int) -> None:
         if field.read_key is not None:
-            self._fill_map(getattr(message, field.name), field, value, path, depth)
+            self._fill_map(_held(message, field), field, value, path, depth)
         elif field.repeated:
-            self._fill_list(getattr(message, field.name), field, value, path, depth)
+            self._fill_list(_held(message, field), field, value, path, depth)
         elif field.message is not None:
-            below = getattr(message, field.name)
+            plan, below = plan_of(field.message), _held(message, field)
             # Present even if it holds nothing.
-            below.SetInParent()
-            self.fill(below, plan_of(field.message), value, path, depth + 1)
+            plan.make.SetInParent(below)
+            self.fill(below, plan, value, path, depth + 1)
         else:
             self._fill_scalar(message, field, value, path)
 
     def _fill_scalar(self, message: Message, field: FieldPlan, value: Any, path: str) -> None:
         read = self._read(field, value, path)
         if read is not None:
-            setattr(message, field.name, read)
+            _set(message, field, read)
 
     def _fill_list(self, values: Any, field: FieldPlan, value: Any, path: str, depth: int) -> None:
         if not isinstance(value, list):
@@ -179,52 +185,119 @@ class _Walk:
             self.wrong(path, str(error))
             return None
 
-    def _fill_any(self, message: Message, plan: MessagePlan, value: dict[str, Any], path: str, depth: int) -> None:
+    def _fill_any(self, message: Any, plan: MessagePlan, value: dict[str, Any], path: str, depth: int) -> None:
         if not value:
             return
         url = value.get("@type")
         at = text.join(path, "@type")
-        if not isinstance(url, str) or "/" not in url:
+        if not isinstance(url, str):
             self.wrong(at, "must name a message type, as type.googleapis.com/package.Message does")
             return
-        try:
-            descriptor = plan.descriptor.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
-        except (KeyError, ValueError):
-            self.wrong(at, "is no message type that this service knows")
-            return
-        inner = plan_of(descriptor)
-        below = inner.make()
+        descriptor = find_message_type(plan.descriptor.file.pool, url)
         rest = {name: one for name, one in value.items() if name != "@type"}
-        if inner.special or inner.wrapped is not None or descriptor.full_name == ANY:
-            if set(rest) != {"value"}:
-                self.wrong(text.join(path, "value"), "is required, and nothing else, with this @type")
-                return
-            self.fill(below, inner, rest["value"], text.join(path, "value"), depth + 1)
+        if descriptor is None:
+            data = self._unknown_any(rest, path)
         else:
-            self._fill_fields(below, inner, rest.items(), path, depth + 1)
-        any_message: Any = message
-        any_message.type_url = url
-        any_message.value = below.SerializePartialToString()
+            inner = plan_of(descriptor)
+            below = inner.make()
+            if not has_form_of_its_own(descriptor):
+                self._fill_fields(below, inner, rest.items(), path, depth + 1)
+            elif set(rest) == {"value"}:
+                self.fill(below, inner, rest["value"], text.join(path, "value"), depth + 1)
+            else:
+                self.wrong(text.join(path, "value"), "is required, and nothing else, with this @type")
+            data = inner.make.SerializePartialToString(below)
+        message.type_url, message.value = url, data
 
-    def _fill_special(self, message: Message, value: Any, path: str) -> None:
-        """Leave a type with a JSON form of its own to `json_format`, but for what that lets through."""
-        if _overflows(value):
-            self.wrong(path, "holds a number that is out of range")
+    def _unknown_any(self, rest: dict[str, Any], path: str) -> bytes:
+        """Read an Any whose type nobody here knows: its bytes, as they are given out."""
+        if set(rest) != {"value"}:
+            reason = "is no message type that this service knows (of another, `value` may have the bytes, in base64)"
+            self.wrong(text.join(path, "@type"), reason)
+            return b""
+        try:
+            return read_bytes(rest["value"])
+        except BadValueError as error:
+            reason = f"{error}: the bytes of a message whose type this service does not know"
+            self.wrong(text.join(path, "value"), reason)
+            return b""
+
+    def _fill_special(self, message: Any, plan: MessagePlan, value: Any, path: str, depth: int) -> None:
+        """Fill a message that has a JSON form of its own."""
+        try:
+            match plan.descriptor.full_name:
+                case "google.protobuf.Timestamp":
+                    message.seconds, message.nanos = wellknown.read_timestamp(value)
+                case "google.protobuf.Duration":
+                    message.seconds, message.nanos = wellknown.read_duration(value)
+                case "google.protobuf.FieldMask":
+                    message.paths.extend(wellknown.read_field_mask(value))
+                case "google.protobuf.Struct":
+                    self._fill_struct(message, value, path, depth)
+                case "google.protobuf.ListValue":
+                    self._fill_list_value(message, value, path, depth)
+                case "google.protobuf.Value":
+                    self._fill_value(message, value, path, depth)
+        except BadValueError as error:
+            self.wrong(path, str(error))
+
+    def _fill_struct(self, message: Any, value: Any, path: str, depth: int) -> None:
+        if not isinstance(value, dict):
+            raise BadValueError("must be an object")
+        for key, one in value.items():
+            below = text.join(path, key)
+            try:
+                held = message.fields[read_string(key)]
+            except BadValueError as error:
+                self.wrong(below, f"has a key that {error}")
+                continue
+            # A map's entry is a message too.
+            self._fill_value(held, one, below, depth + 2)
+
+    def _fill_list_value(self, message: Any, value: Any, path: str, depth: int) -> None:
+        if not isinstance(value, list):
+            raise BadValueError("must be an array")
+        for index, one in enumerate(value):
+            self._fill_value(message.values.add(), one, f"{path}[{index}]", depth + 1)
+
+    def _fill_value(self, message: Any, value: Any, path: str, depth: int) -> None:
+        """Fill a google.protobuf.Value, which takes any JSON value."""
+        if depth > _MAX_DEPTH:
+            self.wrong(path, "is nested too deeply")
             return
         try:
-            json_format.ParseDict(value, message)
-        except Exception:  # noqa: BLE001 - it lets through whatever a value provokes, all of it the value's fault
-            self.wrong(path, f"is not the JSON of a {message.DESCRIPTOR.full_name}")
+            match value:
+                case None:
+                    message.null_value = 0
+                case bool():
+                    message.bool_value = value
+                case str():
+                    message.string_value = read_string(value)
+                case dict():
+                    message.struct_value.SetInParent()
+                    self._fill_struct(message.struct_value, value, path, depth + 1)
+                case list():
+                    message.list_value.SetInParent()
+                    self._fill_list_value(message.list_value, value, path, depth + 1)
+                case _:
+                    message.number_value = read_number(value)
+        except BadValueError as error:
+            self.wrong(path, str(error))
 
 
-def _overflows(root: Any) -> bool:
-    waiting = [root]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, float) and math.isinf(value):
-            return True
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-    return False
+def _held(message: Message, field: FieldPlan) -> Any:
+    """Return what a field of a message holds."""
+    return getattr(message, field.name) if field.extension is None else _extensions(message)[field.extension]
+
+
+def _set(message: Message, field: FieldPlan, value: Any) -> None:
+    if field.extension is None:
+        setattr(message, field.name, value)
+    else:
+        _extensions(message)[field.extension] = value
+
+
+def _extensions(message: Message) -> Any:
+    # The class's own: a field of the message may be called so.
+    extensions: Any = type(message).Extensions
+    return extensions.__get__(message)

@@ -20,7 +20,9 @@ _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,6})?
 #: Strings that are numbers may be this long; the exact value of the smallest double has 767 digits.
 _MAX_NUMBER: Final = 1100
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_FLOAT32_MAX: Final = float.fromhex("0x1.fffffep+127")
+#: From here on a number is nearer to infinity than to any 32-bit float (the largest one is printed as 3.4028235e+38,
+#: which is a little more than it is).
+_FLOAT32_PAST: Final = float.fromhex("0x1.ffffffp+127")
 #: From here on not every integer is a double: a JSON number with a point or exponent would be guessed.
 _EXACT: Final = 2**53
 #: Nothing with more digits before its point fits 64 bits.
@@ -61,7 +63,12 @@ def _bool(value: Any) -> bool:
     return value
 
 
-def _string(value: Any) -> str:
+def read_string(value: Any) -> str:
+    """Read a string.
+
+    Raises:
+        BadValueError: It is none, or not Unicode.
+    """
     if not isinstance(value, str):
         raise BadValueError("must be a string")
     if not value.isascii():
@@ -72,7 +79,12 @@ def _string(value: Any) -> str:
     return value
 
 
-def _bytes(value: Any) -> bytes:
+def read_bytes(value: Any) -> bytes:
+    """Read base64, of either alphabet, padded or not.
+
+    Raises:
+        BadValueError: It is none.
+    """
     if not isinstance(value, str):
         raise BadValueError("must be a string in base64")
     try:
@@ -85,7 +97,12 @@ def _bytes(value: Any) -> bytes:
         raise BadValueError("is not base64") from None
 
 
-def _double(value: Any) -> float:
+def read_number(value: Any) -> float:
+    """Read a double.
+
+    Raises:
+        BadValueError: It is none, or is out of range.
+    """
     if isinstance(value, str):
         special = _NOT_FINITE.get(value)
         if special is not None:
@@ -104,8 +121,8 @@ def _double(value: Any) -> float:
 
 
 def _float(value: Any) -> float:
-    number = _double(value)
-    if math.isfinite(number) and abs(number) > _FLOAT32_MAX:
+    number = read_number(value)
+    if math.isfinite(number) and abs(number) >= _FLOAT32_PAST:
         raise BadValueError("is out of range")
     return number
 
@@ -175,7 +192,7 @@ _INT64: Final = _integer_reader(-(2**63), 2**63 - 1)
 _UINT32: Final = _integer_reader(0, 2**32 - 1)
 _UINT64: Final = _integer_reader(0, 2**64 - 1)
 _READERS: Final[dict[int, Reader]] = {
-    FieldDescriptor.TYPE_DOUBLE: _double,
+    FieldDescriptor.TYPE_DOUBLE: read_number,
     FieldDescriptor.TYPE_FLOAT: _float,
     FieldDescriptor.TYPE_INT32: _INT32,
     FieldDescriptor.TYPE_SINT32: _INT32,
@@ -188,6 +205,6 @@ _READERS: Final[dict[int, Reader]] = {
     FieldDescriptor.TYPE_UINT64: _UINT64,
     FieldDescriptor.TYPE_FIXED64: _UINT64,
     FieldDescriptor.TYPE_BOOL: _bool,
-    FieldDescriptor.TYPE_STRING: _string,
-    FieldDescriptor.TYPE_BYTES: _bytes,
+    FieldDescriptor.TYPE_STRING: read_string,
+    FieldDescriptor.TYPE_BYTES: read_bytes,
 }

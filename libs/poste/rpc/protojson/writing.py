@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
-from poste.rpc.protojson.errors import UnprintableError
-from poste.rpc.protojson.plans import plan_of
-from poste.rpc.protojson.writers import Write, by_json_format, writer_of
+from poste.rpc.protojson import writers
+from poste.rpc.protojson.errors import FieldError, UnprintableError
+from poste.rpc.protojson.plans import ANY
+from poste.rpc.protojson.wellknown import NoFormError
 
 
 def encode(descriptor: Descriptor, data: bytes) -> bytes:
     """Write a serialized message as JSON.
 
     Raises:
-        UnprintableError: The bytes are no such message, or hold what JSON can't (an unknown type in an Any).
+        UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
-        parse, write = _ways_of(descriptor)
+        parse, write = writers.ways_of(descriptor)
         return orjson.dumps(write(parse(data)))
     except Exception as error:
-        # json_format has no border: TypeError, ValueError, UnicodeDecodeError, its own Error.
-        raise UnprintableError(f"not a {descriptor.full_name} that JSON can hold") from error
-
-
-# Bounded, since each keeps the descriptor pool of its service alive.
-@functools.lru_cache(maxsize=1024)
-def _ways_of(descriptor: Descriptor) -> tuple[Callable[[bytes], Message], Write]:
-    """Return what makes a type's messages of bytes, and JSON values of those."""
-    return plan_of(descriptor).make.FromString, writer_of(descriptor)
+        raise _unprintable(error, descriptor.full_name) from error
 
 
 def to_value(descriptor: Descriptor, data: bytes) -> Any:
     """Turn a serialized message into JSON values; raises as `encode` does."""
     try:
-        message = plan_of(descriptor).make.FromString(data)
-    except DecodeError as error:
-        raise UnprintableError(f"not a {descriptor.full_name}") from error
-    return message_to_value(message)
+        parse, write = writers.ways_of(descriptor)
+        return write(parse(data))
+    except Exception as error:
+        raise _unprintable(error, descriptor.full_name) from error
 
 
-def message_to_value(message: Message, pool: Any = None) -> Any:
-    """Turn a message into JSON values, default values included.
+def any_to_value(type_url: str, data: bytes, pool: Any) -> dict[str, Any]:
+    """Turn what a google.protobuf.Any holds into JSON values: in base64, if its type is unknown.
 
     Args:
-        message: The message.
-        pool: Where to look up what an Any holds; where the message's own type comes from if not given.
+        type_url: Its type, as the Any has it.
+        data: The message in it.
+        pool: The descriptors in which the type is looked up.
 
     Raises:
-        UnprintableError: It holds what JSON can't.
+        UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
-        return writer_of(message.DESCRIPTOR)(message) if pool is None else by_json_format(pool, message)
+        return writers.any_to_value(type_url, data, pool)
     except Exception as error:
-        # json_format has no border: TypeError, ValueError, UnicodeDecodeError, its own Error.
-        raise UnprintableError(f"a {message.DESCRIPTOR.full_name} that JSON can't hold") from error
+        raise _unprintable(error, ANY) from error
 
 
 def dumps(value: Any) -> bytes:
     """Write JSON values as UTF-8."""
     return orjson.dumps(value)
+
+
+def _unprintable(error: Exception, type_name: str) -> UnprintableError:
+    """Return what is told of an error. Whatever a service answers, it must not be one that nobody expects."""
+    match error:
+        case NoFormError():
+            return UnprintableError(FieldError(error.path, error.reason))
+        case DecodeError():
+            return UnprintableError(FieldError("", f"its bytes are no {type_name}"))
+        case RecursionError() | orjson.JSONEncodeError():
+            return UnprintableError(FieldError("", "is nested too deeply"))
+        case _:
+            return UnprintableError(FieldError("", f"is no {type_name} that can be written as JSON"))
