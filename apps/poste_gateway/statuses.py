@@ -8,20 +8,16 @@ from __future__ import annotations
 import base64
 from typing import Any, Final
 
-from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-
-# Loaded so that the standard details are known by name.
 from google.rpc import error_details_pb2, status_pb2
 
 from poste.domain.codes import Code, code_of
-from poste.rpc import protojson
+from poste.rpc import protojson, standard
 from poste.rpc.catalogue import Service
 from poste_gateway.kinds import OF_CODE
 from poste_gateway.problems import Problem
 
-_STANDARD_PACKAGE: Final = str(error_details_pb2.DESCRIPTOR.package)
 #: Statuses that gRPC makes itself out of an exception, with its text.
 _UNEXPECTED: Final = (Code.UNKNOWN, Code.INTERNAL)
 
@@ -61,13 +57,9 @@ def _is_debug(packed: AnyMessage) -> bool:
 
 
 def _detail(packed: AnyMessage, service: Service | None) -> dict[str, Any]:
-    pools: list[Any] = [] if service is None else [service.pool]
-    if packed.TypeName().startswith(f"{_STANDARD_PACKAGE}."):
-        pools.append(descriptor_pool.Default())
-    for pool in pools:
-        try:
-            value = protojson.any_to_value(packed.type_url, packed.value, pool)
-        except protojson.UnprintableError:
-            continue
-        return value
-    return {"@type": packed.type_url, "value": base64.b64encode(packed.value).decode()}
+    pool = standard.pool() if service is None else service.pool
+    try:
+        return protojson.any_to_value(packed.type_url, packed.value, pool)
+    except protojson.UnprintableError:
+        # The status is worth more than its detail.
+        return {"@type": packed.type_url, "value": base64.b64encode(packed.value).decode()}

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from poste.domain import sizes
 from poste.domain.errors import CatalogueError
 from poste.domain.policy import MethodPolicy, ServicePolicy
+from poste.rpc import standard
 from poste.rpc.policies import catalogue_fault, service_policy
 from poste.v1 import catalogue_pb2
 
@@ -86,7 +87,7 @@ class Service:
         targets: Where its replicas are, as gRPC targets.
         library: Its replicas run the worker library.
         entry: What this was read from.
-        pool: The descriptors of everything that its messages need.
+        pool: The descriptors of everything that its messages need, and of what an Any in them may hold.
     """
 
     name: str
@@ -197,6 +198,7 @@ def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.Descripto
         for file in files.file:
             # Builds everything now: what is broken must fail here, not at the first call.
             pool.FindFileByName(file.name)
+        standard.add_to(pool)
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
     return pool
