@@ -64,6 +64,7 @@ async def running(
     draining = asyncio.Event()
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)
+        following_mom = duties.create_task(mom.run())
         copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
         enqueuer = Enqueuer(mom)
@@ -102,6 +103,7 @@ async def running(
                 duty.cancel()
             await enqueuer.close()
             await directory.close()
+            following_mom.cancel()
             await mom.close()
 
 

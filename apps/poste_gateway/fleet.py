@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
+from poste.rpc.resolving import Resolver
 from poste.runtime import logs
 from poste_gateway.replicas import Replica
-from poste_gateway.resolving import Resolver
 
 #: How often the targets are resolved, in seconds.
 _RESOLVE_SECONDS: Final = 5.0

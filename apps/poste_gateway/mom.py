@@ -11,6 +11,7 @@ import grpc.aio
 from poste.domain.codes import Code
 from poste.domain.errors import PosteError
 from poste.rpc import channels
+from poste.rpc.replicated import Replicated
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 
@@ -41,11 +42,15 @@ class MomRefused(PosteError):  # noqa: N818 - the same
 
 
 class Mom:
-    """The middleware, over one channel that follows all its replicas."""
+    """The middleware, over one channel that follows all its replicas; `run` keeps it going."""
 
     def __init__(self, target: str) -> None:
-        self._channel = channels.connect(target, library=True)
+        self._channel = Replicated(target)
         self.stub = mom_service_pb2_grpc.MomServiceStub(self._channel)
+
+    async def run(self) -> None:
+        """Follow its replicas for ever."""
+        await self._channel.run()
 
     async def connected(self, seconds: float) -> bool:
         """Wait for a connection; tells whether there is one."""

@@ -11,9 +11,9 @@ from support import shop
 from support.gateway import answer, serving_shop
 from support.waiting import until
 
+from poste.rpc.resolving import Resolver
 from poste_gateway.fleet import Fleet
 from poste_gateway.replicas import Replica
-from poste_gateway.resolving import Resolver
 
 
 @contextlib.asynccontextmanager

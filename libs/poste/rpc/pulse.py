@@ -68,6 +68,7 @@ class Pulse:
             self._tell(silent=False)
         finally:
             asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     def _tell(self, *, silent: bool) -> None:
         if silent != self.silent:

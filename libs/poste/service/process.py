@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
 from poste.queue.consumer import ClaimedTask, Consumer
-from poste.rpc.channels import connect
+from poste.rpc.replicated import Replicated
 from poste.runtime import admin, lifecycle, logs, metrics, tracing
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
@@ -119,7 +119,7 @@ async def run(
         metrics.expect(service.name)
     direct_runner = Runner("direct", threads=settings.concurrency)
     direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
-    channel = connect(settings.mom, library=True)
+    channel = Replicated(settings.mom)
     queued = _Queued(services, settings, Reporter(channel), consumer, direct.live)
 
     def ready() -> str | None:
@@ -133,7 +133,7 @@ async def run(
             registrations = [
                 Registration(channel, service, settings, port, queued.terms[service.name]) for service in services
             ]
-            async with lifecycle.side_tasks(queued.reporter.run()), asyncio.TaskGroup() as consuming:
+            async with lifecycle.side_tasks(channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
                 for one in queued.consumers:
                     consuming.create_task(_consume(one, stop))
                 async with lifecycle.side_tasks(*(one.run() for one in registrations)):

@@ -1,4 +1,4 @@
-"""From a service's targets to the addresses of its replicas."""
+"""From a server's targets to the addresses of its replicas."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from poste.runtime.addresses import authority
 
 _log: Final = logs.get("resolving")
 _DNS: Final = ("dns:///", "dns:")
+#: What names several addresses at once, separated by commas.
+_ADDRESSES: Final = ("ipv4:", "ipv6:")
 
 #: Looks up the addresses of a host.
 LookUp = Callable[[str], Awaitable[Iterable[str]]]
 
 
 class Resolver:
-    """Resolves the targets of one service, and remembers what each last led to.
+    """Resolves the targets of one server, and remembers what each last led to.
 
     A name that is unknown now leads to what it last led to: a cluster's DNS is empty or stale for long, and says
     nothing on whether the replicas are there.
@@ -41,6 +43,9 @@ class Resolver:
         return frozenset().union(*found)
 
     async def _resolve_one(self, target: str) -> frozenset[str]:
+        for scheme in _ADDRESSES:
+            if target.startswith(scheme):
+                return frozenset(f"{scheme}{one}" for one in target.removeprefix(scheme).split(","))
         split = _host_and_port(target)
         if split is None:
             return frozenset({target})
@@ -59,9 +64,12 @@ async def _system_look_up(host: str) -> list[str]:
 
 
 def _host_and_port(target: str) -> tuple[str, int] | None:
-    """Take a target apart; None if it is no name that needs to be looked up."""
+    """Take a target apart; None if it is no name that is looked up here."""
     for scheme in _DNS:
         target = target.removeprefix(scheme)
+    if target.startswith("//"):
+        # A name server of its own is left to gRPC to ask.
+        return None
     host, separator, port = target.rpartition(":")
     host = host.strip("[]")
     if not (separator and host and port.isdecimal()):
