@@ -79,7 +79,9 @@ async def call(
             timeout, impatient = left, True
             if timeout <= 0:
                 return Away(reason or "timeout", impatient=True)
-        answer = await replica.call(method.path, request, timeout, request_id, traceparent)
+        answer = await replica.call(
+            method.path, request, timeout, request_id, traceparent, repeatable=method.policy.repeatable
+        )
         if isinstance(answer, bytes):
             replica.circuit.answered()
             return answer

@@ -17,14 +17,15 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
-from poste.runtime import lifecycle, logs
+from poste.runtime import lifecycle, logs, own_time
 from poste.runtime.deadlines import Deadlines
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 from poste_gateway.failure import LOST, SILENT, UNSENT, Failure
 
-#: How long the replica's first frame may take, in seconds.
-_OPEN_SECONDS: Final = 2.0
+#: How long the replica's first frame may take, in seconds of this process' own time: one that is silent is told by its
+#: pulse, and calls go without a link meanwhile.
+_OPEN_SECONDS: Final = 10.0
 #: What a call's frame has for it beside its request and its method, in bytes: ids, at most as long as the edge takes.
 _BESIDE_BYTES: Final = 256
 #: How many cancellations go in one frame, at most.
@@ -53,6 +54,8 @@ class Link:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
         self._deadlines = Deadlines(self._expire)
+        #: Those that may be made again elsewhere.
+        self._repeatable: set[int] = set()
         #: Those of them that are in no frame yet: method, request, timeout, request id and place in a trace.
         self._unsent: dict[int, tuple[str, bytes, float, str, str]] = {}
         self._cancelled: list[int] = []
@@ -66,6 +69,8 @@ class Link:
         timeout: float,  # noqa: ASYNC109 - goes to the replica too
         request_id: str,
         traceparent: str = "",
+        *,
+        repeatable: bool = False,
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it."""
         self._number = number = self._number + 1
@@ -74,9 +79,12 @@ class Link:
         self._unsent[number] = method, request, timeout, request_id, traceparent
         self._some.set()
         self._deadlines.add(number, timeout)
+        if repeatable:
+            self._repeatable.add(number)
         try:
             return await answer
         finally:
+            self._repeatable.discard(number)
             self._deadlines.discard(number)
             if self._waiting.pop(number, None) is not None:
                 # Nobody waits any more.
@@ -85,10 +93,13 @@ class Link:
     async def run(self) -> None:
         """Live until the stream ends, whatever ends it."""
         stream: _Stream = self._stub.Connect()
+        reading: asyncio.Future[Any] = asyncio.ensure_future(stream.read())
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                first = await stream.read()
-            if first is grpc.aio.EOF:
+            await own_time.wait(reading, _OPEN_SECONDS)
+            if not reading.done():
+                _log.warning("link not opened in time")
+                return
+            if reading.result() is grpc.aio.EOF:
                 return
             self.open = True
             self.settled.set()
@@ -97,17 +108,24 @@ class Link:
         except grpc.aio.AioRpcError as error:
             self.unsupported = channels.code(error) is Code.UNIMPLEMENTED
             _log.info("link not opened", code=channels.code(error).name)
-        except TimeoutError:
-            _log.warning("link not opened in time")
         finally:
             stream.cancel()
+            reading.cancel()
             self._end()
+            await asyncio.gather(reading, return_exceptions=True)
 
     def retire(self) -> None:
         """Take no more calls, and end once those that are under way are answered."""
         self.open = False
         self._retired = True
         self._some.set()
+
+    def leave(self) -> None:
+        """Give up what may be made again elsewhere: nobody knows when the replica will answer."""
+        for number in self._repeatable:
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(LOST if self._forget(number) else UNSENT)
 
     async def _read(self, stream: _Stream) -> None:
         try:

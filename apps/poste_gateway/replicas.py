@@ -17,9 +17,11 @@ import grpc.aio
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
+from poste.rpc.pulse import Pulse
+from poste.runtime import logs
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
-from poste_gateway.failure import SILENT, Failure
+from poste_gateway.failure import LOST, SILENT, Failure
 from poste_gateway.link import Link
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
@@ -34,6 +36,7 @@ _OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
 REQUEST_ID: Final = "x-request-id"
 
+_log: Final = logs.get("replicas")
 RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
@@ -61,17 +64,25 @@ class Replica:
         self.listed = True
         self._changed = changed
         self._library = library
+        #: The one that takes calls, and all that have some under way.
         self._link: Link | None = None
+        self._links: set[Link] = set()
         self._loop = asyncio.get_running_loop()
         #: What a connection last proved; since when the next one is being made, None if none is, or it was refused.
         self._serving = False
         self._connecting_since: float | None = self._loop.time()
         self._channel = channels.connect(address, library=library)
+        self._pulse = Pulse(self._turned)
+        #: What may be made again elsewhere, of the calls that go without a link; and those that were given up.
+        self._lone: set[Any] = set()
+        self._left: set[Any] = set()
         self._calls: dict[str, RawCall] = {}
 
     @property
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
+        if self._pulse.silent:
+            return False
         # A link goes on over its connection while a new one is made in its place, and its end is known at once; a lone
         # call would go by the new one.
         if self._serving and self._link is not None and self._link.open:
@@ -96,6 +107,7 @@ class Replica:
         async with asyncio.TaskGroup() as duties:
             if self._library:
                 duties.create_task(self._keep_linked())
+                duties.create_task(self._pulse.follow(self._channel))
             while True:
                 state = self._look()
                 self._changed()
@@ -119,17 +131,23 @@ class Replica:
         timeout: float,  # noqa: ASYNC109 - goes to gRPC
         request_id: str,
         traceparent: str = "",
+        *,
+        repeatable: bool = False,
     ) -> bytes | Failure:
-        """Call one of its methods, bytes in and bytes out."""
+        """Call one of its methods, bytes in and bytes out.
+
+        A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may.
+        """
         begin = self._loop.time()
         # Counted in, and out again however it ends.
         self.in_flight += 1
         self.circuit.sent()
         try:
             if self._link is not None and self._link.open:
-                return await self._link.call(path, request, timeout, request_id, traceparent)
+                return await self._link.call(path, request, timeout, request_id, traceparent, repeatable=repeatable)
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            return await self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
+            lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
+            return await (self._alone(lone) if repeatable else lone)
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)
             # Before its time is over, a deadline is the service's own word: it does answer.
@@ -140,13 +158,43 @@ class Replica:
             self.circuit.ended()
             self._changed()
 
+    async def _alone(self, call: Any) -> bytes | Failure:
+        self._lone.add(call)
+        try:
+            response: bytes = await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if call in self._left and not (task and task.cancelling()):
+                return LOST
+            raise
+        else:
+            return response
+        finally:
+            self._lone.discard(call)
+            self._left.discard(call)
+
+    def _turned(self) -> None:
+        """Note that it fell silent, or is no longer."""
+        if self._pulse.silent:
+            _log.warning("replica silent", address=self.address, calls=self.in_flight)
+            for link in self._links:
+                link.leave()
+            for call in self._lone - self._left:
+                self._left.add(call)
+                call.cancel()
+        else:
+            _log.info("replica no longer silent", address=self.address)
+        self._changed()
+
     async def _keep_linked(self) -> None:
         """Have a link open whenever the replica is there, a new one before the old one's connection is too old."""
         async with asyncio.TaskGroup() as links:
             while True:
                 await self._connected()
                 link = Link(self._channel)
+                self._links.add(link)
                 running = links.create_task(link.run())
+                running.add_done_callback(lambda _, link=link: self._links.discard(link))  # type: ignore[misc]
                 await link.settled.wait()
                 if link.unsupported:
                     return

@@ -17,10 +17,12 @@ from poste.domain.codes import Code
 
 #: Trailing metadata by which a server proves that it did not run a call, and changed nothing.
 NOT_RUN: Final = "poste-not-run"
-#: How often a channel to one of our own servers asks whether it is alive, in milliseconds.
-KEEPALIVE_MS: Final = 500
-#: How long the answer may take before the connection counts as dead, in milliseconds.
-PING_TIMEOUT_MS: Final = 300
+#: How often a channel to one of our own servers asks whether its host is there, in milliseconds. Whether the server
+#: lives is for its pulse to tell (`poste.rpc.pulse`).
+KEEPALIVE_MS: Final = 10_000
+#: How long the answer may take before the connection counts as dead, in milliseconds. gRPC's clock knows nothing of a
+#: process, or a host, that was late itself: with 300 ms good connections ended for want of processor time.
+PING_TIMEOUT_MS: Final = 10_000
 
 # Health checking works with round_robin only; with it NOT_SERVING is seen in milliseconds.
 _SERVICE_CONFIG: Final = json.dumps(

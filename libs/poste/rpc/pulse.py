@@ -9,12 +9,17 @@ silence ends no connection: whoever turns out to live after all has lost nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from poste.runtime import own_time
 
-#: The pause between an answer and the next question, in seconds.
+#: The pause between an answer, or the end of a connection, and the next question, in seconds.
 _PAUSE_SECONDS: Final = 0.3
 #: A peer is silent when it has not answered for this long, in seconds; and at most.
 _FIRST_PATIENCE_SECONDS: Final = 0.9
@@ -42,6 +47,21 @@ class Pulse:
         self._changed = changed
         #: How long it took to answer, lately and at most, in seconds of this process' own time.
         self._slowest = 0.0
+
+    async def follow(self, channel: grpc.aio.Channel) -> None:
+        """Ask the health service of the one server of ours that a channel leads to, while it is connected, for ever."""
+        health = health_pb2_grpc.HealthStub(channel)
+
+        async def ask() -> None:
+            # No deadline: an answer that is late is waited for, and the connection's end ends it.
+            await health.Check(health_pb2.HealthCheckRequest())
+
+        while True:
+            while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                await channel.wait_for_state_change(state)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self.watch(ask)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def watch(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Ask again and again, until asking raises.

@@ -14,7 +14,6 @@ from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from poste.rpc.channels import NOT_RUN, connect
 from poste.rpc.pulse import Pulse
@@ -24,8 +23,6 @@ from poste.runtime import logs
 #: How often the target is resolved while all that it led to are connected, in seconds; and otherwise.
 _RESOLVE_SECONDS: Final = 5.0
 _SOON_SECONDS: Final = 0.5
-#: The pause after a question that failed over a connection that lives, in seconds.
-_PAUSE_SECONDS: Final = 0.3
 
 _READY: Final = grpc.ChannelConnectivity.READY
 _FAILED: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -57,25 +54,11 @@ class _Replica:
     async def watch(self) -> None:
         """Keep it connecting, and feel its pulse, for ever."""
         async with asyncio.TaskGroup() as duties:
-            duties.create_task(self._feel())
+            duties.create_task(self.pulse.follow(self.channel))
             while True:
                 state = self.state
                 self._changed()
                 await self.channel.wait_for_state_change(state)
-
-    async def _feel(self) -> None:
-        health = health_pb2_grpc.HealthStub(self.channel)
-
-        async def ask() -> None:
-            # No deadline: an answer that is late is waited for, and the connection's end ends it.
-            await health.Check(health_pb2.HealthCheckRequest())
-
-        while True:
-            while (state := self.state) is not _READY:
-                await self.channel.wait_for_state_change(state)
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await self.pulse.watch(ask)
-            await asyncio.sleep(_PAUSE_SECONDS)
 
     def _turned(self) -> None:
         if self.pulse.silent:
