@@ -19,6 +19,7 @@ from poste.domain.errors import CatalogueError
 from poste.rpc import channels
 from poste.rpc.catalogue import Service, describe
 from poste.runtime import logs
+from poste.runtime.backoff import Backoff
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.catalogue_copy import CatalogueCopy
@@ -28,7 +29,7 @@ from poste_gateway.routing import RouteTable
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 2.0
 #: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
 #: ready with an old catalogue when the new one is on its way.
 _PATIENCE_SECONDS: Final = 1.0
@@ -89,7 +90,7 @@ class Directory:
             await self._follow()
 
     async def _follow(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+        pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
@@ -104,11 +105,10 @@ class Directory:
                     self.apply(whole.services)
                     self._copy.put(whole)
                     whole = pb.WatchCatalogueResponse()
-                    pause = _FIRST_PAUSE_SECONDS
+                    pauses.reset()
             except grpc.aio.AioRpcError as error:
                 self._ended(error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pauses.pause_seconds())
 
     async def _stand_in(self) -> None:
         """Take over the copy if the middleware is late."""

@@ -17,7 +17,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
-from poste.runtime import logs
+from poste.runtime import logs, own_time
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.mom import Mom
 
@@ -33,8 +33,9 @@ _LOST_SECONDS: Final = 5.0
 #: How long it is tried to have a call kept that is certainly not, in seconds: its client waits, but a middleware that
 #: was moved is to be found. Its name is looked up every half second, and a connection may take a second to be made.
 _REFUSED_SECONDS: Final = 3.0
-#: How long one RPC may take, in seconds: shorter, so that a lost answer can be asked for again.
-_TRY_SECONDS: Final = 2.0
+#: How long one RPC may take, in seconds. One to a middleware that is gone, or hangs beside another, ends sooner; and to
+#: ask one that is late again would only give it more to do.
+_TRY_SECONDS: Final = 4.0
 #: The pause before a lost answer is asked for again, in seconds.
 _PAUSE_SECONDS: Final = 0.05
 
@@ -73,7 +74,7 @@ class _Item:
 
     @property
     def end(self) -> float:
-        """When to give up, in seconds of the loop's clock."""
+        """When to give up, in seconds of this process' own time: while it was halted nobody could answer it."""
         return self.start + (_LOST_SECONDS if self.lost else _REFUSED_SECONDS)
 
     def settle(self, acceptance: Acceptance) -> None:
@@ -94,7 +95,7 @@ class Enqueuer:
     async def enqueue(self, task: pb.NewTask) -> Acceptance:
         """Have one call kept; returns what became of it, within seconds."""
         size = task.ByteSize()
-        item = _Item(task, size, self._loop.time(), self._loop.create_future())
+        item = _Item(task, size, own_time.now(), self._loop.create_future())
         (self._large if size > sizes.LARGE else self._small).put(item)
         # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
         return await item.outcome
@@ -177,10 +178,9 @@ class _Queue:
 
     async def _send(self, batch: list[_Item]) -> list[_Item]:
         """Send one batch; returns those of it that are to be asked for again."""
-        loop = asyncio.get_running_loop()
         if not batch:
             return []
-        if not await self._mom.connected(max(0.0, max(item.end for item in batch) - loop.time())):
+        if not await self._mom.connected(max(0.0, max(item.end for item in batch) - own_time.now())):
             return _again(batch)
         request = pb.EnqueueTasksRequest(tasks=[item.task for item in batch])
         try:
@@ -221,7 +221,7 @@ class _Queue:
 
 def _again(items: list[_Item]) -> list[_Item]:
     """Settle the items for which there is no time left; returns the others."""
-    now = asyncio.get_running_loop().time()
+    now = own_time.now()
     again = []
     for item in items:
         if now >= item.end:

@@ -17,8 +17,9 @@ from poste.v1 import mom_service_pb2_grpc
 
 #: How long a question waits for a connection before it is given up unsent, in seconds: it may be asked again.
 _CONNECT_SECONDS: Final = 1.0
-#: How long the middleware may take for an answer that needs no waiting, in seconds.
+#: How long the middleware may take for an answer that needs no waiting, in seconds: at first, and if it was late once.
 _ANSWER_SECONDS: Final = 2.0
+_LATE_ANSWER_SECONDS: Final = 4.0
 #: What a middleware says that is away, or cut off from its store.
 _AWAY: Final = (
     *(Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.ABORTED, Code.RESOURCE_EXHAUSTED),
@@ -169,7 +170,7 @@ class Mom:
             if not await self.connected(_CONNECT_SECONDS):
                 break
             try:
-                return await ask(wait_seconds + _ANSWER_SECONDS)
+                return await ask(wait_seconds + (_LATE_ANSWER_SECONDS if last else _ANSWER_SECONDS))
             except grpc.aio.AioRpcError as error:
                 if channels.code(error) not in _AWAY:
                     raise MomRefused(channels.code(error)) from error

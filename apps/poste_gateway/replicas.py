@@ -19,6 +19,7 @@ from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.pulse import Pulse
 from poste.runtime import logs
+from poste.runtime.backoff import Backoff
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
 from poste_gateway.failure import LOST, SILENT, Failure
@@ -29,8 +30,9 @@ _CONNECT_SECONDS: Final = 1.0
 #: How long a link takes calls, in seconds, until a new one does: servers end old connections (`poste.rpc.servers`), and
 #: nothing may be under way on one that ends.
 _LINK_SECONDS: Final = 45.0
-#: The pause before a link that ended is opened anew, in seconds.
-_PAUSE_SECONDS: Final = 0.1
+#: The pause before a link that ended is opened anew, in seconds: the first, and the longest if it can't be.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 5.0
 #: The share of a call's time after which nobody can tell its end from a deadline that the service set itself.
 _OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
@@ -188,6 +190,7 @@ class Replica:
 
     async def _keep_linked(self) -> None:
         """Have a link open whenever the replica is there, a new one before the old one's connection is too old."""
+        pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         async with asyncio.TaskGroup() as links:
             while True:
                 await self._connected()
@@ -198,12 +201,16 @@ class Replica:
                 await link.settled.wait()
                 if link.unsupported:
                     return
-                if self._link is not None:
-                    self._link.retire()
-                self._link = link
+                if link.open:
+                    pauses.reset()
+                if link.open or not self.linked:
+                    # One that can't be opened takes no other's place.
+                    if self._link is not None:
+                        self._link.retire()
+                    self._link = link
                 await asyncio.wait([running], timeout=_LINK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - spread
                 if running.done():
-                    await asyncio.sleep(_PAUSE_SECONDS)
+                    await asyncio.sleep(pauses.pause_seconds())
 
     async def _connected(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:

@@ -22,7 +22,7 @@ CONNECTIONS = 100
 #: Much less than gRPC's own pause between two looks at a name, in seconds.
 SOON = 15
 #: How long a server that is starved of its processor may take for its first bytes, in seconds.
-GREETING_SECONDS = 0.7
+GREETING_SECONDS = 1.5
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.taking import BLOCK_SECONDS
 from poste.runtime import logs, metrics
+from poste.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,7 @@ class Consumer:
         scripts = Scripts(control)
         metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
         lease_ms = round(self._settings.lease_seconds * 1000)
-        backoff = _FIRST_BACKOFF
+        pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
         try:
             while not self._stopping.is_set():
                 name = secrets.token_hex(8)
@@ -107,10 +108,9 @@ class Consumer:
                     await scripts.run("join", [self._keys.leases], [name, lease_ms])
                 except StoreError as error:
                     _log.warning("waiting for Redis", queue=self.queue, error=str(error))
-                    await self._pause(backoff)
-                    backoff = min(backoff * 2, _LAST_BACKOFF)
+                    await self._pause(pauses.pause_seconds())
                     continue
-                backoff = _FIRST_BACKOFF
+                pauses.reset()
                 _log.info("joined", queue=self.queue, incarnation=name)
                 self._life = Incarnation(
                     name=name,

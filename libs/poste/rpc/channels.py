@@ -37,7 +37,7 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # How long a connection may take to be made. Less, and none to a host that is short of processor time ever is.
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 500),
     # A replica that was moved has another address, which is looked for when the old one is gone; 30 s would pass first.
     ("grpc.dns_min_time_between_resolutions_ms", 500),

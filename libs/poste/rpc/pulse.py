@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from poste.runtime import own_time
+from poste.runtime import metrics, own_time
 
 #: The pause between an answer, or the end of a connection, and the next question, in seconds.
 _PAUSE_SECONDS: Final = 0.3
@@ -93,4 +93,6 @@ class Pulse:
     def _tell(self, *, silent: bool) -> None:
         if silent != self.silent:
             self.silent = silent
+            if silent:
+                metrics.silences_total.inc()
             self._changed()

@@ -35,6 +35,10 @@ loop_lag_seconds = Histogram(
     "How late the event loop came to a timer: what every call in this process waits besides.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )
+silences_total = Counter(
+    "poste_silences_total",
+    "Times that a replica that this process is connected to fell silent: it hangs, or is short of processor time.",
+)
 
 # -- the gateway
 

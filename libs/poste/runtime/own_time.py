@@ -11,10 +11,17 @@ import asyncio
 import math
 from typing import Any, Final
 
+from poste.runtime import loop_lag
+
 #: How long a beat is, in seconds.
 BEAT_SECONDS: Final = 0.1
 #: A beat that comes later than this, in seconds, was kept from coming: by a handler that blocks, or by the host.
 _LATE_SECONDS: Final = 0.05
+
+
+def now() -> float:
+    """Return the loop's clock, in seconds, less the time for which the loop was blocked or the process halted."""
+    return asyncio.get_running_loop().time() - loop_lag.blocked_seconds()
 
 
 async def wait(future: asyncio.Future[Any], seconds: float = math.inf) -> float:

@@ -16,6 +16,7 @@ from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import code
 from poste.runtime import logs
 from poste.runtime.addresses import authority
+from poste.runtime.backoff import Backoff
 from poste.runtime.settings import WorkerSettings
 from poste.service.servicer import ServedService
 from poste.service.terms import Terms
@@ -24,11 +25,11 @@ from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 _log = logs.get("register")
 #: How often a replica says that it is there, in seconds.
 _PERIOD_SECONDS: Final = 10.0
-#: How long one RPC may take, in seconds.
-_DEADLINE_SECONDS: Final = 5.0
+#: How long one RPC may take, in seconds: one that is late is under way, and another would come on top of it.
+_DEADLINE_SECONDS: Final = 10.0
 #: Waits after a failure, in seconds.
 _FIRST_BACKOFF: Final = 0.1
-_LAST_BACKOFF: Final = 2.0
+_LAST_BACKOFF: Final = 5.0
 
 
 class Registration:
@@ -58,14 +59,13 @@ class Registration:
 
     async def run(self) -> None:
         """Register, and renew it, until cancelled."""
-        backoff = _FIRST_BACKOFF
+        pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
         while True:
             if await self._register():
-                backoff = _FIRST_BACKOFF
+                pauses.reset()
                 await asyncio.sleep(_PERIOD_SECONDS)
             else:
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _LAST_BACKOFF)
+                await asyncio.sleep(pauses.pause_seconds())
 
     async def _register(self) -> bool:
         self._request.address = await advertised(self._settings, self._port)

@@ -1,13 +1,13 @@
 """Brings handlers' outcomes to the middleware, many in one RPC, for as long as it takes.
 
 Batching is natural: whatever ended while earlier reports were under way goes with the next one. So a single outcome
-waits for nothing, and a thousand cost a few calls.
+waits for nothing, and a thousand cost a few calls. A middleware that does not get done with so many in time gets fewer
+at a time, and longer for them: the same again, and again cut off, would never be done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -16,8 +16,9 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc.channels import code
+from poste.rpc.channels import code, proves_not_run
 from poste.runtime import logs
+from poste.runtime.backoff import Backoff
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 _log = logs.get("report")
@@ -25,11 +26,14 @@ _log = logs.get("report")
 MAX_BATCH: Final = 256
 #: At most this many RPCs are under way.
 LANES: Final = 2
-#: How long one RPC may take, in seconds.
+#: How long one RPC may take, in seconds: doubled each time that one took longer, never more than the last.
 _DEADLINE_SECONDS: Final = 5.0
+_LAST_DEADLINE_SECONDS: Final = 60.0
+#: What of that is left after one that was in time, down to the first.
+_SHORTER: Final = 0.9
 #: Waits after a failure, in seconds: at most the first, doubled each time, never more than the last.
-_FIRST_BACKOFF: Final = 0.05
-_LAST_BACKOFF: Final = 1.0
+_FIRST_BACKOFF: Final = 0.1
+_LAST_BACKOFF: Final = 5.0
 #: What says that the middleware is away, and nothing of what was sent to it.
 _AWAY: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 
@@ -49,12 +53,21 @@ class _Entry:
 class Reporter:
     """Reports the outcomes of one process."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, deadline_seconds: float = _DEADLINE_SECONDS) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            channel: To the middleware.
+            deadline_seconds: How long an RPC may take, as long as all are in time.
+        """
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
         self._some = asyncio.Event()
-        self._failures = 0
+        self._pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
+        #: How many the middleware gets at a time, and how long it has for them, in seconds.
+        self._most = MAX_BATCH
+        self._first_deadline = self._deadline = deadline_seconds
 
     def report(self, completion: mom_service_pb2.Completion) -> asyncio.Future[Result]:
         """Report one outcome; the future has the middleware's answer. Cancelling it withdraws what is not sent yet."""
@@ -86,7 +99,7 @@ class Reporter:
     def _take(self) -> list[_Entry]:
         batch: list[_Entry] = []
         size = 0
-        while self._waiting and len(batch) < MAX_BATCH:
+        while self._waiting and len(batch) < self._most:
             entry = self._waiting[0]
             if batch and (entry.alone or batch[0].alone or size + entry.size > sizes.BATCH):
                 break
@@ -99,9 +112,12 @@ class Reporter:
     async def _send(self, batch: list[_Entry]) -> None:
         request = mom_service_pb2.CompleteTasksRequest(completions=[entry.completion for entry in batch])
         try:
-            response = await self._stub.CompleteTasks(request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
+            response = await self._stub.CompleteTasks(request, timeout=self._deadline, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             away = code(error) in _AWAY
+            if code(error) is Code.DEADLINE_EXCEEDED and not proves_not_run(error):
+                self._most = max(1, len(batch) // 2)
+                self._deadline = min(2 * self._deadline, _LAST_DEADLINE_SECONDS)
             _log.warning("results not reported", tasks=len(batch), code=code(error).name, details=error.details())
             await self._again(batch, alone=not away)
             return
@@ -118,12 +134,12 @@ class Reporter:
         if unanswered:
             await self._again(unanswered, alone=False)
         else:
-            self._failures = 0
+            self._pauses.reset()
+            self._most = min(self._most + len(batch), MAX_BATCH)
+            self._deadline = max(self._deadline * _SHORTER, self._first_deadline)
 
     async def _again(self, batch: list[_Entry], *, alone: bool) -> None:
-        self._failures = min(self._failures + 1, 10)
-        longest = min(_LAST_BACKOFF, _FIRST_BACKOFF * 2**self._failures)
-        await asyncio.sleep(random.uniform(_FIRST_BACKOFF, longest))  # noqa: S311 - jitter is no secret
+        await asyncio.sleep(self._pauses.pause_seconds())
         for entry in batch:
             entry.alone = entry.alone or alone
             self._put(entry)
