@@ -50,12 +50,15 @@ async def narrow(mom: FakeMom, limit: int) -> AsyncIterator[Enqueuer]:
     await server.start()
     await health.serving()
     client = Mom(f"127.0.0.1:{port}")
+    following = asyncio.create_task(client.run())
     assert await client.connected(10)
     enqueuer = Enqueuer(client)
     try:
         yield enqueuer
     finally:
         await enqueuer.close()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await client.close()
         await server.stop(None)
 
