@@ -117,6 +117,21 @@ async def test_the_largest_call_and_answer_share_a_link_with_others() -> None:
         assert all(isinstance(one, bytes) for one in await asyncio.gather(*others))
 
 
+async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
+    """It would be as large each time: a queued task would be run again for a day, and a client told to try again."""
+    shouting = Shouting()
+    shouting.release.set()
+    async with running_worker(shouting) as worker, linked(worker.target) as replica:
+        said = await replica.call(
+            LOOK, ledger_pb2.RecordRequest(line="x" * (sizes.MAX_PAYLOAD - 3)).SerializeToString(), 20, "id"
+        )
+
+        assert isinstance(said, Failure)
+        assert str(sizes.MAX_PAYLOAD) in said.status.message
+        assert messages.report(pb.Completion(error=said.status), None).ending == "final"
+        assert isinstance(await look(replica, "other"), bytes)
+
+
 def test_an_error_is_cut_alike_on_both_roads() -> None:
     """What travels with it has its own place in the message."""
     outcome = Outcome(Code.UNKNOWN, "\U0001f4ee" * 50_000, cause="x" * 2000)

@@ -68,7 +68,7 @@ async def test_a_response_too_large_for_a_message_is_an_error_on_both_roads() ->
     async def behaviour(_: Any, __: Any) -> Any:
         return ledger_pb2.RecordResponse(line="x" * 16 * 1024 * 1024)
 
-    assert (await run(behaviour)).code is Code.RESOURCE_EXHAUSTED
+    assert (await run(behaviour)).code is Code.OUT_OF_RANGE
 
 
 async def test_a_done_callback_that_fails_harms_nobody() -> None:

@@ -135,7 +135,10 @@ class Runner:
                 raise asyncio.CancelledError from error
             return _failed(method, call, error)
         if len(response) > sizes.MAX_PAYLOAD:
-            return Outcome(Code.RESOURCE_EXHAUSTED, f"the response has {len(response)} bytes: too many for a message")
+            # Final on both roads: it would be as large the next time.
+            return Outcome(
+                Code.OUT_OF_RANGE, f"the response has {len(response)} bytes: a message carries {sizes.MAX_PAYLOAD}"
+            )
         return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
 
 
