@@ -121,8 +121,8 @@ class Link:
         self._some.set()
 
     def leave(self) -> None:
-        """Give up what may be made again elsewhere: nobody knows when the replica will answer."""
-        for number in self._repeatable:
+        """Give up what may be made elsewhere, for it is repeatable, or was not sent: the replica may never answer."""
+        for number in (*self._unsent, *self._repeatable):
             waiting = self._waiting.pop(number, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(LOST if self._forget(number) else UNSENT)
