@@ -18,6 +18,7 @@ from poste_gateway import http_server
 from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.calls import Roads
 from poste_gateway.catalogue_copy import CatalogueCopy
+from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
@@ -67,7 +68,7 @@ async def running(
         following_mom = duties.create_task(mom.run())
         copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
-        enqueuer = Enqueuer(mom)
+        enqueuer, clock = Enqueuer(mom), Clock(mom)
         lookups = Lookups(mom, ids, draining)
         watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
@@ -78,6 +79,7 @@ async def running(
                 mom,
                 lookups,
                 Operating(directory, mom, lookups, ids, guard),
+                clock=clock,
                 pages=Pages(watch, guard),
                 draining=draining,
                 max_wait_seconds=wait,
@@ -86,6 +88,7 @@ async def running(
             draining,
         )
         following = [duties.create_task(directory.follow()), duties.create_task(watch.run())]
+        following.append(duties.create_task(clock.keep()))
         try:
             await directory.begun(_BEGIN_SECONDS)
             async with _listening(edge.handle, settings, certificate, head_seconds) as port:

@@ -83,6 +83,15 @@ class Mom:
         request = pb.GetTaskHistoryRequest(service=service, key=key)
         return await self._read(lambda timeout: self.stub.GetTaskHistory(request, timeout=timeout))
 
+    async def read_clock(self) -> float:
+        """Tell the store's time, in seconds since the epoch.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        answer = await self._read(lambda timeout: self.stub.ReadClock(pb.ReadClockRequest(), timeout=timeout))
+        return answer.read_time.ToMilliseconds() / 1000
+
     async def cancel_task(self, service: str, key: str) -> pb.CancelTaskResponse:
         """Cancel a task.
 

@@ -24,6 +24,7 @@ from poste.runtime import metrics
 from poste.v1 import task_pb2
 from poste_gateway import aside, listings, preferences, problems, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
+from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
@@ -49,6 +50,7 @@ class Resources:
         lookups: Lookups,
         operating: Operating,
         *,
+        clock: Clock,
         pages: Pages,
         draining: asyncio.Event,
         max_wait_seconds: float,
@@ -60,6 +62,7 @@ class Resources:
             mom: Knows the queues.
             lookups: Knows the tasks.
             operating: Does what operators ask for.
+            clock: Knows whether this host's clock is right.
             pages: Shows everything to people.
             draining: The process is to stop.
             max_wait_seconds: The longest wait that a client is granted.
@@ -67,6 +70,7 @@ class Resources:
         self._directory = directory
         self._mom = mom
         self._lookups = lookups
+        self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
         self._exact: dict[str, Verbs] = {
@@ -164,7 +168,8 @@ class Resources:
         return text_answer("alive\n")
 
     async def _readyz(self, _: web.BaseRequest, __: str) -> Answer:
-        reason = "stopping" if self._draining.is_set() else self._directory.unready
+        # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
+        reason = "stopping" if self._draining.is_set() else self._directory.unready or self._clock.unready
         return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
 
     async def _metrics(self, _: web.BaseRequest, __: str) -> Answer:

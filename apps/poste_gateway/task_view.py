@@ -96,7 +96,10 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
 
 
 def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
-    """Return a task as it is right after its acceptance, as `to_summary` would have it of its record."""
+    """Return a task as it is right after its acceptance, as `to_summary` would have it of its record.
+
+    When it expires is told by this gateway's clock; its record has it by the store's, from its acceptance on.
+    """
     created_ms = task_id.create_ms
     second, rest = created_ms // 1000, _fraction(created_ms % 1000)
     return {

@@ -108,6 +108,11 @@ def answer(queue: str, reading: Reading) -> Answer:
     return fields
 
 
+def clock(now: float) -> mom_service_pb2.ReadClockResponse:
+    """Spell the store's time, in seconds since the epoch."""
+    return mom_service_pb2.ReadClockResponse(read_time=_timestamp(now))
+
+
 def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
     """Spell one queue's figures."""
     return mom_service_pb2.Queue(

@@ -136,6 +136,16 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             await _refuse(context, error)
 
+    async def ReadClock(
+        self,
+        request: pb.ReadClockRequest,  # noqa: ARG002 - it says nothing
+        context: _Context,
+    ) -> pb.ReadClockResponse:
+        try:
+            return messages.clock(await self._tasks.now())
+        except StoreError as error:
+            await _refuse(context, error)
+
     async def CancelTask(
         self,
         request: pb.CancelTaskRequest,

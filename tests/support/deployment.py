@@ -63,6 +63,14 @@ class Part:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def shift_clock(self, library: Path, seconds: int) -> None:
+        """Have its next lives see another wall clock, by libfaketime; the monotonic one stays."""
+        self._environment |= {
+            "LD_PRELOAD": str(library),
+            "FAKETIME": f"{seconds:+d}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)

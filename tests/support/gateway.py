@@ -122,6 +122,12 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self._stamp(answer)
         return answer
 
+    async def ReadClock(self, _request, context):  # noqa: N802
+        await self._check(context)
+        answer = pb.ReadClockResponse()
+        self._stamp(answer)
+        return answer
+
     async def CancelTask(self, request, context):  # noqa: N802
         await self._check(context)
         task = self.tasks.get(request.key)

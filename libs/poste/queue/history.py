@@ -6,7 +6,7 @@ scripts' prelude). So a task that simply ran has a history too, and its record i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
@@ -90,7 +90,11 @@ class Histories:
         if fields[0] is None:
             return History([], truncated=False, now=reading.now)
         record = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
-        return History([*_events(record)], truncated=record.get("v", "").startswith(";"), now=reading.now)
+        accepted, *rest = _events(record)
+        if rest:
+            # The gateway's clock may be ahead of Redis'.
+            accepted = replace(accepted, time=min(accepted.time, rest[0].time))
+        return History([accepted, *rest], truncated=record.get("v", "").startswith(";"), now=reading.now)
 
 
 def _events(record: Mapping[str, str]) -> Iterator[TaskEvent]:

@@ -86,12 +86,11 @@ class Operators:
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         tasks = []
-        for place, (*fields, replay_ttl) in zip(places, found, strict=True):
+        for place, (*fields, ttl_ms) in zip(places, found, strict=True):
             # One that was replayed or purged since it was listed is passed over.
             if fields[0] == TaskState.DEAD.value.encode() and (record := read_record(place.key, fields, 0)):
-                _, _, create, expire, result_ttl, *_ = fields
-                ttl_ms = int(replay_ttl) if replay_ttl else int(expire) - int(create)
-                tasks.append(DeadTask(record, place.die_ms / 1000, ttl_ms // 1000, int(result_ttl)))
+                result_ttl = fields[4]
+                tasks.append(DeadTask(record, place.die_ms / 1000, int(ttl_ms) // 1000, int(result_ttl)))
         return DeadPage(tasks, places[-1] if len(places) == count else None, time[0] + time[1] / 1e6)
 
     async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:

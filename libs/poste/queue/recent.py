@@ -64,7 +64,7 @@ class Recent:
         return [task for task in tasks if task is not None]
 
     async def _read(self, queue: str, key: str, fields: Sequence[Any], now: int) -> RecentTask | None:
-        state, _, create, expire, result_ttl, *_, replay_ttl = fields
+        state, _, _, expire, result_ttl, *_, ttl_ms = fields
         if state is None:
             return None
         if state == TaskState.QUEUED.value.encode() and int(expire) <= now:
@@ -74,5 +74,4 @@ class Recent:
             record = read_record(key, [*fields[:-1], None, None], now)
         if record is None:
             return None
-        ttl_ms = int(replay_ttl) if replay_ttl else int(expire) - int(create)
-        return RecentTask(record, ttl_ms // 1000, int(result_ttl))
+        return RecentTask(record, int(ttl_ms) // 1000, int(result_ttl))

@@ -66,7 +66,10 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one."""
+    """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one.
+
+    `create_time` is by the clock of the gateway that made its id, everything else by Redis'.
+    """
 
     key: str
     method: str
@@ -212,6 +215,18 @@ class Tasks:
         results = await self._scripts.run_kept(at, "complete", touched, arguments)
         return [result.decode() for result in results]
 
+    async def now(self) -> float:
+        """Return Redis' time, in seconds since the epoch; of a cluster, that of one of its servers.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        try:
+            seconds, microseconds = await self._client.time()
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        return float(seconds + microseconds / 1e6)
+
     async def queues(self) -> list[str]:
         """Return the names of the queues there are.
 
@@ -279,7 +294,8 @@ def read_record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
     if state is TaskState.DEAD:
         expire_ms = None
     elif state.final:
-        expire_ms = int(end) + int(ttl) * 1000
+        # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
+        expire_ms = max(int(end), int(create)) + int(ttl) * 1000
         if expire_ms <= now:
             return None
     return TaskRecord(

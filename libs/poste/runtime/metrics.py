@@ -62,6 +62,10 @@ calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent a
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
 )
+clock_ahead_seconds = Gauge(
+    "poste_clock_ahead_seconds",
+    "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",
+)
 
 # -- the middleware
 

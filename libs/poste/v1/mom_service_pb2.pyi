@@ -222,6 +222,47 @@ class EnqueueTasksResponse(_message.Message):
 Global___EnqueueTasksResponse: _TypeAlias = EnqueueTasksResponse  # noqa: Y015
 
 @_typing.final
+class ReadClockRequest(_message.Message):
+    """Asks for the store's time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadClockRequest: _TypeAlias = ReadClockRequest  # noqa: Y015
+
+@_typing.final
+class ReadClockResponse(_message.Message):
+    """Answers with the store's time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """Its clock when it was asked. In a cluster, that of one of its servers."""
+
+    def __init__(
+        self,
+        *,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadClockResponse: _TypeAlias = ReadClockResponse  # noqa: Y015
+
+@_typing.final
 class GetTaskRequest(_message.Message):
     """Asks for a task."""
 

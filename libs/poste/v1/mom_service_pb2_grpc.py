@@ -52,6 +52,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.FromString,
                 _registered_method=True)
+        self.ReadClock = channel.unary_unary(
+                '/poste.v1.MomService/ReadClock',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ReadClockRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ReadClockResponse.FromString,
+                _registered_method=True)
         self.CancelTask = channel.unary_unary(
                 '/poste.v1.MomService/CancelTask',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.CancelTaskRequest.SerializeToString,
@@ -131,6 +136,13 @@ class MomServiceServicer:
 
     def GetTaskHistory(self, request, context):
         """Tells what became of a task so far: all that its record knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadClock(self, request, context):
+        """Tells the store's time, by which ids are judged: a gateway whose clock is far from it can have no call kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +242,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.GetTaskHistory,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.SerializeToString,
+            ),
+            'ReadClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadClock,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ReadClockRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ReadClockResponse.SerializeToString,
             ),
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
@@ -371,6 +388,33 @@ class MomService:
             '/poste.v1.MomService/GetTaskHistory',
             poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.GetTaskHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ReadClock',
+            poste_dot_v1_dot_mom__service__pb2.ReadClockRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ReadClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

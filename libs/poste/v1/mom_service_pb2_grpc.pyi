@@ -25,6 +25,8 @@ class MomServiceStub:
     """Reads a task, waiting for its end if asked to."""
     GetTaskHistory: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskHistoryRequest, _mom_service_pb2.GetTaskHistoryResponse]
     """Tells what became of a task so far: all that its record knows."""
+    ReadClock: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReadClockRequest, _mom_service_pb2.ReadClockResponse]
+    """Tells the store's time, by which ids are judged: a gateway whose clock is far from it can have no call kept."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CancelTaskRequest, _mom_service_pb2.CancelTaskResponse]
     """Cancels a waiting task; asks a running one to stop."""
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CompleteTasksRequest, _mom_service_pb2.CompleteTasksResponse]
@@ -77,6 +79,14 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.GetTaskHistoryRequest, _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]:
         """Tells what became of a task so far: all that its record knows."""
+
+    @_abc_1.abstractmethod
+    def ReadClock(
+        self,
+        request: _mom_service_pb2.ReadClockRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ReadClockRequest, _abc.Awaitable[_mom_service_pb2.ReadClockResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ReadClockResponse]:
+        """Tells the store's time, by which ids are judged: a gateway whose clock is far from it can have no call kept."""
 
     @_abc_1.abstractmethod
     def CancelTask(

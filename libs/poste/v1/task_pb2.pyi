@@ -230,7 +230,7 @@ class TaskEvent(_message.Message):
     """Why, if it ended as DEAD."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When, by the store's clock; of ACCEPTED, by the gateway's."""
+        """When, by the store's clock; of ACCEPTED, by the gateway's, but no later than what followed."""
 
     def __init__(
         self,

@@ -60,7 +60,8 @@ local function fail(record, key, outcome, payload, terms)
 end
 
 local function complete(record, taken, key, token, outcome, payload, terms)
-  local state, holder, ttl, waited, failures = unpack(redis.call('HMGET', record, 's', 't', 'r', 'l', 'f'))
+  local state, holder, create, ttl, waited, failures =
+    unpack(redis.call('HMGET', record, 's', 't', 'c', 'r', 'l', 'f'))
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
     return state and holder == token and 'replayed' or 'refused'
@@ -74,10 +75,10 @@ local function complete(record, taken, key, token, outcome, payload, terms)
     if failures then
       redis.call('HDEL', record, 'e')
     end
-    write_end(record, 'S', now, ttl, waited, 'o', payload)
+    write_end(record, 'S', now, create, ttl, waited, 'o', payload)
     return 'succeeded'
   elseif outcome == 'cancelled' then
-    write_end(record, 'C', now, ttl, waited)
+    write_end(record, 'C', now, create, ttl, waited)
     return 'cancelled'
   end
   return fail(record, key, outcome, payload, terms)

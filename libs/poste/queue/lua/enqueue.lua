@@ -48,7 +48,7 @@ local keys = {}
 for place, one in ipairs(fresh) do
   local record, at = one[1], one[2]
   local fields = { 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', ARGV[at + 3],
-    'x', ARGV[at + 3] + ARGV[at + 4], 'r', ARGV[at + 5] }
+    'x', now + ARGV[at + 4], 'y', ARGV[at + 4], 'r', ARGV[at + 5] }
   if ARGV[at + 6] == '1' then
     fields[#fields + 1], fields[#fields + 2] = 'n', '1'
   end

@@ -1,18 +1,19 @@
 -- Put before every script. What the steps of a task's life have in common.
 --
 -- The record (hash poste:{q}:task:<key>):
---   m method · q request, '' once it is not needed any more · s state · c create time, ms · x when it is given up while it
---   waits, ms · r result TTL, s
+--   m method · q request, '' once it is not needed any more · s state · c create time, ms, by the clock of the gateway that
+--   made the id · x when it is given up while it waits, ms · r result TTL, s
 --   n '1' if it must not run twice · a attempts · f failures · i those that nobody foresaw · k crashes suffered alone
 --   u crashes suffered in company
 --   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status), also the last one of what waits to be tried again · d why it is dead
 --   z when it ended, ms
---   y how long it may wait from each replay on, ms · b when its latest claim began, ms, until that is noted
+--   y how long it may wait, from its acceptance and from each replay on, ms
+--   b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
 -- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
 -- paused ('1' while it is); and what was ever done, for the metrics: +<what>.
--- Time is Redis' own, in every script.
+-- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
 local MIN_RECORD_SECONDS = 60
 local MAX_NOTES = 20
@@ -84,13 +85,14 @@ local function note(record, event, now, word)
 end
 
 -- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
--- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it.
-local function write_end(record, state, now, ttl, waited, ...)
+-- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it. A
+-- result is not kept for less than its id promises, were that made (`create`) in the future.
+local function write_end(record, state, now, create, ttl, waited, ...)
   count_done(state)
   if state == 'D' then
     redis.call('HSET', record, 's', state, 'z', now, ...)
   else
-    redis.call('EXPIRE', record, math.max(tonumber(ttl), MIN_RECORD_SECONDS))
+    redis.call('PEXPIREAT', record, math.max(math.max(now, create) + ttl * 1000, now + MIN_RECORD_SECONDS * 1000))
     redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
   end
   if waited then
@@ -99,8 +101,8 @@ local function write_end(record, state, now, ttl, waited, ...)
 end
 
 local function finish(record, state, now, ...)
-  local ttl, waited = unpack(redis.call('HMGET', record, 'r', 'l'))
-  write_end(record, state, now, ttl, waited, ...)
+  local create, ttl, waited = unpack(redis.call('HMGET', record, 'c', 'r', 'l'))
+  write_end(record, state, now, create, ttl, waited, ...)
 end
 
 local function bury(record, dead, key, reason, now, ...)

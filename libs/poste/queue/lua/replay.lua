@@ -10,7 +10,7 @@ local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 
 local function replay(record, key)
-  local state, create, expire, ttl, reason, died = unpack(redis.call('HMGET', record, 's', 'c', 'x', 'y', 'd', 'z'))
+  local state, ttl, reason, died = unpack(redis.call('HMGET', record, 's', 'y', 'd', 'z'))
   if state == 'Q' or state == 'R' then
     return 'done'
   elseif state and state ~= 'D' then
@@ -18,11 +18,10 @@ local function replay(record, key)
   elseif redis.call('ZREM', dead, key) == 0 then
     return 'gone'
   end
-  ttl = ttl or expire - create
   note(record, 'd', died, reason)
   note(record, 'p', now)
   redis.call('HDEL', record, 't', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
-  redis.call('HSET', record, 's', 'Q', 'y', ttl, 'x', now + ttl)
+  redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if reason == 'crashes' then
     redis.call('HSET', record, 'u', SUSPECT)
   end
