@@ -26,12 +26,12 @@ from poste_gateway.kinds import (
     OUTCOME_UNKNOWN,
     QUEUE_FULL,
     SERVICE_AWAY,
-    UNREADABLE_ANSWER,
 )
 from poste_gateway.lookups import Lookups
 from poste_gateway.preferences import Wishes
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.statuses import problem_of
+from poste_gateway.unreadable import unreadable
 
 _AWAY_DETAILS: Final = {
     "away": "No replica of the service can be reached.",
@@ -222,7 +222,7 @@ class _Call:
         try:
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
-            raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
+            raise unreadable(error, service=self._service.name, method=self._method.name) from error
         return Answer(body, headers={"Content-Type": JSON, **self._applied()})
 
     def _applied(self) -> dict[str, str]:

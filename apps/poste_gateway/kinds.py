@@ -211,7 +211,8 @@ UNREADABLE_ANSWER: Final = Kind(
     HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.INTERNAL,
     "The service's answer can't be shown",
-    "The service ran the call and answered, and its answer can't be written as JSON.",
+    "The service ran the call and answered, and its answer can't be written as JSON. `errors` names the field that "
+    "can't, and says why. Do not repeat the call for that.",
 )
 INTERNAL: Final = Kind(
     "internal",

@@ -16,6 +16,7 @@ from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.kinds import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
 from poste_gateway.problems import Problem
 from poste_gateway.statuses import problem_of
+from poste_gateway.unreadable import unreadable
 
 TASKS: Final = "/v1/tasks/"
 _STATES: Final = {
@@ -138,7 +139,7 @@ def response_value(task: task_pb2.Task, service: Service | None) -> Any:
     try:
         return protojson.to_value(method.output, task.response)
     except protojson.UnprintableError as error:
-        raise Problem(UNREADABLE_ANSWER, "The service's answer can't be written as JSON.") from error
+        raise unreadable(error, service=task.service, method=task.method) from error
 
 
 def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:

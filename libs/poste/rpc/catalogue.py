@@ -161,6 +161,11 @@ def refuse_taken_routes(service: Service, others: Iterable[Service]) -> None:
 
 def file_descriptor_set(file: FileDescriptor) -> bytes:
     """Serialize a file and all that it imports, dependencies first, as a FileDescriptorSet."""
+    return serialized_set(files_with_imports(file))
+
+
+def files_with_imports(file: FileDescriptor) -> dict[str, bytes]:
+    """Return a file and all that it imports, dependencies first: each file's name, and its serialized form."""
     found: dict[str, bytes] = {}
 
     def collect(one: FileDescriptor) -> None:
@@ -170,8 +175,13 @@ def file_descriptor_set(file: FileDescriptor) -> bytes:
             found[one.name] = one.serialized_pb
 
     collect(file)
+    return found
+
+
+def serialized_set(serialized_files: Mapping[str, bytes]) -> bytes:
+    """Serialize files as a FileDescriptorSet."""
     files = descriptor_pb2.FileDescriptorSet()
-    for serialized in found.values():
+    for serialized in serialized_files.values():
         files.file.add().ParseFromString(serialized)
     return files.SerializeToString()
 

@@ -1,4 +1,4 @@
-"""Types that any service may answer with, whatever its own files import: all of google/protobuf and google/rpc.
+"""Types that any service may answer with, whatever its own files import: google/protobuf, google/rpc, HttpBody.
 
 An Any may hold them, and the details of a status do. They are added where a service's descriptors are read, so that a
 service in any language has them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
+from google.api import httpbody_pb2
 from google.protobuf import (
     any_pb2,
     api_pb2,
@@ -46,6 +47,7 @@ _FILES: Final = tuple(
         http_pb2,
         status_pb2,
         attribute_context_pb2,
+        httpbody_pb2,
     )
 )
 

@@ -12,12 +12,12 @@ import grpc.aio
 
 from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError
-from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import code
 from poste.runtime import logs
 from poste.runtime.addresses import authority
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import WorkerSettings
+from poste.service.loaded import file_descriptor_set
 from poste.service.servicer import ServedService
 from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc

@@ -1025,7 +1025,9 @@ class RegisterServiceRequest(_message.Message):
     service: _builtins.str
     """The full name of the service."""
     file_descriptor_set: _builtins.bytes
-    """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
+    """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need, and what else its
+    program may put into an Any.
+    """
     address: _builtins.str
     """Where this replica is called, `host:port`."""
     @_builtins.property

@@ -170,10 +170,11 @@ def _map_writer(entry: Any) -> _Content:
 
     def write(values: Any) -> dict[str, Any]:
         written: dict[str, Any] = {}
-        for key, one in values.items():
+        # Not by items(), which fails at a key that is not UTF-8.
+        for key in values:
             name = spell(key)
             try:
-                written[name] = value(one)
+                written[name] = value(values[key])
             except NoFormError as error:
                 raise error.below(f"[{quotable(name)}]") from None
         return written
@@ -183,7 +184,7 @@ def _map_writer(entry: Any) -> _Content:
 
 def _key_writer(field: FieldDescriptor) -> Callable[[Any], str]:
     if field.type == FieldDescriptor.TYPE_STRING:
-        return _same if _is_text_sure(field) else _text
+        return _same if _is_text_sure(field) else _text_key
     return _bool_key if field.type == FieldDescriptor.TYPE_BOOL else str
 
 
@@ -234,6 +235,12 @@ def _text(value: str | bytes) -> str:
     # So a string comes that is not UTF-8.
     if isinstance(value, bytes):
         raise NoFormError("is not UTF-8")
+    return value
+
+
+def _text_key(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        raise NoFormError("has a key that is not UTF-8")
     return value
 
 
