@@ -13,7 +13,9 @@ from support import shop
 from support.gateway import FakeMom, answer, running_gateway, serving_mom, staged
 from support.linked import linked
 from support.waiting import until
+from support.worker import FakeMom as FakeWorkerMom
 from support.worker import line, running_worker
+from support.worker import serving_mom as serving_narrow_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain import sizes
@@ -23,8 +25,10 @@ from poste.domain.task import DeadReason, TaskState
 from poste.queue.operators import DeadPage, DeadTask
 from poste.queue.tasks import TaskRecord
 from poste.rpc.catalogue import describe
+from poste.rpc.channels import connect
 from poste.runtime.settings import GatewaySettings, load
 from poste.service.outcome import Outcome
+from poste.service.report import Reporter
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.failure import Failure
@@ -130,6 +134,43 @@ async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
         assert str(sizes.MAX_PAYLOAD) in said.status.message
         assert messages.report(pb.Completion(error=said.status), None).ending == "final"
         assert isinstance(await look(replica, "other"), bytes)
+
+
+async def test_a_result_that_is_refused_for_its_size_ends_its_task() -> None:
+    """It was reported again and again for as long as the process lived, and held one of its places."""
+    mom = FakeWorkerMom()
+    # A server's default limit is a quarter of ours.
+    async with serving_narrow_mom(mom) as target, connect(target, library=True) as channel:
+        reporter = Reporter(channel)
+        running = asyncio.create_task(reporter.run())
+        large = reporter.report(pb.Completion(service=NAME, key="large", response=b"x" * 5_000_000))
+        others = [reporter.report(pb.Completion(key=f"{number}", response=b"x")) for number in range(10)]
+        assert set(await asyncio.gather(large, *others)) == {pb.COMPLETE_RESULT_STORED}
+        running.cancel()
+        await asyncio.wait([running])
+
+    kept = {one.key: one for one in mom.completions}
+    assert "5000" in kept["large"].error.message
+    assert messages.report(kept["large"], None).ending == "final"
+    assert {one.response for key, one in kept.items() if key != "large"} == {b"x"}
+
+
+@pytest.mark.parametrize("text", ["x" * 16_000, "\N{POSTBOX}" * 8000, "x" * 200_000, "\N{POSTBOX}" * 50_000])
+async def test_an_error_is_told_alike_by_the_link_and_without_it(text: str) -> None:
+    """A long text turned a call without a link into another failure than the handler's, and one by the link not."""
+
+    class Failing(ledger_pb2_grpc.LedgerServiceServicer):
+        async def Look(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+
+    async with running_worker(Failing()) as worker, linked(worker.target) as replica:
+        by_link = await look(replica, "")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await worker.call(LOOK, line())
+
+    assert isinstance(by_link, Failure)
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.NOT_FOUND, by_link.status.message)
+    assert text.startswith(by_link.status.message)
 
 
 def test_an_error_is_cut_alike_on_both_roads() -> None:

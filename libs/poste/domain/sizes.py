@@ -13,9 +13,13 @@ from typing import Final
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 #: What a message may have beside its one payload: names, keys, an error's text, a frame's cancellations.
 MAX_WRAPPING: Final = 64 * 1024
-#: An error's status that is larger goes on without its details, and its text cut to so many characters.
+#: An error that is larger, its text and its details together, goes on without the details, and its text cut to so many
+#: characters.
 MAX_STATUS: Final = 32 * 1024
 MAX_STATUS_TEXT: Final = 4096
+#: A gRPC call's metadata may have so much: an error's text is spelt with up to three bytes for each, its details with
+#: four for each three.
+MAX_METADATA: Final = 4 * MAX_STATUS
 #: A payload that is larger is refused before it is sent anywhere.
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
 #: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the

@@ -43,6 +43,9 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
     ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
+    # With 16 KiB a call that failed with a longer text than that would have failed otherwise.
+    ("grpc.max_metadata_size", sizes.MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", sizes.MAX_METADATA),
     # Channels with equal options would share connections, and one channel's fate would be the other's.
     ("grpc.use_local_subchannel_pool", 1),
     # An HTTP proxy of the environment is not meant for calls within the deployment.

@@ -100,6 +100,7 @@ class DirectRoad:
             wire.add_done_callback(self._ended)  # type: ignore[arg-type]  # its protocol wants another name
             outcome = await self._runner.run(method, request, _call(wire))
             if outcome.code is not Code.OK:
+                outcome = outcome.bounded()
                 await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
             if outcome.trailing_metadata:
                 wire.set_trailing_metadata(outcome.trailing_metadata)

@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc.statuses import rich_status
+from poste.rpc.statuses import DETAILS_TRAILER, rich_status
 
 #: gRPC's own constant for each code.
 STATUS_CODES: Final = {Code(status.value[0]): status for status in grpc.StatusCode}
@@ -57,17 +57,21 @@ class Outcome(NamedTuple):
         return status
 
     def public_status(self) -> status_pb2.Status:
-        """Return what the caller is told on either road: the rich status if it is sound, never the cause.
-
-        One that is too large to go on as it is loses its details and the end of its text.
-        """
-        rich = rich_status(self.trailing_metadata)
-        status = status_pb2.Status(code=self.code, message=self.details)
+        """Return what the caller is told on either road: the rich status if it is sound, never the cause."""
+        bounded = self.bounded()
+        rich = rich_status(bounded.trailing_metadata)
         if rich is not None and rich.code == self.code:
-            status = rich
-        if status.ByteSize() > sizes.MAX_STATUS:
-            return status_pb2.Status(code=status.code, message=status.message[: sizes.MAX_STATUS_TEXT])
-        return status
+            return rich
+        return status_pb2.Status(code=self.code, message=bounded.details)
+
+    def bounded(self) -> Outcome:
+        """Return a failure as it may travel: too large a one loses its rich status, and its text's end."""
+        rich = rich_status(self.trailing_metadata)
+        size = len(self.details.encode("utf-8", "replace")) + (0 if rich is None else rich.ByteSize())
+        if size <= sizes.MAX_STATUS:
+            return self
+        rest = tuple(pair for pair in self.trailing_metadata if pair.key != DETAILS_TRAILER)
+        return self._replace(details=self.details[: sizes.MAX_STATUS_TEXT], trailing_metadata=rest)
 
 
 def unexpected(error: BaseException) -> Outcome:

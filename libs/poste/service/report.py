@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import grpc.aio
+from google.rpc import status_pb2
 
 from poste.domain import sizes
 from poste.domain.codes import Code
@@ -48,6 +49,13 @@ class _Entry:
     answer: asyncio.Future[Result]
     size: int
     alone: bool = field(default=False)
+
+    def give_up(self) -> None:
+        """Report in its place that there is no way for it: refused alone for its size, it would be so for ever."""
+        _log.error("a result is too large to be reported", key=self.completion.key, bytes=self.size)
+        said = f"the response is too large to be kept: its result has {self.size} bytes"
+        self.completion.error.CopyFrom(status_pb2.Status(code=Code.OUT_OF_RANGE, message=said))
+        self.size = self.completion.ByteSize()
 
 
 class Reporter:
@@ -119,6 +127,8 @@ class Reporter:
                 self._most = max(1, len(batch) // 2)
                 self._deadline = min(2 * self._deadline, _LAST_DEADLINE_SECONDS)
             _log.warning("results not reported", tasks=len(batch), code=code(error).name, details=error.details())
+            if code(error) is Code.RESOURCE_EXHAUSTED and len(batch) == 1 and batch[0].size > sizes.BATCH:
+                batch[0].give_up()
             await self._again(batch, alone=not away)
             return
         if len(response.results) != len(batch):
