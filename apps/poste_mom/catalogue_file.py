@@ -48,11 +48,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
 from poste.rpc.catalogue import Service, describe, refuse_taken_routes
+from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_log: Final = logs.get("catalogue")
 _AWAY: Final = {"queue": catalogue_pb2.AWAY_POLICY_QUEUE, "reject": catalogue_pb2.AWAY_POLICY_REJECT}
 _METHOD_FIELDS: Final[dict[str, type]] = {
     "timeout_seconds": float,
@@ -125,6 +127,15 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
         service = describe(entry)
     except CatalogueError as error:
         raise StartError(f"{where}: {error}") from error
+    for one in service.methods.values():
+        for route in one.passed_over:
+            _log.warning(
+                "route not served",
+                service=name,
+                method=one.name,
+                route=f"{route.verb} {route.path}",
+                reason=route.reason,
+            )
     if unknown := sorted(set(methods) - set(service.methods)):
         raise StartError(f"{where}: has no method {', '.join(unknown)}")
     return entry, service

@@ -56,6 +56,15 @@ class Answer(TypedDict, total=False):
     read_time: Timestamp
 
 
+def registered(service: Service) -> mom_service_pb2.RegisterServiceResponse:
+    """Return what a replica of a service is to know of how it is catalogued."""
+    response = mom_service_pb2.RegisterServiceResponse(settings=service.entry.settings)
+    for method in service.methods.values():
+        for one in method.passed_over:
+            response.passed_over.add(method=method.name, verb=one.verb, path=one.path, reason=one.reason)
+    return response
+
+
 def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
     """Read a task that is to be kept."""
     return NewTask(

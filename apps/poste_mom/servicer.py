@@ -283,7 +283,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except StoreError as error:
             await _refuse(context, error)
-        return pb.RegisterServiceResponse(settings=service.entry.settings)
+        return messages.registered(service)
 
     async def WatchCatalogue(
         self,

@@ -38,6 +38,8 @@ RESERVED_PATHS: Final = (
 _DEFAULT_ROUTE: Final = re.compile(r"/[a-z_]\w*(\.[a-z_]\w*)+/[a-z_]\w*", re.ASCII | re.IGNORECASE)
 #: A path that is one thing only: no variables, no query, no empty segment.
 _PLAIN_PATH: Final = re.compile(r"(/[\w.~:@!$&'()+,;=-]+)+", re.ASCII)
+#: A message whose bytes are the body as they are, of any type, where a route is annotated.
+_HTTP_BODY: Final = "google.api.HttpBody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,21 @@ class Route:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A route that an annotation asks for, and that is not served.
+
+    Attributes:
+        verb: The HTTP method.
+        path: The path.
+        reason: Why not.
+    """
+
+    verb: str
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Method:
     """One unary method.
@@ -65,6 +82,7 @@ class Method:
         output: The descriptor of its response.
         policy: How its calls are treated.
         routes: All its routes, the default one first.
+        passed_over: Those that its annotation asks for besides.
     """
 
     service: str
@@ -74,6 +92,7 @@ class Method:
     output: Descriptor
     policy: MethodPolicy
     routes: tuple[Route, ...]
+    passed_over: tuple[PassedOver, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,18 +136,19 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         raise catalogue_fault(entry, "its descriptors do not hold it") from error
     unary = [method for method in descriptor.methods if not (method.client_streaming or method.server_streaming)]
     policy = service_policy(entry, unary)
-    methods = {
-        method.name: Method(
+    methods = {}
+    for method in unary:
+        routes, passed_over = _routes(entry, method)
+        methods[method.name] = Method(
             service=entry.name,
             name=method.name,
             path=f"/{entry.name}/{method.name}",
             input=method.input_type,
             output=method.output_type,
             policy=policy.methods[method.name],
-            routes=_routes(entry, method),
+            routes=routes,
+            passed_over=passed_over,
         )
-        for method in unary
-    }
     return Service(
         name=entry.name,
         methods=methods,
@@ -236,18 +256,36 @@ def _allow_like_names(message: descriptor_pb2.DescriptorProto) -> None:
         _allow_like_names(nested)
 
 
-def _routes(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> tuple[Route, ...]:
+def _routes(
+    entry: catalogue_pb2.CatalogueService, method: MethodDescriptor
+) -> tuple[tuple[Route, ...], tuple[PassedOver, ...]]:
+    """Return a method's routes, and those that are not served: by the default one it is called all the same."""
     default = Route("POST", f"/{entry.name}/{method.name}")
     # A service without a package may be called as one of Poste's own paths is.
     _refuse_foreign(entry, method, default.path, default.path)
-    annotated = []
+    routes, passed_over = [default], []
     for rule in _rules(method.GetOptions().Extensions[annotations_pb2.http]):
         verb, path = _pattern(rule)
         _refuse_foreign(entry, method, path, default.path)
-        # Other shapes (variables, other verbs, a body that is one field) are reached by the default route.
-        if verb == "POST" and rule.body == "*" and _PLAIN_PATH.fullmatch(path):
-            annotated.append(Route(verb, path))
-    return tuple(dict.fromkeys([default, *annotated]))
+        reason = _unserved(rule, verb, path, method)
+        if reason is None:
+            routes.append(Route(verb, path))
+        else:
+            passed_over.append(PassedOver(verb, path, reason))
+    return tuple(dict.fromkeys(routes)), tuple(dict.fromkeys(passed_over))
+
+
+def _unserved(rule: http_pb2.HttpRule, verb: str, path: str, method: MethodDescriptor) -> str | None:
+    """Tell why an annotation is not served: what it means by it would not be what its callers get."""
+    if _HTTP_BODY in (method.input_type.full_name, method.output_type.full_name):
+        return f"its body is a {_HTTP_BODY}, and only JSON is served"
+    if rule.response_body:
+        return f"its answer is one field (response_body: {rule.response_body!r}), and only whole messages are answered"
+    if verb != "POST":
+        return "only POST is served"
+    if rule.body != "*":
+        return "only requests whose body is the whole message (body: '*') are served"
+    return None if _PLAIN_PATH.fullmatch(path) else "only plain paths, without variables, are served"
 
 
 def _rules(rule: http_pb2.HttpRule) -> Iterator[http_pb2.HttpRule]:

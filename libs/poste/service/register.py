@@ -56,6 +56,8 @@ class Registration:
         )
         self._request.start_time.FromNanoseconds(time.time_ns())
         self._known = False
+        #: Its author was told of the routes that are not served.
+        self._told = False
 
     async def run(self) -> None:
         """Register, and renew it, until cancelled."""
@@ -68,23 +70,29 @@ class Registration:
                 await asyncio.sleep(pauses.pause_seconds())
 
     async def _register(self) -> bool:
+        service = self._request.service
         self._request.address = await advertised(self._settings, self._port)
         try:
             response = await self._stub.RegisterService(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             # Away is what happens, once a line; refused is what somebody must mend.
             say = _log.warning if code(error) in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else _log.error
-            say("not registered", service=self._request.service, code=code(error).name, details=error.details())
+            say("not registered", service=service, code=code(error).name, details=error.details())
             self._known = False
             return False
         try:
             self._terms.learn(response.settings)
         except CatalogueError as error:
             # Of a middleware that is not of this version: what was known holds on.
-            _log.error("settings not taken", service=self._request.service, error=str(error))
+            _log.error("settings not taken", service=service, error=str(error))
         if not self._known:
             self._known = True
-            _log.info("registered", service=self._request.service, address=self._request.address)
+            _log.info("registered", service=service, address=self._request.address)
+        if not self._told:
+            self._told = True
+            for one in response.passed_over:
+                route = f"{one.verb} {one.path}"
+                _log.warning("route not served", service=service, method=one.method, route=route, reason=one.reason)
         return True
 
 

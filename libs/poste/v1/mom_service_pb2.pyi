@@ -1057,22 +1057,62 @@ class RegisterServiceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SETTINGS_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def settings(self) -> _catalogue_pb2.ServiceSettings:
         """The settings that hold for the service."""
+
+    @_builtins.property
+    def passed_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:
+        """Routes that its annotations ask for and that are not served."""
 
     def __init__(
         self,
         *,
         settings: _catalogue_pb2.ServiceSettings | None = ...,
+        passed_over: _abc.Iterable[Global___PassedOverRoute] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passed_over", b"passed_over", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterServiceResponse: _TypeAlias = RegisterServiceResponse  # noqa: Y015
+
+@_typing.final
+class PassedOverRoute(_message.Message):
+    """A route of a `google.api.http` annotation that is not served; its method is called by its default route all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method's short name."""
+    verb: _builtins.str
+    """The HTTP method."""
+    path: _builtins.str
+    """The path, as the annotation has it."""
+    reason: _builtins.str
+    """Why it is not served."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        path: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "path", b"path", "reason", b"reason", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassedOverRoute: _TypeAlias = PassedOverRoute  # noqa: Y015
 
 @_typing.final
 class WatchCatalogueRequest(_message.Message):

@@ -1,0 +1,128 @@
+"""A route is served as its annotation means it, or not at all, and its author is told so; the default route stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from google.api import annotations_pb2, http_pb2, httpbody_pb2
+from google.protobuf import descriptor_pb2
+from structlog.testing import capture_logs
+from support import described
+from support.gateway import FakeMom, running_gateway, serving_mom
+from support.waiting import until
+from support.worker import FakeMom as WorkersMom
+from support.worker import running_worker
+from support.worker import serving_mom as serving_workers_mom
+from testing.v1 import ledger_pb2_grpc
+
+from poste.rpc.catalogue import Method, describe
+from poste.rpc.servers import Health, bind, new_server
+from poste_mom import catalogue_file, messages
+
+NAME = "raw.v1.RawService"
+THING, BODY = ".raw.v1.Thing", ".google.api.HttpBody"
+
+
+def entry(rule: http_pb2.HttpRule, *targets: str, takes: str = THING, gives: str = THING) -> Any:
+    """A service of one method, annotated so."""
+    file = descriptor_pb2.FileDescriptorProto(name="raw.proto", package="raw.v1", syntax="proto3")
+    file.dependency.extend([httpbody_pb2.DESCRIPTOR.name, annotations_pb2.DESCRIPTOR.name])
+    thing = file.message_type.add(name="Thing")
+    described.field(thing, "name")
+    described.field(thing, "body", BODY)
+    described.service(file, "RawService", {"Call": (takes, gives)})
+    file.service[0].method[0].options.Extensions[annotations_pb2.http].CopyFrom(rule)
+    pool = described.pool_of(httpbody_pb2.DESCRIPTOR, annotations_pb2.DESCRIPTOR, file)
+    return described.entry(pool, NAME, *targets)
+
+
+def method_of(catalogued: Any) -> Method:
+    return describe(catalogued).methods["Call"]
+
+
+RULE = http_pb2.HttpRule
+
+
+@pytest.mark.parametrize(
+    ("rule", "types", "said"),
+    [
+        (RULE(post="/v1/raw", body="*", response_body="name"), {}, "response_body: 'name'"),
+        (RULE(post="/v1/raw", body="*"), {"gives": BODY}, "google.api.HttpBody"),
+        (RULE(post="/v1/raw", body="*"), {"takes": BODY}, "google.api.HttpBody"),
+        (RULE(post="/v1/raw", body="body"), {}, "body: '*'"),
+        (RULE(post="/v1/raw", body="*", response_body="body"), {}, "response_body: 'body'"),
+        (RULE(post="/v1/raw"), {}, "body: '*'"),
+        (RULE(get="/v1/raw"), {}, "only POST"),
+        (RULE(custom={"kind": "PURGE", "path": "/v1/raw"}, body="*"), {}, "only POST"),
+        (RULE(post="/v1/{name}", body="*"), {}, "without variables"),
+    ],
+)
+def test_what_would_be_answered_in_another_shape_is_not_routed_and_said(rule, types, said):
+    """Else a client that keeps to the annotation gets an object where it expects a field, or base64 for a picture."""
+    method = method_of(entry(rule, **types))
+
+    assert [route.path for route in method.routes] == [f"/{NAME}/Call"]
+    (passed_over,) = method.passed_over
+    assert said in passed_over.reason
+    assert passed_over.path.startswith("/v1/")
+
+
+def test_each_binding_counts_for_itself():
+    """Else one of another shape hides those that can be served, or comes along with them."""
+    more = [RULE(post="/v1/also", body="*"), RULE(post="/v1/field", body="*", response_body="name"), RULE(get="/v1/x")]
+    method = method_of(entry(RULE(post="/v1/raw", body="*", additional_bindings=more)))
+
+    assert [route.path for route in method.routes[1:]] == ["/v1/raw", "/v1/also"]
+    assert [one.path for one in method.passed_over] == ["/v1/field", "/v1/x"]
+
+
+async def test_the_worker_is_told_and_says_it_once():
+    """Else the author of the annotation hears of it from clients, whose calls are 404."""
+    service = describe(entry(RULE(post="/v1/raw", body="*", response_body="name")))
+    mom = WorkersMom()
+    mom.settings = messages.registered(service)
+    with capture_logs() as logs:
+        async with (
+            serving_workers_mom(mom) as target,
+            running_worker(ledger_pb2_grpc.LedgerServiceServicer(), mom=target),
+        ):
+            await until(lambda: any(line["event"] == "route not served" for line in logs), what="the line")
+
+    (line,) = [line for line in logs if line["event"] == "route not served"]
+    assert (line["method"], line["route"], line["log_level"]) == ("Call", "POST /v1/raw", "warning")
+    assert "response_body" in line["reason"]
+
+
+def test_of_a_catalogue_files_services_the_middleware_says_it(tmp_path):
+    """Else nobody does, for no replica need ever register."""
+    tmp_path.joinpath("raw.binpb").write_bytes(entry(RULE(get="/v1/raw")).file_descriptor_set)
+    file = tmp_path / "catalogue.toml"
+    file.write_text(f'[services."{NAME}"]\ndescriptors = "raw.binpb"\n')
+    with capture_logs() as logs:
+        catalogue_file.read(file)
+
+    assert [(line["event"], line["route"]) for line in logs] == [("route not served", "GET /v1/raw")]
+
+
+async def test_the_default_route_serves_such_a_method_in_json(tmp_path):
+    """Else it can't be called at all."""
+    server = new_server()
+    echo = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, {"Call": echo}),))
+    health = Health(server, NAME)
+    port = bind(server, "127.0.0.1", 0)
+    await server.start()
+    await health.serving()
+    mom = FakeMom(entry(RULE(post="/v1/raw", body="*"), f"127.0.0.1:{port}", takes=BODY, gives=BODY))
+    body = {"contentType": "text/plain", "data": "aGk=", "extensions": []}
+    try:
+        async with serving_mom(mom) as mom_port, running_gateway(tmp_path, mom_port) as gateway:
+            await gateway.available(name=NAME)
+
+            assert (await gateway.post("/v1/raw", body)).status == 404
+            reply = await gateway.post(f"/{NAME}/Call", body)
+            assert (reply.status, reply.body) == (200, body)
+    finally:
+        await server.stop(None)
