@@ -108,6 +108,7 @@ class Catalogue:
         if entry.register_time.ToNanoseconds() <= request.start_time.ToNanoseconds():
             entry.file_descriptor_set = request.file_descriptor_set
             entry.register_time.CopyFrom(request.start_time)
+            entry.author_settings.CopyFrom(request.author_settings)
         entry.library = True
         service = describe(entry)
         refuse_taken_routes(service, self._services.values())
@@ -141,6 +142,7 @@ class Catalogue:
                 if old.HasField("register_time"):
                     entry.file_descriptor_set = old.file_descriptor_set
                     entry.register_time.CopyFrom(old.register_time)
+                    entry.author_settings.CopyFrom(old.author_settings)
             serialized = entry.SerializeToString(deterministic=True)
             if stored.get(name) != serialized:
                 await self._store.save(name, serialized)

@@ -15,6 +15,7 @@ from poste.queue.history import History
 from poste.queue.operators import DeadPage, Place
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
+from poste.rpc.policies import settled
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Answer(TypedDict, total=False):
 
 def registered(service: Service) -> mom_service_pb2.RegisterServiceResponse:
     """Return what a replica of a service is to know of how it is catalogued."""
-    response = mom_service_pb2.RegisterServiceResponse(settings=service.entry.settings)
+    response = mom_service_pb2.RegisterServiceResponse(settings=settled(service.entry))
     for method in service.methods.values():
         for one in method.passed_over:
             response.passed_over.add(method=method.name, verb=one.verb, path=one.path, reason=one.reason)

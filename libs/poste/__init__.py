@@ -1,7 +1,7 @@
 """Poste: a REST face for any gRPC service, and a post office for when it is away.
 
-A service's author needs one name, `poste.serve`. It is resolved when it is first asked for, so that a process that
-only borrows a room of this library (the gateway) does not load the others.
+A service's author needs `poste.serve`, and `poste.policy` to say how calls are treated. They are resolved when they are
+first asked for, so that a process that only borrows a room of this library (the gateway) does not load the others.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from poste.version import __version__
 
 if TYPE_CHECKING:
+    from poste.service import policy as policy
     from poste.service import serve as serve
 
-__all__ = ["__version__", "serve"]
+__all__ = ["__version__", "policy", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "serve":
-        from poste.service import serve  # noqa: PLC0415 - resolved late on purpose, see above
+    if name in ("policy", "serve"):
+        import poste.service  # noqa: PLC0415 - resolved late on purpose, see above
 
-        return serve
+        return getattr(poste.service, name)
     raise AttributeError(f"module 'poste' has no attribute {name!r}")

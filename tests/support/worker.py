@@ -32,9 +32,11 @@ class HandedConsumer:
         settings: WorkerSettings,
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],  # noqa: ARG002 - the test itself says what is handed over when
+        concurrency: Callable[[], int | None],
     ) -> None:
         self.queue = queue
         self.settings = settings
+        self.concurrency = concurrency
         self.stopped = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self._handle = handle

@@ -43,7 +43,13 @@ class Consumer:
     """Runs one queue's tasks in this process."""
 
     def __init__(
-        self, *, queue: str, settings: WorkerSettings, handle: Handle, live: Callable[[], bool] = lambda: False
+        self,
+        *,
+        queue: str,
+        settings: WorkerSettings,
+        handle: Handle,
+        live: Callable[[], bool] = lambda: False,
+        concurrency: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Prepare; `run` begins.
 
@@ -54,11 +60,13 @@ class Consumer:
                 (`cancel_requested`: report that), when the lease is lost, or when a stop's grace is over (report
                 nothing). It may raise `NotRun`: the task goes back.
             live: Tells whether direct calls come in: tasks are then taken a few at a time.
+            concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
         """
         self.queue = queue
         self._settings = settings
         self._handle = handle
         self._live = live
+        self._concurrency = concurrency
         self._keys = QueueKeys(queue)
         self._stopping = asyncio.Event()
         self._life: Incarnation | None = None
@@ -122,6 +130,7 @@ class Consumer:
                     blocking_client_id=lambda: self._blocking_client_id,
                     tried_to_pop=self._note_pop,
                     live=self._live,
+                    concurrency=self._concurrency,
                 )
                 if self._stopping.is_set():
                     self._life.end()

@@ -97,12 +97,20 @@ class Hand:
         audit_due: Something may stand in the list that is not in hand.
     """
 
-    def __init__(self, name: str, keys: QueueKeys, settings: WorkerSettings, control: redis.Redis) -> None:
+    def __init__(
+        self,
+        name: str,
+        keys: QueueKeys,
+        settings: WorkerSettings,
+        control: redis.Redis,
+        concurrency: Callable[[], int | None],
+    ) -> None:
         self.name = name
         self.keys = keys
         self.taken = keys.taken(name)
         self.settings = settings
         self.control = control
+        self._fewer = concurrency
         self.scripts = Scripts(control)
         self.unclaimed: list[str] = []
         self.claiming: frozenset[str] = frozenset()
@@ -114,6 +122,12 @@ class Hand:
         self.ending = asyncio.Event()
         self.changed = asyncio.Event()
         self.audit_due = asyncio.Event()
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks may run at once: the least of what was said."""
+        fewer = self._fewer()
+        return self.settings.concurrency if fewer is None else min(fewer, self.settings.concurrency)
 
     def holds(self, key: str) -> bool:
         """Tell whether a key is in hand: claiming one twice would start its handler twice."""
@@ -132,6 +146,6 @@ class Hand:
         Those that only wait for their report's answer leave room for others, but not without bound: a middleware that
         is away must not make the list of what is taken grow.
         """
-        concurrency = self.settings.concurrency
+        concurrency = self.concurrency
         room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - len(self.running), MAX_TAKEN)
         return max(0, min(room, _BESIDE_LIVE_CALLS) if live else room)

@@ -44,6 +44,7 @@ class Incarnation:
         blocking_client_id: Callable[[], int | None],
         tried_to_pop: Callable[[], None],
         live: Callable[[], bool],
+        concurrency: Callable[[], int | None],
     ) -> None:
         """Prepare; `run` begins. It has joined already.
 
@@ -57,8 +58,9 @@ class Incarnation:
             blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
             tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
             live: Tells whether direct calls come in: those go first.
+            concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
         """
-        self._hand = Hand(name, keys, settings, control)
+        self._hand = Hand(name, keys, settings, control, concurrency)
         self._taker = Taker(
             self._hand,
             handle=handle,

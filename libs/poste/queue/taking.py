@@ -161,7 +161,7 @@ class Taker:
             take: Take as many first.
         """
         hand, keys = self._hand, self._hand.keys
-        arguments: list[str | int] = [hand.name, int(alone), min(hand.settings.concurrency, MAX_TAKEN), int(take)]
+        arguments: list[str | int] = [hand.name, int(alone), min(hand.concurrency, MAX_TAKEN), int(take)]
         tokens = []
         for key in named:
             self._seq += 1

@@ -30,34 +30,50 @@ def service_policy(entry: catalogue_pb2.CatalogueService, methods: Iterable[Meth
     Raises:
         CatalogueError: A setting makes no sense.
     """
-    return ServicePolicy(
-        queue=_queue_policy(entry),
-        methods={method.name: _method_policy(entry, method) for method in methods},
-        max_in_flight=_at_least(entry, "max_in_flight", 1, ServicePolicy().max_in_flight),
-        concurrency=_at_least(entry, "concurrency", 1, None),
-    )
-
-
-def _queue_policy(entry: catalogue_pb2.CatalogueService) -> QueuePolicy:
+    settings = settled(entry)
     default = QueuePolicy()
-    return QueuePolicy(
-        max_crashes=_at_least(entry, "max_crashes", 1, default.max_crashes),
-        max_length=_at_least(entry, "max_length", 0, default.max_length),
-        max_bytes=_at_least(entry, "max_bytes", 0, default.max_bytes),
+
+    def at_least(name: Any, lowest: int, default: Any) -> Any:
+        if not settings.HasField(name):
+            return default
+        value: int = getattr(settings, name)
+        if value < lowest:
+            raise catalogue_fault(entry, f"its setting {name} is {value}, and must be at least {lowest}")
+        return value
+
+    return ServicePolicy(
+        queue=QueuePolicy(
+            max_crashes=at_least("max_crashes", 1, default.max_crashes),
+            max_length=at_least("max_length", 0, default.max_length),
+            max_bytes=at_least("max_bytes", 0, default.max_bytes),
+        ),
+        methods={method.name: _method_policy(_Said(entry, settings, method.name), method) for method in methods},
+        max_in_flight=at_least("max_in_flight", 1, ServicePolicy().max_in_flight),
+        concurrency=at_least("concurrency", 1, None),
     )
 
 
-def _at_least(entry: catalogue_pb2.CatalogueService, name: Any, lowest: int, default: Any) -> Any:
-    if not entry.settings.HasField(name):
-        return default
-    value: int = getattr(entry.settings, name)
-    if value < lowest:
-        raise catalogue_fault(entry, f"its setting {name} is {value}, and must be at least {lowest}")
-    return value
+def settled(entry: catalogue_pb2.CatalogueService) -> catalogue_pb2.ServiceSettings:
+    """Return the settings that hold for a service: what its deployment says, and where that says nothing its author."""
+    if not entry.HasField("author_settings"):
+        return entry.settings
+    settings = catalogue_pb2.ServiceSettings()
+    settings.CopyFrom(entry.author_settings)
+    for field, value in entry.settings.ListFields():
+        if field.name == "methods":
+            continue
+        setattr(settings, field.name, value)
+        # It is said of every method: an operator who slows a service down need not know what its code says of each.
+        for method in settings.methods.values():
+            if field.name in catalogue_pb2.MethodSettings.DESCRIPTOR.fields_by_name:
+                method.ClearField(field.name)  # type: ignore[arg-type]  # it is one of its fields
+    for name, method in entry.settings.methods.items():
+        settings.methods[name].MergeFrom(method)
+    return settings
 
 
-def _method_policy(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor) -> MethodPolicy:
-    said, default = _Said(entry, method.name), MethodPolicy()
+def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
+    default = MethodPolicy()
     timeout_seconds = said.seconds("timeout_seconds", default.timeout_seconds)
     redeliver = said.value("redeliver")
     return MethodPolicy(
@@ -80,7 +96,7 @@ def _retry_policy(said: _Said) -> RetryPolicy:
         raise said.fault(f"max_attempts of {said.method} is {max_attempts}, and must be at least 1")
     backoff = said.seconds("backoff_seconds", default.backoff_seconds)
     longest = said.seconds("max_backoff_seconds", max(default.max_backoff_seconds, backoff))
-    if said.value("backoff_seconds") is not None and longest < backoff:
+    if longest < backoff and said.by_one and said.value("backoff_seconds") is not None:
         text = (
             f"max_backoff_seconds of {said.method} is {longest:g}, which is less than its backoff_seconds, {backoff:g}"
         )
@@ -91,12 +107,19 @@ def _retry_policy(said: _Said) -> RetryPolicy:
 class _Said:
     """What is said of one method: by its own settings, else by its service's."""
 
-    def __init__(self, entry: catalogue_pb2.CatalogueService, method: str) -> None:
+    def __init__(
+        self, entry: catalogue_pb2.CatalogueService, settings: catalogue_pb2.ServiceSettings, method: str
+    ) -> None:
         self.method = method
         self._entry = entry
-        self._wide = entry.settings
+        self._wide = settings
         # Looked up without making an entry: a map's `[]` inserts.
-        self._narrow = entry.settings.methods.get(method) or catalogue_pb2.MethodSettings()
+        self._narrow = settings.methods.get(method) or catalogue_pb2.MethodSettings()
+
+    @property
+    def by_one(self) -> bool:
+        """Whether one alone said all of it; what two say may differ without a mistake."""
+        return not self._entry.HasField("author_settings")
 
     @property
     def away(self) -> catalogue_pb2.AwayPolicy.ValueType:

@@ -52,6 +52,7 @@ class MakeConsumer(Protocol):
         settings: WorkerSettings,
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],
+        concurrency: Callable[[], int | None],
     ) -> QueueConsumer: ...
 
 
@@ -171,6 +172,7 @@ class _Queued:
                 settings=settings,
                 handle=QueuedRoad(service, self.runner, reporter, self.terms[service.name]).handle,
                 live=live,
+                concurrency=self.terms[service.name].concurrency,
             )
             for service in services
         ]

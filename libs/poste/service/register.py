@@ -52,7 +52,9 @@ class Registration:
         self._port = port
         self._terms = terms
         self._request = mom_service_pb2.RegisterServiceRequest(
-            service=service.name, file_descriptor_set=file_descriptor_set(service.descriptor.file)
+            service=service.name,
+            file_descriptor_set=file_descriptor_set(service.descriptor.file),
+            author_settings=service.settings,
         )
         self._request.start_time.FromNanoseconds(time.time_ns())
         self._known = False

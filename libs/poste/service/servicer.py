@@ -12,7 +12,10 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
-from poste.domain.errors import StartError
+from poste.domain.errors import CatalogueError, StartError
+from poste.rpc.policies import service_policy
+from poste.service import policies
+from poste.v1 import catalogue_pb2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,19 +48,22 @@ class ServedService:
         descriptor: What its proto says of it.
         methods: Its unary methods by their short names.
         streaming: gRPC's own handlers of its other methods; they are served on the direct road only.
+        settings: What its author says of how calls are treated.
     """
 
     name: str
     descriptor: ServiceDescriptor
     methods: Mapping[str, ServedMethod]
     streaming: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    settings: catalogue_pb2.ServiceSettings
 
 
 def services_of(servicers: Iterable[object]) -> list[ServedService]:
     """Return the services that the servicers implement.
 
     Raises:
-        StartError: One of them extends no generated servicer class, or two serve the same service.
+        StartError: One of them extends no generated servicer class, two serve the same service, or what one says of how
+            calls are treated makes no sense.
     """
     found: dict[str, ServedService] = {}
     for servicer in servicers:
@@ -83,8 +89,9 @@ def _services(servicer: object) -> Iterator[ServedService]:
             f"{type(servicer).__name__} is no gRPC servicer: it must extend a generated class like"
             " `foo_pb2_grpc.FooServicer`"
         )
-    for generic in registrar.generic:
-        yield _describe(generic)
+    services = [_describe(generic, servicer) for generic in registrar.generic]
+    policies.refuse_misplaced(servicer, {name for service in services for name in service.methods})
+    yield from services
 
 
 class _Registrar:
@@ -107,7 +114,7 @@ class _CallDetails(NamedTuple):
     invocation_metadata: tuple[tuple[str, str], ...] = ()
 
 
-def _describe(generic: grpc.ServiceRpcHandler) -> ServedService:
+def _describe(generic: grpc.ServiceRpcHandler, servicer: object) -> ServedService:
     name = generic.service_name()
     try:
         descriptor: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(name)
@@ -122,7 +129,12 @@ def _describe(generic: grpc.ServiceRpcHandler) -> ServedService:
             streaming[method.name] = handler
         else:
             methods[method.name] = _method(name, method.name, handler)
-    return ServedService(name=name, descriptor=descriptor, methods=methods, streaming=streaming)
+    settings = policies.said_of(servicer, name, methods)
+    try:
+        service_policy(catalogue_pb2.CatalogueService(name=name, settings=settings), descriptor.methods)
+    except CatalogueError as error:
+        raise StartError(str(error)) from error
+    return ServedService(name=name, descriptor=descriptor, methods=methods, streaming=streaming, settings=settings)
 
 
 def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:

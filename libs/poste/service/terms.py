@@ -1,4 +1,4 @@
-"""What holds for a service's queued tasks in this process: the defaults until the catalogue's word is known."""
+"""What holds for a service's queued tasks in this process: its author's word, until the catalogue's is known."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class Terms:
     """The terms of one service."""
 
     def __init__(self, service: ServedService) -> None:
+        """Begin with what the author says."""
         self._service = service
-        self._policy = self._read(catalogue_pb2.ServiceSettings())
+        self._policy = self._read(service.settings)
 
     def learn(self, settings: catalogue_pb2.ServiceSettings) -> None:
         """Take what the catalogue says from now on.
@@ -26,6 +27,10 @@ class Terms:
     def of(self, method: str) -> MethodPolicy:
         """Return how calls of one of its methods are treated."""
         return self._policy.methods[method]
+
+    def concurrency(self) -> int | None:
+        """Return how many of its tasks may run at once in this process, None if nobody says."""
+        return self._policy.concurrency
 
     def _read(self, settings: catalogue_pb2.ServiceSettings) -> ServicePolicy:
         entry = catalogue_pb2.CatalogueService(name=self._service.name, settings=settings)

@@ -263,6 +263,7 @@ class CatalogueService(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     LIBRARY_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -275,11 +276,17 @@ class CatalogueService(_message.Message):
 
     @_builtins.property
     def settings(self) -> Global___ServiceSettings:
-        """How its calls are to be treated."""
+        """How its calls are to be treated: what the deployment says. It wins over the author, setting by setting; what it says
+        of the service holds for every method, whatever the author says of one.
+        """
 
     @_builtins.property
     def register_time(self) -> _timestamp_pb2.Timestamp:
         """When its descriptors were registered: the newest win."""
+
+    @_builtins.property
+    def author_settings(self) -> Global___ServiceSettings:
+        """How its calls are to be treated: what its author says in its code, registered with its descriptors."""
 
     def __init__(
         self,
@@ -290,10 +297,11 @@ class CatalogueService(_message.Message):
         settings: Global___ServiceSettings | None = ...,
         library: _builtins.bool = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        author_settings: Global___ServiceSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "register_time", b"register_time", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_descriptor_set", b"file_descriptor_set", "library", b"library", "name", b"name", "register_time", b"register_time", "settings", b"settings", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "library", b"library", "name", b"name", "register_time", b"register_time", "settings", b"settings", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

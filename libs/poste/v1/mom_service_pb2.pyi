@@ -1022,6 +1022,7 @@ class RegisterServiceRequest(_message.Message):
     FILE_DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service."""
     file_descriptor_set: _builtins.bytes
@@ -1034,6 +1035,10 @@ class RegisterServiceRequest(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When this replica's process started: the newest descriptors win."""
 
+    @_builtins.property
+    def author_settings(self) -> _catalogue_pb2.ServiceSettings:
+        """What its author says of it in its code; the deployment's catalogue file wins, setting by setting."""
+
     def __init__(
         self,
         *,
@@ -1041,10 +1046,11 @@ class RegisterServiceRequest(_message.Message):
         file_descriptor_set: _builtins.bytes = ...,
         address: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        author_settings: _catalogue_pb2.ServiceSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "file_descriptor_set", b"file_descriptor_set", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1060,7 +1066,7 @@ class RegisterServiceResponse(_message.Message):
     PASSED_OVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def settings(self) -> _catalogue_pb2.ServiceSettings:
-        """The settings that hold for the service."""
+        """The settings that hold for the service: the deployment's, and its author's where that says nothing."""
 
     @_builtins.property
     def passed_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:

@@ -1,0 +1,134 @@
+"""What a service's author says in code of how calls are treated: a decorator of handlers, or of the servicer's class.
+
+::
+
+    @poste.policy(queued_timeout_seconds=3600, concurrency=4)
+    class Reports(reports_pb2_grpc.ReportServiceServicer):
+        @poste.policy(max_attempts=3)
+        async def Render(self, request, context): ...
+
+It travels with the registration, so the middleware and the gateways know it. The deployment's catalogue file wins over
+the author, setting by setting; its room (`poste_mom.catalogue_file`) says what holds where nobody says anything.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypeVar
+
+from poste.domain.errors import StartError
+from poste.v1 import catalogue_pb2
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+#: Where a class or a handler keeps what is said of it.
+_SAID: Final = "__poste_policy__"
+_AWAY: Final = {"queue": catalogue_pb2.AWAY_POLICY_QUEUE, "reject": catalogue_pb2.AWAY_POLICY_REJECT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is said of a service or of one of its methods. None: nothing is."""
+
+    away: Literal["queue", "reject"] | None = None
+    timeout_seconds: float | None = None
+    queued_timeout_seconds: float | None = None
+    redeliver: bool | None = None
+    max_attempts: int | None = None
+    backoff_seconds: float | None = None
+    max_backoff_seconds: float | None = None
+    concurrency: int | None = None
+
+    def __call__(self, target: T) -> T:
+        """Say it of a servicer's class, or of a handler."""
+        setattr(target, _SAID, self)
+        return target
+
+
+def policy(
+    *,
+    away: Literal["queue", "reject"] | None = None,
+    timeout_seconds: float | None = None,
+    queued_timeout_seconds: float | None = None,
+    redeliver: bool | None = None,
+    max_attempts: int | None = None,
+    backoff_seconds: float | None = None,
+    max_backoff_seconds: float | None = None,
+    concurrency: int | None = None,
+) -> Policy:
+    """Say how calls are treated, of a servicer's class or of one of its handlers.
+
+    A value that makes no sense is refused when the service starts (`poste.serve`).
+
+    Args:
+        away: `queue` keeps a call while the service is away, `reject` refuses it.
+        timeout_seconds: How long the handler may take on the direct road, where somebody waits for it.
+        queued_timeout_seconds: How long one attempt of it may take on the durable road.
+        redeliver: Run again what may have run, although it is not declared idempotent.
+        max_attempts: How often the handler may fail before a queued task is DEAD.
+        backoff_seconds: The longest wait before the first retry; doubled for each further one.
+        max_backoff_seconds: The longest wait before any retry.
+        concurrency: How many queued tasks of the service run at once in one process, at most. Of a class only: tasks
+            stand in one line, and where one method's had to wait, all those behind them would too.
+    """
+    return Policy(
+        away=away,
+        timeout_seconds=timeout_seconds,
+        queued_timeout_seconds=queued_timeout_seconds,
+        redeliver=redeliver,
+        max_attempts=max_attempts,
+        backoff_seconds=backoff_seconds,
+        max_backoff_seconds=max_backoff_seconds,
+        concurrency=concurrency,
+    )
+
+
+def said_of(servicer: object, service: str, methods: Iterable[str]) -> catalogue_pb2.ServiceSettings:
+    """Return what a servicer's code says of one of its services.
+
+    Args:
+        servicer: The servicer.
+        service: The service's full name, for what is wrong.
+        methods: The short names of its unary methods.
+
+    Raises:
+        StartError: A value is of the wrong type, or can't be said there.
+    """
+    settings = catalogue_pb2.ServiceSettings()
+    said = getattr(type(servicer), _SAID, None)
+    if isinstance(said, Policy):
+        _settle(settings, said, service)
+    for name in methods:
+        said = getattr(getattr(servicer, name), _SAID, None)
+        if isinstance(said, Policy):
+            if said.concurrency is not None:
+                raise StartError(f"concurrency can't be said of {service}/{name}: it is the class' to say")
+            _settle(settings.methods[name], said, f"{service}/{name}")
+    return settings
+
+
+def refuse_misplaced(servicer: object, methods: Collection[str]) -> None:
+    """Refuse a policy of what is no unary method: it would be passed over in silence.
+
+    Raises:
+        StartError: There is one.
+    """
+    for name, member in inspect.getmembers_static(type(servicer)):
+        if isinstance(getattr(member, _SAID, None), Policy) and name not in methods:
+            raise StartError(f"{type(servicer).__name__}.{name} has a policy, and is no unary method of its services")
+
+
+def _settle(settings: Any, said: Policy, where: str) -> None:
+    for field in fields(said):
+        name, value = field.name, getattr(said, field.name)
+        if value is None:
+            continue
+        fault = StartError(f"the policy of {where}: {name} can't be {value!r}")
+        if isinstance(value, bool) is not (name == "redeliver"):
+            raise fault
+        try:
+            setattr(settings, name, _AWAY[value] if name == "away" else value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise fault from error
