@@ -18,7 +18,7 @@ from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError
 from poste.rpc import channels
 from poste.rpc.catalogue import Service, describe
-from poste.runtime import logs
+from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
@@ -65,6 +65,9 @@ class Directory:
         self._copy = copy
         self._fingerprint = fingerprint
         self._spawn = spawn
+        self._store_id = ""
+        #: What the store that was there before knew, and this one does not know yet.
+        self._awaited: dict[str, catalogue_pb2.CatalogueService] = {}
         self._unready: str | None = "the catalogue was not received yet"
         #: The middleware has answered, whatever it was.
         self._answered = asyncio.Event()
@@ -99,9 +102,10 @@ class Directory:
                 async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
                     self.key_agreed = True
                     self._answered.set()
-                    whole.services.extend(part.services)
+                    whole.MergeFrom(part)
                     if part.more:
                         continue
+                    self._keep_awaited(whole)
                     self.apply(whole.services)
                     self._copy.put(whole)
                     whole = pb.WatchCatalogueResponse()
@@ -109,6 +113,17 @@ class Directory:
             except grpc.aio.AioRpcError as error:
                 self._ended(error)
             await asyncio.sleep(pauses.pause_seconds())
+
+    def _keep_awaited(self, catalogue: pb.WatchCatalogueResponse) -> None:
+        """Add what only the store before this one knew: who has not registered again yet must not become unknown."""
+        if self._store_id and catalogue.store_id != self._store_id:
+            _log.error("the store was emptied or replaced: services are known as before until they come again")
+            metrics.store_replaced_total.inc()
+            self._awaited = {name: service.entry for name, service in self.services.items()}
+        self._store_id = catalogue.store_id
+        for entry in catalogue.services:
+            self._awaited.pop(entry.name, None)
+        catalogue.services.extend(self._awaited.values())
 
     async def _stand_in(self) -> None:
         """Take over the copy if the middleware is late."""

@@ -40,7 +40,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     client = open_client(settings, connected=health.connected)
     tasks, store = Tasks(client, health.proof), CatalogueStore(client)
     upkeep = Upkeep(client, lease_seconds=settings.lease_seconds)
-    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped)
+    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
     server = new_server()
     serving = Health(server, "poste.v1.MomService")
     add_MomServiceServicer_to_server(
@@ -64,7 +64,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     def ready() -> str | None:
         if stop.is_set():
             return "stopping"
-        return health.trouble or (None if catalogue.loaded else "the catalogue was not read yet")
+        return health.trouble or catalogue.trouble
 
     try:
         async with (

@@ -173,15 +173,17 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     return response
 
 
-def catalogue(entries: Iterable[catalogue_pb2.CatalogueService]) -> Iterator[mom_service_pb2.WatchCatalogueResponse]:
-    """Spell the whole catalogue, in as many messages as it needs."""
-    part, size = mom_service_pb2.WatchCatalogueResponse(), 0
+def catalogue(
+    entries: Iterable[catalogue_pb2.CatalogueService], store_id: str
+) -> Iterator[mom_service_pb2.WatchCatalogueResponse]:
+    """Spell the whole catalogue of a store, in as many messages as it needs."""
+    part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), 0
     for entry in entries:
         size += entry.ByteSize()
         if part.services and size > sizes.BATCH:
             part.more = True
             yield part
-            part, size = mom_service_pb2.WatchCatalogueResponse(), entry.ByteSize()
+            part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), entry.ByteSize()
         part.services.append(entry)
     yield part
 

@@ -301,7 +301,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
                 "give every gateway the same POSTE_ID_KEY_FILE",
             )
         async for entries in self._catalogue.watch():
-            for part in messages.catalogue(entries):
+            for part in messages.catalogue(entries, self._catalogue.store_id):
                 yield part
 
 

@@ -48,6 +48,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self.refuses_key = False
         self.away = False
         self.clock_ahead_seconds = 0.0
+        self.store_id = "store"
         #: What each GetTask was to wait, and whether those that wait are never answered.
         self.waits: list[float] = []
         self.silent = False
@@ -152,7 +153,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another key")
         while True:
             changed = self.changed
-            yield pb.WatchCatalogueResponse(services=self.entries)
+            yield pb.WatchCatalogueResponse(services=self.entries, store_id=self.store_id)
             await changed.wait()
 
     async def CompleteTasks(self, request, context):  # noqa: N802

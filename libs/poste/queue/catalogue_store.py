@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Final, cast
 
 from redis.exceptions import RedisError
@@ -22,6 +23,19 @@ class CatalogueStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+
+    async def store_id(self) -> str:
+        """Return this store's name: a random one that it is given if it has none, for then it was empty."""
+        try:
+            found = await self._client.get(keys.STORE_ID)
+            if found is None:
+                await self._client.set(keys.STORE_ID, secrets.token_hex(8), nx=True)
+                found = await self._client.get(keys.STORE_ID)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        if found is None:
+            raise StoreUnreached("Redis lost its name as soon as it had it")
+        return text(found)
 
     async def version(self) -> int:
         """Return a number that grows with every change."""

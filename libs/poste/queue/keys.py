@@ -9,6 +9,8 @@ from typing import Final
 
 #: The queues there are (set).
 QUEUES: Final = "poste:queues"
+#: The store's random name (string): one that was emptied or replaced has another, or none.
+STORE_ID: Final = "poste:store-id"
 #: service → its entry in the catalogue (hash).
 CATALOGUE: Final = "poste:catalogue"
 #: Counts up with every change of the catalogue.

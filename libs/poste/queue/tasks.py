@@ -227,6 +227,10 @@ class Tasks:
             raise StoreUnreached(str(error)) from error
         return float(seconds + microseconds / 1e6)
 
+    def forget_queues(self) -> None:
+        """Note each queue anew when it is next given a task: Redis was emptied, and knows none."""
+        self._known.clear()
+
     async def queues(self) -> list[str]:
         """Return the names of the queues there are.
 

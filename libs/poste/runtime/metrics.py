@@ -74,6 +74,10 @@ enqueue_answers_total = Counter(
     "Calls that were to be kept, by what the middleware said to them.",
     ["queue", "result"],
 )
+store_replaced_total = Counter(
+    "poste_store_replaced_total",
+    "Times that this process found Redis emptied, replaced, or restored from an older copy: calls are lost.",
+)
 store_accepting = Gauge("poste_store_accepting", "1 while this middleware's Redis can be trusted with calls, else 0.")
 
 # -- a service

@@ -1150,8 +1150,13 @@ class WatchCatalogueResponse(_message.Message):
 
     SERVICES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
     """The next message goes on with it."""
+    store_id: _builtins.str
+    """The random name of the store that it is kept in: one that was emptied or replaced has another, and may not know every
+    service again yet.
+    """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.CatalogueService]:
         """Services, by name."""
@@ -1161,10 +1166,11 @@ class WatchCatalogueResponse(_message.Message):
         *,
         services: _abc.Iterable[_catalogue_pb2.CatalogueService] | None = ...,
         more: _builtins.bool = ...,
+        store_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "services", b"services", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
