@@ -53,7 +53,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes | Failure]] = {}
-        self._deadlines = Deadlines(self._expire)
+        self._deadlines = Deadlines(self._expire, fair=True)
         #: Those that may be made again elsewhere.
         self._repeatable: set[int] = set()
         #: Those of them that are in no frame yet: method, request, timeout, request id and place in a trace.
