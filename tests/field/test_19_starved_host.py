@@ -48,7 +48,7 @@ async def called(one: Deployment, seconds: float, preferences: Iterable[str]) ->
     return [(twice, shot.result()) for twice, shot in shots]
 
 
-async def test_parts_that_get_a_fifth_of_the_time_answer_all_the_same(tmp_path):
+async def test_parts_that_get_a_ninth_of_the_time_answer_all_the_same(tmp_path):
     """Good connections would be ended for being late, each new one cost more, and a busy host fall apart."""
     async with deployed(tmp_path, SUM, SUM, LEDGER, pace=DEFAULTS) as one:
         with starved([part.process.pid for part in one.parts]):

@@ -1,4 +1,4 @@
-"""Processes that get a fifth of the time, as on a host that is short of it: each runs some 50 of some 250 ms.
+"""Processes that get a ninth of the time, as on a host that is short of it: each runs some 50 of some 450 ms.
 
 By SIGSTOP, not by a cgroup's quota: that takes time from those only that have used theirs up, and not everybody may
 make one.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 #: How long each runs at a time and is stopped then, in seconds; a host gives it now less and now more, by as much.
 RUN_SECONDS = 0.05
-STOP_SECONDS = 0.2
+STOP_SECONDS = 0.4
 SPREAD = 0.5
 
 
