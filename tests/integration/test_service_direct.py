@@ -21,6 +21,7 @@ from calculator.v1 import sum_pb2, sum_pb2_grpc
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.rpc.channels import code, proves_not_run
+from poste.runtime import lifecycle
 from poste_calculator.sum import SumService
 
 LOOK = "/testing.v1.LedgerService/Look"
@@ -186,7 +187,7 @@ async def test_queued_tasks_are_not_kept_by_direct_calls() -> None:
         await until(lambda: slow.running == 2, what="the queued task's start")
         slow.go_thread.set()
         await direct
-        queued.cancel()
+        lifecycle.cancel(queued)
 
 
 async def test_no_client_can_pretend_to_be_the_queue() -> None:

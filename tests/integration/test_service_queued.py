@@ -14,6 +14,7 @@ from support.worker import FakeMom, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain.codes import Code
+from poste.runtime import lifecycle
 
 
 class Slow(ledger_pb2_grpc.LedgerServiceServicer):
@@ -60,7 +61,7 @@ async def test_the_handler_sees_which_task_it_is() -> None:
     async with running_worker(slow) as worker:
         running = worker.consumers[0].hand(claimed("Look", line(), key="k42", attempt=3))
         await slow.running.wait()
-        running.cancel()
+        lifecycle.cancel(running)
     assert slow.metadata == {"poste-task-key": "k42", "poste-attempt": "3"}
 
 
@@ -73,7 +74,7 @@ async def test_a_cancel_of_the_client_is_reported(method: str) -> None:
         running = worker.consumers[0].hand(task)
         await slow.running.wait()
         task.cancel_requested = True
-        running.cancel()
+        lifecycle.cancel(running)
         await asyncio.wait_for(running, 10)
 
     assert [one.WhichOneof("outcome") for one in mom.completions] == ["cancelled"]
@@ -87,7 +88,7 @@ async def test_a_handler_may_still_end_after_the_cancel() -> None:
         running = worker.consumers[0].hand(task)
         await slow.running.wait()
         task.cancel_requested = True
-        running.cancel()
+        lifecycle.cancel(running)
         await asyncio.wait_for(running, 10)
 
     assert ledger_pb2.RecordResponse.FromString(mom.completions[0].response).line == "held out"
@@ -100,7 +101,7 @@ async def test_a_lost_lease_reports_nothing(method: str) -> None:
     async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
         running = worker.consumers[0].hand(claimed(method, line()))
         await slow.running.wait()
-        running.cancel()
+        lifecycle.cancel(running)
         with pytest.raises(asyncio.CancelledError):
             await running
 
@@ -117,10 +118,10 @@ async def test_a_cancel_that_comes_while_it_is_reported_is_too_late_but_an_order
         assert not done, "nobody took the reports yet"
         for task, running in ((first, reported), (second, given_back)):
             task.cancel_requested = True
-            running.cancel()
+            lifecycle.cancel(running)
         done, _ = await asyncio.wait([reported, given_back], timeout=0.1)
         assert not done
-        given_back.cancel()
+        lifecycle.cancel(given_back)
         with pytest.raises(asyncio.CancelledError):
             await given_back
         async with serving_mom(mom, port):

@@ -129,9 +129,13 @@ class Deployment:
 
     def worker(self, service: str, **settings: Any) -> Part:
         """Make a replica of a service; it is not started yet."""
-        name = f"{service.rpartition('.')[2]}{len(self.parts)}"
+        return self.service(SERVICERS[service], **settings)
+
+    def service(self, spec: str, **settings: Any) -> Part:
+        """Make a replica of the servicer that `MODULE:CLASS` names; it is not started yet."""
+        name = f"{spec.rpartition(':')[2]}{len(self.parts)}"
         fixed = {"redis_url": self.redis.url, "mom": self._mom, "test_ledger": self.file, **self.pace}
-        return self._part(name, "worker", SERVICERS[service], **(fixed | settings))
+        return self._part(name, "worker", spec, **(fixed | settings))
 
     def make_gateway(self, name: str, **settings: Any) -> Part:
         """Make a gateway; it is not started yet."""

@@ -53,6 +53,7 @@ class HandedConsumer:
 
     def hand(self, task: ClaimedTask) -> asyncio.Task[None]:
         running = asyncio.create_task(self._run(task))
+        task.go_on = lambda rest: self.tasks.append(asyncio.create_task(rest()))
         self.tasks.append(running)
         return running
 
@@ -164,6 +165,7 @@ def claimed(method: str, request: Message | bytes, **changes: Any) -> ClaimedTas
         "attempt": 1,
         "create_time": 0.0,
         "handled": lambda: None,
+        "go_on": lambda _: None,
         **changes,
     }
     raw = request if isinstance(request, bytes) else request.SerializeToString()

@@ -12,6 +12,7 @@ from support.waiting import until
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
+from poste.runtime import lifecycle
 from poste.service.context import Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
@@ -147,7 +148,7 @@ async def test_a_thread_is_used_again() -> None:
 
 
 @pytest.mark.parametrize("coroutine", [True, False])
-async def test_a_cancellation_from_outside_comes_out(*, coroutine: bool) -> None:
+async def test_its_owners_cancellation_comes_out(*, coroutine: bool) -> None:
     """Without it a lost lease, or a client that left, would look like a handler's failure."""
     began, gate = asyncio.Event(), threading.Event()
     loop, call = asyncio.get_running_loop(), Call()
@@ -162,7 +163,7 @@ async def test_a_cancellation_from_outside_comes_out(*, coroutine: bool) -> None
 
     running = asyncio.create_task(run(waits if coroutine else blocks, coroutine=coroutine, call=call))
     await began.wait()
-    running.cancel()
+    lifecycle.cancel(running)
     with pytest.raises(asyncio.CancelledError):
         await running
     gate.set()

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import texts
-from poste.runtime import logs
+from poste.runtime import leaving, lifecycle, logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,17 @@ async def finish_running(hand: Hand, lost: Callable[[], bool]) -> None:
             while hand.running and not lost():
                 hand.changed.clear()
                 await hand.changed.wait()
+
+
+async def end_running(hand: Hand) -> None:
+    """Tell what still runs to end, and leave behind what does not: nothing may keep its neighbours from others."""
+    running = [*hand.running.values()]
+    left = await lifecycle.end([one.task for one in running], seconds=lifecycle.CLEANUP_SECONDS)
+    for one in running:
+        if one.task in left:
+            where = leaving.name_of(one.task)
+            facts = {"queue": hand.keys.queue, "key": one.claimed.key, "method": one.claimed.method, "where": where}
+            _log.error("handler left behind", **facts)
 
 
 async def give_back(hand: Hand) -> None:

@@ -6,9 +6,9 @@ All of it stands in the list `taken:<incarnation>`; what stands there and is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from poste.queue.scripts import Scripts
 
@@ -35,7 +35,9 @@ class ClaimedTask:
 
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
+    `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
     `unstarted` is set for as long as it is certain that its handler has not started: given back then, it has not run.
+    `left` is set once its first asyncio task is of no account any more.
     """
 
     queue: str
@@ -46,9 +48,11 @@ class ClaimedTask:
     attempt: int
     create_time: float
     handled: Callable[[], None]
+    go_on: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
     traceparent: str = ""
     cancel_requested: bool = False
     unstarted: bool = False
+    left: bool = False
 
 
 class NotRun(Exception):  # noqa: N818 - it states a fact

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from poste.queue.auditing import audit
 from poste.queue.connection import known_servers
-from poste.queue.giving_back import finish_running, give_back
+from poste.queue.giving_back import end_running, finish_running, give_back
 from poste.queue.hand import Hand, Handle
 from poste.queue.lease import Lease
 from poste.queue.putting_off import put_off
@@ -106,14 +106,15 @@ class Incarnation:
                         await finish_running(hand, lambda: self._refused)
                 finally:
                     # Also when one of them failed: the group cancels the others once, which is not always enough.
-                    await lifecycle.end(
-                        [taking, auditing, putting_off, *(running.task for running in hand.running.values())]
-                    )
-            if not self._refused:
-                await give_back(hand)
+                    await lifecycle.end([taking, auditing, putting_off])
+                    await end_running(hand)
         finally:
-            # Last of all: until here somebody must not take what is in hand.
-            await lease.close()
+            try:
+                if not self._refused:
+                    await give_back(hand)
+            finally:
+                # Last of all: until here somebody must not take what is in hand.
+                await lease.close()
 
     def _lose(self) -> None:
         """Drop everything: the lease is gone, and with it the right to what is in hand."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from poste.domain.errors import StoreError
+from poste.domain.errors import PosteError, StoreError
 from poste.queue.connection import text, texts
 from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, NotRun, Running
 from poste.queue.node import NotConnected
-from poste.runtime import logs, metrics
+from poste.runtime import lifecycle, logs, metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     import redis.asyncio as redis
 
@@ -73,7 +73,7 @@ class Taker:
         self._front: list[str] = []
         self._alone = False
         self._paused = False
-        self._defect: Exception | None = None
+        self._defect: BaseException | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -84,13 +84,15 @@ class Taker:
     async def run(self) -> None:
         """Take, until the hand is to be emptied; what is taken runs, owned by the hand.
 
-        Raises what handling a task raised, which it must not.
+        Raises what handling a task raised, which it must not; a PosteError, if that is no Exception.
         """
         hand = self._hand
         while not hand.ending.is_set():
             hand.changed.clear()
-            if self._defect is not None:
+            if isinstance(self._defect, Exception):
                 raise self._defect
+            if self._defect is not None:
+                raise PosteError(f"handling a task raised {self._defect!r}") from self._defect
             if self._alone:
                 await hand.changed.wait()
             elif hand.unclaimed:
@@ -206,6 +208,7 @@ class Taker:
             attempt=attempt,
             create_time=create / 1000,
             handled=functools.partial(self._handled, key),
+            go_on=functools.partial(self._go_on, key),
             traceparent=traceparent.decode() if traceparent else "",
         )
         if attempt == 1:
@@ -215,27 +218,31 @@ class Taker:
         self._hand.handling.add(key)
         self._hand.running[key] = Running(claimed, self._loop.create_task(self._run(claimed)))
 
-    async def _run(self, claimed: ClaimedTask) -> None:
+    def _go_on(self, key: str, rest: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        running = self._hand.running[key]
+        running.claimed.left = True
+        running.task = self._loop.create_task(self._run(running.claimed, rest))
+
+    async def _run(self, claimed: ClaimedTask, rest: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        hand = self._hand
         try:
-            await self._handle(claimed)
+            await (self._handle(claimed) if rest is None else rest())
         except NotRun as refusal:
             # It stays in hand until it is known to be back.
             claimed.unstarted = True
-            self._hand.put_off.append((claimed, refusal.delay_seconds))
-            self._hand.some_put_off.set()
+            hand.put_off.append((claimed, refusal.delay_seconds))
+            hand.some_put_off.set()
+        except BaseException as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
+            # Those that were told to end stay in hand: they are given back, or are somebody else's already.
+            if not claimed.left and not lifecycle.was_told(hand.running[claimed.key].task):
+                self._defect = error
+        else:
+            if rest is not None or not claimed.left:
+                del hand.running[claimed.key]
+        if rest is not None or not claimed.left:
+            hand.handling.discard(claimed.key)
             self._alone = False
-            self._hand.changed.set()
-            return
-        except Exception as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
-            self._defect = error
-            self._hand.changed.set()
-            return
-        finally:
-            self._hand.handling.discard(claimed.key)
-        # Cancelled ones stay in hand: they are given back, or are somebody else's already.
-        del self._hand.running[claimed.key]
-        self._alone = False
-        self._hand.changed.set()
+            hand.changed.set()
 
     def _handled(self, key: str) -> None:
         self._hand.handling.discard(key)

@@ -1,29 +1,44 @@
-"""A process' life: one event loop, signals that ask it to stop, and side tasks whose death is the process' death."""
+"""A process' life: one event loop, signals that ask it to stop, and side tasks whose death is the process' death.
+
+Only a signal ends a process, or the death of one of its own parts; and always in order, within bounds. Whatever a task
+of an author's ends with (asyncio lets a KeyboardInterrupt or a SystemExit out of any task, through the loop) is logged,
+and the loop goes on. What does not end when it is told to is left behind.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import math
 import signal
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import uvloop
 
 from poste.domain.errors import PosteError, StartError
-from poste.runtime import logs, loop_lag
+from poste.runtime import leaving, logs, loop_lag
+
+T = TypeVar("T")
 
 _log = logs.get("lifecycle")
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)
 #: How long a cancelled task may take before it is cancelled again, in seconds.
 _INSIST_SECONDS = 0.5
+#: How long a handler may take to clean up once it was told to end, in seconds; then it is left behind.
+CLEANUP_SECONDS: Final = 2.0
+#: Tasks that were told to end by who owns them.
+_TOLD: Final[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     """Run `main` on uvloop until it returns; SIGTERM and SIGINT set the event that it is given.
+
+    If something is still under way then that can't be ended, the process ends here and now, in order but for that.
 
     Returns:
         The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
@@ -32,8 +47,17 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    loop = uvloop.new_event_loop()
+    code = _live(loop, main)
+    if left := _wind_up(loop):
+        leaving.end_process(code, left)
+    loop.close()
+    return code
+
+
+def _live(loop: asyncio.AbstractEventLoop, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     try:
-        uvloop.run(_with_signals(main))
+        _drive(loop, loop.create_task(_with_signals(main)))
     except StartError as error:
         print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
@@ -42,10 +66,42 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     except PosteError as error:
         _log.error("ended", error=str(error))
         return 1
-    except Exception:  # noqa: BLE001 - the edge: whatever it was is logged once, here
+    except BaseException:  # noqa: BLE001 - the edge: whatever it was is logged once, here
         _log.exception("ended")
         return 1
     return 0
+
+
+def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
+    """Turn the loop until a task is done, whatever others end with; returns its result."""
+    task.add_done_callback(lambda _: loop.stop())
+    while not task.done():
+        try:
+            loop.run_forever()
+        except Exception:
+            raise
+        except BaseException as error:  # noqa: BLE001 - signals set an event: it came from a task, which has it too
+            if not task.done():
+                _log.error("only a signal ends this process", exc_info=error)
+    return task.result()
+
+
+def _wind_up(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """End what is still under way; returns the names of what does not end."""
+    # Anything that is left is an author's: our own has been ended by now, in its order.
+    if tasks := asyncio.all_tasks(loop):
+        _drive(loop, loop.create_task(end(tasks, seconds=CLEANUP_SECONDS)))
+    executor = loop.create_task(loop.shutdown_default_executor())
+    last = [executor, loop.create_task(loop.shutdown_asyncgens())]
+    _drive(loop, loop.create_task(_wait(last)))
+    left = [leaving.name_of(task) for task in tasks if not task.done()]
+    if not executor.done():
+        left.append("a thread of the loop's own pool")
+    return left + leaving.left_behind()
+
+
+async def _wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
 
 
 def _died(group: BaseExceptionGroup[BaseException]) -> int:
@@ -70,16 +126,35 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None
     await main(stop)
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
+def cancel(task: asyncio.Task[Any]) -> None:
+    """Tell a task to end, as its owner.
+
+    A task that runs an author's code may also be cancelled by that code, or by a library that it uses: `was_told` tells
+    the one from the other.
+    """
+    _TOLD.add(task)
+    task.cancel()
+
+
+def was_told(task: asyncio.Task[Any]) -> bool:
+    """Tell whether a task was told to end by who owns it."""
+    return task in _TOLD
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]], *, seconds: float = math.inf) -> set[asyncio.Task[Any]]:
+    """Cancel tasks until they have ended; returns those that have not, after so many seconds.
 
     Once is not enough: in Python 3.11 `asyncio.wait_for`, which libraries use, swallows a cancellation that comes at
     the moment in which what it waits for is done (python/cpython#86296), and a duty that is a loop then never ends.
+    A duty of ours always ends in the end. For an author's code there must be a bound.
     """
-    while pending := {task for task in tasks if not task.done()}:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while (pending := {task for task in tasks if not task.done()}) and (left := deadline - loop.time()) > 0:
         for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=_INSIST_SECONDS)
+            cancel(task)
+        await asyncio.wait(pending, timeout=min(left, _INSIST_SECONDS))
+    return pending
 
 
 @contextlib.asynccontextmanager

@@ -87,6 +87,11 @@ handler_seconds = Distribution(
     "poste_handler_seconds", "Time that a handler took.", ["service", "road"], buckets=_LATENCY_BUCKETS
 )
 running_calls = Levels("poste_running_calls", "Handlers that run now.", ["service", "road"])
+handlers_left_behind = Levels(
+    "poste_handlers_left_behind",
+    "Handlers that go on though their time is over: they do not heed their cancellation.",
+    ["service", "road"],
+)
 task_wait_seconds = Distribution(
     "poste_task_wait_seconds",
     "Time from a task's creation to the start of its first attempt; told again if a stop gave that one back.",
@@ -146,6 +151,7 @@ def expect(service: str) -> None:
     for road in ("direct", "durable"):
         handler_seconds.expect((service, road))
         running_calls.add((service, road), 0)
+        handlers_left_behind.add((service, road), 0)
 
 
 # -- the system, told by one replica of the middleware at a time

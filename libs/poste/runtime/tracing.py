@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import StartError
@@ -92,6 +93,17 @@ def configure(part: str) -> None:
             from poste.runtime import spans  # noqa: PLC0415 - the same
 
             _Tracing.tracer, _Tracing.spans = api.get_tracer("poste"), spans
+
+
+def flush(seconds: float) -> None:
+    """Send the spans that wait, and wait for that no longer than so many seconds."""
+    api = sys.modules.get("opentelemetry.trace")
+    force_flush = None if off() or api is None else getattr(api.get_tracer_provider(), "force_flush", None)
+    if force_flush is not None:
+        # In a thread, for an exporter has a patience of its own.
+        sending = threading.Thread(target=force_flush, args=(round(seconds * 1000),), daemon=True)
+        sending.start()
+        sending.join(seconds)
 
 
 def begin(name: str, kind: Kind, *, parent: str = "", link: str = "") -> Span:

@@ -35,7 +35,7 @@ _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One run of a handler, and what the handler says about it.
 
@@ -50,6 +50,11 @@ class Call:
         traceparent: Where its caller's trace is (W3C); empty if it is in none.
         trace_id: The trace that its handler is a part of; empty if it is in none.
         over: The handler's answer counts no more: it ended, or was cancelled.
+        task: The asyncio task that runs it, and `method`, whose handler it is: the runner's own.
+        timeout_seconds: How long it may take; None if somebody else sees to that.
+        leave: Told the outcome of a handler that takes too long and can't be ended; None if nobody cares.
+        overdue: It took too long, and was cancelled for it.
+        left: It took too long, and was left behind.
     """
 
     given: Metadata = ()
@@ -69,6 +74,12 @@ class Call:
     cancelled: bool = False
     over: bool = False
     callbacks: tuple[Callable[[], object], ...] = ()
+    task: Any = None
+    method: Any = None
+    timeout_seconds: float | None = None
+    leave: Callable[[Outcome], object] | None = None
+    overdue: bool = False
+    left: bool = False
 
     def metadata(self) -> Metadata:
         """Return what came with the call; if it came in company, what would have come with it. Few handlers ask."""
@@ -100,7 +111,7 @@ class Call:
         self.set_code(code)
         if self.code is Code.OK:
             raise ValueError("abort needs a code other than OK")
-        self.details = details or self.details
+        self.details = _words(details) or self.details
         self.trailing_metadata = trailers or self.trailing_metadata
         self.aborted = True
         raise grpc.aio.AbortError("aborted by the handler")
@@ -116,8 +127,13 @@ class Call:
         for callback in callbacks:
             try:
                 callback()
-            except Exception:  # noqa: BLE001 - an author's code: it must not keep the others from their call
+            except BaseException:  # noqa: BLE001 - an author's code: it must not keep the others from their call
                 _log.exception("a handler's done callback failed")
+
+
+def _words(details: object) -> str:
+    """Return what a handler gave as a status' text as such: gRPC finds out too late that it is none."""
+    return details if isinstance(details, str) else "" if details is None else str(details)
 
 
 def checked(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
@@ -176,7 +192,7 @@ class _Context:
         return self._call.status_code
 
     def set_details(self, details: str) -> None:
-        self._call.details = details
+        self._call.details = _words(details)
 
     def details(self) -> str:
         return self._call.details

@@ -19,12 +19,14 @@ from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
+from poste.runtime import lifecycle
 from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
 from poste.service.link import LinkServicer
-from poste.service.outcome import STATUS_CODES, Metadata, Metadatum
+from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome
 from poste.service.servicer import ServedMethod, ServedService
+from poste.service.streams import guarded
 from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 
 #: A draining server answers at least this long, in seconds: calls that were on their way when the gateways heard
@@ -53,7 +55,8 @@ class DirectRoad:
         names = [service.name for service in services]
         for service in services:
             handlers = {name: self._serve(method) for name, method in service.methods.items()}
-            generic = grpc.method_handlers_generic_handler(service.name, {**service.streaming, **handlers})
+            streaming = {name: guarded(service.name, name, one) for name, one in service.streaming.items()}
+            generic = grpc.method_handlers_generic_handler(service.name, {**streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
         by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
         add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._intake), self._server)
@@ -96,9 +99,21 @@ class DirectRoad:
             if (refusal := self._intake.refusal()) is not None:
                 await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
             self._intake.begin()
-            # Counted until the answer has left, not only until the handler has ended.
-            wire.add_done_callback(self._ended)  # type: ignore[arg-type]  # its protocol wants another name
-            outcome = await self._runner.run(method, request, _call(wire))
+            call = _call(wire)
+            # A task of its own: gRPC cancels its task when the client has left, and nothing would tell that from a
+            # handler that cancels itself.
+            over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+            call.leave = over.set_result
+            task = asyncio.create_task(self._run(method, request, call, over))
+            # Counted until the answer has left and the handler has ended.
+            wire.add_done_callback(lambda _: over.add_done_callback(self._ended))  # type: ignore[arg-type]  # its protocol wants another name
+            try:
+                outcome = await asyncio.shield(over)
+            except asyncio.CancelledError:
+                lifecycle.cancel(task)
+                raise
+            if outcome is None:
+                raise asyncio.CancelledError
             if outcome.code is not Code.OK:
                 outcome = outcome.bounded()
                 await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
@@ -109,7 +124,21 @@ class DirectRoad:
         # Bytes in, bytes out: parsing is the runner's, for it must go wrong in the same way on both roads.
         return grpc.unary_unary_rpc_method_handler(_untyped(behaviour))
 
-    def _ended(self, _: Wire) -> None:
+    async def _run(
+        self, method: ServedMethod, request: bytes, call: Call, over: asyncio.Future[Outcome | None]
+    ) -> None:
+        """Run a handler and say what it ended with: None if its client has left."""
+        remaining = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
+        outcome = None
+        try:
+            outcome = await self._runner.run(method, request, call, timeout_seconds=remaining)
+        except asyncio.CancelledError:
+            return
+        finally:
+            if not over.done():
+                over.set_result(outcome)
+
+    def _ended(self, _: object) -> None:
         self._intake.end()
 
 

@@ -1,7 +1,7 @@
 """Runs a handler: the one way through which both roads go, so that it behaves the same on both.
 
-Bytes in, an `Outcome` out. Whatever the handler does (returns, aborts, sets a code, raises, calls `sys.exit`, lets a
-CancelledError escape, returns rubbish) becomes an outcome. Only a cancellation from outside comes out as one.
+Bytes in, an `Outcome` out. Whatever the handler does (returns, aborts, sets a code, raises anything at all, calls
+`sys.exit`, cancels its own task, returns rubbish) becomes an outcome. Only its owner's cancellation comes out as one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.runtime import logs, metrics
+from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
 from poste.service.context import AsyncContext, Call, SyncContext
@@ -44,8 +44,6 @@ class Runner:
         self._threads = Threads(threads, f"{road}-handler")
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
-        #: Tasks that were cancelled for their deadline, and how many cancellations each had before.
-        self._overdue: dict[asyncio.Task[Any], int] = {}
 
     async def run(
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
@@ -53,7 +51,8 @@ class Runner:
         """Run one handler.
 
         A `def` handler that is cancelled, or takes too long, goes on in its thread (`context.is_active()` tells it);
-        its late answer is dropped.
+        its late answer is dropped. One that is `async def`, takes too long and does not heed its cancellation either is
+        left behind: `call.leave` is told the outcome, and whatever comes of this is of no account any more.
 
         Args:
             method: Whose handler.
@@ -62,7 +61,8 @@ class Runner:
             timeout_seconds: How long it may take; None if somebody else sees to that.
 
         Raises:
-            asyncio.CancelledError: The caller was cancelled, not just something within the handler.
+            asyncio.CancelledError: The caller was told to end (`lifecycle.cancel`), or was left behind. A cancellation
+                of any other origin is the handler's own, and becomes an outcome.
         """
         who = (method.service, self._road)
         began, code = time.monotonic(), Code.CANCELLED
@@ -71,75 +71,116 @@ class Runner:
         span = traced.begin(method, call, after_a_gap=self._road == "durable")
         # Not asking for the loop, which is a system call here.
         task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # there is one: it runs this
+        call.task, call.timeout_seconds = task, timeout_seconds
         if timeout_seconds is not None:
-            self._deadlines.add(task, timeout_seconds)
+            self._deadlines.add(call, timeout_seconds)
+        cancels = task.cancelling()
         try:
-            outcome = await self._outcome(method, request, call, task)
+            try:
+                outcome = await self._outcome(method, request, call)
+            except BaseException as error:  # noqa: BLE001 - an author's code: what it raises is its answer
+                outcome = self._answer_of(error, method, call)
+            if task.cancelling() > cancels and not lifecycle.was_told(task):
+                await _forget_cancellations(task, cancels)
+            if call.left:
+                raise asyncio.CancelledError
             code = outcome.code
-        except asyncio.CancelledError:
-            call.cancelled = True
-            if not self._is_overdue(task):
-                raise
-            code = Code.DEADLINE_EXCEEDED
-            return Outcome(code, f"the handler did not answer within {timeout_seconds:g} s", overdue=True)
-        else:
-            if self._overdue:
-                self._is_overdue(task)
             return outcome
         finally:
-            self._deadlines.discard(task)
+            self._deadlines.discard(call)
             call.close()
             if bound is not None:
                 logs.request_id.reset(bound)
             if span is not None:
                 traced.end(span, method, code)
             metrics.running_calls.add(who, -1)
-            metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
+            if call.left:
+                metrics.handlers_left_behind.add(who, -1)
+            else:
+                metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
             metrics.handler_seconds.observe(who, time.monotonic() - began)
 
     def close(self) -> None:
         """Start no more threads, and let the idle ones end."""
         self._threads.close()
 
-    def _expire(self, task: asyncio.Task[Any]) -> None:
-        self._overdue[task] = task.cancelling()
-        task.cancel()
+    def calling(self) -> list[str]:
+        """Return the names of the `def` handlers that go on."""
+        return self._threads.calling()
 
-    def _is_overdue(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether it was its deadline that a task was cancelled for, and nothing else; take that back."""
-        cancels = self._overdue.pop(task, None)
-        return cancels is not None and task.uncancel() <= cancels
+    def _expire(self, call: Call) -> None:
+        task, method = call.task, call.method
+        if not call.overdue:
+            call.overdue = True
+            task.cancel()
+            self._deadlines.add(call, lifecycle.CLEANUP_SECONDS)
+        elif call.leave is not None:
+            call.left = True
+            outcome = _late(call)
+            labels = (method.service, self._road)
+            metrics.handlers_left_behind.add(labels, 1)
+            metrics.handled_total.add((method.service, method.name, self._road, _NAMES[outcome.code]))
+            where = leaving.name_of(task)
+            _log.error("handler left behind", service=method.service, method=method.name, where=where)
+            call.leave(outcome)
 
-    async def _outcome(self, method: ServedMethod, request: bytes, call: Call, task: asyncio.Task[Any]) -> Outcome:
+    async def _outcome(self, method: ServedMethod, request: bytes, call: Call) -> Outcome:
+        """Return what the handler answers; raises whatever it raises."""
+        call.method = method
         try:
             message = method.parse(request)
         except DecodeError:
             return Outcome(Code.INVALID_ARGUMENT, "the request can't be decoded")
-        cancels = task.cancelling()
-        try:
-            if method.coroutine:
-                answer = method.behaviour(message, AsyncContext(call))
-                if inspect.isawaitable(answer):
-                    answer = await answer
-            else:
-                context = SyncContext(call, self._loop)
-                answer = await self._threads.run(functools.partial(method.behaviour, message, context))
-            if call.aborted or call.code is not Code.OK:
-                return call.failure()
-            response = method.serialize(answer)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if call.aborted:
-                return call.failure()
-            if task.cancelling() > cancels:
-                # What a handler raises on its way out of a cancellation is not its answer.
-                raise asyncio.CancelledError from error
-            return _failed(method, call, error)
+        if method.coroutine:
+            answer = method.behaviour(message, AsyncContext(call))
+            if inspect.isawaitable(answer):
+                answer = await answer
+        else:
+            context = SyncContext(call, self._loop)
+            answer = await self._threads.run(functools.partial(method.behaviour, message, context))
+        if call.aborted or call.code is not Code.OK:
+            return call.failure()
+        response = method.serialize(answer)
         if len(response) > sizes.MAX_PAYLOAD:
             # Final on both roads: it would be as large the next time.
             return Outcome(
                 Code.OUT_OF_RANGE, f"the response has {len(response)} bytes: a message carries {sizes.MAX_PAYLOAD}"
             )
         return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
+
+    def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
+        """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""
+        task = asyncio.current_task(self._loop)
+        if task is None or task is not call.task:
+            # It is thrown away together with its loop.
+            raise error
+        if call.aborted:
+            return call.failure()
+        if lifecycle.was_told(task):
+            # What a handler raises on its way out of a cancellation is not its answer.
+            call.cancelled = True
+            raise asyncio.CancelledError from error
+        if call.overdue:
+            call.cancelled = True
+            return _late(call)
+        return _failed(method, call, error)
+
+
+async def _forget_cancellations(task: asyncio.Task[Any], cancels: int) -> None:
+    """Take back cancellations that a handler brought upon itself, or that its deadline did: this task goes on."""
+    while task.cancelling() > cancels:
+        task.uncancel()
+    try:
+        # One that has not arrived yet would hit whatever is waited for next.
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if lifecycle.was_told(task):
+            raise
+
+
+def _late(call: Call) -> Outcome:
+    words = f"the handler did not answer within {call.timeout_seconds:g} s"
+    return Outcome(Code.DEADLINE_EXCEEDED, words, overdue=True)
 
 
 def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:

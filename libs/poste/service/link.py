@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -11,7 +12,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.runtime import logs
+from poste.runtime import lifecycle, logs
 from poste.service.context import Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
@@ -83,16 +84,17 @@ class _Link:
                         self._take(call)
                     for number in frame.cancelled_numbers:
                         if number in self._calls:
-                            self._calls[number].cancel()
+                            lifecycle.cancel(self._calls[number])
                 self._ended = True
                 self._some.set()
         finally:
             # Owned by this and by no task group, which costs as much as the task itself. Cancelled once: a handler may
             # clean up as long as its deadline lets it.
-            if running := [*self._calls.values()]:
-                for task in running:
-                    task.cancel()
-                await asyncio.wait(running)
+            for task in self._calls.values():
+                lifecycle.cancel(task)
+            while self._calls:
+                self._some.clear()
+                await self._some.wait()
             # What is ready and can't leave any more.
             self._intake.end(sum(counted for *_, counted in self._ready))
 
@@ -114,20 +116,27 @@ class _Link:
             traceparent=call.traceparent,
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
+            leave=functools.partial(self._leave, call.number),
         )
         try:
             outcome = await self._runner.run(method, call.request, state, timeout_seconds=timeout_seconds)
         except asyncio.CancelledError:
-            # Nobody waits for the answer.
-            self._intake.end()
+            # Nobody waits for the answer; or it was given meanwhile.
+            if not state.left:
+                self._intake.end()
             return
         except Exception:  # noqa: BLE001 - the task's edge: its caller must not wait for nothing
             _log.exception("call failed", method=call.method)
             outcome = Outcome(Code.INTERNAL, "the service failed")
         finally:
-            del self._calls[call.number]
+            self._calls.pop(call.number, None)
             self._some.set()
         self._answer(call.number, outcome, counted=True)
+
+    def _leave(self, number: int, outcome: Outcome) -> None:
+        """Answer a call whose handler does not end."""
+        del self._calls[number]
+        self._answer(number, outcome, counted=True)
 
     def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
         self._ready.append((number, outcome, not_run, counted))

@@ -77,10 +77,14 @@ class Outcome(NamedTuple):
 def unexpected(error: BaseException) -> Outcome:
     """Return the outcome of a handler that raised: safe words for the client, the exception's for the operator."""
     kind = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an author's code, too
+        text = "(its text can't be told)"
     return Outcome(
         Code.UNKNOWN,
         f"the handler failed unexpectedly ({kind})",
-        cause=sound(f"{kind}: {error}")[:_MAX_CAUSE],
+        cause=sound(f"{kind}: {text}")[:_MAX_CAUSE],
     )
 
 

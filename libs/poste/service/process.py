@@ -16,7 +16,7 @@ from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.replicated import Replicated
-from poste.runtime import admin, lifecycle, logs, metrics, tracing
+from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
@@ -122,6 +122,8 @@ async def run(
     direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
     channel = Replicated(settings.mom)
     queued = _Queued(services, settings, Reporter(channel), consumer, direct.live)
+    for runner in (direct_runner, queued.runner):
+        leaving.watch(runner.calling)
 
     def ready() -> str | None:
         return "stopping" if stop.is_set() else queued.ready()

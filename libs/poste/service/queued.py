@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import Final
 
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask
-from poste.runtime import logs, metrics
+from poste.runtime import lifecycle, logs, metrics
 from poste.service.context import Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
@@ -39,23 +40,34 @@ class QueuedRoad:
         Raises:
             asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
         """
-        began, waited = time.monotonic(), max(0.0, time.time() - task.create_time)
-        completion = mom_service_pb2.Completion(service=task.queue, key=task.key, token=task.token)
+        began = time.monotonic()
         call = Call(task_key=task.key, attempt=task.attempt, traceparent=task.traceparent)
-        asked = False
+        call.leave = functools.partial(self._leave, task, call, began)
+        outcome: Outcome | None
         try:
             outcome = await self._run(task, call)
         except asyncio.CancelledError:
-            if not task.cancel_requested:
+            if call.left or not task.cancel_requested:
                 raise
-            asked = True
             _stay()
+            outcome = None
+        await self._conclude(task, call, began, outcome)
+
+    def _leave(self, task: ClaimedTask, call: Call, began: float, outcome: Outcome) -> None:
+        """Have another asyncio task go on, for the handler does not give this one back."""
+        task.go_on(functools.partial(self._conclude, task, call, began, outcome))
+
+    async def _conclude(self, task: ClaimedTask, call: Call, began: float, outcome: Outcome | None) -> None:
+        """Report an outcome: None if the task was cancelled, as its client wished."""
+        waited = max(0.0, time.time() - (time.monotonic() - began) - task.create_time)
+        completion = mom_service_pb2.Completion(service=task.queue, key=task.key, token=task.token)
+        if outcome is None:
             completion.cancelled, code = True, Code.CANCELLED
         else:
             code = outcome.code
             _fill(completion, outcome, task.method)
         task.handled()
-        result = await self._report(task, completion, asked=asked)
+        result = await self._report(task, completion, asked=outcome is None)
         if result == mom_service_pb2.COMPLETE_RESULT_STORED:
             metrics.task_attempts.observe((task.queue,), task.attempt)
         facts = {
@@ -89,11 +101,12 @@ class QueuedRoad:
                 # A cancellation withdraws it if it was not sent yet.
                 return await self._reporter.report(completion)
             except asyncio.CancelledError:
-                # The client's wish comes too late once, for the handler has ended; any other cancellation is an order.
-                # The same is reported again: under one token it is answered the same.
-                if asked or not task.cancel_requested:
-                    raise
-                asked = True
+                # The same is reported again: under one token it is answered the same. The client's wish comes too late
+                # once, for the handler has ended; and what the handler left running may cancel this, which is nothing.
+                if _was_told():
+                    if asked or not task.cancel_requested:
+                        raise
+                    asked = True
                 _stay()
 
 
@@ -103,6 +116,11 @@ def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str)
         return
     completion.method, completion.overdue = method, outcome.overdue
     completion.error.CopyFrom(outcome.status())
+
+
+def _was_told() -> bool:
+    current = asyncio.current_task()
+    return current is None or lifecycle.was_told(current)
 
 
 def _stay() -> None:

@@ -1,0 +1,37 @@
+"""Only a signal ends a service's process: not what its handlers raise, nor what the tasks do that they start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.deployment import LEDGER, deployed
+
+
+@pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit"])
+async def test_a_task_of_a_handlers_own_does_not_end_the_process(tmp_path: Path, name: str) -> None:
+    """Asyncio lets these two out of any task, through the loop: the process ended, crashed, or went deaf to SIGTERM."""
+    async with deployed(tmp_path) as one:
+        worker = one.service("support.stubborn:Stubborn")
+        worker.start()
+        await one.up(LEDGER)
+        pid = worker.process.pid
+
+        async def look(**fields: object) -> int:
+            reply = await one.ask("POST", f"/{LEDGER}/Look", {"line": "x", "raiseText": name, **fields})
+            return reply.status
+
+        unawaited = await asyncio.gather(*(look() for _ in range(20)))
+        awaited = await asyncio.gather(*(look(failCode=1) for _ in range(20)))
+        queued = await one.ask("POST", f"/{LEDGER}/Look", {"line": "q", "raiseText": name}, Prefer="respond-async")
+        (task,) = await one.ended([queued.headers["Location"]])
+
+        assert set(unawaited) == {200}
+        # Waited for, it is the handler's own answer: an unexpected one.
+        assert set(awaited) == {500}
+        assert task["state"] == "SUCCEEDED"
+        assert (worker.alive, worker.process.pid) == (True, pid)
+        assert "only a signal ends this process" in worker.log
+        assert await worker.stop() < 10
+        assert worker.process.returncode == 0
