@@ -130,17 +130,23 @@ class _Call:
         match outcome:
             case direct.Failed(status):
                 raise problem_of(status, self._service)
-            case direct.Unknown():
-                detail = "The call was sent, and what became of it is not known. It was not run again."
+            case direct.Unknown(overdue):
+                why = f" {self._overdue()}" if overdue else ""
+                detail = f"The call was sent, and what became of it is not known.{why} It was not run again."
                 raise Problem(OUTCOME_UNKNOWN, detail)
-            case direct.Away(reason, impatient):
+            case direct.Away(reason, impatient, overdue):
                 self._account.note("reason", reason)
                 if not self._may_queue:
-                    detail = f"{_AWAY_DETAILS[reason]} The call was not kept."
+                    detail = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} The call was not kept."
                     raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    def _overdue(self) -> str:
+        """Say whose time was over: who can give it more must know where."""
+        seconds = self._method.policy.timeout_seconds
+        return f"It was not answered within {seconds:g} s, the timeout_seconds of {self._method.path.lstrip('/')}."
 
     async def _durable(self, wait: float) -> Answer:
         """Have the call kept, then wait for its end as long as its client wishes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from google.rpc import status_pb2
@@ -33,15 +32,22 @@ class Away(NamedTuple):
     Attributes:
         reason: Why: `away`, `busy`, `refused`, `lost` or `timeout`.
         impatient: The time that its client gave it was over before the service's own.
+        overdue: Its method's own time was over.
     """
 
     reason: str
     impatient: bool = False
+    overdue: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The call may have run, and may not be run again."""
+class Unknown(NamedTuple):
+    """The call may have run, and may not be run again.
+
+    Attributes:
+        overdue: Its method's own time was over.
+    """
+
+    overdue: bool
 
 
 #: The serialized response message, or why there is none.
@@ -88,15 +94,16 @@ async def call(
         tried.append(replica)
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)
-        _judge(replica, proof, silent=answer is SILENT and not impatient)
+        overdue = answer is SILENT and not impatient
+        _judge(replica, proof, silent=overdue)
         others = len(tried) == 1 and fleet.others(tried)
         match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
             case Verdict.ANSWER:
                 return Failed(answer.status)
             case Verdict.OUTCOME_UNKNOWN:
-                return Unknown()
+                return Unknown(overdue)
             case Verdict.QUEUE:
-                return Away(reason, impatient=impatient and reason == "timeout")
+                return Away(reason, impatient=impatient and reason == "timeout", overdue=overdue)
             case Verdict.TRY_ANOTHER_REPLICA:
                 continue
 

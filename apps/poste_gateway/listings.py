@@ -6,7 +6,8 @@
                    "replicas": {"ready": 1, "known": 1},
                    "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
                                 "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"],
-                                "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30}]}]}
+                                "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
+                                "queuedTimeoutSeconds": 600}]}]}
 
 `queued` is null while nobody can tell. `GET /v1/queues`, and `/v1/queues/{queue}` with one queue only::
 
@@ -95,4 +96,5 @@ def _method(method: Method) -> dict[str, Any]:
         "idempotent": method.policy.idempotent,
         "away": "queue" if method.policy.queue_when_away else "reject",
         "timeoutSeconds": method.policy.timeout_seconds,
+        "queuedTimeoutSeconds": method.policy.queued_timeout_seconds,
     }

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from poste.domain.codes import ENDS_UNTOLD, code_of
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc import protojson
@@ -145,7 +146,10 @@ def response_value(task: task_pb2.Task, service: Service | None) -> Any:
 def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
     """Return the problem that the direct road would have answered with, None if the task has no error."""
     if task.dead_reason == task_pb2.DEAD_REASON_OUTCOME_UNKNOWN:
-        return Problem(OUTCOME_UNKNOWN, "The call may have run, and what became of it is not known.")
+        # Where its handler ended, or was cut off, without saying whether it had run, that says why.
+        said = task.error.message if code_of(task.error.code) in ENDS_UNTOLD else ""
+        detail = "The call may have run, and what became of it is not known"
+        return Problem(OUTCOME_UNKNOWN, f"{detail}: {said}." if said else f"{detail}.")
     return problem_of(task.error, service) if task.HasField("error") else None
 
 

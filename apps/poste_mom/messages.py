@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from poste.domain import sizes
-from poste.domain.codes import PASSING, UNFORESEEN, Code, code_of
+from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, Code, code_of
 from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue.history import History
@@ -46,8 +46,6 @@ _OBITUARIES: Final = {
         code=Code.UNKNOWN, message="it may or may not have run, and it must not run twice"
     ),
 }
-#: Statuses that a handler that was cut off ends with: what it did until then is not known.
-_SILENT: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 
 
 class Answer(TypedDict, total=False):
@@ -103,7 +101,7 @@ def _ending(message: mom_service_pb2.Completion) -> Ending:
     code = code_of(message.error.code)
     if message.overdue:
         return "overdue"
-    if code in _SILENT:
+    if code in ENDS_UNTOLD:
         return "silent"
     if code in UNFORESEEN:
         return "defect"

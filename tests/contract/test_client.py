@@ -241,6 +241,7 @@ async def test_cancel_services_and_queues():
                         "idempotent": True,
                         "away": "queue",
                         "timeoutSeconds": 30.0,
+                        "queuedTimeoutSeconds": 600.0,
                     }
                 ],
             }

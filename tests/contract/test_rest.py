@@ -49,6 +49,7 @@ async def test_the_listings(tmp_path):
             "idempotent": True,
             "away": "queue",
             "timeoutSeconds": 30,
+            "queuedTimeoutSeconds": 600,
         }
         assert not service["methods"][0]["idempotent"]
 

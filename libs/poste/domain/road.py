@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from poste.domain.codes import Code
+from poste.domain.codes import ENDS_UNTOLD, Code
 
 
 class Proof(enum.Enum):
@@ -38,7 +38,7 @@ def prove(code: Code, *, not_run: bool) -> Proof:
     """
     if not_run:
         return Proof.NOT_RUN
-    if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+    if code in ENDS_UNTOLD:
         return Proof.MAY_HAVE_RUN
     return Proof.ANSWERED
 

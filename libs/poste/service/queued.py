@@ -93,7 +93,12 @@ class QueuedRoad:
             return Outcome(Code.UNIMPLEMENTED, f"{self._service.name} has no method {task.method} here")
         timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
-        return await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
+        outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
+        if not outcome.overdue:
+            return outcome
+        # Who can give it more time must know where: the author in code, the operator in the catalogue.
+        setting = f"the queued_timeout_seconds of {self._service.name}/{task.method}"
+        return outcome._replace(details=f"{outcome.details}, {setting}")
 
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
         while True:
