@@ -57,7 +57,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         server,
     )
     spokesman = Spokesman(client)
-    figures = Figures(client, tasks, catalogue, health, spokesman)
+    figures = Figures(client, tasks, catalogue, health, spokesman, keeps_as_told=settings.redis_keeps is not None)
     port = bind(server, settings.host, settings.port)
     admin_port = settings.admin_port if settings.admin_port is not None else port + 1000
 

@@ -49,8 +49,17 @@ class Figures:
     """Brings the metrics up to date before a scrape."""
 
     def __init__(
-        self, client: redis.Redis, tasks: Tasks, catalogue: Catalogue, health: StoreHealth, spokesman: Spokesman
+        self,
+        client: redis.Redis,
+        tasks: Tasks,
+        catalogue: Catalogue,
+        health: StoreHealth,
+        spokesman: Spokesman,
+        *,
+        keeps_as_told: bool,
     ) -> None:
+        """Take where figures come from, and whether what Redis keeps is what somebody says of it."""
+        self._keeps_as_told = keeps_as_told
         self._client = client
         self._catalogue = catalogue
         self._tasks = tasks
@@ -94,6 +103,7 @@ class Figures:
             else:
                 samples["poste_redis_up"][name] = 1
                 _add_server(samples, name, info)
+                _add_persistence(samples, name, info, as_told=self._keeps_as_told)
 
 
 def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: QueueFigures) -> None:
@@ -109,10 +119,18 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
 
 
 def _add_server(samples: Mapping[str, dict[tuple[str, ...], float]], name: tuple[str], info: Mapping[str, Any]) -> None:
-    # A write that failed (a full disk, say) is answered with an error from then on, and told here.
-    written = info["aof_enabled"] and info.get("aof_last_write_status", "ok") == "ok"
-    samples["poste_redis_persisting"][name] = bool(written)
     samples["poste_redis_memory_used_bytes"][name] = info["used_memory"]
     samples["poste_redis_memory_max_bytes"][name] = info["maxmemory"]
     samples["poste_redis_clients"][name] = info["connected_clients"]
     samples["poste_redis_commands"][name] = info["total_commands_processed"]
+
+
+def _add_persistence(
+    samples: Mapping[str, dict[tuple[str, ...], float]], name: tuple[str], info: Mapping[str, Any], *, as_told: bool
+) -> None:
+    enabled = bool(info.get("aof_enabled"))
+    if as_told and not enabled:
+        # A managed one may have other means than an AOF: nothing is known of it.
+        return
+    # A write that failed (a full disk, say) is answered with an error from then on, and told here.
+    samples["poste_redis_persisting"][name] = enabled and info.get("aof_last_write_status", "ok") == "ok"

@@ -82,7 +82,7 @@ class StoreHealth:
         try:
             return await (await self._holder(queue)).known()
         except KeepsTooLittle:
-            return Durability.NONE
+            return Durability.AS_TOLD
 
     async def _holder(self, queue: str) -> _Server:
         if self._client is None:
@@ -140,6 +140,7 @@ class _Server:
                 found = await durability.check(
                     self._client,
                     in_cluster=is_cluster(self._settings),
+                    keeps=self._settings.redis_keeps,
                     accept_losing_last_second=self._settings.accept_losing_last_second,
                     accept_losing_everything=self._settings.accept_losing_everything,
                 )

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from poste.domain.errors import StartError, StoreUnreached
 from poste.queue.connection import is_cluster, open_client, servers_of, text
@@ -23,9 +23,11 @@ from poste.queue.node import NotConnected
 if TYPE_CHECKING:
     import redis.asyncio as redis
 
-    from poste.runtime.settings import StoreSettings
+    from poste.runtime.settings import Keeps, StoreSettings
 
 _WAITAOF_SINCE: Final = (7, 2)
+#: What of a server's configuration says what it keeps.
+_TELLING: Final = frozenset({"appendonly", "appendfsync", "no-appendfsync-on-rewrite"})
 
 
 class Durability(enum.Enum):
@@ -35,8 +37,8 @@ class Durability(enum.Enum):
     ON_REPLY = enum.auto()
     #: Nothing until WAITAOF says so.
     ON_WAITAOF = enum.auto()
-    #: Nothing, and somebody decided that it need not.
-    NONE = enum.auto()
+    #: What somebody says that it does, or that it need not: nothing is asked.
+    AS_TOLD = enum.auto()
 
 
 class KeepsTooLittle(StoreUnreached):
@@ -56,6 +58,7 @@ async def check(
     client: redis.Redis,
     *,
     in_cluster: bool = False,
+    keeps: Keeps | None = None,
     accept_losing_last_second: bool = False,
     accept_losing_everything: bool = False,
 ) -> Durability:
@@ -64,6 +67,7 @@ async def check(
     Args:
         client: Of that server.
         in_cluster: It was found by the URL of a cluster.
+        keeps: What somebody says that it keeps; heard only if it does not say so itself.
         accept_losing_last_second: Go on although it may lose what it was given in the last second.
         accept_losing_everything: Go on although it loses everything when it stops.
 
@@ -72,8 +76,8 @@ async def check(
         StoreUnreached: It can't be asked.
     """
     try:
-        config = await client.config_get("*")
-        info = await client.info("server")
+        info = {**await client.info("server"), **await client.info("memory")}
+        config, silence = await _config(client)
     except RedisError as error:
         raise StoreUnreached(f"Redis can't be asked how it keeps data: {error}") from error
     # Valkey has its own name for it.
@@ -82,20 +86,26 @@ async def check(
             "Redis is one of a cluster: its URL must begin with redis+cluster:// (or rediss+cluster://)"
         )
     settings = {text(name): text(value) for name, value in config.items()}
-    if settings.get("maxmemory-policy") != "noeviction":
-        raise KeepsTooLittle(
-            f"Redis would throw accepted calls away: maxmemory-policy is {settings.get('maxmemory-policy')}, "
-            "must be noeviction"
+    policy = settings.get("maxmemory-policy", info.get("maxmemory_policy"))
+    if policy != "noeviction":
+        raise KeepsTooLittle(f"Redis would throw accepted calls away: maxmemory-policy is {policy}, must be noeviction")
+    if not settings.keys() >= _TELLING:
+        _check_told(
+            keeps,
+            silence,
+            accept_losing_last_second=accept_losing_last_second,
+            accept_losing_everything=accept_losing_everything,
         )
+        return Durability.AS_TOLD
     if settings.get("appendonly") != "yes":
         if accept_losing_everything:
-            return Durability.NONE
+            return Durability.AS_TOLD
         raise KeepsTooLittle("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
     if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
         return Durability.ON_REPLY
     if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
         # Somebody decided that nobody is to wait for it, which takes 0.1 s for each batch.
-        return Durability.NONE if accept_losing_everything else Durability.ON_REPLY
+        return Durability.AS_TOLD if accept_losing_everything else Durability.ON_REPLY
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
     if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
         return Durability.ON_WAITAOF
@@ -104,6 +114,40 @@ async def check(
         f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
         "(or Redis at least 7.2)"
     )
+
+
+async def _config(client: redis.Redis) -> tuple[dict[Any, Any], str]:
+    """Return its configuration; of a managed server, which does not tell it, nothing, and what it said instead."""
+    try:
+        return await client.config_get("*"), "it does not tell all of its configuration"
+    except ResponseError as error:
+        return {}, str(error)
+
+
+def _check_told(
+    keeps: Keeps | None, silence: str, *, accept_losing_last_second: bool, accept_losing_everything: bool
+) -> None:
+    """Judge a server that does not say itself what it keeps, by what somebody says of it.
+
+    Raises:
+        KeepsTooLittle: Nobody says it, or it is less than what may be lost; the text says which setting is needed.
+    """
+    match keeps:
+        case None:
+            raise KeepsTooLittle(
+                f"Redis does not say what it keeps ({silence}): POSTE_REDIS_KEEPS must say what its provider promises: "
+                "always (what it has answered), second (all but the last second) or nothing"
+            )
+        case "second" if not (accept_losing_last_second or accept_losing_everything):
+            raise KeepsTooLittle(
+                "Redis may lose the last second of accepted calls, says POSTE_REDIS_KEEPS: it is trusted with none "
+                "unless POSTE_ACCEPT_LOSING_LAST_SECOND says so too"
+            )
+        case "nothing" if not accept_losing_everything:
+            raise KeepsTooLittle(
+                "Redis would lose accepted calls when it stops, says POSTE_REDIS_KEEPS: it is trusted with none "
+                "unless POSTE_ACCEPT_LOSING_EVERYTHING says so too"
+            )
 
 
 async def require(settings: StoreSettings) -> None:
@@ -115,7 +159,7 @@ async def require(settings: StoreSettings) -> None:
     client = open_client(settings)
     try:
         for server in await servers_of(client):
-            await check(server, in_cluster=is_cluster(settings))
+            await check(server, in_cluster=is_cluster(settings), keeps=settings.redis_keeps)
     except (StoreUnreached, NotConnected) as error:
         raise StartError(str(error)) from error
     finally:

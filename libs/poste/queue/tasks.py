@@ -134,7 +134,7 @@ class Tasks:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
         arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT]
-        arguments.append("" if durability is Durability.NONE else "1")
+        arguments.append("" if durability is Durability.AS_TOLD else "1")
         for task in tasks:
             arguments += (
                 task.key,

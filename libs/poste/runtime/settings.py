@@ -19,6 +19,8 @@ from poste.domain.task_id import MIN_KEY_BYTES
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+#: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
+Keeps = Literal["always", "second", "nothing"]
 
 
 class Settings(BaseSettings):
@@ -44,6 +46,10 @@ class StoreSettings(Settings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: A file that holds Redis' password, instead of one in the URL.
     redis_password_file: Path | None = None
+    #: What this Redis keeps, for one that does not tell it (managed ones refuse CONFIG): `always`, what it has
+    #: answered; `second`, all but the last second; `nothing`, when it stops. The last two are not enough by themselves:
+    #: see `accept_losing_…`. Of one that does tell it, that holds, whatever stands here.
+    redis_keeps: Keeps | None = None
     #: A consumer that did not renew its lease for this long, in seconds, has lost its tasks.
     lease_seconds: Seconds = 6.0
 
