@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis.asyncio as redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 
 from poste.domain.errors import StartError
 from poste.queue.cluster.client import ClusterClient
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: The schemes of a URL that names servers of a cluster, and the scheme of each of those.
 _CLUSTERS: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_SCHEMES: Final = ("redis", "rediss", "unix", *_CLUSTERS)
+#: What every connection is given, whatever a URL says behind its `?`.
+_FIXED: Final = frozenset({"retry", "socket_connect_timeout", "socket_timeout"})
 
 
 def text(value: object) -> str:
@@ -44,6 +48,7 @@ def server_options(settings: StoreSettings) -> list[Options]:
         StartError: The URL or the password's file is wrong.
     """
     try:
+        _check(settings.redis_url)
         servers = [dict[str, Any](parse_url(url)) for url in _urls(settings.redis_url)]
         if is_cluster(settings) and any(int(server.pop("db", 0)) for server in servers):
             raise StartError("POSTE_REDIS_URL: a cluster has database 0 only")
@@ -114,6 +119,24 @@ def known_servers(client: redis.Redis, settings: StoreSettings) -> Callable[[], 
         return client.known_servers
     servers = server_options(settings)
     return lambda: servers
+
+
+def _check(url: str) -> None:
+    """Refuse what redis-py would pass over in silence, or fail on when it first connects.
+
+    Raises:
+        ValueError: What is wrong with it.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    database = parts.path.removeprefix("/")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdecimal()):
+        raise ValueError(f"its path names the database, by a number: {database!r} is none")
+    kind = SSLConnection if parts.scheme.startswith("rediss") else Connection
+    known = {*signature(AbstractConnection).parameters, *signature(kind).parameters} - _FIXED
+    if unknown := parse_qs(parts.query, keep_blank_values=True).keys() - known:
+        raise ValueError(f"it has no option {', '.join(sorted(unknown))}")
 
 
 def _urls(url: str) -> list[str]:
