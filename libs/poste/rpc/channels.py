@@ -1,4 +1,4 @@
-"""How Poste's processes call each other: channels that notice at once when a peer goes, hangs or comes back.
+"""How Poste's processes call each other: channels that notice at once when a peer goes or comes back.
 
 Every option is here for a measured reason: with gRPC's defaults a service that came back stayed invisible for 15 s, a
 hung one for ever, and a black-holed connect took 20 s.
@@ -65,8 +65,8 @@ def connect(target: str, *, library: bool) -> grpc.aio.Channel:
 
     Args:
         target: A gRPC target, e.g. `dns:///mom:50051` or `127.0.0.1:50052`.
-        library: The server is one of ours (`poste.rpc.servers`), so it bears frequent keepalive pings; any other
-            would close the connection with "too many pings".
+        library: The server is one of ours (`poste.rpc.servers`), so it bears keepalive pings; any other would close the
+            connection with "too many pings".
     """
     options = [*_OPTIONS, *(_KEEPALIVE if library else ())]
     return grpc.aio.insecure_channel(target, options=options)
