@@ -43,6 +43,25 @@ class UnprintableError(PosteError):
         self.error = error
 
 
+class NoFormError(Exception):
+    """A value has no JSON form.
+
+    Attributes:
+        path: Where it is; empty for what was to be written as a whole.
+        reason: Why, in words for the client.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+    def below(self, step: str) -> NoFormError:
+        """Return it as what holds the value says it; `step` leads there: a field, or `[5]`."""
+        dot = "." if self.path and not self.path.startswith("[") else ""
+        return NoFormError(self.reason, f"{step}{dot}{self.path}")
+
+
 def quotable(name: str) -> str:
     """Return a name of the client's making as it may be shown: short, and valid Unicode."""
     shown = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"

@@ -23,10 +23,16 @@ _WRAPPERS: Final = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
-#: Messages with another JSON form of their own, but for Any, which has those of all.
-_SPECIAL: Final = frozenset(
-    f"google.protobuf.{kind}" for kind in ("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
-)
+#: The fields of messages with a JSON form of their own. What is only called so, and has others, is as any message.
+_FORMS: Final = {name: {"value"} for name in _WRAPPERS} | {
+    ANY: {"type_url", "value"},
+    "google.protobuf.Duration": {"seconds", "nanos"},
+    "google.protobuf.FieldMask": {"paths"},
+    "google.protobuf.ListValue": {"values"},
+    "google.protobuf.Struct": {"fields"},
+    "google.protobuf.Timestamp": {"seconds", "nanos"},
+    VALUE: {"null_value", "number_value", "string_value", "bool_value", "struct_value", "list_value"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class MessagePlan:
         fields: Its fields by either name.
         required: Those of them that must be there.
         wrapped: It is a wrapper: its JSON is that of its field `value`.
-        special: It has a JSON form of its own.
+        special: It has another JSON form of its own.
         flat: It holds no messages.
     """
 
@@ -94,7 +100,7 @@ def plan_of(descriptor: Descriptor) -> MessagePlan:
         fields={plan.name: plan for plan in plans} | by_json_name,
         required=tuple(plan for plan in plans if plan.required),
         wrapped=by_json_name["value"] if is_wrapper(descriptor) else None,
-        special=descriptor.full_name in _SPECIAL,
+        special=has_form_of_its_own(descriptor) and not is_wrapper(descriptor),
         flat=all(field.message_type is None for field in descriptor.fields),
     )
 
@@ -138,12 +144,13 @@ def find_message_type(pool: Any, type_url: str) -> Descriptor | None:
 
 def has_form_of_its_own(descriptor: Descriptor) -> bool:
     """Tell whether a type's JSON is not the object of its fields."""
-    return descriptor.full_name == ANY or descriptor.full_name in _SPECIAL or is_wrapper(descriptor)
+    fields = _FORMS.get(descriptor.full_name)
+    return fields is not None and fields == {field.name for field in descriptor.fields}
 
 
 def is_wrapper(descriptor: Descriptor) -> bool:
     """Tell whether a type's JSON is that of its field `value`."""
-    return descriptor.full_name in _WRAPPERS
+    return descriptor.full_name in _WRAPPERS and has_form_of_its_own(descriptor)
 
 
 def is_map(field: FieldDescriptor) -> bool:

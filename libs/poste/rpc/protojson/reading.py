@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from poste.rpc.protojson import text, wellknown
+from poste.rpc.protojson import plans, structs, text, wellknown
 from poste.rpc.protojson.errors import MAX_ERRORS, FieldError, FieldErrors, quotable
 from poste.rpc.protojson.plans import (
-    ANY,
     FieldPlan,
     MessagePlan,
     extension_plan,
@@ -20,10 +19,8 @@ from poste.rpc.protojson.plans import (
     plan_of,
 )
 from poste.rpc.protojson.quick import quick_of
-from poste.rpc.protojson.scalars import BadValueError, read_bytes, read_number, read_string
-
-#: Messages may be nested this deeply: no parser of protobuf takes more.
-_MAX_DEPTH: Final = 100
+from poste.rpc.protojson.scalars import BadValueError, read_bytes
+from poste.rpc.protojson.structs import MAX_DEPTH
 
 
 def decode(descriptor: Descriptor, body: bytes) -> bytes:
@@ -72,7 +69,7 @@ class _Walk:
 
     def fill(self, message: Message, plan: MessagePlan, value: Any, path: str, depth: int) -> None:
         """Fill a message of any type from its JSON."""
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             self.wrong(path, "is nested too deeply")
         elif plan.special:
             self._fill_special(message, plan, value, path, depth)
@@ -80,8 +77,6 @@ class _Walk:
             self._fill_scalar(message, plan.wrapped, value, path)
         elif not isinstance(value, dict):
             self.wrong(path, "must be an object" if path else "the body must be one JSON object")
-        elif plan.descriptor.full_name == ANY:
-            self._fill_any(message, plan, value, path, depth)
         else:
             self._fill_fields(message, plan, value.items(), path, depth)
 
@@ -185,7 +180,9 @@ class _Walk:
             self.wrong(path, str(error))
             return None
 
-    def _fill_any(self, message: Any, plan: MessagePlan, value: dict[str, Any], path: str, depth: int) -> None:
+    def _fill_any(self, message: Any, plan: MessagePlan, value: Any, path: str, depth: int) -> None:
+        if not isinstance(value, dict):
+            raise BadValueError("must be an object" if path else "the body must be one JSON object")
         if not value:
             return
         url = value.get("@type")
@@ -226,6 +223,8 @@ class _Walk:
         """Fill a message that has a JSON form of its own."""
         try:
             match plan.descriptor.full_name:
+                case plans.ANY:
+                    self._fill_any(message, plan, value, path, depth)
                 case "google.protobuf.Timestamp":
                     message.seconds, message.nanos = wellknown.read_timestamp(value)
                 case "google.protobuf.Duration":
@@ -233,54 +232,11 @@ class _Walk:
                 case "google.protobuf.FieldMask":
                     message.paths.extend(wellknown.read_field_mask(value))
                 case "google.protobuf.Struct":
-                    self._fill_struct(message, value, path, depth)
+                    structs.fill_struct(message, value, path, depth, self.wrong)
                 case "google.protobuf.ListValue":
-                    self._fill_list_value(message, value, path, depth)
-                case "google.protobuf.Value":
-                    self._fill_value(message, value, path, depth)
-        except BadValueError as error:
-            self.wrong(path, str(error))
-
-    def _fill_struct(self, message: Any, value: Any, path: str, depth: int) -> None:
-        if not isinstance(value, dict):
-            raise BadValueError("must be an object")
-        for key, one in value.items():
-            below = text.join(path, key)
-            try:
-                held = message.fields[read_string(key)]
-            except BadValueError as error:
-                self.wrong(below, f"has a key that {error}")
-                continue
-            # A map's entry is a message too.
-            self._fill_value(held, one, below, depth + 2)
-
-    def _fill_list_value(self, message: Any, value: Any, path: str, depth: int) -> None:
-        if not isinstance(value, list):
-            raise BadValueError("must be an array")
-        for index, one in enumerate(value):
-            self._fill_value(message.values.add(), one, f"{path}[{index}]", depth + 1)
-
-    def _fill_value(self, message: Any, value: Any, path: str, depth: int) -> None:
-        """Fill a google.protobuf.Value, which takes any JSON value."""
-        if depth > _MAX_DEPTH:
-            self.wrong(path, "is nested too deeply")
-            return
-        try:
-            match value:
-                case None:
-                    message.null_value = 0
-                case bool():
-                    message.bool_value = value
-                case str():
-                    message.string_value = read_string(value)
-                case dict():
-                    message.struct_value.SetInParent()
-                    self._fill_struct(message.struct_value, value, path, depth + 1)
-                case list():
-                    message.list_value.SetInParent()
-                    self._fill_list_value(message.list_value, value, path, depth + 1)
-                case _:
-                    message.number_value = read_number(value)
+                    structs.fill_list_value(message, value, path, depth, self.wrong)
+                case plans.VALUE:
+                    structs.fill_value(message, value, path, depth, self.wrong)
         except BadValueError as error:
             self.wrong(path, str(error))
 

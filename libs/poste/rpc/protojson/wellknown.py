@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from poste.rpc.protojson.errors import quotable
+from poste.rpc.protojson.errors import NoFormError, quotable
 from poste.rpc.protojson.scalars import BadValueError
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -30,25 +30,6 @@ _DURATION: Final = re.compile(r"(?P<sign>-?)(?P<seconds>0|[1-9]\d*)(\.(?P<fracti
 _JSON_PATH: Final = re.compile(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+)*|\*")
 _PROTO_PATH: Final = re.compile(r"([a-z0-9]|_[a-z])+(\.([a-z0-9]|_[a-z])+)*|\*")
 _MAX_DIGITS: Final = 12
-
-
-class NoFormError(Exception):
-    """A value has no JSON form.
-
-    Attributes:
-        path: Where it is; empty for what was to be written as a whole.
-        reason: Why, in words for the client.
-    """
-
-    def __init__(self, reason: str, path: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.path = path
-
-    def below(self, step: str) -> NoFormError:
-        """Return it as what holds the value says it; `step` leads there: a field, or `[5]`."""
-        dot = "." if self.path and not self.path.startswith("[") else ""
-        return NoFormError(self.reason, f"{step}{dot}{self.path}")
 
 
 def read_timestamp(value: object) -> tuple[int, int]:

@@ -6,19 +6,15 @@ and what belongs to the message are its fields alone, whatever they are called.
 
 from __future__ import annotations
 
-import base64
 import functools
-import math
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from poste.rpc.protojson import wellknown
-from poste.rpc.protojson.errors import quotable
+from poste.rpc.protojson.errors import NoFormError, quotable
 from poste.rpc.protojson.plans import (
     ANY,
     class_of,
@@ -29,29 +25,21 @@ from poste.rpc.protojson.plans import (
     is_wrapper,
     keys_of,
 )
-from poste.rpc.protojson.wellknown import NoFormError
+from poste.rpc.protojson.scalar_writers import key_writer, never_fails, scalar_writer, write_bytes
+from poste.rpc.protojson.structs import write_each, write_list_value, write_struct, write_value
 
 #: Turns a message into JSON values.
 Write = Callable[[Message], Any]
 #: Turns what a field holds, or one value of it, into JSON values.
 _Content = Callable[[Any], Any]
 
-#: From here on Python writes a float with an exponent, so without `.0`.
-_EXPONENT_FROM: Final = 1e16
-#: Many a 32-bit float is told from its neighbours by so many digits; nine tell any.
-_FLOAT_DIGITS: Final = (6, 7, 8)
-_FLOAT: Final = struct.Struct("f")
-
 
 # Bounded, since each writer keeps the descriptor pool of its service alive.
 @functools.lru_cache(maxsize=1024)
 def writer_of(descriptor: Descriptor) -> Write:
     """Return what writes messages of a type, default values included; it raises NoFormError."""
-    special = _SPECIAL.get(descriptor.full_name)
-    if special is not None:
-        return special
-    if descriptor.full_name == ANY:
-        return _any
+    if has_form_of_its_own(descriptor) and not is_wrapper(descriptor):
+        return _SPECIAL[descriptor.full_name]
     if is_wrapper(descriptor):
         value = _value_writer(descriptor.fields_by_name["value"])
         return lambda message: value(message.value)  # type: ignore[attr-defined]  # a wrapper has it
@@ -85,7 +73,7 @@ def any_to_value(type_url: str, data: bytes, pool: Any) -> dict[str, Any]:
     """
     descriptor = find_message_type(pool, type_url)
     if descriptor is None:
-        return {"@type": type_url, "value": _bytes(data)}
+        return {"@type": type_url, "value": write_bytes(data)}
     parse, write = ways_of(descriptor)
     try:
         message = parse(data)
@@ -112,7 +100,7 @@ def ways_of(descriptor: Descriptor) -> tuple[Callable[[bytes], Message], Write]:
 def _is_always_written(field: FieldDescriptor) -> bool:
     # Of text that may be something else, it must be told where it is.
     scalar = field.message_type is None and not field.is_repeated and not field.has_presence
-    return scalar and (field.type != FieldDescriptor.TYPE_STRING or _is_text_sure(field))
+    return scalar and never_fails(field)
 
 
 def _field_writer(
@@ -151,21 +139,11 @@ def _content_writer(field: FieldDescriptor) -> _Content:
     if is_map(field):
         return _map_writer(field.message_type)
     value = _value_writer(field)
-    return functools.partial(_write_list, value) if field.is_repeated else value
-
-
-def _write_list(one: _Content, values: Any) -> list[Any]:
-    written: list[Any] = []
-    try:
-        for value in values:
-            written.append(one(value))  # noqa: PERF401 - so that it is known how far it came
-    except NoFormError as error:
-        raise error.below(f"[{len(written)}]") from None
-    return written
+    return functools.partial(write_each, value) if field.is_repeated else value
 
 
 def _map_writer(entry: Any) -> _Content:
-    spell = _key_writer(entry.fields_by_name["key"])
+    spell = key_writer(entry.fields_by_name["key"])
     value = _value_writer(entry.fields_by_name["value"])
 
     def write(values: Any) -> dict[str, Any]:
@@ -182,21 +160,9 @@ def _map_writer(entry: Any) -> _Content:
     return write
 
 
-def _key_writer(field: FieldDescriptor) -> Callable[[Any], str]:
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return _same if _is_text_sure(field) else _text_key
-    return _bool_key if field.type == FieldDescriptor.TYPE_BOOL else str
-
-
 def _value_writer(field: FieldDescriptor) -> _Content:
     """Return what writes one value of a field."""
-    if field.message_type is not None:
-        return _later(field.message_type)
-    if field.enum_type is not None:
-        return _enum_writer(field.enum_type)
-    if field.type == FieldDescriptor.TYPE_STRING and not _is_text_sure(field):
-        return _text
-    return _SCALARS.get(field.type, _same)
+    return scalar_writer(field) if field.message_type is None else _later(field.message_type)
 
 
 def _later(descriptor: Descriptor) -> Write:
@@ -212,124 +178,18 @@ def _later(descriptor: Descriptor) -> Write:
     return write_it
 
 
-def _enum_writer(enum: EnumDescriptor) -> _Content:
-    if enum.full_name == "google.protobuf.NullValue":
-        return _null
-    names = {number: value.name for number, value in enum.values_by_number.items()}
-    return lambda number: names.get(number, number)
-
-
-def _is_text_sure(field: Any) -> bool:
-    """Tell whether a message in whose field is no UTF-8 can't be parsed: so it is in proto3, and else not always."""
-    return _is_proto3(field.file)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_proto3(file: FileDescriptor) -> bool:
-    described = descriptor_pb2.FileDescriptorProto()
-    file.CopyToProto(described)
-    return described.syntax == "proto3"
-
-
-def _text(value: str | bytes) -> str:
-    # So a string comes that is not UTF-8.
-    if isinstance(value, bytes):
-        raise NoFormError("is not UTF-8")
-    return value
-
-
-def _text_key(value: str | bytes) -> str:
-    if isinstance(value, bytes):
-        raise NoFormError("has a key that is not UTF-8")
-    return value
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _null(_: Any) -> None:
-    return None
-
-
-def _bool_key(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _double(value: float) -> float | int | str:
-    if value.is_integer():
-        # `-0.0` stays, for an integer has no sign of zero.
-        small = abs(value) < _EXPONENT_FROM and (value or math.copysign(1, value) > 0)
-        return int(value) if small else value
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _float(value: float) -> float | int | str:
-    """Write a 32-bit float by the fewest digits that tell it from its neighbours."""
-    if math.isfinite(value):
-        for digits in _FLOAT_DIGITS:
-            short = float(f"{value:.{digits}g}")
-            if _FLOAT.unpack(_FLOAT.pack(short))[0] == value:
-                return _double(short)
-        value = float(f"{value:.9g}")
-    return _double(value)
-
-
-def _bytes(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
-
-
 def _any(message: Any) -> dict[str, Any]:
     type_url, data = message.type_url, message.value
     return any_to_value(type_url, data, message.DESCRIPTOR.file.pool) if type_url or data else {}
 
 
-def _struct(message: Any) -> dict[str, Any]:
-    written: dict[str, Any] = {}
-    for key, one in message.fields.items():
-        try:
-            written[key] = _value(one)
-        except NoFormError as error:
-            raise error.below(quotable(key)) from None
-    return written
-
-
-def _list(message: Any) -> list[Any]:
-    return _write_list(_value, message.values)
-
-
-def _value(message: Any) -> Any:
-    kind = message.WhichOneof("kind")
-    if kind == "struct_value":
-        return _struct(message.struct_value)
-    if kind == "list_value":
-        return _list(message.list_value)
-    if kind == "number_value":
-        number = _double(message.number_value)
-        if isinstance(number, str):
-            raise NoFormError(f"is the number {number}, which JSON does not have")
-        return number
-    return None if kind in (None, "null_value") else getattr(message, kind)
-
-
-_SCALARS: Final[dict[int, _Content]] = {
-    FieldDescriptor.TYPE_DOUBLE: _double,
-    FieldDescriptor.TYPE_FLOAT: _float,
-    FieldDescriptor.TYPE_INT64: str,
-    FieldDescriptor.TYPE_SINT64: str,
-    FieldDescriptor.TYPE_SFIXED64: str,
-    FieldDescriptor.TYPE_UINT64: str,
-    FieldDescriptor.TYPE_FIXED64: str,
-    FieldDescriptor.TYPE_BYTES: _bytes,
-}
 #: Messages with a JSON form of their own. None of their fields is named as a method is.
 _SPECIAL: Final[dict[str, Callable[[Any], Any]]] = {
+    ANY: _any,
     "google.protobuf.Duration": lambda message: wellknown.write_duration(message.seconds, message.nanos),
     "google.protobuf.FieldMask": lambda message: wellknown.write_field_mask(message.paths),
-    "google.protobuf.ListValue": _list,
-    "google.protobuf.Struct": _struct,
+    "google.protobuf.ListValue": write_list_value,
+    "google.protobuf.Struct": write_struct,
     "google.protobuf.Timestamp": lambda message: wellknown.write_timestamp(message.seconds, message.nanos),
-    "google.protobuf.Value": _value,
+    "google.protobuf.Value": write_value,
 }

@@ -9,9 +9,8 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from poste.rpc.protojson import writers
-from poste.rpc.protojson.errors import FieldError, UnprintableError
+from poste.rpc.protojson.errors import FieldError, NoFormError, UnprintableError
 from poste.rpc.protojson.plans import ANY
-from poste.rpc.protojson.wellknown import NoFormError
 
 
 def encode(descriptor: Descriptor, data: bytes) -> bytes:
