@@ -19,7 +19,7 @@ from poste.service.handlers import Runner
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
 from poste.service.servicer import services_of
-from poste.service.timeouts import Timeouts
+from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2 as pb
 from poste_calculator.sum import SumService
 
@@ -40,9 +40,9 @@ async def prepare() -> counted.Calls:
     reporter = Reporter(grpc.aio.insecure_channel("127.0.0.1:1"))
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
-    road = QueuedRoad(service, Runner("durable", threads=1), reporter, Timeouts())
+    road = QueuedRoad(service, Runner("durable", threads=1), reporter, Terms(service))
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE)
-    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis())
+    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis(), lambda: None)
     nothing: Any = None
     taker = Taker(
         hand,
