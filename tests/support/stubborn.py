@@ -35,7 +35,7 @@ class Stubborn(ledger_pb2_grpc.LedgerServiceServicer):
 
     def Legacy(self, request: ledger_pb2.RecordRequest, _: Any) -> ledger_pb2.RecordResponse:
         run = write("Legacy", request.line)
-        if request.sleep_seconds:
+        if request.sleep_seconds and not 0 < request.times < run:
             threading.Event().wait()
         return ledger_pb2.RecordResponse(line=request.line, run=run)
 

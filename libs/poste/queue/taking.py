@@ -32,6 +32,8 @@ BLOCK_SECONDS: Final = 2.0
 _POP_BACKOFF: Final = 0.2
 #: How often it is looked whether a paused queue is still paused, in seconds.
 _PAUSED_LOOK_SECONDS: Final = 0.5
+#: How often it is looked whether more tasks may run at once than may now, in seconds.
+_ROOM_LOOK_SECONDS: Final = 0.25
 #: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
 _UNBLOCK_SECONDS: Final = 0.05
 
@@ -104,7 +106,7 @@ class Taker:
                 else:
                     await self._claim([hand.suspects.pop(0)], alone=True)
             elif (room := hand.room(live=self._live())) == 0:
-                await hand.changed.wait()
+                await self._wait_for_room()
             elif self._paused:
                 await self._rest(_PAUSED_LOOK_SECONDS)
                 await self._look_whether_paused()
@@ -210,6 +212,7 @@ class Taker:
             handled=functools.partial(self._handled, key),
             go_on=functools.partial(self._go_on, key),
             traceparent=traceparent.decode() if traceparent else "",
+            unstarted=True,
         )
         if attempt == 1:
             # By two hosts' clocks: what they differ by must not make it less than nothing.
@@ -225,6 +228,7 @@ class Taker:
 
     async def _run(self, claimed: ClaimedTask, rest: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         hand = self._hand
+        claimed.unstarted = False
         try:
             await (self._handle(claimed) if rest is None else rest())
         except NotRun as refusal:
@@ -247,6 +251,15 @@ class Taker:
     def _handled(self, key: str) -> None:
         self._hand.handling.discard(key)
         self._hand.changed.set()
+
+    async def _wait_for_room(self) -> None:
+        if self._hand.concurrency == self._hand.settings.concurrency:
+            await self._hand.changed.wait()
+            return
+        # What makes it fewer may end without a word.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_LOOK_SECONDS):
+                await self._hand.changed.wait()
 
     async def _recover(self) -> None:
         """After an answer that was lost: have the audit look for what was in it, and wait a little."""

@@ -92,6 +92,11 @@ handlers_left_behind = Levels(
     "Handlers that go on though their time is over: they do not heed their cancellation.",
     ["service", "road"],
 )
+threads_lost = Levels(
+    "poste_threads_lost",
+    "Threads of `def` handlers that go on though nobody waits for them any more: no other call gets these.",
+    ["service", "road"],
+)
 task_wait_seconds = Distribution(
     "poste_task_wait_seconds",
     "Time from a task's creation to the start of its first attempt; told again if a stop gave that one back.",
@@ -152,6 +157,7 @@ def expect(service: str) -> None:
         handler_seconds.expect((service, road))
         running_calls.add((service, road), 0)
         handlers_left_behind.add((service, road), 0)
+        threads_lost.add((service, road), 0)
 
 
 # -- the system, told by one replica of the middleware at a time

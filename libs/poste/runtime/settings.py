@@ -133,6 +133,9 @@ class WorkerSettings(StoreSettings):
     max_direct_calls: Annotated[int, Field(ge=1)] = 1000
     #: How often the lease is renewed, in seconds.
     heartbeat_seconds: Seconds = 2.0
+    #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the
+    #: process ends itself in order, to be started anew, in seconds; 0 is for ever.
+    threads_lost_seconds: Annotated[float, Field(ge=0)] = 10.0
     #: How long a handler may block the event loop before the process loses its lease, in seconds.
     blocked_loop_seconds: Seconds = 60.0
 

@@ -114,6 +114,8 @@ class DirectRoad:
                 raise
             if outcome is None:
                 raise asyncio.CancelledError
+            if outcome.not_run:
+                await wire.abort(STATUS_CODES[outcome.code], outcome.details, ((NOT_RUN, "1"),))
             if outcome.code is not Code.OK:
                 outcome = outcome.bounded()
                 await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import time
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -22,11 +22,22 @@ from poste.service import traced
 from poste.service.context import AsyncContext, Call, SyncContext
 from poste.service.outcome import Outcome, unexpected
 from poste.service.servicer import ServedMethod
-from poste.service.threads import Threads
+from poste.service.threads import NoThread, Threads
 
 _log = logs.get("handlers")
+#: How long before a caller's time is over it is told that its call did not get a thread, at most, in seconds.
+_TELL_SECONDS: Final = 0.25
 #: Looked up at once, which an enum's own `name` is not.
 _NAMES: Final = {code: code.name for code in Code}
+
+
+class Stuck(NamedTuple):
+    """A service that has lost all its threads on one road, for how long, and the names of what has them."""
+
+    service: str
+    road: str
+    seconds: float
+    handlers: list[str]
 
 
 class Runner:
@@ -37,11 +48,14 @@ class Runner:
 
         Args:
             road: What the metrics call it.
-            threads: How many `def` handlers may run at once; more wait their turn.
+            threads: How many `def` handlers of a service may run at once. On the direct road more wait their turn, for
+                as long as their callers have time; on the durable one they are not run.
         """
         self._road = road
         self._loop = asyncio.get_running_loop()
-        self._threads = Threads(threads, f"{road}-handler")
+        self._size = threads
+        #: Those of each service: its handlers that hang take none of another's.
+        self._threads: dict[str, Threads] = {}
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
 
@@ -65,7 +79,7 @@ class Runner:
                 of any other origin is the handler's own, and becomes an outcome.
         """
         who = (method.service, self._road)
-        began, code = time.monotonic(), Code.CANCELLED
+        began, code, ran = time.monotonic(), Code.CANCELLED, True
         metrics.running_calls.add(who, 1)
         bound = logs.request_id.set(call.request_id) if call.request_id else None
         span = traced.begin(method, call, after_a_gap=self._road == "durable")
@@ -84,7 +98,7 @@ class Runner:
                 await _forget_cancellations(task, cancels)
             if call.left:
                 raise asyncio.CancelledError
-            code = outcome.code
+            code, ran = outcome.code, not outcome.not_run
             return outcome
         finally:
             self._deadlines.discard(call)
@@ -96,17 +110,49 @@ class Runner:
             metrics.running_calls.add(who, -1)
             if call.left:
                 metrics.handlers_left_behind.add(who, -1)
-            else:
+            elif ran:
                 metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
             metrics.handler_seconds.observe(who, time.monotonic() - began)
 
     def close(self) -> None:
         """Start no more threads, and let the idle ones end."""
-        self._threads.close()
+        for threads in self._threads.values():
+            threads.close()
 
     def calling(self) -> list[str]:
         """Return the names of the `def` handlers that go on."""
-        return self._threads.calling()
+        return [name for threads in self._threads.values() for name in threads.calling()]
+
+    def lost(self, service: str) -> int:
+        """Return how many of a service's threads are lost to handlers that nobody waits for any more."""
+        threads = self._threads.get(service)
+        return 0 if threads is None else threads.lost
+
+    def stuck(self) -> Stuck | None:
+        """Return the service that has lost all its threads, the longest if there are several; None if there is none."""
+        found = [
+            Stuck(service, self._road, threads.lost_seconds, threads.calling())
+            for service, threads in self._threads.items()
+            if threads.all_lost
+        ]
+        return max(found, key=lambda one: one.seconds, default=None)
+
+    def _threads_of(self, service: str) -> Threads:
+        threads = self._threads.get(service)
+        if threads is None:
+            lost = functools.partial(metrics.threads_lost.add, (service, self._road))
+            threads = self._threads[service] = Threads(self._size, f"{self._road}-handler", lost)
+        return threads
+
+    def _patience(self, call: Call) -> float | None:
+        """How long a call may wait for a thread, in seconds."""
+        if self._road == "durable":
+            return 0.0
+        if call.deadline is None:
+            return None
+        left = call.deadline - time.monotonic()
+        # It must still be told in time that it was not run.
+        return max(0.0, left - min(_TELL_SECONDS, left / 10))
 
     def _expire(self, call: Call) -> None:
         task, method = call.task, call.method
@@ -137,7 +183,11 @@ class Runner:
                 answer = await answer
         else:
             context = SyncContext(call, self._loop)
-            answer = await self._threads.run(functools.partial(method.behaviour, message, context))
+            function = functools.partial(method.behaviour, message, context)
+            try:
+                answer = await self._threads_of(method.service).run(function, patience_seconds=self._patience(call))
+            except NoThread as error:
+                return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
         if call.aborted or call.code is not Code.OK:
             return call.failure()
         response = method.serialize(answer)

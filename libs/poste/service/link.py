@@ -131,7 +131,7 @@ class _Link:
         finally:
             self._calls.pop(call.number, None)
             self._some.set()
-        self._answer(call.number, outcome, counted=True)
+        self._answer(call.number, outcome, not_run=outcome.not_run, counted=True)
 
     def _leave(self, number: int, outcome: Outcome) -> None:
         """Answer a call whose handler does not end."""

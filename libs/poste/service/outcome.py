@@ -37,6 +37,7 @@ class Outcome(NamedTuple):
         trailing_metadata: What travels behind the answer on the direct road.
         cause: The text of the unexpected exception, for the operator; no client is told it on either road.
         overdue: The handler was cut off, for it did not answer in the time that it had.
+        not_run: The handler was not called, and never will be.
     """
 
     code: Code
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     trailing_metadata: Metadata = ()
     cause: str | None = None
     overdue: bool = False
+    not_run: bool = False
 
     def status(self) -> status_pb2.Status:
         """Return what the queue keeps of a failure: the public status, and the cause in a DebugInfo beside it.

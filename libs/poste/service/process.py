@@ -7,6 +7,7 @@ what runs (up to the grace), give the rest back, the lease last, close.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
+from poste.service.losses import ThreadWatch
 from poste.service.queued import QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
@@ -113,6 +115,7 @@ async def run(
 
     Raises:
         StartError: A port is taken.
+        PosteError: All threads of a service were lost for too long, and it stopped for that.
     """
     # What the process does itself is in no trace, nor is a call that is not recorded: every call's task begins so.
     tracing.silence(traceparents.UNRECORDED)
@@ -125,8 +128,10 @@ async def run(
     for runner in (direct_runner, queued.runner):
         leaving.watch(runner.calling)
 
+    threads = ThreadWatch((direct_runner, queued.runner), settings.threads_lost_seconds)
+
     def ready() -> str | None:
-        return "stopping" if stop.is_set() else queued.ready()
+        return "stopping" if stop.is_set() else threads.reason or queued.ready()
 
     try:
         port = await direct.listen(settings.host, settings.port or 0)
@@ -139,7 +144,7 @@ async def run(
             async with lifecycle.side_tasks(channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
                 for one in queued.consumers:
                     consuming.create_task(_consume(one, stop))
-                async with lifecycle.side_tasks(*(one.run() for one in registrations)):
+                async with lifecycle.side_tasks(threads.run(stop), *(one.run() for one in registrations)):
                     await stop.wait()
                 # The group waits for the consumers: each has finished, or given back, all that it held.
                 for one in queued.consumers:
@@ -151,6 +156,8 @@ async def run(
         queued.runner.close()
         await channel.close()
     _log.info("stopped")
+    if threads.over:
+        raise PosteError(f"ended by itself: {threads.reason}")
 
 
 class _Queued:
@@ -165,8 +172,7 @@ class _Queued:
         live: Callable[[], bool],
     ) -> None:
         self.reporter = reporter
-        # Each service's consumer may run as many as the settings say: none waits for another's threads.
-        self.runner = Runner("durable", threads=settings.concurrency * len(services))
+        self.runner = Runner("durable", threads=settings.concurrency)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(
@@ -174,10 +180,17 @@ class _Queued:
                 settings=settings,
                 handle=QueuedRoad(service, self.runner, reporter, self.terms[service.name]).handle,
                 live=live,
-                concurrency=self.terms[service.name].concurrency,
+                concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
             )
             for service in services
         ]
+
+    def _concurrency(self, service: str, most: int) -> int:
+        """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""
+        said = self.terms[service].concurrency()
+        # Whichever the next one is, there is a thread for it.
+        free = most - self.runner.lost(service)
+        return free if said is None else min(said, free)
 
     def ready(self) -> str | None:
         """Return None if every consumer takes from its queue, else why one does not."""

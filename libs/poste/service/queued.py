@@ -9,7 +9,7 @@ from typing import Final
 
 from poste.domain import traceparents
 from poste.domain.codes import Code
-from poste.queue.consumer import ClaimedTask
+from poste.queue.consumer import ClaimedTask, NotRun
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.context import Call
 from poste.service.handlers import Runner
@@ -19,6 +19,8 @@ from poste.service.servicer import ServedService
 from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2
 
+#: How long a task waits that no thread was free for, in seconds.
+_NOT_RUN_SECONDS: Final = 1.0
 _journal: Final = logs.Journal("queued", "task")
 _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
@@ -39,6 +41,7 @@ class QueuedRoad:
 
         Raises:
             asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
+            NotRun: No thread was free: its handler was not called.
         """
         began = time.monotonic()
         call = Call(task_key=task.key, attempt=task.attempt, traceparent=task.traceparent)
@@ -51,6 +54,8 @@ class QueuedRoad:
                 raise
             _stay()
             outcome = None
+        if outcome is not None and outcome.not_run:
+            raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
         await self._conclude(task, call, began, outcome)
 
     def _leave(self, task: ClaimedTask, call: Call, began: float, outcome: Outcome) -> None:

@@ -47,8 +47,16 @@ class Threads:
         lost: How many are.
     """
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(self, size: int, name: str, lost: Callable[[int], object] = lambda _: None) -> None:
+        """Start none yet.
+
+        Args:
+            size: How many there may be.
+            name: What they are called.
+            lost: Told 1 of each that is lost, and -1 of each that has come back.
+        """
         self.lost = 0
+        self._tell_lost = lost
         self._size = size
         self._name = name
         self._loop = asyncio.get_running_loop()
@@ -141,6 +149,7 @@ class Threads:
     def _lose(self, job: _Job) -> None:
         job.lost = True
         self.lost += 1
+        self._tell_lost(1)
         if self.lost == self._size:
             self._all_lost_since = time.monotonic()
 
@@ -165,6 +174,7 @@ class Threads:
         self._open -= 1
         if job.lost:
             self.lost -= 1
+            self._tell_lost(-1)
             self._all_lost_since = None
         if not job.answer.done():
             job.answer.set_result((value, error))

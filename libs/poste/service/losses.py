@@ -1,0 +1,56 @@
+"""Threads that are lost to handlers which hang: told while there are some left, and the end of the process with none.
+
+A thread can't be ended. A process whose `def` handlers have all its threads can run no other, so it has nothing to wait
+for: it says so, is not ready, and after a while ends in order. Whoever keeps it running starts it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from poste.runtime import logs
+from poste.service.handlers import Runner
+
+_log = logs.get("threads")
+#: How often it is looked, in seconds.
+_LOOK_SECONDS: Final = 0.25
+#: So many handlers are named.
+_NAMED: Final = 5
+
+
+class ThreadWatch:
+    """Watches one process' threads.
+
+    Attributes:
+        reason: Which service has lost all its threads; None while there is none.
+        over: The process is to end for that.
+    """
+
+    def __init__(self, runners: Sequence[Runner], patience_seconds: float) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            runners: Whose threads.
+            patience_seconds: How long all may be lost before the process is to end; 0 is for ever.
+        """
+        self.reason: str | None = None
+        self.over = False
+        self._runners = runners
+        self._patience_seconds = patience_seconds
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look, until cancelled; sets `stop` if the process is to end."""
+        while not self.over:
+            await asyncio.sleep(_LOOK_SECONDS)
+            stuck = [one for runner in self._runners if (one := runner.stuck()) is not None]
+            if not stuck:
+                self.reason = None
+                continue
+            worst = max(stuck, key=lambda one: one.seconds)
+            if self.reason is None:
+                self.reason = f"all {worst.road} threads of {worst.service} are lost to handlers that do not end"
+                _log.error("threads lost", service=worst.service, road=worst.road, handlers=worst.handlers[:_NAMED])
+            self.over = 0 < self._patience_seconds <= worst.seconds
+        stop.set()
