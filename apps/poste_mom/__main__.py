@@ -10,6 +10,7 @@ from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.endings import Endings
 from poste.queue.history import Histories
+from poste.queue.keys import Keys
 from poste.queue.operators import Operators
 from poste.queue.recent import Recent
 from poste.queue.spokesman import Spokesman
@@ -38,17 +39,18 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
     health = StoreHealth(settings)
     client = open_client(settings, connected=health.connected)
-    tasks, store = Tasks(client, health.proof), CatalogueStore(client)
-    upkeep = Upkeep(client, lease_seconds=settings.lease_seconds)
+    keys = Keys(settings.key_prefix)
+    tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
+    upkeep = Upkeep(client, lease_seconds=settings.lease_seconds, keys=keys)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
     server = new_server()
     serving = Health(server, "poste.v1.MomService")
     add_MomServiceServicer_to_server(
         MomServicer(
             tasks=tasks,
-            histories=Histories(client, tasks),
-            recent=Recent(client, tasks),
-            operators=Operators(client, health.proof),
+            histories=Histories(client, tasks, keys),
+            recent=Recent(client, tasks, keys),
+            operators=Operators(client, health.proof, keys),
             endings=endings,
             catalogue=catalogue,
             store=store,
@@ -56,7 +58,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         ),
         server,
     )
-    spokesman = Spokesman(client)
+    spokesman = Spokesman(client, keys)
     figures = Figures(client, tasks, catalogue, health, spokesman, keeps_as_told=settings.redis_keeps is not None)
     port = bind(server, settings.host, settings.port)
     admin_port = settings.admin_port if settings.admin_port is not None else port + 1000

@@ -14,7 +14,7 @@ from poste.domain.errors import StoreUnreached
 from poste.queue import durability
 from poste.queue.connection import is_cluster, name_of, server_of, servers_of
 from poste.queue.durability import Durability, KeepsTooLittle
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import Keys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class StoreHealth:
 
     def __init__(self, settings: MomSettings) -> None:
         self._settings = settings
+        self._keys = Keys(settings.key_prefix)
         self._client: redis.Redis | None = None
         self._servers: dict[redis.Redis, _Server] = {}
         self._unreached = "Redis was not reached yet"
@@ -88,7 +89,7 @@ class StoreHealth:
         if self._client is None:
             raise StoreUnreached(self._unreached)
         try:
-            holder = await server_of(self._client, QueueKeys(queue).ready)
+            holder = await server_of(self._client, self._keys.of(queue).ready)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         self._servers[holder] = self._server(holder)

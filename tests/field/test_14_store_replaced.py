@@ -18,8 +18,8 @@ from support.redis_server import RedisServer, running
 from support.waiting import until
 
 import poste_calculator
-from poste.queue import keys
 from poste.queue.connection import open_client
+from poste.queue.keys import KEYS
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 
@@ -87,11 +87,11 @@ async def test_what_was_known_is_filed_again_before_anybody_is_told_of_less(tmp_
             assert all({SUM, name} <= seen for seen in watcher.seen[told:])
             client = open_client(StoreSettings(redis_url=server.url))
             try:
-                await until(lambda: client.hexists(keys.CATALOGUE, name), what="the registered service")
-                await until(lambda: client.hexists(keys.CATALOGUE, SUM), what="the shipped service")
-                await until(lambda: client.zscore(keys.REPLICAS, f"{name} 127.0.0.1:1"), what="its replica")
-                assert await until(lambda: client.get(keys.ID_KEY_FINGERPRINT)) == b"one"
-                assert await client.get(keys.STORE_ID) == watcher.stores[-1].encode()
+                await until(lambda: client.hexists(KEYS.catalogue, name), what="the registered service")
+                await until(lambda: client.hexists(KEYS.catalogue, SUM), what="the shipped service")
+                await until(lambda: client.zscore(KEYS.replicas, f"{name} 127.0.0.1:1"), what="its replica")
+                assert await until(lambda: client.get(KEYS.id_key_fingerprint)) == b"one"
+                assert await client.get(KEYS.store_id) == watcher.stores[-1].encode()
             finally:
                 await client.aclose()
 
@@ -104,10 +104,10 @@ async def test_an_older_copy_of_the_store_is_noticed(tmp_path: Path) -> None:
             client = open_client(StoreSettings(redis_url=server.url))
             try:
                 async with client.pipeline() as pipeline:
-                    pipeline.set(keys.CATALOGUE_VERSION, 0)
-                    pipeline.hdel(keys.CATALOGUE, SUM)
+                    pipeline.set(KEYS.catalogue_version, 0)
+                    pipeline.hdel(KEYS.catalogue, SUM)
                     await pipeline.execute()
-                await until(lambda: client.hexists(keys.CATALOGUE, SUM))
+                await until(lambda: client.hexists(KEYS.catalogue, SUM))
             finally:
                 await client.aclose()
             assert all(SUM in seen for seen in watcher.seen)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
-from poste.queue import keys
 from poste.queue.connection import text
+from poste.queue.keys import KEYS, Keys
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -21,16 +21,17 @@ REPLICA_SECONDS: Final = 60.0
 class CatalogueStore:
     """The catalogue on one Redis. Every method raises StoreUnreached if Redis does not answer; all can be repeated."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
 
     async def store_id(self) -> str:
         """Return this store's name: a random one that it is given if it has none, for then it was empty."""
         try:
-            found = await self._client.get(keys.STORE_ID)
+            found = await self._client.get(self._keys.store_id)
             if found is None:
-                await self._client.set(keys.STORE_ID, secrets.token_hex(8), nx=True)
-                found = await self._client.get(keys.STORE_ID)
+                await self._client.set(self._keys.store_id, secrets.token_hex(8), nx=True)
+                found = await self._client.get(self._keys.store_id)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         if found is None:
@@ -40,14 +41,14 @@ class CatalogueStore:
     async def version(self) -> int:
         """Return a number that grows with every change."""
         try:
-            return int(await self._client.get(keys.CATALOGUE_VERSION) or 0)
+            return int(await self._client.get(self._keys.catalogue_version) or 0)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
     async def entries(self) -> dict[str, bytes]:
         """Return every service's entry by its name."""
         try:
-            found = await self._client.hgetall(keys.CATALOGUE)
+            found = await self._client.hgetall(self._keys.catalogue)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         return {text(name): cast("bytes", entry) for name, entry in found.items()}
@@ -55,8 +56,8 @@ class CatalogueStore:
     async def save(self, service: str, entry: bytes) -> None:
         """Write one service's entry."""
         try:
-            await self._client.hset(keys.CATALOGUE, service, entry)
-            await self._client.incr(keys.CATALOGUE_VERSION)
+            await self._client.hset(self._keys.catalogue, service, entry)
+            await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
@@ -64,9 +65,9 @@ class CatalogueStore:
         """Note that a replica of a service is at an address; returns whether it was not listed before."""
         try:
             now = (await self._client.time())[0]
-            fresh = await self._client.zadd(keys.REPLICAS, {f"{service} {address}": now})
+            fresh = await self._client.zadd(self._keys.replicas, {f"{service} {address}": now})
             if fresh:
-                await self._client.incr(keys.CATALOGUE_VERSION)
+                await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         return bool(fresh)
@@ -75,7 +76,7 @@ class CatalogueStore:
         """Return the addresses of each service's replicas that registered lately, in order."""
         try:
             now = (await self._client.time())[0]
-            found = await self._client.zrange(keys.REPLICAS, int(now - REPLICA_SECONDS), "+inf", byscore=True)
+            found = await self._client.zrange(self._keys.replicas, int(now - REPLICA_SECONDS), "+inf", byscore=True)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         replicas: dict[str, list[str]] = {}
@@ -88,15 +89,15 @@ class CatalogueStore:
         """Remove replicas that have not registered for long."""
         try:
             now = (await self._client.time())[0]
-            if await self._client.zremrangebyscore(keys.REPLICAS, "-inf", int(now - REPLICA_SECONDS)):
-                await self._client.incr(keys.CATALOGUE_VERSION)
+            if await self._client.zremrangebyscore(self._keys.replicas, "-inf", int(now - REPLICA_SECONDS)):
+                await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
         """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
         try:
-            await self._client.set(keys.ID_KEY_FINGERPRINT, fingerprint, nx=True)
-            return text(await self._client.get(keys.ID_KEY_FINGERPRINT)) == fingerprint
+            await self._client.set(self._keys.id_key_fingerprint, fingerprint, nx=True)
+            return text(await self._client.get(self._keys.id_key_fingerprint)) == fingerprint
         except RedisError as error:
             raise StoreUnreached(str(error)) from error

@@ -16,7 +16,7 @@ from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
 from poste.queue.hand import ClaimedTask, Handle, NotRun
 from poste.queue.incarnation import Incarnation
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import Keys
 from poste.queue.scripts import Scripts
 from poste.queue.taking import BLOCK_SECONDS
 from poste.runtime import logs, metrics
@@ -67,7 +67,7 @@ class Consumer:
         self._handle = handle
         self._live = live
         self._concurrency = concurrency
-        self._keys = QueueKeys(queue)
+        self._keys = Keys(settings.key_prefix).of(queue)
         self._stopping = asyncio.Event()
         self._life: Incarnation | None = None
         self._began = time.monotonic()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.queue.connection import open_client
-from poste.queue.keys import ENDED_CHANNEL, QueueKeys
+from poste.queue.keys import Keys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Endings:
 
     def __init__(self, settings: StoreSettings, tasks: Tasks) -> None:
         self._settings = settings
+        self._keys = Keys(settings.key_prefix)
         self._tasks = tasks
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._closing = False
@@ -46,7 +47,7 @@ class Endings:
             client = open_client(self._settings, block_seconds=_LOOK_SECONDS)
             try:
                 async with client.pubsub() as channel:
-                    await channel.subscribe(ENDED_CHANNEL)
+                    await channel.subscribe(self._keys.ended_channel)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
                         if message is not None:
@@ -66,7 +67,7 @@ class Endings:
     def tell(self, queue: str, keys: Iterable[str]) -> None:
         """Wake who waits for tasks whose outcomes were just stored."""
         if self._waiting:
-            at = QueueKeys(queue)
+            at = self._keys.of(queue)
             for key in keys:
                 self._wake(at.record(key))
 
@@ -77,7 +78,7 @@ class Endings:
             StoreUnreached, StoreLost: Redis did not answer.
         """
         deadline = asyncio.get_running_loop().time() + seconds
-        record = QueueKeys(queue).record(key)
+        record = self._keys.of(queue).record(key)
         event = asyncio.Event()
         self._waiting[record].add(event)
         watch = False

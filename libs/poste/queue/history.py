@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue.connection import text
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import KEYS, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +69,9 @@ class History:
 class Histories:
     """The histories of all tasks on one Redis."""
 
-    def __init__(self, client: redis.Redis, tasks: Tasks) -> None:
+    def __init__(self, client: redis.Redis, tasks: Tasks, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
         self._tasks = tasks
 
     async def read(self, queue: str, key: str) -> History:
@@ -84,7 +85,7 @@ class Histories:
         if reading.record is None:
             return History([], truncated=False, now=reading.now)
         try:
-            fields = await self._client.hmget(QueueKeys(queue).record(key), _FIELDS)
+            fields = await self._client.hmget(self._keys.of(queue).record(key), _FIELDS)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         if fields[0] is None:

@@ -1,4 +1,4 @@
-"""Every key that Poste has in Redis.
+"""Every key that Poste has in Redis, all of them under one prefix.
 
 All keys of a queue share the hash tag `{queue}`, so that a script that touches several of them runs on Redis Cluster.
 """
@@ -7,24 +7,49 @@ from __future__ import annotations
 
 from typing import Final
 
-#: The queues there are (set).
-QUEUES: Final = "poste:queues"
-#: The store's random name (string): one that was emptied or replaced has another, or none.
-STORE_ID: Final = "poste:store-id"
-#: service → its entry in the catalogue (hash).
-CATALOGUE: Final = "poste:catalogue"
-#: Counts up with every change of the catalogue.
-CATALOGUE_VERSION: Final = "poste:catalogue:version"
-#: `service address` → when that replica last registered, in ms (zset).
-REPLICAS: Final = "poste:replicas"
-#: The fingerprint of the key that signs this Redis' task ids.
-ID_KEY_FINGERPRINT: Final = "poste:id-key-fingerprint"
-#: Which middleware tells the system's figures (string, with a TTL).
-SPOKESMAN: Final = "poste:spokesman"
-#: The channel on which scripts name the record of a task that ended while somebody waited for it.
-ENDED_CHANNEL: Final = "poste:ended"
-#: Matches the list of every consumer of every queue.
-ANY_TAKEN: Final = "poste:{*}:taken:*"
+_PREFIX: Final = "poste"
+
+
+class Keys:
+    """The keys of one Poste: several may share a Redis, each under a prefix of its own.
+
+    Attributes:
+        queues: The queues there are (set).
+        store_id: The store's random name (string): one that was emptied or replaced has another, or none.
+        catalogue: service → its entry in the catalogue (hash).
+        catalogue_version: Counts up with every change of the catalogue.
+        replicas: `service address` → when that replica last registered, in ms (zset).
+        id_key_fingerprint: The fingerprint of the key that signs the task ids.
+        spokesman: Which middleware tells the system's figures (string, with a TTL).
+        ended_channel: On which scripts name the record of a task that ended while somebody waited for it.
+        any_taken: Matches the list of every consumer of every queue.
+    """
+
+    __slots__ = (
+        *("_prefix", "any_taken", "catalogue", "catalogue_version", "ended_channel", "id_key_fingerprint", "queues"),
+        *("replicas", "spokesman", "store_id"),
+    )
+
+    def __init__(self, prefix: str = _PREFIX) -> None:
+        self._prefix = prefix
+        self.queues = f"{prefix}:queues"
+        self.store_id = f"{prefix}:store-id"
+        self.catalogue = f"{prefix}:catalogue"
+        self.catalogue_version = f"{prefix}:catalogue:version"
+        self.replicas = f"{prefix}:replicas"
+        self.id_key_fingerprint = f"{prefix}:id-key-fingerprint"
+        self.spokesman = f"{prefix}:spokesman"
+        self.ended_channel = f"{prefix}:ended"
+        self.any_taken = f"{prefix}:{{*}}:taken:*"
+
+    def of(self, queue: str) -> QueueKeys:
+        """Return the keys of one queue."""
+        return QueueKeys(queue, self._prefix)
+
+    def split_taken(self, name: str) -> tuple[str, str]:
+        """Return the queue and the incarnation of a `taken:` list's name."""
+        queue, _, incarnation = name.removeprefix(f"{self._prefix}:{{").partition("}:taken:")
+        return queue, incarnation
 
 
 class QueueKeys:
@@ -43,9 +68,9 @@ class QueueKeys:
 
     __slots__ = ("_prefix", "barrier", "counts", "dead", "delayed", "graves", "leases", "queue", "ready", "recent")
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
         self.queue = queue
-        self._prefix = f"poste:{{{queue}}}:"
+        self._prefix = f"{prefix}:{{{queue}}}:"
         self.ready = self._prefix + "ready"
         self.leases = self._prefix + "leases"
         self.graves = self._prefix + "graves"
@@ -64,7 +89,5 @@ class QueueKeys:
         return f"{self._prefix}task:{key}"
 
 
-def split_taken(name: str) -> tuple[str, str]:
-    """Return the queue and the incarnation of a `taken:` list's name."""
-    queue, _, incarnation = name.removeprefix("poste:{").partition("}:taken:")
-    return queue, incarnation
+#: Those of a Poste that shares its Redis with no other.
+KEYS: Final = Keys()

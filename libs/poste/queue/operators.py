@@ -11,7 +11,7 @@ from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
 from poste.queue.connection import text
 from poste.queue.durability import Proof, on_reply
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.tasks import TaskRecord, read_record
 
@@ -56,8 +56,9 @@ class DeadPage:
 class Operators:
     """Operators' hands on the queues of one Redis. Every method can be repeated; what it has done is on disk."""
 
-    def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
+    def __init__(self, client: redis.Redis, proof: Proof = on_reply, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
         self._scripts = Scripts(client, proof)
 
     async def pause(self, queue: str, *, paused: bool) -> None:
@@ -66,7 +67,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         await self._scripts.run_kept(at, "pause", [at.counts], ["1" if paused else "0"])
 
     async def dead(self, queue: str, *, count: int, behind: Place | None = None) -> DeadPage:
@@ -75,7 +76,7 @@ class Operators:
         Raises:
             StoreUnreached: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         try:
             places = await self._places(at, count, behind)
             pipeline = self._client.pipeline(transaction=False)
@@ -99,7 +100,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         return await self._run("replay", [at.ready, at.counts, at.dead], at, keys)
 
     async def purge(self, queue: str, keys: Sequence[str]) -> list[Done]:
@@ -108,7 +109,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         return await self._run("purge", [at.dead], at, keys)
 
     async def _run(self, script: str, fixed: Sequence[str], at: QueueKeys, keys: Sequence[str]) -> list[Done]:

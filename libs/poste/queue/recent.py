@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
 from poste.queue.connection import texts
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import KEYS, Keys
 from poste.queue.tasks import TaskRecord, Tasks, read_record
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class RecentTask:
 class Recent:
     """The newest tasks of all queues on one Redis."""
 
-    def __init__(self, client: redis.Redis, tasks: Tasks) -> None:
+    def __init__(self, client: redis.Redis, tasks: Tasks, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
         self._tasks = tasks
 
     async def newest(self, queue: str, *, count: int) -> list[RecentTask]:
@@ -49,7 +50,7 @@ class Recent:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         try:
             keys = texts(await self._client.lrange(at.recent, 0, count - 1))
             pipeline = self._client.pipeline(transaction=False)

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
-from poste.queue.keys import SPOKESMAN
+from poste.queue.keys import KEYS, Keys
 from poste.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _FORGOTTEN_SECONDS: Final = 150.0
 class Spokesman:
     """One replica's candidacy."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
+        self._key = keys.spokesman
         self._scripts = Scripts(client)
         self._name = secrets.token_hex(8)
         self._asked = -math.inf
@@ -58,5 +59,5 @@ class Spokesman:
         # Without an answer it stays as it was. Should another have taken over meanwhile, then this one can't read what
         # would be told twice either, only that it does not reach Redis.
         with contextlib.suppress(StoreError):
-            said = await self._scripts.run("speak", [SPOKESMAN], [self._name, round(seconds * 1000)], again=False)
+            said = await self._scripts.run("speak", [self._key], [self._name, round(seconds * 1000)], again=False)
             self._elected = bool(said)

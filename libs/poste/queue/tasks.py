@@ -13,10 +13,9 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.domain.task import DeadReason, TaskState
-from poste.queue import keys as names
 from poste.queue.connection import text, texts
 from poste.queue.durability import Durability, Proof, on_reply
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import KEYS, Keys
 from poste.queue.scripts import Argument, Scripts
 
 if TYPE_CHECKING:
@@ -109,8 +108,9 @@ class QueueFigures:
 class Tasks:
     """The tasks of all queues on one Redis."""
 
-    def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
+    def __init__(self, client: redis.Redis, proof: Proof = on_reply, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
         self._scripts = Scripts(client, proof)
         self._known: set[str] = set()
         #: By queue: until when, in ms by Redis' time, all that happened in it is on disk; and who finds that out.
@@ -126,10 +126,10 @@ class Tasks:
             StoreUnreached: None was accepted.
             StoreLost: Any may have been accepted.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         if queue not in self._known:
             try:
-                await self._client.sadd(names.QUEUES, queue)
+                await self._client.sadd(self._keys.queues, queue)
             except RedisError as error:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
@@ -155,7 +155,7 @@ class Tasks:
         return [result.decode() for result in results]
 
     async def read(self, queue: str, key: str, *, watch: bool = False) -> Reading:
-        """Read a task; with `watch`, its end is told on `keys.ENDED_CHANNEL`. An end that is told is on disk.
+        """Read a task; with `watch`, its end is told on `Keys.ended_channel`. An end that is told is on disk.
 
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
@@ -171,7 +171,7 @@ class Tasks:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         await self._scripts.run("cancel", [at.delayed, at.counts, at.dead, at.record(key)], [key])
         reading, _ = await self._read(queue, key, watch=False)
         if await self._scripts.must_wait(queue):
@@ -180,7 +180,7 @@ class Tasks:
 
     async def _read(self, queue: str, key: str, *, watch: bool) -> tuple[Reading, int | None]:
         """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         reply = await self._scripts.run(
             "read", [at.delayed, at.counts, at.dead, at.record(key)], [key, "1" if watch else "0"]
         )
@@ -197,7 +197,7 @@ class Tasks:
         async with self._syncing[queue]:
             # One wait serves all that came before it.
             if end_ms >= self._synced[queue]:
-                self._synced[queue] = await self._scripts.sync(QueueKeys(queue).barrier)
+                self._synced[queue] = await self._scripts.sync(self._keys.of(queue).barrier)
 
     async def complete(self, queue: str, reports: Sequence[Report]) -> list[Completed]:
         """Store what handlers ended with; what is answered is on disk, for the service forgets its result then.
@@ -205,7 +205,7 @@ class Tasks:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet; report again.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         touched = [at.counts, at.delayed, at.dead]
         arguments: list[Argument] = []
         for report in reports:
@@ -238,7 +238,7 @@ class Tasks:
             StoreUnreached: Redis did not answer.
         """
         try:
-            found = await self._client.smembers(names.QUEUES)
+            found = await self._client.smembers(self._keys.queues)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         return sorted(texts(found))
@@ -249,7 +249,7 @@ class Tasks:
         Raises:
             StoreUnreached: Redis did not answer.
         """
-        at = QueueKeys(queue)
+        at = self._keys.of(queue)
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hgetall(at.counts)
         pipeline.zcard(at.delayed)

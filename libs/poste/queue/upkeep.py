@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
-from poste.queue import keys as names
 from poste.queue.connection import servers_of, text, texts
-from poste.queue.keys import QueueKeys, split_taken
+from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -50,8 +49,9 @@ class PassReport:
 class Upkeep:
     """Looks after the queues of one Redis."""
 
-    def __init__(self, client: redis.Redis, *, lease_seconds: float) -> None:
+    def __init__(self, client: redis.Redis, *, lease_seconds: float, keys: Keys = KEYS) -> None:
         self._client = client
+        self._keys = keys
         self._scripts = Scripts(client)
         self._lease_ms = round(lease_seconds * 1000)
         self._cursors: dict[str, int] = {}
@@ -62,7 +62,7 @@ class Upkeep:
         Raises:
             StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
         """
-        at, report = QueueKeys(queue), PassReport()
+        at, report = self._keys.of(queue), PassReport()
         now, extended = await self._scripts.run("tick", [at.counts, at.leases], [self._lease_ms])
         if extended == b"0":
             over = await self._client.zrangebyscore(at.leases, "-inf", int(now))
@@ -97,9 +97,9 @@ class Upkeep:
 
     async def _bury_orphans(self, server: redis.Redis) -> int:
         buried = 0
-        async for name in server.scan_iter(match=names.ANY_TAKEN, count=1000):
-            queue, incarnation = split_taken(text(name))
-            at = QueueKeys(queue)
+        async for name in server.scan_iter(match=self._keys.any_taken, count=1000):
+            queue, incarnation = self._keys.split_taken(text(name))
+            at = self._keys.of(queue)
             pipeline = self._client.pipeline(transaction=False)
             pipeline.zscore(at.leases, incarnation)
             pipeline.zscore(at.graves, incarnation)

@@ -46,6 +46,8 @@ class StoreSettings(Settings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: A file that holds Redis' password, instead of one in the URL.
     redis_password_file: Path | None = None
+    #: What the names of all keys begin with: each Poste on a Redis needs one of its own, and all its parts the same.
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "poste"
     #: What this Redis keeps, for one that does not tell it (managed ones refuse CONFIG): `always`, what it has
     #: answered; `second`, all but the last second; `nothing`, when it stops. The last two are not enough by themselves:
     #: see `accept_losing_…`. Of one that does tell it, that holds, whatever stands here.

@@ -1,6 +1,6 @@
 -- Put before every script. What the steps of a task's life have in common.
 --
--- The record (hash poste:{q}:task:<key>):
+-- The record (hash <prefix>:{q}:task:<key>):
 --   m method · q request, '' once it is not needed any more · s state · c create time, ms, by the clock of the gateway that
 --   made the id · x when it is given up while it waits, ms · r result TTL, s
 --   n '1' if it must not run twice · a attempts · f failures · i those that nobody foresaw · k crashes suffered alone
@@ -11,7 +11,7 @@
 --   y how long it may wait, from its acceptance and from each replay on, ms
 --   b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
--- The counts (hash poste:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
+-- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
 -- paused ('1' while it is); and what was ever done, for the metrics: +<what>.
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
@@ -96,7 +96,8 @@ local function write_end(record, state, now, create, ttl, waited, ...)
     redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
   end
   if waited then
-    redis.call('PUBLISH', 'poste:ended', record)
+    -- On the channel of the Poste whose record it is: in front of the queue's name stands its prefix.
+    redis.call('PUBLISH', string.match(record, '^(.-):{') .. ':ended', record)
   end
 end
 
