@@ -148,8 +148,11 @@ async def test_calls_go_on_over_a_store_that_was_emptied(tmp_path: Path) -> None
         await _replace(one.redis, "emptied")
 
         async def done() -> bool:
-            reply = await one.call(SUM, "respond-async, wait=5", a=2, b=3)
-            return reply.status == 200
+            reply = await one.call(SUM, "respond-async", a=2, b=3)
+            if reply.status != 202:
+                return False
+            reply = await one.ask("GET", reply.headers["Location"], Prefer="wait=5")
+            return reply.status == 200 and reply.body["state"] == "SUCCEEDED"
 
         assert await until(done)
         calling.cancel()
