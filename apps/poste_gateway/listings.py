@@ -13,10 +13,11 @@
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
                  "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
-                 "enqueued": 5, "ended": 5}]}
+                 "enqueued": 5, "replayed": 0, "ended": 5}]}
 
-`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were. A queue that can't be read
-now (its master in a Redis Cluster is away) is left out.
+`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were, `replayed` the DEAD ones
+that an operator had run again: each ends once more. A queue that can't be read now (its master in a Redis Cluster is
+away) is left out.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "paused": queue.paused,
         "consumers": queue.consumers,
         "enqueued": queue.enqueued,
+        "replayed": queue.replayed,
         "ended": queue.ended,
     }
 

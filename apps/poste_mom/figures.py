@@ -29,6 +29,7 @@ _TOTALS: Final = {
     "enqueued": ("poste_tasks_enqueued", ()),
     "started": ("poste_tasks_started", ()),
     "retried": ("poste_tasks_retried", ()),
+    "replayed": ("poste_tasks_replayed", ()),
     "put_off": ("poste_tasks_put_off", ()),
     "S": ("poste_tasks_finished", ("succeeded",)),
     "F": ("poste_tasks_finished", ("failed",)),

@@ -133,6 +133,7 @@ def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
         oldest_age_seconds=figures.oldest_age_seconds,
         paused=figures.paused,
         enqueued=figures.totals.get("enqueued", 0),
+        replayed=figures.totals.get("replayed", 0),
         ended=sum(figures.totals.get(state.value, 0) for state in TaskState if state.final),
     )
 

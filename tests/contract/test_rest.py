@@ -34,6 +34,7 @@ async def test_the_listings(tmp_path):
                 oldest_age_seconds=1.5,
                 consumers=1,
                 enqueued=9,
+                replayed=2,
                 ended=4,
             ),
             pb.Queue(name="old.Service"),
@@ -65,6 +66,7 @@ async def test_the_listings(tmp_path):
             "paused": False,
             "consumers": 1,
             "enqueued": 9,
+            "replayed": 2,
             "ended": 4,
         }
         assert queues[1] == expected

@@ -103,6 +103,7 @@ async def totals(one) -> dict[str, float]:
         ("enqueued", None),
         ("started", None),
         ("retried", None),
+        ("replayed", None),
         ("finished", "outcome"),
         ("dead", "reason"),
         ("reaped", "reason"),

@@ -109,18 +109,26 @@ def test_the_bound_keeps_room_for_operators():
 
 
 def figures(**more):
-    return {"queued": 0, "delayed": 0, "running": 0, "oldestAgeSeconds": None, "enqueued": 0, "ended": 0} | more
+    return {
+        "queued": 0,
+        "delayed": 0,
+        "running": 0,
+        "oldestAgeSeconds": None,
+        "enqueued": 0,
+        "replayed": 0,
+        "ended": 0,
+    } | more
 
 
 def test_how_fast_a_queue_fills_and_drains():
     """An operator would be told a wrong time, or one for a queue that grows."""
     past = Past()
     found = []
-    steps = [(100, 0, 500, 400), (90, 2, 502, 410), (80, 4, 508, 424), (180, 4, 620, 436)]
-    for second, (waiting, running, enqueued, ended) in enumerate(steps):
+    steps = [(100, 0, 500, 0, 400), (90, 2, 502, 0, 410), (80, 4, 505, 3, 424), (180, 4, 605, 15, 436)]
+    for second, (waiting, running, enqueued, replayed, ended) in enumerate(steps):
         service = {
             "name": "s",
-            "figures": figures(queued=waiting, running=running, enqueued=enqueued, ended=ended),
+            "figures": figures(queued=waiting, running=running, enqueued=enqueued, replayed=replayed, ended=ended),
         }
         past.add(1000.0 + second, [service])
         found.append(tuple(service["figures"][name] for name in ("inRate", "outRate", "etaSeconds")))

@@ -6,7 +6,8 @@
      "services": [{"name": "calculator.v1.SumService", "light": "up" | "busy" | "away" | "hung" | "unlisted",
                    "replicas": {"ready": 1, "known": 1},
                    "figures": {"queued": 0, "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null,
-                               "paused": false, "consumers": 1, "enqueued": 5, "ended": 5,
+                               "paused": false, "consumers": 1, "enqueued": 5, "replayed": 0,
+                               "ended": 5,
                                "inRate": 0.0, "outRate": 0.0, "etaSeconds": null}}],
      "tasks": [{…a task without its response and error…}]}
 

@@ -20,7 +20,7 @@ class _Point:
 
     waiting: int
     open: int
-    enqueued: int
+    entered: int
     ended: int
     age: float | None
 
@@ -68,7 +68,8 @@ def _point(figures: Mapping[str, Any]) -> _Point:
     return _Point(
         waiting=waiting,
         open=waiting + figures["running"],
-        enqueued=figures["enqueued"],
+        # What is had run again comes in once more, as it ends once more.
+        entered=figures["enqueued"] + figures["replayed"],
         ended=figures["ended"],
         age=figures["oldestAgeSeconds"],
     )
@@ -79,11 +80,11 @@ def _rates(before: _Point | None, now: _Point, seconds: float) -> dict[str, floa
 
     What can't be told is None: each at first, and the end of a queue that does not get emptier.
     """
-    if before is None or seconds < _LEAST_SECONDS or now.enqueued < before.enqueued or now.ended < before.ended:
+    if before is None or seconds < _LEAST_SECONDS or now.entered < before.entered or now.ended < before.ended:
         return {"inRate": None, "outRate": None, "etaSeconds": None}
     less = (before.open - now.open) / seconds
     return {
-        "inRate": round((now.enqueued - before.enqueued) / seconds, 2),
+        "inRate": round((now.entered - before.entered) / seconds, 2),
         "outRate": round((now.ended - before.ended) / seconds, 2),
         "etaSeconds": round(now.open / less, 1) if less > 0 and now.open else None,
     }

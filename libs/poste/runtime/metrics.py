@@ -180,6 +180,7 @@ _SYSTEM_COUNTERS: Final = {
     "poste_tasks_started": ("Claims: attempts that began, and those of tasks that were put off.", _QUEUE),
     "poste_tasks_put_off": ("Claimed tasks that a process could not run, and gave back unrun.", _QUEUE),
     "poste_tasks_retried": ("Attempts that failed and wait for another.", _QUEUE),
+    "poste_tasks_replayed": ("DEAD tasks that an operator had run again: what ends is what came and these.", _QUEUE),
     "poste_tasks_finished": ("Tasks that ended, by their state.", ("queue", "outcome")),
     "poste_tasks_dead": ("Tasks that Poste gave up, by why.", ("queue", "reason")),
     # unclaimed: nothing had begun; crashed: it ran, and waits again; dead: given up; cancelled: as its client wished.

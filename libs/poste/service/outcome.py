@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
         if size <= sizes.MAX_STATUS:
             return self
         rest = tuple(pair for pair in self.trailing_metadata if pair.key != DETAILS_TRAILER)
-        return self._replace(details=self.details[: sizes.MAX_STATUS_TEXT], trailing_metadata=rest)
+        return self._replace(details=_cut(self.details, sizes.MAX_STATUS_TEXT), trailing_metadata=rest)
 
 
 def unexpected(error: BaseException) -> Outcome:
@@ -86,8 +86,13 @@ def unexpected(error: BaseException) -> Outcome:
     return Outcome(
         Code.UNKNOWN,
         f"the handler failed unexpectedly ({kind})",
-        cause=sound(f"{kind}: {text}")[:_MAX_CAUSE],
+        cause=_cut(sound(f"{kind}: {text}"), _MAX_CAUSE),
     )
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text that has as many characters at most; who reads it sees where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def sound(text: str) -> str:

@@ -578,6 +578,7 @@ class Queue(_message.Message):
     CONSUMERS_FIELD_NUMBER: _builtins.int
     ENQUEUED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
     queued: _builtins.int
@@ -597,7 +598,9 @@ class Queue(_message.Message):
     enqueued: _builtins.int
     """Tasks that were ever accepted."""
     ended: _builtins.int
-    """Tasks that ever reached a final state; one that was replayed does so again."""
+    """Times that a task reached a final state; one that was replayed does so again. So it is at most `enqueued + replayed`."""
+    replayed: _builtins.int
+    """Times that an operator had a DEAD task run again."""
     def __init__(
         self,
         *,
@@ -611,10 +614,11 @@ class Queue(_message.Message):
         consumers: _builtins.int = ...,
         enqueued: _builtins.int = ...,
         ended: _builtins.int = ...,
+        replayed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015

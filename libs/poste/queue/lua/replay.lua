@@ -26,6 +26,7 @@ local function replay(record, key)
     redis.call('HSET', record, 'u', SUSPECT)
   end
   count_waiting(record, 1)
+  count_done('replayed')
   redis.call('LPUSH', ready, key)
   return 'done'
 end
