@@ -58,6 +58,9 @@ class Link:
         self._repeatable: set[int] = set()
         #: Those of them that are in no frame yet: method, request, timeout, request id and place in a trace.
         self._unsent: dict[int, tuple[str, bytes, float, str, str]] = {}
+        #: Those of these that are large; and whether it is their turn.
+        self._large: set[int] = set()
+        self._large_next = False
         self._cancelled: list[int] = []
         self._some = asyncio.Event()
         self._retired = False
@@ -77,6 +80,8 @@ class Link:
         answer: asyncio.Future[bytes | Failure] = self._loop.create_future()
         self._waiting[number] = answer
         self._unsent[number] = method, request, timeout, request_id, traceparent
+        if len(request) > sizes.LARGE:
+            self._large.add(number)
         self._some.set()
         self._deadlines.add(number, timeout)
         if repeatable:
@@ -154,11 +159,16 @@ class Link:
         """Take what goes in the next frame: from here on it counts as sent."""
         frame = pb.ConnectRequest(cancelled_numbers=self._cancelled[:_CANCELLATIONS])
         del self._cancelled[:_CANCELLATIONS]
+        # A large one goes alone, in every second frame while small ones wait too: neither waits for all of the other.
+        alone = bool(self._large) and (self._large_next or len(self._large) == len(self._unsent))
+        self._large_next = bool(self._large) and not alone
         size = 0
         sent: list[int] = []
         for number, (method, request, timeout, request_id, traceparent) in self._unsent.items():
+            if (number in self._large) is not alone:
+                continue
             size += len(request) + len(method) + _BESIDE_BYTES
-            if sent and size > sizes.FRAME:
+            if sent and (alone or size > sizes.FRAME):
                 break
             call = frame.calls.add(
                 number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
@@ -168,6 +178,8 @@ class Link:
             sent.append(number)
         for number in sent:
             del self._unsent[number]
+        if alone:
+            self._large.difference_update(sent)
         return frame
 
     def _expire(self, number: int) -> None:
@@ -178,6 +190,7 @@ class Link:
     def _forget(self, number: int) -> bool:
         """Have a call whose answer nobody waits for stopped; tells whether it had been sent."""
         if self._unsent.pop(number, None) is not None:
+            self._large.discard(number)
             return False
         self._cancelled.append(number)
         self._some.set()
@@ -192,3 +205,4 @@ class Link:
                 waiting.set_result(UNSENT if number in self._unsent else LOST)
         self._waiting.clear()
         self._unsent.clear()
+        self._large.clear()

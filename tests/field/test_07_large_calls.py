@@ -6,19 +6,25 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from support import shop
 from support.gateway import FakeMom, running_gateway, serving_mom
+from support.linked import linked
 from support.waiting import until
+from support.worker import running_worker
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain import sizes
 from poste.rpc.servers import Health
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_gateway.enqueueing import Acceptance, Enqueuer
+from poste_gateway.link import Link
 from poste_gateway.mom import Mom
+from poste_gateway.replicas import Replica
 
 MEGABYTE = "x" * 1_000_000
 
@@ -122,3 +128,48 @@ async def test_a_call_that_no_message_takes_is_not_accepted() -> None:
 
         assert await too_large is Acceptance.NOT_ACCEPTED
         assert set(others) == {Acceptance.ACCEPTED}
+
+
+class Echo(ledger_pb2_grpc.LedgerServiceServicer):
+    """Says what it is told."""
+
+    async def Look(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
+        return ledger_pb2.RecordResponse(line=request.line)
+
+
+async def test_small_direct_calls_do_not_wait_for_large_ones() -> None:
+    """Whoever asks for little would wait until all of everybody's much has gone over the link, and come back."""
+    ended: list[str] = []
+
+    async def look(replica: Replica, text: str, name: str) -> None:
+        request = ledger_pb2.RecordRequest(line=text).SerializeToString()
+        said = await replica.call("/testing.v1.LedgerService/Look", request, 20, "id")
+        assert isinstance(said, bytes)
+        assert ledger_pb2.RecordResponse.FromString(said).line == text
+        ended.append(name)
+
+    async with running_worker(Echo()) as worker, linked(worker.target) as replica, asyncio.TaskGroup() as calls:
+        for _ in range(30):
+            calls.create_task(look(replica, MEGABYTE, "large"))
+        for _ in range(10):
+            calls.create_task(look(replica, "small", "small"))
+
+    assert len(ended) == 40
+    assert "small" not in ended[20:]
+
+
+async def test_neither_small_nor_large_calls_keep_the_others_from_the_link() -> None:
+    """While small ones never end, a large one would wait for ever; or the other way round."""
+    seen = []
+    async with grpc.aio.insecure_channel("127.0.0.1:9") as channel:
+        link = Link(channel)
+        calls = [asyncio.create_task(link.call("/a/B", b"x" * 100_000, 20, "id")) for _ in range(3)]
+        for _ in range(6):
+            calls.append(asyncio.create_task(link.call("/a/B", b"x", 20, "id")))
+            await asyncio.sleep(0)
+            seen.append([len(call.request) for call in link._frame().calls])
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+    assert seen == [[1], [100_000], [1, 1], [100_000], [1, 1], [100_000]]

@@ -67,6 +67,9 @@ class _Link:
         self._loop = asyncio.get_running_loop()
         #: What waits for the next frame.
         self._ready: list[_Answer] = []
+        #: The same of large ones; and whether it is their turn.
+        self._large: list[_Answer] = []
+        self._large_next = False
         self._some = asyncio.Event()
         self._ended = False
 
@@ -96,7 +99,7 @@ class _Link:
                 self._some.clear()
                 await self._some.wait()
             # What is ready and can't leave any more.
-            self._intake.end(sum(counted for *_, counted in self._ready))
+            self._intake.end(sum(counted for *_, counted in (*self._ready, *self._large)))
 
     def _take(self, call: pb.LinkCall) -> None:
         if (refusal := self._intake.refusal()) is not None:
@@ -139,15 +142,16 @@ class _Link:
         self._answer(number, outcome, counted=True)
 
     def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
-        self._ready.append((number, outcome, not_run, counted))
+        ready = self._large if len(outcome.response) > sizes.LARGE else self._ready
+        ready.append((number, outcome, not_run, counted))
         self._some.set()
 
     async def _write(self) -> None:
         """Send what is ready, a frame at a time, until everything is answered."""
-        while not (self._ended and not self._calls and not self._ready):
+        while not (self._ended and not self._calls and not self._ready and not self._large):
             await self._some.wait()
             self._some.clear()
-            while self._ready:
+            while self._ready or self._large:
                 frame, counted = self._frame()
                 try:
                     await self._wire.write(frame)
@@ -157,11 +161,15 @@ class _Link:
     def _frame(self) -> tuple[pb.ConnectResponse, int]:
         """Take what goes in the next frame; returns it, and how many of its calls were counted in."""
         frame = pb.ConnectResponse()
+        # A large one goes alone, in every second frame while small ones wait too: neither waits for all of the other.
+        alone = bool(self._large) and (self._large_next or not self._ready)
+        self._large_next = bool(self._large) and not alone
+        ready = self._large if alone else self._ready
         size = end = counted = 0
-        for number, outcome, not_run, was_counted in self._ready:
+        for number, outcome, not_run, was_counted in ready:
             error = None if outcome.code is Code.OK else outcome.public_status()
             size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
-            if end and size > sizes.FRAME:
+            if end and (alone or size > sizes.FRAME):
                 break
             if error is None:
                 frame.answers.add(number=number, response=outcome.response)
@@ -169,5 +177,5 @@ class _Link:
                 frame.answers.add(number=number, error=error, not_run=not_run)
             end += 1
             counted += was_counted
-        del self._ready[:end]
+        del ready[:end]
         return frame, counted
