@@ -74,7 +74,8 @@ def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> d
     except Problem as unreadable:
         problem = unreadable
     if problem is not None:
-        value["error"] = problem.to_value(location(task_id))
+        # Of what is tried again, perhaps for a day, one is told what its latest attempt failed with.
+        value["error" if state_of(task).final else "lastError"] = problem.to_value(location(task_id))
     return value
 
 

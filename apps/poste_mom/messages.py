@@ -38,6 +38,7 @@ _REASONS: Final = {
     DeadReason.CRASHES: task_pb2.DEAD_REASON_CRASHES,
     DeadReason.OUTCOME_UNKNOWN: task_pb2.DEAD_REASON_OUTCOME_UNKNOWN,
 }
+_WITHOUT_ERROR: Final = (TaskState.SUCCEEDED, TaskState.CANCELLED)
 #: What the error says where no handler left one.
 _OBITUARIES: Final = {
     DeadReason.ATTEMPTS: status_pb2.Status(code=Code.UNKNOWN, message="every attempt failed"),
@@ -229,13 +230,13 @@ def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:
         task.expire_time.CopyFrom(_timestamp(record.expire_time))
     if record.state is TaskState.SUCCEEDED:
         task.response = record.response or b""
-    if record.state in (TaskState.FAILED, TaskState.DEAD):
-        if record.dead_reason is not None:
-            task.dead_reason = _REASONS[record.dead_reason]
-            task.error.CopyFrom(_OBITUARIES[record.dead_reason])
-        # Of one that crashed, it is what an earlier attempt failed with.
-        if record.error is not None and record.dead_reason is not DeadReason.CRASHES:
-            task.error.CopyFrom(status_pb2.Status.FromString(record.error))
+    if record.dead_reason is not None:
+        task.dead_reason = _REASONS[record.dead_reason]
+        task.error.CopyFrom(_OBITUARIES[record.dead_reason])
+    # Of one that died of its crashes, or ended otherwise after all, it is what an earlier attempt failed with.
+    told = record.dead_reason is not DeadReason.CRASHES and record.state not in _WITHOUT_ERROR
+    if record.error is not None and told:
+        task.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return task
 
 

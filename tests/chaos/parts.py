@@ -188,7 +188,8 @@ def _write_catalogue(folder: Path) -> Path:
             f"timeout_seconds = {seconds}\n"
             f"queued_timeout_seconds = {seconds}\n"
             "max_attempts = 5\n"
-            "max_backoff_seconds = 8\n"
+            "backoff_seconds = 0.5\n"
+            "max_backoff_seconds = 4\n"
             for kind, (service, _, _, seconds) in SERVICES.items()
         )
     )

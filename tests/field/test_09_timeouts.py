@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from support import shop
-from support.gateway import hang, running_gateway, staged
+from support.gateway import Gateway, hang, running_gateway, staged
 from support.ledger import LedgerService
 from support.mom import running_mom
 from support.redis_server import running
@@ -59,7 +60,7 @@ async def test_what_died_of_its_time_names_the_time_and_its_setting(tmp_path: Pa
         descriptors = "ledger.binpb"
         queued_timeout_seconds = 0.25
         max_attempts = 2
-        backoff_seconds = 0.01
+        backoff_seconds = 3
         """
     )
     with running(tmp_path / "redis") as redis:
@@ -72,12 +73,25 @@ async def test_what_died_of_its_time_names_the_time_and_its_setting(tmp_path: Pa
                 await gateway.available(name=LEDGER, ready=1)
                 body = {"line": "slow", "sleepSeconds": 60}
                 for method, reason in (("Look", "attempts"), ("Record", "outcome-unknown")):
+                    said = f"the handler did not answer within 0.25 s, the queued_timeout_seconds of {LEDGER}/{method}"
                     kept = await gateway.post(f"/{LEDGER}/{method}", body, Prefer="respond-async")
+                    if reason == "attempts":
+                        # What is tried again says why, for it may be so for a day.
+                        place = kept.headers["Location"]
+                        waiting = await until(lambda place=place: failed(gateway, place), what="the first failure")
+                        assert (waiting["state"], waiting["lastError"]["detail"]) == ("QUEUED", said)
+                        assert "error" not in waiting
                     ended = await gateway.get(kept.headers["Location"], Prefer="wait=20")
 
                     assert (ended.body["state"], ended.body["reason"]) == ("DEAD", reason)
-                    said = f"the handler did not answer within 0.25 s, the queued_timeout_seconds of {LEDGER}/{method}"
+                    assert "lastError" not in ended.body
                     assert said in ended.body["error"]["detail"]
+
+
+async def failed(gateway: Gateway, place: str) -> dict[str, Any] | None:
+    """Return a task once it failed and waits to be tried again."""
+    task: dict[str, Any] = (await gateway.get(place)).body
+    return task if task["state"] == "QUEUED" and "lastError" in task else None
 
 
 async def test_a_direct_call_that_took_too_long_names_the_time_and_its_setting(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
     QUEUED ──▶ RUNNING ──▶ SUCCEEDED | FAILED | CANCELLED | DEAD
       │  ▲        │
       │  └────────┘ retry, give-back, crash
-      └─────────▶ CANCELLED | EXPIRED
+      └─────────▶ CANCELLED | EXPIRED | DEAD       its time is over: DEAD if its handler failed until then
     DEAD ──▶ QUEUED       an operator replays it
 """
 

@@ -38,7 +38,7 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 5
     """The client took it back."""
     TASK_STATE_EXPIRED: _TaskState.ValueType  # 6
-    """Its service did not come back within the task's TTL."""
+    """Its service did not come back within the task's TTL. One whose handler failed until then is DEAD."""
     TASK_STATE_DEAD: _TaskState.ValueType  # 7
     """Poste gave it up; kept for the operator, without a TTL."""
 
@@ -58,7 +58,7 @@ TASK_STATE_FAILED: TaskState.ValueType  # 4
 TASK_STATE_CANCELLED: TaskState.ValueType  # 5
 """The client took it back."""
 TASK_STATE_EXPIRED: TaskState.ValueType  # 6
-"""Its service did not come back within the task's TTL."""
+"""Its service did not come back within the task's TTL. One whose handler failed until then is DEAD."""
 TASK_STATE_DEAD: TaskState.ValueType  # 7
 """Poste gave it up; kept for the operator, without a TTL."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
@@ -72,7 +72,7 @@ class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason
     DEAD_REASON_UNSPECIFIED: _DeadReason.ValueType  # 0
     """The task is not DEAD."""
     DEAD_REASON_ATTEMPTS: _DeadReason.ValueType  # 1
-    """The handler failed as often as its attempts allow."""
+    """The handler failed as often as it may, or until the task's time was over."""
     DEAD_REASON_CRASHES: _DeadReason.ValueType  # 2
     """Its process died under it, alone, as often as is allowed."""
     DEAD_REASON_OUTCOME_UNKNOWN: _DeadReason.ValueType  # 3
@@ -84,7 +84,7 @@ class DeadReason(_DeadReason, metaclass=_DeadReasonEnumTypeWrapper):
 DEAD_REASON_UNSPECIFIED: DeadReason.ValueType  # 0
 """The task is not DEAD."""
 DEAD_REASON_ATTEMPTS: DeadReason.ValueType  # 1
-"""The handler failed as often as its attempts allow."""
+"""The handler failed as often as it may, or until the task's time was over."""
 DEAD_REASON_CRASHES: DeadReason.ValueType  # 2
 """Its process died under it, alone, as often as is allowed."""
 DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.ValueType  # 3
