@@ -29,6 +29,8 @@ GROUPS = {
 ALONE = ("build", "bench", "infra")
 #: Locks with the extra that sends spans: the image is to do what it is configured to, and the tests read them.
 TRACING = ("runtime", "tests", "lint")
+#: Locks with the extra for handlers in processes of their own: the tests try it, and an image that wants it adds it.
+ISOLATED = ("tests", "lint")
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -164,6 +166,7 @@ def lock(session: nox.Session) -> None:
         session.run(
             "uv", "pip", "compile", *([] if name in ALONE else ["pyproject.toml"]),
             *(["--extra=tracing"] if name in TRACING else []),
+            *(["--extra=isolated"] if name in ISOLATED else []),
             *(f"--group={group}" for group in groups), "--universal", "--python-version", "3.11",
             "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
             "-o", str(LOCKS / f"{name}.txt"), *session.posargs,

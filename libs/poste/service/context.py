@@ -21,7 +21,7 @@ from poste.domain import traceparents
 from poste.domain.codes import Code, code_of
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs
-from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, sound
+from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, sound, unexpected
 
 #: Metadata that names the client's request; every line of the log that the handler writes says it.
 REQUEST_ID: Final = "x-request-id"
@@ -55,6 +55,7 @@ class Call:
         leave: Told the outcome of a handler that takes too long and can't be ended; None if nobody cares.
         overdue: It took too long, and was cancelled for it.
         left: It took too long, and was left behind.
+        waits: It waits for a process: its handler has not started.
     """
 
     given: Metadata = ()
@@ -80,6 +81,7 @@ class Call:
     leave: Callable[[Outcome], object] | None = None
     overdue: bool = False
     left: bool = False
+    waits: bool = False
 
     def metadata(self) -> Metadata:
         """Return what came with the call; if it came in company, what would have come with it. Few handlers ask."""
@@ -119,6 +121,14 @@ class Call:
     def failure(self) -> Outcome:
         """Return the error that the handler set or aborted with."""
         return Outcome(self.code, sound(self.details), trailing_metadata=self.trailing_metadata)
+
+    def failed_by(self, error: BaseException) -> Outcome:
+        """Return what it means that the handler raised something unexpected."""
+        if self.code is Code.OK:
+            return unexpected(error)
+        # It had said what went wrong before it raised, as the generated base class does: those words count.
+        said = self.failure()
+        return said if said.details else said._replace(details=unexpected(error).details)
 
     def close(self) -> None:
         """Call what waits for the end. From now on the wire, which may be gone, is not touched any more."""
@@ -244,7 +254,8 @@ class AsyncContext(_Context, grpc.aio.ServicerContext[Any, Any]):
 class SyncContext(_Context, grpc.ServicerContext):
     """The context of a `def` handler, which runs in a thread."""
 
-    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take the loop that the call's wire is in; None if it has none."""
         super().__init__(call)
         self._loop = loop
 
@@ -255,7 +266,7 @@ class SyncContext(_Context, grpc.ServicerContext):
         self._call.abort(status.code, status.details, status.trailing_metadata)
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
-        if self._call.over:
+        if self._call.over or self._loop is None:
             return  # and the loop may be closed by now
         sent = asyncio.run_coroutine_threadsafe(
             AsyncContext(self._call).send_initial_metadata(initial_metadata), self._loop

@@ -20,7 +20,8 @@ from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
 from poste.service.context import AsyncContext, Call, SyncContext
-from poste.service.outcome import Outcome, unexpected
+from poste.service.isolation import Isolation
+from poste.service.outcome import Outcome
 from poste.service.servicer import ServedMethod
 from poste.service.threads import NoThread, Threads
 
@@ -43,15 +44,17 @@ class Stuck(NamedTuple):
 class Runner:
     """Runs the handlers of one road."""
 
-    def __init__(self, road: Literal["direct", "durable"], *, threads: int) -> None:
+    def __init__(self, road: Literal["direct", "durable"], *, threads: int, isolation: Isolation | None = None) -> None:
         """Prepare.
 
         Args:
             road: What the metrics call it.
             threads: How many `def` handlers of a service may run at once. On the direct road more wait their turn, for
                 as long as their callers have time; on the durable one they are not run.
+            isolation: Has processes for some handlers; None if all are run here.
         """
         self._road = road
+        self._isolation = isolation
         self._loop = asyncio.get_running_loop()
         self._size = threads
         #: Those of each service: its handlers that hang take none of another's.
@@ -59,7 +62,7 @@ class Runner:
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
 
-    async def run(
+    async def run(  # noqa: C901 - the one way of every call: each step less is paid for by all of them
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
     ) -> Outcome:
         """Run one handler.
@@ -78,6 +81,9 @@ class Runner:
             asyncio.CancelledError: The caller was told to end (`lifecycle.cancel`), or was left behind. A cancellation
                 of any other origin is the handler's own, and becomes an outcome.
         """
+        placed = self._isolation is not None and method in self._isolation.methods
+        if placed and (timeout_seconds := await self._take_place(call, timeout_seconds)) == 0:
+            return Outcome(Code.RESOURCE_EXHAUSTED, "no process was free in time", not_run=True)
         who = (method.service, self._road)
         began, code, ran = time.monotonic(), Code.CANCELLED, True
         metrics.running_calls.add(who, 1)
@@ -91,7 +97,7 @@ class Runner:
         cancels = task.cancelling()
         try:
             try:
-                outcome = await self._outcome(method, request, call)
+                outcome = await self._outcome(method, request, call, placed=placed)
             except BaseException as error:  # noqa: BLE001 - an author's code: what it raises is its answer
                 outcome = self._answer_of(error, method, call)
             if task.cancelling() > cancels and not lifecycle.was_told(task):
@@ -102,6 +108,8 @@ class Runner:
             return outcome
         finally:
             self._deadlines.discard(call)
+            if placed:
+                self._isolation.leave_place()  # type: ignore[union-attr]  # a place is taken where there are some
             call.close()
             if bound is not None:
                 logs.request_id.reset(bound)
@@ -144,6 +152,22 @@ class Runner:
             threads = self._threads[service] = Threads(self._size, f"{self._road}-handler", lost)
         return threads
 
+    async def _take_place(self, call: Call, timeout_seconds: float | None) -> float | None:
+        """Wait for a process; returns how long the handler may take from now on, 0 if there was none in time.
+
+        What waits in a queue may wait here too: its time begins with its start.
+        """
+        patience = None if self._road == "durable" else self._patience(call)
+        call.waits = True
+        if not await self._isolation.take_place(patience):  # type: ignore[union-attr]  # there are some
+            return 0.0
+        call.waits = False
+        if timeout_seconds is not None and self._road == "durable":
+            call.deadline = time.monotonic() + timeout_seconds
+        if timeout_seconds is not None and call.deadline is not None:
+            return max(_TELL_SECONDS, call.deadline - time.monotonic())
+        return timeout_seconds
+
     def _patience(self, call: Call) -> float | None:
         """How long a call may wait for a thread, in seconds."""
         if self._road == "durable":
@@ -170,9 +194,11 @@ class Runner:
             _log.error("handler left behind", service=method.service, method=method.name, where=where)
             call.leave(outcome)
 
-    async def _outcome(self, method: ServedMethod, request: bytes, call: Call) -> Outcome:
+    async def _outcome(self, method: ServedMethod, request: bytes, call: Call, *, placed: bool) -> Outcome:
         """Return what the handler answers; raises whatever it raises."""
         call.method = method
+        if placed:
+            return await self._isolation.run(method, request, call)  # type: ignore[union-attr]  # as above
         try:
             message = method.parse(request)
         except DecodeError:
@@ -235,8 +261,4 @@ def _late(call: Call) -> Outcome:
 
 def _failed(method: ServedMethod, call: Call, error: BaseException) -> Outcome:
     _log.error("handler failed", service=method.service, method=method.name, exc_info=error)
-    if call.code is Code.OK:
-        return unexpected(error)
-    # It had said what went wrong before it raised, as the generated base class does: those words count.
-    said = call.failure()
-    return said if said.details else said._replace(details=unexpected(error).details)
+    return call.failed_by(error)

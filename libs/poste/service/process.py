@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,6 +21,7 @@ from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
+from poste.service.isolation import Isolation
 from poste.service.losses import ThreadWatch
 from poste.service.queued import QueuedRoad
 from poste.service.register import Registration
@@ -66,7 +67,13 @@ class Ports:
     admin: int
 
 
-def serve(*servicers: object, port: int | None = None, name: str | None = None) -> None:
+def serve(
+    *servicers: object,
+    port: int | None = None,
+    name: str | None = None,
+    isolated: Collection[str] = (),
+    hard_timeout_seconds: float | None = None,
+) -> None:
     """Serve gRPC servicers on both roads until SIGTERM or SIGINT; blocks, and ends the process if that goes wrong.
 
     Configured by `POSTE_*` variables (`poste.runtime.settings.WorkerSettings`).
@@ -75,6 +82,11 @@ def serve(*servicers: object, port: int | None = None, name: str | None = None) 
         servicers: Instances of classes that extend generated `…Servicer` classes.
         port: The gRPC port if `POSTE_PORT` is not set; else the servicer's `default_port`, or 50052.
         name: What the logs call this process; the first service's name unless given.
+        isolated: `def` methods (`Method`, or `package.Service/Method`) that run in processes of their own, which are
+            ended when a call's time is over: for what may hang or crash in native code. Their servicers are copied
+            (pickled), and the program's own start must stand behind `if __name__ == "__main__":`. Needs the extra
+            `poste[isolated]`.
+        hard_timeout_seconds: How long an isolated handler may run at most, whatever its caller allows.
 
     Raises:
         SystemExit: It could not start (2), or a part of it died (1).
@@ -84,6 +96,9 @@ def serve(*servicers: object, port: int | None = None, name: str | None = None) 
         settings = load(WorkerSettings)
         part = name or _part_name(services[0])
         tracing.configure(part)
+        isolation = None
+        if isolated:
+            isolation = Isolation(servicers, services, isolated, hard_timeout_seconds=hard_timeout_seconds)
     except StartError as error:
         print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         raise SystemExit(2) from error
@@ -91,7 +106,7 @@ def serve(*servicers: object, port: int | None = None, name: str | None = None) 
         defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]
         settings = settings.model_copy(update={"port": next(one for one in defaults if one is not None)})
     logs.configure(settings, part)
-    code = lifecycle.run(lambda stop: run(services, settings, stop))
+    code = lifecycle.run(lambda stop: run(services, settings, stop, isolation=isolation))
     if code:
         raise SystemExit(code)
 
@@ -103,6 +118,7 @@ async def run(
     *,
     listening: Callable[[Ports], object] = lambda _: None,
     consumer: MakeConsumer = Consumer,
+    isolation: Isolation | None = None,
 ) -> None:
     """Serve until `stop`.
 
@@ -112,6 +128,7 @@ async def run(
         stop: Ends it in order, once set.
         listening: Told where it listens, as soon as it does.
         consumer: Makes what takes the tasks of a queue.
+        isolation: Has processes for some handlers; None if all are run here.
 
     Raises:
         StartError: A port is taken.
@@ -121,10 +138,10 @@ async def run(
     tracing.silence(traceparents.UNRECORDED)
     for service in services:
         metrics.expect(service.name)
-    direct_runner = Runner("direct", threads=settings.concurrency)
+    direct_runner = Runner("direct", threads=settings.concurrency, isolation=isolation)
     direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
     channel = Replicated(settings.mom)
-    queued = _Queued(services, settings, Reporter(channel), consumer, direct.live)
+    queued = _Queued(services, settings, Reporter(channel), consumer, direct.live, isolation=isolation)
     for runner in (direct_runner, queued.runner):
         leaving.watch(runner.calling)
 
@@ -154,6 +171,8 @@ async def run(
         await direct.close()
         direct_runner.close()
         queued.runner.close()
+        if isolation is not None:
+            isolation.close()
         await channel.close()
     _log.info("stopped")
     if threads.over:
@@ -170,9 +189,11 @@ class _Queued:
         reporter: Reporter,
         consumer: MakeConsumer,
         live: Callable[[], bool],
+        *,
+        isolation: Isolation | None,
     ) -> None:
         self.reporter = reporter
-        self.runner = Runner("durable", threads=settings.concurrency)
+        self.runner = Runner("durable", threads=settings.concurrency, isolation=isolation)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(

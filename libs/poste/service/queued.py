@@ -50,6 +50,7 @@ class QueuedRoad:
         try:
             outcome = await self._run(task, call)
         except asyncio.CancelledError:
+            task.unstarted = call.waits
             if call.left or not task.cancel_requested:
                 raise
             _stay()
