@@ -90,6 +90,7 @@ def show(task: Task, *, as_json: bool) -> None:
             _expiry(task): task.document.get("expireTime"),
             "response": task.response,
             "error": task.error,
+            "last error": task.last_error,
         }
     )
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import shop
 from support.behaviours import Behaving
+from support.mom import RunningMom, running_mom
 from support.office import Office
+from support.redis_server import running
 from support.waiting import until
 from support.worker import FakeMom, running_worker, serving_mom
-from testing.v1 import ledger_pb2_grpc
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 import poste
 from poste.domain.errors import CatalogueError, StartError
-from poste.domain.policy import MethodPolicy, RetryPolicy
+from poste.domain.policy import MethodPolicy, RetryPolicy, ServicePolicy
 from poste.queue.consumer import ClaimedTask, Consumer
-from poste.rpc.catalogue import describe
+from poste.rpc.catalogue import describe, file_descriptor_set
 from poste.service.servicer import services_of
 from poste.service.terms import Terms
-from poste.v1 import catalogue_pb2
+from poste.v1 import catalogue_pb2, mom_service_pb2
+
+LEDGER = "testing.v1.LedgerService"
 
 
 def wrapped(handler: Any) -> Any:
@@ -166,3 +171,36 @@ async def test_no_more_tasks_run_at_once_than_was_said(office: Office) -> None:
     await until(lambda: len(office.ran) == 40)
     # The process' own setting bounds it still.
     assert most <= office.settings.concurrency
+
+
+async def test_the_middleware_keeps_both_words_apart(tmp_path: Path) -> None:
+    """What the operator takes back would go on, or what the author says be gone after the middleware's restart."""
+    (tmp_path / "ledger.binpb").write_bytes(file_descriptor_set(ledger_pb2.DESCRIPTOR))
+    catalogue = tmp_path / "catalogue.toml"
+
+    def ship(*settings: str) -> None:
+        catalogue.write_text("\n".join([f'[services."{LEDGER}"]', 'descriptors = "ledger.binpb"', *settings]))
+
+    async def policy(mom: RunningMom) -> ServicePolicy | None:
+        stream = mom.stub.WatchCatalogue(mom_service_pb2.WatchCatalogueRequest(), timeout=5)
+        first = await stream.read()
+        stream.cancel()
+        (entry,) = first.services
+        return describe(entry).policy if entry.HasField("author_settings") else None
+
+    with running(tmp_path / "redis") as redis:
+        ship("timeout_seconds = 2")
+        async with (
+            running_mom(redis.url, catalogue=catalogue) as mom,
+            running_worker(Ledger(), mom=mom.target) as worker,
+        ):
+            both = await until(lambda: policy(mom), what="the registration")
+            await until(lambda: worker.consumers[0].concurrency() == 2)
+        ship()
+        async with running_mom(redis.url, catalogue=catalogue) as mom:
+            authors = await until(lambda: policy(mom), what="the catalogue")
+
+    timeouts = [(one.methods["Legacy"].timeout_seconds, one.methods["Legacy"].queued_timeout_seconds)
+                for one in (both, authors)]  # fmt: skip
+    assert timeouts == [(2, 3600), (7, 3600)]
+    assert both.concurrency == authors.concurrency == 2

@@ -16,6 +16,7 @@ from support.waiting import until
 from support.worker import FakeMom, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2
 
+from poste.client import Task
 from poste.queue.consumer import Consumer
 from poste.rpc.catalogue import describe, file_descriptor_set
 
@@ -81,6 +82,7 @@ async def test_what_died_of_its_time_names_the_time_and_its_setting(tmp_path: Pa
                         waiting = await until(lambda place=place: failed(gateway, place), what="the first failure")
                         assert (waiting["state"], waiting["lastError"]["detail"]) == ("QUEUED", said)
                         assert "error" not in waiting
+                        assert Task.read(waiting).last_error == waiting["lastError"]
                     ended = await gateway.get(kept.headers["Location"], Prefer="wait=20")
 
                     assert (ended.body["state"], ended.body["reason"]) == ("DEAD", reason)

@@ -38,6 +38,7 @@ class Task:
         die_time: When Poste gave it up; None unless it was read from the list of what died.
         response: The response message as ProtoJSON; None unless it SUCCEEDED.
         error: The problem that the direct road would have answered with; None unless it ended with one.
+        last_error: The same of its latest attempt, if that failed and there is to be another.
         document: The task as it came.
     """
 
@@ -53,6 +54,7 @@ class Task:
     die_time: datetime | None
     response: dict[str, Any] | None
     error: dict[str, Any] | None
+    last_error: dict[str, Any] | None
     document: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -78,6 +80,7 @@ class Task:
             die_time=None if die is None else datetime.fromisoformat(die),
             response=document.get("response"),
             error=document.get("error"),
+            last_error=document.get("lastError"),
             document=document,
         )
 
