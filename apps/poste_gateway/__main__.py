@@ -87,8 +87,7 @@ async def running(
             settings.cors_origins,
             draining,
         )
-        following = [duties.create_task(directory.follow()), duties.create_task(watch.run())]
-        following.append(duties.create_task(clock.keep()))
+        following = [duties.create_task(duty) for duty in (directory.follow(), watch.run(), clock.keep())]
         try:
             await directory.begun(_BEGIN_SECONDS)
             async with _listening(edge.handle, settings, certificate, head_seconds) as port:
@@ -102,11 +101,11 @@ async def running(
                     _log.info("stopping")
                     await asyncio.sleep(settings.linger_seconds)
         finally:
-            for duty in following:
-                duty.cancel()
+            await lifecycle.end(following)
             await enqueuer.close()
             await directory.close()
-            following_mom.cancel()
+            # Ended, not only told to: who finds its channel closed under it takes that for a defect.
+            await lifecycle.end([following_mom])
             await mom.close()
 
 
