@@ -55,6 +55,10 @@ async def test_a_hang_and_a_crash_are_outcomes(tmp_path: Path) -> None:
         assert [task["state"] for task in ended] == ["SUCCEEDED"] * 5, ended
         assert [task["attempt"] for task in ended] == [2] * 5
         assert (worker.alive, worker.process.pid) == (True, pid)
+        limited = await legacy("respond-async", line="limited", blockSeconds=600)
+        failed = await until(lambda: last_error(one, limited.headers["Location"]), what="its first failure")
+        # It is not the task's time that was over.
+        assert failed["detail"] == "the handler was ended after its hard limit of 1 s"
         stuck = asyncio.create_task(legacy("respond-async", line="last", blockSeconds=600))
         await until(lambda: one.runs(["last"], "Legacy") == [1])
         await stuck
@@ -63,6 +67,10 @@ async def test_a_hang_and_a_crash_are_outcomes(tmp_path: Path) -> None:
         assert await worker.stop() < 20
         assert worker.process.returncode == 0, worker.log
         await until(lambda: not any(lives(child) for child in spawned), what="their end")
+
+
+async def last_error(one: Deployment, place: str) -> dict[str, str] | None:
+    return (await one.task(place)).get("lastError")
 
 
 def children(pid: int) -> list[int]:

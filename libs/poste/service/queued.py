@@ -100,7 +100,8 @@ class QueuedRoad:
         timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
         outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
-        if not outcome.overdue:
+        if not (outcome.overdue and call.overdue):
+            # It answered, or it was cut off by something else than this time.
             return outcome
         # Who can give it more time must know where: the author in code, the operator in the catalogue.
         setting = f"the queued_timeout_seconds of {self._service.name}/{task.method}"
