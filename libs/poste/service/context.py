@@ -8,6 +8,7 @@ road has none, and nothing happens.
 from __future__ import annotations
 
 import asyncio
+import enum
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +36,17 @@ _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 
 
+class Stage(enum.Enum):
+    """How a call is out of the ordinary; None is that it is not."""
+
+    #: It waits for a process: its handler has not started.
+    WAITING = enum.auto()
+    #: It took too long, and was cancelled for it.
+    OVERDUE = enum.auto()
+    #: It took too long, did not heed that, and was left behind.
+    LEFT = enum.auto()
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One run of a handler, and what the handler says about it.
@@ -50,12 +62,9 @@ class Call:
         traceparent: Where its caller's trace is (W3C); empty if it is in none.
         trace_id: The trace that its handler is a part of; empty if it is in none.
         over: The handler's answer counts no more: it ended, or was cancelled.
-        task: The asyncio task that runs it, and `method`, whose handler it is: the runner's own.
-        timeout_seconds: How long it may take; None if somebody else sees to that.
-        leave: Told the outcome of a handler that takes too long and can't be ended; None if nobody cares.
-        overdue: It took too long, and was cancelled for it.
-        left: It took too long, and was left behind.
-        waits: It waits for a process: its handler has not started.
+        run: What its runner knows of it.
+        leave: Told of a call whose handler takes too long and can't be ended, and of its outcome; None if nobody cares.
+        stage: How it is out of the ordinary; None if it is not.
     """
 
     given: Metadata = ()
@@ -75,13 +84,9 @@ class Call:
     cancelled: bool = False
     over: bool = False
     callbacks: tuple[Callable[[], object], ...] = ()
-    task: Any = None
-    method: Any = None
-    timeout_seconds: float | None = None
-    leave: Callable[[Outcome], object] | None = None
-    overdue: bool = False
-    left: bool = False
-    waits: bool = False
+    run: Any = None
+    leave: Callable[[Call, Outcome], object] | None = None
+    stage: Stage | None = None
 
     def metadata(self) -> Metadata:
         """Return what came with the call; if it came in company, what would have come with it. Few handlers ask."""

@@ -103,7 +103,7 @@ class DirectRoad:
             # A task of its own: gRPC cancels its task when the client has left, and nothing would tell that from a
             # handler that cancels itself.
             over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-            call.leave = over.set_result
+            call.leave = lambda _, outcome: over.set_result(outcome)
             task = asyncio.create_task(self._run(method, request, call, over))
             # Counted until the answer has left and the handler has ended.
             wire.add_done_callback(lambda _: over.add_done_callback(self._ended))  # type: ignore[arg-type]  # its protocol wants another name

@@ -19,7 +19,7 @@ from poste.domain.codes import Code
 from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
-from poste.service.context import AsyncContext, Call, SyncContext
+from poste.service.context import AsyncContext, Call, Stage, SyncContext
 from poste.service.isolation import Isolation
 from poste.service.outcome import Outcome
 from poste.service.servicer import ServedMethod
@@ -62,7 +62,7 @@ class Runner:
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
 
-    async def run(  # noqa: C901 - the one way of every call: each step less is paid for by all of them
+    async def run(  # noqa: C901, PLR0912 - the one way of every call, all of which would pay for more steps
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
     ) -> Outcome:
         """Run one handler.
@@ -91,20 +91,24 @@ class Runner:
         span = traced.begin(method, call, after_a_gap=self._road == "durable")
         # Not asking for the loop, which is a system call here.
         task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # there is one: it runs this
-        call.task, call.timeout_seconds = task, timeout_seconds
+        call.run = task, method, timeout_seconds
         if timeout_seconds is not None:
             self._deadlines.add(call, timeout_seconds)
         cancels = task.cancelling()
         try:
             try:
-                outcome = await self._outcome(method, request, call, placed=placed)
+                if placed:
+                    outcome = await self._isolation.run(method, request, call)  # type: ignore[union-attr]  # it placed it
+                else:
+                    outcome = await self._outcome(method, request, call)
             except BaseException as error:  # noqa: BLE001 - an author's code: what it raises is its answer
                 outcome = self._answer_of(error, method, call)
             if task.cancelling() > cancels and not lifecycle.was_told(task):
                 await _forget_cancellations(task, cancels)
-            if call.left:
+            if call.stage is Stage.LEFT:
                 raise asyncio.CancelledError
-            code, ran = outcome.code, not outcome.not_run
+            code = outcome.code
+            ran = code is not Code.RESOURCE_EXHAUSTED or not outcome.not_run
             return outcome
         finally:
             self._deadlines.discard(call)
@@ -116,7 +120,7 @@ class Runner:
             if span is not None:
                 traced.end(span, method, code)
             metrics.running_calls.add(who, -1)
-            if call.left:
+            if call.stage is Stage.LEFT:
                 metrics.handlers_left_behind.add(who, -1)
             elif ran:
                 metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
@@ -158,10 +162,10 @@ class Runner:
         What waits in a queue may wait here too: its time begins with its start.
         """
         patience = None if self._road == "durable" else self._patience(call)
-        call.waits = True
+        call.stage = Stage.WAITING
         if not await self._isolation.take_place(patience):  # type: ignore[union-attr]  # there are some
             return 0.0
-        call.waits = False
+        call.stage = None
         if timeout_seconds is not None and self._road == "durable":
             call.deadline = time.monotonic() + timeout_seconds
         if timeout_seconds is not None and call.deadline is not None:
@@ -179,26 +183,23 @@ class Runner:
         return max(0.0, left - min(_TELL_SECONDS, left / 10))
 
     def _expire(self, call: Call) -> None:
-        task, method = call.task, call.method
-        if not call.overdue:
-            call.overdue = True
+        task, method, _ = call.run
+        if call.stage is not Stage.OVERDUE:
+            call.stage = Stage.OVERDUE
             task.cancel()
             self._deadlines.add(call, lifecycle.CLEANUP_SECONDS)
         elif call.leave is not None:
-            call.left = True
+            call.stage = Stage.LEFT
             outcome = _late(call)
             labels = (method.service, self._road)
             metrics.handlers_left_behind.add(labels, 1)
             metrics.handled_total.add((method.service, method.name, self._road, _NAMES[outcome.code]))
             where = leaving.name_of(task)
             _log.error("handler left behind", service=method.service, method=method.name, where=where)
-            call.leave(outcome)
+            call.leave(call, outcome)
 
-    async def _outcome(self, method: ServedMethod, request: bytes, call: Call, *, placed: bool) -> Outcome:
+    async def _outcome(self, method: ServedMethod, request: bytes, call: Call) -> Outcome:
         """Return what the handler answers; raises whatever it raises."""
-        call.method = method
-        if placed:
-            return await self._isolation.run(method, request, call)  # type: ignore[union-attr]  # as above
         try:
             message = method.parse(request)
         except DecodeError:
@@ -227,7 +228,7 @@ class Runner:
     def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
         """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""
         task = asyncio.current_task(self._loop)
-        if task is None or task is not call.task:
+        if task is None or task is not call.run[0]:
             # It is thrown away together with its loop.
             raise error
         if call.aborted:
@@ -236,7 +237,7 @@ class Runner:
             # What a handler raises on its way out of a cancellation is not its answer.
             call.cancelled = True
             raise asyncio.CancelledError from error
-        if call.overdue:
+        if call.stage is Stage.OVERDUE:
             call.cancelled = True
             return _late(call)
         return _failed(method, call, error)
@@ -255,7 +256,7 @@ async def _forget_cancellations(task: asyncio.Task[Any], cancels: int) -> None:
 
 
 def _late(call: Call) -> Outcome:
-    words = f"the handler did not answer within {call.timeout_seconds:g} s"
+    words = f"the handler did not answer within {call.run[2]:g} s"
     return Outcome(Code.DEADLINE_EXCEEDED, words, overdue=True)
 
 

@@ -29,9 +29,9 @@ class Intake:
     def refusal(self) -> Outcome | None:
         """Return why no call may begin now; None if one may."""
         if self._draining:
-            return Outcome(Code.UNAVAILABLE, "the service is stopping")
+            return Outcome(Code.UNAVAILABLE, "the service is stopping", not_run=True)
         if self._running >= self._max_calls:
-            return Outcome(Code.RESOURCE_EXHAUSTED, f"{self._max_calls} calls run already")
+            return Outcome(Code.RESOURCE_EXHAUSTED, f"{self._max_calls} calls run already", not_run=True)
         return None
 
     def live(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -13,7 +12,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs
-from poste.service.context import Call
+from poste.service.context import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
 from poste.service.outcome import Outcome
@@ -28,8 +27,8 @@ _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
 
 
-#: What a call ended with: its number, its outcome, whether it was not run, and whether it was counted in.
-_Answer = tuple[int, Outcome, bool, bool]
+#: What a call ended with: its number, its outcome, and whether it was counted in.
+_Answer = tuple[int, Outcome, bool]
 
 
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
@@ -103,7 +102,7 @@ class _Link:
 
     def _take(self, call: pb.LinkCall) -> None:
         if (refusal := self._intake.refusal()) is not None:
-            self._answer(call.number, refusal, not_run=True)
+            self._answer(call.number, refusal)
             return
         method = self._methods.get(call.method)
         if method is None:
@@ -119,13 +118,13 @@ class _Link:
             traceparent=call.traceparent,
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
-            leave=functools.partial(self._leave, call.number),
+            leave=self._leave,
         )
         try:
             outcome = await self._runner.run(method, call.request, state, timeout_seconds=timeout_seconds)
         except asyncio.CancelledError:
             # Nobody waits for the answer; or it was given meanwhile.
-            if not state.left:
+            if state.stage is not Stage.LEFT:
                 self._intake.end()
             return
         except Exception:  # noqa: BLE001 - the task's edge: its caller must not wait for nothing
@@ -134,16 +133,17 @@ class _Link:
         finally:
             self._calls.pop(call.number, None)
             self._some.set()
-        self._answer(call.number, outcome, not_run=outcome.not_run, counted=True)
+        self._answer(call.number, outcome, counted=True)
 
-    def _leave(self, number: int, outcome: Outcome) -> None:
+    def _leave(self, call: Call, outcome: Outcome) -> None:
         """Answer a call whose handler does not end."""
+        number = next(number for number, task in self._calls.items() if task is call.run[0])
         del self._calls[number]
         self._answer(number, outcome, counted=True)
 
-    def _answer(self, number: int, outcome: Outcome, *, not_run: bool = False, counted: bool = False) -> None:
+    def _answer(self, number: int, outcome: Outcome, *, counted: bool = False) -> None:
         ready = self._large if len(outcome.response) > sizes.LARGE else self._ready
-        ready.append((number, outcome, not_run, counted))
+        ready.append((number, outcome, counted))
         self._some.set()
 
     async def _write(self) -> None:
@@ -166,7 +166,7 @@ class _Link:
         self._large_next = bool(self._large) and not alone
         ready = self._large if alone else self._ready
         size = end = counted = 0
-        for number, outcome, not_run, was_counted in ready:
+        for number, outcome, was_counted in ready:
             error = None if outcome.code is Code.OK else outcome.public_status()
             size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
             if end and (alone or size > sizes.FRAME):
@@ -174,7 +174,7 @@ class _Link:
             if error is None:
                 frame.answers.add(number=number, response=outcome.response)
             else:
-                frame.answers.add(number=number, error=error, not_run=not_run)
+                frame.answers.add(number=number, error=error, not_run=outcome.not_run)
             end += 1
             counted += was_counted
         del ready[:end]

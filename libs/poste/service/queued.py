@@ -11,7 +11,7 @@ from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask, NotRun
 from poste.runtime import lifecycle, logs, metrics
-from poste.service.context import Call
+from poste.service.context import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter, Result
@@ -45,13 +45,13 @@ class QueuedRoad:
         """
         began = time.monotonic()
         call = Call(task_key=task.key, attempt=task.attempt, traceparent=task.traceparent)
-        call.leave = functools.partial(self._leave, task, call, began)
+        call.leave = functools.partial(self._leave, task, began)
         outcome: Outcome | None
         try:
             outcome = await self._run(task, call)
         except asyncio.CancelledError:
-            task.unstarted = call.waits
-            if call.left or not task.cancel_requested:
+            task.unstarted = call.stage is Stage.WAITING
+            if call.stage is Stage.LEFT or not task.cancel_requested:
                 raise
             _stay()
             outcome = None
@@ -59,8 +59,9 @@ class QueuedRoad:
             raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
         await self._conclude(task, call, began, outcome)
 
-    def _leave(self, task: ClaimedTask, call: Call, began: float, outcome: Outcome) -> None:
+    def _leave(self, task: ClaimedTask, began: float, call: Call, outcome: Outcome) -> None:
         """Have another asyncio task go on, for the handler does not give this one back."""
+        outcome = _naming_the_setting(task, outcome)
         task.go_on(functools.partial(self._conclude, task, call, began, outcome))
 
     async def _conclude(self, task: ClaimedTask, call: Call, began: float, outcome: Outcome | None) -> None:
@@ -100,12 +101,10 @@ class QueuedRoad:
         timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
         outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
-        if not (outcome.overdue and call.overdue):
+        if not (outcome.overdue and call.stage is Stage.OVERDUE):
             # It answered, or it was cut off by something else than this time.
             return outcome
-        # Who can give it more time must know where: the author in code, the operator in the catalogue.
-        setting = f"the queued_timeout_seconds of {self._service.name}/{task.method}"
-        return outcome._replace(details=f"{outcome.details}, {setting}")
+        return _naming_the_setting(task, outcome)
 
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
         while True:
@@ -120,6 +119,11 @@ class QueuedRoad:
                         raise
                     asked = True
                 _stay()
+
+
+def _naming_the_setting(task: ClaimedTask, outcome: Outcome) -> Outcome:
+    """Say whose time it was that is over: who can give it more, in code or in the catalogue, must know where."""
+    return outcome._replace(details=f"{outcome.details}, the queued_timeout_seconds of {task.queue}/{task.method}")
 
 
 def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str) -> None:
