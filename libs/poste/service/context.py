@@ -62,7 +62,8 @@ class Call:
         traceparent: Where its caller's trace is (W3C); empty if it is in none.
         trace_id: The trace that its handler is a part of; empty if it is in none.
         over: The handler's answer counts no more: it ended, or was cancelled.
-        run: What its runner knows of it.
+        task: The asyncio task that runs it, `method`, whose handler it is, and `timeout_seconds`, which it has: its
+            runner's own.
         leave: Told of a call whose handler takes too long and can't be ended, and of its outcome; None if nobody cares.
         stage: How it is out of the ordinary; None if it is not.
     """
@@ -84,7 +85,9 @@ class Call:
     cancelled: bool = False
     over: bool = False
     callbacks: tuple[Callable[[], object], ...] = ()
-    run: Any = None
+    task: Any = None
+    method: Any = None
+    timeout_seconds: float | None = None
     leave: Callable[[Call, Outcome], object] | None = None
     stage: Stage | None = None
 

@@ -137,7 +137,7 @@ class _Link:
 
     def _leave(self, call: Call, outcome: Outcome) -> None:
         """Answer a call whose handler does not end."""
-        number = next(number for number, task in self._calls.items() if task is call.run[0])
+        number = next(number for number, task in self._calls.items() if task is call.task)
         del self._calls[number]
         self._answer(number, outcome, counted=True)
 
