@@ -41,7 +41,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     client = open_client(settings, connected=health.connected)
     keys = Keys(settings.key_prefix)
     tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
-    upkeep = Upkeep(client, lease_seconds=settings.lease_seconds, keys=keys)
+    upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
     server = new_server()
     serving = Health(server, "poste.v1.MomService")

@@ -49,7 +49,7 @@ class Office:
     async def claim(self) -> Any:
         """Take the oldest and claim it; returns what the claim says, its key and its token."""
         self._seq += 1
-        await self._scripts.run("join", [self._keys.leases], ["me", 60_000])
+        await self._scripts.run("join", [self._keys.leases, self._keys.counts], ["me", 60_000])
         taken = self._keys.taken("me")
         (raw,) = await self._scripts.run("take", [self._keys.ready, taken], [1])
         key = raw.decode()

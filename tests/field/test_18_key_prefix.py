@@ -50,7 +50,7 @@ async def test_nobody_buries_another_postes_lists(redis_server: RedisServer) -> 
     async with redis.asyncio.Redis(port=redis_server.port) as client:
         for keys in (mine, others):
             await client.rpush(keys.of("queue").taken("gone"), "key")
-        await Upkeep(client, lease_seconds=6, keys=mine).bury_orphans()
+        await Upkeep(client, pass_seconds=1, keys=mine).bury_orphans()
         assert await client.zcard(mine.of("queue").graves) == 1
         assert not await client.exists(others.of("queue").graves)
 

@@ -157,7 +157,7 @@ class Office:
         self.queue, self.keys = queue, QueueKeys(queue)
         self.settings = WorkerSettings(redis_url=url, lease_seconds=1.5, heartbeat_seconds=0.2)
         self.client = open_client(self.settings)
-        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, lease_seconds=1.5)
+        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, pass_seconds=0.25)
         self.ran: list[str] = []
         self.consumer = Consumer(queue=queue, settings=self.settings, handle=self._handle)
 
@@ -270,7 +270,7 @@ async def test_a_master_that_is_gone_is_told_from_an_answer_that_is(cluster: Red
 async def test_lists_of_nobody_are_found_at_every_master(redis_cluster: RedisCluster) -> None:
     """SCAN tells of one server: what stands at the others would stand there for ever."""
     client = open_client(StoreSettings(redis_url=redis_cluster.url))
-    upkeep = Upkeep(client, lease_seconds=6)
+    upkeep = Upkeep(client, pass_seconds=1)
     queues = [QueueKeys(_queue_at(redis_cluster, master)) for master in redis_cluster.masters]
     for queue in queues:
         await client.lpush(queue.taken("nobody"), "key")

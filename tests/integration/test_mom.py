@@ -92,7 +92,7 @@ async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
     """Take and claim a task as a worker does; returns the token."""
     client, keys = open_client(StoreSettings(redis_url=server.url)), QueueKeys(SUM)
     scripts = Scripts(client)
-    await scripts.run("join", [keys.leases], [name, 60_000])
+    await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
     await scripts.run("take", [keys.ready, keys.taken(name)], [1])
     fixed = [keys.leases, keys.taken(name), keys.counts, keys.dead, keys.ready]
     _, result = await scripts.run("claim", [*fixed, keys.record(key)], [name, 0, 0, 0, key, 1])
@@ -414,7 +414,7 @@ async def test_a_consumer_that_died_is_not_counted_on_a_queue_that_was_never_use
 ) -> None:
     """An operator would see replicas that are long gone, for as long as nothing is queued."""
     client = open_client(StoreSettings(redis_url=server.url))
-    await Scripts(client).run("join", [QueueKeys(SUM).leases], ["gone", 1])
+    await Scripts(client).run("join", [QueueKeys(SUM).leases, QueueKeys(SUM).counts], ["gone", 1])
 
     async def consumers() -> int:
         answer = await mom.stub.ListQueues(pb.ListQueuesRequest(queue=SUM), timeout=5)

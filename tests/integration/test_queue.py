@@ -268,13 +268,24 @@ async def test_a_live_owner_is_not_reaped(post: Post) -> None:
 
 async def test_nobody_is_reaped_after_redis_was_away(post: Post) -> None:
     """While Redis was down nobody could renew: reaping then would run everything twice."""
-    await post.join("me")
+    await post.join("me", lease_ms=6000)
     key = await post.running("me")
-    await post.lapse("me")
+    await post.pass_()
+    await post.client.hincrby(post.keys.counts, "pass", -3_600_000)
 
-    assert not (await post.upkeep.look_after(post.queue, max_crashes=3)).reaped
-    assert await post.client.zscore(post.keys.leases, "me") > time.time() * 1000
+    assert not (await post.pass_()).reaped
     assert await post.state(key) is TaskState.RUNNING
+
+
+async def test_a_lease_that_was_renewed_after_an_absence_is_as_long_as_any(post: Post) -> None:
+    """Counted by the store's time it would last for as long as the absence did, though its owner died meanwhile."""
+    await post.pass_()
+    await post.client.hincrby(post.keys.counts, "pass", -3_600_000)
+    await post.join("me", lease_ms=6000)
+    await post.pass_()
+
+    clock = int(await post.client.hget(post.keys.counts, "clock"))
+    assert 4000 < await post.client.zscore(post.keys.leases, "me") - clock <= 6000
 
 
 async def test_a_reaped_process_cannot_renew(post: Post) -> None:
@@ -282,7 +293,7 @@ async def test_a_reaped_process_cannot_renew(post: Post) -> None:
     await post.join("me")
     await post.reap("me")
 
-    assert await post.scripts.run("renew", [post.keys.leases], ["me", 6000]) == 0
+    assert await post.scripts.run("renew", [post.keys.leases, post.keys.counts], ["me", 6000]) == 0
     assert await post.client.zscore(post.keys.leases, "me") is None
 
 

@@ -453,10 +453,9 @@ class QueueMachine(RuleBasedStateMachine):
         return [key for key, task in self.model.tasks.items() if task.final and (task.state != "D" or task.purged)]
 
     def be_away(self) -> None:
-        """Nobody makes a pass for longer than a lease."""
+        """Nobody makes a pass for longer than any lease: that ends none."""
         if self._odd():
             self.do(self.queue.client.hset(self.queue.keys.counts, "pass", 1))
-            self.model.silent = True
 
     # -- operators
 

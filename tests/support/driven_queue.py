@@ -76,7 +76,7 @@ class DrivenQueue:
 
     async def clear(self) -> None:
         await self.client.flushdb()
-        self.upkeep = Upkeep(self.client, lease_seconds=LONG_SECONDS)
+        self.upkeep = Upkeep(self.client, pass_seconds=1)
 
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
@@ -85,10 +85,12 @@ class DrivenQueue:
         return said
 
     async def join(self, name: str) -> None:
-        await self.scripts.run("join", [self.keys.leases], [name, round(LONG_SECONDS * 1000)])
+        await self.scripts.run("join", [self.keys.leases, self.keys.counts], [name, round(LONG_SECONDS * 1000)])
 
     async def renew(self, name: str) -> int:
-        return int(await self.scripts.run("renew", [self.keys.leases], [name, round(LONG_SECONDS * 1000)]))
+        return int(
+            await self.scripts.run("renew", [self.keys.leases, self.keys.counts], [name, round(LONG_SECONDS * 1000)])
+        )
 
     async def take(self, name: str, count: int) -> list[str]:
         return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))

@@ -28,7 +28,7 @@ class Office:
         )
         self.queue, self.keys = queue, QueueKeys(queue)
         self.client = open_client(self.settings)
-        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, lease_seconds=1.5)
+        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, pass_seconds=0.25)
         self.consumers: dict[Consumer, asyncio.Task[None]] = {}
         self.ran: list[str] = []
         self.started = asyncio.Event()

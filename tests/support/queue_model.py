@@ -89,8 +89,6 @@ class QueueModel:
         self.leases: dict[str, bool] = {}
         self.graves: set[str] = set()
         self.paused = False
-        #: No pass was made for longer than a lease.
-        self.silent = True
 
     def waiting(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.state == "Q"]
@@ -278,10 +276,7 @@ class QueueModel:
     def look_after(self, graves: Iterable[str]) -> Report:
         """Make one pass; `graves` in the order in which they are swept."""
         report = Report()
-        if self.silent:
-            self.leases = dict.fromkeys(self.leases, False)
         over = sorted(name for name, is_over in self.leases.items() if is_over)
-        self.silent = False
         for name in (*over, *graves):
             report.reaped.update(self.reap(name, list(self.taken[name])))
         for key in sorted(key for key, due in self.delayed.items() if due):

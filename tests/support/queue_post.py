@@ -24,7 +24,7 @@ class Post:
         self.keys = QueueKeys(queue)
         self.tasks, self.scripts = Tasks(client), Scripts(client)
         self.operators = Operators(client)
-        self.upkeep = Upkeep(client, lease_seconds=6.0)
+        self.upkeep = Upkeep(client, pass_seconds=1)
         self.policy = QueuePolicy()
         self.retry = RetryPolicy(max_attempts=5, backoff_seconds=0.001, max_backoff_seconds=0.001)
 
@@ -48,7 +48,7 @@ class Post:
         )
 
     async def join(self, name: str, lease_ms: int = 60_000) -> None:
-        await self.scripts.run("join", [self.keys.leases], [name, lease_ms])
+        await self.scripts.run("join", [self.keys.leases, self.keys.counts], [name, lease_ms])
 
     async def take(self, name: str, count: int = 1) -> list[str]:
         taken = await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count])
@@ -84,8 +84,6 @@ class Post:
         return await self.upkeep.look_after(self.queue, max_crashes=3)
 
     async def reap(self, name: str) -> Any:
-        # The first pass after a silence reaps nobody.
-        await self.pass_()
         await self.lapse(name)
         return await self.pass_()
 

@@ -113,7 +113,7 @@ class Consumer:
             while not self._stopping.is_set():
                 name = secrets.token_hex(8)
                 try:
-                    await scripts.run("join", [self._keys.leases], [name, lease_ms])
+                    await scripts.run("join", [self._keys.leases, self._keys.counts], [name, lease_ms])
                 except StoreError as error:
                     _log.warning("waiting for Redis", queue=self.queue, error=str(error))
                     await self._pause(pauses.pause_seconds())

@@ -57,7 +57,7 @@ class QueueKeys:
 
     Attributes:
         ready: Keys of the tasks that wait, the oldest at the right (list).
-        leases: incarnation → when its lease is over, in ms (zset).
+        leases: incarnation → when its lease is over, in ms of the leases' clock (zset).
         graves: Reaped incarnations → when, in ms (zset); their lists are still swept.
         delayed: key → when to retry, in ms (zset).
         dead: key → when it died, in ms (zset).

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = logs.get("lease")
 #: How often the loop shows that it turns, in seconds.
 _BEAT_SECONDS = 0.5
+#: How soon what failed is tried again, in heartbeats.
+_AGAIN = 0.25
 
 
 class Lease:
@@ -57,6 +59,7 @@ class Lease:
         self._beat: asyncio.TimerHandle | None = None
         self._renewal = Renewal(
             leases=keys.leases,
+            counts=keys.counts,
             incarnation=incarnation,
             lease_seconds=settings.lease_seconds,
             # An answer that takes longer than a beat is worth no more than the next try.
@@ -83,7 +86,9 @@ class Lease:
 
     def _renew(self) -> None:
         try:
-            while not self._closing.wait(self._settings.heartbeat_seconds):
+            pause = self._settings.heartbeat_seconds
+            while not self._closing.wait(pause):
+                pause = self._settings.heartbeat_seconds
                 blocked = time.monotonic() - self._turned
                 if blocked > self._settings.blocked_loop_seconds:
                     _log.error("loop blocked, lease not renewed", seconds=round(blocked, 1))
@@ -92,6 +97,8 @@ class Lease:
                     kept = self._renewal.run()
                 except RedisError as error:
                     _log.warning("lease not renewed", error=str(error))
+                    # Soon again: of a lease there is little left when the store is back.
+                    pause *= _AGAIN
                     continue
                 if not kept:
                     if not self._closing.is_set():

@@ -33,6 +33,7 @@ class Renewal:
         self,
         *,
         leases: str,
+        counts: str,
         incarnation: str,
         lease_seconds: float,
         timeout_seconds: float,
@@ -42,12 +43,13 @@ class Renewal:
 
         Args:
             leases: The key of the queue's leases.
+            counts: The key of the queue's counts, by whose clock these go.
             incarnation: Whose lease it is.
             lease_seconds: For how long it is renewed.
             timeout_seconds: How long to wait for an answer, and how long to look for the right server.
             servers: What reaches the server, or each that is known of a cluster.
         """
-        self._arguments = (1, leases, incarnation, round(lease_seconds * 1000))
+        self._arguments = (2, leases, counts, incarnation, round(lease_seconds * 1000))
         self._timeout_seconds = timeout_seconds
         self._servers = servers
         self._options: Options | None = None

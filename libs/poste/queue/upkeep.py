@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _BATCH: Final = 200
 #: Retries woken by one script call.
 _WAKE_BATCH: Final = 1000
+#: So many passes' time at most counts from one pass to the next: their spread, and a little of their own time.
+_STEP_PASSES: Final = 1.5
 #: What a reaped task may end with.
 _ENDS: Final = ("dead", "cancelled")
 #: How long a reaped consumer's list is still swept, in ms: far longer than a command can be under way.
@@ -49,11 +51,19 @@ class PassReport:
 class Upkeep:
     """Looks after the queues of one Redis."""
 
-    def __init__(self, client: redis.Redis, *, lease_seconds: float, keys: Keys = KEYS) -> None:
+    def __init__(self, client: redis.Redis, *, pass_seconds: float, keys: Keys = KEYS) -> None:
+        """Look after them.
+
+        Args:
+            client: Reaches the Redis.
+            pass_seconds: How often `look_after` is called for each queue. What comes later than half as much again is
+                taken for an absence, in which nobody could renew a lease: it counts towards no lease's end.
+            keys: Name what is kept there.
+        """
         self._client = client
         self._keys = keys
         self._scripts = Scripts(client)
-        self._lease_ms = round(lease_seconds * 1000)
+        self._step_ms = round(pass_seconds * _STEP_PASSES * 1000)
         self._cursors: dict[str, int] = {}
 
     async def look_after(self, queue: str, *, max_crashes: int) -> PassReport:
@@ -63,11 +73,9 @@ class Upkeep:
             StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
         """
         at, report = self._keys.of(queue), PassReport()
-        now, extended = await self._scripts.run("tick", [at.counts, at.leases], [self._lease_ms])
-        if extended == b"0":
-            over = await self._client.zrangebyscore(at.leases, "-inf", int(now))
-            for incarnation in over:
-                await self._reap(at, text(incarnation), max_crashes, report)
+        clock, now = await self._scripts.run("tick", [at.counts], [self._step_ms])
+        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", int(clock)):
+            await self._reap(at, text(incarnation), max_crashes, report)
         await self._client.zremrangebyscore(at.graves, "-inf", int(now) - _GRAVE_MS)
         for incarnation in await self._non_empty_graves(at):
             await self._reap(at, incarnation, max_crashes, report)

@@ -12,7 +12,8 @@
 --   b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
--- paused ('1' while it is); and what was ever done, for the metrics: +<what>.
+-- clock (the leases' clock at the last pass), step (by how much it moves at most until the next), paused ('1' while it
+-- is); and what was ever done, for the metrics: +<what>.
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
 local MIN_RECORD_SECONDS = 60
@@ -25,6 +26,17 @@ end
 
 local function is_final(state)
   return state ~= 'Q' and state ~= 'R'
+end
+
+-- The clock that leases go by, in ms: time in which this store was there to be asked. It stands still from `step` after each
+-- pass until the next one, for what keeps the passes away (a store that is killed, or hangs, or a middleware that is gone)
+-- may keep the owners from renewing as well; and they need time afterwards. So an absence ends no lease, however long it was.
+local function lease_clock(counts, now)
+  local pass, clock, step = unpack(redis.call('HMGET', counts, 'pass', 'clock', 'step'))
+  if not clock then
+    return now
+  end
+  return clock + math.max(0, math.min(now - pass, tonumber(step)))
 end
 
 -- The incarnation that a token names.

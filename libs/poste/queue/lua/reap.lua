@@ -12,7 +12,7 @@ local gone, max_crashes = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 
 local lease = redis.call('ZSCORE', leases, gone)
-if lease and tonumber(lease) > now then
+if lease and tonumber(lease) > lease_clock(counts, now) then
   return {}
 end
 if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', graves, gone) then

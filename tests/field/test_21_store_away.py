@@ -1,0 +1,128 @@
+"""21: a store that was away for about a lease: its consumers are alive, and could not say so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+from support.office import Office
+from support.queue_post import Post
+from support.redis_server import RedisServer, running
+from support.waiting import until
+
+from poste.domain.errors import StoreError
+from poste.domain.task import TaskState
+from poste.queue.consumer import ClaimedTask
+from poste.queue.upkeep import Upkeep
+from poste.runtime import lifecycle
+
+#: As a deployment has them, four times as fast: a lease of three heartbeats, a pass every half heartbeat.
+LEASE_SECONDS, HEARTBEAT_SECONDS, PASS_SECONDS = 1.5, 0.5, 0.25
+TASKS = 4
+
+
+@pytest.fixture
+async def away(tmp_path: Path, queue: str) -> AsyncIterator[tuple[RedisServer, Office]]:
+    """A store of its own, and an office of which some calls that must not run twice, and some that may, are running."""
+    with running(tmp_path) as server:
+        office = Office(server.url, queue)
+        yield server, office
+        for consumer in list(office.consumers):
+            await office.stop(consumer)
+        await office.client.aclose()
+
+
+async def keep_passing(office: Office) -> None:
+    """Make passes, as a middleware does."""
+    upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
+    while True:
+        with contextlib.suppress(StoreError, RedisError):
+            await upkeep.look_after(office.queue, max_crashes=3)
+        await asyncio.sleep(PASS_SECONDS)
+
+
+async def be_away(server: RedisServer, how: str, seconds: float) -> None:
+    """The fault itself: for so long nobody is answered."""
+    if how == "hangs":
+        server.hang()
+        await asyncio.sleep(seconds)
+        server.wake()
+    else:
+        server.kill()
+        await asyncio.sleep(seconds)
+        server.start()
+
+
+@pytest.mark.parametrize("how", ["hangs", "restarts"])
+async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[RedisServer, Office], how: str) -> None:
+    """It would find leases over that nobody could renew, in an absence that is shorter than a whole lease."""
+    server, office = away
+    (key,) = await office.enqueue(repeatable=False)
+    owner = Post(office.client, office.queue)
+    upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
+    await upkeep.look_after(office.queue, max_crashes=3)
+    # What is left of a lease between two renewals.
+    await owner.join("me", lease_ms=round((LEASE_SECONDS - HEARTBEAT_SECONDS) * 1000))
+    await owner.take("me")
+    assert await owner.claim("me", key) == b"run"
+
+    await be_away(server, how, 0.9 * LEASE_SECONDS)
+
+    assert not (await upkeep.look_after(office.queue, max_crashes=3)).reaped
+    assert await office.state(key) is TaskState.RUNNING
+    assert await owner.complete("me", key) == "succeeded"
+
+
+@pytest.mark.parametrize(("how", "leases"), [("hangs", 2.0), ("restarts", 0.85)])
+async def test_living_owners_keep_their_tasks(away: tuple[RedisServer, Office], how: str, leases: float) -> None:
+    """They would be reaped by the first pass: what must not run twice is DEAD, and the rest run again beside itself."""
+    server, office = away
+    starts: list[str] = []
+    release = asyncio.Event()
+
+    async def handle(task: ClaimedTask) -> None:
+        starts.append(task.key)
+        await release.wait()
+        await office.report(task, "ok")
+
+    keys = await office.enqueue(TASKS, repeatable=False) + await office.enqueue(TASKS)
+    office.consume(handle, lease_seconds=LEASE_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS, concurrency=2 * TASKS)
+    passing = asyncio.create_task(keep_passing(office))
+    try:
+        await until(lambda: len(starts) == len(keys))
+        await be_away(server, how, leases * LEASE_SECONDS)
+        (owner,) = await office.incarnations()
+        lease = await office.client.zscore(office.keys.leases, owner)
+
+        async def renewed() -> bool:
+            return (await office.client.zscore(office.keys.leases, owner) or 0) > lease + LEASE_SECONDS * 500
+
+        await until(renewed)
+        assert await office.all_in(keys, TaskState.RUNNING)
+        release.set()
+        await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+        assert sorted(starts) == sorted(keys)
+    finally:
+        await lifecycle.end([passing])
+
+
+async def test_a_dead_owner_is_reaped_all_the_same(away: tuple[RedisServer, Office]) -> None:
+    """An absence must put an owner's end off, not call it off: its tasks would stand still for ever."""
+    server, office = away
+    await office.enqueue()
+    await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
+    await Post(office.client, office.queue).join("dead", lease_ms=round(LEASE_SECONDS * 1000))
+    passing = asyncio.create_task(keep_passing(office))
+    try:
+        await be_away(server, "hangs", LEASE_SECONDS)
+
+        async def reaped() -> bool:
+            return not await office.incarnations()
+
+        await until(reaped)
+    finally:
+        await lifecycle.end([passing])
