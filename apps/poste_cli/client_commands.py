@@ -162,7 +162,8 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
         queued: object = "?" if service.queued is None else service.queued
         for method in service.methods:
             routes, idempotent = ", ".join(method.routes), "yes" if method.idempotent else "no"
-            yield service.name, service.availability, queued, method.name, routes, idempotent, method.away
+            away = method.away if service.queueable else "reject"
+            yield service.name, service.availability, queued, method.name, routes, idempotent, away
             queued = ""
 
 

@@ -40,6 +40,10 @@ _AWAY_DETAILS: Final = {
     "lost": "The service, or the connection to it, became unavailable before it answered.",
     "timeout": "The call, or what its handler waited for, was not answered in time.",
 }
+_NO_CONSUMER: Final = (
+    "The call was not kept: no process with the worker library has registered this service, so nobody would take it"
+    " from a queue."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class _Call:
         self._wishes = wishes
         self._message = message
         self._account = account
-        self._may_queue = method.policy.queue_when_away and not wishes.no_queue
+        self._may_queue = service.library and method.policy.queue_when_away and not wishes.no_queue
 
     def run(self) -> Coroutine[Any, Any, Answer]:
         """Choose the road; returns the way along it."""
@@ -137,8 +141,8 @@ class _Call:
             case direct.Away(reason, impatient, overdue):
                 self._account.note("reason", reason)
                 if not self._may_queue:
-                    detail = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} The call was not kept."
-                    raise Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
+                    why = self._overdue() if overdue else _AWAY_DETAILS[reason]
+                    raise self._away(f"{why} {self._why_not_kept()}")
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
@@ -200,12 +204,22 @@ class _Call:
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
+            case Acceptance.NO_CONSUMER:
+                raise self._away(_NO_CONSUMER)
             case Acceptance.NOT_ACCEPTED:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Look at the path that Location names."
                 place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
+
+    def _away(self, detail: str) -> Problem:
+        return Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
+
+    def _why_not_kept(self) -> str:
+        """Return why a call that may not be queued was not: its client's or its method's rule goes first."""
+        ruled = self._wishes.no_queue or not self._method.policy.queue_when_away
+        return "The call was not kept." if ruled else _NO_CONSUMER
 
     def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
         # Field by field: as arguments, a time made first among them, they cost twice as much.

@@ -105,8 +105,9 @@ SERVICE_AWAY: Final = Kind(
     HTTPStatus.SERVICE_UNAVAILABLE,
     Code.UNAVAILABLE,
     "The service is away",
-    "The service can't answer now, and this call may not be kept for it: the client said `Prefer: no-queue`, or "
-    "the catalogue says so of the method. Nothing was accepted: try again later.",
+    "The service can't answer now, and this call is not kept for it: the client said `Prefer: no-queue`, or the "
+    "catalogue says so of the method, or no process with the worker library ever registered the service, so that "
+    "nobody would take the call from a queue. Nothing was accepted: try again later.",
 )
 NOT_ACCEPTED: Final = Kind(
     "not-accepted",

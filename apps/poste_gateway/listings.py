@@ -2,14 +2,16 @@
 
 `GET /v1/services`::
 
-    {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queued": 0,
-                   "replicas": {"ready": 1, "known": 1},
+    {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queueable": true,
+                   "queued": 0, "replicas": {"ready": 1, "known": 1},
                    "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
                                 "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"],
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
 
-`queued` is null while nobody can tell. `GET /v1/queues`, and `/v1/queues/{queue}` with one queue only::
+`queueable`: calls can be kept, for the worker library registered the service, so somebody will take them; of one that
+only the deployment's file knows they can't. `queued` is null while nobody can tell. `GET /v1/queues`, and
+`/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
                  "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
@@ -47,6 +49,7 @@ async def services(directory: Directory, mom: Mom) -> dict[str, Any]:
             {
                 "name": name,
                 "availability": directory.fleets[name].availability,
+                "queueable": service.library,
                 "queued": None if queued is None else queued.get(name),
                 "replicas": dict(zip(("ready", "known"), directory.fleets[name].counts, strict=True)),
                 "methods": [_method(method) for method in service.methods.values()],

@@ -209,6 +209,7 @@ class Catalogue:
             entry.CopyFrom(shipped)
             if name in stored:
                 old = catalogue_pb2.CatalogueService.FromString(stored[name])
+                entry.library = old.library
                 if old.HasField("register_time"):
                     entry.file_descriptor_set = old.file_descriptor_set
                     entry.register_time.CopyFrom(old.register_time)

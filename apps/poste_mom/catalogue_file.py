@@ -1,4 +1,7 @@
-"""The catalogue file that a deployment ships: a service that has never been up can be called, and queued, already.
+"""The catalogue file that a deployment ships: a service that has never been up is known by its routes already.
+
+Its calls are kept from the day that it was up once: until the worker library has registered it, nobody is known to take
+them from a queue. That is why no setting here can say what runs the library.
 
 ::
 
@@ -116,7 +119,8 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
         raise StartError(f"{where}: descriptors {descriptors}: {error.strerror}") from error
     if target := _taken(where, left, "target", str):
         entry.targets.append(target)
-    entry.library = _taken(where, left, "library", bool) is not False
+    if "library" in left:
+        raise StartError(f"{where}: library can't be set: a service that runs the worker library says so itself")
     methods = _taken(where, left, "methods", dict) or {}
     _settle(where, left, entry.settings, _SERVICE_FIELDS)
     for method, settings in methods.items():
@@ -127,18 +131,22 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
         service = describe(entry)
     except CatalogueError as error:
         raise StartError(f"{where}: {error}") from error
-    for one in service.methods.values():
-        for route in one.passed_over:
-            _log.warning(
-                "route not served",
-                service=name,
-                method=one.name,
-                route=f"{route.verb} {route.path}",
-                reason=route.reason,
-            )
+    _tell_passed_over(service)
     if unknown := sorted(set(methods) - set(service.methods)):
         raise StartError(f"{where}: has no method {', '.join(unknown)}")
     return entry, service
+
+
+def _tell_passed_over(service: Service) -> None:
+    for method in service.methods.values():
+        for route in method.passed_over:
+            _log.warning(
+                "route not served",
+                service=service.name,
+                method=method.name,
+                route=f"{route.verb} {route.path}",
+                reason=route.reason,
+            )
 
 
 def _settle(where: str, left: dict[str, Any], settings: Any, fields: dict[str, type]) -> None:

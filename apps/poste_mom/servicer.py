@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -82,14 +83,20 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         request: pb.EnqueueTasksRequest,
         context: _Context,  # noqa: ARG002 - every answer is in the message
     ) -> pb.EnqueueTasksResponse:
-        results = [pb.ENQUEUE_RESULT_NOT_CATALOGUED] * len(request.tasks)
+        if any(self._refusal(task) is not None for task in request.tasks):
+            # It may have registered at another replica of the middleware a moment ago.
+            with contextlib.suppress(StoreError):
+                await self._catalogue.refresh()
+        results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(request.tasks)
         queues: defaultdict[str, list[tuple[int, pb.NewTask]]] = defaultdict(list)
         for place, task in enumerate(request.tasks):
-            service = self._catalogue.get(task.service)
-            if service is not None and task.method in service.methods:
+            refusal = self._refusal(task)
+            if refusal is None:
                 queues[task.service].append((place, task))
             else:
-                metrics.enqueue_answers("unknown" if service is None else task.service, "not_catalogued").inc()
+                results[place] = refusal
+                known = self._catalogue.get(task.service) is not None
+                metrics.enqueue_answers(task.service if known else "unknown", _short(refusal)).inc()
         await _each([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
         return pb.EnqueueTasksResponse(results=results)
 
@@ -117,7 +124,14 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         for (place, _), result in zip(placed, said, strict=True):
             results[place] = result
         for result, count in Counter(said).items():
-            metrics.enqueue_answers(queue, _short(pb.EnqueueResult.Name(result))).inc(count)
+            metrics.enqueue_answers(queue, _short(result)).inc(count)
+
+    def _refusal(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
+        """Return why a task can't be kept, by what the catalogue says; None if it can."""
+        service = self._catalogue.get(task.service)
+        if service is None or task.method not in service.methods:
+            return pb.ENQUEUE_RESULT_NOT_CATALOGUED
+        return None if service.library else pb.ENQUEUE_RESULT_NO_CONSUMER
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
@@ -320,5 +334,5 @@ async def _refuse(context: _Context, error: StoreError) -> NoReturn:
     await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer", trailers)
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("ENQUEUE_RESULT_").lower()
+def _short(result: pb.EnqueueResult.ValueType) -> str:
+    return pb.EnqueueResult.Name(result).removeprefix("ENQUEUE_RESULT_").lower()

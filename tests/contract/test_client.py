@@ -232,6 +232,7 @@ async def test_cancel_services_and_queues():
             {
                 "name": "s.S",
                 "availability": "away",
+                "queueable": True,
                 "queued": None,
                 "methods": [
                     {

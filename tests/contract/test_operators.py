@@ -15,6 +15,7 @@ from support.cli import environment, poste
 from support.gateway import Gateway, running_gateway
 from support.mom import RunningMom, running_mom
 from support.redis_server import RedisServer, running
+from support.registering import been_up
 
 import poste_calculator
 from poste.domain.codes import Code
@@ -96,7 +97,8 @@ async def _office(server: RedisServer, folder: Path, **settings: Any) -> AsyncIt
     async with running_mom(server.url, catalogue=CATALOGUE) as mom:
         port = int(mom.target.rpartition(":")[2])
         async with running_gateway(folder, port, **settings) as gateway:
-            await gateway.available(name=SUM, availability="away")
+            await been_up(mom.target, SUM)
+            await gateway.available(name=SUM, availability="away", queueable=True)
             yield Office(gateway, mom, client)
     await client.aclose()
 

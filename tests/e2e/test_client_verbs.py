@@ -12,8 +12,9 @@ ADD = "calculator.v1.SumService/Add"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with up(tmp_path_factory.mktemp("verbs") / "data", "--without", "subtraction") as one:
+    with up(tmp_path_factory.mktemp("verbs") / "data") as one:
         one.wait_ready()
+        one.act("stop", "subtraction")
         yield one
 
 

@@ -107,8 +107,10 @@ def test_top_into_a_pipe_prints_once(running):
 def test_up_tells_how_things_are(tmp_path):
     """Who has just started everything would have to ask elsewhere whether anything waits."""
     data = tmp_path / "data"
-    with on_terminal("up", "--data", str(data), "--port", "0", "--without", "sum") as terminal:
-        shown = terminal.until("● 2 up, ○ 1 away · 0 waiting · 0 dead")
+    with on_terminal("up", "--data", str(data), "--port", "0") as terminal:
+        shown = terminal.until("● 3 up · 0 waiting · 0 dead")
+        assert poste("stop", "sum", "--data", str(data)).returncode == 0
+        terminal.until("● 2 up, ○ 1 away · 0 waiting · 0 dead")
         gateway = json.loads((data / "up.json").read_text())["gateway"]
         http("POST", f"{gateway}/v1/sum", {"a": 2, "b": 3})
         terminal.until("1 waiting")

@@ -178,6 +178,10 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
     data = tmp_path / "data"
     with up(data, "--without", "sum") as first:
         first.wait_ready()
+        never_up = first.parts()["sum"]
+        refused = http("POST", first.gateway + "/v1/sum", MESSAGE)
+        first.act("start", "sum")
+        first.act("stop", "sum")
         before = first.parts()
         accepted = http("POST", first.gateway + "/v1/sum", MESSAGE)
         first.act("stop", "subtraction")
@@ -191,7 +195,10 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
         task = ended(second.gateway, accepted.headers["Location"])
         states = {name: part["state"] for name, part in second.parts().items()}
 
-    assert (before["sum"]["pid"], before["sum"]["state"]) == (None, "stopped")
+    assert (never_up["pid"], never_up["state"]) == (None, "stopped")
+    # Until it was up once, nobody is known to take its calls from a queue.
+    assert (refused.status, refused.body["type"]) == (503, "/problems/service-away")
+    assert before["sum"]["pid"] is None
     assert accepted.status == 202
     assert (stale.returncode, stale.stderr) == (2, f"poste: no `poste up` runs in {data} (another folder: --data)\n")
     assert (task["state"], task["response"]) == ("SUCCEEDED", {"result": 5})

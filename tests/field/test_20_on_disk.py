@@ -15,7 +15,7 @@ from support.mom import RunningMom, running_mom
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer, running
-from support.waiting import until
+from support.registering import been_up
 
 import poste_calculator
 from calculator.v1 import sum_pb2
@@ -149,14 +149,7 @@ async def deaf(tmp_path: Path) -> AsyncIterator[tuple[RunningMom, RedisServer]]:
         async with posting(server, SUM) as post:
             await post.client.execute_command("ACL SETUSER", "default", "-waitaof")
         async with running_mom(server.url, catalogue=CATALOGUE) as mom:
-
-            async def known() -> bool:
-                stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
-                entries = await stream.read()
-                stream.cancel()
-                return bool(entries.services)
-
-            await until(known)
+            await been_up(mom.target, SUM)
             yield mom, server
 
 

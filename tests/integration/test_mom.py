@@ -19,6 +19,7 @@ from support import shop
 from support.mom import RunningMom, running_mom
 from support.ports import free_port
 from support.redis_server import RedisServer, running
+from support.registering import been_up
 from support.waiting import until
 
 import poste_calculator
@@ -51,7 +52,7 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
 @pytest.fixture
 async def mom(server: RedisServer) -> AsyncIterator[RunningMom]:
     async with running_mom(server.url, catalogue=CATALOGUE) as one:
-        await until(lambda: _knows(one, SUM))
+        await been_up(one.target, SUM)
         yield one
 
 
@@ -248,7 +249,7 @@ async def test_a_redis_that_would_lose_calls_is_not_trusted(tmp_path: Path, conf
     """Jobs dropped for three days without an error is what a wrong policy did to others."""
     with running(tmp_path, **config) as server:
         async with running_mom(server.url, catalogue=CATALOGUE, accept_losing_last_second=True) as mom:
-            await until(lambda: _knows(mom, SUM))
+            await been_up(mom.target, SUM)
             assert await _enqueue(mom, _task()) == ["STORE_UNAVAILABLE"]
             async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/readyz") as answer:
                 assert answer.status == 503
@@ -262,7 +263,7 @@ async def test_everysec_is_made_durable_by_waitaof(tmp_path: Path, *, accept_los
         async with running_mom(
             server.url, catalogue=CATALOGUE, accept_losing_last_second=accept_losing_last_second
         ) as mom:
-            await until(lambda: _knows(mom, SUM))
+            await been_up(mom.target, SUM)
             task = _task()
             assert await _enqueue(mom, task) == ["ACCEPTED"]
             client = open_client(StoreSettings(redis_url=server.url))
@@ -275,7 +276,7 @@ async def test_a_redis_that_is_nearly_full_takes_no_new_calls(tmp_path: Path) ->
     """The rest of the memory is for what was accepted: it must be able to end."""
     with running(tmp_path, maxmemory="8mb") as server:
         async with running_mom(server.url, catalogue=CATALOGUE) as mom:
-            await until(lambda: _knows(mom, SUM))
+            await been_up(mom.target, SUM)
             accepted = []
             big = b"x" * 100_000
 

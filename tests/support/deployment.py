@@ -21,6 +21,7 @@ from poste_cli.local import leash
 from support import ledger, ports
 from support.cli import POSTE, Reply, environment
 from support.redis_server import RedisServer
+from support.registering import been_up
 from support.waiting import until
 
 TESTS = Path(__file__).parents[1]
@@ -203,6 +204,15 @@ class Deployment:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
+    async def queueable(self, *services: str) -> None:
+        """Wait until the gateway knows that calls of the services can be kept."""
+
+        async def look() -> bool:
+            known = (await self.ask("GET", "/v1/services")).body["services"]
+            return {one["name"] for one in known if one["queueable"]} >= set(services)
+
+        await until(look, what=f"{', '.join(services)} can be queued for")
+
     async def up(self, service: str, replicas: int = 1) -> None:
         """Wait until the gateway has so many ready replicas of a service."""
 
@@ -256,6 +266,8 @@ async def deployed(
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
 
+    The others' services were up once, so that their calls are kept.
+
     Args:
         folder: Where their files are.
         workers: Services' names, once for each replica; they are the last of `parts`.
@@ -289,6 +301,8 @@ async def deployed(
                 part.start()
             await asyncio.to_thread(server.start)
             await one.ready()
+            await been_up(f"127.0.0.1:{one.moms[0].port}", *SERVICERS)
+            await one.queueable(*SERVICERS)
             for service in set(workers):
                 await one.up(service, workers.count(service))
             yield one

@@ -61,7 +61,9 @@ def message_class(pool: Any, name: str) -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-def entry(pool: Any, name: str, *targets: str, **more: Any) -> catalogue_pb2.CatalogueService:
+def entry(pool: Any, name: str, *targets: str, library: bool = True, **more: Any) -> catalogue_pb2.CatalogueService:
     """Return a service of a pool as the catalogue has it."""
     files = file_descriptor_set(pool.FindServiceByName(name).file)
-    return catalogue_pb2.CatalogueService(name=name, file_descriptor_set=files, targets=targets, **more)
+    return catalogue_pb2.CatalogueService(
+        name=name, file_descriptor_set=files, targets=targets, library=library, **more
+    )

@@ -255,14 +255,23 @@ class Gateway:
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.ask("GET", path, **headers)
 
-    async def available(self, *, name: str = shop.NAME, availability: str = "up", ready: int | None = None) -> None:
+    async def available(
+        self,
+        *,
+        name: str = shop.NAME,
+        availability: str = "up",
+        ready: int | None = None,
+        queueable: bool | None = None,
+    ) -> None:
         """Wait until a service is seen so."""
 
         async def look() -> bool:
             services = (await self.get("/v1/services")).body["services"]
             for one in services:
-                if one["name"] == name and one["availability"] == availability:
-                    return ready is None or one["replicas"]["ready"] == ready
+                if one["name"] == name:
+                    seen = one["availability"], one["replicas"]["ready"], one["queueable"]
+                    wanted = availability, ready, queueable
+                    return all(want in (None, is_) for want, is_ in zip(wanted, seen, strict=True))
             return False
 
         await until(look, what=f"{name} {availability}")

@@ -8,14 +8,17 @@ from poste.client import Service
 from poste_cli.client_commands import service_rows
 
 
-@pytest.mark.parametrize(("queued", "shown"), [(7, 7), (None, "?")])
-def test_what_waits_for_a_service_is_told_once(queued, shown):
+@pytest.mark.parametrize(
+    ("queued", "shown", "queueable", "away"),
+    [(7, 7, True, "queue"), (None, "?", True, "queue"), (0, 0, False, "reject")],
+)
+def test_what_waits_for_a_service_is_told_once(queued, shown, queueable, away):
     """The rows' sum would be a multiple of what really waits."""
     method = {"path": "/x.Y/A", "routes": ["POST /x.Y/A", "POST /v1/a"], "idempotent": True, "away": "queue"}
-    document = {"name": "x.Y", "availability": "away", "queued": queued}
+    document = {"name": "x.Y", "availability": "away", "queueable": queueable, "queued": queued}
     service = Service.read(document | {"methods": [method | {"name": name} for name in ("A", "B")]})
 
     assert list(service_rows([service])) == [
-        ("x.Y", "away", shown, "A", "POST /x.Y/A, POST /v1/a", "yes", "queue"),
-        ("x.Y", "away", "", "B", "POST /x.Y/A, POST /v1/a", "yes", "queue"),
+        ("x.Y", "away", shown, "A", "POST /x.Y/A, POST /v1/a", "yes", away),
+        ("x.Y", "away", "", "B", "POST /x.Y/A, POST /v1/a", "yes", away),
     ]

@@ -174,6 +174,7 @@ class Service:
     Attributes:
         name: Its full name.
         availability: `up` if a call would go direct; otherwise why not: `away` or `busy`.
+        queueable: Whether its calls can be kept while it is away: it was up once, with the worker library.
         queued: How many calls wait for it; None while nobody knows.
         methods: What it can be asked for.
         document: The service as it came.
@@ -181,6 +182,7 @@ class Service:
 
     name: str
     availability: str
+    queueable: bool
     queued: int | None
     methods: tuple[Method, ...]
     document: Mapping[str, Any] = field(repr=False)
@@ -192,6 +194,7 @@ class Service:
         return cls(
             name=str(document["name"]),
             availability=str(document["availability"]),
+            queueable=bool(document["queueable"]),
             queued=None if queued is None else int(queued),
             methods=tuple(Method.read(method) for method in document["methods"]),
             document=document,

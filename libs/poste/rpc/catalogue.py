@@ -104,7 +104,7 @@ class Service:
         methods: Its unary methods by their short names; streaming ones are left out.
         policy: How it is treated.
         targets: Where its replicas are, as gRPC targets.
-        library: Its replicas run the worker library.
+        library: The worker library registered it: its replicas run that, and take from its queue.
         entry: What this was read from.
         pool: The descriptors of everything that its messages need, and of what an Any in them may hold.
     """

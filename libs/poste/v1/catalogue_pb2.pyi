@@ -269,7 +269,9 @@ class CatalogueService(_message.Message):
     file_descriptor_set: _builtins.bytes
     """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
     library: _builtins.bool
-    """Its replicas run the worker library, so they bear frequent keepalive pings."""
+    """The worker library registered it, now or before: its replicas bear frequent keepalive pings, keep an exception's text
+    to themselves, and take from its queue. Nobody else can say so.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`) and the replicas that registered."""

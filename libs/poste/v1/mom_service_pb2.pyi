@@ -43,6 +43,8 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """The store's answer was lost: it may have been kept. Ask again with the same key."""
     ENQUEUE_RESULT_NOT_CATALOGUED: _EnqueueResult.ValueType  # 6
     """The middleware does not know this service or method: nothing was kept."""
+    ENQUEUE_RESULT_NO_CONSUMER: _EnqueueResult.ValueType  # 7
+    """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -61,6 +63,8 @@ ENQUEUE_RESULT_UNKNOWN: EnqueueResult.ValueType  # 5
 """The store's answer was lost: it may have been kept. Ask again with the same key."""
 ENQUEUE_RESULT_NOT_CATALOGUED: EnqueueResult.ValueType  # 6
 """The middleware does not know this service or method: nothing was kept."""
+ENQUEUE_RESULT_NO_CONSUMER: EnqueueResult.ValueType  # 7
+"""No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _CompleteResult:

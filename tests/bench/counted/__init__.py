@@ -28,8 +28,11 @@ Calls = Callable[[int], Awaitable[None]]
 
 
 def services() -> dict[str, Service]:
-    """Return the samples as they are catalogued."""
-    return {entry.name: describe(entry) for entry in read(Path(poste_calculator.__path__[0]) / "catalogue.toml")}
+    """Return the samples as they are catalogued once they have been up."""
+    entries = read(Path(poste_calculator.__path__[0]) / "catalogue.toml")
+    for entry in entries:
+        entry.library = True
+    return {entry.name: describe(entry) for entry in entries}
 
 
 def run(prepare: Callable[[], Coroutine[Any, Any, Calls]]) -> NoReturn:

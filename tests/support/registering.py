@@ -1,0 +1,32 @@
+"""Services that were up once: without it nobody is known to take their calls from a queue, and none is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from testing.v1 import ledger_pb2
+
+from calculator.v1 import multiplication_pb2, subtraction_pb2, sum_pb2
+from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.channels import connect
+from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
+
+#: Nobody listens there (the discard port): where a replica was that is gone.
+GONE = "127.0.0.1:9"
+_FILES: Mapping[str, object] = {
+    name: module.DESCRIPTOR
+    for module in (sum_pb2, subtraction_pb2, multiplication_pb2, ledger_pb2)
+    for name in (service.full_name for service in module.DESCRIPTOR.services_by_name.values())
+}
+
+
+async def been_up(mom: str, *services: str) -> None:
+    """Register a replica of each service as its worker would, and be gone. `mom` is the middleware's gRPC target."""
+    async with connect(mom, library=True) as channel:
+        stub = mom_service_pb2_grpc.MomServiceStub(channel)
+        for service in services:
+            request = mom_service_pb2.RegisterServiceRequest(
+                service=service, file_descriptor_set=file_descriptor_set(_FILES[service]), address=GONE
+            )
+            request.start_time.GetCurrentTime()
+            await stub.RegisterService(request, timeout=20, wait_for_ready=True)
