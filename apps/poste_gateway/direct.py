@@ -96,7 +96,8 @@ async def call(
         reason = _reason(answer.code, proof)
         overdue = answer is SILENT and not impatient
         _judge(replica, proof, silent=overdue)
-        others = len(tried) == 1 and fleet.others(tried)
+        # Of those that prove that they did not run it every one may be asked: one may be of another version.
+        others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
         match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
             case Verdict.ANSWER:
                 return Failed(answer.status)

@@ -49,7 +49,7 @@ def decide(proof: Proof, *, repeatable: bool, replicas_left: bool) -> Verdict:
     Args:
         proof: What is known of the last try.
         repeatable: The method may be run again although it may have run.
-        replicas_left: It was tried once only, and another replica is ready.
+        replicas_left: Another replica is ready, and it may be tried there: once, if it may have run.
     """
     match proof:
         case Proof.ANSWERED:

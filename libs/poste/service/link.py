@@ -106,7 +106,9 @@ class _Link:
             return
         method = self._methods.get(call.method)
         if method is None:
-            self._answer(call.number, Outcome(Code.UNIMPLEMENTED, f"there is no method {call.method} here"))
+            # Another replica, of another version, may have it.
+            words = f"there is no method {call.method} here"
+            self._answer(call.number, Outcome(Code.UNIMPLEMENTED, words, not_run=True))
             return
         self._intake.begin()
         self._calls[call.number] = self._loop.create_task(self._run(method, call))

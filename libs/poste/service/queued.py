@@ -21,6 +21,11 @@ from poste.v1 import mom_service_pb2
 
 #: How long a task waits that no thread was free for, in seconds.
 _NOT_RUN_SECONDS: Final = 1.0
+#: One whose method is not here waits so much of the time that it has waited already; and how long at most, in seconds.
+_ELSEWHERE_SHARE: Final = 0.1
+_ELSEWHERE_SECONDS: Final = 60.0
+#: And how long at least: there may be a process beside this one that has it, and some more that do not.
+_BESIDE_SECONDS: Final = 0.2
 _journal: Final = logs.Journal("queued", "task")
 _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
@@ -41,7 +46,7 @@ class QueuedRoad:
 
         Raises:
             asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
-            NotRun: No thread was free: its handler was not called.
+            NotRun: No thread was free, or this process has no such method: its handler was not called.
         """
         began = time.monotonic()
         call = Call(task_key=task.key, attempt=task.attempt, traceparent=task.traceparent)
@@ -97,7 +102,9 @@ class QueuedRoad:
     async def _run(self, task: ClaimedTask, call: Call) -> Outcome:
         method = self._service.methods.get(task.method)
         if method is None:
-            return Outcome(Code.UNIMPLEMENTED, f"{self._service.name} has no method {task.method} here")
+            # Another process, of another version, may have it; or one that is still to come.
+            words = f"{self._service.name} has no method {task.method} here"
+            raise NotRun(words, delay_seconds=_elsewhere_seconds(task))
         timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
         outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
@@ -119,6 +126,12 @@ class QueuedRoad:
                         raise
                     asked = True
                 _stay()
+
+
+def _elsewhere_seconds(task: ClaimedTask) -> float:
+    """How long a task waits for a process that has its method: longer, the longer it has waited already."""
+    waited = time.time() - task.create_time
+    return min(max(_BESIDE_SECONDS, waited * _ELSEWHERE_SHARE), _ELSEWHERE_SECONDS)
 
 
 def _naming_the_setting(task: ClaimedTask, outcome: Outcome) -> Outcome:
