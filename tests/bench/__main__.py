@@ -72,8 +72,11 @@ async def main(options: argparse.Namespace) -> int:
         published = json.loads(options.against.read_text())["rows"]
         for one in measured:
             before = published.get(one.row.name)
-            if before is not None and fallen(one, before["figure"]):
-                sys.stderr.write(f"{one.row.name} fell: {one.value:.3g}, published {before['figure']:.3g}\n")
+            # The limit and ours do not change alike from one kind of processor to another.
+            figures = [] if before is None else [before["figure"], *before.get("on faster processors", [])]
+            if figures and all(fallen(one, figure) for figure in figures):
+                published_figures = " and ".join(f"{figure:.3g}" for figure in figures)
+                sys.stderr.write(f"{one.row.name} fell: {one.value:.3g}, published {published_figures}\n")
                 wrong = True
     return 1 if wrong else 0
 
@@ -85,7 +88,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=f"of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK.rounds} rounds and small figures, for CI")
     parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help=f"where the JSON goes (default: {_OUT})")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="fail if a figure is worse than there by a third")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="fail if a figure is worse than all there by a third"
+    )
     return parser.parse_args()
 
 
