@@ -52,7 +52,8 @@ class ClaimCommand:
     name: str
     claims: list[Claim]
     alone: bool
-    take: bool = False
+    take: int = 0
+    start_one: bool = True
     heard: bool = False
 
 
@@ -67,6 +68,8 @@ class Process:
     last_claim: ClaimCommand | None = None
     #: The tokens of the handlers that it started and whose reports were not answered yet.
     started: dict[str, str] = field(default_factory=dict)
+    #: That of them which must not run twice and has not begun.
+    beginning: str | None = None
 
     def die(self) -> None:
         self.alive = False
@@ -127,6 +130,7 @@ class QueueMachine(RuleBasedStateMachine):
         model, living, processes = self.model, self.living(), self.processes
         weights = {
             self.report: 5 if self._reportable() else 0,
+            self.begin: 4 if self._beginning() else 0,
             self.claim: 6 if self._claimable() else 0,
             self.take: 3 if living and model.ready else 0,
             self.claim_front: 4 if living and model.ready else 0,
@@ -227,7 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
         some = self.draw(st.lists(st.sampled_from(found[name]), min_size=1, unique=True))
         process = self.processes[name]
         alone = len(some) == 1 and not process.started and self.draw(st.booleans())
-        self._send_claim(process, some, alone=alone, take=False)
+        self._send_claim(process, some, alone=alone, take=0)
 
     def claim_front(self) -> None:
         """A process takes and claims what it saw at the queue's front; now and then that is long ago."""
@@ -236,12 +240,14 @@ class QueueMachine(RuleBasedStateMachine):
         seen = KEYS if self._odd() else dict.fromkeys(reversed(self.model.ready))
         if free := [key for key in seen if key not in process.started]:
             some = self.draw(st.lists(st.sampled_from(free), unique=True)) if self._odd() else free[:FRONT]
-            self._send_claim(process, some or free[:1], alone=False, take=True)
+            some = some or free[:1]
+            self._send_claim(process, some, alone=False, take=self._any([len(some), 1]))
 
-    def _send_claim(self, process: Process, some: list[str], *, alone: bool, take: bool) -> None:
+    def _send_claim(self, process: Process, some: list[str], *, alone: bool, take: int) -> None:
         numbers = range(process.number + 1, process.number + 1 + len(some))
         process.number += len(some)
-        process.last_claim = ClaimCommand(process.name, list(zip(some, numbers, strict=True)), alone, take)
+        claims = list(zip(some, numbers, strict=True))
+        process.last_claim = ClaimCommand(process.name, claims, alone, take, process.beginning is None)
         self.claims.append(process.last_claim)
         self._claim(process.last_claim, heard=not self._odd())
 
@@ -254,8 +260,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _claim(self, command: ClaimCommand, *, heard: bool) -> None:
         name, claims, alone = command.name, command.claims, command.alone
-        claimed = self.do(self.queue.claim(name, claims, alone=alone, take=command.take))
-        self.agree(self.model.claim(name, claims, alone=alone, take=command.take), claimed)
+        how: dict[str, Any] = {"alone": alone, "take": command.take, "start_one": command.start_one}
+        claimed = self.do(self.queue.claim(name, claims, **how))
+        self.agree(self.model.claim(name, claims, **how), claimed)
         answers = claimed.answers
         if not heard:
             return
@@ -270,6 +277,16 @@ class QueueMachine(RuleBasedStateMachine):
                 self.starts[key] += 1
                 repeatable = self.model.tasks[key].repeatable
                 self.hold(repeatable or self.starts[key] == 1, f"{key} must not run twice, and did")
+                if not repeatable:
+                    self.hold(process.beginning is None, f"{key} is claimed before {process.beginning} has begun")
+                    process.beginning = key
+
+    def begin(self) -> None:
+        """The handler of a task that must not run twice is called."""
+        self.processes[self._any(self._beginning())].beginning = None
+
+    def _beginning(self) -> list[str]:
+        return [name for name in self.living() if self.processes[name].beginning is not None]
 
     def report(self) -> None:
         """A handler ends, and its process reports it: the same again until it hears the answer."""
@@ -291,6 +308,8 @@ class QueueMachine(RuleBasedStateMachine):
             report = Report(key, token, self._any(endings), f"of {token}".encode())
             self.reports.append(report)
         self._complete(report)
+        if process.beginning == key:
+            process.beginning = None
         if not self._odd():
             del process.started[key]
 
@@ -307,7 +326,10 @@ class QueueMachine(RuleBasedStateMachine):
     def put_off(self) -> None:
         """A process can't run what it has claimed, and says so before it has started it."""
         name, key = self._any(self._unreported())
-        token = self.processes[name].started.pop(key)
+        process = self.processes[name]
+        token = process.started.pop(key)
+        if process.beginning == key:
+            process.beginning = None
         self.starts[key] -= 1
         self.put_offs.append((name, key, token))
         self._put_off(name, key, token)

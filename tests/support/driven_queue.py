@@ -95,13 +95,15 @@ class DrivenQueue:
     async def take(self, name: str, count: int) -> list[str]:
         return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))
 
-    async def claim(self, name: str, claims: Sequence[Claim], *, alone: bool, take: bool = False) -> Claimed:
-        """Claim; with `take`, take as many first."""
+    async def claim(
+        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, start_one: bool = True
+    ) -> Claimed:
+        """Claim; take some first; with `start_one`, one that must not run twice may start."""
         fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready]
         results = await self.scripts.run(
             "claim",
             [*fixed, *(self.keys.record(key) for key, _ in claims)],
-            [name, int(alone), FRONT, int(take), *(part for claim in claims for part in claim)],
+            [name, int(alone), FRONT, take, int(start_one), *(part for claim in claims for part in claim)],
             again=False,
         )
         if results == [b"fenced"]:

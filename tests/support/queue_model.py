@@ -183,23 +183,29 @@ class QueueModel:
             self.taken[name].insert(0, key)
         return keys
 
-    def claim(self, name: str, claims: Sequence[Claim], *, alone: bool, take: bool = False) -> Claimed:
+    def claim(
+        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, start_one: bool = True
+    ) -> Claimed:
         if name not in self.leases:
             return Claimed(["fenced"])
-        taken = self.take(name, len(claims)) if take else []
+        taken = self.take(name, take)
         unnamed = [key for key in taken if key not in [named for named, _ in claims]]
         front = self.ready[-FRONT:]
-        answers = [self._claim(name, key, number, alone=alone) for key, number in claims]
+        answers = []
+        for key, number in claims:
+            answer = self._claim(name, key, number, alone=alone, start_one=start_one)
+            answers.append(answer)
+            start_one = start_one and not (answer == "run" and not self.tasks[key].repeatable)
         paused = [key for (key, _), answer in zip(claims, answers, strict=True) if answer == "paused"]
         self.ready += reversed(paused)
         return Claimed(answers, unnamed, front)
 
-    def _claim(self, name: str, key: str, number: int, *, alone: bool) -> str:
+    def _claim(self, name: str, key: str, number: int, *, alone: bool, start_one: bool) -> str:
         if key not in self.taken[name]:
             return "drop"
         task, token = self.tasks.get(key), f"{name}:{number}"
         if task and task.state == "R":
-            return self._claim_running(name, key, task, number)
+            return self._claim_running(name, key, task, number, start_one=start_one)
         if task and task.state == "Q" and task.overdue:
             task.be_over()
         if task is None or task.final:
@@ -208,22 +214,23 @@ class QueueModel:
         if self.paused:
             self._drop(name, key)
             return "paused"
-        if task.crashes_in_company >= SUSPECT_AFTER and not alone:
-            return "suspect"
+        suspect = task.crashes_in_company >= SUSPECT_AFTER and not alone
+        if suspect or not (task.repeatable or start_one):
+            return "suspect" if suspect else "later"
         task.state, task.token, task.attempts = "R", token, task.attempts + 1
         return "run"
 
-    def _claim_running(self, name: str, key: str, task: Task, number: int) -> str:
+    def _claim_running(self, name: str, key: str, task: Task, number: int, *, start_one: bool) -> str:
         token = f"{name}:{number}"
-        if task.token == token:
-            return "run"
         mine = _owner(task.token) == name
         if mine and _number(task.token) > number:
             return "drop"
-        if task.stop or not (mine or task.repeatable):
+        if task.token != token and (task.stop or not (mine or task.repeatable)):
             self._drop(name, key)
             task.end(*(("C",) if task.stop else ("D", "outcome-unknown")))
             return "drop"
+        if not (task.repeatable or start_one):
+            return "later"
         task.token = token
         return "run"
 

@@ -37,6 +37,7 @@ class ClaimedTask:
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
     `unstarted` is set for as long as it is certain that its handler has not started: given back then, it has not run.
+    `began` is told when its handler begins; None if nobody asks.
     `left` is set once its first asyncio task is of no account any more.
     """
 
@@ -53,6 +54,15 @@ class ClaimedTask:
     cancel_requested: bool = False
     unstarted: bool = False
     left: bool = False
+    began: Callable[[], object] | None = None
+
+    def begin(self) -> None:
+        """Say that its handler begins: to be called right before that is, by whichever thread calls it.
+
+        Until then no other task is claimed that must not run twice.
+        """
+        if self.began is not None:
+            self.began()
 
 
 class NotRun(Exception):  # noqa: N818 - it states a fact
@@ -92,6 +102,7 @@ class Hand:
         unclaimed: Keys that are taken, and to be claimed.
         claiming: Keys whose claim is under way.
         suspects: Keys that are to be claimed alone.
+        later: Keys that are to be claimed one after the other has begun, for they must not run twice.
         running: What is claimed, by its key.
         handling: Those of them whose handlers have not ended.
         put_off: Those of them that were not run and are to wait, and for how many seconds.
@@ -119,6 +130,7 @@ class Hand:
         self.unclaimed: list[str] = []
         self.claiming: frozenset[str] = frozenset()
         self.suspects: list[str] = []
+        self.later: list[str] = []
         self.running: dict[str, Running] = {}
         self.handling: set[str] = set()
         self.put_off: list[tuple[ClaimedTask, float]] = []
@@ -135,7 +147,8 @@ class Hand:
 
     def holds(self, key: str) -> bool:
         """Tell whether a key is in hand: claiming one twice would start its handler twice."""
-        return key in self.running or key in self.claiming or key in self.unclaimed or key in self.suspects
+        waits = key in self.unclaimed or key in self.suspects or key in self.later
+        return waits or key in self.running or key in self.claiming
 
     def adopt(self, keys: Iterable[str]) -> None:
         """Take keys in hand that are not yet."""
@@ -152,4 +165,5 @@ class Hand:
         """
         concurrency = self.concurrency
         room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - len(self.running), MAX_TAKEN)
+        room -= len(self.later)
         return max(0, min(room, _BESIDE_LIVE_CALLS) if live else room)

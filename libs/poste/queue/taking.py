@@ -1,7 +1,8 @@
 """Takes tasks off the queue, claims them, and has them run.
 
 One is waited for by BLMOVE. Its claim tells what else is at the queue's front, and the next claim takes that: so a task
-alone is claimed at once, and a backlog costs one script for many.
+alone is claimed at once, and a backlog costs one script for many. Of those that must not run twice each is claimed by a
+script of its own, once the one before has begun: a process that dies must not take along what it never started.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ BLOCK_SECONDS: Final = 2.0
 _POP_BACKOFF: Final = 0.2
 #: How often it is looked whether a paused queue is still paused, in seconds.
 _PAUSED_LOOK_SECONDS: Final = 0.5
-#: How often it is looked whether more tasks may run at once than may now, in seconds.
+#: How often it is looked whether more tasks may run at once than may now, or what else waits while one does not
+#: begin, in seconds.
 _ROOM_LOOK_SECONDS: Final = 0.25
 #: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
 _UNBLOCK_SECONDS: Final = 0.05
@@ -74,6 +76,8 @@ class Taker:
         #: What stood at the queue's front when it was last looked at, the oldest first.
         self._front: list[str] = []
         self._alone = False
+        #: The key of the task that must not run twice and is claimed, and whose handler has not begun.
+        self._beginning: str | None = None
         self._paused = False
         self._defect: BaseException | None = None
         self._loop = asyncio.get_running_loop()
@@ -105,14 +109,13 @@ class Taker:
                     await hand.changed.wait()
                 else:
                     await self._claim([hand.suspects.pop(0)], alone=True)
-            elif (room := hand.room(live=self._live())) == 0:
+            elif (room := hand.room(live=self._live())) == 0 and not self._next_may_begin:
                 await self._wait_for_room()
             elif self._paused:
                 await self._rest(_PAUSED_LOOK_SECONDS)
                 await self._look_whether_paused()
             else:
-                front, self._front = [key for key in self._front[:room] if not hand.holds(key)], []
-                await (self._claim(front, take=True) if front else self._pop(room))
+                await self._take(room)
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
@@ -122,6 +125,26 @@ class Taker:
                 with contextlib.suppress(RedisError):
                     await self._hand.control.client_unblock(client_id)
             await asyncio.wait([running], timeout=_UNBLOCK_SECONDS)
+
+    @property
+    def _next_may_begin(self) -> bool:
+        hand = self._hand
+        return bool(hand.later) and self._beginning is None and len(hand.handling) < hand.concurrency
+
+    async def _take(self, room: int) -> None:
+        """Take what there is room for, and have the next one begin that must not run twice."""
+        hand = self._hand
+        later = [hand.later.pop(0)] if self._next_may_begin else []
+        front, self._front = [key for key in self._front[:room] if not hand.holds(key) and key not in later], []
+        if later or front:
+            await self._claim(later + front, take=len(front))
+        elif hand.later:
+            # What may run twice need not wait for one that does not begin; and a pop would not end when it has.
+            await self._wait(_ROOM_LOOK_SECONDS)
+            if self._beginning is not None and not hand.ending.is_set():
+                await self._claim([], take=room)
+        else:
+            await self._pop(room)
 
     async def _pop(self, room: int) -> None:
         """Wait for one task."""
@@ -156,16 +179,17 @@ class Taker:
         except RedisError as error:
             _log.warning("pause not read", queue=self._hand.keys.queue, error=str(error))
 
-    async def _claim(self, named: Sequence[str], *, alone: bool = False, take: bool = False) -> None:
+    async def _claim(self, named: Sequence[str], *, alone: bool = False, take: int = 0) -> None:
         """Claim keys, and start what may run.
 
         Args:
-            named: The keys; they are in hand, or stood at the queue's front.
+            named: The keys; they are in hand, and after those come some that stood at the queue's front.
             alone: Nothing else runs in this process.
-            take: Take as many first.
+            take: So many are taken first.
         """
         hand, keys = self._hand, self._hand.keys
-        arguments: list[str | int] = [hand.name, int(alone), min(hand.concurrency, MAX_TAKEN), int(take)]
+        look = min(hand.concurrency, MAX_TAKEN)
+        arguments: list[str | int] = [hand.name, int(alone), look, take, int(self._beginning is None)]
         tokens = []
         for key in named:
             self._seq += 1
@@ -191,16 +215,26 @@ class Taker:
         unnamed, front = results[0]
         self._front = texts(reversed(front))
         for key, token, result in zip(named, tokens, results[1:], strict=True):
-            if result[0] == b"suspect":
-                hand.suspects.append(key)
-            elif result[0] == b"paused":
-                self._paused = True
-            elif result[0] == b"run":
+            if result[0] == b"run":
                 self._start(key, token, result, alone=alone)
+            else:
+                self._lay_aside(key, result[0])
         hand.adopt(texts(unnamed))
 
+    def _lay_aside(self, key: str, word: bytes) -> None:
+        hand = self._hand
+        if word == b"suspect":
+            hand.suspects.append(key)
+        elif word == b"later":
+            hand.later.append(key)
+        elif word == b"paused":
+            self._paused = True
+            # All that is not claimed is to be put back.
+            later, hand.later = hand.later, []
+            hand.unclaimed += later
+
     def _start(self, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
-        _, method, request, attempt, create, traceparent = result
+        _, method, request, attempt, create, once, traceparent = result
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
             key=key,
@@ -214,6 +248,9 @@ class Taker:
             traceparent=traceparent.decode() if traceparent else "",
             unstarted=True,
         )
+        if once:
+            self._beginning = key
+            claimed.began = functools.partial(self._loop.call_soon_threadsafe, self._begun, key)
         if attempt == 1:
             # By two hosts' clocks: what they differ by must not make it less than nothing.
             metrics.task_wait_seconds.observe((claimed.queue,), max(0.0, time.time() - claimed.create_time))
@@ -244,21 +281,30 @@ class Taker:
             if rest is not None or not claimed.left:
                 del hand.running[claimed.key]
         if rest is not None or not claimed.left:
-            hand.handling.discard(claimed.key)
             self._alone = False
-            hand.changed.set()
+            self._handled(claimed.key)
 
     def _handled(self, key: str) -> None:
         self._hand.handling.discard(key)
+        self._begun(key)
         self._hand.changed.set()
+
+    def _begun(self, key: str) -> None:
+        if self._beginning == key:
+            self._beginning = None
+            self._hand.changed.set()
 
     async def _wait_for_room(self) -> None:
         if self._hand.concurrency == self._hand.settings.concurrency:
             await self._hand.changed.wait()
-            return
-        # What makes it fewer may end without a word.
+        else:
+            # What makes it fewer may end without a word.
+            await self._wait(_ROOM_LOOK_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a change, not for longer than this."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ROOM_LOOK_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._hand.changed.wait()
 
     async def _recover(self) -> None:

@@ -64,6 +64,7 @@ class Call:
         over: The handler's answer counts no more: it ended, or was cancelled.
         task: The asyncio task that runs it, `method`, whose handler it is, and `timeout_seconds`, which it has: its
             runner's own.
+        begin: Told by the thread that calls the handler that it begins, if that is not at once; None if nobody cares.
         leave: Told of a call whose handler takes too long and can't be ended, and of its outcome; None if nobody cares.
         stage: How it is out of the ordinary; None if it is not.
     """
@@ -88,6 +89,7 @@ class Call:
     task: Any = None
     method: Any = None
     timeout_seconds: float | None = None
+    begin: Callable[[], object] | None = None
     leave: Callable[[Call, Outcome], object] | None = None
     stage: Stage | None = None
 

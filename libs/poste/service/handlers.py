@@ -212,7 +212,8 @@ class Runner:
             context = SyncContext(call, self._loop)
             function = functools.partial(method.behaviour, message, context)
             try:
-                answer = await self._threads_of(method.service).run(function, patience_seconds=self._patience(call))
+                threads, patience_seconds = self._threads_of(method.service), self._patience(call)
+                answer = await threads.run(function, patience_seconds=patience_seconds, begin=call.begin)
             except NoThread as error:
                 return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
         if call.aborted or call.code is not Code.OK:

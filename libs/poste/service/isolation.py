@@ -101,6 +101,8 @@ class Isolation:
         facts = (call.metadata(), call.peer, call.deadline)
         try:
             pool = self._running_pool()
+            if call.begin is not None:
+                call.begin()
             arguments = (method.service, method.name, request, facts)
             future = pool.schedule(_answer, args=arguments, timeout=self._hard_timeout_seconds)
             outcome: Outcome = await asyncio.wrap_future(future)

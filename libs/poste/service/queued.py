@@ -107,6 +107,11 @@ class QueuedRoad:
             raise NotRun(words, delay_seconds=_elsewhere_seconds(task))
         timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
         call.deadline = time.monotonic() + timeout_seconds
+        if method.coroutine:
+            # Its first step is a part of this one.
+            task.begin()
+        else:
+            call.begin = task.begin
         outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
         if not (outcome.overdue and call.stage is Stage.OVERDUE):
             # It answered, or it was cut off by something else than this time.

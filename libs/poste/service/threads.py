@@ -28,10 +28,16 @@ class _Job:
     Whoever acquires `taken` has it: a thread, to call it; or its caller, so that it is never called.
     """
 
-    __slots__ = ("answer", "context", "function", "lost", "taken")
+    __slots__ = ("answer", "begin", "context", "function", "lost", "taken")
 
-    def __init__(self, function: Callable[[], Any], answer: asyncio.Future[tuple[Any, BaseException | None]]) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        begin: Callable[[], object] | None,
+        answer: asyncio.Future[tuple[Any, BaseException | None]],
+    ) -> None:
         self.function = function
+        self.begin = begin
         self.context = contextvars.copy_context()
         self.answer = answer
         self.taken = threading.Lock()
@@ -80,7 +86,13 @@ class Threads:
         """Return the names of the functions that go on."""
         return [_name_of(job.function) for job in [*self._calling]]
 
-    async def run(self, function: Callable[[], T], *, patience_seconds: float | None = None) -> T:
+    async def run(
+        self,
+        function: Callable[[], T],
+        *,
+        patience_seconds: float | None = None,
+        begin: Callable[[], object] | None = None,
+    ) -> T:
         """Call a function in a thread.
 
         If this is cancelled, a call that has begun goes on, for a thread can't be stopped, and its answer is dropped;
@@ -89,6 +101,7 @@ class Threads:
         Args:
             function: What is called.
             patience_seconds: How long it may wait for a thread; None is as long as it takes.
+            begin: Called in the thread right before; None if nobody cares.
 
         Raises:
             NoThread: None was free in time.
@@ -96,7 +109,7 @@ class Threads:
         waits = self._open >= self._size
         if waits and (self.all_lost or patience_seconds == 0):
             raise NoThread(f"all {self._size} threads are taken")
-        job = _Job(function, self._loop.create_future())
+        job = _Job(function, begin, self._loop.create_future())
         if not waits and self._open >= self._threads:
             self._start_thread()
         self._open += 1
@@ -160,6 +173,8 @@ class Threads:
             self._calling.add(job)
             value, error = None, None
             try:
+                if job.begin is not None:
+                    job.begin()
                 value = job.context.run(job.function)
             except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
                 error = raised

@@ -2,15 +2,20 @@
 -- Makes taken tasks a consumer's own. Possession is ownership: only a key that stands in taken:<incarnation> of an
 -- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>,
 -- which the claimer names; a lower seq than the record's is refused.
--- While there is a backlog it first takes, as `take` does, as many as the claimer names, for it saw them at the queue's front:
+-- What must not run twice is claimed no earlier than it starts, one in each call, and none while the claimer's last one has
+-- not begun; the rest stand in the list, unclaimed, and that is the proof that they did not run. So a process that dies takes
+-- along what had begun and one more at most (and one for each claim whose answer was lost), be there ever so many in its list.
+-- What may run twice is claimed many at a time: it only runs again.
+-- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
 -- one step and one fsync instead of two. Those that somebody else took meanwhile are dropped; what was taken instead is
 -- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's audit finds what was taken.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 ready, 6… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
---       4 '1' to take as many as are named first, then for each record: key, seq
+--       4 how many to take first, 5 '1' if one that must not run twice may start, then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
 --   and for each record:
---   {'run', method, request, attempt, create time in ms, place in a trace or nil} | {'drop'} | {'suspect'}: claim it alone
+--   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
+--   | {'drop'} | {'suspect'}: claim it alone | {'later'}: claim it when the one before has begun
 --   | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
@@ -24,14 +29,15 @@ if not redis.call('ZSCORE', leases, me) then
 end
 local now = now_ms()
 local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
-local FIXED_KEYS, FIXED_ARGS = 5, 4
+local FIXED_KEYS, FIXED_ARGS = 5, 5
+local to_take, may_start_one = tonumber(ARGV[4]), ARGV[5] == '1'
 local unnamed = {}
-if ARGV[4] == '1' then
+if to_take > 0 then
   local is_named = {}
   for i = FIXED_ARGS + 1, #ARGV, 2 do
     is_named[ARGV[i]] = true
   end
-  for _, key in ipairs(take(ready, taken, #KEYS - FIXED_KEYS)) do
+  for _, key in ipairs(take(ready, taken, to_take)) do
     if not is_named[key] then
       unnamed[#unnamed + 1] = key
     end
@@ -51,6 +57,13 @@ end
 local function drop(key)
   take_off(key)
   return { 'drop' }
+end
+
+-- Whether a task may start now, as far as that hangs on its running at most once.
+local function may_start(once)
+  local may = may_start_one or not once
+  may_start_one = may_start_one and not once
+  return may
 end
 
 local function claim(record, key, seq)
@@ -80,9 +93,14 @@ local function claim(record, key, seq)
         bury(record, dead, key, 'outcome-unknown', now)
         return drop(key)
       end
+    end
+    if not may_start(once) then
+      return { 'later' }
+    end
+    if token ~= mine then
       redis.call('HSET', record, 't', mine, 'b', now)
     end
-    return { 'run', method, request, tonumber(attempts), tonumber(create), trace }
+    return { 'run', method, request, tonumber(attempts), tonumber(create), once or '', trace }
   end
   if tonumber(expiry) <= now then
     expire(record, dead, key, now, request and #request)
@@ -96,12 +114,15 @@ local function claim(record, key, seq)
   if tonumber(company or 0) >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
+  if not may_start(once) then
+    return { 'later' }
+  end
   attempts = tonumber(attempts or 0) + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
   count_done('started')
   redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts, 'b', now)
-  return { 'run', method, request, attempts, tonumber(create), trace }
+  return { 'run', method, request, attempts, tonumber(create), once or '', trace }
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)
