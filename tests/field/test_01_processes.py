@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.deployment import LEDGER, deployed
+from support.waiting import until
 
 
 @pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit"])
@@ -35,3 +36,20 @@ async def test_a_task_of_a_handlers_own_does_not_end_the_process(tmp_path: Path,
         assert "only a signal ends this process" in worker.log
         assert await worker.stop() < 10
         assert worker.process.returncode == 0
+
+
+async def test_a_client_may_cancel_what_runs(tmp_path: Path) -> None:
+    """Its wish must not be taken for something that the handler did to itself: the call FAILED, as if by a defect."""
+    async with deployed(tmp_path, LEDGER) as one:
+        await one.up(LEDGER)
+        places = []
+        for method in ("Record", "Store"):
+            body = {"line": method, "sleepSeconds": 60}
+            reply = await one.ask("POST", f"/{LEDGER}/{method}", body, Prefer="respond-async")
+            places.append(reply.headers["Location"])
+            await until(lambda method=method: one.runs([method], method) == [1])
+        for place in places:
+            assert (await one.ask("DELETE", place)).status == 200
+        ended = await one.ended(places)
+
+    assert [task["state"] for task in ended] == ["CANCELLED", "CANCELLED"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from poste.queue.connection import texts
-from poste.runtime import logs
+from poste.runtime import lifecycle, logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ async def audit(hand: Hand) -> None:
         for one, stop in zip(running, wanted, strict=True):
             if stop and not one.task.done() and not one.claimed.cancel_requested:
                 one.claimed.cancel_requested = True
-                one.task.cancel()
+                lifecycle.cancel(one.task)
 
 
 async def _stops_wanted(hand: Hand, running: Sequence[Running]) -> list[bytes | None]:
