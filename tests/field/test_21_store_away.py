@@ -85,6 +85,7 @@ async def test_living_owners_keep_their_tasks(away: tuple[RedisServer, Office], 
     release = asyncio.Event()
 
     async def handle(task: ClaimedTask) -> None:
+        task.begin()
         starts.append(task.key)
         await release.wait()
         await office.report(task, "ok")
@@ -126,3 +127,53 @@ async def test_a_dead_owner_is_reaped_all_the_same(away: tuple[RedisServer, Offi
         await until(reaped)
     finally:
         await lifecycle.end([passing])
+
+
+async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[RedisServer, Office]) -> None:
+    """A middleware that is short of processor time would take each of its pauses for an absence of the store."""
+    _, office = away
+    late = Upkeep(office.client, pass_seconds=0.1)
+    await Post(office.client, office.queue).join("dead", lease_ms=400)
+
+    async def reaped() -> bool:
+        await asyncio.sleep(0.3)  # twice what counts of it
+        await late.look_after(office.queue, max_crashes=3)
+        return not await office.incarnations()
+
+    await until(reaped, seconds=5)
+
+
+async def test_one_middleware_that_was_cut_off_puts_nothing_off(away: tuple[RedisServer, Office]) -> None:
+    """The others saw all the time that nobody renewed: what a dead owner held would stand still for longer."""
+    _, office = away
+    cut_off, other = (Upkeep(office.client, pass_seconds=PASS_SECONDS) for _ in range(2))
+    await cut_off.look_after(office.queue, max_crashes=3)
+    await other.look_after(office.queue, max_crashes=3)
+    await Post(office.client, office.queue).join("dead", lease_ms=round(LEASE_SECONDS * 1000))
+    end = asyncio.get_running_loop().time() + LEASE_SECONDS
+    while asyncio.get_running_loop().time() < end:
+        await other.look_after(office.queue, max_crashes=3)
+        await asyncio.sleep(PASS_SECONDS / 5)
+
+    await cut_off.look_after(office.queue, max_crashes=3)
+    assert await office.incarnations() == []
+
+
+async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, Office]) -> None:
+    """Another middleware's step is executed first thing after the absence, before any pass and any owner."""
+    server, office = away
+    (key,) = await office.enqueue(repeatable=False)
+    owner, at = Post(office.client, office.queue), office.keys
+    await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
+    await owner.join("me", lease_ms=round(2 * PASS_SECONDS * 1000))
+    await owner.take("me")
+    assert await owner.claim("me", key) == b"run"
+    fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken("me")]
+
+    server.hang()
+    under_way = asyncio.create_task(owner.scripts.run("reap", [*fixed, at.record(key)], ["me", 3, key]))
+    await asyncio.sleep(2.5 * PASS_SECONDS)  # its lease would be over
+    server.wake()
+
+    assert await under_way == []
+    assert await owner.complete("me", key) == "succeeded"

@@ -53,7 +53,7 @@ async def prepare() -> counted.Calls:
         live=lambda: False,
         lost=lambda: None,
     )
-    said = [b"run", b"Add", _REQUEST, 1, int(time.time() * 1000), None]
+    said = [b"run", b"Add", _REQUEST, 1, int(time.time() * 1000), b"", None]
 
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
