@@ -33,6 +33,8 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 #: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
 #: ready with an old catalogue when the new one is on its way.
 _PATIENCE_SECONDS: Final = 1.0
+#: The fields of an entry that say what the service is; the others say where it is.
+_DESCRIBING: Final = ("file_descriptor_set", "settings", "author_settings")
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("directory")
@@ -191,4 +193,4 @@ class Directory:
 
 
 def _same_description(one: catalogue_pb2.CatalogueService, other: catalogue_pb2.CatalogueService) -> bool:
-    return one.file_descriptor_set == other.file_descriptor_set and one.settings == other.settings
+    return all(getattr(one, name) == getattr(other, name) for name in _DESCRIBING)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import shop
 from support.behaviours import Behaving
+from support.gateway import staged
 from support.mom import RunningMom, running_mom
 from support.office import Office
 from support.redis_server import running
@@ -204,3 +205,17 @@ async def test_the_middleware_keeps_both_words_apart(tmp_path: Path) -> None:
                 for one in (both, authors)]  # fmt: skip
     assert timeouts == [(2, 3600), (7, 3600)]
     assert both.concurrency == authors.concurrency == 2
+
+
+async def test_a_gateway_follows_what_the_author_changed(tmp_path: Path) -> None:
+    """A new version with the same proto and another policy would be treated as the old one until a restart."""
+    async with staged(tmp_path) as stage:
+        entry = shop.entry()
+        entry.author_settings.timeout_seconds = 7
+        stage.mom.announce(entry)
+
+        async def followed() -> bool:
+            (service,) = (await stage.gateway.get("/v1/services")).body["services"]
+            return {method["timeoutSeconds"] for method in service["methods"]} == {7}
+
+        await until(followed)
