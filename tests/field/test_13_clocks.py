@@ -27,11 +27,16 @@ async def _store_time(post: Post) -> float:
 @OFF
 async def test_a_call_waits_as_long_as_it_may(post: Post, ahead: int) -> None:
     """By the gateway's clock a call with a short time to live expired though its service was up."""
-    key = await post.enqueue(create_time=time.time() + ahead, task_ttl_seconds=5)
+    before = await _store_time(post)
+    key = await post.enqueue(create_time=time.time() + ahead, task_ttl_seconds=30)
+    after = await _store_time(post)
     await post.pass_()
     record = await post.record(key)
+
     assert record.state is TaskState.QUEUED
-    assert record.expire_time == pytest.approx(await _store_time(post) + 5, abs=3)
+    assert record.expire_time is not None
+    # However slow the machine is: by the store's clock, from the acceptance on.
+    assert before + 30 <= record.expire_time <= after + 30
 
 
 @OFF
