@@ -44,6 +44,7 @@ class Part:
     """One process, which may have several lives on the same ports."""
 
     def __init__(self, name: str, command: Iterable[str], folder: Path, **settings: Any) -> None:
+        self.name = name
         self.port, self.admin_port = ports.free(2)
         self._log = folder / f"{name}.log"
         fields = {"port": self.port, "admin_port": self.admin_port, **settings}
