@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 
 _ROOT: Final = "/problems/"
@@ -215,6 +216,15 @@ UNREADABLE_ANSWER: Final = Kind(
     "The service ran the call and answered, and its answer can't be written as JSON. `errors` names the field that "
     "can't, and says why. Do not repeat the call for that.",
 )
+PAYLOAD_TOO_LARGE: Final = Kind(
+    "payload-too-large",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The service's answer is too large",
+    f"The service ran the call, and answered with more than a message carries ({sizes.MAX_PAYLOAD} bytes as "
+    "protobuf). It would be as large the next time: do not repeat the call, but ask for less. A queued call that was "
+    "answered so is DEAD, reason `response-too-large`.",
+)
 INTERNAL: Final = Kind(
     "internal",
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -279,6 +289,7 @@ KINDS: Final = {
         TOKEN_NEEDED,
         TOO_MANY_WATCHERS,
         UNREADABLE_ANSWER,
+        PAYLOAD_TOO_LARGE,
         INTERNAL,
         *OF_CODE.values(),
     )

@@ -15,7 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from poste.domain.codes import Code, code_of
 from poste.rpc import protojson, standard
 from poste.rpc.catalogue import Service
-from poste_gateway.kinds import OF_CODE
+from poste.rpc.statuses import is_too_large
+from poste_gateway.kinds import OF_CODE, PAYLOAD_TOO_LARGE
 from poste_gateway.problems import Problem
 
 #: Statuses that gRPC makes itself out of an exception, with its text.
@@ -29,6 +30,8 @@ def problem_of(status: status_pb2.Status, service: Service | None) -> Problem:
         status: What the service, or Poste, ended the call with; never OK.
         service: The service; None if it is not in the catalogue any more.
     """
+    if is_too_large(status):
+        return Problem(PAYLOAD_TOO_LARGE, status.message)
     code = code_of(status.code) or Code.UNKNOWN
     kind = OF_CODE[code]
     detail = status.message or f"{kind.title}."

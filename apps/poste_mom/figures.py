@@ -39,6 +39,8 @@ _TOTALS: Final = {
     "dead:attempts": ("poste_tasks_dead", ("attempts",)),
     "dead:crashes": ("poste_tasks_dead", ("crashes",)),
     "dead:outcome-unknown": ("poste_tasks_dead", ("outcome-unknown",)),
+    "dead:response-too-large": ("poste_tasks_dead", ("response-too-large",)),
+    "dead:damaged": ("poste_tasks_dead", ("damaged",)),
     "reaped:requeued": ("poste_tasks_reaped", ("unclaimed",)),
     "reaped:crashed": ("poste_tasks_reaped", ("crashed",)),
     "reaped:dead": ("poste_tasks_reaped", ("dead",)),

@@ -16,6 +16,7 @@ from poste.queue.operators import DeadPage, Place
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.rpc.policies import settled
+from poste.rpc.statuses import is_too_large, too_large
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _REASONS: Final = {
     DeadReason.ATTEMPTS: task_pb2.DEAD_REASON_ATTEMPTS,
     DeadReason.CRASHES: task_pb2.DEAD_REASON_CRASHES,
     DeadReason.OUTCOME_UNKNOWN: task_pb2.DEAD_REASON_OUTCOME_UNKNOWN,
+    DeadReason.RESPONSE_TOO_LARGE: task_pb2.DEAD_REASON_RESPONSE_TOO_LARGE,
+    DeadReason.DAMAGED: task_pb2.DEAD_REASON_DAMAGED,
 }
 _WITHOUT_ERROR: Final = (TaskState.SUCCEEDED, TaskState.CANCELLED)
 #: What the error says where no handler left one.
@@ -46,6 +49,8 @@ _OBITUARIES: Final = {
     DeadReason.OUTCOME_UNKNOWN: status_pb2.Status(
         code=Code.UNKNOWN, message="it may or may not have run, and it must not run twice"
     ),
+    DeadReason.RESPONSE_TOO_LARGE: too_large("the response is too large to be kept"),
+    DeadReason.DAMAGED: status_pb2.Status(code=Code.DATA_LOSS, message="the task's record can't be read"),
 }
 
 
@@ -100,6 +105,8 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
 
 def _ending(message: mom_service_pb2.Completion) -> Ending:
     code = code_of(message.error.code)
+    if is_too_large(message.error):
+        return "large"
     if message.overdue:
         return "overdue"
     if code in ENDS_UNTOLD:

@@ -2,19 +2,21 @@
 
 A service's author needs `poste.serve`, and `poste.policy` to say how calls are treated. They are resolved when they are
 first asked for, so that a process that only borrows a room of this library (the gateway) does not load the others.
+`poste.MAX_RESPONSE_BYTES` is how large a handler's serialized response may be.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from poste.domain.sizes import MAX_PAYLOAD as MAX_RESPONSE_BYTES
 from poste.version import __version__
 
 if TYPE_CHECKING:
     from poste.service import policy as policy
     from poste.service import serve as serve
 
-__all__ = ["__version__", "policy", "serve"]
+__all__ = ["MAX_RESPONSE_BYTES", "__version__", "policy", "serve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -132,7 +132,7 @@ async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
 
         assert isinstance(said, Failure)
         assert str(sizes.MAX_PAYLOAD) in said.status.message
-        assert messages.report(pb.Completion(error=said.status), None).ending == "final"
+        assert messages.report(pb.Completion(error=said.status), None).ending == "large"
         assert isinstance(await look(replica, "other"), bytes)
 
 
@@ -151,7 +151,7 @@ async def test_a_result_that_is_refused_for_its_size_ends_its_task() -> None:
 
     kept = {one.key: one for one in mom.completions}
     assert "5000" in kept["large"].error.message
-    assert messages.report(kept["large"], None).ending == "final"
+    assert messages.report(kept["large"], None).ending == "large"
     assert {one.response for key, one in kept.items() if key != "large"} == {b"x"}
 
 

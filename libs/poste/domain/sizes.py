@@ -20,7 +20,8 @@ MAX_STATUS_TEXT: Final = 4096
 #: A gRPC call's metadata may have so much: an error's text is spelt with up to three bytes for each, its details with
 #: four for each three.
 MAX_METADATA: Final = 4 * MAX_STATUS
-#: A payload that is larger is refused before it is sent anywhere.
+#: A payload that is larger is refused before it is sent anywhere: a request by the gateway, a response by the service
+#: that made it, which is final on both roads, for it would be as large the next time.
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
 #: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the
 #: limit, and little enough that a message is through in a moment.

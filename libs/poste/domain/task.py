@@ -56,3 +56,7 @@ class DeadReason(enum.Enum):
     ATTEMPTS = "attempts"
     CRASHES = "crashes"
     OUTCOME_UNKNOWN = "outcome-unknown"
+    #: Its handler answered, and with more than can be kept.
+    RESPONSE_TOO_LARGE = "response-too-large"
+    #: Its record can't be read.
+    DAMAGED = "damaged"

@@ -30,7 +30,7 @@ _END: Final = 6
 
 Accepted = Literal["accepted", "full", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
-Ending = Literal["ok", "cancelled", "final", "retry", "defect", "silent", "overdue"]
+Ending = Literal["ok", "cancelled", "final", "large", "retry", "defect", "silent", "overdue"]
 #: Ends after which a task may be tried again.
 _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
@@ -51,9 +51,10 @@ class NewTask(NamedTuple):
 class Report(NamedTuple):
     """What a handler ended with under one claim.
 
-    `ending`: ok (payload: the response), cancelled, final (payload: the error), retry (a later try may go better),
-    defect (it failed in a way that nobody foresaw), silent (it ended without saying whether it had run: retried if that
-    does no harm), overdue (silent, for its time was over). `retry`: how its method's tasks are tried again.
+    `ending`: ok (payload: the response), cancelled, final (payload: the error), large (payload: an error that says that
+    it answered with more than can be kept), retry (a later try may go better), defect (it failed in a way that nobody
+    foresaw), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for
+    its time was over). `retry`: how its method's tasks are tried again.
     """
 
     key: str

@@ -5,16 +5,31 @@ from __future__ import annotations
 from typing import Final
 
 import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from poste.domain import sizes
+from poste.domain.codes import Code
 
 #: The trailer that carries a serialized google.rpc.Status.
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
+#: By this detail a response that no message carries is told from whatever else a handler fails with.
+_TOO_LARGE: Final = AnyMessage()
+_TOO_LARGE.Pack(error_details_pb2.ErrorInfo(domain="poste", reason="RESPONSE_TOO_LARGE"))
+#: What gRPC says where it refuses what a server sent, for its size, before its own words for what that is.
+_REFUSED_HERE: Final = "Stream removed ("
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """Return the status that a call failed with; details included if the server sent them and they are sound."""
     code, message = error.code().value[0], error.details() or ""
+    if code == Code.RESOURCE_EXHAUSTED and message.startswith(_REFUSED_HERE):
+        # Made on this side, by a limit of this side's. Nothing but its words tells it from a server's own, which is why
+        # nothing hangs on it but what the client is told: both say that the call ran.
+        return too_large(
+            f"the response, or what comes with it, is too large: a message carries {sizes.MAX_PAYLOAD} bytes"
+        )
     rich = rich_status(tuple(error.trailing_metadata() or ()))
     if rich is not None and rich.code == code:
         return rich
@@ -30,3 +45,13 @@ def rich_status(trailing_metadata: tuple[tuple[str, str | bytes], ...]) -> statu
             except DecodeError:
                 return None
     return None
+
+
+def too_large(words: str) -> status_pb2.Status:
+    """Return the status of a call whose handler answered with more than a message carries."""
+    return status_pb2.Status(code=Code.INTERNAL, message=words, details=[_TOO_LARGE])
+
+
+def is_too_large(status: status_pb2.Status) -> bool:
+    """Tell whether a status is that of a response that no message carries."""
+    return _TOO_LARGE in status.details

@@ -14,14 +14,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
 from poste.service.context import AsyncContext, Call, Stage, SyncContext
 from poste.service.isolation import Isolation
-from poste.service.outcome import Outcome
+from poste.service.outcome import Outcome, answered
 from poste.service.servicer import ServedMethod
 from poste.service.threads import NoThread, Threads
 
@@ -218,13 +217,7 @@ class Runner:
                 return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
         if call.aborted or call.code is not Code.OK:
             return call.failure()
-        response = method.serialize(answer)
-        if len(response) > sizes.MAX_PAYLOAD:
-            # Final on both roads: it would be as large the next time.
-            return Outcome(
-                Code.OUT_OF_RANGE, f"the response has {len(response)} bytes: a message carries {sizes.MAX_PAYLOAD}"
-            )
-        return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
+        return answered(method.serialize(answer), call.trailing_metadata)
 
     def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
         """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""

@@ -20,12 +20,11 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.runtime import logs
 from poste.service.context import Call, SyncContext
-from poste.service.outcome import Outcome
+from poste.service.outcome import Outcome, answered
 from poste.service.servicer import ServedMethod, ServedService, services_of
 
 _log = logs.get("isolation")
@@ -188,6 +187,4 @@ def _answer(service: str, name: str, request: bytes, facts: tuple[Any, str, floa
         return call.failure() if call.aborted else call.failed_by(error)
     finally:
         call.close()
-    if len(response) > sizes.MAX_PAYLOAD:
-        return Outcome(Code.RESOURCE_EXHAUSTED, f"the response has {len(response)} bytes: too many for a message")
-    return Outcome(Code.OK, response=response, trailing_metadata=call.trailing_metadata)
+    return answered(response, call.trailing_metadata)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import grpc.aio
-from google.rpc import status_pb2
 
 from poste.domain import sizes
 from poste.domain.codes import Code
+from poste.rpc import statuses
 from poste.rpc.channels import code, proves_not_run
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
@@ -54,7 +54,7 @@ class _Entry:
         """Report in its place that there is no way for it: refused alone for its size, it would be so for ever."""
         _log.error("a result is too large to be reported", key=self.completion.key, bytes=self.size)
         said = f"the response is too large to be kept: its result has {self.size} bytes"
-        self.completion.error.CopyFrom(status_pb2.Status(code=Code.OUT_OF_RANGE, message=said))
+        self.completion.error.CopyFrom(statuses.too_large(said))
         self.size = self.completion.ByteSize()
 
 

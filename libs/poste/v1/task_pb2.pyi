@@ -77,6 +77,10 @@ class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason
     """Its process died under it, alone, as often as is allowed."""
     DEAD_REASON_OUTCOME_UNKNOWN: _DeadReason.ValueType  # 3
     """It may have run, and its method is not declared idempotent."""
+    DEAD_REASON_RESPONSE_TOO_LARGE: _DeadReason.ValueType  # 4
+    """Its handler answered, and with more than can be kept."""
+    DEAD_REASON_DAMAGED: _DeadReason.ValueType  # 5
+    """Its record can't be read."""
 
 class DeadReason(_DeadReason, metaclass=_DeadReasonEnumTypeWrapper):
     """Why Poste gave a task up."""
@@ -89,6 +93,10 @@ DEAD_REASON_CRASHES: DeadReason.ValueType  # 2
 """Its process died under it, alone, as often as is allowed."""
 DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.ValueType  # 3
 """It may have run, and its method is not declared idempotent."""
+DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.ValueType  # 4
+"""Its handler answered, and with more than can be kept."""
+DEAD_REASON_DAMAGED: DeadReason.ValueType  # 5
+"""Its record can't be read."""
 Global___DeadReason: _TypeAlias = DeadReason  # noqa: Y015
 
 class _TaskEventType:

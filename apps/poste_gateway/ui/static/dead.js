@@ -11,6 +11,8 @@ const REASONS = {
   attempts: "failed at every attempt",
   crashes: "its service crashed each time",
   "outcome-unknown": "may have run: no answer came",
+  "response-too-large": "ran, and its answer is too large to be kept",
+  damaged: "its record can't be read",
 };
 
 /** Asks before what can't be undone; resolves to whether it is wanted. */
@@ -99,8 +101,12 @@ class DeadQueue {
 
   async #replay(one, button) {
     if (button.ariaDisabled === "true") return;
-    if (one.reason === "outcome-unknown") {
-      const text = "Its call may have run already, and its method is not declared idempotent. Find out first.";
+    const warnings = {
+      "outcome-unknown": "Its call may have run already, and its method is not declared idempotent. Find out first.",
+      "response-too-large": "Its call has run already. Mend first what makes its answer so large.",
+    };
+    const text = warnings[one.reason];
+    if (text) {
       if (!(await confirm("Run it again?", text, "Replay it"))) return;
     }
     button.ariaDisabled = "true";

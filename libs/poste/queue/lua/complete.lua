@@ -3,7 +3,8 @@
 -- very token; a replay under the token that won answers the same. Never creates a record.
 -- KEYS: 1 counts, 2 delayed, 3 dead, then for each task: record, taken:<incarnation of its token>
 -- ARGV: for each task: key, token, outcome, payload, terms
---   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error), or, all with the error,
+--   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error)
+--          | 'large' (payload: error): it answered with more than can be kept; or, all with the error,
 --          | 'retry' (a later try may go better) | 'defect' (it failed in a way that nobody foresaw)
 --          | 'silent' (it ended without saying whether it had run) | 'overdue' (silent, for its time was over)
 --   terms, for the last four: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
@@ -27,6 +28,10 @@ local function fail(record, key, outcome, payload, terms)
   local once, stop, failures, defects, expiry = unpack(redis.call('HMGET', record, 'n', 'w', 'f', 'i', 'x'))
   if once and (outcome == 'silent' or outcome == 'overdue') then
     bury(record, dead, key, 'outcome-unknown', now, 'e', payload)
+    return 'dead'
+  end
+  if outcome == 'large' then
+    bury(record, dead, key, 'response-too-large', now, 'e', payload)
     return 'dead'
   end
   if once or outcome == 'final' then
