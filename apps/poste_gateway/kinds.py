@@ -208,6 +208,14 @@ TOO_MANY_WATCHERS: Final = Kind(
     "Too many watch this gateway",
     "As many pages and terminals follow this gateway as it serves at once. Close some, or try again later.",
 )
+GATEWAY_BUSY: Final = Kind(
+    "gateway-busy",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The gateway has all that it can take",
+    "As much is on its way through this gateway as it has room for, from this client or from all of them. Nothing was "
+    "accepted: try again after the seconds that the header `Retry-After` names.",
+)
 UNREADABLE_ANSWER: Final = Kind(
     "unreadable-answer",
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -288,6 +296,7 @@ KINDS: Final = {
         OPERATORS_ONLY,
         TOKEN_NEEDED,
         TOO_MANY_WATCHERS,
+        GATEWAY_BUSY,
         UNREADABLE_ANSWER,
         PAYLOAD_TOO_LARGE,
         INTERNAL,

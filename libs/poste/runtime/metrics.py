@@ -62,6 +62,16 @@ calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent a
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
 )
+refused_total = Counter(
+    "poste_refused_total",
+    "What the gateway refused for having no room for it, by what there was too much of: 503, or a closed connection.",
+    ["reason"],
+)
+#: reading: large bodies that wait until their JSON is read.
+REFUSAL_REASONS: Final = ("reading",)
+for _reason in REFUSAL_REASONS:
+    # There from the start: what begins with its first refusal has no rate for it.
+    refused_total.labels(_reason)
 clock_ahead_seconds = Gauge(
     "poste_clock_ahead_seconds",
     "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",
