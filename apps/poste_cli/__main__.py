@@ -10,6 +10,7 @@ import click
 
 from poste import __version__
 from poste.domain.errors import StartError
+from poste.domain.shown import visible
 from poste_cli.exits import NO_START
 
 _EPILOG: Final = """\b
@@ -73,7 +74,7 @@ def main() -> None:
     try:
         verbs(prog_name="poste")
     except StartError as error:
-        click.echo(f"poste: {error}", err=True)
+        click.echo(f"poste: {visible(str(error))}", err=True)
         sys.exit(NO_START)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from poste.domain.shown import visible
 from poste_cli.exits import FAILURE
 
 _TIMEOUT_SECONDS: Final = 4.0
@@ -30,7 +31,7 @@ def health(url: str, timeout: float) -> None:
     """
     trouble = _ask_grpc(url.removeprefix(_GRPC), timeout) if url.startswith(_GRPC) else _ask_http(url, timeout)
     if trouble is not None:
-        click.echo(f"{url}: {trouble}", err=True)
+        click.echo(visible(f"{url}: {trouble}"), err=True)
         sys.exit(FAILURE)
 
 

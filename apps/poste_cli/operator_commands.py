@@ -56,7 +56,7 @@ def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, 
         if as_json:
             printing.compact(dict(found.document))
         else:
-            click.echo(f"{found.queue}: {verb}d, {found.queued + found.delayed} waiting, {found.running} running")
+            printing.line(f"{found.queue}: {verb}d, {found.queued + found.delayed} waiting, {found.running} running")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -75,10 +75,10 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
             printing.compact([task.document for task in tasks])
             return OK
         for task in tasks:
-            click.echo(task.id)
+            printing.line(task.id)
             died = f"{task.die_time:%Y-%m-%d %H:%M:%S}" if task.die_time else "?"
             what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {died} UTC"
-            click.echo(f"  {what}  {(task.error or {}).get('detail', '')}".rstrip())
+            printing.line(f"  {what}  {(task.error or {}).get('detail', '')}".rstrip())
         if not tasks:
             click.echo("nothing is dead")
         return OK

@@ -1,4 +1,8 @@
-"""Answers on standard output: tables for a terminal, JSON for a program."""
+"""Answers on standard output: tables for a terminal, JSON for a program.
+
+Everything that comes from outside leaves through here, and holds nothing then that a terminal would obey; JSON stays
+the same JSON.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,25 @@ from typing import Any, Final
 
 import click
 
+from poste.domain.shown import visible, visible_json
+
 #: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
 _PIPE_WIDTH: Final = 400
 
 
 def compact(document: object) -> None:
     """Print one JSON document on one line."""
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(visible_json(json.dumps(document, ensure_ascii=False)))
 
 
 def pretty(document: object) -> None:
     """Print one JSON document for a person."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    click.echo(visible_json(json.dumps(document, ensure_ascii=False, indent=2)))
+
+
+def line(text: str) -> None:
+    """Print one line."""
+    click.echo(visible(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -35,7 +46,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         grid.add_column(column, overflow="fold")
     for row in rows:
         # As Text: what comes from a service must not be read as rich's own markup.
-        grid.add_row(*(Text(str(cell)) for cell in row))
+        grid.add_row(*(Text(visible(str(cell))) for cell in row))
     console.print(grid)
 
 
@@ -44,13 +55,14 @@ def facts(pairs: Mapping[str, object]) -> None:
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max(map(len, known), default=0)
     for name, value in known.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+        nested = isinstance(value, dict | list)
+        shown = visible_json(json.dumps(value, ensure_ascii=False)) if nested else visible(str(value))
         click.echo(f"{click.style(name.ljust(width), dim=True)}  {shown}")
 
 
 def complain(text: str) -> None:
     """Print one line on standard error."""
-    click.echo(f"poste: {text}", err=True)
+    click.echo(f"poste: {visible(text)}", err=True)
 
 
 def problem(document: Mapping[str, Any], summary: str, faults: Sequence[tuple[str, str]]) -> None:
@@ -58,4 +70,4 @@ def problem(document: Mapping[str, Any], summary: str, faults: Sequence[tuple[st
     code = document.get("code")
     complain(f"{summary} ({code})" if code else summary)
     for field, reason in faults:
-        click.echo(f"  {field}: {reason}", err=True)
+        click.echo(visible(f"  {field}: {reason}"), err=True)

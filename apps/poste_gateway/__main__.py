@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from poste.domain.errors import StartError
+from poste.domain.shown import visible
 from poste.domain.task_id import TaskIds
 from poste.runtime import lifecycle, logs, tracing
 from poste.runtime.addresses import authority
@@ -160,7 +161,7 @@ def main(**overrides: object) -> int:
         settings = load(GatewaySettings, **overrides)
         tracing.configure("gateway")
     except StartError as error:
-        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
     logs.configure(settings, "gateway")
 

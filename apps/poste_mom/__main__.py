@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from poste.domain.errors import StartError
+from poste.domain.shown import visible
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.endings import Endings
@@ -98,7 +99,7 @@ def main(**overrides: object) -> int:
     try:
         settings = load(MomSettings, **overrides)
     except StartError as error:
-        print(f"poste mom: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        print(f"poste mom: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
     logs.configure(settings, "mom")
     return lifecycle.run(lambda stop: run(settings, stop))

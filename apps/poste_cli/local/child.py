@@ -8,42 +8,36 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from poste_cli.local import leash
+from poste_cli.local.log_file import LogFile
 from poste_cli.local.parts import Part
-
-#: A log that is larger than this when its part starts is put aside, in bytes.
-_MAX_LOG_BYTES: Final = 10 * 1024 * 1024
-#: As much of a log's end as is searched for its last line, in bytes.
-_TAIL_BYTES: Final = 4096
 
 
 class Child:
     """A started process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, log_start: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._log = log
-        self._log_start = log_start
 
     @classmethod
-    async def start(cls, part: Part) -> Self:
-        """Start a part.
+    async def start(cls, part: Part, log: LogFile) -> Self:
+        """Start a part, whose output goes to a log.
 
         It gets a session of its own, so that a Ctrl-C in the terminal reaches us alone and we stop it in its turn.
 
         Raises:
             OSError: It could not be started.
         """
-        log, log_start = _open_log(part.log)
+        output = log.open()
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(Path(leash.__file__)), str(os.getpid())),
                 *part.command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env=dict(part.environment),
                 # Not the user's folder: a worker imports from where it stands, and must not find anything there.
                 cwd=part.log.parent,
@@ -51,8 +45,8 @@ class Child:
                 pass_fds=part.descriptors,
             )
         finally:
-            os.close(log)
-        return cls(process, part.log, log_start)
+            os.close(output)
+        return cls(process)
 
     @property
     def pid(self) -> int:
@@ -79,23 +73,3 @@ class Child:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-
-    def last_line(self) -> str:
-        """Return the last line that it wrote in this life; empty if there is none."""
-        try:
-            with self._log.open("rb") as file:
-                end = file.seek(0, os.SEEK_END)
-                file.seek(max(self._log_start, end - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _open_log(path: Path) -> tuple[int, int]:
-    """Open a log to append to; returns its descriptor and its length."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > _MAX_LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    return log, os.fstat(log).st_size

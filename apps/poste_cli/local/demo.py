@@ -17,6 +17,7 @@ import click
 
 from poste.client import Answer, Client, ClientError, Task
 from poste.domain.errors import PosteError
+from poste.domain.shown import visible
 from poste.domain.task import TaskState
 from poste_cli.exits import FAILURE, OK
 from poste_cli.local.keeper import Crash
@@ -43,7 +44,7 @@ class _Quiet:
     """Shows crashes only: no step expects one."""
 
     def crashed(self, part: Part, crash: Crash) -> None:
-        click.echo(f"  {part.name} crashed ({crash.how}) {crash.last_line}", err=True)
+        click.echo(visible(f"  {part.name} crashed ({crash.how}) {crash.last_line}"), err=True)
 
     def back(self, part: Part, pid: int | None) -> None:
         """Nothing to show."""
@@ -72,7 +73,7 @@ async def _play() -> int:
         except TimeoutError:
             failure = f"not done after {_LIMIT_SECONDS:g} s"
     if failure is not None:
-        click.echo(f"{click.style('✗', fg='red')} {failure}", err=True)
+        click.echo(f"{click.style('✗', fg='red')} {visible(failure)}", err=True)
         return FAILURE
     click.echo(f"That is Poste, in {time.monotonic() - begin:.0f} s. Now run `poste up`, and try it yourself.")
     return OK
@@ -156,5 +157,5 @@ async def _step(text: str) -> AsyncIterator[list[Any]]:
 
 
 def _tell(text: str) -> None:
-    click.echo(f"{click.style('✓', fg='green')} {text}")
+    click.echo(f"{click.style('✓', fg='green')} {visible(text)}")
     sys.stdout.flush()

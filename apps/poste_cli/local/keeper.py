@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from poste_cli.local.child import Child
+from poste_cli.local.log_file import LogFile
 from poste_cli.local.parts import GRACE_SECONDS, Part
 
 #: The wait before a crashed part is started again, in seconds; doubled for each further crash.
@@ -83,6 +84,7 @@ class Keeper:
         self.state = State.STOPPED
         #: How often it was started.
         self.lives = 0
+        self.log = LogFile(part.log)
         self._watcher = watcher
         self._child: Child | None = None
         self._wanted = asyncio.Event()
@@ -156,7 +158,7 @@ class Keeper:
         begin = time.monotonic()
         self.lives += 1
         try:
-            self._child = child = await Child.start(self.part)
+            self._child = child = await Child.start(self.part, self.log)
         except OSError as error:
             return Crash(f"not started: {error.strerror}", "", False, False, self._next_backoff(0.0))
         if self._unwanted.is_set():  # The stop came while it was being started, and saw no process yet.
@@ -167,7 +169,7 @@ class Keeper:
             return None
         return Crash(
             how=f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}",
-            last_line=child.last_line(),
+            last_line=self.log.last_line(),
             cant_start=code == _CANT_START,
             was_ready=self.state in (State.READY, State.UNREADY),
             backoff_seconds=self._next_backoff(time.monotonic() - begin),

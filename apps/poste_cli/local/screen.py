@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from poste.domain.shown import visible
 from poste_cli.local.keeper import Crash
 from poste_cli.local.names import SAMPLES
 from poste_cli.local.parts import Part, Plan
@@ -100,4 +101,4 @@ class Screen:
     def _line(self, *pieces: tuple[str, str]) -> None:
         # A terminal that was closed must not keep the parts from being stopped in order.
         with contextlib.suppress(OSError):
-            self._console.print(Text.assemble(*pieces), soft_wrap=True)
+            self._console.print(Text.assemble(*((visible(text), style) for text, style in pieces)), soft_wrap=True)

@@ -19,6 +19,8 @@ from poste_cli.local.probes import Probes
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 1.0
 _PAUSE_GROWTH: Final = 1.1
+#: Between two looks at how large the parts' logs are, in seconds.
+_LOGS_SECONDS: Final = 1.0
 #: The states of a part that nobody wants to run.
 _AWAY: Final = (State.STOPPED, State.STOPPING)
 
@@ -183,6 +185,14 @@ class Supervisor:
                 await asyncio.sleep(self._pause_seconds)
                 self._pause_seconds = min(self._pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
 
+    async def keep_logs(self) -> None:
+        """Keep the parts' logs from growing without end, for ever."""
+        while True:
+            await asyncio.sleep(_LOGS_SECONDS)
+            for keeper in self.keepers.values():
+                if keeper.log.overfull:
+                    await asyncio.to_thread(keeper.log.rotate)
+
     async def _look(self) -> None:
         lives = {name: keeper.lives for name, keeper in self.keepers.items() if keeper.pid is not None}
         gateway = self.keepers[GATEWAY].state not in _AWAY
@@ -201,7 +211,7 @@ async def supervising(plan: Plan, teller: Teller) -> AsyncIterator[Supervisor]:
     async with Probes(plan) as probes, asyncio.TaskGroup() as group:
         supervisor = Supervisor(plan, probes, teller)
         duties = [group.create_task(keeper.run()) for keeper in supervisor.keepers.values()]
-        duties.append(group.create_task(supervisor.watch()))
+        duties += [group.create_task(duty) for duty in (supervisor.watch(), supervisor.keep_logs())]
         try:
             yield supervisor
         finally:

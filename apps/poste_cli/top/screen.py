@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poste.client import Client, Look
+from poste.domain.shown import visible
 from poste_cli.top import tables, words
 from poste_cli.top.following import follow
 
@@ -73,7 +74,9 @@ class Top:
             state = Text("connection lost, trying again", "bold red")
         else:
             state = Text("connecting" if self._look is None else f"{self._look.time.astimezone():%H:%M:%S}")
-        head.add_row(Text.assemble(("Poste", "bold"), f"  {self._url}"), Text.assemble(state, ("  q quits", "dim")))
+        head.add_row(
+            Text.assemble(("Poste", "bold"), f"  {visible(self._url)}"), Text.assemble(state, ("  q quits", "dim"))
+        )
         return head
 
     def _tasks(self, look: Look, width: int, rows: int) -> Table | Text:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poste.client import Look, SeenService
+from poste.domain.shown import visible
 from poste_cli.top import words
 
 #: How wide a terminal must be, in columns, for the services' whole names, for the trend, for all figures, and for some.
@@ -83,10 +84,10 @@ def tasks(look: Look, width: int, rows: int) -> Table:
         age = max(0.0, (look.time - task.create_time).total_seconds())
         table.add_row(
             words.state(task.state.name),
-            Text(f"{task.service.rpartition('.')[2]}/{task.method}"),
+            Text(visible(f"{task.service.rpartition('.')[2]}/{task.method}")),
             words.duration(age),
             *([str(task.attempt)] if width >= _USUAL else []),
-            Text(task.id, "dim"),
+            Text(visible(task.id), "dim"),
         )
     return table
 
@@ -117,5 +118,5 @@ def _table() -> Table:
 
 
 def _name(name: str, *, short: bool) -> Text:
-    package, dot, last = name.rpartition(".")
+    package, dot, last = visible(name).rpartition(".")
     return Text(last) if short else Text.assemble((package + dot, "dim"), last)

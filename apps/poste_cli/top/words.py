@@ -7,6 +7,7 @@ from typing import Final
 from rich.text import Text
 
 from poste.client import Look
+from poste.domain.shown import visible
 
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
@@ -39,13 +40,13 @@ _BARS: Final = " ▁▂▃▄▅▆▇█"
 def light(name: str, *, paused: bool = False) -> Text:
     """Write a service's light."""
     sign, style = _LIGHTS.get(name, _STRANGE)
-    return Text.assemble((f"{sign} {name}", style), (" ‖ paused", "magenta") if paused else "")
+    return Text.assemble((f"{sign} {visible(name)}", style), (" ‖ paused", "magenta") if paused else "")
 
 
 def state(name: str) -> Text:
     """Write a task's state."""
     sign, style = _STATES.get(name, _STRANGE)
-    return Text(f"{sign} {name.lower()}", style)
+    return Text(f"{sign} {visible(name.lower())}", style)
 
 
 def duration(seconds: float | None) -> str:

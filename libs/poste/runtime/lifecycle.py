@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from poste.domain.errors import PosteError, StartError
+from poste.domain.shown import visible
 from poste.runtime import leaving, logs, loop_lag
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def _live(loop: asyncio.AbstractEventLoop, main: Callable[[asyncio.Event], Corou
     try:
         _drive(loop, loop.create_task(_with_signals(main)))
     except StartError as error:
-        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
     except BaseExceptionGroup as group:
         return _died(group)
@@ -111,7 +112,7 @@ def _died(group: BaseExceptionGroup[BaseException]) -> int:
         error: BaseException = start
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - the same
+        print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - the same
         return 2
     _log.error("ended", exc_info=group)
     return 1

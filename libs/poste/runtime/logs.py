@@ -1,4 +1,8 @@
-"""Logs: one line per event, JSON unless a person reads them on a terminal."""
+"""Logs: one line per event, JSON unless a person reads them on a terminal.
+
+Every line has a largest size, whatever it tells of (`poste.runtime.log_facts`), and holds nothing that a terminal would
+obey (`poste.domain.shown`): who reads a log is nobody's to command.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,25 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 import structlog
 
+from poste.domain.shown import visible, visible_json
+from poste.runtime import log_facts
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import MutableMapping
 
     from poste.runtime.settings import Settings
 
-# Without the locals: they hold requests and secrets.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+#: The longest line, in bytes: what collects logs (Docker, journald) takes a longer one to pieces.
+MAX_LINE_BYTES: Final = 16 * 1024
+#: A journal's line that is no longer holds no long text, in bytes; any other is looked at.
+_USUAL_BYTES: Final = 2000
+#: What a line tells that can't be made to fit.
+_ALWAYS: Final = ("event", "level", "timestamp", "part", "room")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -35,9 +46,7 @@ def configure(settings: Settings, part: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if people else [_TRACEBACKS, structlog.processors.JSONRenderer(_dumps)]
-    )
+    renderers: list[structlog.typing.Processor] = [_shown, structlog.dev.ConsoleRenderer()] if people else [_line]
     lines = None if people else _Lines(sys.stderr.fileno())
     structlog.configure(
         processors=[*shared, *renderers],
@@ -48,9 +57,12 @@ def configure(settings: Settings, part: str) -> None:
     structlog.contextvars.bind_contextvars(part=part)
     Journal.configure(part, lines if _LEVELS[settings.log_level] <= logging.INFO else None)
     # Libraries' own lines (grpc, aiohttp) take the same road, warnings and worse only.
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_no_cancellations)
+    libraries = _Libraries()
+    libraries.addFilter(_no_cancellations)
+    logging.basicConfig(level=logging.WARNING, handlers=[libraries], force=True)
+    # What Python itself would print, whole and as it is.
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _unraisable
 
 
 #: The request that the running code serves; every line says it. (structlog's `merge_contextvars` takes each variable
@@ -89,9 +101,12 @@ class Journal:
         part, beginning = self._beginning
         if part != self._part:
             always = {"event": self._event, "level": "info", "part": self._part, "room": self._room}
-            beginning = _dumps(always, repr)[:-1] + b","
+            beginning = _dumps(always)[:-1] + b","
             self._beginning = self._part, beginning
-        lines.msg(beginning + _dumps(facts, repr)[1:])
+        line = _dumps(facts)
+        if len(line) > _USUAL_BYTES:
+            _, line = _fitting(facts)
+        lines.msg(beginning + line[1:])
 
 
 class _Lines:
@@ -137,12 +152,70 @@ class _Lines:
                 data = data[os.write(self._descriptor, data) :]
 
 
-def _dumps(event: dict[str, Any], default: Callable[[Any], Any]) -> bytes:
+class _Libraries(logging.Handler):
+    """Has what libraries log written as our own lines are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            get(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - logging's own rule: it tells of it, and raises nothing
+            self.handleError(record)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:
+        get("thread").error("thread failed", thread=args.thread and args.thread.name, exc_info=args.exc_value)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    get("python").error(args.err_msg or "exception ignored", where=args.object, exc_info=args.exc_value)
+
+
+def _line(_: object, __: str, event: structlog.typing.EventDict) -> bytes:
+    """Render a line as JSON."""
+    return _fitting(event)[1]
+
+
+def _shown(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make a line fit for a terminal."""
+    facts, _line = _fitting(event)
+    # What is in a container is shown by its repr, which escapes by itself.
+    shown = {visible(name): visible(value) if isinstance(value, str) else value for name, value in facts.items()}
+    stacks = facts.get("exception")
+    if isinstance(stacks, list):
+        shown["exception"] = "\n".join(map(visible, log_facts.words(stacks)))
+    return shown
+
+
+def _fitting(event: MutableMapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Bound what a line tells; returns it as facts, and as JSON that is no longer than a line may be."""
+    error = _error_of(event.pop("exc_info", None))
+    for limits in log_facts.LIMITS:
+        facts = log_facts.bounded(event, limits)
+        if error is not None:
+            facts["exception"] = log_facts.exception(error, limits)
+        line = _dumps(facts)
+        if len(line) <= MAX_LINE_BYTES:
+            return facts, line
+    facts = {name: facts[name] for name in _ALWAYS if name in facts} | {"left_out": "all else: it was too long"}
+    return facts, _dumps(facts)
+
+
+def _error_of(info: Any) -> BaseException | None:
+    """Find the exception that a line was given, in any form that logging knows."""
+    if isinstance(info, tuple):
+        return cast("BaseException | None", info[1])
+    return info if isinstance(info, BaseException) else sys.exception() if info else None
+
+
+def _dumps(facts: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(event, default=default, option=orjson.OPT_UTC_Z)
+        line = orjson.dumps(facts, default=repr, option=orjson.OPT_UTC_Z)
     except TypeError:
         # A lone surrogate, or a number beyond 64 bits: a line must never be the reason why something fails.
-        return json.dumps(event, default=default).encode()
+        return json.dumps(facts, default=str).encode()
+    return line if line.isascii() else visible_json(line.decode()).encode()
 
 
 def _no_cancellations(record: logging.LogRecord) -> bool:

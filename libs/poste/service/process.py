@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
+from poste.domain.shown import visible
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.replicated import Replicated
 from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
@@ -100,7 +101,7 @@ def serve(
         if isolated:
             isolation = Isolation(servicers, services, isolated, hard_timeout_seconds=hard_timeout_seconds)
     except StartError as error:
-        print(f"poste: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         raise SystemExit(2) from error
     if settings.port is None:
         defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]

@@ -1,0 +1,83 @@
+"""The file that takes a part's output, which never outgrows its size by much: what is older is in `….log.1`.
+
+The part itself writes, by a descriptor that it inherits: a pipe through `poste up` would stop every part at the next
+line while `up` is suspended (Ctrl-Z). So `up` copies what is there and cuts the file off; the part, which appends, goes
+on at its new end. What it writes between the last look and the cut, some microseconds, is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import BinaryIO, Final
+
+#: How large a log may get before what is in it is put aside, in bytes.
+MAX_BYTES: Final = 10 * 1024 * 1024
+#: As much of a log as is searched for a line's end, in bytes.
+_TAIL_BYTES: Final = 4096
+
+
+class LogFile:
+    """One part's log, through all its lives."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        #: Where the present life's output begins.
+        self._life_start = 0
+        #: The last line of the present life that was put aside.
+        self._aside = ""
+
+    def open(self) -> int:
+        """Open it for a life's output; returns the descriptor."""
+        if self.overfull:
+            self.rotate()
+        log = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._life_start, self._aside = os.fstat(log).st_size, ""
+        return log
+
+    @property
+    def overfull(self) -> bool:
+        """Whether it is time to rotate it."""
+        try:
+            return self._path.stat().st_size > self._max_bytes
+        except OSError:
+            return False
+
+    def rotate(self) -> None:
+        """Put what is in it aside: all of it, or the newest if that is more than one log may hold. Blocks."""
+        with contextlib.suppress(OSError), self._path.open("r+b") as log:
+            # On a full disk the room is worth more than old lines.
+            with contextlib.suppress(OSError):
+                self._put_aside(log)
+            last = self.last_line()
+            log.truncate(0)
+            self._life_start, self._aside = 0, last
+
+    def _put_aside(self, log: BinaryIO) -> None:
+        aside = self._path.with_suffix(".log.new")
+        with open(aside, "wb", opener=_private) as copy:
+            left_out = log.seek(0, os.SEEK_END) - self._max_bytes
+            if log.seek(max(0, left_out)):
+                # What is kept begins with a whole line.
+                log.readline(_TAIL_BYTES)
+            while log.tell() < os.fstat(log.fileno()).st_size:
+                shutil.copyfileobj(log, copy)
+        aside.replace(self._path.with_suffix(".log.1"))
+
+    def last_line(self) -> str:
+        """Return the last line of the present life; empty if there is none."""
+        try:
+            with self._path.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(self._life_start, end - _TAIL_BYTES))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), self._aside)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
