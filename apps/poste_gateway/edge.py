@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from poste.domain import traceparents
+from poste.domain import door, traceparents
 from poste.runtime import logs, metrics, tracing
 from poste_gateway import calls, cors
 from poste_gateway.answers import Account, Answer
@@ -26,9 +25,6 @@ from poste_gateway.routing import allow, wrong_verb
 
 if TYPE_CHECKING:
     from poste.runtime.spans import Span
-
-#: What a client's own request id may look like: it goes into metadata and logs.
-_REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 _log: Final = logs.get("edge")
 _journal: Final = logs.Journal("edge", "request")
@@ -65,7 +61,7 @@ class Edge:
         if (expectation := headers.get(hdrs.EXPECT)) is not None:
             await _meet(expectation, request)
         given = headers.get(cors.REQUEST_ID)
-        account = Account(given if given and _REQUEST_ID.fullmatch(given) else self._new_id())
+        account = Account(given if given and door.is_request_id(given) else self._new_id())
         routes, path = self._roads.directory.routes, request.raw_path
         method = routes.get(request.method, path)
         if method is None:

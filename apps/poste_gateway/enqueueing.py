@@ -57,11 +57,20 @@ class Acceptance(enum.Enum):
     UNKNOWN = enum.auto()
 
 
+#: What the middleware finds wrong with a call that this gateway has let in: a defect of one of the two.
+_DEFECTS: Final = (
+    pb.ENQUEUE_RESULT_BAD_KEY,
+    pb.ENQUEUE_RESULT_BAD_TIME,
+    pb.ENQUEUE_RESULT_BAD_TTL,
+    pb.ENQUEUE_RESULT_BAD_TRACE,
+    pb.ENQUEUE_RESULT_TOO_LARGE,
+)
 _REFUSED: Final = {
     pb.ENQUEUE_RESULT_QUEUE_FULL: Acceptance.QUEUE_FULL,
     pb.ENQUEUE_RESULT_CLOCK_OFF: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NOT_CATALOGUED: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NO_CONSUMER: Acceptance.NO_CONSUMER,
+    **dict.fromkeys(_DEFECTS, Acceptance.NOT_ACCEPTED),
 }
 
 
@@ -239,3 +248,6 @@ def _tell(result: pb.EnqueueResult.ValueType, item: _Item) -> None:
         _log.error("this gateway's clock is off: the store refuses its calls", service=item.task.service)
     elif result == pb.ENQUEUE_RESULT_NOT_CATALOGUED:
         _log.error("the middleware does not know the service", service=item.task.service)
+    elif result in _DEFECTS:
+        word = pb.EnqueueResult.Name(result)
+        _log.error("the middleware refuses a call that this gateway let in", service=item.task.service, result=word)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from multidict import CIMultiDictProxy, istr
 
+from poste.domain import door
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MAX_TTL_SECONDS
 from poste_gateway.kinds import INVALID_REQUEST
 from poste_gateway.problems import Problem
@@ -113,7 +114,7 @@ def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, errors: list[d
     seconds = int(text) if _DIGITS.fullmatch(text) else 0
     if len(values) > 1:
         errors.append({"field": name, "reason": "must be there once only"})
-    elif not 1 <= seconds <= MAX_TTL_SECONDS:
+    elif not door.is_ttl(seconds):
         errors.append({"field": name, "reason": f"must be whole seconds between 1 and {MAX_TTL_SECONDS}"})
     return seconds
 

@@ -21,8 +21,7 @@ from poste.rpc.servers import Health, bind, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
 from poste.runtime.settings import MomSettings, load
-from poste.v1.mom_service_pb2_grpc import add_MomServiceServicer_to_server
-from poste_mom import catalogue_file, passes
+from poste_mom import catalogue_file, passes, serving
 from poste_mom.catalogue import Catalogue
 from poste_mom.figures import Figures
 from poste_mom.servicer import MomServicer
@@ -45,8 +44,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
     server = new_server()
-    serving = Health(server, "poste.v1.MomService")
-    add_MomServiceServicer_to_server(
+    health_service = Health(server, "poste.v1.MomService")
+    serving.add_to_server(
         MomServicer(
             tasks=tasks,
             histories=Histories(client, tasks, keys),
@@ -81,10 +80,10 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             ),
         ):
             await server.start()
-            await serving.serving()
+            await health_service.serving()
             _log.info("serving", address=authority(settings.host, port))
             await stop.wait()
-            await serving.not_serving()
+            await health_service.not_serving()
             endings.close()
             # Catalogue streams never end by themselves, so a stop waits only for what is short.
             await server.stop(min(settings.grace_seconds, 2.0))

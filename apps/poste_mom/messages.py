@@ -16,7 +16,7 @@ from poste.queue.operators import DeadPage, Place
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.rpc.policies import settled
-from poste.rpc.statuses import is_too_large, too_large
+from poste.rpc.statuses import bounded, is_too_large, too_large
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
@@ -95,9 +95,13 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
         case "error":
             method = None if service is None else service.methods.get(message.method)
             retry = RetryPolicy() if method is None else method.policy.retry
-            return Report(message.key, message.token, _ending(message), message.error.SerializeToString(), retry)
+            error = bounded(message.error)
+            return Report(message.key, message.token, _ending(message), error.SerializeToString(), retry)
         case "cancelled":
             return Report(message.key, message.token, "cancelled")
+        case _ if len(message.response) > sizes.MAX_PAYLOAD:
+            error = too_large(f"the response has {len(message.response)} bytes: a message carries {sizes.MAX_PAYLOAD}")
+            return Report(message.key, message.token, "large", error.SerializeToString())
         case _:
             # An empty response message serializes to nothing, and is an answer all the same.
             return Report(message.key, message.token, "ok", message.response)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
 
+from poste.domain import door
 from poste.domain.errors import CatalogueError, StoreError, StoreLost, StoreUnreached
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
-from poste_mom import messages
+from poste_mom import admission, messages
 from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.queue.endings import Endings
@@ -83,20 +85,25 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         request: pb.EnqueueTasksRequest,
         context: _Context,  # noqa: ARG002 - every answer is in the message
     ) -> pb.EnqueueTasksResponse:
-        if any(self._refusal(task) is not None for task in request.tasks):
+        if any(self._unknown(task) is not None for task in request.tasks):
             # It may have registered at another replica of the middleware a moment ago.
             with contextlib.suppress(StoreError):
                 await self._catalogue.refresh()
         results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(request.tasks)
         queues: defaultdict[str, list[tuple[int, pb.NewTask]]] = defaultdict(list)
+        refused: Counter[str] = Counter()
         for place, task in enumerate(request.tasks):
-            refusal = self._refusal(task)
+            unknown = self._unknown(task)
+            refusal = unknown or admission.wrong_with_task(task)
             if refusal is None:
                 queues[task.service].append((place, task))
-            else:
-                results[place] = refusal
-                known = self._catalogue.get(task.service) is not None
-                metrics.enqueue_answers(task.service if known else "unknown", _short(refusal)).inc()
+                continue
+            results[place], word = refusal, _short(refusal)
+            known = self._catalogue.get(task.service) is not None
+            metrics.enqueue_answers(task.service if known else "unknown", word).inc()
+            refused[word] += unknown is None
+        if refused.total():
+            _log.warning("tasks refused at the door", **+refused)
         await _each([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
         return pb.EnqueueTasksResponse(results=results)
 
@@ -106,7 +113,16 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         placed: list[tuple[int, pb.NewTask]],
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
-        """Enqueue the tasks of one queue, and write what became of each to its place."""
+        """Enqueue the tasks of one queue, some at a time, and write what became of each to its place."""
+        for first in range(0, len(placed), admission.MAX_KEYS):
+            await self._enqueue_some(queue, placed[first : first + admission.MAX_KEYS], results)
+
+    async def _enqueue_some(
+        self,
+        queue: str,
+        placed: list[tuple[int, pb.NewTask]],
+        results: list[pb.EnqueueResult.ValueType],
+    ) -> None:
         service = self._catalogue.get(queue)
         if service is None:
             return
@@ -126,7 +142,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         for result, count in Counter(said).items():
             metrics.enqueue_answers(queue, _short(result)).inc(count)
 
-    def _refusal(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
+    def _unknown(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
         """Return why a task can't be kept, by what the catalogue says; None if it can."""
         service = self._catalogue.get(task.service)
         if service is None or task.method not in service.methods:
@@ -179,10 +195,17 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         results = [pb.COMPLETE_RESULT_UNSPECIFIED] * len(request.completions)
         queues: defaultdict[str, list[tuple[int, pb.Completion]]] = defaultdict(list)
         for place, completion in enumerate(request.completions):
-            queues[completion.service].append((place, completion))
+            if admission.is_report(completion):
+                queues[completion.service].append((place, completion))
+            else:
+                # Nobody claimed such a task, so its token owns none.
+                results[place] = pb.COMPLETE_RESULT_REFUSED
+                metrics.reports_refused_total.inc()
+        if refused := results.count(pb.COMPLETE_RESULT_REFUSED):
+            _log.warning("results refused at the door", results=refused)
         said = await _each([self._complete(queue, placed, results) for queue, placed in queues.items()])
         troubles = [one for one in said if one is not None]
-        if troubles and len(troubles) == len(queues):
+        if troubles and len(troubles) == len(queues) and not refused:
             await _refuse(context, next((one for one in troubles if isinstance(one, StoreLost)), troubles[0]))
         return pb.CompleteTasksResponse(results=results)
 
@@ -192,11 +215,23 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         placed: list[tuple[int, pb.Completion]],
         results: list[pb.CompleteResult.ValueType],
     ) -> StoreError | None:
-        """Store the outcomes of one queue's tasks, and write what became of each to its place.
+        """Store the outcomes of one queue's tasks, some at a time, and write what became of each to its place.
 
         Returns:
             What was wrong if the store did not answer. The reporter asks again; what was stored answers the same.
         """
+        for first in range(0, len(placed), admission.MAX_KEYS):
+            trouble = await self._complete_some(queue, placed[first : first + admission.MAX_KEYS], results)
+            if trouble is not None:
+                return trouble
+        return None
+
+    async def _complete_some(
+        self,
+        queue: str,
+        placed: list[tuple[int, pb.Completion]],
+        results: list[pb.CompleteResult.ValueType],
+    ) -> StoreError | None:
         service = self._catalogue.get(queue)
         reports = [messages.report(completion, service) for _, completion in placed]
         try:
@@ -272,7 +307,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
 
     async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: _Context) -> pb.ReplayTasksResponse:
         try:
-            results = await self._operators.replay(request.queue, request.keys)
+            results = await _of_sound(request.keys, functools.partial(self._operators.replay, request.queue))
         except StoreError as error:
             await _refuse(context, error)
         _log.info("replayed", queue=request.queue, keys=_done(request.keys, results))
@@ -280,7 +315,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:
         try:
-            results = await self._operators.purge(request.queue, request.keys)
+            results = await _of_sound(request.keys, functools.partial(self._operators.purge, request.queue))
         except StoreError as error:
             await _refuse(context, error)
         _log.info("purged", queue=request.queue, keys=_done(request.keys, results))
@@ -317,6 +352,13 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         async for entries in self._catalogue.watch():
             for part in messages.catalogue(entries, self._catalogue.store_id):
                 yield part
+
+
+async def _of_sound(keys: Iterable[str], do: Callable[[list[str]], Awaitable[list[Done]]]) -> list[Done]:
+    """Do something with the tasks of these keys: of a key that is none there is nothing it could be done with."""
+    sound = [key for key in keys if door.is_key(key)]
+    done = iter(await do(sound) if sound else ())
+    return [next(done) if door.is_key(key) else "gone" for key in keys]
 
 
 async def _each(steps: list[Coroutine[Any, Any, T]]) -> list[T]:

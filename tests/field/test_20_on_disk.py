@@ -176,7 +176,7 @@ async def test_an_enqueue_whose_wait_errs_may_be_accepted(deaf: tuple[RunningMom
         assert await post.state(task.key) is TaskState.QUEUED
 
 
-_RESULT = pb.Completion(service=SUM, key="key", token="me:1", response=b"")  # noqa: S106 - of a claim
+_RESULT = pb.Completion(service=SUM, key="k" * 16, token="me:1", response=b"")  # noqa: S106 - of a claim
 _STEPS: dict[str, Callable[[RunningMom, str], Awaitable[Any]]] = {
     "cancel": lambda mom, key: mom.stub.CancelTask(pb.CancelTaskRequest(service=SUM, key=key), timeout=10),
     "complete": lambda mom, _: mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[_RESULT]), timeout=10),
@@ -193,6 +193,6 @@ async def test_a_step_whose_wait_errs_is_not_told_as_done_nor_as_undone(
     """They were told before they were on disk: a power cut took a result, or an operator's word, back."""
     mom, _ = deaf
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await _STEPS[step](mom, "key")
+        await _STEPS[step](mom, "k" * 16)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not proves_not_run(refused.value)

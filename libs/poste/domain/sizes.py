@@ -17,6 +17,8 @@ MAX_WRAPPING: Final = 64 * 1024
 #: characters.
 MAX_STATUS: Final = 32 * 1024
 MAX_STATUS_TEXT: Final = 4096
+#: What is kept of an error may have so much: what its client is told, and what its service's own people are besides.
+MAX_KEPT_STATUS: Final = 2 * MAX_STATUS
 #: A gRPC call's metadata may have so much: an error's text is spelt with up to three bytes for each, its details with
 #: four for each three.
 MAX_METADATA: Final = 4 * MAX_STATUS

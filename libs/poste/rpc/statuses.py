@@ -47,6 +47,13 @@ def rich_status(trailing_metadata: tuple[tuple[str, str | bytes], ...]) -> statu
     return None
 
 
+def bounded(status: status_pb2.Status) -> status_pb2.Status:
+    """Return a status as it may be kept: one that is too large loses its details, and its text's end."""
+    if status.ByteSize() <= sizes.MAX_KEPT_STATUS:
+        return status
+    return status_pb2.Status(code=status.code, message=status.message[: sizes.MAX_STATUS_TEXT])
+
+
 def too_large(words: str) -> status_pb2.Status:
     """Return the status of a call whose handler answered with more than a message carries."""
     return status_pb2.Status(code=Code.INTERNAL, message=words, details=[_TOO_LARGE])

@@ -84,6 +84,15 @@ enqueue_answers_total = Counter(
     "Calls that were to be kept, by what the middleware said to them.",
     ["queue", "result"],
 )
+reports_refused_total = Counter(
+    "poste_reports_refused_total",
+    "Results that the middleware refused at its door: they name no task, or no claim, that there can be.",
+)
+questions_refused_total = Counter(
+    "poste_questions_refused_total",
+    "Calls that the middleware did not answer: what they ask is not sound (invalid), or they are too many (busy).",
+    ["method", "reason"],
+)
 store_replaced_total = Counter(
     "poste_store_replaced_total",
     "Times that this process found Redis emptied, replaced, or restored from an older copy: calls are lost.",

@@ -45,6 +45,16 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """The middleware does not know this service or method: nothing was kept."""
     ENQUEUE_RESULT_NO_CONSUMER: _EnqueueResult.ValueType  # 7
     """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+    ENQUEUE_RESULT_BAD_KEY: _EnqueueResult.ValueType  # 9
+    """Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
+    ENQUEUE_RESULT_BAD_TIME: _EnqueueResult.ValueType  # 10
+    """Its create time is no time."""
+    ENQUEUE_RESULT_BAD_TTL: _EnqueueResult.ValueType  # 11
+    """A time to live is less than a second, or more than 30 days."""
+    ENQUEUE_RESULT_BAD_TRACE: _EnqueueResult.ValueType  # 12
+    """Its place in a trace is none."""
+    ENQUEUE_RESULT_TOO_LARGE: _EnqueueResult.ValueType  # 13
+    """Its request is larger than a message that brings it to its service may be."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -65,6 +75,16 @@ ENQUEUE_RESULT_NOT_CATALOGUED: EnqueueResult.ValueType  # 6
 """The middleware does not know this service or method: nothing was kept."""
 ENQUEUE_RESULT_NO_CONSUMER: EnqueueResult.ValueType  # 7
 """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+ENQUEUE_RESULT_BAD_KEY: EnqueueResult.ValueType  # 9
+"""Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
+ENQUEUE_RESULT_BAD_TIME: EnqueueResult.ValueType  # 10
+"""Its create time is no time."""
+ENQUEUE_RESULT_BAD_TTL: EnqueueResult.ValueType  # 11
+"""A time to live is less than a second, or more than 30 days."""
+ENQUEUE_RESULT_BAD_TRACE: EnqueueResult.ValueType  # 12
+"""Its place in a trace is none."""
+ENQUEUE_RESULT_TOO_LARGE: EnqueueResult.ValueType  # 13
+"""Its request is larger than a message that brings it to its service may be."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _CompleteResult:
@@ -186,7 +206,7 @@ class EnqueueTasksRequest(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewTask]:
-        """Each is judged for itself."""
+        """Each is judged for itself, by the rules that a gateway judges its clients' calls by."""
 
     def __init__(
         self,

@@ -1,0 +1,89 @@
+"""What the middleware lets in: each task, report and question is judged by the rules that the gateway's clients are.
+
+The parts around it are trusted to be of this deployment, not to be right: one that is careless, or taken over, could
+otherwise leave records that nobody can read, and name keys of Redis that are no task's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from poste.domain import door, sizes
+from poste.v1 import mom_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+#: How many keys one question may name, and how many tasks of one queue go into one step: the store does nothing else
+#: meanwhile.
+MAX_KEYS: Final = 1000
+#: How long a page's token may be.
+_MAX_TOKEN: Final = 64
+#: By its name: what a field of any question must be. What may be empty is checked where it is not.
+_RULES: Final = {
+    "service": (door.is_service, "is no service's full name"),
+    "queue": (door.is_service, "is no queue's name"),
+    "key": (door.is_key, "is no task's key"),
+    "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
+}
+#: Where an empty name asks for all.
+_OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})
+#: What a service says of itself is judged by the catalogue.
+_JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
+
+
+def wrong_with_task(task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
+    """Return what is wrong with a task that is to be kept, whatever its service; None if nothing is."""
+    if not door.is_key(task.key):
+        return pb.ENQUEUE_RESULT_BAD_KEY
+    if not (door.is_ttl(task.task_ttl_seconds) and door.is_ttl(task.result_ttl_seconds)):
+        return pb.ENQUEUE_RESULT_BAD_TTL
+    created = task.create_time
+    if not door.is_instant(created.seconds, created.nanos):
+        return pb.ENQUEUE_RESULT_BAD_TIME
+    if not door.is_place_in_trace(task.traceparent):
+        return pb.ENQUEUE_RESULT_BAD_TRACE
+    if len(task.request) > sizes.MAX_PAYLOAD:
+        return pb.ENQUEUE_RESULT_TOO_LARGE
+    return None
+
+
+def is_report(completion: pb.Completion) -> bool:
+    """Tell whether a result may be one of a task that somebody claimed."""
+    return (
+        door.is_service(completion.service)
+        and door.is_key(completion.key)
+        and door.is_token(completion.token)
+        and completion.WhichOneof("outcome") is not None
+    )
+
+
+class Questions:
+    """The rules for the questions of one kind."""
+
+    def __init__(self, kind: Descriptor) -> None:
+        self._rules: list[tuple[str, Any, str]] = []
+        self._many = "keys" in kind.fields_by_name
+        if kind.name in _JUDGED_ELSEWHERE:
+            return
+        for name, (rule, words) in _RULES.items():
+            field = kind.fields_by_name.get(name)
+            if field is not None and field.type == FieldDescriptor.TYPE_STRING:
+                optional = (kind.name, name) in _OPTIONAL
+                self._rules.append((name, _or_empty(rule) if optional else rule, words))
+
+    def wrong_with(self, question: Message) -> str | None:
+        """Return what is wrong with a question, in words for whoever asked; None if nothing is."""
+        for name, rule, words in self._rules:
+            if not rule(getattr(question, name)):
+                return f"{name} {words}"
+        if self._many and len(question.keys) > MAX_KEYS:  # type: ignore[attr-defined]  # it has that field
+            return f"keys are more than the {MAX_KEYS} of one call"
+        return None
+
+
+def _or_empty(rule: Any) -> Any:
+    return lambda text: text == "" or rule(text)

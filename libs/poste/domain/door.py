@@ -1,0 +1,59 @@
+"""What may come in: one set of rules for every door, the gateway's to its clients and the middleware's to all inside.
+
+Whoever reaches the middleware is a part of the deployment, and may be careless, or taken over, all the same. What one
+door let in becomes Redis keys, records, metadata, and lines of logs, and whoever reads them goes by these rules.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from poste.domain import traceparents
+from poste.domain.policy import MAX_TTL_SECONDS
+
+#: A key is the random part of a task's id: 12 bytes in base64url, so that every spelling is the only one.
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
+#: The full name of a service, which is its queue's name too, as proto has it. Its length leaves room in a task's id.
+_SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+#: The token of a claim: `<incarnation>:<seq>`.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
+#: What a client's own request id may look like: it goes into metadata and logs.
+_REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+#: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can tell.
+LAST_SECOND: Final = 253_402_300_799
+
+
+def is_key(text: str) -> bool:
+    """Tell whether a text may be a task's key within its queue."""
+    return _KEY.fullmatch(text) is not None
+
+
+def is_service(text: str) -> bool:
+    """Tell whether a text may be a service's full name, and so a queue's."""
+    return _SERVICE.fullmatch(text) is not None
+
+
+def is_token(text: str) -> bool:
+    """Tell whether a text may be the token of a claim."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_request_id(text: str) -> bool:
+    """Tell whether a text may be the id of a client's request."""
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+def is_ttl(seconds: int) -> bool:
+    """Tell whether a call may wait, or its result be kept, for so long."""
+    return 1 <= seconds <= MAX_TTL_SECONDS
+
+
+def is_instant(seconds: int, nanos: int = 0) -> bool:
+    """Tell whether this many seconds since the epoch, and parts of one, are a time that can be told."""
+    return 0 <= seconds <= LAST_SECOND and 0 <= nanos < 10**9
+
+
+def is_place_in_trace(text: str) -> bool:
+    """Tell whether a text is what travels between Poste's own parts as a call's place in its trace."""
+    return text in ("", traceparents.UNRECORDED) or traceparents.read(text) == text
