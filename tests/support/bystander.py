@@ -1,8 +1,8 @@
 """A client that makes small calls while another one misbehaves: what it sees is what an attack does to others.
 
-It is a process of its own, so that what it measures is the gateway's and not the test's, and its calls are due at fixed
-times: one that could not begin when it was due, because the one before had to wait, counts from when it was due. Every
-tenth comes over a new connection, as a new client's does.
+It is a process of its own, so that what it measures is the gateway's and not the test's. Who calls one after the other
+meets a stall once, however long it is; so of a call that took longer than its period those count too that would have
+come meanwhile (as HdrHistogram corrects it). Every tenth call comes over a new connection, as a new client's does.
 
 As a program: `bystander.py URL PATH BODY EXPECTED PERIOD_SECONDS` prints a line of JSON for each call until its input
 ends.
@@ -34,10 +34,12 @@ class Bystander:
     """What it saw.
 
     Attributes:
+        period_seconds: What lies between two calls.
         seconds: How long each call took that was answered as it should be.
         failures: What became of the others, in words.
     """
 
+    period_seconds: float = PERIOD_SECONDS
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,8 +66,8 @@ class Bystander:
             ) from None
 
     def percentile(self, share: float) -> float:
-        """The time within which this share of its calls was answered, in seconds."""
-        ordered = sorted(self.seconds)
+        """The time within which this share of its calls was answered, and of those that would have come, in seconds."""
+        ordered = sorted(left for seconds in self.seconds for left in _with_missed(seconds, self.period_seconds))
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else math.nan
 
     def unharmed(self) -> None:
@@ -77,6 +79,11 @@ class Bystander:
         figures = ", ".join(f"p{share * 100:g} {self.percentile(share) * 1000:.1f}" for share in (0.5, 0.99, 1.0))
         told = f"{len(self.seconds)} calls, {figures} ms, {len(self.failures)} failed"
         return f"{told}: {self.failures[:3]}" if self.failures else told
+
+
+def _with_missed(seconds: float, period_seconds: float) -> list[float]:
+    """Return how long a call took, and how long those would have that were due before it ended."""
+    return [seconds - late * period_seconds for late in range(max(1, math.ceil(seconds / period_seconds)))]
 
 
 @contextlib.asynccontextmanager
@@ -107,7 +114,7 @@ async def bystander(
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
     assert stdout is not None
-    seen = Bystander()
+    seen = Bystander(period_seconds)
 
     async def read() -> None:
         while line := await stdout.readline():
@@ -164,11 +171,10 @@ class _Client:
 def main(url: str, path: str, body: str, expected: str, period_seconds: str) -> None:
     """Call until standard input ends."""
     client, right, period = _Client(url), json.loads(expected), float(period_seconds)
-    due = time.monotonic()
-    while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
+    while not select.select([sys.stdin], [], [], period)[0]:
+        begin = time.monotonic()
         failure = client.call(path, body, right)
-        print(json.dumps([time.monotonic() - due, failure]), flush=True)  # noqa: T201 - it is what it is for
-        due += period
+        print(json.dumps([time.monotonic() - begin, failure]), flush=True)  # noqa: T201 - it is what it is for
 
 
 if __name__ == "__main__":
