@@ -212,6 +212,9 @@ class _Protocol(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+            if self._messages:
+                # What is answered at once waits for nothing: a client that sends without end would stop the loop.
+                await asyncio.sleep(0)
 
     def _next(self) -> tuple[web.BaseRequest, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]:
         """Take the next request; returns it and what answers it."""

@@ -1,0 +1,39 @@
+"""One connection's requests, however many it sends at once, leave everybody else their turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from poste_gateway import http_server
+from poste_gateway.answers import Answer
+
+
+async def _send(port: int, requests: bytes) -> asyncio.StreamWriter:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(requests)
+    return writer
+
+
+async def test_a_client_that_sends_requests_without_end_leaves_others_their_turn() -> None:
+    """What is answered at once (404, say) never waited for anything: while one went on, the loop stood for all."""
+    many = 3000
+    heard: list[str] = []
+    other = asyncio.Event()
+
+    async def handle(request: web.BaseRequest) -> Answer:
+        heard.append(request.raw_path)
+        if request.raw_path == "/other":
+            other.set()
+        return Answer(status=404)
+
+    async with http_server.serving(handle, "127.0.0.1", 0, max_body_bytes=1024, grace_seconds=0.1) as port:
+        writers = [await _send(port, b"GET /many HTTP/1.1\r\nHost: x\r\n\r\n" * many)]
+        writers.append(await _send(port, b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"))
+        async with asyncio.timeout(20):
+            await other.wait()
+        for writer in writers:
+            writer.close()
+
+    assert heard.index("/other") < many / 10
