@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from poste.client import Client, Queue, Task
+from poste.runtime import secret_files
 from poste_cli import asking, printing
 from poste_cli.exits import OK
+from poste_cli.local import folder
+from poste_cli.local_options import data_option
 
 
-def _read_token(_context: click.Context, _option: click.Parameter, path: Path | None) -> str | None:
-    return None if path is None else path.read_text().strip()
-
-
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options `--url`, `--json` and `--token-file`."""
-    token = click.option(
+def options(command: Callable[..., None]) -> Callable[..., Any]:
+    """Give a verb the options `--url`, `--json`, `--token-file` and `--data`, of which it gets `url` and `token`."""
+    token_file = click.option(
         "--token-file",
-        "token",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         envvar="POSTE_OPERATOR_TOKEN_FILE",
         show_envvar=True,
-        callback=_read_token,
-        help="The file with the operators' token, if the gateway has one.",
+        help="The file with the operators' token; that of a `poste up` is found by its folder.",
     )
-    return asking.options(token(command))
+
+    @functools.wraps(command)
+    def as_operator(*, url: str, token_file: Path | None, data: Path, **others: Any) -> None:
+        url, token = _operator(url, token_file, data)
+        command(url=url, token=token, **others)
+
+    return asking.options(data_option(token_file(as_operator)))
+
+
+def _operator(url: str, token_file: Path | None, data: Path) -> tuple[str, str | None]:
+    """Return which gateway is asked, and with which token, if any.
+
+    Raises:
+        StartError: A token can't be read, or others can read or write it; or no `poste up` runs in the folder given.
+    """
+    if token_file is not None:
+        return url, secret_files.read(token_file, "the operators' token").decode(errors="replace").strip()
+    found = folder.operated(data)
+    if found is None:
+        if _given("data"):
+            raise folder.nobody(data)
+        return url, None
+    gateway, token = found
+    if not _given("url") or _same(url, gateway):
+        return gateway, token.decode()
+    # Nobody but the gateway that it belongs to is told a token that was found.
+    return url, None
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _same(url: str, gateway: str) -> bool:
+    """Tell whether a URL leads to a gateway of this machine."""
+    asked, own = urlsplit(url), urlsplit(gateway)
+    return asked.hostname in {"localhost", own.hostname} and (asked.scheme, asked.port) == (own.scheme, own.port)
 
 
 @click.command()

@@ -21,8 +21,8 @@ _LOOKS: Final = 2
 def top(token: str | None, url: str, as_json: bool) -> None:
     """Watch the services, their queues and the newest tasks, until q or Ctrl-C.
 
-    Into a pipe, or with --json, it prints what there is to see once. The newest tasks are for operators only: on the
-    gateway's host, or with its token.
+    Into a pipe, or with --json, it prints what there is to see once. The newest tasks are for operators only: with
+    the gateway's token.
 
     Exit code: 0, 1 the gateway refuses, 2 no gateway.
     """

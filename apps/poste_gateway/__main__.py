@@ -12,9 +12,9 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.domain.shown import visible
 from poste.domain.task_id import TaskIds
-from poste.runtime import lifecycle, logs, tracing
+from poste.runtime import lifecycle, logs, secret_files, tracing
 from poste.runtime.addresses import authority
-from poste.runtime.settings import GatewaySettings, load, read_id_key, read_token
+from poste.runtime.settings import GatewaySettings, load
 from poste_gateway import http_server
 from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.calls import Roads
@@ -60,9 +60,9 @@ async def running(
             be had.
     """
     certificate = _certificate(settings)
-    ids = TaskIds(read_id_key(settings.id_key_file))
+    ids = TaskIds(secret_files.id_key(settings.id_key_file))
     token = settings.operator_token_file
-    guard = Guard(None if token is None else read_token(token))
+    guard = Guard(None if token is None else secret_files.operator_token(token))
     draining = asyncio.Event()
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)

@@ -191,8 +191,8 @@ OPERATORS_ONLY: Final = Kind(
     HTTPStatus.FORBIDDEN,
     Code.PERMISSION_DENIED,
     "This is for operators",
-    "Pausing queues and handling what died is for operators: with the gateway's token (POSTE_OPERATOR_TOKEN_FILE) from "
-    "anywhere, without one from the gateway's own host. Nothing was done.",
+    "Pausing queues and handling what died is for operators, who have the gateway's token; this gateway was given none "
+    "(POSTE_OPERATOR_TOKEN_FILE), so nobody is one, wherever they come from. Nothing was done.",
 )
 TOKEN_NEEDED: Final = Kind(
     "operator-token",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
-from poste.runtime import logs
+from poste.runtime import logs, secret_files
 
 #: How often the files are looked at, in seconds.
 _LOOK_SECONDS: Final = 5.0
@@ -35,7 +35,7 @@ class Certificate:
             key: PEM: its key, not encrypted.
 
         Raises:
-            StartError: One of them can't be read, or they do not belong together.
+            StartError: One of them can't be read, others can read or write the key, or they do not belong together.
         """
         self._certificate, self._key = certificate, key
         try:
@@ -55,6 +55,9 @@ class Certificate:
             except OSError as error:
                 _log.warning("certificate unreadable", error=_reason(error))
                 continue
+            except StartError as error:
+                _log.error("certificate refused", error=str(error))
+                continue
             if content != self._content:
                 self._content = content
                 self._renew()
@@ -72,7 +75,7 @@ class Certificate:
         connection.context = self._current
 
     def _read(self) -> tuple[bytes, bytes]:
-        return self._certificate.read_bytes(), self._key.read_bytes()
+        return self._certificate.read_bytes(), secret_files.read(self._key, "the TLS key")
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -273,7 +273,7 @@ async def _listen(one: Deployment, load: Load, clients: int) -> None:
 
 
 async def _order(one: Deployment, verb: str) -> None:
-    reply = await one.ask("POST", f"/v1/queues/{SUM}/{verb}")
+    reply = await one.order(f"/v1/queues/{SUM}/{verb}")
     assert reply.status == 200, reply
 
 

@@ -9,6 +9,7 @@ import signal
 import pytest
 from support.browser import browsing, expect
 from support.deployment import DEFAULTS, LEDGER, SUM, deployed
+from support.operating import secret_file
 
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="`nox -s browser` has it")
 
@@ -126,7 +127,7 @@ async def test_a_full_list_of_dead_letters_does_not_go_stale(office):
         await expect(rows).to_have_count(25)
         shown = await rows.locator("button.id").all_text_contents()
         (more,) = {place.rpartition("/")[2] for place in places} - {*shown}
-        assert (await office.ask("POST", f"/v1/tasks/{shown[0]}/purge")).status == 200
+        assert (await office.order(f"/v1/tasks/{shown[0]}/purge")).status == 200
         await expect(rows.filter(has_text=more)).to_have_count(1)
         await expect(rows.filter(has_text=shown[0])).to_have_count(0)
 
@@ -155,7 +156,7 @@ async def test_what_may_have_run_is_not_replayed_without_a_question(office):
 async def test_a_task_tells_its_life(office):
     """Who asks what became of a call would have to read logs."""
     place = await die(office)
-    await office.ask("POST", f"{place}/replay")
+    await office.order(f"{place}/replay")
     await office.ended([place])
     async with browsing(office) as sight:
         button = sight.page.locator("#tasks-list").get_by_role("button", name="History of LedgerService/Store")
@@ -235,13 +236,13 @@ async def test_it_is_readable_for_everybody(office, scheme, width):
     assert (paper == "rgb(17, 20, 27)") == (scheme == "dark")
 
 
-async def test_from_elsewhere_the_token_lets_an_operator_in(tmp_path):
-    """Operators would have to sit at the gateway's host; or leave their token behind in the browser."""
-    secret = tmp_path / "token"
-    secret.write_text("let me in, for I am an operator")
+async def test_the_token_lets_an_operator_in(tmp_path):
+    """Operators could do nothing on the page; or would leave their token behind in the browser."""
+    secret = secret_file(tmp_path / "token", "let me in, for I am an operator")
     async with deployed(tmp_path, SUM, gateway_settings={"operator_token_file": secret}) as office:
         await office.queue(SUM, a=2, b=3)
-        async with browsing(office) as sight:
+        async with browsing(office, begin=False) as sight:
+            await sight.begin(token="")
             page = sight.page
             await sight.shows(SUM, "up")
             hidden = [

@@ -99,10 +99,8 @@ async def test_a_path_with_a_line_break_is_a_problem_like_any_other(tmp_path):
 @pytest.mark.parametrize("path", ["/v1/queues/x/pause", "/v1/tasks/x/replay", "/ui/events"])
 async def test_a_token_that_is_no_text_is_a_wrong_one(tmp_path, path):
     """Else anybody can have the gateway fail, and fill its log."""
-    token = tmp_path / "token"
-    token.write_text("the operators' own")
     verb = b"GET" if path == "/ui/events" else b"POST"
-    async with staged(tmp_path, answer, operator_token_file=token) as stage:
+    async with staged(tmp_path, answer) as stage:
         head = b"%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n" % (verb, path.encode())
         said = await exchange(stage.gateway.port, head)
 

@@ -7,26 +7,17 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from support import shop
 from support.gateway import FakeMom, Gateway, answer, running_gateway, serving_mom, serving_shop, staged
+from support.operating import OPERATOR
 from support.waiting import until
 
 from poste.rpc import knocking
 from poste.v1 import mom_service_pb2 as pb
-
-OPERATOR = "a token of the operators'"
-
-
-@pytest.fixture
-def token(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.write_text(OPERATOR)
-    return path
 
 
 class Stream:
@@ -130,7 +121,7 @@ async def test_a_file_that_is_known_is_not_sent_again(tmp_path):
 
 async def test_the_stream_tells_what_happens(tmp_path):
     """The page would show a state that is over."""
-    async with staged(tmp_path, answer) as stage, following(stage.gateway) as stream:
+    async with staged(tmp_path, answer) as stage, following(stage.gateway, **OPERATOR) as stream:
         stage.mom.queues = [pb.Queue(name=shop.NAME, queued=3, delayed=1, dead=2, oldest_age_seconds=1.5, paused=True)]
         hello, past = await stream.event(), await stream.event()
         await stream.light("up")
@@ -197,9 +188,9 @@ async def test_a_server_that_lives_is_not_taken_for_one_that_hangs():
     assert not await knocking.hangs("unix:/nowhere", 5.0)
 
 
-async def test_guests_see_figures_only(tmp_path, token):
+async def test_guests_see_figures_only(tmp_path):
     """Whoever reaches the page would read the ids of everybody's tasks, and by them the results."""
-    async with staged(tmp_path, operator_token_file=token) as stage:
+    async with staged(tmp_path) as stage:
         async with following(stage.gateway) as stream:
             hello = await stream.event()
             look = await stream.look()
@@ -210,10 +201,10 @@ async def test_guests_see_figures_only(tmp_path, token):
     assert page.status == 200
 
 
-async def test_an_operator_shows_the_token(tmp_path, token):
+async def test_an_operator_shows_the_token(tmp_path):
     """The operators' page would be shut to them, or a wrong token be taken for a guest's."""
-    async with staged(tmp_path, operator_token_file=token) as stage:
-        async with following(stage.gateway, Authorization=f"Bearer {OPERATOR}") as stream:
+    async with staged(tmp_path) as stage:
+        async with following(stage.gateway, **OPERATOR) as stream:
             hello = await stream.event()
         wrong = await stage.gateway.get("/ui/events", Authorization="Bearer other")
 
@@ -221,19 +212,11 @@ async def test_an_operator_shows_the_token(tmp_path, token):
     assert (wrong.status, wrong.body["type"]) == (401, "/problems/operator-token")
 
 
-async def test_a_page_from_elsewhere_is_a_guest(tmp_path):
-    """A web page that a browser on the gateway's host shows would read the tasks through it."""
-    async with staged(tmp_path) as stage, following(stage.gateway, Origin="https://elsewhere.example") as stream:
-        hello = await stream.event()
-
-    assert hello == ("hello", {"operator": False, "needs": "operators-only"})
-
-
-async def test_only_so_many_may_watch(tmp_path, token):
+async def test_only_so_many_may_watch(tmp_path):
     """Streams without end would use the gateway's memory up; or guests keep operators out."""
     connector = aiohttp.TCPConnector(limit=0)
     async with (
-        staged(tmp_path, operator_token_file=token) as stage,
+        staged(tmp_path) as stage,
         aiohttp.ClientSession(connector=connector) as session,
         contextlib.AsyncExitStack() as stack,
     ):
@@ -242,7 +225,7 @@ async def test_only_so_many_may_watch(tmp_path, token):
             stream = await stack.enter_async_context(following(gateway))
             assert (await stream.event())[0] == "hello"
         refused = await gateway.get("/ui/events")
-        operator = await stack.enter_async_context(following(gateway, Authorization=f"Bearer {OPERATOR}"))
+        operator = await stack.enter_async_context(following(gateway, **OPERATOR))
         first = await operator.event()
         await stack.aclose()
 
@@ -282,10 +265,10 @@ async def test_head_of_the_stream_is_its_head(tmp_path):
     assert (page.status, page.text) == (200, "")
 
 
-async def test_who_shows_a_proxys_password_is_a_guest(tmp_path, token):
+async def test_who_shows_a_proxys_password_is_a_guest(tmp_path):
     """Behind a proxy that asks for one, the page would be refused for ever."""
     async with (
-        staged(tmp_path, answer, operator_token_file=token) as stage,
+        staged(tmp_path, answer) as stage,
         following(stage.gateway, Authorization="Basic YTpi") as stream,
     ):
         _, hello = await stream.event()

@@ -57,7 +57,7 @@ async def done(one, path: str) -> None:
     """Give an order until it is heard: it may be given twice."""
 
     async def heard() -> bool:
-        reply = await one.ask("POST", path)
+        reply = await one.order(path)
         assert reply.status in (200, 503), reply
         return reply.status == 200
 

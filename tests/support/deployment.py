@@ -20,6 +20,7 @@ from poste.rpc.catalogue import file_descriptor_set
 from poste_cli.local import leash
 from support import ledger, ports
 from support.cli import POSTE, Reply, environment
+from support.operating import OPERATOR, secret_file
 from support.redis_server import RedisServer
 from support.registering import been_up
 from support.waiting import until
@@ -142,6 +143,7 @@ class Deployment:
     def make_gateway(self, name: str, **settings: Any) -> Part:
         """Make a gateway; it is not started yet."""
         fixed = {"mom": self._mom, "id_key_file": self.folder / "id.key", "grace_seconds": 2}
+        fixed["operator_token_file"] = secret_file(self.folder / "operator.token")
         return self._part(name, "gateway", **(fixed | settings))
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
@@ -155,6 +157,10 @@ class Deployment:
         timeout = aiohttp.ClientTimeout(total=seconds)
         async with self.session.request(verb, self.url + path, json=body, headers=sent, timeout=timeout) as reply:
             return Reply(reply.status, dict(reply.headers), await reply.json(content_type=None))
+
+    async def order(self, path: str) -> Reply:
+        """Ask for something as an operator."""
+        return await self.ask("POST", path, **OPERATOR)
 
     async def call(self, service: str, prefer: str = "no-queue", **fields: Any) -> Reply:
         """Call the service's chief method."""

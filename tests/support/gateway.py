@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -18,13 +19,15 @@ from google.rpc import status_pb2
 from poste.domain.task_id import TaskIds
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, new_server
-from poste.runtime.settings import GatewaySettings, read_id_key
+from poste.runtime import secret_files
+from poste.runtime.settings import GatewaySettings
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc, task_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.__main__ import running
 from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.http_server import HEAD_SECONDS
 from support import shop
+from support.operating import secret_file
 from support.waiting import until
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
@@ -232,15 +235,19 @@ class Reply:
 class Gateway:
     """A running gateway, as its client."""
 
-    def __init__(self, port: int, session: aiohttp.ClientSession, ids: TaskIds) -> None:
+    def __init__(
+        self, port: int, session: aiohttp.ClientSession, ids: TaskIds, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.session = session
         self.ids = ids
+        #: What each request brings besides.
+        self.headers = headers
 
     async def ask(self, verb: str, path: str, body: Any = None, **headers: str) -> Reply:
         """Send a request; `body` is JSON, or bytes as they are. Header names have `_` for `-`."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
         data = body if isinstance(body, bytes) or body is None else aiohttp.JsonPayload(body)
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
@@ -285,15 +292,17 @@ async def running_gateway(
     wait: bool = True,
     head_seconds: float = HEAD_SECONDS,
     body_seconds: float = BODY_SECONDS,
+    headers: Mapping[str, str] = MappingProxyType({}),
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway; waits until it is ready unless told otherwise."""
+    """Run a gateway; waits until it is ready unless told otherwise. Its clients' requests bring `headers`."""
     key_file = folder / "id.key"
+    settings.setdefault("operator_token_file", secret_file(folder / "operator.token"))
     chosen = {"port": 0, "mom": f"127.0.0.1:{mom_port}", "grace_seconds": 1.0, **settings}
     loaded = GatewaySettings(id_key_file=key_file, **chosen)
     patience = {"head_seconds": head_seconds, "body_seconds": body_seconds}
     async with running(loaded, **patience) as port, aiohttp.ClientSession() as session:
-        gateway = Gateway(port, session, TaskIds(read_id_key(key_file)))
+        gateway = Gateway(port, session, TaskIds(secret_files.id_key(key_file)), headers)
         if wait:
 
             async def ready() -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.operating import secret_file
 
 from poste.domain.errors import StartError
 from poste.queue.connection import is_cluster, server_options
@@ -41,8 +42,7 @@ def test_a_cluster_over_tls() -> None:
 
 def test_a_password_from_a_file_is_every_servers(tmp_path: Path) -> None:
     """A server that is found later has no other way to it."""
-    file = tmp_path / "password"
-    file.write_text("secret\n")
+    file = secret_file(tmp_path / "password", "secret\n")
     assert [one["password"] for one in servers("redis+cluster://a,b", redis_password_file=file)] == ["secret"] * 2
 
 

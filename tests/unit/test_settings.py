@@ -6,9 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from support.operating import secret_file
 
 from poste.domain.errors import StartError
-from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings, load, read_id_key
+from poste.runtime import secret_files
+from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings, load
 
 
 def test_the_defaults_are_those_that_are_written_down() -> None:
@@ -45,9 +47,9 @@ def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     """A key that changes makes every id "never issued"; one that others can read lets them forge."""
     path = tmp_path / "data" / "id.key"
-    key = read_id_key(path)
+    key = secret_files.id_key(path)
 
-    assert read_id_key(path) == key
+    assert secret_files.id_key(path) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [one.name for one in path.parent.iterdir()] == ["id.key"]
 
@@ -55,13 +57,13 @@ def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
 def test_a_key_that_is_too_short_is_refused_by_name(tmp_path: Path) -> None:
     """An empty file is what a failed copy leaves behind."""
     path = tmp_path / "id.key"
-    path.write_bytes(b"")
+    secret_file(path, b"")
     with pytest.raises(StartError, match=r"id\.key"):
-        read_id_key(path)
+        secret_files.id_key(path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """The most common mistake in a deployment is a path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match=r"id\.key"):
-        read_id_key(tmp_path / "file" / "id.key")
+        secret_files.id_key(tmp_path / "file" / "id.key")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
+from poste.runtime import secret_files
 
 #: A Redis whose `up` was killed is gone within this time, in seconds.
 _LOCK_SECONDS: Final = 3.0
@@ -73,6 +74,11 @@ class Folder:
         return self.path / "id.key"
 
     @property
+    def operator_token(self) -> Path:
+        """The operators' token."""
+        return _operator_token(self.path)
+
+    @property
     def catalogue(self) -> Path:
         """The catalogue of the samples, written anew by each `up`."""
         return self.path / "catalogue.toml"
@@ -100,6 +106,18 @@ def running(path: Path) -> Running:
         return Running(**json.loads(_record(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise nobody(path) from error
+
+
+def operated(path: Path) -> tuple[str, bytes] | None:
+    """Find the gateway of the `poste up` that runs in a folder, and its operators' token; None if none runs.
+
+    Raises:
+        StartError: The token can't be read, or others can read or write it.
+    """
+    if not _alive(path):
+        # What listens there now may be anybody, and is told no token.
+        return None
+    return running(path).gateway, secret_files.operator_token(_operator_token(path))
 
 
 def nobody(path: Path) -> StartError:
@@ -159,6 +177,10 @@ def _alive(path: Path) -> bool:
     except (StartError, OSError):
         return False
     return True
+
+
+def _operator_token(path: Path) -> Path:
+    return path / "operator.token"
 
 
 def _record(path: Path) -> Path:

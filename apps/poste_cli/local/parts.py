@@ -120,7 +120,7 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
 
     parts = [
         part(MOM, "mom", CATALOGUE=str(folder.catalogue)),
-        part(GATEWAY, "gateway"),
+        part(GATEWAY, "gateway", OPERATOR_TOKEN_FILE=str(folder.operator_token)),
         *(
             part(name, "worker", sample.spec, ADVERTISE=f"{HOST}:{addresses[name][0]}")
             for name, sample in SAMPLES.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -57,18 +58,21 @@ class Screen:
             note = "not started; `poste start` does" if part.name in without else f"log {part.log}"
             self._line((where, ""), (note, "dim"))
 
-    def ready(self, plan: Plan) -> None:
-        """Tell that calls go direct, and what to try."""
+    def ready(self, plan: Plan, data: Path, token: str) -> None:
+        """Tell that calls go direct, and what to try.
+
+        Args:
+            plan: What runs.
+            data: Its folder.
+            token: The operators' token. It is shown on a terminal only: what is written elsewhere stays there.
+        """
         self._line(("ready", "bold green"))
         host = plan.gateway.replace("http://127.0.0.1", "localhost")
         for sample in SAMPLES.values():
             self._line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
-        self._line(
-            ("  all of it, live: ", ""),
-            (f"http://{host}/ui", "cyan"),
-            ("  or  ", ""),
-            (f"poste top --url {host}", "cyan"),
-        )
+        page = f"http://{host}/ui" + (f"#token={token}" if self.alive else "")
+        self._line(("  all of it, live: ", ""), (page, "cyan"))
+        self._line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
 
     def crashed(self, part: Part, crash: Crash) -> None:
         """Show a crash."""

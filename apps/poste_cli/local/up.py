@@ -14,6 +14,7 @@ from rich.text import Text
 
 from poste.client import Client, ClientError
 from poste.domain.errors import StartError
+from poste.runtime import secret_files
 from poste.runtime.sites import listening
 from poste_cli.local import control, folder, parts, redis_server
 from poste_cli.local.parts import Plan
@@ -48,11 +49,13 @@ class Local:
         plan: What its parts are, and where.
         supervisor: What sees to them.
         data: The absolute path of its folder.
+        operator_token: What its operators show.
     """
 
     plan: Plan
     supervisor: Supervisor
     data: Path
+    operator_token: str
 
 
 @contextlib.asynccontextmanager
@@ -66,6 +69,7 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
         if options.redis_url is not None:
             await redis_server.check(options.redis_url)
         plan = parts.plan(data, port=options.port, redis_url=options.redis_url)
+        operator_token = secret_files.operator_token(data.operator_token).decode()
         token = control.new_token()
         async with (
             supervising(plan, teller) as supervisor,
@@ -83,7 +87,7 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
             )
             try:
                 await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
-                yield Local(plan, supervisor, data.path)
+                yield Local(plan, supervisor, data.path, operator_token)
                 # While the parts are stopped one by one, `poste ps` can still show it.
                 await supervisor.stop_all()
             finally:
@@ -117,7 +121,7 @@ async def _run(options: Options, screen: Screen) -> None:
         screen.begin(local.plan, local.data, options.without)
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         if not stop.is_set() and supervisor.broken is None:
-            screen.ready(local.plan)
+            screen.ready(local.plan, local.data, local.operator_token)
             async with _status(local.plan, screen):
                 await supervisor.until(stop.is_set)
     if supervisor.broken is not None:

@@ -81,7 +81,9 @@ class Top:
 
     def _tasks(self, look: Look, width: int, rows: int) -> Table | Text:
         if look.tasks is None:
-            return Text("The newest tasks are for operators: on the gateway's host, or with --token-file.", "dim")
+            return Text(
+                "The newest tasks are for operators: with --data, the folder of a `poste up`, or --token-file.", "dim"
+            )
         if not look.tasks:
             return Text("No call was kept so far; one is when its service is away.", "dim")
         return tables.tasks(look, width, rows)

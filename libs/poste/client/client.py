@@ -68,8 +68,7 @@ class Client:
 
         Args:
             url: Where it is; `host:port` will do.
-            operator_token: What the operators' methods (`pause` and below) need, unless they are asked for on the
-                gateway's own host and it has no token.
+            operator_token: What the operators' methods (`pause` and below) need.
             timeout_seconds: How long any request may take, beyond what it asks the gateway to wait.
 
         Raises:

@@ -15,6 +15,7 @@ from poste.domain.errors import StartError
 from poste.queue.cluster.client import ClusterClient
 from poste.queue.cluster.masters import Masters
 from poste.queue.node import DEFAULT_PORT, Connected, Options, open_node
+from poste.runtime import secret_files
 
 if TYPE_CHECKING:
     from poste.runtime.settings import StoreSettings
@@ -55,10 +56,7 @@ def server_options(settings: StoreSettings) -> list[Options]:
     except ValueError as error:
         raise StartError(f"POSTE_REDIS_URL: {error}") from error
     if settings.redis_password_file is not None:
-        try:
-            password = settings.redis_password_file.read_text().strip()
-        except OSError as error:
-            raise StartError(f"POSTE_REDIS_PASSWORD_FILE {settings.redis_password_file}: {error.strerror}") from error
+        password = secret_files.read(settings.redis_password_file, "Redis' password").decode().strip()
         for server in servers:
             server["password"] = password
     return [*servers]

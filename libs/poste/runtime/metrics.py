@@ -62,6 +62,9 @@ calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent a
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
 )
+operator_tokens_wrong_total = Counter(
+    "poste_operator_tokens_wrong_total", "Requests that brought an operators' token that is not this gateway's."
+)
 refused_total = Counter(
     "poste_refused_total",
     "What the gateway refused for having no room for it, by what there was too much of: 503, or a closed connection.",

@@ -1,12 +1,11 @@
 """Settings: read once, in `main`, from `POSTE_*` environment variables; frozen from then on.
 
-Each variable's name is `POSTE_` and the field's name in capitals. Secrets come from files.
+Each variable's name is `POSTE_` and the field's name in capitals. Secrets come from files, which others must not be
+able to read or write (`poste.runtime.secret_files`).
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -15,7 +14,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
-from poste.domain.task_id import MIN_KEY_BYTES
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -72,7 +70,8 @@ class GatewaySettings(Settings):
     mom: str = "dns:///127.0.0.1:50051"
     #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.
     id_key_file: Path = Path(".poste/id.key")
-    #: A file with the token that operators send; without one their verbs are for the gateway's own host only.
+    #: The file with the token that operators send, the same for all gateways. Made if it is not there. Without one
+    #: nobody is an operator, wherever they come from.
     operator_token_file: Path | None = None
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
@@ -160,48 +159,3 @@ def load(kind: type[SettingsT], **overrides: object) -> SettingsT:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return "_".join(str(part) for part in location).upper()
-
-
-def read_id_key(path: Path) -> bytes:
-    """Return the secret that signs task ids, making it (owner-readable only) if the file is not there.
-
-    Raises:
-        StartError: The file can't be made or read, or holds too little.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and linked into place: a second process never reads half a key, and never makes another.
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        if not path.exists():
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(aside, path)
-            except FileExistsError:
-                pass
-            finally:
-                aside.unlink()
-        key = path.read_bytes()
-    except OSError as error:
-        raise StartError(f"the key that signs task ids, {path}: {error.strerror}") from error
-    if len(key) < MIN_KEY_BYTES:
-        raise StartError(f"the key that signs task ids, {path}: {len(key)} bytes, needs {MIN_KEY_BYTES}")
-    return key
-
-
-def read_token(path: Path) -> bytes:
-    """Return the operators' token that a file holds.
-
-    Raises:
-        StartError: The file can't be read, or holds too little.
-    """
-    try:
-        token = path.read_bytes().strip()
-    except OSError as error:
-        raise StartError(f"the operators' token, {path}: {error.strerror}") from error
-    if len(token) < MIN_KEY_BYTES:
-        raise StartError(f"the operators' token, {path}: {len(token)} bytes, needs {MIN_KEY_BYTES}")
-    return token

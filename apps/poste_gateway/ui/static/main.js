@@ -12,11 +12,21 @@ const STATES = { live: "live", lost: "connection lost, trying again", connecting
 const NEEDS = {
   "operator-token": "Tasks, dead letters and pausing are for operators: with their token.",
   "operators-only":
-    "Tasks, dead letters and pausing are for operators: on the gateway's own host, or with a token if the gateway is given one (POSTE_OPERATOR_TOKEN_FILE).",
+    "Tasks, dead letters and pausing are for operators: once this gateway is given a token for them (POSTE_OPERATOR_TOKEN_FILE).",
 };
 const find = (id) => document.getElementById(id);
 
+// A link brings the token behind its #, which no server is sent, and no log has. It does not stay in the address either.
+function takeToken() {
+  const brought = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!brought) return false;
+  token.set(brought);
+  window.history.replaceState(null, "", location.pathname + location.search);
+  return true;
+}
+
 let operator = false;
+takeToken();
 const history = new History();
 const services = new Services(trouble);
 const dead = new Dead((id) => history.open(id), trouble);
@@ -80,6 +90,10 @@ find("operator-form").addEventListener("submit", (event) => {
   trouble("");
   stream.restart();
   announce("The token is tried.");
+});
+
+addEventListener("hashchange", () => {
+  if (takeToken()) stream.restart();
 });
 
 find("operator-forget").addEventListener("click", () => {
