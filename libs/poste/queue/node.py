@@ -6,6 +6,7 @@ be run twice is decided by `poste.queue.scripts`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -32,6 +33,9 @@ DEFAULT_PORT: Final = 6379
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 #: How long Redis may take to answer, in seconds; an fsync on a busy disk takes up to 0.1 s.
 ANSWER_TIMEOUT_SECONDS: Final = 2.0
+#: How many connections a client makes, at most. What is asked beyond that waits its turn: Redis does one thing at a
+#: time, and clients that wait for their tasks, or ask for nothing but figures, may be thousands.
+MAX_CONNECTIONS: Final = 64
 
 #: What redis-py's connections (sync or async) need to reach a server.
 Options: TypeAlias = Mapping[str, Any]
@@ -96,6 +100,47 @@ _CLASSES: Final[dict[type[AbstractConnection], type[AbstractConnection]]] = {
 }
 
 
+class _Pool(ConnectionPool):
+    """Connections that are waited for in turn once there are as many as there may be; redis-py's own pool fails then.
+
+    What waits as long as Redis may take to answer and gets none was never sent.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._given: set[AbstractConnection] = set()
+
+    async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
+        await self._take_place()
+        try:
+            connection: AbstractConnection = await super().get_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._room.release()
+            raise
+        self._given.add(connection)
+        return connection
+
+    async def _take_place(self) -> None:
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                await self._room.acquire()
+        except TimeoutError as error:
+            metrics.store_errors_total.labels("unreached").inc()
+            raise NotConnected(f"none of {MAX_CONNECTIONS} connections to Redis was free in time") from error
+
+    async def release(self, connection: AbstractConnection) -> None:
+        try:
+            await super().release(connection)
+        finally:
+            if connection in self._given:
+                self._given.discard(connection)
+                self._room.release()
+
+
 def open_node(options: Options, *, block_seconds: float = 0.0, connected: Connected | None = None) -> redis.Redis:
     """Make a client of one server; connects when it is first used. Close it with `aclose()`.
 
@@ -105,10 +150,9 @@ def open_node(options: Options, *, block_seconds: float = 0.0, connected: Connec
         connected: Called with each new connection.
     """
     rest = dict(options)
-    pool = ConnectionPool(
+    pool = _Pool(
         connection_class=_CLASSES[rest.pop("connection_class", Connection)],
         connected=connected,
-        max_connections=1000,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=ANSWER_TIMEOUT_SECONDS + block_seconds,
         retry=Retry(NoBackoff(), 0),
