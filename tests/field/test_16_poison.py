@@ -20,7 +20,8 @@ from poste.queue.consumer import ClaimedTask, Handle
 from poste.queue.operators import Operators
 
 
-async def test_one_call_claims_one_at_most_that_must_not_run_twice(post: Post) -> None:
+@pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "not on disk"])
+async def test_what_was_claimed_and_has_not_begun_is_proved_not_to_have_run(post: Post, *, on_disk: bool) -> None:
     """Claimed together, all but the first would be DEAD if that killed its process: nobody could tell what ran."""
     await post.join("me")
     once = [await post.enqueue(repeatable=False) for _ in range(3)]
@@ -28,43 +29,55 @@ async def test_one_call_claims_one_at_most_that_must_not_run_twice(post: Post) -
     keys = [once[0], often[0], once[1], often[1], once[2]]
     await post.take("me", len(keys))
 
-    fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
-    arguments = [part for seq, key in enumerate(keys, 1) for part in (key, seq)]
-    for _ in range(2):
-        # Also if it is asked again, for its answer was lost.
-        _, *results = await post.scripts.run(
-            "claim", [*fixed, *map(post.keys.record, keys)], ["me", 0, 0, 0, 1, *arguments]
-        )
-        assert [result[0] for result in results] == [b"run", b"run", b"later", b"run", b"later"]
-    assert {await post.state(key) for key in (once[1], once[2])} == {TaskState.QUEUED}
+    assert [await post.claim("me", key, on_disk=on_disk) for key in keys] == [b"run"] * 5
+    # Also if it is asked again, for its answer was lost.
+    assert [await post.begin("me", once[0]) for _ in range(2)] == [b"begun"] * 2
+    assert [await post.state(key) for key in once] == [TaskState.RUNNING, TaskState.QUEUED, TaskState.QUEUED]
+    assert (await post.record(once[1])).attempt == 0
 
     report = await post.reap("me")
 
     assert report.reaped == {"dead": 1, "crashed": 2, "requeued": 2}
+    assert {await post.state(key) for key in once[1:]} == {TaskState.QUEUED}
 
 
-async def test_each_has_begun_before_the_next_is_claimed(office: Office) -> None:
-    """What is claimed and has not begun is what a crash makes DEAD for nothing."""
-    claimed_when_begun: list[int] = []
+async def test_what_has_not_begun_is_cancelled_at_once(post: Post) -> None:
+    """It stands behind others in a process' hand, and its client had to wait until it got there."""
+    await post.join("me")
+    key = await post.enqueue(repeatable=False)
+    await post.take("me")
+    await post.claim("me", key)
+
+    reading = await post.tasks.cancel(post.queue, key)
+
+    assert reading.record is not None
+    assert reading.record.state is TaskState.CANCELLED
+    assert await post.begin("me", key) == b"drop"
+    assert await post.figures() == (0, 0, 0, 0)
+
+
+async def test_each_has_begun_before_the_next_may(office: Office) -> None:
+    """What may have begun and has not is what a crash makes DEAD for nothing."""
+    may_have_begun: list[int] = []
 
     async def handle(task: ClaimedTask) -> None:
-        # At its first line nothing behind it is claimed yet.
-        claimed_when_begun.append(running())
+        # At its first line nothing behind it may have begun.
+        may_have_begun.append(started())
         task.begin()
         await office.release.wait()
         await office.report(task, "ok")
 
-    def running() -> int:
+    def started() -> int:
         with redis.Redis.from_url(office.settings.redis_url) as store:
-            return int(store.hget(office.keys.counts, "running") or 0)
+            return int(store.hget(office.keys.counts, "+started") or 0)
 
     keys = await office.enqueue(4, repeatable=False)
     office.consume(handle)
-    await until(lambda: len(claimed_when_begun) == len(keys))
+    await until(lambda: len(may_have_begun) == len(keys))
     office.release.set()
     await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
 
-    assert claimed_when_begun == [1, 2, 3, 4]
+    assert may_have_begun == [1, 2, 3, 4]
 
 
 async def test_what_may_run_twice_does_not_wait_for_one_that_does_not_begin(office: Office) -> None:
@@ -176,7 +189,7 @@ async def test_what_had_not_started_is_run_by_the_next_process(tmp_path: Path) -
     runs = dict(zip(lines, one.runs(lines, "Record"), strict=True))
     dead = [line for line, task in zip(lines, ended, strict=True) if task["state"] != "SUCCEEDED"]
     assert {ended[int(line)]["reason"] for line in dead} == {"outcome-unknown"}
-    # Nothing ran twice. What is unknown had started, but for one that may just have been claimed.
+    # Nothing ran twice. What is unknown had started, but for one that was just about to.
     assert max(runs.values()) == 1
     assert "20" in dead
     assert len([line for line in dead if not runs[line]]) <= 1

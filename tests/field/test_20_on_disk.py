@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,10 +13,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from support.mom import RunningMom, running_mom
+from support.office import Office
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer, running
 from support.registering import been_up
+from support.waiting import until
 
 import poste_calculator
 from calculator.v1 import sum_pb2
@@ -196,3 +199,77 @@ async def test_a_step_whose_wait_errs_is_not_told_as_done_nor_as_undone(
         await _STEPS[step](mom, "k" * 16)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not proves_not_run(refused.value)
+
+
+# What must not run twice begins once its claim is on disk
+
+
+@pytest.fixture
+async def slow_disk(tmp_path: Path, queue: str) -> AsyncIterator[tuple[RedisServer, Office]]:
+    """A queue on a server that does everything, and answers each wait for the disk with an error until it is told."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        office = Office(server.url, queue)
+        await office.client.execute_command("ACL SETUSER", "default", "-waitaof")
+        yield server, office
+        for consumer in list(office.consumers):
+            await office.stop(consumer)
+        await office.client.aclose()
+
+
+async def test_what_must_not_run_twice_begins_once_its_claim_is_on_disk(
+    slow_disk: tuple[RedisServer, Office],
+) -> None:
+    """After a power cut of the store it waited again, and ran twice."""
+    _, office = slow_disk
+    once, often = await office.enqueue(2, repeatable=False), await office.enqueue(2)
+    office.consume(office.at_once)
+    # What may run twice does not wait for it.
+    await until(lambda: office.all_in(often, TaskState.SUCCEEDED))
+    await until(lambda: _failed_waits(office))
+    assert sorted(office.ran) == sorted(often)
+    assert await office.all_in(once, TaskState.QUEUED)
+
+    await office.client.execute_command("ACL SETUSER", "default", "+waitaof")
+    await until(lambda: office.all_in(once, TaskState.SUCCEEDED))
+    assert sorted(office.ran) == sorted(often + once)
+
+
+async def _failed_waits(office: Office) -> bool:
+    stats = await office.client.info("commandstats")
+    return "cmdstat_waitaof" in stats and int(stats["cmdstat_waitaof"]["rejected_calls"]) > 0
+
+
+async def test_a_store_that_answers_from_the_disk_is_not_waited_for(office: Office) -> None:
+    """Under `always` the claim's answer is the proof: a wait would cost each call a tenth of a second."""
+    keys = await office.enqueue(4, repeatable=False)
+    office.consume(office.at_once)
+    await until(lambda: office.all_in(keys, TaskState.SUCCEEDED))
+    assert not await office.client.exists(office.keys.barrier)
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["power cut", "restart"])
+async def test_what_the_store_forgot_to_have_begun_is_unknown(tmp_path: Path, queue: str, *, cut: bool) -> None:
+    """That it begins is not waited for: a store that lost its last second would have it run once more."""
+    with running(tmp_path, appendfsync="everysec") as server:
+        async with posting(server, queue) as post:
+            await post.join("me")
+            begun, waiting_still = [await post.enqueue(repeatable=False) for _ in range(2)]
+            await post.take("me", 2)
+            for key in (begun, waiting_still):
+                await post.claim("me", key, on_disk=False)
+            (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+            on_disk = log.stat().st_size
+            assert await post.begin("me", begun) == b"begun"
+            assert log.stat().st_size > on_disk
+
+            server.kill()
+            if cut:
+                os.truncate(log, on_disk)
+            server.start()
+
+            # The owner lives: it knows better, and goes on.
+            assert await post.begin("me", waiting_still) == b"begun"
+            assert await post.complete("me", waiting_still) == "succeeded"
+            report = await post.reap("me")
+            assert report.reaped == {"dead": 1}
+            assert await post.state(begun) is TaskState.DEAD

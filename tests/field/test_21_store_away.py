@@ -69,6 +69,7 @@ async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[Red
     await owner.join("me", lease_ms=round((LEASE_SECONDS - HEARTBEAT_SECONDS) * 1000))
     await owner.take("me")
     assert await owner.claim("me", key) == b"run"
+    assert await owner.begin("me", key) == b"begun"
 
     await be_away(server, how, 0.9 * LEASE_SECONDS)
 
@@ -168,6 +169,7 @@ async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, 
     await owner.join("me", lease_ms=round(2 * PASS_SECONDS * 1000))
     await owner.take("me")
     assert await owner.claim("me", key) == b"run"
+    assert await owner.begin("me", key) == b"begun"
     fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken("me")]
 
     server.hang()

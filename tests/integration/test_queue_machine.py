@@ -53,7 +53,7 @@ class ClaimCommand:
     claims: list[Claim]
     alone: bool
     take: int = 0
-    start_one: bool = True
+    on_disk: bool = True
     heard: bool = False
 
 
@@ -68,12 +68,17 @@ class Process:
     last_claim: ClaimCommand | None = None
     #: The tokens of the handlers that it started and whose reports were not answered yet.
     started: dict[str, str] = field(default_factory=dict)
-    #: That of them which must not run twice and has not begun.
-    beginning: str | None = None
+    #: The tokens of what it claimed and must not run twice, until it begins.
+    to_begin: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hand(self) -> dict[str, str]:
+        return self.started | self.to_begin
 
     def die(self) -> None:
         self.alive = False
         self.started.clear()
+        self.to_begin.clear()
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -86,6 +91,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.processes: dict[str, Process] = {}
         #: What was sent, and may be executed again.
         self.claims: list[ClaimCommand] = []
+        self.begins: list[tuple[str, str, str]] = []
         self.reports: list[Report] = []
         self.returns: list[tuple[str, list[Returned]]] = []
         self.put_offs: list[tuple[str, str, str]] = []
@@ -130,7 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
         model, living, processes = self.model, self.living(), self.processes
         weights = {
             self.report: 5 if self._reportable() else 0,
-            self.begin: 4 if self._beginning() else 0,
+            self.begin: 6 if self._to_begin() else 0,
             self.claim: 6 if self._claimable() else 0,
             self.take: 3 if living and model.ready else 0,
             self.claim_front: 4 if living and model.ready else 0,
@@ -140,6 +146,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.join: 5 if len(living) < LIVING and len(processes) < MAX_PROCESSES else 0,
             self.end_wait: 2 if False in model.delayed.values() else 0,
             self.claim_again: 2 if self.claims else 0,
+            self.begin_again: 1 if self.begins else 0,
             self.report_again: 1 if self.reports else 0,
             self.give_back_again: 1 if self.returns else 0,
             self.put_off: 1 if self._unreported() else 0,
@@ -200,8 +207,10 @@ class QueueMachine(RuleBasedStateMachine):
         task = self.model.tasks.get(key)
         self.agree(task is None, record is None)
         if task is not None:
-            self.agree(TaskState(task.state), record.state)
-            self.agree((task.attempts, task.response), (record.attempt, record.response))
+            # What has not begun waits, whoever has it in hand.
+            state, attempts = ("Q", task.attempts - 1) if task.waits_in_hand else (task.state, task.attempts)
+            self.agree(TaskState(state), record.state)
+            self.agree((attempts, task.response), (record.attempt, record.response))
             self.agree(task.stop and not task.final, record.cancel_requested)
             self.agree(task.reason, record.dead_reason and record.dead_reason.value)
 
@@ -230,7 +239,7 @@ class QueueMachine(RuleBasedStateMachine):
         name = self._any(found)
         some = self.draw(st.lists(st.sampled_from(found[name]), min_size=1, unique=True))
         process = self.processes[name]
-        alone = len(some) == 1 and not process.started and self.draw(st.booleans())
+        alone = len(some) == 1 and not process.hand and self.draw(st.booleans())
         self._send_claim(process, some, alone=alone, take=0)
 
     def claim_front(self) -> None:
@@ -238,7 +247,7 @@ class QueueMachine(RuleBasedStateMachine):
         name = self._any(self.living())
         process = self.processes[name]
         seen = KEYS if self._odd() else dict.fromkeys(reversed(self.model.ready))
-        if free := [key for key in seen if key not in process.started]:
+        if free := [key for key in seen if key not in process.hand]:
             some = self.draw(st.lists(st.sampled_from(free), unique=True)) if self._odd() else free[:FRONT]
             some = some or free[:1]
             self._send_claim(process, some, alone=False, take=self._any([len(some), 1]))
@@ -247,22 +256,21 @@ class QueueMachine(RuleBasedStateMachine):
         numbers = range(process.number + 1, process.number + 1 + len(some))
         process.number += len(some)
         claims = list(zip(some, numbers, strict=True))
-        process.last_claim = ClaimCommand(process.name, claims, alone, take, process.beginning is None)
+        process.last_claim = ClaimCommand(process.name, claims, alone, take, self.draw(st.booleans()))
         self.claims.append(process.last_claim)
         self._claim(process.last_claim, heard=not self._odd())
 
     def _claimable(self) -> dict[str, list[str]]:
         found = {}
         for name in self.living():
-            if free := [key for key in self.model.taken[name] if key not in self.processes[name].started]:
+            if free := [key for key in self.model.taken[name] if key not in self.processes[name].hand]:
                 found[name] = free
         return found
 
     def _claim(self, command: ClaimCommand, *, heard: bool) -> None:
         name, claims, alone = command.name, command.claims, command.alone
-        how: dict[str, Any] = {"alone": alone, "take": command.take, "start_one": command.start_one}
-        claimed = self.do(self.queue.claim(name, claims, **how))
-        self.agree(self.model.claim(name, claims, **how), claimed)
+        claimed = self.do(self.queue.claim(name, claims, alone=alone, take=command.take, on_disk=command.on_disk))
+        self.agree(self.model.claim(name, claims, alone=alone, take=command.take), claimed)
         answers = claimed.answers
         if not heard:
             return
@@ -272,21 +280,35 @@ class QueueMachine(RuleBasedStateMachine):
             process.die()
             return
         for (key, number), answer in zip(claims, answers, strict=True):
-            if answer == "run":
+            if answer == "run" and self.model.tasks[key].repeatable:
                 process.started[key] = f"{name}:{number}"
                 self.starts[key] += 1
-                repeatable = self.model.tasks[key].repeatable
-                self.hold(repeatable or self.starts[key] == 1, f"{key} must not run twice, and did")
-                if not repeatable:
-                    self.hold(process.beginning is None, f"{key} is claimed before {process.beginning} has begun")
-                    process.beginning = key
+            elif answer == "run":
+                process.to_begin[key] = f"{name}:{number}"
 
     def begin(self) -> None:
-        """The handler of a task that must not run twice is called."""
-        self.processes[self._any(self._beginning())].beginning = None
+        """A process has one begin that must not run twice; if it does not hear that it may, it claims it anew."""
+        name, key = self._any(self._to_begin())
+        process = self.processes[name]
+        token = process.to_begin.pop(key)
+        self.begins.append((name, key, token))
+        said = self._begin(name, key, token)
+        if self._odd():
+            return
+        if said == "begun":
+            process.started[key] = token
+            self.starts[key] += 1
+            self.hold(self.starts[key] == 1, f"{key} must not run twice, and did")
+        elif said == "fenced":
+            process.die()
 
-    def _beginning(self) -> list[str]:
-        return [name for name in self.living() if self.processes[name].beginning is not None]
+    def _to_begin(self) -> list[tuple[str, str]]:
+        return [(name, key) for name in self.living() for key in self.processes[name].to_begin]
+
+    def _begin(self, name: str, key: str, token: str) -> str:
+        said = self.do(self.queue.begin(name, key, token))
+        self.agree(self.model.begin(name, key, token), said)
+        return said
 
     def report(self) -> None:
         """A handler ends, and its process reports it: the same again until it hears the answer."""
@@ -308,8 +330,6 @@ class QueueMachine(RuleBasedStateMachine):
             report = Report(key, token, self._any(endings), f"of {token}".encode())
             self.reports.append(report)
         self._complete(report)
-        if process.beginning == key:
-            process.beginning = None
         if not self._odd():
             del process.started[key]
 
@@ -328,8 +348,6 @@ class QueueMachine(RuleBasedStateMachine):
         name, key = self._any(self._unreported())
         process = self.processes[name]
         token = process.started.pop(key)
-        if process.beginning == key:
-            process.beginning = None
         self.starts[key] -= 1
         self.put_offs.append((name, key, token))
         self._put_off(name, key, token)
@@ -366,7 +384,7 @@ class QueueMachine(RuleBasedStateMachine):
         listed = self.model.taken[process.name]
         part = self._any(["all of it", "the beginning", "the end"])
         if listed and part != "the end":
-            returned = [(key, process.started.get(key, ""), key in process.started) for key in listed]
+            returned = [(key, process.hand.get(key, ""), key in process.started) for key in listed]
             self.returns.append((process.name, returned))
             self._give_back(process.name, returned)
         if part != "the beginning":
@@ -394,6 +412,9 @@ class QueueMachine(RuleBasedStateMachine):
         process = self.processes[command.name]
         awaited = process.alive and not process.stopping and process.last_claim is command and not command.heard
         self._claim(command, heard=awaited and self.draw(st.booleans()))
+
+    def begin_again(self) -> None:
+        self._begin(*self._any(reversed(self.begins)))
 
     def report_again(self) -> None:
         self._complete(self._any(reversed(self.reports)))

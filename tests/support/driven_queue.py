@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
-from poste.queue.connection import open_client, texts
+from poste.queue.connection import open_client, text, texts
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.operators import Operators
@@ -96,20 +96,25 @@ class DrivenQueue:
         return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))
 
     async def claim(
-        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, start_one: bool = True
+        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, on_disk: bool = True
     ) -> Claimed:
-        """Claim; take some first; with `start_one`, one that must not run twice may start."""
+        """Claim; take some first; with `on_disk`, as where a reply proves that it is."""
         fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready]
         results = await self.scripts.run(
             "claim",
             [*fixed, *(self.keys.record(key) for key, _ in claims)],
-            [name, int(alone), FRONT, take, int(start_one), *(part for claim in claims for part in claim)],
+            [name, int(alone), FRONT, take, int(on_disk), *(part for claim in claims for part in claim)],
             again=False,
         )
         if results == [b"fenced"]:
             return Claimed(["fenced"])
         (unnamed, front), *results = results
         return Claimed(texts(result[0] for result in results), texts(unnamed), texts(front))
+
+    async def begin(self, name: str, key: str, token: str) -> str:
+        at = self.keys
+        touched = [at.leases, at.taken(name), at.counts, at.dead, at.record(key)]
+        return text(await self.scripts.run("begin", touched, [name, key, token]))
 
     async def complete(self, report: Report) -> str:
         (said,) = await self.tasks.complete(QUEUE, [report._replace(retry=_Retry())])

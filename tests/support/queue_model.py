@@ -49,6 +49,8 @@ class Task:
     defects: int = 0
     crashes_alone: int = 0
     crashes_in_company: int = 0
+    #: It is claimed, must not run twice, and has not begun.
+    waits_in_hand: bool = False
     stop: bool = False
     overdue: bool = False
     reason: str | None = None
@@ -61,6 +63,9 @@ class Task:
 
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
+
+    def unclaim(self) -> None:
+        self.state, self.token, self.attempts, self.waits_in_hand = "Q", None, self.attempts - 1, False
 
     def be_over(self) -> None:
         """It waited for too long: for its service, unless its handler failed until now."""
@@ -116,6 +121,8 @@ class QueueModel:
     def settle(self, key: str) -> None:
         """Whoever looks at a waiting task that is overdue ends it."""
         task = self.tasks.get(key)
+        if task and task.waits_in_hand and task.overdue:
+            task.unclaim()
         if task and task.state == "Q" and task.overdue:
             task.be_over()
             self.delayed.pop(key, None)
@@ -123,6 +130,8 @@ class QueueModel:
     def cancel(self, key: str) -> None:
         self.settle(key)
         task = self.tasks.get(key)
+        if task and task.waits_in_hand:
+            task.unclaim()
         if task and task.state == "Q":
             task.end("C")
             self.delayed.pop(key, None)
@@ -183,29 +192,23 @@ class QueueModel:
             self.taken[name].insert(0, key)
         return keys
 
-    def claim(
-        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, start_one: bool = True
-    ) -> Claimed:
+    def claim(self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0) -> Claimed:
         if name not in self.leases:
             return Claimed(["fenced"])
         taken = self.take(name, take)
         unnamed = [key for key in taken if key not in [named for named, _ in claims]]
         front = self.ready[-FRONT:]
-        answers = []
-        for key, number in claims:
-            answer = self._claim(name, key, number, alone=alone, start_one=start_one)
-            answers.append(answer)
-            start_one = start_one and not (answer == "run" and not self.tasks[key].repeatable)
+        answers = [self._claim(name, key, number, alone=alone) for key, number in claims]
         paused = [key for (key, _), answer in zip(claims, answers, strict=True) if answer == "paused"]
         self.ready += reversed(paused)
         return Claimed(answers, unnamed, front)
 
-    def _claim(self, name: str, key: str, number: int, *, alone: bool, start_one: bool) -> str:
+    def _claim(self, name: str, key: str, number: int, *, alone: bool) -> str:
         if key not in self.taken[name]:
             return "drop"
         task, token = self.tasks.get(key), f"{name}:{number}"
         if task and task.state == "R":
-            return self._claim_running(name, key, task, number, start_one=start_one)
+            return self._claim_running(name, key, task, number)
         if task and task.state == "Q" and task.overdue:
             task.be_over()
         if task is None or task.final:
@@ -214,25 +217,47 @@ class QueueModel:
         if self.paused:
             self._drop(name, key)
             return "paused"
-        suspect = task.crashes_in_company >= SUSPECT_AFTER and not alone
-        if suspect or not (task.repeatable or start_one):
-            return "suspect" if suspect else "later"
+        if task.crashes_in_company >= SUSPECT_AFTER and not alone:
+            return "suspect"
         task.state, task.token, task.attempts = "R", token, task.attempts + 1
+        task.waits_in_hand = not task.repeatable
         return "run"
 
-    def _claim_running(self, name: str, key: str, task: Task, number: int, *, start_one: bool) -> str:
+    def _claim_running(self, name: str, key: str, task: Task, number: int) -> str:
         token = f"{name}:{number}"
         mine = _owner(task.token) == name
         if mine and _number(task.token) > number:
             return "drop"
-        if task.token != token and (task.stop or not (mine or task.repeatable)):
+        if task.token == token:
+            return "run"
+        if task.stop or not (mine or task.repeatable or task.waits_in_hand):
             self._drop(name, key)
             task.end(*(("C",) if task.stop else ("D", "outcome-unknown")))
             return "drop"
-        if not (task.repeatable or start_one):
-            return "later"
-        task.token = token
+        # If it is noted as begun, its owner knows better: it did not hear that it may.
+        task.token, task.waits_in_hand = token, not task.repeatable
         return "run"
+
+    def begin(self, name: str, key: str, token: str) -> str:
+        """What must not run twice is about to start."""
+        if name not in self.leases:
+            return "fenced"
+        task = self.tasks.get(key)
+        if task is None or task.state != "R" or task.token != token:
+            if task is None or task.final:
+                self._drop(name, key)
+            return "drop"
+        if not task.waits_in_hand:
+            return "begun"
+        if task.overdue:
+            self._drop(name, key)
+            task.unclaim()
+            task.be_over()
+            return "drop"
+        if self.paused:
+            return "paused"
+        task.waits_in_hand = False
+        return "begun"
 
     def give_back(self, name: str, returned: Iterable[Returned]) -> int:
         back = 0
@@ -267,7 +292,7 @@ class QueueModel:
         if task.stop:
             task.end("C")
             return 0
-        task.state, task.token, task.attempts = "Q", None, task.attempts - 1
+        task.unclaim()
         self.delayed[key] = False
         return 1
 
@@ -304,13 +329,14 @@ class QueueModel:
             return []
         self.leases.pop(name, None)
         self.graves.add(name)
-        claimed = [key for key in keys if self._is_claimed_by(key, name)]
-        alone = len(claimed) == 1 and len(self.taken[name]) == len(keys)
+        ran = [key for key in keys if self._ran_under(key, name)]
+        alone = len(ran) == 1 and len(self.taken[name]) == len(keys)
         return [self._reap(name, key, alone=alone) for key in keys]
 
-    def _is_claimed_by(self, key: str, name: str) -> bool:
+    def _ran_under(self, key: str, name: str) -> bool:
         task = self.tasks.get(key)
-        return task is not None and task.state == "R" and _owner(task.token) == name
+        ran = task is not None and task.state == "R" and not task.waits_in_hand
+        return task is not None and ran and _owner(task.token) == name
 
     def _reap(self, name: str, key: str, *, alone: bool) -> str:
         if key not in self.taken[name]:
@@ -322,10 +348,12 @@ class QueueModel:
         if task.state == "R" and task.stop:
             task.end("C")
             return "cancelled"
+        if task.waits_in_hand:
+            task.unclaim()
         if task.state == "R" and not task.repeatable:
             task.end("D", "outcome-unknown")
             return "dead"
-        crashed = self._is_claimed_by(key, name)
+        crashed = self._ran_under(key, name)
         if crashed:
             task.crashes_alone += alone
             task.crashes_in_company += not alone
@@ -368,7 +396,7 @@ class QueueModel:
             self.taken[name].remove(key)
 
     def _requeue(self, key: str, task: Task) -> None:
-        task.state, task.token = "Q", None
+        task.state, task.token, task.waits_in_hand = "Q", None, False
         self.ready.append(key)
 
 

@@ -54,16 +54,20 @@ class Post:
         taken = await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count])
         return [key.decode() for key in taken]
 
-    async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False) -> Any:
+    async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False, on_disk: bool = True) -> Any:
         *_, result = await self.scripts.run(
             "claim",
             [
                 *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready),
                 self.keys.record(key),
             ],
-            [name, int(alone), 0, 0, 1, key, seq],
+            [name, int(alone), 0, 0, int(on_disk), key, seq],
         )
         return result if isinstance(result, bytes) else result[0]
+
+    async def begin(self, name: str, key: str, seq: int = 1) -> bytes:
+        touched = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.record(key)]
+        return bytes(await self.scripts.run("begin", touched, [name, key, f"{name}:{seq}"]))
 
     async def complete(self, name: str, key: str, ending: Any = "ok", payload: bytes = b"3", seq: int = 1) -> str:
         report = Report(key, f"{name}:{seq}", ending, payload, self.retry)
@@ -96,10 +100,11 @@ class Post:
         return (await self.record(key)).state
 
     async def running(self, name: str, **changes: Any) -> str:
-        """A task that `name` has claimed under seq 1."""
+        """A task that `name` has claimed under seq 1, and that has begun."""
         key = await self.enqueue(**changes)
         assert await self.take(name) == [key]
         assert await self.claim(name, key) == b"run"
+        assert await self.begin(name, key) == b"begun"
         return key
 
     async def figures(self) -> tuple[int, int, int, int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
+from poste.queue.durability import OwnersLook
 from poste.queue.hand import ClaimedTask, Handle, NotRun
 from poste.queue.incarnation import Incarnation
 from poste.queue.keys import Keys
@@ -98,7 +100,8 @@ class Consumer:
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
         # Both at the queue's own server, which CLIENT UNBLOCK must reach too.
-        control = open_client(self._settings, home=self._keys.ready)
+        look = OwnersLook(self._settings, self._keys.ready)
+        control = open_client(self._settings, connected=look.connected, home=self._keys.ready)
         blocking = open_client(
             self._settings,
             block_seconds=BLOCK_SECONDS,
@@ -131,6 +134,7 @@ class Consumer:
                     tried_to_pop=self._note_pop,
                     live=self._live,
                     concurrency=self._concurrency,
+                    proof=functools.partial(look.find, control),
                 )
                 if self._stopping.is_set():
                     self._life.end()

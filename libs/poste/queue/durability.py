@@ -11,21 +11,25 @@ forgets it then), a cancellation, what an operator did, and a task's end when it
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
 from poste.domain.errors import StartError, StoreUnreached
-from poste.queue.connection import is_cluster, open_client, servers_of, text
+from poste.queue.connection import is_cluster, open_client, server_of, servers_of, text
 from poste.queue.node import NotConnected
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
+    from redis.asyncio.connection import AbstractConnection
 
     from poste.runtime.settings import Keeps, StoreSettings
 
 _WAITAOF_SINCE: Final = (7, 2)
+#: How often who runs a queue's tasks looks what its server keeps, in seconds.
+_LOOK_SECONDS: Final = 1.0
 #: What of a server's configuration says what it keeps.
 _TELLING: Final = frozenset({"appendonly", "appendfsync", "no-appendfsync-on-rewrite"})
 
@@ -148,6 +152,47 @@ def _check_told(
                 "Redis would lose accepted calls when it stops, says POSTE_REDIS_KEEPS: it is trusted with none "
                 "unless POSTE_ACCEPT_LOSING_EVERYTHING says so too"
             )
+
+
+class OwnersLook:
+    """Looks what the server that holds a queue keeps, for who runs its tasks: that goes on whatever it is."""
+
+    def __init__(self, settings: StoreSettings, key: str) -> None:
+        """Know nothing yet; `key` is one of the queue's."""
+        self._settings = settings
+        self._key = key
+        self._found: Durability | None = None
+        self._forgotten_at = 0.0
+
+    async def connected(self, _: AbstractConnection) -> None:
+        """Forget what was found: this may be another server, or the same with other settings."""
+        self._found = None
+
+    async def find(self, client: redis.Redis, _queue: str) -> Durability:
+        """Return what a reply proves; it is looked at each new connection, and once a second.
+
+        Raises:
+            StoreUnreached: It can't be asked.
+        """
+        now = time.monotonic()
+        if now > self._forgotten_at + _LOOK_SECONDS:
+            self._found, self._forgotten_at = None, now
+        if self._found is None:
+            # Set after the look, for that itself may make the connection that clears it.
+            self._found = await self._look(client)
+        return self._found
+
+    async def _look(self, client: redis.Redis) -> Durability:
+        try:
+            server = await server_of(client, self._key)
+            found = await check(server, in_cluster=is_cluster(self._settings), keeps=self._settings.redis_keeps)
+        except KeepsTooLittle:
+            return Durability.AS_TOLD
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        # Somebody decided that nobody is to wait for the disk.
+        accepted = self._settings.accept_losing_last_second or self._settings.accept_losing_everything
+        return Durability.AS_TOLD if accepted else found
 
 
 async def require(settings: StoreSettings) -> None:

@@ -60,8 +60,9 @@ async def _try_to_give_back(hand: Hand) -> bool:
             arguments: list[str] = []
             for key in listed:
                 running = hand.running.get(key)
-                started = running is not None and not running.claimed.unstarted
-                arguments += (key, running.claimed.token if running else "", "1" if started else "")
+                claimed = running.claimed if running else hand.to_begin.get(key)
+                started = claimed is not None and not claimed.unstarted
+                arguments += (key, claimed.token if claimed else "", "1" if started else "")
             touched = [keys.ready, hand.taken, keys.counts, keys.dead, *map(keys.record, listed)]
             await hand.scripts.run("give_back", touched, arguments)
         left = await hand.scripts.run("leave", [keys.leases, keys.graves, hand.taken], [hand.name])

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from poste.queue.durability import Proof, on_reply
 from poste.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ClaimedTask:
     def begin(self) -> None:
         """Say that its handler begins: to be called right before that is, by whichever thread calls it.
 
-        Until then no other task is claimed that must not run twice.
+        Until then no other task begins that must not run twice.
         """
         if self.began is not None:
             self.began()
@@ -102,10 +103,10 @@ class Hand:
         unclaimed: Keys that are taken, and to be claimed.
         claiming: Keys whose claim is under way.
         suspects: Keys that are to be claimed alone.
-        later: Keys that are to be claimed one after the other has begun, for they must not run twice.
-        running: What is claimed, by its key.
-        handling: Those of them whose handlers have not ended.
-        put_off: Those of them that were not run and are to wait, and for how many seconds.
+        to_begin: What is claimed and must not run twice, until it begins, by its key, in their order.
+        running: What is claimed besides, by its key.
+        handling: What is claimed and whose handler has not ended.
+        put_off: What was claimed and not run and is to wait, and for how many seconds.
         some_put_off: There are some.
         ending: Nothing more is to be taken.
         changed: There may be something to do, or room for it.
@@ -118,7 +119,9 @@ class Hand:
         keys: QueueKeys,
         settings: WorkerSettings,
         control: redis.Redis,
+        *,
         concurrency: Callable[[], int | None],
+        proof: Proof = on_reply,
     ) -> None:
         self.name = name
         self.keys = keys
@@ -126,11 +129,11 @@ class Hand:
         self.settings = settings
         self.control = control
         self._fewer = concurrency
-        self.scripts = Scripts(control)
+        self.scripts = Scripts(control, proof)
         self.unclaimed: list[str] = []
         self.claiming: frozenset[str] = frozenset()
         self.suspects: list[str] = []
-        self.later: list[str] = []
+        self.to_begin: dict[str, ClaimedTask] = {}
         self.running: dict[str, Running] = {}
         self.handling: set[str] = set()
         self.put_off: list[tuple[ClaimedTask, float]] = []
@@ -145,9 +148,14 @@ class Hand:
         fewer = self._fewer()
         return self.settings.concurrency if fewer is None else min(fewer, self.settings.concurrency)
 
+    @property
+    def holds_claimed(self) -> bool:
+        """Whether anything is claimed."""
+        return bool(self.running or self.to_begin)
+
     def holds(self, key: str) -> bool:
         """Tell whether a key is in hand: claiming one twice would start its handler twice."""
-        waits = key in self.unclaimed or key in self.suspects or key in self.later
+        waits = key in self.unclaimed or key in self.suspects or key in self.to_begin
         return waits or key in self.running or key in self.claiming
 
     def adopt(self, keys: Iterable[str]) -> None:
@@ -164,6 +172,6 @@ class Hand:
         is away must not make the list of what is taken grow.
         """
         concurrency = self.concurrency
-        room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - len(self.running), MAX_TAKEN)
-        room -= len(self.later)
+        held = len(self.running) + len(self.to_begin)
+        room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - held, MAX_TAKEN)
         return max(0, min(room, _BESIDE_LIVE_CALLS) if live else room)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
+    from poste.queue.durability import Proof
     from poste.queue.keys import QueueKeys
     from poste.runtime.settings import WorkerSettings
 
@@ -45,6 +46,7 @@ class Incarnation:
         tried_to_pop: Callable[[], None],
         live: Callable[[], bool],
         concurrency: Callable[[], int | None],
+        proof: Proof,
     ) -> None:
         """Prepare; `run` begins. It has joined already.
 
@@ -59,8 +61,9 @@ class Incarnation:
             tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
             live: Tells whether direct calls come in: those go first.
             concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
+            proof: Tells what a reply of the queue's server proves.
         """
-        self._hand = Hand(name, keys, settings, control, concurrency)
+        self._hand = Hand(name, keys, settings, control, concurrency=concurrency, proof=proof)
         self._taker = Taker(
             self._hand,
             handle=handle,
@@ -97,16 +100,18 @@ class Incarnation:
             async with asyncio.TaskGroup() as group:
                 taking = group.create_task(self._taker.run())
                 auditing = group.create_task(audit(hand))
+                beginner = self._taker.beginner
+                beginning = [group.create_task(beginner.settle()), group.create_task(beginner.run())]
                 putting_off = group.create_task(put_off(hand))
                 try:
                     await hand.ending.wait()
                     await self._taker.stop(taking)
-                    await lifecycle.end([auditing])
+                    await lifecycle.end([auditing, *beginning])
                     if not self._refused:
                         await finish_running(hand, lambda: self._refused)
                 finally:
                     # Also when one of them failed: the group cancels the others once, which is not always enough.
-                    await lifecycle.end([taking, auditing, putting_off])
+                    await lifecycle.end([taking, auditing, *beginning, putting_off])
                     await end_running(hand)
         finally:
             try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
 
 #: Without the request and the result: a list of those would have no bound.
-_FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "y")
+_FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "y", "h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class Recent:
         return [task for task in tasks if task is not None]
 
     async def _read(self, queue: str, key: str, fields: Sequence[Any], now: int) -> RecentTask | None:
-        state, _, _, expire, result_ttl, *_, ttl_ms = fields
+        state, _, _, expire, result_ttl, *_, ttl_ms, claimed_only = fields
         if state is None:
             return None
-        if state == TaskState.QUEUED.value.encode() and int(expire) <= now:
-            # Overdue, and nobody has looked at it yet: looking settles it.
+        if claimed_only or (state == TaskState.QUEUED.value.encode() and int(expire) <= now):
+            # Overdue, and nobody has looked at it yet: looking settles it. Or perhaps it has not begun.
             record = (await self._tasks.read(queue, key)).record
         else:
-            record = read_record(key, [*fields[:-1], None, None], now)
+            record = read_record(key, [*fields[:-2], None, None], now)
         if record is None:
             return None
         return RecentTask(record, int(ttl_ms) // 1000, int(result_ttl))

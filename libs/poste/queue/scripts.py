@@ -132,6 +132,10 @@ class Scripts:
         """
         return await self.run(name, keys, args, barrier=at.barrier if await self.must_wait(at.queue) else None)
 
+    async def durability(self, queue: str) -> Durability:
+        """Return what a reply of the Redis that holds a queue proves."""
+        return await self._proof(queue)
+
     async def must_wait(self, queue: str) -> bool:
         """Tell whether a reply does not prove that what it tells of is on disk."""
         return await self._proof(queue) is Durability.ON_WAITAOF

@@ -1,8 +1,8 @@
 """Takes tasks off the queue, claims them, and has them run.
 
 One is waited for by BLMOVE. Its claim tells what else is at the queue's front, and the next claim takes that: so a task
-alone is claimed at once, and a backlog costs one script for many. Of those that must not run twice each is claimed by a
-script of its own, once the one before has begun: a process that dies must not take along what it never started.
+alone is claimed at once, and a backlog costs one script for many. What may run twice starts when it is claimed;
+`beginning` has the rest begin one after the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from poste.domain.errors import PosteError, StoreError
+from poste.queue.beginning import Beginner
 from poste.queue.connection import text, texts
+from poste.queue.durability import Durability
 from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, NotRun, Running
 from poste.queue.node import NotConnected
 from poste.runtime import lifecycle, logs, metrics
@@ -33,9 +35,12 @@ BLOCK_SECONDS: Final = 2.0
 _POP_BACKOFF: Final = 0.2
 #: How often it is looked whether a paused queue is still paused, in seconds.
 _PAUSED_LOOK_SECONDS: Final = 0.5
-#: How often it is looked whether more tasks may run at once than may now, or what else waits while one does not
-#: begin, in seconds.
+#: How often it is looked whether more tasks may run at once than may now, in seconds.
 _ROOM_LOOK_SECONDS: Final = 0.25
+#: While something is to begin, no fewer tasks are taken, as a share of those that may run at once: one a step is dear.
+_REFILL: Final = 0.25
+#: How long that is waited for, in seconds: what may run twice need not wait for one that does not begin.
+_REFILL_SECONDS: Final = 0.25
 #: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
 _UNBLOCK_SECONDS: Final = 0.05
 
@@ -75,17 +80,23 @@ class Taker:
         self._seq = 0
         #: What stood at the queue's front when it was last looked at, the oldest first.
         self._front: list[str] = []
-        self._alone = False
-        #: The key of the task that must not run twice and is claimed, and whose handler has not begun.
-        self._beginning: str | None = None
+        #: The key of the task that was last claimed to run alone.
+        self._suspect: str | None = None
         self._paused = False
         self._defect: BaseException | None = None
         self._loop = asyncio.get_running_loop()
+        self._refill_by = 0.0
+        self.beginner = Beginner(hand, start=self._start, leave=self._handled, lost=lost)
 
     @property
     def full(self) -> bool:
         """Whether nothing is taken now because there is no room for it."""
-        return self._alone or bool(self._hand.suspects and self._hand.running) or self._hand.room(live=False) == 0
+        hand = self._hand
+        return self._alone or bool(hand.suspects and hand.holds_claimed) or hand.room(live=False) == 0
+
+    @property
+    def _alone(self) -> bool:
+        return self._suspect is not None and self._suspect in self._hand.handling
 
     async def run(self) -> None:
         """Take, until the hand is to be emptied; what is taken runs, owned by the hand.
@@ -105,12 +116,12 @@ class Taker:
                 keys, hand.unclaimed = hand.unclaimed, []
                 await self._claim(keys)
             elif hand.suspects:
-                if hand.running:
+                if hand.holds_claimed:
                     await hand.changed.wait()
                 else:
                     await self._claim([hand.suspects.pop(0)], alone=True)
-            elif (room := hand.room(live=self._live())) == 0 and not self._next_may_begin:
-                await self._wait_for_room()
+            elif not self._worth_taking(room := hand.room(live=self._live())):
+                await self._wait_for_room(room)
             elif self._paused:
                 await self._rest(_PAUSED_LOOK_SECONDS)
                 await self._look_whether_paused()
@@ -126,23 +137,13 @@ class Taker:
                     await self._hand.control.client_unblock(client_id)
             await asyncio.wait([running], timeout=_UNBLOCK_SECONDS)
 
-    @property
-    def _next_may_begin(self) -> bool:
-        hand = self._hand
-        return bool(hand.later) and self._beginning is None and len(hand.handling) < hand.concurrency
-
     async def _take(self, room: int) -> None:
-        """Take what there is room for, and have the next one begin that must not run twice."""
+        """Take what there is room for."""
         hand = self._hand
-        later = [hand.later.pop(0)] if self._next_may_begin else []
-        front, self._front = [key for key in self._front[:room] if not hand.holds(key) and key not in later], []
-        if later or front:
-            await self._claim(later + front, take=len(front))
-        elif hand.later:
-            # What may run twice need not wait for one that does not begin; and a pop would not end when it has.
-            await self._wait(_ROOM_LOOK_SECONDS)
-            if self._beginning is not None and not hand.ending.is_set():
-                await self._claim([], take=room)
+        self._refill_by = self._loop.time() + _REFILL_SECONDS
+        front, self._front = [key for key in self._front[:room] if not hand.holds(key)], []
+        if front:
+            await self._claim(front, take=len(front))
         else:
             await self._pop(room)
 
@@ -189,15 +190,18 @@ class Taker:
         """
         hand, keys = self._hand, self._hand.keys
         look = min(hand.concurrency, MAX_TAKEN)
-        arguments: list[str | int] = [hand.name, int(alone), look, take, int(self._beginning is None)]
         tokens = []
+        numbered: list[str | int] = []
         for key in named:
             self._seq += 1
             tokens.append(f"{hand.name}:{self._seq}")
-            arguments += (key, self._seq)
+            numbered += (key, self._seq)
         touched = [keys.leases, hand.taken, keys.counts, keys.dead, keys.ready, *map(keys.record, named)]
         hand.claiming = frozenset(named)
         try:
+            durability = await hand.scripts.durability(keys.queue)
+            on_disk = durability is Durability.ON_REPLY
+            arguments = [hand.name, int(alone), look, take, int(on_disk), *numbered]
             results = await hand.scripts.run("claim", touched, arguments, again=not take)
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
@@ -216,24 +220,21 @@ class Taker:
         self._front = texts(reversed(front))
         for key, token, result in zip(named, tokens, results[1:], strict=True):
             if result[0] == b"run":
-                self._start(key, token, result, alone=alone)
-            else:
-                self._lay_aside(key, result[0])
+                self._own(key, token, result)
+            elif result[0] == b"suspect":
+                hand.suspects.append(key)
+            elif result[0] == b"paused":
+                self._paused = True
+        self.beginner.add(
+            [hand.to_begin[key] for key in named if key in hand.to_begin],
+            on_disk=durability is not Durability.ON_WAITAOF,
+        )
+        if alone:
+            (self._suspect,) = named
         hand.adopt(texts(unnamed))
 
-    def _lay_aside(self, key: str, word: bytes) -> None:
-        hand = self._hand
-        if word == b"suspect":
-            hand.suspects.append(key)
-        elif word == b"later":
-            hand.later.append(key)
-        elif word == b"paused":
-            self._paused = True
-            # All that is not claimed is to be put back.
-            later, hand.later = hand.later, []
-            hand.unclaimed += later
-
-    def _start(self, key: str, token: str, result: Sequence[Any], *, alone: bool) -> None:
+    def _own(self, key: str, token: str, result: Sequence[Any]) -> None:
+        """Have what was claimed start, at once or when its turn is."""
         _, method, request, attempt, create, once, traceparent = result
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
@@ -248,15 +249,18 @@ class Taker:
             traceparent=traceparent.decode() if traceparent else "",
             unstarted=True,
         )
+        self._hand.handling.add(key)
         if once:
-            self._beginning = key
-            claimed.began = functools.partial(self._loop.call_soon_threadsafe, self._begun, key)
-        if attempt == 1:
+            claimed.began = functools.partial(self.beginner.begun, key)
+            self._hand.to_begin[key] = claimed
+        else:
+            self._start(claimed)
+
+    def _start(self, claimed: ClaimedTask) -> None:
+        if claimed.attempt == 1:
             # By two hosts' clocks: what they differ by must not make it less than nothing.
             metrics.task_wait_seconds.observe((claimed.queue,), max(0.0, time.time() - claimed.create_time))
-        self._alone = alone
-        self._hand.handling.add(key)
-        self._hand.running[key] = Running(claimed, self._loop.create_task(self._run(claimed)))
+        self._hand.running[claimed.key] = Running(claimed, self._loop.create_task(self._run(claimed)))
 
     def _go_on(self, key: str, rest: Callable[[], Coroutine[Any, Any, None]]) -> None:
         running = self._hand.running[key]
@@ -281,21 +285,21 @@ class Taker:
             if rest is not None or not claimed.left:
                 del hand.running[claimed.key]
         if rest is not None or not claimed.left:
-            self._alone = False
             self._handled(claimed.key)
 
     def _handled(self, key: str) -> None:
         self._hand.handling.discard(key)
-        self._begun(key)
+        self.beginner.begun(key)
         self._hand.changed.set()
 
-    def _begun(self, key: str) -> None:
-        if self._beginning == key:
-            self._beginning = None
-            self._hand.changed.set()
+    def _worth_taking(self, room: int) -> bool:
+        few = bool(self._hand.to_begin) and room < self._hand.concurrency * _REFILL
+        return room > 0 and not (few and self._loop.time() < self._refill_by)
 
-    async def _wait_for_room(self) -> None:
-        if self._hand.concurrency == self._hand.settings.concurrency:
+    async def _wait_for_room(self, room: int) -> None:
+        if room > 0:
+            await self._wait(self._refill_by - self._loop.time())
+        elif self._hand.concurrency == self._hand.settings.concurrency:
             await self._hand.changed.wait()
         else:
             # What makes it fewer may end without a word.

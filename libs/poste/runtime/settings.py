@@ -50,6 +50,10 @@ class StoreSettings(Settings):
     #: answered; `second`, all but the last second; `nothing`, when it stops. The last two are not enough by themselves:
     #: see `accept_losing_…`. Of one that does tell it, that holds, whatever stands here.
     redis_keeps: Keeps | None = None
+    #: Accept calls although Redis may lose the last second of them (`appendfsync everysec`): nobody waits for the disk.
+    accept_losing_last_second: bool = False
+    #: Accept calls although Redis loses all of them when it stops (no AOF).
+    accept_losing_everything: bool = False
     #: A consumer that did not renew its lease for this long, in seconds, has lost its tasks.
     lease_seconds: Seconds = 6.0
 
@@ -112,10 +116,6 @@ class MomSettings(StoreSettings):
     catalogue: Path | None = None
     #: How often overdue leases, retries and expiries are looked after, in seconds.
     pass_seconds: Seconds = 1.0
-    #: Accept calls although Redis may lose the last second of them (`appendfsync everysec` without WAITAOF).
-    accept_losing_last_second: bool = False
-    #: Accept calls although Redis loses all of them when it stops (no AOF).
-    accept_losing_everything: bool = False
 
 
 class WorkerSettings(StoreSettings):

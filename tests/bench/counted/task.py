@@ -42,7 +42,7 @@ async def prepare() -> counted.Calls:
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
     road = QueuedRoad(service, Runner("durable", threads=1), reporter, Terms(service))
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE)
-    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis(), lambda: None)
+    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis(), concurrency=lambda: None)
     nothing: Any = None
     taker = Taker(
         hand,
@@ -58,7 +58,7 @@ async def prepare() -> counted.Calls:
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
             for number in range(begin, begin + counted.AT_ONCE):
-                taker._start(f"key-{number}", f"{hand.name}:{number}", said, alone=False)
+                taker._own(f"key-{number}", f"{hand.name}:{number}", said)
             while hand.running:
                 hand.changed.clear()
                 await hand.changed.wait()

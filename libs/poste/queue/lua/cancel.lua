@@ -1,10 +1,14 @@
 #!lua flags=allow-oom
--- Cancels a waiting task, and asks a running one to stop. Its key stays in the queue (finding it there would cost as
--- much as the queue is long); who takes it drops it, and the sweep removes it.
+-- Cancels a waiting task, also one that is claimed and has not begun, and asks a running one to stop. Its key stays in the
+-- queue (finding it there would cost as much as the queue is long); who takes it drops it, and the sweep removes it.
 -- KEYS: 1 delayed, 2 counts, 3 dead, 4 record    ARGV: 1 key    Returns the state before, or nothing if there is no record
 
 local delayed, counts, dead, record = unpack(KEYS)
-local state, expiry = unpack(redis.call('HMGET', record, 's', 'x'))
+local state, expiry, known_by = unpack(redis.call('HMGET', record, 's', 'x', 'h'))
+if state == 'R' and has_not_begun(known_by) then
+  unclaim(record)
+  state = 'Q'
+end
 if state == 'Q' then
   local now = now_ms()
   redis.call('ZREM', delayed, ARGV[1])

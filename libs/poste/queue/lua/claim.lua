@@ -2,21 +2,19 @@
 -- Makes taken tasks a consumer's own. Possession is ownership: only a key that stands in taken:<incarnation> of an
 -- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>,
 -- which the claimer names; a lower seq than the record's is refused.
--- What must not run twice is claimed no earlier than it starts, one in each call, and none while the claimer's last one has
--- not begun; the rest stand in the list, unclaimed, and that is the proof that they did not run. So a process that dies takes
--- along what had begun and one more at most (and one for each claim whose answer was lost), be there ever so many in its list.
--- What may run twice is claimed many at a time: it only runs again.
+-- What must not run twice is claimed many at a time as well, and has not begun by that: `begin` has each begin, one after the
+-- other, once its claim is on disk. So a process that dies takes along what had begun and one more at most, be there ever so
+-- many in its list. What may run twice begins at once: it only runs again.
 -- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
 -- one step and one fsync instead of two. Those that somebody else took meanwhile are dropped; what was taken instead is
 -- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's audit finds what was taken.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 ready, 6… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
---       4 how many to take first, 5 '1' if one that must not run twice may start, then for each record: key, seq
+--       4 how many to take first, 5 '1' if what is answered is on disk, then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
 --   and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
---   | {'drop'} | {'suspect'}: claim it alone | {'later'}: claim it when the one before has begun
---   | {'paused'}: it was put back to its place in the queue
+--   | {'drop'} | {'suspect'}: claim it alone | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
@@ -30,7 +28,8 @@ end
 local now = now_ms()
 local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
 local FIXED_KEYS, FIXED_ARGS = 5, 5
-local to_take, may_start_one = tonumber(ARGV[4]), ARGV[5] == '1'
+local to_take = tonumber(ARGV[4])
+local knows_begins = ARGV[5] == '1' and '*'
 local unnamed = {}
 if to_take > 0 then
   local is_named = {}
@@ -59,19 +58,22 @@ local function drop(key)
   return { 'drop' }
 end
 
--- Whether a task may start now, as far as that hangs on its running at most once.
-local function may_start(once)
-  local may = may_start_one or not once
-  may_start_one = may_start_one and not once
-  return may
+-- Makes it mine, and notes when it began, or that it has not.
+local function own(record, token, once)
+  if once then
+    knows_begins = knows_begins or this_run()
+    redis.call('HSET', record, 's', 'R', 't', token, 'h', knows_begins)
+  else
+    redis.call('HSET', record, 's', 'R', 't', token, 'b', now)
+  end
 end
 
 local function claim(record, key, seq)
   if not stands[key] then
     return { 'drop' }
   end
-  local state, token, expiry, once, company, stop, attempts, method, create, request, trace =
-    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p'))
+  local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by =
+    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h'))
   if not state or is_final(state) then
     return drop(key)
   end
@@ -88,17 +90,15 @@ local function claim(record, key, seq)
         return drop(key)
       end
       -- One of mine: the claim's answer was lost, so its handler never started. Another's: it may have run there.
-      if not of_mine and once then
+      if not of_mine and once and not has_not_begun(known_by) then
         count_running(-1)
         bury(record, dead, key, 'outcome-unknown', now)
         return drop(key)
       end
     end
-    if not may_start(once) then
-      return { 'later' }
-    end
     if token ~= mine then
-      redis.call('HSET', record, 't', mine, 'b', now)
+      redis.call('HDEL', record, 'b')
+      own(record, mine, once)
     end
     return { 'run', method, request, tonumber(attempts), tonumber(create), once or '', trace }
   end
@@ -114,14 +114,14 @@ local function claim(record, key, seq)
   if tonumber(company or 0) >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
-  if not may_start(once) then
-    return { 'later' }
-  end
   attempts = tonumber(attempts or 0) + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
-  count_done('started')
-  redis.call('HSET', record, 's', 'R', 't', mine, 'a', attempts, 'b', now)
+  if not once then
+    count_done('started')
+  end
+  redis.call('HSET', record, 'a', attempts)
+  own(record, mine, once)
   return { 'run', method, request, attempts, tonumber(create), once or '', trace }
 end
 

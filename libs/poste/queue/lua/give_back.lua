@@ -11,13 +11,17 @@ for i = 5, #KEYS do
   local at = 1 + (i - 5) * 3
   local record, key, token, started = KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
   if redis.call('LREM', taken, -1, key) > 0 then
-    local state, holder, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
+    local state, holder, once, stop, waits = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w', 'h'))
     if state == 'R' and stop then
       count_running(-1)
       finish(record, 'C', now)
     elseif state == 'R' and holder == token and once and started then
       count_running(-1)
       bury(record, dead, key, 'outcome-unknown', now)
+    elseif state == 'R' and waits and not started then
+      unclaim(record)
+      redis.call('RPUSH', ready, key)
+      back = back + 1
     elseif state == 'R' then
       -- Or claimed by me under a token whose answer was lost: then its handler never started.
       requeue(record, ready, key, 'g', now)

@@ -5,7 +5,8 @@
 --   made the id · x when it is given up while it waits, ms · r result TTL, s
 --   n '1' if it must not run twice · a attempts · f failures · i those that nobody foresaw · k crashes suffered alone
 --   u crashes suffered in company
---   t token of its claim · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
+--   t token of its claim · h who would know if it had begun, while it is claimed, must not run twice and has not (see
+--   `has_not_begun`) · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
 --   o response · e error (google.rpc.Status), also the last one of what waits to be tried again · d why it is dead
 --   z when it ended, ms
 --   y how long it may wait, from its acceptance and from each replay on, ms
@@ -42,6 +43,18 @@ end
 -- The incarnation that a token names.
 local function owner_of(token)
   return token and string.match(token, '^(.*):%d+$')
+end
+
+-- Which run of the server this is: another one has been started since, or has taken over, and may lack the last writes.
+local function this_run()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+end
+
+-- Whether it is proved that a claimed task that must not run twice has not begun. Its claim notes (`h`) who would know: '*' if
+-- whatever was answered is on disk, else this run of the server alone, for what it was told last may be lost with it.
+-- `begin` takes that away before the handler starts.
+local function has_not_begun(known_by)
+  return known_by == '*' or (known_by and known_by == this_run()) or false
 end
 
 -- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends
@@ -136,10 +149,19 @@ local function expire(record, dead, key, now, size)
   return 'E'
 end
 
+-- A task that was claimed and has not begun is one that waits, as if it had not been claimed; where, its caller decides.
+local function unclaim(record)
+  redis.call('HDEL', record, 't', 'h', 'b')
+  redis.call('HSET', record, 's', 'Q')
+  redis.call('HINCRBY', record, 'a', -1)
+  count_running(-1)
+  count_waiting(record, 1)
+end
+
 -- A task that ran waits again; its place is at the front, for it is older than what waits there.
 local function requeue(record, ready, key, event, now)
   note(record, event, now)
-  redis.call('HDEL', record, 't')
+  redis.call('HDEL', record, 't', 'h')
   redis.call('HSET', record, 's', 'Q')
   count_running(-1)
   count_waiting(record, 1)

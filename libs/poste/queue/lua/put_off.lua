@@ -17,7 +17,7 @@ for i = 4, #KEYS do
     if stop then
       finish(record, 'C', now)
     else
-      redis.call('HDEL', record, 't', 'b')
+      redis.call('HDEL', record, 't', 'b', 'h')
       redis.call('HSET', record, 's', 'Q')
       redis.call('HINCRBY', record, 'a', -1)
       count_waiting(record, 1)

@@ -3,7 +3,7 @@
 -- every pass: a killed process' last BLMOVE may still arrive.
 -- KEYS: 1 leases, 2 graves, 3 ready, 4 counts, 5 dead, 6 taken:<incarnation>, 7… records
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
--- A task was alone if nothing else in the list had been claimed. Only crashes suffered alone count towards the limit:
+-- A task was alone if nothing else in the list had been claimed, and begun. Only crashes suffered alone count towards the limit:
 -- poison must not take its neighbours along.
 -- Returns for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; nothing if the lease holds
 
@@ -21,8 +21,8 @@ end
 
 local claimed = 0
 for i = 7, #KEYS do
-  local state, token = unpack(redis.call('HMGET', KEYS[i], 's', 't'))
-  if state == 'R' and owner_of(token) == gone then
+  local state, token, known_by = unpack(redis.call('HMGET', KEYS[i], 's', 't', 'h'))
+  if state == 'R' and owner_of(token) == gone and not has_not_begun(known_by) then
     claimed = claimed + 1
   end
 end
@@ -32,7 +32,7 @@ local function reap(record, key)
   if redis.call('LREM', taken, -1, key) == 0 then
     return 'gone'
   end
-  local state, token, once, stop = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w'))
+  local state, token, once, stop, known_by = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w', 'h'))
   if not state or is_final(state) then
     return 'dropped'
   end
@@ -45,6 +45,11 @@ local function reap(record, key)
     count_running(-1)
     finish(record, 'C', now)
     return 'cancelled'
+  end
+  if has_not_begun(known_by) then
+    unclaim(record)
+    redis.call('RPUSH', ready, key)
+    return 'requeued'
   end
   if once then
     count_running(-1)

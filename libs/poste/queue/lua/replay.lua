@@ -20,7 +20,7 @@ local function replay(record, key)
   end
   note(record, 'd', died, reason)
   note(record, 'p', now)
-  redis.call('HDEL', record, 't', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
+  redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if reason == 'crashes' then
     redis.call('HSET', record, 'u', SUSPECT)

@@ -1,0 +1,44 @@
+#!lua flags=allow-oom
+-- Has a claimed task begin that must not run twice: from now on nobody knows what became of it unless its owner says so. Its
+-- handler starts when this is answered; and each when the one before has, so that a crash makes one unknown for nothing at most.
+-- It needs RUNNING and this very token; asked again, it answers the same.
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 record    ARGV: 1 incarnation, 2 key, 3 token
+-- Returns 'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now
+--   | 'paused': nothing was done, give it back | 'fenced': there is no lease
+
+local leases, taken, counts, dead, record = unpack(KEYS)
+local me, key, token = unpack(ARGV)
+if not redis.call('ZSCORE', leases, me) then
+  return 'fenced'
+end
+local state, holder, waits, stop, expiry = unpack(redis.call('HMGET', record, 's', 't', 'h', 'w', 'x'))
+if state ~= 'R' or holder ~= token then
+  if not state or is_final(state) then
+    redis.call('LREM', taken, -1, key)
+  end
+  return 'drop'
+end
+if not waits then
+  return 'begun'
+end
+local now = now_ms()
+if stop or tonumber(expiry) <= now then
+  redis.call('LREM', taken, -1, key)
+  if stop then
+    count_running(-1)
+    finish(record, 'C', now)
+  else
+    unclaim(record)
+    expire(record, dead, key, now)
+  end
+  write_counts(counts)
+  return 'drop'
+end
+if redis.call('HEXISTS', counts, 'paused') == 1 then
+  return 'paused'
+end
+redis.call('HDEL', record, 'h')
+redis.call('HSET', record, 'b', now)
+count_done('started')
+write_counts(counts)
+return 'begun'
