@@ -37,6 +37,7 @@ _AWAY_DETAILS: Final = {
     "away": "No replica of the service can be reached.",
     "busy": "Every replica of the service has as many calls as it may have.",
     "refused": "The service takes no call now.",
+    "elsewhere": "No replica of the service that is up has this method.",
     "lost": "The service, or the connection to it, became unavailable before it answered.",
     "timeout": "The call, or what its handler waited for, was not answered in time.",
 }

@@ -30,7 +30,7 @@ class Away(NamedTuple):
     """The call was not answered, and may be queued: it did not run, or may run again.
 
     Attributes:
-        reason: Why: `away`, `busy`, `refused`, `lost` or `timeout`.
+        reason: Why: `away`, `busy`, `refused`, `elsewhere` (no replica that is up has the method), `lost` or `timeout`.
         impatient: The time that its client gave it was over before the service's own.
         overdue: Its method's own time was over.
     """
@@ -77,7 +77,7 @@ async def call(
     tried: list[Replica] = []
     reason = ""
     while True:
-        replica = fleet.pick_ready(tried) or await fleet.pick(tried)
+        replica = fleet.pick_ready(tried, method.name) or await fleet.pick(tried, method.name)
         if isinstance(replica, str):
             return Away(reason or replica)
         timeout, impatient = method.policy.timeout_seconds, False
@@ -119,5 +119,5 @@ def _judge(replica: Replica, proof: Proof, *, silent: bool) -> None:
 
 def _reason(code: Code, proof: Proof) -> str:
     if proof is Proof.NOT_RUN:
-        return "refused"
+        return "elsewhere" if code is Code.UNIMPLEMENTED else "refused"
     return "timeout" if code is Code.DEADLINE_EXCEEDED else "lost"

@@ -17,7 +17,7 @@ import grpc.aio
 from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError
 from poste.rpc import channels
-from poste.rpc.catalogue import Service, describe
+from poste.rpc.catalogue import Service, describe, lacking_of
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.v1 import catalogue_pb2
@@ -34,7 +34,7 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 #: ready with an old catalogue when the new one is on its way.
 _PATIENCE_SECONDS: Final = 1.0
 #: The fields of an entry that say what the service is; the others say where it is.
-_DESCRIBING: Final = ("file_descriptor_set", "settings", "author_settings")
+_DESCRIBING: Final = ("file_descriptor_set", "methods", "others", "settings", "author_settings")
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("directory")
@@ -162,7 +162,13 @@ class Directory:
         known = self.services.get(entry.name)
         if known is not None and _same_description(known.entry, entry):
             # Replicas come and go; what the service is has not changed.
-            return dataclasses.replace(known, entry=entry, targets=tuple(entry.targets), library=entry.library)
+            return dataclasses.replace(
+                known,
+                entry=entry,
+                targets=tuple(entry.targets),
+                library=entry.library,
+                lacking=lacking_of(entry),
+            )
         try:
             return describe(entry)
         except CatalogueError as error:
@@ -178,7 +184,12 @@ class Directory:
             fleet = self.fleets.get(name)
             if fleet is None:
                 fleet = self.fleets[name] = Fleet(name, self._spawn)
-            fleet.update(service.targets, library=service.library, max_in_flight=service.policy.max_in_flight)
+            fleet.update(
+                service.targets,
+                library=service.library,
+                max_in_flight=service.policy.max_in_flight,
+                lacking=service.lacking,
+            )
 
     def _ended(self, error: grpc.aio.AioRpcError) -> None:
         if channels.code(error) is Code.FAILED_PRECONDITION:

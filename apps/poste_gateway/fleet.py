@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from poste.rpc.resolving import Resolver
@@ -41,6 +42,7 @@ class Fleet:
         self._targets: tuple[str, ...] = ()
         self._library = False
         self._max_in_flight = 1
+        self._lacking: Mapping[str, frozenset[str]] = {}
         self._retired = False
         self._rotation = 0
         self._loop = asyncio.get_running_loop()
@@ -54,9 +56,23 @@ class Fleet:
         self._updated = asyncio.Event()
         self._task = spawn(self._look_after())
 
-    def update(self, targets: tuple[str, ...], *, library: bool, max_in_flight: int) -> None:
-        """Take over what the catalogue says now. Replicas that are still listed keep their connections."""
-        self._max_in_flight = max_in_flight
+    def update(
+        self,
+        targets: tuple[str, ...],
+        *,
+        library: bool,
+        max_in_flight: int,
+        lacking: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> None:
+        """Take over what the catalogue says now. Replicas that are still listed keep their connections.
+
+        Args:
+            targets: Where they are.
+            library: They run the worker library.
+            max_in_flight: How many calls each may have outstanding.
+            lacking: Where replicas are that are known to lack a method, by its short name: they are asked last.
+        """
+        self._max_in_flight, self._lacking = max_in_flight, lacking
         if (targets, library) != (self._targets, self._library):
             self._targets, self._library = targets, library
             self._settle_time = self._loop.time() + _NEW_SECONDS
@@ -89,27 +105,29 @@ class Fleet:
         """Those that are known now, ready or not."""
         return [replica for replica, _ in self._replicas.values()]
 
-    def pick_ready(self, tried: Collection[Replica] = ()) -> Replica | None:
+    def pick_ready(self, tried: Collection[Replica] = (), method: str = "") -> Replica | None:
         """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
 
         Args:
             tried: Replicas that had their chance.
+            method: The method's short name.
 
         Returns:
             The replica; None if there is none that takes a call now.
         """
-        return self._choose(self._ready(tried))
+        return self._choose(self._ready(tried, method))
 
-    async def pick(self, tried: Collection[Replica] = ()) -> Replica | str:
+    async def pick(self, tried: Collection[Replica] = (), method: str = "") -> Replica | str:
         """Choose the replica for a call as `pick_ready` does, but wait a moment for connections that are being made.
 
         Args:
             tried: Replicas that had their chance.
+            method: The method's short name.
 
         Returns:
             The replica; or why there is none, `away` or `busy`.
         """
-        ready = self._ready(tried)
+        ready = self._ready(tried, method)
         if not ready and not tried and self._unsettled():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CONNECT_SECONDS):
@@ -128,13 +146,17 @@ class Fleet:
         for key in list(self._replicas):
             await self._drop(key)
 
-    def _ready(self, tried: Collection[Replica] = ()) -> list[Replica]:
+    def _ready(self, tried: Collection[Replica] = (), method: str = "") -> list[Replica]:
         now = self._loop.time()
-        return [
+        ready = [
             replica
             for replica, _ in self._replicas.values()
             if replica.ready and replica.circuit.lets_through(now) and replica not in tried
         ]
+        if lacking := self._lacking.get(method):
+            # What is known may be old: where there is nobody else, those are asked too, and prove it if it is so.
+            return [replica for replica in ready if replica.address not in lacking] or ready
+        return ready
 
     def _choose(self, ready: list[Replica]) -> Replica | None:
         if not ready:

@@ -137,7 +137,7 @@ def response_value(task: task_pb2.Task, service: Service | None) -> Any:
     Raises:
         Problem: It can't be written as JSON.
     """
-    method = None if service is None else service.methods.get(task.method)
+    method = None if service is None else service.find(task.method)
     if method is None:
         raise Problem(UNREADABLE_ANSWER, "The service's description is not in the catalogue any more.")
     try:

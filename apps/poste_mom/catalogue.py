@@ -12,15 +12,16 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import CatalogueError, StoreError
+from poste.queue.catalogue_store import Snapshot
 from poste.rpc.catalogue import Service, describe, refuse_taken_routes
 from poste.runtime import logs, metrics
-from poste.v1 import catalogue_pb2
+from poste_mom import versions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from poste.queue.catalogue_store import CatalogueStore
-    from poste.v1 import mom_service_pb2
+    from poste.v1 import catalogue_pb2, mom_service_pb2
 
 _log = logs.get("catalogue")
 #: How often other replicas' changes are looked for, in seconds.
@@ -50,6 +51,8 @@ class Catalogue:
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
         self._services: dict[str, Service] = {}
+        #: What they were read from.
+        self._known = Snapshot()
         self._version: int | None = None
         self._filed = False
         self._changed = asyncio.Condition()
@@ -84,11 +87,9 @@ class Catalogue:
         forgotten = time.monotonic()
         while True:
             try:
-                if not self._filed:
-                    await self._file_shipped()
-                    self._filed = True
+                await self._file_shipped()
                 if time.monotonic() - forgotten > _FORGET_SECONDS:
-                    await self._store.forget_replicas()
+                    await self._store.forget()
                     forgotten = time.monotonic()
                 await self.refresh()
             except StoreError as error:
@@ -106,18 +107,15 @@ class Catalogue:
             return
         if self._is_anew and self._services:
             version = await self._file_again()
-        entries, replicas = await self._store.entries(), await self._store.replicas()
+        known = await self._store.read()
         services = {}
-        for name, serialized in entries.items():
-            entry = catalogue_pb2.CatalogueService.FromString(serialized)
-            targets = dict.fromkeys([*entry.targets, *replicas.get(name, ())])
-            entry.targets[:] = list(targets)
+        for entry in versions.entries(known):
             try:
-                services[name] = describe(entry)
+                services[entry.name] = describe(entry)
             except CatalogueError as error:
-                _log.error("entry skipped", service=name, error=str(error))
+                _log.error("entry skipped", service=entry.name, error=str(error))
         async with self._changed:
-            self._services, self._version, self._is_anew = services, version, False
+            self._services, self._known, self._version, self._is_anew = services, known, version, False
             self._changed.notify_all()
 
     async def _look_at_store(self) -> int:
@@ -139,53 +137,48 @@ class Catalogue:
 
     async def _file_again(self) -> int:
         """Write what this replica knew and the store does not; returns the catalogue's version after that."""
-        stored = await self._store.entries()
-        for name, service in self._services.items():
-            shipped = list(self._shipped[name].targets) if name in self._shipped else []
-            if name not in stored:
-                entry = catalogue_pb2.CatalogueService()
-                entry.CopyFrom(service.entry)
-                entry.targets[:] = shipped
-                await self._store.save(name, entry.SerializeToString(deterministic=True))
-            for address in service.entry.targets:
-                # One that is gone by now is forgotten again.
-                if address not in shipped:
-                    await self._store.see_replica(name, address)
+        shipped = await self._store.shipped()
+        for name, entry in self._known.shipped.items():
+            if name not in shipped:
+                await self._store.ship(name, entry)
+        await self._store.file_again(self._known)
+        self._filed = False
         await self._file_shipped()
         return await self._store.version()
 
     async def register(self, request: mom_service_pb2.RegisterServiceRequest) -> Service:
-        """Note a replica and, if its descriptors are the newest, what it serves.
+        """Note a replica and what it serves; returns that as this replica has it.
 
         Raises:
             CatalogueError: What it says of itself can't be catalogued.
-            StoreUnreached: Redis does not answer.
+            StoreUnreached, StoreLost: Redis does not answer.
         """
+        # First, for its settings hold for who registers.
+        await self._file_shipped()
         await self.refresh()
+        version = versions.registered(request)
+        replica = request.replica or request.address
+        if any(one.isspace() for one in replica + request.address):
+            raise CatalogueError(f"{request.service} can't be at {request.address!r}")
         known = self._services.get(request.service)
-        entry = catalogue_pb2.CatalogueService(name=request.service)
-        if known is not None:
-            entry.CopyFrom(known.entry)
-        shipped = self._shipped.get(request.service)
-        # Registered addresses are kept apart from the deployment's target: they come and go.
-        entry.targets[:] = list(shipped.targets) if shipped else []
-        if shipped:
-            # It may be known from what stood here before these were filed.
-            entry.settings.CopyFrom(shipped.settings)
-        if entry.register_time.ToNanoseconds() <= request.start_time.ToNanoseconds():
-            entry.file_descriptor_set = request.file_descriptor_set
-            entry.register_time.CopyFrom(request.start_time)
-            entry.author_settings.CopyFrom(request.author_settings)
-        entry.library = True
-        service = describe(entry)
+        # The file's word holds, be it that what stands in the store was filed by another.
+        by_deployment = self._shipped.get(request.service) or (known.entry if known else None)
+        service = describe(versions.alone(request.service, version, by_deployment))
         refuse_taken_routes(service, self._services.values())
-        stored = (await self._store.entries()).get(request.service)
-        serialized = entry.SerializeToString(deterministic=True)
-        if stored != serialized:
-            await self._store.save(request.service, serialized)
-        await self._store.see_replica(request.service, request.address)
+        # What the descriptors declare may be more than it has handlers for.
+        version.methods[:] = sorted(service.methods)
+        content = version.SerializeToString(deterministic=True)
+        await self._store.register(request.service, replica, request.address, versions.name_of(content), content)
         await self.refresh()
         return service
+
+    async def withdraw(self, service: str, replica: str) -> None:
+        """Note that a replica stops.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis does not answer.
+        """
+        await self._store.withdraw(service, replica)
 
     async def watch(self) -> AsyncIterator[list[catalogue_pb2.CatalogueService]]:
         """Yield every entry now, and again whenever something changed, until the store is another one."""
@@ -202,18 +195,12 @@ class Catalogue:
             yield entries
 
     async def _file_shipped(self) -> None:
-        """Write what the deployment ships: its targets and settings hold; newer descriptors of a replica stay."""
-        stored = await self._store.entries()
+        """Write what the deployment ships, once."""
+        if self._filed:
+            return
+        stored = await self._store.shipped()
         for name, shipped in self._shipped.items():
-            entry = catalogue_pb2.CatalogueService()
-            entry.CopyFrom(shipped)
-            if name in stored:
-                old = catalogue_pb2.CatalogueService.FromString(stored[name])
-                entry.library = old.library
-                if old.HasField("register_time"):
-                    entry.file_descriptor_set = old.file_descriptor_set
-                    entry.register_time.CopyFrom(old.register_time)
-                    entry.author_settings.CopyFrom(old.author_settings)
-            serialized = entry.SerializeToString(deterministic=True)
+            serialized = shipped.SerializeToString(deterministic=True)
             if stored.get(name) != serialized:
-                await self._store.save(name, serialized)
+                await self._store.ship(name, serialized)
+        self._filed = True

@@ -93,7 +93,7 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
     """
     match message.WhichOneof("outcome"):
         case "error":
-            method = None if service is None else service.methods.get(message.method)
+            method = None if service is None else service.find(message.method)
             retry = RetryPolicy() if method is None else method.policy.retry
             error = bounded(message.error)
             return Report(message.key, message.token, _ending(message), error.SerializeToString(), retry)

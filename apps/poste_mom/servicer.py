@@ -334,6 +334,15 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             await _refuse(context, error)
         return messages.registered(service)
 
+    async def WithdrawReplica(
+        self, request: pb.WithdrawReplicaRequest, context: _Context
+    ) -> pb.WithdrawReplicaResponse:
+        try:
+            await self._catalogue.withdraw(request.service, request.replica)
+        except StoreError as error:
+            await _refuse(context, error)
+        return pb.WithdrawReplicaResponse()
+
     async def WatchCatalogue(
         self,
         request: pb.WatchCatalogueRequest,

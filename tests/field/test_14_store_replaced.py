@@ -87,9 +87,10 @@ async def test_what_was_known_is_filed_again_before_anybody_is_told_of_less(tmp_
             assert all({SUM, name} <= seen for seen in watcher.seen[told:])
             client = open_client(StoreSettings(redis_url=server.url))
             try:
-                await until(lambda: client.hexists(KEYS.catalogue, name), what="the registered service")
+                await until(lambda: client.hkeys(KEYS.versions), what="the registered service")
                 await until(lambda: client.hexists(KEYS.catalogue, SUM), what="the shipped service")
                 await until(lambda: client.zscore(KEYS.replicas, f"{name} 127.0.0.1:1"), what="its replica")
+                assert await client.hexists(KEYS.places, f"{name} 127.0.0.1:1")
                 assert await until(lambda: client.get(KEYS.id_key_fingerprint)) == b"one"
                 assert await client.get(KEYS.store_id) == watcher.stores[-1].encode()
             finally:

@@ -35,7 +35,7 @@ async def test_a_poste_with_a_prefix_keeps_to_it(tmp_path: Path) -> None:
             assert (await one.ask("GET", place, Prefer="wait=10")).body["state"] == "SUCCEEDED"
         async with redis.asyncio.Redis(port=one.redis.port, decode_responses=True) as store:
             keys = {key async for key in store.scan_iter()}
-            assert {f"{prefix}:catalogue", f"{prefix}:queues", f"{prefix}:{{{SUM}}}:leases"} <= keys
+            assert {f"{prefix}:{{catalogue}}:places", f"{prefix}:queues", f"{prefix}:{{{SUM}}}:leases"} <= keys
             assert [key for key in keys if not key.startswith(f"{prefix}:")] == []
             (channel,) = await store.pubsub_channels()
             assert channel == f"{prefix}:ended"

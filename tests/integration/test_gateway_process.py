@@ -177,7 +177,6 @@ async def test_with_the_real_middleware(tmp_path, redis_server, queue):
         request = pb.RegisterServiceRequest(
             service=shop.NAME, file_descriptor_set=files, address=f"127.0.0.1:{free_port()}"
         )
-        request.start_time.GetCurrentTime()
         await mom.stub.RegisterService(request, timeout=5)
         await gateway.available(availability="away")
 

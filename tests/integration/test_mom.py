@@ -329,7 +329,6 @@ async def test_a_service_registers_itself(mom: RunningMom) -> None:
         service="calculator.v1.SumService",
         file_descriptor_set=file_descriptor_set(sum_pb2.DESCRIPTOR),
         address="127.0.0.1:1234",
-        start_time=_now(),
     )
     await mom.stub.RegisterService(request, timeout=5)
     stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
@@ -345,7 +344,7 @@ async def test_a_service_that_registers_first_takes_no_settings_away(server: Red
     client = open_client(StoreSettings(redis_url=server.url))
     shipped = shop.entry(max_crashes=1)
     request = pb.RegisterServiceRequest(
-        service=shop.NAME, file_descriptor_set=shop.DESCRIPTORS, address="127.0.0.1:1234", start_time=_now()
+        service=shop.NAME, file_descriptor_set=shop.DESCRIPTORS, address="127.0.0.1:1234"
     )
     catalogue = Catalogue(CatalogueStore(client), [shipped])
     registered = await catalogue.register(request)
@@ -365,7 +364,6 @@ async def test_a_change_reaches_who_watches(mom: RunningMom) -> None:
             service=SUM,
             file_descriptor_set=file_descriptor_set(sum_pb2.DESCRIPTOR),
             address="127.0.0.1:4321",
-            start_time=_now(),
         ),
         timeout=5,
     )

@@ -27,7 +27,7 @@ UNEXPECTED = {
     "aborts_with_bad_metadata": "ValueError: metadata key 'Not A Key'",
     "sync_raises_stop_iteration": "",
 }
-CASES = [("Look", name) for name in ASYNC] + [("Legacy", name) for name in SYNC] + [("Record", "not_implemented")]
+CASES = [("Look", name) for name in ASYNC] + [("Legacy", name) for name in SYNC]
 
 
 #: What the client is told, for handlers that say it themselves: both roads could agree on something wrong.
@@ -39,7 +39,6 @@ SAID = {
     "says_why_and_raises": (Code.PERMISSION_DENIED, "not yours"),
     "sync_aborts": (Code.OUT_OF_RANGE, "past the end"),
     "sync_cancels": (Code.CANCELLED, ""),
-    "not_implemented": (Code.UNIMPLEMENTED, "Method not implemented!"),
 }
 
 

@@ -168,4 +168,7 @@ async def test_it_registers_itself_with_all_that_a_gateway_needs() -> None:
         request = mom.registered[0]
         assert (request.service, request.address) == ("testing.v1.LedgerService", worker.target)
         assert b"testing/v1/ledger.proto" in request.file_descriptor_set
-        assert request.start_time.seconds > 0
+        assert request.replica
+        assert request.methods == ["Legacy", "Look"]
+    # Once it has stopped.
+    assert [one.replica for one in mom.withdrawn] == [request.replica]

@@ -28,5 +28,6 @@ async def been_up(mom: str, *services: str) -> None:
             request = mom_service_pb2.RegisterServiceRequest(
                 service=service, file_descriptor_set=file_descriptor_set(_FILES[service]), address=GONE
             )
-            request.start_time.GetCurrentTime()
             await stub.RegisterService(request, timeout=20, wait_for_ready=True)
+            stopped = mom_service_pb2.WithdrawReplicaRequest(service=service, replica=GONE)
+            await stub.WithdrawReplica(stopped, timeout=20)

@@ -67,6 +67,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
     def __init__(self) -> None:
         self.batches: list[list[mom_service_pb2.Completion]] = []
         self.registered: list[mom_service_pb2.RegisterServiceRequest] = []
+        self.withdrawn: list[mom_service_pb2.WithdrawReplicaRequest] = []
         self.settings = mom_service_pb2.RegisterServiceResponse()
         self.answer: Callable[[list[mom_service_pb2.Completion], Any], Awaitable[list[int]]] = self._store
 
@@ -82,6 +83,10 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
     async def RegisterService(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - the proto's name
         self.registered.append(request)
         return self.settings
+
+    async def WithdrawReplica(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - the proto's name
+        self.withdrawn.append(request)
+        return mom_service_pb2.WithdrawReplicaResponse()
 
     async def _store(self, completions: list[mom_service_pb2.Completion], _: Any) -> list[int]:
         return [mom_service_pb2.COMPLETE_RESULT_STORED] * len(completions)

@@ -1,21 +1,80 @@
-"""Where the catalogue is kept: entries are bytes here, what they mean is known in `poste.rpc.catalogue`."""
+"""Where the catalogue is kept: what the deployment ships, what replicas registered, and which of them live.
+
+What is shipped and what a version is are bytes here: what they mean is known in `poste.rpc.catalogue`.
+"""
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
+from poste.domain.policy import MAX_TTL_SECONDS
 from poste.queue.connection import text
 from poste.queue.keys import KEYS, Keys
+from poste.queue.scripts import Argument, Scripts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import redis.asyncio as redis
 
 #: A replica that has not registered for this long, in seconds, is no longer listed.
 REPLICA_SECONDS: Final = 60.0
+#: If nobody looked for such replicas for this long, in seconds, none could register either: a replica does every ten
+#: seconds, and has time for several tries left.
+_PAUSE_SECONDS: Final = 30.0
+#: How many retired versions of one service are kept, each as long as a result may be: results are read by them.
+_MAX_RETIRED: Final = 16
+_STOPPED: Final = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a program of one version registered.
+
+    Attributes:
+        content: What it said.
+        register_ms: When it was registered first, in ms of the store's clock.
+        retire_ms: When nobody had it any more, though others lived; None if it stands.
+    """
+
+    content: bytes
+    register_ms: int
+    retire_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A replica that registered lately.
+
+    Attributes:
+        version: The name of its version.
+        address: Where it is called.
+        stopped: It stopped, as the last one.
+    """
+
+    version: str
+    address: str
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the store knows of services.
+
+    Attributes:
+        shipped: What the deployment ships, by the service's name.
+        versions: By the service's name and the version's.
+        places: By the service's name and the replica's.
+    """
+
+    shipped: Mapping[str, bytes] = field(default_factory=dict)
+    versions: Mapping[tuple[str, str], Version] = field(default_factory=dict)
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
 
 
 class CatalogueStore:
@@ -24,6 +83,7 @@ class CatalogueStore:
     def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
         self._client = client
         self._keys = keys
+        self._scripts = Scripts(client)
 
     async def store_id(self) -> str:
         """Return this store's name: a random one that it is given if it has none, for then it was empty."""
@@ -45,54 +105,85 @@ class CatalogueStore:
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
-    async def entries(self) -> dict[str, bytes]:
-        """Return every service's entry by its name."""
+    async def shipped(self) -> dict[str, bytes]:
+        """Return what the deployment ships, by the service's name."""
         try:
             found = await self._client.hgetall(self._keys.catalogue)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         return {text(name): cast("bytes", entry) for name, entry in found.items()}
 
-    async def save(self, service: str, entry: bytes) -> None:
-        """Write one service's entry."""
+    async def ship(self, service: str, entry: bytes) -> None:
+        """Write what the deployment ships of one service."""
         try:
             await self._client.hset(self._keys.catalogue, service, entry)
             await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
-    async def see_replica(self, service: str, address: str) -> bool:
-        """Note that a replica of a service is at an address; returns whether it was not listed before."""
+    async def read(self) -> Snapshot:
+        """Return everything. What changes meanwhile makes another version of the catalogue."""
+        shipped = await self.shipped()
         try:
-            now = (await self._client.time())[0]
-            fresh = await self._client.zadd(self._keys.replicas, {f"{service} {address}": now})
-            if fresh:
-                await self._client.incr(self._keys.catalogue_version)
+            versions = await self._client.hgetall(self._keys.versions)
+            retired: Any = await self._client.zrange(self._keys.retired, 0, -1, withscores=True)
+            places = await self._client.hgetall(self._keys.places)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-        return bool(fresh)
+        return Snapshot(
+            shipped=shipped,
+            versions=_versions(cast("dict[bytes, bytes]", versions), dict(retired)),
+            places={_names(text(key)): _place(text(kept)) for key, kept in places.items()},
+        )
 
-    async def replicas(self) -> dict[str, list[str]]:
-        """Return the addresses of each service's replicas that registered lately, in order."""
-        try:
-            now = (await self._client.time())[0]
-            found = await self._client.zrange(self._keys.replicas, int(now - REPLICA_SECONDS), "+inf", byscore=True)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
-        replicas: dict[str, list[str]] = {}
-        for member in sorted(text(one) for one in found):
-            service, _, address = member.partition(" ")
-            replicas.setdefault(service, []).append(address)
-        return replicas
+    async def register(self, service: str, replica: str, address: str, version: str, content: bytes) -> None:
+        """Note that a replica of a service is at an address, and what its version is.
 
-    async def forget_replicas(self) -> None:
-        """Remove replicas that have not registered for long."""
+        Raises:
+            StoreLost: It may be noted.
+        """
+        await self._step("register", service, replica, address, version, content)
+
+    async def withdraw(self, service: str, replica: str) -> None:
+        """Note that a replica stops: if others live, it is forgotten, and what it alone had.
+
+        Raises:
+            StoreLost: It may be noted.
+        """
+        await self._step("withdraw", service, replica)
+
+    async def forget(self) -> None:
+        """Forget replicas that have not registered for long, and versions that were retired long ago.
+
+        Raises:
+            StoreLost: It may be done.
+        """
+        await self._step("pass")
+
+    async def file_again(self, known: Snapshot) -> None:
+        """Write what another store knew, where this one knows nothing of it. Who is gone by now is forgotten again."""
         try:
-            now = (await self._client.time())[0]
-            if await self._client.zremrangebyscore(self._keys.replicas, "-inf", int(now - REPLICA_SECONDS)):
-                await self._client.incr(self._keys.catalogue_version)
+            now = (await self._client.time())[0] * 1000
+            for (service, name), version in known.versions.items():
+                member = f"{service} {name}"
+                content = b"%d %b" % (version.register_ms, version.content)
+                if await self._client.hsetnx(self._keys.versions, member, content) and version.retire_ms is not None:
+                    await self._client.zadd(self._keys.retired, {member: version.retire_ms})
+            for (service, name), place in known.places.items():
+                who = f"{service} {name}"
+                # First its lease: a place without one would stay for good.
+                await self._client.zadd(self._keys.replicas, {who: now}, nx=True)
+                said = [place.version, place.address, *([_STOPPED] if place.stopped else [])]
+                await self._client.hsetnx(self._keys.places, who, " ".join(said))
+            await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
+
+    async def _step(self, *step: Argument) -> None:
+        keys = self._keys
+        touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
+        seconds = (REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
+        await self._scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, *step])
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
         """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
@@ -101,3 +192,22 @@ class CatalogueStore:
             return text(await self._client.get(self._keys.id_key_fingerprint)) == fingerprint
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
+
+
+def _names(key: str) -> tuple[str, str]:
+    service, _, name = key.partition(" ")
+    return service, name
+
+
+def _versions(found: Mapping[bytes, bytes], retired: Mapping[bytes, float]) -> dict[tuple[str, str], Version]:
+    versions = {}
+    for key, kept in found.items():
+        register_ms, _, content = kept.partition(b" ")
+        retire_ms = int(retired[key]) if key in retired else None
+        versions[_names(text(key))] = Version(content, int(register_ms), retire_ms)
+    return versions
+
+
+def _place(kept: str) -> Place:
+    version, address, *stopped = kept.split(" ")
+    return Place(version, address, stopped=bool(stopped))

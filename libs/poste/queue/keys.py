@@ -16,9 +16,14 @@ class Keys:
     Attributes:
         queues: The queues there are (set).
         store_id: The store's random name (string): one that was emptied or replaced has another, or none.
-        catalogue: service → its entry in the catalogue (hash).
-        catalogue_version: Counts up with every change of the catalogue.
-        replicas: `service address` → when that replica last registered, in ms (zset).
+        catalogue: service → what the deployment ships of it (hash).
+        versions: `service version` → what a program of that version registered, behind the time of its first
+            registration, in ms (hash).
+        retired: `service version` → when nobody had it any more, though others lived, in ms (zset).
+        replicas: `service replica` → when it last registered, in ms (zset).
+        places: `service replica` → `version address`, and ` stopped` behind it if it did, as the last one (hash).
+        catalogue_version: Counts up with every change of these.
+        catalogue_pass: When somebody last looked for replicas that fell silent, in ms (string).
         id_key_fingerprint: The fingerprint of the key that signs the task ids.
         spokesman: Which middleware tells the system's figures (string, with a TTL).
         ended_channel: On which scripts name the record of a task that ended while somebody waited for it.
@@ -26,17 +31,22 @@ class Keys:
     """
 
     __slots__ = (
-        *("_prefix", "any_taken", "catalogue", "catalogue_version", "ended_channel", "id_key_fingerprint", "queues"),
-        *("replicas", "spokesman", "store_id"),
+        *("_prefix", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
+        *("id_key_fingerprint", "places", "queues", "replicas", "retired", "spokesman", "store_id", "versions"),
     )
 
     def __init__(self, prefix: str = _PREFIX) -> None:
         self._prefix = prefix
         self.queues = f"{prefix}:queues"
         self.store_id = f"{prefix}:store-id"
-        self.catalogue = f"{prefix}:catalogue"
-        self.catalogue_version = f"{prefix}:catalogue:version"
-        self.replicas = f"{prefix}:replicas"
+        # In one hash slot: a script touches most of them.
+        self.catalogue = f"{prefix}:{{catalogue}}:shipped"
+        self.versions = f"{prefix}:{{catalogue}}:versions"
+        self.retired = f"{prefix}:{{catalogue}}:retired"
+        self.replicas = f"{prefix}:{{catalogue}}:replicas"
+        self.places = f"{prefix}:{{catalogue}}:places"
+        self.catalogue_version = f"{prefix}:{{catalogue}}:version"
+        self.catalogue_pass = f"{prefix}:{{catalogue}}:pass"
         self.id_key_fingerprint = f"{prefix}:id-key-fingerprint"
         self.spokesman = f"{prefix}:spokesman"
         self.ended_channel = f"{prefix}:ended"

@@ -1,13 +1,14 @@
 """What a catalogue entry says of a service, read from its descriptors: methods, routes and policies.
 
-A service is known by its FileDescriptorSet alone, never by generated code. Every description has a descriptor
-pool of its own: two versions of one service would clash in a common one.
+A service is known by its FileDescriptorSet alone, never by generated code. Every version has a descriptor pool of its
+own: two versions of one service would clash in a common one. While replicas of several versions live, a service has the
+methods of all of them, each as the newest version that has it declares it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +22,10 @@ from poste.domain.errors import CatalogueError
 from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc import standard
 from poste.rpc.policies import catalogue_fault, service_policy
+from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
+_log: Final = logs.get("catalogue")
 #: Paths that are Poste's own, with everything below them.
 RESERVED_PATHS: Final = (
     "/v1/tasks",
@@ -101,21 +104,29 @@ class Service:
 
     Attributes:
         name: Its full name, which is also its queue's.
-        methods: Its unary methods by their short names; streaming ones are left out.
+        methods: Its unary methods by their short names, those of all its versions; streaming ones are left out.
+        dropped: Those that only retired versions had: they can't be called, but their results can be read.
         policy: How it is treated.
         targets: Where its replicas are, as gRPC targets.
         library: The worker library registered it: its replicas run that, and take from its queue.
         entry: What this was read from.
-        pool: The descriptors of everything that its messages need, and of what an Any in them may hold.
+        pool: The newest version's descriptors of all that its messages need, and of what an Any in them may hold.
+        lacking: Where replicas are that are known to lack a method, by its short name.
     """
 
     name: str
     methods: Mapping[str, Method]
+    dropped: Mapping[str, Method]
     policy: ServicePolicy
     targets: tuple[str, ...]
     library: bool
     entry: catalogue_pb2.CatalogueService
     pool: descriptor_pool.DescriptorPool
+    lacking: Mapping[str, frozenset[str]]
+
+    def find(self, method: str) -> Method | None:
+        """Return a method by its short name, be it dropped; None if it is not known."""
+        return self.methods.get(method) or self.dropped.get(method)
 
 
 def describe(entry: catalogue_pb2.CatalogueService) -> Service:
@@ -129,35 +140,91 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         raise CatalogueError(
             f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
         )
-    pool = _pool_of(entry)
+    pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
+    policy = service_policy(entry, standing.values())
+    policies, retired = dict(policy.methods), dict[str, MethodDescriptor]()
+    for version in entry.others:
+        try:
+            _, methods = _unary_methods(entry, version.file_descriptor_set, version.methods)
+            said = service_policy(_settings_of(entry, version), methods.values()).methods
+        except CatalogueError as error:
+            # It was good when it was registered. The newest one is not to suffer for it.
+            _log.error("version passed over", service=entry.name, error=str(error))
+            continue
+        for name, method in methods.items():
+            (retired if version.retired else standing).setdefault(name, method)
+            policies.setdefault(name, said[name])
+    dropped = {name: method for name, method in retired.items() if name not in standing}
+    return Service(
+        name=entry.name,
+        methods=_methods(entry, standing, policies),
+        dropped=_methods(entry, dropped, policies),
+        policy=policy,
+        targets=tuple(entry.targets),
+        library=entry.library,
+        entry=entry,
+        pool=pool,
+        lacking=lacking_of(entry),
+    )
+
+
+def _settings_of(
+    entry: catalogue_pb2.CatalogueService, version: catalogue_pb2.ServiceVersion
+) -> catalogue_pb2.CatalogueService:
+    """Return an entry with what is said of the calls of another of its versions: by the deployment, and its author."""
+    said = catalogue_pb2.CatalogueService(name=entry.name, settings=entry.settings)
+    if version.HasField("author_settings"):
+        said.author_settings.CopyFrom(version.author_settings)
+    return said
+
+
+def lacking_of(entry: catalogue_pb2.CatalogueService) -> dict[str, frozenset[str]]:
+    """Return where replicas are that lack a method, by its short name."""
+    found: dict[str, set[str]] = {}
+    for replica in entry.lacking:
+        for method in replica.methods:
+            found.setdefault(method, set()).add(replica.address)
+    return {method: frozenset(addresses) for method, addresses in found.items()}
+
+
+def _unary_methods(
+    entry: catalogue_pb2.CatalogueService, files: bytes, names: Collection[str]
+) -> tuple[descriptor_pool.DescriptorPool, dict[str, MethodDescriptor]]:
+    """Read the unary methods of one version: all of them, or those of these names."""
+    pool = _pool_of(entry, files)
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
     except KeyError as error:
         raise catalogue_fault(entry, "its descriptors do not hold it") from error
-    unary = [method for method in descriptor.methods if not (method.client_streaming or method.server_streaming)]
-    policy = service_policy(entry, unary)
-    methods = {}
-    for method in unary:
+    return pool, {
+        method.name: method
+        for method in descriptor.methods
+        if not (method.client_streaming or method.server_streaming) and (not names or method.name in names)
+    }
+
+
+def _methods(
+    entry: catalogue_pb2.CatalogueService, found: Mapping[str, MethodDescriptor], policies: Mapping[str, MethodPolicy]
+) -> dict[str, Method]:
+    """Describe methods, those of newer versions first: a route that moved is the newer one's."""
+    methods: dict[str, Method] = {}
+    taken: dict[Route, ServiceDescriptor] = {}
+    for method in found.values():
         routes, passed_over = _routes(entry, method)
+        # Where two of one version claim it, the routes' table tells.
+        version = method.containing_service
+        own = [one for one in routes if taken.setdefault(one, version) is version]
         methods[method.name] = Method(
             service=entry.name,
             name=method.name,
             path=f"/{entry.name}/{method.name}",
             input=method.input_type,
             output=method.output_type,
-            policy=policy.methods[method.name],
-            routes=routes,
+            policy=policies[method.name],
+            routes=tuple(own),
             passed_over=passed_over,
         )
-    return Service(
-        name=entry.name,
-        methods=methods,
-        policy=policy,
-        targets=tuple(entry.targets),
-        library=entry.library,
-        entry=entry,
-        pool=pool,
-    )
+    return methods
 
 
 def refuse_taken_routes(service: Service, others: Iterable[Service]) -> None:
@@ -206,9 +273,9 @@ def serialized_set(serialized_files: Mapping[str, bytes]) -> bytes:
     return files.SerializeToString()
 
 
-def _pool_of(entry: catalogue_pb2.CatalogueService) -> descriptor_pool.DescriptorPool:
+def _pool_of(entry: catalogue_pb2.CatalogueService, serialized: bytes) -> descriptor_pool.DescriptorPool:
     try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(entry.file_descriptor_set)
+        files = descriptor_pb2.FileDescriptorSet.FromString(serialized)
     except DecodeError as error:
         raise catalogue_fault(entry, "its descriptors are not a FileDescriptorSet") from error
     waiting = {file.name: file for file in files.file}

@@ -55,7 +55,7 @@ failovers_total = Counter(
     ["service", "reason"],
 )
 #: Why a call leaves the direct road.
-FAILOVER_REASONS: Final = ("away", "busy", "refused", "lost", "timeout")
+FAILOVER_REASONS: Final = ("away", "busy", "refused", "elsewhere", "lost", "timeout")
 replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would call now.", ["service"])
 replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
 calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent and that are not over.", ["service"])

@@ -24,7 +24,7 @@ from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
 from poste.service.link import LinkServicer
-from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome
+from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
 from poste.service.streams import guarded
 from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
@@ -62,6 +62,8 @@ class DirectRoad:
         add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._intake), self._server)
         self._health = Health(self._server, *names)
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
+        # The last one: they are asked in turn.
+        self._server.add_generic_rpc_handlers((_NotHere(),))
 
     async def listen(self, host: str, port: int) -> int:
         """Serve from now on; returns the port.
@@ -144,7 +146,20 @@ class DirectRoad:
         self._intake.end()
 
 
-def _untyped(behaviour: Callable[[bytes, Wire], Awaitable[bytes]]) -> Any:
+class _NotHere(grpc.GenericRpcHandler):
+    """Asked last: answers calls of methods that this process does not have with the proof that they did not run."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        outcome = not_here(details.method)
+
+        async def refuse(_: object, wire: Wire) -> None:
+            await wire.abort(STATUS_CODES[outcome.code], outcome.details, ((NOT_RUN, "1"),))
+
+        # Whatever the method's kind is: nothing is read.
+        return grpc.stream_stream_rpc_method_handler(_untyped(refuse))
+
+
+def _untyped(behaviour: Callable[[Any, Wire], Awaitable[bytes | None]]) -> Any:
     """Hide from the type checker that gRPC's stubs know synchronous handlers only."""
     return behaviour
 

@@ -15,7 +15,7 @@ from poste.runtime import lifecycle, logs
 from poste.service.context import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
-from poste.service.outcome import Outcome
+from poste.service.outcome import Outcome, not_here
 from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
@@ -106,9 +106,8 @@ class _Link:
             return
         method = self._methods.get(call.method)
         if method is None:
-            # Another replica, of another version, may have it.
-            words = f"there is no method {call.method} here"
-            self._answer(call.number, Outcome(Code.UNIMPLEMENTED, words, not_run=True))
+            # Of another version, perhaps: who knows others may ask them.
+            self._answer(call.number, not_here(call.method))
             return
         self._intake.begin()
         self._calls[call.number] = self._loop.create_task(self._run(method, call))

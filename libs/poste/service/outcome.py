@@ -85,6 +85,11 @@ def answered(response: bytes, trailing_metadata: Metadata) -> Outcome:
     return Outcome(Code.INTERNAL, status.message, trailing_metadata=(details,))
 
 
+def not_here(method: str) -> Outcome:
+    """Return the outcome of a call of a method that this process does not have: another version's may."""
+    return Outcome(Code.UNIMPLEMENTED, f"there is no method {method} here", not_run=True)
+
+
 def unexpected(error: BaseException) -> Outcome:
     """Return the outcome of a handler that raised: safe words for the client, the exception's for the operator."""
     kind = type(error).__name__

@@ -167,7 +167,9 @@ async def run(
                 # The group waits for the consumers: each has finished, or given back, all that it held.
                 for one in queued.consumers:
                     one.stop()
-                await direct.drain(settings.grace_seconds)
+                await asyncio.gather(
+                    direct.drain(settings.grace_seconds), *(one.withdraw() for one in registrations if one.known)
+                )
     finally:
         await direct.close()
         direct_runner.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 import socket
-import time
 from typing import Final
 
 import grpc.aio
@@ -27,13 +27,19 @@ _log = logs.get("register")
 _PERIOD_SECONDS: Final = 10.0
 #: How long one RPC may take, in seconds: one that is late is under way, and another would come on top of it.
 _DEADLINE_SECONDS: Final = 10.0
+#: How long a stop waits for the middleware to hear of it, in seconds.
+_WITHDRAW_SECONDS: Final = 1.0
 #: Waits after a failure, in seconds.
 _FIRST_BACKOFF: Final = 0.1
 _LAST_BACKOFF: Final = 5.0
 
 
 class Registration:
-    """Keeps one service of this process registered."""
+    """Keeps one service of this process registered.
+
+    Attributes:
+        known: The middleware has answered, and was not found away since.
+    """
 
     def __init__(
         self, channel: grpc.aio.Channel, service: ServedService, settings: WorkerSettings, port: int, terms: Terms
@@ -55,10 +61,16 @@ class Registration:
             service=service.name,
             file_descriptor_set=file_descriptor_set(service.descriptor.file),
             author_settings=service.settings,
+            replica=secrets.token_hex(8),
+            methods=sorted(service.methods),
         )
-        self._request.start_time.FromNanoseconds(time.time_ns())
-        self._known = False
-        #: Its author was told of the routes that are not served.
+        self._without_handler = [
+            method.name
+            for method in service.descriptor.methods
+            if method.name not in service.methods and method.name not in service.streaming
+        ]
+        self.known = False
+        #: Its author was told of the methods and the routes that are not served.
         self._told = False
 
     async def run(self) -> None:
@@ -71,6 +83,14 @@ class Registration:
             else:
                 await asyncio.sleep(pauses.pause_seconds())
 
+    async def withdraw(self) -> None:
+        """Say that this replica stops, if the middleware is there: otherwise it is forgotten a while later."""
+        request = mom_service_pb2.WithdrawReplicaRequest(service=self._request.service, replica=self._request.replica)
+        try:
+            await self._stub.WithdrawReplica(request, timeout=_WITHDRAW_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            _log.info("not withdrawn", service=request.service, code=code(error).name)
+
     async def _register(self) -> bool:
         service = self._request.service
         self._request.address = await advertised(self._settings, self._port)
@@ -80,18 +100,20 @@ class Registration:
             # Away is what happens, once a line; refused is what somebody must mend.
             say = _log.warning if code(error) in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else _log.error
             say("not registered", service=service, code=code(error).name, details=error.details())
-            self._known = False
+            self.known = False
             return False
         try:
             self._terms.learn(response.settings)
         except CatalogueError as error:
             # Of a middleware that is not of this version: what was known holds on.
             _log.error("settings not taken", service=service, error=str(error))
-        if not self._known:
-            self._known = True
+        if not self.known:
+            self.known = True
             _log.info("registered", service=service, address=self._request.address)
         if not self._told:
             self._told = True
+            for method in self._without_handler:
+                _log.warning("method not served: it has no handler", service=service, method=method)
             for one in response.passed_over:
                 route = f"{one.verb} {one.path}"
                 _log.warning("route not served", service=service, method=one.method, route=route, reason=one.reason)

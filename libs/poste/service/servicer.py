@@ -46,7 +46,7 @@ class ServedService:
     Attributes:
         name: Its full name, which is also its queue's.
         descriptor: What its proto says of it.
-        methods: Its unary methods by their short names.
+        methods: Its unary methods by their short names: those that the servicer has handlers for.
         streaming: gRPC's own handlers of its other methods; they are served on the direct road only.
         settings: What its author says of how calls are treated.
     """
@@ -80,16 +80,18 @@ def _services(servicer: object) -> Iterator[ServedService]:
     if inspect.isclass(servicer):
         raise StartError(f"{servicer.__name__} is a class: serve an instance of it, {servicer.__name__}()")
     registrar = _Registrar()
+    generated = []
     for kind in type(servicer).__mro__:
         add = getattr(sys.modules.get(kind.__module__), f"add_{kind.__name__}_to_server", None)
         if callable(add):
             add(servicer, registrar)
+            generated.append(kind)
     if not registrar.generic:
         raise StartError(
             f"{type(servicer).__name__} is no gRPC servicer: it must extend a generated class like"
             " `foo_pb2_grpc.FooServicer`"
         )
-    services = [_describe(generic, servicer) for generic in registrar.generic]
+    services = [_describe(generic, servicer, generated) for generic in registrar.generic]
     policies.refuse_misplaced(servicer, {name for service in services for name in service.methods})
     yield from services
 
@@ -114,7 +116,7 @@ class _CallDetails(NamedTuple):
     invocation_metadata: tuple[tuple[str, str], ...] = ()
 
 
-def _describe(generic: grpc.ServiceRpcHandler, servicer: object) -> ServedService:
+def _describe(generic: grpc.ServiceRpcHandler, servicer: object, generated: Iterable[type]) -> ServedService:
     name = generic.service_name()
     try:
         descriptor: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(name)
@@ -127,7 +129,8 @@ def _describe(generic: grpc.ServiceRpcHandler, servicer: object) -> ServedServic
             continue
         if handler.request_streaming or handler.response_streaming:
             streaming[method.name] = handler
-        else:
+        elif not _is_generated(handler.unary_unary, generated):
+            # The stubs may be of a newer version than the program is: it has what it has a handler for.
             methods[method.name] = _method(name, method.name, handler)
     settings = policies.said_of(servicer, name, methods)
     try:
@@ -135,6 +138,12 @@ def _describe(generic: grpc.ServiceRpcHandler, servicer: object) -> ServedServic
     except CatalogueError as error:
         raise StartError(str(error)) from error
     return ServedService(name=name, descriptor=descriptor, methods=methods, streaming=streaming, settings=settings)
+
+
+def _is_generated(behaviour: object, generated: Iterable[type]) -> bool:
+    """Tell whether a handler is the one that generated classes have, which only says that there is none."""
+    function = getattr(behaviour, "__func__", None)
+    return function is not None and any(function is one for kind in generated for one in vars(kind).values())
 
 
 def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:

@@ -22,10 +22,9 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18poste/v1/catalogue.proto\x12\x08poste.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x02\n\x0eMethodSettings\x12\"\n\x04\x61way\x18\x01 \x01(\x0e\x32\x14.poste.v1.AwayPolicy\x12\x1c\n\x0ftimeout_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tredeliver\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16queued_timeout_seconds\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmax_attempts\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1c\n\x0f\x62\x61\x63koff_seconds\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13max_backoff_seconds\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x12\n\x10_timeout_secondsB\x0c\n\n_redeliverB\x19\n\x17_queued_timeout_secondsB\x0f\n\r_max_attemptsB\x12\n\x10_backoff_secondsB\x16\n\x14_max_backoff_seconds\"\xb8\x05\n\x0fServiceSettings\x12\"\n\x04\x61way\x18\x01 \x01(\x0e\x32\x14.poste.v1.AwayPolicy\x12\x1c\n\x0ftimeout_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tredeliver\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x0cmax_attempts\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0bmax_crashes\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmax_length\x18\x06 \x01(\x03H\x04\x88\x01\x01\x12\x16\n\tmax_bytes\x18\x07 \x01(\x03H\x05\x88\x01\x01\x12\x1a\n\rmax_in_flight\x18\x08 \x01(\x05H\x06\x88\x01\x01\x12\x37\n\x07methods\x18\t \x03(\x0b\x32&.poste.v1.ServiceSettings.MethodsEntry\x12#\n\x16queued_timeout_seconds\x18\n \x01(\x01H\x07\x88\x01\x01\x12\x1c\n\x0f\x62\x61\x63koff_seconds\x18\x0b \x01(\x01H\x08\x88\x01\x01\x12 \n\x13max_backoff_seconds\x18\x0c \x01(\x01H\t\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\r \x01(\x05H\n\x88\x01\x01\x1aH\n\x0cMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.poste.v1.MethodSettings:\x02\x38\x01\x42\x12\n\x10_timeout_secondsB\x0c\n\n_redeliverB\x0f\n\r_max_attemptsB\x0e\n\x0c_max_crashesB\r\n\x0b_max_lengthB\x0c\n\n_max_bytesB\x10\n\x0e_max_in_flightB\x19\n\x17_queued_timeout_secondsB\x12\n\x10_backoff_secondsB\x16\n\x14_max_backoff_secondsB\x0e\n\x0c_concurrency\"\xf3\x01\n\x10\x43\x61talogueService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13\x66ile_descriptor_set\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12+\n\x08settings\x18\x04 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\x12\x0f\n\x07library\x18\x05 \x01(\x08\x12\x31\n\rregister_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0f\x61uthor_settings\x18\x07 \x01(\x0b\x32\x19.poste.v1.ServiceSettings*X\n\nAwayPolicy\x12\x1b\n\x17\x41WAY_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41WAY_POLICY_QUEUE\x10\x01\x12\x16\n\x12\x41WAY_POLICY_REJECT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18poste/v1/catalogue.proto\x12\x08poste.v1\"\xe4\x02\n\x0eMethodSettings\x12\"\n\x04\x61way\x18\x01 \x01(\x0e\x32\x14.poste.v1.AwayPolicy\x12\x1c\n\x0ftimeout_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tredeliver\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16queued_timeout_seconds\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmax_attempts\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1c\n\x0f\x62\x61\x63koff_seconds\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13max_backoff_seconds\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x12\n\x10_timeout_secondsB\x0c\n\n_redeliverB\x19\n\x17_queued_timeout_secondsB\x0f\n\r_max_attemptsB\x12\n\x10_backoff_secondsB\x16\n\x14_max_backoff_seconds\"\xb8\x05\n\x0fServiceSettings\x12\"\n\x04\x61way\x18\x01 \x01(\x0e\x32\x14.poste.v1.AwayPolicy\x12\x1c\n\x0ftimeout_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tredeliver\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x0cmax_attempts\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0bmax_crashes\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmax_length\x18\x06 \x01(\x03H\x04\x88\x01\x01\x12\x16\n\tmax_bytes\x18\x07 \x01(\x03H\x05\x88\x01\x01\x12\x1a\n\rmax_in_flight\x18\x08 \x01(\x05H\x06\x88\x01\x01\x12\x37\n\x07methods\x18\t \x03(\x0b\x32&.poste.v1.ServiceSettings.MethodsEntry\x12#\n\x16queued_timeout_seconds\x18\n \x01(\x01H\x07\x88\x01\x01\x12\x1c\n\x0f\x62\x61\x63koff_seconds\x18\x0b \x01(\x01H\x08\x88\x01\x01\x12 \n\x13max_backoff_seconds\x18\x0c \x01(\x01H\t\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\r \x01(\x05H\n\x88\x01\x01\x1aH\n\x0cMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.poste.v1.MethodSettings:\x02\x38\x01\x42\x12\n\x10_timeout_secondsB\x0c\n\n_redeliverB\x0f\n\r_max_attemptsB\x0e\n\x0c_max_crashesB\r\n\x0b_max_lengthB\x0c\n\n_max_bytesB\x10\n\x0e_max_in_flightB\x19\n\x17_queued_timeout_secondsB\x12\n\x10_backoff_secondsB\x16\n\x14_max_backoff_secondsB\x0e\n\x0c_concurrency\"\x83\x01\n\x0eServiceVersion\x12\x1b\n\x13\x66ile_descriptor_set\x18\x01 \x01(\x0c\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12\x32\n\x0f\x61uthor_settings\x18\x03 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\x12\x0f\n\x07retired\x18\x04 \x01(\x08\"2\n\x0eLackingReplica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\"\xa6\x02\n\x10\x43\x61talogueService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13\x66ile_descriptor_set\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12+\n\x08settings\x18\x04 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\x12\x0f\n\x07library\x18\x05 \x01(\x08\x12\x32\n\x0f\x61uthor_settings\x18\x07 \x01(\x0b\x32\x19.poste.v1.ServiceSettings\x12\x0f\n\x07methods\x18\x08 \x03(\t\x12(\n\x06others\x18\t \x03(\x0b\x32\x18.poste.v1.ServiceVersion\x12)\n\x07lacking\x18\n \x03(\x0b\x32\x18.poste.v1.LackingReplica*X\n\nAwayPolicy\x12\x1b\n\x17\x41WAY_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41WAY_POLICY_QUEUE\x10\x01\x12\x16\n\x12\x41WAY_POLICY_REJECT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +33,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVICESETTINGS_METHODSENTRY']._loaded_options = None
   _globals['_SERVICESETTINGS_METHODSENTRY']._serialized_options = b'8\001'
-  _globals['_AWAYPOLICY']._serialized_start=1375
-  _globals['_AWAYPOLICY']._serialized_end=1463
-  _globals['_METHODSETTINGS']._serialized_start=72
-  _globals['_METHODSETTINGS']._serialized_end=428
-  _globals['_SERVICESETTINGS']._serialized_start=431
-  _globals['_SERVICESETTINGS']._serialized_end=1127
-  _globals['_SERVICESETTINGS_METHODSENTRY']._serialized_start=854
-  _globals['_SERVICESETTINGS_METHODSENTRY']._serialized_end=926
-  _globals['_CATALOGUESERVICE']._serialized_start=1130
-  _globals['_CATALOGUESERVICE']._serialized_end=1373
+  _globals['_AWAYPOLICY']._serialized_start=1579
+  _globals['_AWAYPOLICY']._serialized_end=1667
+  _globals['_METHODSETTINGS']._serialized_start=39
+  _globals['_METHODSETTINGS']._serialized_end=395
+  _globals['_SERVICESETTINGS']._serialized_start=398
+  _globals['_SERVICESETTINGS']._serialized_end=1094
+  _globals['_SERVICESETTINGS_METHODSENTRY']._serialized_start=821
+  _globals['_SERVICESETTINGS_METHODSENTRY']._serialized_end=893
+  _globals['_SERVICEVERSION']._serialized_start=1097
+  _globals['_SERVICEVERSION']._serialized_end=1228
+  _globals['_LACKINGREPLICA']._serialized_start=1230
+  _globals['_LACKINGREPLICA']._serialized_end=1280
+  _globals['_CATALOGUESERVICE']._serialized_start=1283
+  _globals['_CATALOGUESERVICE']._serialized_end=1577
 # @@protoc_insertion_point(module_scope)

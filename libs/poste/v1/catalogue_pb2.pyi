@@ -6,7 +6,6 @@ What Poste knows of a service: its descriptors, where it lives, how its calls ar
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -252,8 +251,76 @@ class ServiceSettings(_message.Message):
 Global___ServiceSettings: _TypeAlias = ServiceSettings  # noqa: Y015
 
 @_typing.final
+class ServiceVersion(_message.Message):
+    """What one version of a service's program has: replicas of several run side by side while they are exchanged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
+    file_descriptor_set: _builtins.bytes
+    """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
+    retired: _builtins.bool
+    """No replica has it any more, and others live: it only describes the results of methods that were dropped."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The short names of the unary methods that it has handlers for; empty: all that its descriptors declare."""
+
+    @_builtins.property
+    def author_settings(self) -> Global___ServiceSettings:
+        """How its calls are to be treated: what its author says in its code."""
+
+    def __init__(
+        self,
+        *,
+        file_descriptor_set: _builtins.bytes = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        author_settings: Global___ServiceSettings | None = ...,
+        retired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "retired", b"retired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceVersion: _TypeAlias = ServiceVersion  # noqa: Y015
+
+@_typing.final
+class LackingReplica(_message.Message):
+    """A replica that registered without some of the methods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where it is called, `host:port`."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The short names of what it lacks."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "methods", b"methods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LackingReplica: _TypeAlias = LackingReplica  # noqa: Y015
+
+@_typing.final
 class CatalogueService(_message.Message):
-    """One service of the catalogue."""
+    """One service of the catalogue. Its methods are those of all versions that are not retired; each is described by the first
+    one here that has it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -262,12 +329,16 @@ class CatalogueService(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     LIBRARY_FIELD_NUMBER: _builtins.int
-    REGISTER_TIME_FIELD_NUMBER: _builtins.int
     AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
-    """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
+    """The newest version's descriptors: of those that live replicas run the one that was registered first last, by the
+    store's clock; of none that lives those that ran last; what the deployment ships where none ever registered.
+    """
     library: _builtins.bool
     """The worker library registered it, now or before: its replicas bear frequent keepalive pings, keep an exception's text
     to themselves, and take from its queue. Nobody else can say so.
@@ -283,12 +354,22 @@ class CatalogueService(_message.Message):
         """
 
     @_builtins.property
-    def register_time(self) -> _timestamp_pb2.Timestamp:
-        """When its descriptors were registered: the newest win."""
+    def author_settings(self) -> Global___ServiceSettings:
+        """How its calls are to be treated: what its newest version's author says in its code."""
 
     @_builtins.property
-    def author_settings(self) -> Global___ServiceSettings:
-        """How its calls are to be treated: what its author says in its code, registered with its descriptors."""
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The short names of the unary methods that the newest version has handlers for; empty: all that it declares."""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceVersion]:
+        """The other versions: first those that replicas still run, the newest first, then what the deployment ships, then
+        retired ones.
+        """
+
+    @_builtins.property
+    def lacking(self) -> _containers.RepeatedCompositeFieldContainer[Global___LackingReplica]:
+        """Which replicas are known to lack which of its methods: usually none."""
 
     def __init__(
         self,
@@ -298,12 +379,14 @@ class CatalogueService(_message.Message):
         targets: _abc.Iterable[_builtins.str] | None = ...,
         settings: Global___ServiceSettings | None = ...,
         library: _builtins.bool = ...,
-        register_time: _timestamp_pb2.Timestamp | None = ...,
         author_settings: Global___ServiceSettings | None = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        others: _abc.Iterable[Global___ServiceVersion] | None = ...,
+        lacking: _abc.Iterable[Global___LackingReplica] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "register_time", b"register_time", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "library", b"library", "name", b"name", "register_time", b"register_time", "settings", b"settings", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

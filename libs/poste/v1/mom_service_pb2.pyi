@@ -1049,8 +1049,9 @@ class RegisterServiceRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     FILE_DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
-    START_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service."""
     file_descriptor_set: _builtins.bytes
@@ -1059,13 +1060,15 @@ class RegisterServiceRequest(_message.Message):
     """
     address: _builtins.str
     """Where this replica is called, `host:port`."""
-    @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When this replica's process started: the newest descriptors win."""
-
+    replica: _builtins.str
+    """A random name of this registration, which tells it from others' at its address; the address if empty."""
     @_builtins.property
     def author_settings(self) -> _catalogue_pb2.ServiceSettings:
         """What its author says of it in its code; the deployment's catalogue file wins, setting by setting."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The short names of the unary methods that it has handlers for; empty: all that its descriptors declare."""
 
     def __init__(
         self,
@@ -1073,12 +1076,13 @@ class RegisterServiceRequest(_message.Message):
         service: _builtins.str = ...,
         file_descriptor_set: _builtins.bytes = ...,
         address: _builtins.str = ...,
-        start_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
         author_settings: _catalogue_pb2.ServiceSettings | None = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "replica", b"replica", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,6 +1117,49 @@ class RegisterServiceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterServiceResponse: _TypeAlias = RegisterServiceResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawReplicaRequest(_message.Message):
+    """Tells that a replica stops."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The full name of the service."""
+    replica: _builtins.str
+    """The name under which it registered."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawReplicaRequest: _TypeAlias = WithdrawReplicaRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawReplicaResponse(_message.Message):
+    """The replica is known to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawReplicaResponse: _TypeAlias = WithdrawReplicaResponse  # noqa: Y015
 
 @_typing.final
 class PassedOverRoute(_message.Message):

@@ -107,6 +107,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceResponse.FromString,
                 _registered_method=True)
+        self.WithdrawReplica = channel.unary_unary(
+                '/poste.v1.MomService/WithdrawReplica',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
+                _registered_method=True)
         self.WatchCatalogue = channel.unary_stream(
                 '/poste.v1.MomService/WatchCatalogue',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.WatchCatalogueRequest.SerializeToString,
@@ -218,6 +223,13 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawReplica(self, request, context):
+        """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchCatalogue(self, request, context):
         """Sends the whole catalogue now, and again whenever it changed.
         """
@@ -297,6 +309,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.RegisterService,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceResponse.SerializeToString,
+            ),
+            'WithdrawReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawReplica,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.SerializeToString,
             ),
             'WatchCatalogue': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchCatalogue,
@@ -685,6 +702,33 @@ class MomService:
             '/poste.v1.MomService/RegisterService',
             poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.RegisterServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/WithdrawReplica',
+            poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
             options,
             channel_credentials,
             insecure,

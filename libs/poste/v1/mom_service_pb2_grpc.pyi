@@ -47,6 +47,8 @@ class MomServiceStub:
     """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
     RegisterService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterServiceRequest, _mom_service_pb2.RegisterServiceResponse]
     """Makes a service known, or renews that a replica of it is at its address."""
+    WithdrawReplica: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawReplicaRequest, _mom_service_pb2.WithdrawReplicaResponse]
+    """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
     WatchCatalogue: _aio.UnaryStreamMultiCallable[_mom_service_pb2.WatchCatalogueRequest, _mom_service_pb2.WatchCatalogueResponse]
     """Sends the whole catalogue now, and again whenever it changed."""
 
@@ -167,6 +169,14 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.RegisterServiceRequest, _abc.Awaitable[_mom_service_pb2.RegisterServiceResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.RegisterServiceResponse]:
         """Makes a service known, or renews that a replica of it is at its address."""
+
+    @_abc_1.abstractmethod
+    def WithdrawReplica(
+        self,
+        request: _mom_service_pb2.WithdrawReplicaRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.WithdrawReplicaRequest, _abc.Awaitable[_mom_service_pb2.WithdrawReplicaResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.WithdrawReplicaResponse]:
+        """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
 
     @_abc_1.abstractmethod
     def WatchCatalogue(

@@ -1,0 +1,113 @@
+"""From what the store knows of a service to its entry in the catalogue: which versions stand, and who has what.
+
+A version stands while a replica that lives has it, and while none lives. It is told from others by its content, never
+by when a process started: an old replica that starts again brings back nothing that is older than what there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from poste.domain import sizes
+from poste.runtime import logs
+from poste.v1 import catalogue_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from poste.queue.catalogue_store import Place, Snapshot
+    from poste.v1 import mom_service_pb2
+
+_log = logs.get("catalogue")
+_NAME_LENGTH: Final = 16
+
+
+def registered(request: mom_service_pb2.RegisterServiceRequest) -> catalogue_pb2.ServiceVersion:
+    """Return the version that a replica says it has."""
+    return catalogue_pb2.ServiceVersion(
+        file_descriptor_set=request.file_descriptor_set,
+        methods=request.methods,
+        author_settings=request.author_settings if request.HasField("author_settings") else None,
+    )
+
+
+def name_of(content: bytes) -> str:
+    """Name a version by its content."""
+    return hashlib.sha256(content).hexdigest()[:_NAME_LENGTH]
+
+
+def alone(
+    service: str, version: catalogue_pb2.ServiceVersion, by_deployment: catalogue_pb2.CatalogueService | None
+) -> catalogue_pb2.CatalogueService:
+    """Return the entry of a service that has this version only, under the deployment's settings."""
+    entry = catalogue_pb2.CatalogueService(name=service, library=True)
+    if by_deployment is not None:
+        entry.settings.CopyFrom(by_deployment.settings)
+    _describe_by(entry, version)
+    return entry
+
+
+def entries(known: Snapshot) -> Iterator[catalogue_pb2.CatalogueService]:
+    """Return every service's entry."""
+    for name in sorted({*known.shipped, *(service for service, _ in known.versions)}):
+        yield _entry(name, known)
+
+
+def _entry(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
+    entry = catalogue_pb2.CatalogueService(name=name)
+    if name in known.shipped:
+        entry.MergeFromString(known.shipped[name])
+    mine = {version: kept for (service, version), kept in known.versions.items() if service == name}
+    entry.library = bool(mine)
+    newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_ms, one[0]))
+    standing = {version: _parsed(kept.content) for version, kept in newest_first if kept.retire_ms is None}
+    retired = [_parsed(kept.content) for _, kept in newest_first if kept.retire_ms is not None]
+    shipped = catalogue_pb2.ServiceVersion(file_descriptor_set=entry.file_descriptor_set)
+    others = [*standing.values(), *([shipped] if entry.file_descriptor_set else [])]
+    if others:
+        _describe_by(entry, others.pop(0))
+        entry.others.extend(others)
+    methods = {method for version in standing.values() for method in version.methods}
+    entry.others.extend(_needed(retired, methods))
+    places = [place for (service, _), place in sorted(known.places.items()) if service == name]
+    addresses = sorted({place.address for place in places})
+    entry.targets[:] = list(dict.fromkeys([*entry.targets, *addresses]))
+    for address in addresses:
+        if lacks := methods - _methods_at(address, places, standing):
+            entry.lacking.add(address=address, methods=sorted(lacks))
+    while entry.others and entry.ByteSize() > sizes.MAX_PAYLOAD:
+        # The oldest go, so that the newest fit their message.
+        del entry.others[-1]
+        _log.warning("version left out: too many bytes", service=name)
+    return entry
+
+
+def _describe_by(entry: catalogue_pb2.CatalogueService, version: catalogue_pb2.ServiceVersion) -> None:
+    """Make a version the newest one of an entry."""
+    entry.file_descriptor_set = version.file_descriptor_set
+    entry.methods[:] = version.methods
+    if version.HasField("author_settings"):
+        entry.author_settings.CopyFrom(version.author_settings)
+
+
+def _needed(
+    retired: Iterable[catalogue_pb2.ServiceVersion], described: Iterable[str]
+) -> Iterator[catalogue_pb2.ServiceVersion]:
+    """Return those retired versions by which results are read that no other describes."""
+    seen = set(described)
+    for version in retired:
+        if not seen.issuperset(version.methods):
+            seen.update(version.methods)
+            version.retired = True
+            yield version
+
+
+def _methods_at(address: str, places: Iterable[Place], standing: dict[str, catalogue_pb2.ServiceVersion]) -> set[str]:
+    """Return what can be called at an address: it may be that of several processes."""
+    here = [standing.get(place.version) for place in places if place.address == address]
+    return {method for version in here if version is not None for method in version.methods}
+
+
+def _parsed(content: bytes) -> catalogue_pb2.ServiceVersion:
+    return catalogue_pb2.ServiceVersion.FromString(content)

@@ -1,0 +1,112 @@
+#!lua flags=allow-oom
+-- Keeps which replicas of services live, and with that which versions stand: a version is retired when a replica lives and
+-- none that lives has it. While none lives the last ones stand, for a service that is away must still be callable.
+-- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass
+-- ARGV: 1 how long a replica is listed after its last registration, in ms, 2 the longest pause between two passes, in ms,
+--       3 how long a retired version is kept, in ms, 4 how many of one service are, then one of
+--   'register', service, replica, address, version, what it registers
+--   'withdraw', service, replica
+--   'pass': forgets replicas that fell silent, and versions that were retired long ago. If the last pass is too long ago,
+--           nobody could register: then all are taken to have registered now.
+-- Returns 1 if anything changed, else 0
+
+local replicas, places, versions, retired, counter, pass = unpack(KEYS)
+local lease, pause, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local step, service = ARGV[5], ARGV[6]
+local now, changed = now_ms(), false
+
+local function mark(count)
+  changed = changed or count ~= 0
+end
+
+local function of(service, member)
+  return string.sub(member, 1, #service + 1) == service .. ' '
+end
+
+local function forget(who)
+  redis.call('HDEL', places, who)
+  mark(redis.call('ZREM', replicas, who))
+end
+
+-- Retires what no living replica of a service has, and forgets its replicas that stopped: others live.
+local function settle(service)
+  local live, stopped = {}, {}
+  local all = redis.call('HGETALL', places)
+  for i = 1, #all, 2 do
+    if of(service, all[i]) then
+      local version, rest = string.match(all[i + 1], '^(%S+) %S+(.*)$')
+      if rest == '' then
+        live[version] = true
+      else
+        stopped[#stopped + 1] = all[i]
+      end
+    end
+  end
+  if not next(live) then
+    return
+  end
+  for _, who in ipairs(stopped) do
+    forget(who)
+  end
+  local old = {}
+  for _, member in ipairs(redis.call('HKEYS', versions)) do
+    if of(service, member) then
+      if live[string.sub(member, #service + 2)] then
+        mark(redis.call('ZREM', retired, member))
+      else
+        mark(redis.call('ZADD', retired, 'NX', now, member))
+        old[#old + 1] = { tonumber(redis.call('ZSCORE', retired, member)), member }
+      end
+    end
+  end
+  table.sort(old, function(one, other) return one[1] > other[1] end)
+  for i = most + 1, #old do
+    redis.call('HDEL', versions, old[i][2])
+    redis.call('ZREM', retired, old[i][2])
+  end
+end
+
+if step == 'register' then
+  local who, address, version = service .. ' ' .. ARGV[7], ARGV[8], ARGV[9]
+  local place = version .. ' ' .. address
+  local fresh = redis.call('HGET', places, who) ~= place
+  redis.call('ZADD', replicas, now, who)
+  if redis.call('HSETNX', versions, service .. ' ' .. version, now .. ' ' .. ARGV[10]) == 1 or fresh then
+    redis.call('HSET', places, who, place)
+    changed = true
+    settle(service)
+  end
+elseif step == 'withdraw' then
+  local who = service .. ' ' .. ARGV[7]
+  local place = redis.call('HGET', places, who)
+  if place and not string.find(place, ' stopped$') then
+    redis.call('HSET', places, who, place .. ' stopped')
+    changed = true
+    settle(service)
+  end
+else
+  local last = tonumber(redis.call('GET', pass) or 0)
+  redis.call('SET', pass, now)
+  if now - last > pause then
+    for _, who in ipairs(redis.call('ZRANGE', replicas, 0, -1)) do
+      redis.call('ZADD', replicas, now, who)
+    end
+  else
+    local bereft = {}
+    for _, who in ipairs(redis.call('ZRANGEBYSCORE', replicas, '-inf', now - lease)) do
+      bereft[string.match(who, '^%S+')] = true
+      forget(who)
+    end
+    for one in pairs(bereft) do
+      settle(one)
+    end
+  end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', retired, '-inf', now - keep)) do
+    redis.call('HDEL', versions, member)
+    mark(redis.call('ZREM', retired, member))
+  end
+end
+if changed then
+  redis.call('INCR', counter)
+end
+return changed and 1 or 0
