@@ -136,7 +136,7 @@ async def test_the_queues_of_other_masters_go_on(cluster: RedisCluster, ledger: 
 async def _reported(mom: RunningMom, *services: str) -> list[str]:
     """Report outcomes of tasks that there never were, all at once; returns what is answered to each."""
     nobody = "nobody:1"
-    completions = [pb.Completion(service=service, key="none", token=nobody, cancelled=True) for service in services]
+    completions = [pb.Completion(service=service, key="n" * 16, token=nobody, cancelled=True) for service in services]
     answer = await mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=completions), timeout=10)
     return [pb.CompleteResult.Name(result).removeprefix("COMPLETE_RESULT_") for result in answer.results]
 
