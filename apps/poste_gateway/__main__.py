@@ -16,6 +16,7 @@ from poste.runtime import lifecycle, logs, secret_files, tracing
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings, load
 from poste_gateway import http_server
+from poste_gateway.aside import Aside
 from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.calls import Roads
 from poste_gateway.catalogue_copy import CatalogueCopy
@@ -69,16 +70,17 @@ async def running(
         following_mom = duties.create_task(mom.run())
         copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
-        enqueuer, clock = Enqueuer(mom), Clock(mom)
+        enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Aside(settings.max_waiting_bytes)
         lookups = Lookups(mom, ids, draining)
         watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
         edge = Edge(
-            Roads(directory, enqueuer, lookups, ids, wait, body_seconds),
+            Roads(directory, enqueuer, lookups, aside, ids, wait, body_seconds),
             Resources(
                 directory,
                 mom,
                 lookups,
+                aside,
                 Operating(directory, mom, lookups, ids, guard),
                 clock=clock,
                 pages=Pages(watch, guard),
@@ -103,6 +105,7 @@ async def running(
                     await asyncio.sleep(settings.linger_seconds)
         finally:
             await lifecycle.end(following)
+            aside.close()
             await enqueuer.close()
             await directory.close()
             # Ended, not only told to: who finds its channel closed under it takes that for a defect.

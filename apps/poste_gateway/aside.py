@@ -1,26 +1,78 @@
 """What would hold up every other request is done beside the loop: large messages' JSON, which takes up to seconds.
 
-One at a time, in one thread, so that the loop always gets its turn soon; many at once would crowd it out.
+In two threads, one for what is quickly done, one for the rest, and in fair turns, so that the loop, and every client,
+always gets its turn soon; more threads would crowd it out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
+
+from poste_gateway.problems import Problem
+from poste_gateway.refusing import busy
+from poste_gateway.turns import Full, Turns
 
 #: Bodies longer than this, in bytes, are read aside.
 LARGE_BODY: Final = 64 * 1024
 #: Messages longer than this, in bytes, are written aside. Default values are always printed, so of two bytes there may
 #: become hundreds.
 LARGE_MESSAGE: Final = 8 * 1024
+#: What is longer than this, in bytes, is not quickly done: a megabyte may take half a second.
+_LONG: Final = 128 * 1024
 
-_thread: Final = ThreadPoolExecutor(1, thread_name_prefix="aside")
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def run(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do something beside the loop, once what came before is done; returns or raises what it does."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, lambda: work(*args, **kwargs))
+class _Lane:
+    """A thread, and who waits for it."""
+
+    def __init__(self, name: str, max_waiting_bytes: int) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"aside {name}")
+        self.turns = Turns(max_waiting_bytes)
+
+
+class Aside:
+    """Works beside the loop."""
+
+    def __init__(self, max_waiting_bytes: int) -> None:
+        """Start nothing yet; `max_waiting_bytes` may wait, in each thread's line."""
+        self._short = _Lane("short", max_waiting_bytes)
+        self._long = _Lane("long", max_waiting_bytes)
+
+    async def run(self, work: Callable[[], T], *, peer: str, size: int, accepted: bool = False) -> T:
+        """Do something beside the loop when it is its turn; returns or raises what it does.
+
+        Args:
+            work: What is done.
+            peer: Whose it is: every client has its share.
+            size: How many bytes it is about.
+            accepted: It is too late to refuse it: it waits however much does.
+
+        Raises:
+            Problem: Too much waits.
+        """
+        lane = self._long if size > _LONG else self._short
+        # As what asked for it: a line of the log says which part, and which trace, it is of.
+        context = contextvars.copy_context()
+        try:
+            async with lane.turns.turn(peer, size, patient=accepted):
+                return await asyncio.get_running_loop().run_in_executor(lane.thread, context.run, work)
+        except Full:
+            raise self._refused(peer, size) from None
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        for lane in (self._short, self._long):
+            lane.thread.shutdown(wait=False, cancel_futures=True)
+
+    def _refused(self, peer: str, size: int) -> Problem:
+        return busy(
+            "reading",
+            "More waits to be read or written here than there is room for: nothing was accepted.",
+            peer=peer,
+            bytes=size,
+        )

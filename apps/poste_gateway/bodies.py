@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -10,9 +11,10 @@ from google.protobuf.descriptor import Descriptor
 
 from poste.domain import sizes
 from poste.rpc import protojson
-from poste_gateway import aside
 from poste_gateway.answers import JSON
+from poste_gateway.aside import LARGE_BODY, Aside
 from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
+from poste_gateway.peers import peer_of
 from poste_gateway.problems import Problem
 
 #: How long a client may take to bring the body once its head is here, in seconds: time for a large one on a slow line.
@@ -24,19 +26,20 @@ _UTF8: Final = ("utf-8", "utf8")
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float = BODY_SECONDS) -> bytes:
+async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, seconds: float = BODY_SECONDS) -> bytes:
     """Read a call's body.
 
     Args:
         request: The request.
         message: The type of the method's request message.
+        aside: Reads large ones.
         seconds: How long the client may take to bring it.
 
     Returns:
         The serialized message.
 
     Raises:
-        Problem: It is not JSON, too large, did not come in time, or does not fit the message.
+        Problem: It is not JSON, too large, did not come in time, or does not fit the message; or too much waits.
     """
     _check_type(request)
     # `client_max_size` is the application's own limit; it holds for bodies without a length too.
@@ -52,8 +55,9 @@ async def read(request: web.BaseRequest, message: Descriptor, *, seconds: float 
     if len(body) > limit:
         raise _too_large(limit)
     try:
-        if len(body) > aside.LARGE_BODY:
-            encoded = await aside.run(protojson.decode, message, body)
+        if len(body) > LARGE_BODY:
+            read = functools.partial(protojson.decode, message, body)
+            encoded = await aside.run(read, peer=peer_of(request.remote), size=len(body))
         else:
             encoded = protojson.decode(message, body)
     except protojson.FieldErrors as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -15,8 +16,9 @@ from poste.rpc import protojson
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
 from poste.v1 import mom_service_pb2
-from poste_gateway import aside, bodies, direct, preferences, task_view
+from poste_gateway import bodies, direct, preferences, task_view
 from poste_gateway.answers import JSON, Account, Answer, json_answer
+from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.directory import Directory
 from poste_gateway.enqueueing import Acceptance, Enqueuer
 from poste_gateway.fleet import Fleet
@@ -28,11 +30,13 @@ from poste_gateway.kinds import (
     SERVICE_AWAY,
 )
 from poste_gateway.lookups import Lookups
+from poste_gateway.peers import peer_of
 from poste_gateway.preferences import Wishes
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.statuses import problem_of
 from poste_gateway.unreadable import unreadable
 
+T = TypeVar("T")
 _AWAY_DETAILS: Final = {
     "away": "No replica of the service can be reached.",
     "busy": "Every replica of the service has as many calls as it may have.",
@@ -55,6 +59,7 @@ class Roads:
         directory: The services, their replicas and routes.
         enqueuer: Has calls kept.
         lookups: Waits for their ends.
+        aside: Reads large bodies, and writes large answers.
         ids: Mints their ids.
         max_wait_seconds: The longest wait that a client is granted.
         body_seconds: How long a client may take to bring a call's body.
@@ -63,6 +68,7 @@ class Roads:
     directory: Directory
     enqueuer: Enqueuer
     lookups: Lookups
+    aside: Aside
     ids: TaskIds
     max_wait_seconds: float
     body_seconds: float
@@ -78,8 +84,10 @@ async def answer(request: web.BaseRequest, method: Method, roads: Roads, account
     # Held from here on: the catalogue may change while the body comes in.
     service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
     wishes = preferences.read(request.headers, max_wait_seconds=roads.max_wait_seconds)
-    message = await bodies.read(request, method.input, seconds=roads.body_seconds)
-    call = _Call(roads, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
+    message = await bodies.read(request, method.input, roads.aside, seconds=roads.body_seconds)
+    call = _Call(
+        roads, request.remote, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account
+    )
     return await call.run()
 
 
@@ -89,6 +97,7 @@ class _Call:
     def __init__(
         self,
         roads: Roads,
+        address: str | None,
         method: Method,
         *,
         service: Service,
@@ -98,6 +107,7 @@ class _Call:
         account: Account,
     ) -> None:
         self._roads = roads
+        self._address = address
         self._service = service
         self._fleet = fleet
         self._method = method
@@ -134,7 +144,7 @@ class _Call:
             return await self._answered(outcome)
         match outcome:
             case direct.Failed(status):
-                raise problem_of(status, self._service)
+                raise await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
             case direct.Unknown(overdue):
                 why = f" {self._overdue()}" if overdue else ""
                 detail = f"The call was sent, and what became of it is not known.{why} It was not run again."
@@ -174,10 +184,11 @@ class _Call:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
                 return await self._answered(task.response)
-            problem = task_view.error_of(task, self._service)
+            size = task.ByteSize()
+            problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
             if state is TaskState.FAILED and problem is not None:
                 raise problem
-            value = task_view.to_value(task_id, task, self._service)
+            value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
             if state.final:
                 # What has ended already (expired, cancelled, dead) does not come out otherwise later.
                 later = {}
@@ -235,9 +246,17 @@ class _Call:
 
     async def _answered(self, response: bytes) -> Answer:
         """Answer with the service's response."""
-        return (
-            await aside.run(self._written, response) if len(response) > aside.LARGE_MESSAGE else self._written(response)
-        )
+        size = len(response)
+        if size <= LARGE_MESSAGE:
+            return self._written(response)
+        return await self._made(functools.partial(self._written, response), size)
+
+    async def _made(self, make: Callable[[], T], size: int) -> T:
+        """Make what is answered of so many bytes: beside the loop if they are many."""
+        if size <= LARGE_MESSAGE:
+            return make()
+        # What ran can't be refused any more.
+        return await self._roads.aside.run(make, peer=peer_of(self._address), size=size, accepted=True)
 
     def _written(self, response: bytes) -> Answer:
         try:

@@ -22,14 +22,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from poste.domain.task_id import TaskId
 from poste.runtime import metrics
 from poste.v1 import task_pb2
-from poste_gateway import aside, listings, preferences, problems, task_view
+from poste_gateway import listings, preferences, problems, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
+from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
+from poste_gateway.peers import peer_of
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
@@ -48,6 +50,7 @@ class Resources:
         directory: Directory,
         mom: Mom,
         lookups: Lookups,
+        aside: Aside,
         operating: Operating,
         *,
         clock: Clock,
@@ -61,6 +64,7 @@ class Resources:
             directory: The catalogue.
             mom: Knows the queues.
             lookups: Knows the tasks.
+            aside: Writes large ones.
             operating: Does what operators ask for.
             clock: Knows whether this host's clock is right.
             pages: Shows everything to people.
@@ -70,6 +74,7 @@ class Resources:
         self._directory = directory
         self._mom = mom
         self._lookups = lookups
+        self._aside = aside
         self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
@@ -131,7 +136,7 @@ class Resources:
         task_id = self._lookups.read_id(text)
         task = await self._lookups.get(task_id, wait)
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
-        return await self._show(task_id, task, applied)
+        return await self._show(request, task_id, task, applied)
 
     async def _get_history(self, _: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
@@ -139,18 +144,26 @@ class Resources:
         events = [task_view.to_event(event) for event in history.events]
         return json_answer({"events": events, "truncated": history.truncated}, headers=NO_STORE)
 
-    async def _cancel_task(self, _: web.BaseRequest, text: str) -> Answer:
+    async def _cancel_task(self, request: web.BaseRequest, text: str) -> Answer:
         self._check_ids()
         task_id = self._lookups.read_id(text)
-        return await self._show(task_id, await self._lookups.cancel(task_id), {})
+        return await self._show(request, task_id, await self._lookups.cancel(task_id), {})
 
-    async def _show(self, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]) -> Answer:
+    async def _show(
+        self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
+    ) -> Answer:
         service = self._directory.services.get(task.service)
 
         def show() -> Answer:
             return json_answer(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
 
-        return await aside.run(show) if len(task.response) > aside.LARGE_MESSAGE else show()
+        # Its response, or its error's details.
+        size = task.ByteSize()
+        if size <= LARGE_MESSAGE:
+            return show()
+        # A cancel that was done can't be refused any more.
+        done = request.method == "DELETE"
+        return await self._aside.run(show, peer=peer_of(request.remote), size=size, accepted=done)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Answer:
         return json_answer(await listings.services(self._directory, self._mom))

@@ -28,6 +28,8 @@ T = TypeVar("T")
 _log = logs.get("lifecycle")
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)
+#: How long a thread that computes may keep the loop from its turn, in seconds: a call takes several turns.
+_SWITCH_SECONDS = 0.001
 #: How long a cancelled task may take before it is cancelled again, in seconds.
 _INSIST_SECONDS = 0.5
 #: How long a handler may take to clean up once it was told to end, in seconds; then it is left behind.
@@ -48,6 +50,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     loop = uvloop.new_event_loop()
     code = _live(loop, main)
     if left := _wind_up(loop):

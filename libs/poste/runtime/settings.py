@@ -83,6 +83,9 @@ class GatewaySettings(Settings):
     #: How large a call's JSON may be, in bytes; the message made of it may be larger or smaller, and has a limit of its
     #: own: what gRPC carries (`poste.domain.sizes`), which this can't go past.
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
+    #: How much may wait until its JSON is read or written, in bytes, of what is long and of what is not; one client may
+    #: have as much waiting as is left beside that. Whoever comes with more is told to try again (503).
+    max_waiting_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
     #: How long a gateway that is to stop, and says so at `/readyz`, still takes new connections, in seconds: as long as

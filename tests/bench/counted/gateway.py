@@ -14,6 +14,7 @@ from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway import http_server
+from poste_gateway.aside import Aside
 from poste_gateway.calls import Roads
 from poste_gateway.edge import Edge
 from poste_gateway.fleet import Fleet
@@ -66,7 +67,7 @@ def server(fleet: Fleet, enqueuer: Any = None) -> http_server._Server:
     )
     nothing: Any = None
     resources: Any = SimpleNamespace(check_ready=lambda: None)
-    roads = Roads(directory, enqueuer, nothing, TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30)
+    roads = Roads(directory, enqueuer, nothing, Aside(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30)
     return http_server._Server(Edge(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
 
 
