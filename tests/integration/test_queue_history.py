@@ -80,6 +80,7 @@ async def test_a_replay_does_not_rewrite_the_past(post: Post) -> None:
     assert await post.operators.replay(post.queue, [key]) == ["done"]
     assert await post.take("me") == [key]
     assert await post.claim("me", key, 2) == b"run"
+    assert await post.begin("me", key, 2) == b"begun"
     assert await post.complete("me", key, seq=2) == "succeeded"
     assert await _told(post, key) == [
         *("accepted", "started 1", "ended D outcome-unknown", "replayed", "started 2", "ended S")

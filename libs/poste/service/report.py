@@ -27,6 +27,9 @@ _log = logs.get("report")
 MAX_BATCH: Final = 256
 #: At most this many RPCs are under way.
 LANES: Final = 2
+#: While one is, fewer outcomes than so many wait for more, for so many seconds: an RPC costs as much as ten outcomes.
+_WORTH_A_LANE: Final = 16
+_BESIDE_SECONDS: Final = 0.005
 #: How long one RPC may take, in seconds: doubled each time that one took longer, never more than the last.
 _DEADLINE_SECONDS: Final = 5.0
 _LAST_DEADLINE_SECONDS: Final = 60.0
@@ -72,6 +75,7 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
         self._some = asyncio.Event()
+        self._under_way = 0
         self._pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
         #: How many the middleware gets at a time, and how long it has for them, in seconds.
         self._most = MAX_BATCH
@@ -94,11 +98,17 @@ class Reporter:
             while not self._waiting:
                 self._some.clear()
                 await self._some.wait()
-            # What ends in this very turn of the loop comes along.
-            await asyncio.sleep(0)
+            # What ends in this very turn of the loop comes along; beside an RPC that is under way, a few more: if that
+            # ends meanwhile, they go with the next one of its lane.
+            beside = self._under_way > 0 and len(self._waiting) < _WORTH_A_LANE
+            await asyncio.sleep(_BESIDE_SECONDS if beside else 0)
             batch = self._take()
             if batch:
-                await self._send(batch)
+                self._under_way += 1
+                try:
+                    await self._send(batch)
+                finally:
+                    self._under_way -= 1
 
     def _put(self, entry: _Entry) -> None:
         self._waiting.append(entry)

@@ -37,6 +37,9 @@ ROWS = (
     Row("drain-start", "the same from the start of the process on: against the best peer"),
     Row("drain-raw", "the same: against redis-py alone in batches of 100", Target(at_least=0.55)),
 )
+ONCE_ROWS = (
+    Row("drain-once", "drain of calls that must not run twice by one service process: against calls that may"),
+)
 _LOOK_SECONDS = 0.005
 _DRAIN_SECONDS = 240.0
 _CHECKED = 1000
@@ -82,8 +85,22 @@ async def drain(sizes: Sizes) -> AsyncIterator[Round]:
             }
 
 
-async def _drained_by_poste(one: Deployment, client: redis.asyncio.Redis, count: int) -> tuple[Drain, dict[str, float]]:
+async def drain_once(sizes: Sizes) -> AsyncIterator[Round]:
+    async with stage.poste() as one, stage.client(one.redis) as client:
+        one.worker(SUM)
+        for _ in range(sizes.rounds):
+            often, _ = await _drained_by_poste(one, client, sizes.drained)
+            once, absolutes = await _drained_by_poste(one, client, sizes.drained, once=True)
+            rates = {"once /s": once.rate, "often /s": often.rate, **absolutes}
+            yield {"drain-once": Sample([ratio(once.rate, to=often.rate)], rates)}
+
+
+async def _drained_by_poste(
+    one: Deployment, client: redis.asyncio.Redis, count: int, *, once: bool = False
+) -> tuple[Drain, dict[str, float]]:
     keys = await filling.fill(one.moms[0].port, SUM, "Add", count)
+    if once:
+        await filling.mark_once(client, [_KEYS.record(key) for key in keys])
     worker = one.parts[-1]
 
     async def left() -> int:
