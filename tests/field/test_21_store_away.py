@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from support.waiting import until
 from poste.domain.errors import StoreError
 from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
+from poste.queue.keys import QueueKeys
+from poste.queue.lease import Lease
 from poste.queue.upkeep import Upkeep
 from poste.runtime import lifecycle
+from poste.runtime.settings import WorkerSettings
 
 #: As a deployment has them, four times as fast: a lease of three heartbeats, a pass every half heartbeat.
 LEASE_SECONDS, HEARTBEAT_SECONDS, PASS_SECONDS = 1.5, 0.5, 0.25
@@ -179,3 +183,31 @@ async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, 
 
     assert await under_way == []
     assert await owner.complete("me", key) == "succeeded"
+
+
+async def test_a_renewal_that_is_lost_is_tried_again_within_the_same_heartbeat(
+    redis_server: RedisServer, queue: str
+) -> None:
+    """One that got no answer took a whole heartbeat, so a store that was back just then found the lease over."""
+    tries: list[float] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tries.append(time.monotonic())
+        await reader.read()
+        writer.close()
+
+    settings = WorkerSettings(redis_url=redis_server.url, heartbeat_seconds=1.2, lease_seconds=60)
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as deaf:
+        server = {"host": "127.0.0.1", "port": deaf.sockets[0].getsockname()[1]}
+        lease = Lease(
+            settings=settings,
+            keys=QueueKeys(queue),
+            incarnation="me",
+            servers=lambda: [server],
+            refused=lambda: None,
+        )
+        lease.start()
+        await until(lambda: len(tries) > 1)
+        await lease.close()
+
+    assert tries[1] - tries[0] < settings.heartbeat_seconds

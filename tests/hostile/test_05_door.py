@@ -163,7 +163,7 @@ async def _claimed(server: RedisServer, mom: RunningMom) -> tuple[str, str]:
     await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
     await client.lmove(keys.ready, keys.taken(name))
     arguments = [keys.leases, keys.taken(name), keys.counts, keys.dead, keys.ready, keys.record(task.key)]
-    _, claim = await scripts.run("claim", arguments, [name, 0, 0, 0, 1, task.key, 1])
+    _, claim = await scripts.run("claim", arguments, [name, 0, 0, 0, 1, 1, task.key, 1])
     assert claim[0] == b"run"
     await client.aclose()
     return task.key, f"{name}:1"

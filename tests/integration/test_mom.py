@@ -96,7 +96,7 @@ async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
     await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
     await scripts.run("take", [keys.ready, keys.taken(name)], [1])
     fixed = [keys.leases, keys.taken(name), keys.counts, keys.dead, keys.ready]
-    _, result = await scripts.run("claim", [*fixed, keys.record(key)], [name, 0, 0, 0, 1, key, 1])
+    _, result = await scripts.run("claim", [*fixed, keys.record(key)], [name, 0, 0, 0, 1, 1, key, 1])
     await client.aclose()
     assert result[0] == b"run"
     return f"{name}:1"

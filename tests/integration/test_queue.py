@@ -556,7 +556,7 @@ async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
     await post.operators.pause(post.queue, paused=True)
     fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
     arguments = [part for seq, key in enumerate(keys[:3], 1) for part in (key, seq)]
-    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", 0, 0, 0, 1, *arguments])
+    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", 0, 0, 0, 1, 1000, *arguments])
 
     assert await post.take("me", 4) == keys
 
@@ -676,7 +676,7 @@ async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
     touched = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
     touched += [post.keys.record(first), post.keys.record(second)]
     (unnamed, front), lost, won = await post.scripts.run(
-        "claim", touched, ["me", 0, 5, 2, 1, first, 1, second, 2], again=False
+        "claim", touched, ["me", 0, 5, 2, 1, 1000, first, 1, second, 2], again=False
     )
 
     assert (lost[0], won[0], unnamed, front) == (b"drop", b"run", [third.encode()], [])

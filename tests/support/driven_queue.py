@@ -103,7 +103,7 @@ class DrivenQueue:
         results = await self.scripts.run(
             "claim",
             [*fixed, *(self.keys.record(key) for key, _ in claims)],
-            [name, int(alone), FRONT, take, int(on_disk), *(part for claim in claims for part in claim)],
+            [name, int(alone), FRONT, take, int(on_disk), 1 << 20, *(part for claim in claims for part in claim)],
             again=False,
         )
         if results == [b"fenced"]:

@@ -61,7 +61,7 @@ class Post:
                 *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready),
                 self.keys.record(key),
             ],
-            [name, int(alone), 0, 0, int(on_disk), key, seq],
+            [name, int(alone), 0, 0, int(on_disk), 1, key, seq],
         )
         return result if isinstance(result, bytes) else result[0]
 

@@ -105,7 +105,7 @@ class Hand:
         suspects: Keys that are to be claimed alone.
         to_begin: What is claimed and must not run twice, until it begins, by its key, in their order.
         running: What is claimed besides, by its key.
-        handling: What is claimed and whose handler has not ended.
+        handling: What is claimed and whose handler has not ended, and the bytes of its request.
         put_off: What was claimed and not run and is to wait, and for how many seconds.
         some_put_off: There are some.
         ending: Nothing more is to be taken.
@@ -135,7 +135,7 @@ class Hand:
         self.suspects: list[str] = []
         self.to_begin: dict[str, ClaimedTask] = {}
         self.running: dict[str, Running] = {}
-        self.handling: set[str] = set()
+        self.handling: dict[str, int] = {}
         self.put_off: list[tuple[ClaimedTask, float]] = []
         self.some_put_off = asyncio.Event()
         self.ending = asyncio.Event()
@@ -147,6 +147,11 @@ class Hand:
         """How many tasks may run at once: the least of what was said."""
         fewer = self._fewer()
         return self.settings.concurrency if fewer is None else min(fewer, self.settings.concurrency)
+
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes of requests may still be claimed: what is claimed has them in memory."""
+        return self.settings.max_claimed_bytes - sum(self.handling.values())
 
     @property
     def holds_claimed(self) -> bool:
@@ -174,4 +179,6 @@ class Hand:
         concurrency = self.concurrency
         held = len(self.running) + len(self.to_begin)
         room = min(concurrency - len(self.handling), _HELD_PER_RUNNING * concurrency - held, MAX_TAKEN)
+        if self.bytes_left <= 0:
+            return 0
         return max(0, min(room, _BESIDE_LIVE_CALLS) if live else room)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = logs.get("lease")
 #: How often the loop shows that it turns, in seconds.
 _BEAT_SECONDS = 0.5
+#: How long an answer is waited for, in heartbeats.
+_IN_TIME = 0.5
 #: How soon what failed is tried again, in heartbeats.
 _AGAIN = 0.25
 
@@ -62,8 +64,8 @@ class Lease:
             counts=keys.counts,
             incarnation=incarnation,
             lease_seconds=settings.lease_seconds,
-            # An answer that takes longer than a beat is worth no more than the next try.
-            timeout_seconds=settings.heartbeat_seconds,
+            # An answer that takes longer is worth no more than the next try, and a lease has room for some of those.
+            timeout_seconds=settings.heartbeat_seconds * _IN_TIME,
             servers=servers,
         )
         self._thread = threading.Thread(target=self._renew, name=f"lease {incarnation}", daemon=True)

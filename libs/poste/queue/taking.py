@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from poste.domain import sizes
 from poste.domain.errors import PosteError, StoreError
 from poste.queue.beginning import Beginner
 from poste.queue.connection import text, texts
@@ -112,7 +113,7 @@ class Taker:
                 raise PosteError(f"handling a task raised {self._defect!r}") from self._defect
             if self._alone:
                 await hand.changed.wait()
-            elif hand.unclaimed:
+            elif hand.unclaimed and hand.bytes_left > 0:
                 keys, hand.unclaimed = hand.unclaimed, []
                 await self._claim(keys)
             elif hand.suspects:
@@ -201,7 +202,8 @@ class Taker:
         try:
             durability = await hand.scripts.durability(keys.queue)
             on_disk = durability is Durability.ON_REPLY
-            arguments = [hand.name, int(alone), look, take, int(on_disk), *numbered]
+            size = min(sizes.BATCH, hand.bytes_left)
+            arguments = [hand.name, int(alone), look, take, int(on_disk), size, *numbered]
             results = await hand.scripts.run("claim", touched, arguments, again=not take)
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
@@ -219,12 +221,7 @@ class Taker:
         unnamed, front = results[0]
         self._front = texts(reversed(front))
         for key, token, result in zip(named, tokens, results[1:], strict=True):
-            if result[0] == b"run":
-                self._own(key, token, result)
-            elif result[0] == b"suspect":
-                hand.suspects.append(key)
-            elif result[0] == b"paused":
-                self._paused = True
+            self._heed(key, token, result)
         self.beginner.add(
             [hand.to_begin[key] for key in named if key in hand.to_begin],
             on_disk=durability is not Durability.ON_WAITAOF,
@@ -232,6 +229,18 @@ class Taker:
         if alone:
             (self._suspect,) = named
         hand.adopt(texts(unnamed))
+
+    def _heed(self, key: str, token: str, result: Sequence[Any]) -> None:
+        """Do with a key what its claim says."""
+        match result[0]:
+            case b"run":
+                self._own(key, token, result)
+            case b"suspect":
+                self._hand.suspects.append(key)
+            case b"later":
+                self._hand.unclaimed.append(key)
+            case b"paused":
+                self._paused = True
 
     def _own(self, key: str, token: str, result: Sequence[Any]) -> None:
         """Have what was claimed start, at once or when its turn is."""
@@ -249,7 +258,7 @@ class Taker:
             traceparent=traceparent.decode() if traceparent else "",
             unstarted=True,
         )
-        self._hand.handling.add(key)
+        self._hand.handling[key] = len(claimed.request)
         if once:
             claimed.began = functools.partial(self.beginner.begun, key)
             self._hand.to_begin[key] = claimed
@@ -288,7 +297,7 @@ class Taker:
             self._handled(claimed.key)
 
     def _handled(self, key: str) -> None:
-        self._hand.handling.discard(key)
+        self._hand.handling.pop(key, None)
         self.beginner.begun(key)
         self._hand.changed.set()
 

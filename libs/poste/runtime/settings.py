@@ -135,6 +135,9 @@ class WorkerSettings(StoreSettings):
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
     max_direct_calls: Annotated[int, Field(ge=1)] = 1000
+    #: How many bytes the requests of the queued tasks that run at once in this process may have together, give or take
+    #: one of them: what would be more waits.
+    max_claimed_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
     #: How often the lease is renewed, in seconds.
     heartbeat_seconds: Seconds = 2.0
     #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the

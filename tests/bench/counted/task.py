@@ -41,7 +41,7 @@ async def prepare() -> counted.Calls:
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
     road = QueuedRoad(service, Runner("durable", threads=1), reporter, Terms(service))
-    settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE)
+    settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis(), concurrency=lambda: None)
     nothing: Any = None
     taker = Taker(

@@ -10,11 +10,13 @@
 -- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's audit finds what was taken.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 ready, 6… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
---       4 how many to take first, 5 '1' if what is answered is on disk, then for each record: key, seq
+--       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to tell (and the rest of
+--       the last one), then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
 --   and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
---   | {'drop'} | {'suspect'}: claim it alone | {'paused'}: it was put back to its place in the queue
+--   | {'drop'} | {'suspect'}: claim it alone | {'later'}: nothing was done, for there are too many bytes
+--   | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
@@ -27,8 +29,8 @@ if not redis.call('ZSCORE', leases, me) then
 end
 local now = now_ms()
 local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
-local FIXED_KEYS, FIXED_ARGS = 5, 5
-local to_take = tonumber(ARGV[4])
+local FIXED_KEYS, FIXED_ARGS = 5, 6
+local to_take, bytes_left = tonumber(ARGV[4]), tonumber(ARGV[6])
 local knows_begins = ARGV[5] == '1' and '*'
 local unnamed = {}
 if to_take > 0 then
@@ -68,9 +70,17 @@ local function own(record, token, once)
   end
 end
 
+local function run(method, request, attempts, create, once, trace)
+  bytes_left = bytes_left - #(request or '')
+  return { 'run', method, request, attempts, tonumber(create), once or '', trace }
+end
+
 local function claim(record, key, seq)
   if not stands[key] then
     return { 'drop' }
+  end
+  if bytes_left <= 0 then
+    return { 'later' }
   end
   local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by =
     unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h'))
@@ -100,7 +110,7 @@ local function claim(record, key, seq)
       redis.call('HDEL', record, 'b')
       own(record, mine, once)
     end
-    return { 'run', method, request, tonumber(attempts), tonumber(create), once or '', trace }
+    return run(method, request, tonumber(attempts), create, once, trace)
   end
   if tonumber(expiry) <= now then
     expire(record, dead, key, now, request and #request)
@@ -122,7 +132,7 @@ local function claim(record, key, seq)
   end
   redis.call('HSET', record, 'a', attempts)
   own(record, mine, once)
-  return { 'run', method, request, attempts, tonumber(create), once or '', trace }
+  return run(method, request, attempts, create, once, trace)
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)
