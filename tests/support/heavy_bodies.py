@@ -2,7 +2,7 @@
 
 As a program it reads each of them, at each size that it is given, in a process of its own, and prints a line of JSON:
 the body's name and size, the seconds of processor time that it took, and the bytes that were resident at most more than
-before.
+before. Told `answers` first, it writes answers: of these the line has the size of the JSON, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 from poste.rpc import protojson
 from support import memory, shop
@@ -103,6 +104,25 @@ REFUSED: dict[str, Callable[[int], bytes]] = {
     "not UTF-8": lambda size: b'{"aString":"' + b"a" * (size - 15) + b'\xff"}',
 }
 BODIES = ACCEPTED | REFUSED
+#: What a service may answer, as bytes of the message: of two there may become hundreds of JSON.
+ANSWERS: dict[str, Callable[[int], Any]] = {
+    "arrays": lambda size: shop.Order(list={"values": [_nested()] * (size // 24)}),
+    "objects": lambda size: shop.Order(list={"values": [{"struct_value": {"fields": {"a": {}}}}] * (size // 13)}),
+    "keys": lambda size: shop.Order(struct={str(number): None for number in range(size // 14)}),
+    "empty messages": lambda size: shop.Order(items=[{}] * (size // 2)),
+    "numbers": lambda size: shop.Order(numbers=[0] * size),
+    "paths": lambda size: shop.Order(mask={"paths": ["a_a"] * (size // 5)}),
+    "capital letters": lambda size: shop.Order(mask={"paths": ["a" + "_a" * (size // 2)]}),
+    "text": lambda size: shop.Order(a_string="a" * size),
+    "bytes": lambda size: shop.Order(a_bytes=b"a" * size),
+}
+
+
+def _nested() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(6):
+        value = {"list_value": {"values": [value]}}
+    return value
 
 
 def _measure(name: str, size: int) -> None:
@@ -122,18 +142,32 @@ def _measure(name: str, size: int) -> None:
     print(json.dumps([name, size, seconds, took]), flush=True)  # noqa: T201 - it is what it is for
 
 
-def main(*sizes: str) -> int:
+def _measure_answer(name: str, size: int) -> None:
+    """Write one answer, and print what it took."""
+    data = ANSWERS[name](size).SerializeToString()
+    gc.collect()
+    memory.reset_peak(os.getpid())
+    before, begin = memory.resident_bytes(os.getpid()), time.process_time()
+    text = protojson.encode(shop.Order.DESCRIPTOR, data)
+    seconds = time.process_time() - begin
+    took = memory.peak_bytes(os.getpid()) - before
+    print(json.dumps([name, len(data), len(text), seconds, took]), flush=True)  # noqa: T201 - it is what it is for
+
+
+def main(*arguments: str) -> int:
     """Measure all of them; returns the exit code."""
-    for name, make in BODIES.items():
+    answers = arguments[0] == "answers"
+    names, measure = (ANSWERS, _measure_answer) if answers else (BODIES, _measure)
+    for name in names:
         # What is found out once for each type is known when they are measured.
         with contextlib.suppress(protojson.FieldErrors):
-            protojson.decode(shop.Order.DESCRIPTOR, make(64_000))
-        for size in sizes:
+            protojson.encode(shop.Order.DESCRIPTOR, protojson.decode(shop.Order.DESCRIPTOR, b'{"value":[{"a":0}]}'))
+        for size in arguments[answers:]:
             child = os.fork()
             if not child:
                 code = 1
                 try:
-                    _measure(name, int(size))
+                    measure(name, int(size))
                     code = 0
                 finally:
                     os._exit(code)

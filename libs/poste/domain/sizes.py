@@ -25,6 +25,8 @@ MAX_METADATA: Final = 4 * MAX_STATUS
 #: A payload that is larger is refused before it is sent anywhere: a request by the gateway, a response by the service
 #: that made it, which is final on both roads, for it would be as large the next time.
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
+#: An answer's JSON may have so much: default values are written too, so of few bytes there may become many.
+MAX_JSON: Final = 32 * 1024 * 1024
 #: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the
 #: limit, and little enough that a message is through in a moment.
 BATCH: Final = 4 * 1024 * 1024

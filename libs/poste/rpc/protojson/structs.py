@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from poste.rpc.protojson.errors import NoFormError, quotable
+from poste.rpc.protojson.forms import Form
 from poste.rpc.protojson.paths import Path
 from poste.rpc.protojson.scalar_writers import write_double
 from poste.rpc.protojson.scalars import BadValueError, read_number, read_string
@@ -131,43 +132,40 @@ def _length(length: int) -> bytes:
     return bytes(data)
 
 
-def write_struct(message: Any) -> dict[str, Any]:
-    """Write a Struct; raises NoFormError."""
-    written: dict[str, Any] = {}
-    for key, one in message.fields.items():
-        try:
-            written[key] = write_value(one)
-        except NoFormError as error:
-            raise error.below(quotable(key)) from None
-    return written
+class Writer:
+    """Writes a Struct, a ListValue or a Value; each raises NoFormError."""
 
+    def __init__(self, form: Form) -> None:
+        """Make such a form of them."""
+        self._form = form
+        self._struct, self._list = form.whole(self.struct), form.whole(self.list_value)
 
-def write_list_value(message: Any) -> list[Any]:
-    """Write a ListValue; raises NoFormError."""
-    return write_each(write_value, message.values)
+    def struct(self, message: Any) -> Any:
+        """Write a Struct."""
+        fields, write = message.fields, self.value
 
+        def write_one(key: str) -> tuple[str, Any]:
+            try:
+                return key, write(fields[key])
+            except NoFormError as error:
+                raise error.below(quotable(key)) from None
 
-def write_value(message: Any) -> Any:
-    """Write a Value; raises NoFormError."""
-    kind = message.WhichOneof("kind")
-    if kind == "struct_value":
-        return write_struct(message.struct_value)
-    if kind == "list_value":
-        return write_list_value(message.list_value)
-    if kind == "number_value":
-        number = write_double(message.number_value)
-        if isinstance(number, str):
-            raise NoFormError(f"is the number {number}, which JSON does not have")
-        return number
-    return None if kind in (None, "null_value") else getattr(message, kind)
+        return self._form.items(write_one, fields)
 
+    def list_value(self, message: Any) -> Any:
+        """Write a ListValue."""
+        return self._form.each(self.value, message.values)
 
-def write_each(write: Callable[[Any], Any], values: Any) -> list[Any]:
-    """Write the values of a list; raises NoFormError, which tells which one it was."""
-    written: list[Any] = []
-    try:
-        for value in values:
-            written.append(write(value))  # noqa: PERF401 - so that it is known how far it came
-    except NoFormError as error:
-        raise error.below(f"[{len(written)}]") from None
-    return written
+    def value(self, message: Any) -> Any:
+        """Write a Value."""
+        kind = message.WhichOneof("kind")
+        if kind == "struct_value":
+            return self._struct(message.struct_value)
+        if kind == "list_value":
+            return self._list(message.list_value)
+        if kind == "number_value":
+            number = write_double(message.number_value)
+            if isinstance(number, str):
+                raise NoFormError(f"is the number {number}, which JSON does not have")
+            return number
+        return None if kind in (None, "null_value") else getattr(message, kind)

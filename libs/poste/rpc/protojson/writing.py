@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
+from poste.domain import sizes
 from poste.rpc.protojson import writers
 from poste.rpc.protojson.errors import FieldError, NoFormError, UnprintableError
+from poste.rpc.protojson.forms import Pieces
+from poste.rpc.protojson.paths import shortened
 from poste.rpc.protojson.plans import ANY
+
+#: A message that is longer, in bytes, becomes pieces of JSON one after the other.
+LARGE: Final = 8 * 1024
 
 
 def encode(descriptor: Descriptor, data: bytes) -> bytes:
@@ -21,15 +27,19 @@ def encode(descriptor: Descriptor, data: bytes) -> bytes:
     """
     try:
         parse, write = writers.ways_of(descriptor)
+        if len(data) > LARGE:
+            write = _writers_of_large().of(descriptor)
         return orjson.dumps(write(parse(data)))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
 
 
 def to_value(descriptor: Descriptor, data: bytes) -> Any:
-    """Turn a serialized message into JSON values; raises as `encode` does."""
+    """Turn a serialized message into what `dumps` takes, a large one not into values; raises as `encode` does."""
     try:
         parse, write = writers.ways_of(descriptor)
+        if len(data) > LARGE:
+            write = _writers_of_large().of(descriptor)
         return write(parse(data))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
@@ -47,7 +57,8 @@ def any_to_value(type_url: str, data: bytes, pool: Any) -> dict[str, Any]:
         UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
-        return writers.any_to_value(type_url, data, pool)
+        ways = _writers_of_large() if len(data) > LARGE else writers.writers_of(pool)
+        return ways.any_to_value(type_url, data, pool)
     except Exception as error:
         raise _unprintable(error, ANY) from error
 
@@ -57,11 +68,15 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def _writers_of_large() -> writers.Writers:
+    return writers.Writers(Pieces(sizes.MAX_JSON))
+
+
 def _unprintable(error: Exception, type_name: str) -> UnprintableError:
     """Return what is told of an error. Whatever a service answers, it must not be one that nobody expects."""
     match error:
         case NoFormError():
-            return UnprintableError(FieldError(error.path, error.reason))
+            return UnprintableError(FieldError(shortened(error.path), error.reason))
         case DecodeError():
             return UnprintableError(FieldError("", f"its bytes are no {type_name}"))
         case RecursionError() | orjson.JSONEncodeError():
