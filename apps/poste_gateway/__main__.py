@@ -71,7 +71,7 @@ async def running(
         copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
         enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Aside(settings.max_waiting_bytes)
-        lookups = Lookups(mom, ids, draining)
+        lookups = Lookups(mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes)
         watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
         edge = Edge(

@@ -183,7 +183,9 @@ class _Call:
         else:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
-                return await self._answered(task.response)
+                looked = self._roads.lookups.whole(task_id, task, peer=peer_of(self._address), patient=True)
+                async with looked as whole:
+                    return await self._answered(whole.response)
             size = task.ByteSize()
             problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
             if state is TaskState.FAILED and problem is not None:

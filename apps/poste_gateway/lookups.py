@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,7 +26,9 @@ from poste_gateway.kinds import (
 )
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.refusing import busy
 from poste_gateway.task_view import state_of
+from poste_gateway.turns import Full, Turns
 
 #: How long one call to the middleware waits for a task's end, in seconds; longer waits are made of several.
 _LOOK_SECONDS: Final = 20.0
@@ -37,17 +41,19 @@ _log: Final = logs.get("lookups")
 class Lookups:
     """Answers what became of tasks."""
 
-    def __init__(self, mom: Mom, ids: TaskIds, draining: asyncio.Event) -> None:
+    def __init__(self, mom: Mom, ids: TaskIds, draining: asyncio.Event, *, max_waiting_bytes: int) -> None:
         """Take what is needed to ask.
 
         Args:
             mom: Where tasks are kept.
             ids: Reads their ids.
             draining: Ends every wait: the process is to stop.
+            max_waiting_bytes: How many bytes of large results may be waited for.
         """
         self._mom = mom
         self._ids = ids
         self._draining = draining
+        self._large = Turns(max_waiting_bytes)
 
     def read_id(self, text: str) -> TaskId:
         """Take a task's id apart.
@@ -95,6 +101,40 @@ class Lookups:
                 if state_of(seen).final:
                     break
         return seen
+
+    @contextlib.asynccontextmanager
+    async def whole(
+        self, task_id: TaskId, task: task_pb2.Task, *, peer: str, patient: bool = False
+    ) -> AsyncIterator[task_pb2.Task]:
+        """Have a task with its response for as long as the body lasts: large ones are had one at a time.
+
+        Args:
+            task_id: The task's id.
+            task: The task as it was seen.
+            peer: Who asks: every client has its share.
+            patient: It waits for its turn however much waits.
+
+        Raises:
+            Problem: Too many ask for large ones, or it can't be looked up any more.
+        """
+        if not task.response_bytes:
+            yield task
+            return
+        try:
+            async with self._large.turn(peer, task.response_bytes, patient=patient):
+                yield await self._fetch(task_id)
+        except Full:
+            detail = "More is asked of large results here than there is room for: this one is kept as it is."
+            raise busy("results", detail, peer=peer, bytes=task.response_bytes) from None
+
+    async def _fetch(self, task_id: TaskId) -> task_pb2.Task:
+        try:
+            answer = await self._mom.get_task(task_id.queue, task_id.key, whole=True)
+        except MomAway as error:
+            raise _away("The task's response can't be read now; nothing has become of it by that.") from error
+        if not answer.HasField("task"):
+            raise _missing(task_id, answer.read_time)
+        return answer.task
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
         """Look at what became of a task so far.

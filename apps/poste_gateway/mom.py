@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.domain.errors import PosteError
 from poste.rpc import channels
@@ -65,13 +66,16 @@ class Mom:
             return False
         return True
 
-    async def get_task(self, service: str, key: str, wait_seconds: float = 0.0) -> pb.GetTaskResponse:
-        """Read a task, waiting for its end if asked to.
+    async def get_task(
+        self, service: str, key: str, wait_seconds: float = 0.0, *, whole: bool = False
+    ) -> pb.GetTaskResponse:
+        """Read a task, waiting for its end if asked to; a large response is left out of one that is not wanted whole.
 
         Raises:
             MomAway: There is no answer now.
         """
-        request = pb.GetTaskRequest(service=service, key=key, wait_seconds=wait_seconds)
+        most = 0 if whole else sizes.LARGE
+        request = pb.GetTaskRequest(service=service, key=key, wait_seconds=wait_seconds, max_response_bytes=most)
         return await self._read(lambda timeout: self.stub.GetTask(request, timeout=timeout), wait_seconds)
 
     async def get_task_history(self, service: str, key: str) -> pb.GetTaskHistoryResponse:

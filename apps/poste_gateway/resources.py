@@ -152,18 +152,19 @@ class Resources:
     async def _show(
         self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
     ) -> Answer:
-        service = self._directory.services.get(task.service)
+        service, peer = self._directory.services.get(task.service), peer_of(request.remote)
+        async with self._lookups.whole(task_id, task, peer=peer) as whole:
 
-        def show() -> Answer:
-            return json_answer(task_view.to_value(task_id, task, service), headers={**NO_STORE, **headers})
+            def show() -> Answer:
+                return json_answer(task_view.to_value(task_id, whole, service), headers={**NO_STORE, **headers})
 
-        # Its response, or its error's details.
-        size = task.ByteSize()
-        if size <= LARGE_MESSAGE:
-            return show()
-        # A cancel that was done can't be refused any more.
-        done = request.method == "DELETE"
-        return await self._aside.run(show, peer=peer_of(request.remote), size=size, accepted=done)
+            # Its response, or its error's details.
+            size = whole.ByteSize()
+            if size <= LARGE_MESSAGE:
+                return show()
+            # A cancel that was done can't be refused any more.
+            done = request.method == "DELETE"
+            return await self._aside.run(show, peer=peer, size=size, accepted=done)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Answer:
         return json_answer(await listings.services(self._directory, self._mom))

@@ -125,6 +125,7 @@ def answer(queue: str, reading: Reading) -> Answer:
     fields = Answer(read_time=_timestamp(reading.now))
     if reading.record is not None:
         fields["task"] = _task(queue, reading.record)
+        fields["task"].response_bytes = reading.left_out_bytes
     return fields
 
 

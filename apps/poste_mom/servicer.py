@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import grpc
 import grpc.aio
 
-from poste.domain import door
+from poste.domain import door, sizes
 from poste.domain.errors import CatalogueError, StoreError, StoreLost, StoreUnreached
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poste.queue.history import Histories
     from poste.queue.operators import Done, Operators
     from poste.queue.recent import Recent
-    from poste.queue.tasks import Tasks
+    from poste.queue.tasks import Reading, Tasks
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
 
@@ -37,6 +37,8 @@ _log = logs.get("servicer")
 T = TypeVar("T")
 #: The longest wait for a task's end that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
+#: How many tasks with a large response are on their way at once: each is there several times over until it has left.
+_LARGE_AT_ONCE: Final = 2
 #: How many tasks one page of a list may have.
 _MAX_PAGE: Final = 1000
 
@@ -79,6 +81,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         self._catalogue = catalogue
         self._store = store
         self._health = health
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def EnqueueTasks(
         self,
@@ -150,15 +153,24 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         return None if service.library else pb.ENQUEUE_RESULT_NO_CONSUMER
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
-        wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
+        most = request.max_response_bytes or sizes.MAX_MESSAGE
         try:
-            if wait > 0:
-                reading = await self._endings.wait(request.service, request.key, wait)
-            else:
-                reading = await self._tasks.read(request.service, request.key)
+            reading = await self._look(request, min(most, sizes.LARGE))
+            if 0 < reading.left_out_bytes <= most:
+                await self._large.acquire()
+                # Until it has left, or whoever asked is gone.
+                left: Any = lambda _: self._large.release()  # noqa: E731 - its type is gRPC's own
+                context.add_done_callback(left)
+                reading = await self._tasks.read(request.service, request.key, most_bytes=most)
         except StoreError as error:
             await _refuse(context, error)
         return pb.GetTaskResponse(**messages.answer(request.service, reading))
+
+    async def _look(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
+        wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
+        if wait > 0:
+            return await self._endings.wait(request.service, request.key, wait, most_bytes=most_bytes)
+        return await self._tasks.read(request.service, request.key, most_bytes=most_bytes)
 
     async def GetTaskHistory(self, request: pb.GetTaskHistoryRequest, context: _Context) -> pb.GetTaskHistoryResponse:
         try:

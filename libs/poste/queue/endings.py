@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
+from poste.domain import sizes
 from poste.queue.connection import open_client
 from poste.queue.keys import Keys
 from poste.runtime import logs
@@ -71,8 +72,8 @@ class Endings:
             for key in keys:
                 self._wake(at.record(key))
 
-    async def wait(self, queue: str, key: str, seconds: float) -> Reading:
-        """Read a task once it has ended, or as it is after `seconds`.
+    async def wait(self, queue: str, key: str, seconds: float, *, most_bytes: int = sizes.MAX_MESSAGE) -> Reading:
+        """Read a task once it has ended, or as it is after `seconds`; a response of more bytes is left out.
 
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
@@ -84,7 +85,7 @@ class Endings:
         watch = False
         try:
             while True:
-                reading = await self._tasks.read(queue, key, watch=watch)
+                reading = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
                 left = deadline - asyncio.get_running_loop().time()
                 if reading.record is None or reading.record.state.final or left <= 0 or self._closing:
                     return reading

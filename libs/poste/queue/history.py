@@ -81,7 +81,7 @@ class Histories:
             StoreUnreached, StoreLost: Redis did not answer.
         """
         # That settles it if it is overdue, and knows whether its result's time is over.
-        reading = await self._tasks.read(queue, key)
+        reading = await self._tasks.read(queue, key, most_bytes=0)
         if reading.record is None:
             return History([], truncated=False, now=reading.now)
         try:

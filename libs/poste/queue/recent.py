@@ -70,7 +70,7 @@ class Recent:
             return None
         if claimed_only or (state == TaskState.QUEUED.value.encode() and int(expire) <= now):
             # Overdue, and nobody has looked at it yet: looking settles it. Or perhaps it has not begun.
-            record = (await self._tasks.read(queue, key)).record
+            record = (await self._tasks.read(queue, key, most_bytes=0)).record
         else:
             record = read_record(key, [*fields[:-2], None, None], now)
         if record is None:

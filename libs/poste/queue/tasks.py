@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
+from poste.domain import sizes
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.domain.task import DeadReason, TaskState
@@ -85,10 +86,14 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A task (None if there is no record, or its result's TTL is over) and Redis' time, seconds since the epoch."""
+    """A task (None if there is no record, or its result's TTL is over) and Redis' time, seconds since the epoch.
+
+    `left_out_bytes`: how large its response is, if it is left out of the record for that.
+    """
 
     record: TaskRecord | None
     now: float
+    left_out_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +160,19 @@ class Tasks:
         )
         return [result.decode() for result in results]
 
-    async def read(self, queue: str, key: str, *, watch: bool = False) -> Reading:
+    async def read(self, queue: str, key: str, *, watch: bool = False, most_bytes: int = sizes.MAX_MESSAGE) -> Reading:
         """Read a task; with `watch`, its end is told on `Keys.ended_channel`. An end that is told is on disk.
+
+        Args:
+            queue: The queue's name.
+            key: The task's key.
+            watch: Somebody waits for its end.
+            most_bytes: A response that is larger is left out.
 
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
-        reading, end_ms = await self._read(queue, key, watch=watch)
+        reading, end_ms = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
         if end_ms is not None:
             await self._wait_for_disk(queue, end_ms)
         return reading
@@ -174,22 +185,22 @@ class Tasks:
         """
         at = self._keys.of(queue)
         await self._scripts.run("cancel", [at.delayed, at.counts, at.dead, at.record(key)], [key])
-        reading, _ = await self._read(queue, key, watch=False)
+        # One that was cancelled has no response, and one that has a response is not cancelled any more.
+        reading, _ = await self._read(queue, key, watch=False, most_bytes=0)
         if await self._scripts.must_wait(queue):
             await self._scripts.sync(at.barrier)
         return reading
 
-    async def _read(self, queue: str, key: str, *, watch: bool) -> tuple[Reading, int | None]:
+    async def _read(self, queue: str, key: str, *, watch: bool, most_bytes: int) -> tuple[Reading, int | None]:
         """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
         at = self._keys.of(queue)
-        reply = await self._scripts.run(
-            "read", [at.delayed, at.counts, at.dead, at.record(key)], [key, "1" if watch else "0"]
-        )
+        arguments = [key, "1" if watch else "0", most_bytes]
+        reply = await self._scripts.run("read", [at.delayed, at.counts, at.dead, at.record(key)], arguments)
         now = int(reply[0])
         if len(reply) == 1:
             return Reading(None, now / 1000), None
         record, end = read_record(key, reply[1], now), reply[1][_END]
-        return Reading(record, now / 1000), None if end is None else int(end)
+        return Reading(record, now / 1000, reply[2]), None if end is None else int(end)
 
     async def _wait_for_disk(self, queue: str, end_ms: int) -> None:
         """Wait until what was written at a time is on disk. Who reads an end must not see another one later."""

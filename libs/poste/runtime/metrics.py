@@ -70,8 +70,8 @@ refused_total = Counter(
     "What the gateway refused for having no room for it, by what there was too much of: 503, or a closed connection.",
     ["reason"],
 )
-#: reading: large bodies that wait until their JSON is read.
-REFUSAL_REASONS: Final = ("reading",)
+#: reading: large bodies that wait until their JSON is read. results: large results that are asked for again.
+REFUSAL_REASONS: Final = ("reading", "results")
 for _reason in REFUSAL_REASONS:
     # There from the start: what begins with its first refusal has no rate for it.
     refused_total.labels(_reason)

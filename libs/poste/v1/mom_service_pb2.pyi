@@ -295,22 +295,28 @@ class GetTaskRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The queue's name."""
     key: _builtins.str
     """The random part of the task's id."""
     wait_seconds: _builtins.float
     """How long to wait for its end, at most."""
+    max_response_bytes: _builtins.int
+    """A response that has more bytes is left out (`Task.response_bytes`): who reads many tasks at once knows then which
+    are large before they come. 0: it comes however large it is.
+    """
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         key: _builtins.str = ...,
         wait_seconds: _builtins.float = ...,
+        max_response_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "service", b"service", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "max_response_bytes", b"max_response_bytes", "service", b"service", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

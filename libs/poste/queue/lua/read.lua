@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Reads a task as it is now: one that is overdue is settled first, so that the status never lies. One that is claimed and has
 -- not begun waits.
--- KEYS: 1 delayed, 2 counts, 3 dead, 4 record    ARGV: 1 key, 2 '1' if the reader waits for its end
+-- KEYS: 1 delayed, 2 counts, 3 dead, 4 record    ARGV: 1 key, 2 '1' if the reader waits for its end,
+--   3 how many bytes a response may have that is returned
 -- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error}}
 --   the second part is missing if there is no record
 
@@ -23,8 +24,11 @@ if state == 'Q' and tonumber(expiry) <= now then
 elseif ARGV[2] == '1' and not is_final(state) then
   redis.call('HSET', record, 'l', '1')
 end
-local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w', 'd', 'o', 'e')
+local response_bytes = redis.call('HSTRLEN', record, 'o')
+local left_out = response_bytes > tonumber(ARGV[3])
+-- No record has a field without a name.
+local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w', 'd', left_out and '' or 'o', 'e')
 if waits_in_hand then
   read[1], read[6] = 'Q', tostring(read[6] - 1)
 end
-return { now, read }
+return { now, read, left_out and response_bytes or 0 }
