@@ -51,7 +51,22 @@ def mom(host: str | None, port: int | None) -> None:
     metavar="DIR",
     help="Join the `poste up` that runs in this folder: its Redis, its middleware.",
 )
-def worker(spec: str, port: int | None, data: Path | None) -> None:
+@click.option(
+    "--isolated",
+    multiple=True,
+    metavar="METHOD",
+    help="Run this `def` method in processes of its own, which are ended when a call's time is over. Repeatable. Needs"
+    " poste[isolated].",
+)
+@click.option(
+    "--hard-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long an isolated method may run at most.",
+)
+def worker(  # the arguments are click's
+    spec: str, port: int | None, data: Path | None, isolated: tuple[str, ...], hard_timeout: float | None
+) -> None:
     """Run a service: the gRPC servicer CLASS of MODULE. Configured by POSTE_* variables.
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
@@ -67,4 +82,4 @@ def worker(spec: str, port: int | None, data: Path | None) -> None:
         os.environ.setdefault("POSTE_PORT", "0")
     if port is not None:  # The servicer's own is a default only, and so would the argument of `serve` be.
         os.environ["POSTE_PORT"] = str(port)
-    serve(load(spec))
+    serve(load(spec), isolated=isolated, hard_timeout_seconds=hard_timeout)

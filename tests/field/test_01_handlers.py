@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import REGISTRY
 from support.linked import linked
+from support.waiting import until
 from support.worker import FakeMom, RunningWorker, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
@@ -301,6 +303,7 @@ async def test_a_stream_ends_with_a_status_whatever_its_handler_does(
     behaviour: Callable[..., Any], expected: Code
 ) -> None:
     """Its client would wait until its deadline, and a KeyboardInterrupt go through to the loop."""
+    before = _counted(expected)
     async with streaming(behaviour, requests=False) as channel:
         call = channel.unary_stream("/a.B/C", response_deserializer=Response.FromString)(
             line().SerializeToString(), timeout=5
@@ -313,6 +316,13 @@ async def test_a_stream_ends_with_a_status_whatever_its_handler_does(
         assert Code((await call.code()).value[0]) is expected
         assert lines == ["first"]
         assert "secret" not in await call.details()
+    # And it is counted, as any other handler's run is.
+    await until(lambda: _counted(expected) == before + 1)
+
+
+def _counted(code: Code) -> float:
+    labels = {"service": "a.B", "method": "C", "road": "direct", "code": code.name}
+    return REGISTRY.get_sample_value("poste_handled_total", labels) or 0
 
 
 @pytest.mark.parametrize(

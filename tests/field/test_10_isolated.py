@@ -18,9 +18,9 @@ from poste.service.servicer import services_of
 pytest.importorskip("pebble", reason="the extra `isolated` is not installed")
 
 
-def native(one: Deployment) -> Part:
+def native(one: Deployment, *command: str) -> Part:
     settings = {"redis_url": one.redis.url, "mom": one._mom, "test_ledger": one.file, **one.pace}
-    part = Part("native", [sys.executable, "-m", "support.native"], one.folder, **settings)
+    part = Part("native", [sys.executable, "-m", *(command or ("support.native",))], one.folder, **settings)
     one.parts.append(part)
     part.start()
     return part
@@ -97,3 +97,17 @@ def test_what_cant_be_isolated_is_said_at_the_start() -> None:
     servicer.generator = (one for one in ())  # type: ignore[attr-defined]
     with pytest.raises(StartError, match="can't be copied"):
         Isolation([servicer], services, ["Legacy"])
+
+
+async def test_the_command_isolates_what_it_is_told(tmp_path: Path) -> None:
+    """Who runs a service by `poste worker` had to write a program of his own for it."""
+    async with deployed(tmp_path) as one:
+        worker = native(
+            one, "poste_cli", "worker", "support.native:Native", "--isolated", "Legacy", "--hard-timeout", "1"
+        )
+        await one.up(LEDGER)
+        well = await one.ask("POST", f"/{LEDGER}/Legacy", {"line": "well"}, Prefer="no-queue")
+        assert well.status == 200, (well, worker.log)
+        assert well.body["line"] != str(worker.process.pid)
+        hung = await one.ask("POST", f"/{LEDGER}/Legacy", {"line": "x", "blockSeconds": 600}, Prefer="no-queue")
+        assert hung.status in (502, 503, 504), hung

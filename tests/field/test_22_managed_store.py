@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 import redis.asyncio
+from support.cli import environment, poste, up
 from support.mom import running_mom
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
@@ -115,6 +117,21 @@ async def test_calls_are_kept_in_a_managed_store(managed: RedisServer, queue: st
         _, figures = await read("/metrics")
         assert "poste_redis_up{" in figures
         assert "poste_redis_persisting{" not in figures
+
+
+async def test_poste_up_hands_on_what_its_user_says_of_the_store(managed: RedisServer, tmp_path: Path) -> None:
+    """It refused the store at its start, and its middleware would have refused every call."""
+
+    def whole() -> str:
+        refused = poste("up", "--data", str(tmp_path / "up"), "--port", "0", "--redis-url", managed.url)
+        unneeded = ("--without", "subtraction", "--without", "multiplication", "--without", "sum")
+        env = environment(POSTE_REDIS_KEEPS="always")
+        with up(tmp_path / "up", "--redis-url", managed.url, *unneeded, env=env) as one:
+            one.wait_ready()
+            assert one.parts()["mom"]["state"] == "ready"
+        return refused.stderr
+
+    assert "POSTE_REDIS_KEEPS" in await asyncio.to_thread(whole)
 
 
 async def _is_ready(read: Any) -> bool:

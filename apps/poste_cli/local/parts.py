@@ -97,13 +97,18 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
     mom = f"dns:///{HOST}:{addresses[MOM][0]}"
     redis = redis_url or f"redis://{HOST}:{redis_port}/0"
     _write_catalogue(folder, {name: addresses[name][0] for name in SAMPLES})
-    base = _environment() | {
-        "POSTE_HOST": HOST,
-        "POSTE_REDIS_URL": redis,
-        "POSTE_MOM": mom,
-        "POSTE_ID_KEY_FILE": str(folder.id_key),
-        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
-    }
+    told = {} if redis_url is None else redis_server.told_of_named()
+    base = (
+        _environment()
+        | told
+        | {
+            "POSTE_HOST": HOST,
+            "POSTE_REDIS_URL": redis,
+            "POSTE_MOM": mom,
+            "POSTE_ID_KEY_FILE": str(folder.id_key),
+            "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
+        }
+    )
 
     def part(name: str, *arguments: str, **settings: str) -> Part:
         number, admin = addresses.get(name, (gateway_port, gateway_port))

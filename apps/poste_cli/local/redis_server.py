@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -10,8 +12,11 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StartError
 from poste.queue import durability
 from poste.queue.connection import open_client
-from poste.runtime.settings import StoreSettings
+from poste.runtime.settings import StoreSettings, load
 from poste_cli.local.ports import HOST
+
+#: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
+_OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")
 
 
 def command(port: int, data: Path) -> tuple[str, ...]:
@@ -68,11 +73,21 @@ async def check(url: str) -> None:
         StartError: It is not, or does not; the text says so.
     """
     try:
-        await durability.require(_settings(url))
+        await durability.require(_settings(url).model_copy(update=_told()))
     except StartError as error:
         raise StartError(f"--redis-url: {error}") from error
 
 
+def told_of_named() -> dict[str, str]:
+    """Return what the environment says of what a server keeps that the user named: its parts must hear it too."""
+    names = [f"POSTE_{name.upper()}" for name in _OF_WHAT_IT_KEEPS]
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _told() -> dict[str, object]:
+    return load(StoreSettings).model_dump(include={*_OF_WHAT_IT_KEEPS})
+
+
 def _settings(url: str) -> StoreSettings:
-    # Not read from the environment: what `POSTE_REDIS_*` says is meant for another server.
+    # Not read from the environment: what `POSTE_REDIS_URL` and its like say is meant for another server.
     return StoreSettings.model_construct(redis_url=url)

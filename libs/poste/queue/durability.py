@@ -204,7 +204,13 @@ async def require(settings: StoreSettings) -> None:
     client = open_client(settings)
     try:
         for server in await servers_of(client):
-            await check(server, in_cluster=is_cluster(settings), keeps=settings.redis_keeps)
+            await check(
+                server,
+                in_cluster=is_cluster(settings),
+                keeps=settings.redis_keeps,
+                accept_losing_last_second=settings.accept_losing_last_second,
+                accept_losing_everything=settings.accept_losing_everything,
+            )
     except (StoreUnreached, NotConnected) as error:
         raise StartError(str(error)) from error
     finally:

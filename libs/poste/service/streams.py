@@ -16,10 +16,12 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from poste.runtime import lifecycle, logs
+from poste.domain.codes import Code
+from poste.runtime import lifecycle, logs, metrics
 from poste.service.outcome import unexpected
 
 _log: Final = logs.get("handlers")
+_NUMBERS: Final = frozenset(Code)
 _Behaviour = Callable[[Any, Any], Any]
 
 
@@ -47,6 +49,7 @@ class _Guard:
     def __init__(self, service: str, name: str) -> None:
         self._service = service
         self._name = name
+        self._loop = asyncio.get_running_loop()
 
     def unary(self, behaviour: Any) -> _Behaviour:
         """Return one that takes a stream and returns a message."""
@@ -54,12 +57,18 @@ class _Guard:
             return self._coroutine(behaviour)
 
         def function(request: Any, context: Any) -> Any:
+            code, noting = Code.UNKNOWN, _Noting(context)
             try:
-                return behaviour(request, context)
+                answer = behaviour(request, noting)
+                code = _said(noting, Code.OK)
+                return answer  # noqa: TRY300 - it is the `finally` that counts
             except grpc.aio.AbortError:
+                code = _said(noting, Code.UNKNOWN)
                 raise
             except BaseException as error:  # noqa: BLE001 - an author's code
                 context.abort(grpc.StatusCode.UNKNOWN, self._failed(error))
+            finally:
+                self._loop.call_soon_threadsafe(self._count, code)
 
         return function
 
@@ -77,20 +86,25 @@ class _Guard:
             return self._coroutine(write)
 
         def generator(request: Any, context: Any) -> Iterator[Any]:
-            handed_out = False
+            handed_out, code, noting = False, Code.UNKNOWN, _Noting(context)
             try:
-                for message in behaviour(request, context):
+                for message in behaviour(request, noting):
                     handed_out = True
                     yield message
                     handed_out = False
+                code = _said(noting, Code.OK)
             except grpc.aio.AbortError:
+                code = _said(noting, Code.UNKNOWN)
                 raise
             except BaseException as error:
                 if handed_out:
                     # It is closed: nobody wants more.
+                    code = Code.CANCELLED
                     raise
                 # Not by an abort: that would run into the message before, which may be on its way.
                 raise _StreamFailedError(self._failed(error)) from None
+            finally:
+                self._loop.call_soon_threadsafe(self._count, code)
 
         return generator
 
@@ -102,8 +116,10 @@ class _Guard:
                 await asyncio.wait([task])
             except asyncio.CancelledError:
                 lifecycle.cancel(task)
+                self._count(Code.CANCELLED)
                 raise
             answer, error = task.result()
+            self._count(_said(context, Code.OK if error is None else Code.UNKNOWN))
             if isinstance(error, grpc.aio.AbortError):
                 raise error
             if error is not None and not context.done():
@@ -119,9 +135,42 @@ class _Guard:
         code = context.code() if said else grpc.StatusCode.UNKNOWN
         await context.abort(code, (said and context.details()) or words)
 
+    def _count(self, code: Code) -> None:
+        # Who streams speaks to the service itself.
+        metrics.handled_total.add((self._service, self._name, "direct", code.name))
+
     def _failed(self, error: BaseException) -> str:
         _log.error("handler failed", service=self._service, method=self._name, exc_info=error)
         return unexpected(error).details
+
+
+class _Noting:
+    """The context of a `def` handler, noting the status that is set: gRPC's own does not tell it."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._code: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def set_code(self, code: Any) -> None:
+        self._code = code
+        self._context.set_code(code)
+
+    def abort(self, code: Any, *more: Any, **named: Any) -> None:
+        self._code = code
+        self._context.abort(code, *more, **named)
+
+    def code(self) -> Any:
+        return self._code
+
+
+def _said(context: Any, otherwise: Code) -> Code:
+    """Return the status that a handler has set, if it has set one."""
+    said = context.code()
+    number = said.value[0] if isinstance(said, grpc.StatusCode) else said
+    return Code(number) if number in _NUMBERS and number else otherwise
 
 
 async def _caught(behaviour: _Behaviour, request: Any, context: Any) -> tuple[Any, BaseException | None]:
