@@ -16,8 +16,8 @@ from poste_gateway.problems import Problem
 from poste_gateway.refusing import busy
 from poste_gateway.turns import Full, Turns
 
-#: Bodies longer than this, in bytes, are read aside.
-LARGE_BODY: Final = 64 * 1024
+#: Bodies longer than this, in bytes, are read aside: ten of them at once may take as long as a call may wait.
+LARGE_BODY: Final = 16 * 1024
 #: Messages longer than this, in bytes, are written aside. Default values are always printed, so of two bytes there may
 #: become hundreds.
 LARGE_MESSAGE: Final = 8 * 1024

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import heavy_bodies, shop
+from support import heavy_bodies, memory, shop
+from support.bystander import bystander
+from support.gateway import answer
+from support.gateway_process import QUOTE, gateway_process
 from support.memory import MEGABYTE
 
 from poste.domain import sizes
 from poste.rpc import protojson
-from poste.rpc.protojson import writers, writing
+from poste.rpc.protojson import forms, writers, writing
+from poste.rpc.protojson.errors import NoFormError
 
 SMALL, LARGE = 1 << 16, 1 << 18
 #: Bytes of memory for each byte of a body, beyond a little for any: an empty array has 72, and two bytes in JSON.
@@ -134,9 +140,37 @@ def test_what_can_not_be_written_is_found_in_a_large_answer_too(message, field):
 
 def test_an_answer_whose_json_is_too_long_is_not_written_to_its_end():
     """Of two bytes there may become hundreds of JSON, which would fill the memory of a gateway."""
-    empty = shop.Order(items=[{}] * (sizes.MAX_JSON // 30)).SerializeToString()
+    control = shop.Order(a_string="\x01" * (sizes.MAX_JSON // 6)).SerializeToString()
+    pieces = forms.Pieces(40_000)
+    read = []
 
-    with pytest.raises(protojson.UnprintableError, match=r"^items\[\d+\]: makes the answer longer than 33554432 bytes"):
-        protojson.encode(shop.Order.DESCRIPTOR, empty)
-    with pytest.raises(protojson.UnprintableError, match="longer than 33554432 bytes"):
-        protojson.to_value(shop.Order.DESCRIPTOR, empty)
+    def items() -> Iterator[Any]:
+        while True:
+            read.append(shop.Item())
+            yield read[-1]
+
+    with pytest.raises(NoFormError, match="makes the answer longer than 40000 bytes"):
+        pieces.each(pieces.whole(writers.Writers(pieces).of(shop.Item.DESCRIPTOR)), items())
+    assert 1000 < len(read) < 2000
+    for write in (protojson.encode, protojson.to_value):
+        with pytest.raises(protojson.UnprintableError, match="makes the answer longer than 33554432 bytes"):
+            write(shop.Order.DESCRIPTOR, control)
+
+
+async def test_a_gateway_of_256_megabytes_stands_every_body_at_its_largest(tmp_path: Path) -> None:
+    """What is read, what it is made of and what waits meanwhile must have room in one container."""
+    async with gateway_process(tmp_path, answer) as gateway:
+        hog = await gateway.client()
+        receipt = {"number": "7", "total": 1, "note": ""}
+        async with bystander(gateway.url, QUOTE, {"aDouble": 1}, receipt) as others:
+            for name in ("arrays in arrays", "objects", "doubled and deep", "doubled beside arrays"):
+                body = heavy_bodies.BODIES[name](MEGABYTE - 1024)
+                direct = await asyncio.gather(*(hog.post(body) for _ in range(2)))
+                durable = await hog.post(body, Prefer="respond-async")
+                refused = name in heavy_bodies.REFUSED
+                assert [one[0] for one in (*direct, durable)] == ([400] * 3 if refused else [200, 200, 202])
+            await others.calls(5)
+        peak = memory.peak_bytes(gateway.part.process.pid)
+        print(f"{others}; {peak / MEGABYTE:.0f} MB")  # noqa: T201 - the figures, for who asks
+        others.unharmed()
+        memory.within(gateway.part, 256)

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import shop
 from support.gateway import answer, staged
+from support.gateway_process import gateway_process
 
 from poste.rpc import protojson
 
@@ -72,3 +74,19 @@ async def test_both_verdicts_hold_through_the_gateway(tmp_path: Path) -> None:
         statuses = await asyncio.gather(*map(post, large + small))
 
     assert statuses == [200, 400] * 24
+
+
+async def test_what_a_thread_logs_says_whose_it_is(tmp_path: Path) -> None:
+    """A line without its part, and without the trace of the call that it is about, leads nowhere."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+
+    async def broken(request: Any, _: Any) -> Any:
+        return shop.Broken(note=b"\xff" * 20_000) if request.a_string else shop.Receipt()
+
+    async with gateway_process(tmp_path, broken) as gateway:
+        client = await gateway.client()
+        status, _, problem = await client.post(b'{"aString":"x"}', traceparent=f"00-{trace}-b7ad6b7169203331-01")
+
+    assert (status, problem["type"]) == (500, "/problems/unreadable-answer")
+    (line,) = [json.loads(line) for line in gateway.part.log.splitlines() if "answer unreadable" in line]
+    assert (line["part"], line["trace_id"]) == ("gateway", trace)

@@ -76,6 +76,10 @@ class Pieces:
 
         return write_whole
 
+    def text(self, write: Callable[[T], Any], value: T) -> bytes:
+        """Write the whole message; raises NoFormError."""
+        return self._piece(write(value), 0)
+
     def each(self, write: Callable[[T], Any], values: Iterable[T]) -> Any:
         """Make a list of what is little, and a piece of what is more."""
         pieces: list[bytes] = []

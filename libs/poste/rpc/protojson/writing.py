@@ -13,7 +13,7 @@ from poste.rpc.protojson import writers
 from poste.rpc.protojson.errors import FieldError, NoFormError, UnprintableError
 from poste.rpc.protojson.forms import Pieces
 from poste.rpc.protojson.paths import shortened
-from poste.rpc.protojson.plans import ANY
+from poste.rpc.protojson.plans import ANY, class_of
 
 #: A message that is longer, in bytes, becomes pieces of JSON one after the other.
 LARGE: Final = 8 * 1024
@@ -26,9 +26,9 @@ def encode(descriptor: Descriptor, data: bytes) -> bytes:
         UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
-        parse, write = writers.ways_of(descriptor)
         if len(data) > LARGE:
-            write = _writers_of_large().of(descriptor)
+            return _written_in_pieces(descriptor, data)
+        parse, write = writers.ways_of(descriptor)
         return orjson.dumps(write(parse(data)))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
@@ -37,9 +37,9 @@ def encode(descriptor: Descriptor, data: bytes) -> bytes:
 def to_value(descriptor: Descriptor, data: bytes) -> Any:
     """Turn a serialized message into what `dumps` takes, a large one not into values; raises as `encode` does."""
     try:
-        parse, write = writers.ways_of(descriptor)
         if len(data) > LARGE:
-            write = _writers_of_large().of(descriptor)
+            return orjson.Fragment(_written_in_pieces(descriptor, data))
+        parse, write = writers.ways_of(descriptor)
         return write(parse(data))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
@@ -57,7 +57,8 @@ def any_to_value(type_url: str, data: bytes, pool: Any) -> dict[str, Any]:
         UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
-        ways = _writers_of_large() if len(data) > LARGE else writers.writers_of(pool)
+        large = len(data) > LARGE
+        ways = writers.Writers(Pieces(sizes.MAX_JSON)) if large else writers.writers_of(pool)
         return ways.any_to_value(type_url, data, pool)
     except Exception as error:
         raise _unprintable(error, ANY) from error
@@ -68,8 +69,9 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def _writers_of_large() -> writers.Writers:
-    return writers.Writers(Pieces(sizes.MAX_JSON))
+def _written_in_pieces(descriptor: Descriptor, data: bytes) -> bytes:
+    pieces = Pieces(sizes.MAX_JSON)
+    return pieces.text(writers.Writers(pieces).of(descriptor), class_of(descriptor).FromString(data))
 
 
 def _unprintable(error: Exception, type_name: str) -> UnprintableError:
