@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from poste.domain import sizes
+from poste.domain import door, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, Code, code_of
 from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskState
+from poste.queue import damaged
 from poste.queue.history import History
 from poste.queue.operators import DeadPage, Place
 from poste.queue.recent import RecentTask
@@ -52,6 +54,10 @@ _OBITUARIES: Final = {
     DeadReason.RESPONSE_TOO_LARGE: too_large("the response is too large to be kept"),
     DeadReason.DAMAGED: status_pb2.Status(code=Code.DATA_LOSS, message="the task's record can't be read"),
 }
+
+
+#: In place of an error that is none.
+_UNREADABLE_ERROR: Final = status_pb2.Status(code=Code.DATA_LOSS, message="what it failed with can't be read")
 
 
 class Answer(TypedDict, total=False):
@@ -168,6 +174,8 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     response = mom_service_pb2.ListDeadTasksResponse(read_time=_timestamp(page.now))
     behind, size = page.behind, 0
     for task in page.tasks:
+        if not _named(queue_name, task.record):
+            continue
         spelt = mom_service_pb2.DeadTask(
             task=_task(queue_name, task.record),
             die_time=_timestamp(task.die_time),
@@ -222,10 +230,20 @@ def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.List
     """Spell the newest tasks of a queue, without their results."""
     response = mom_service_pb2.ListRecentTasksResponse()
     for one in tasks:
+        if not _named(queue_name, one.record):
+            continue
         task = _task(queue_name, one.record)
         task.ClearField("result")
         response.tasks.add(task=task, task_ttl_seconds=one.task_ttl_seconds, result_ttl_seconds=one.result_ttl_seconds)
     return response
+
+
+def _named(queue_name: str, record: TaskRecord) -> bool:
+    """Tell whether a task has a key that an id can be made of: without one it can't be listed."""
+    named = door.is_key(record.key)
+    if not named:
+        damaged.tell(queue_name, record.key, "its key is none")
+    return named
 
 
 def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:
@@ -248,8 +266,15 @@ def _task(queue_name: str, record: TaskRecord) -> task_pb2.Task:
     # Of one that died of its crashes, or ended otherwise after all, it is what an earlier attempt failed with.
     told = record.dead_reason is not DeadReason.CRASHES and record.state not in _WITHOUT_ERROR
     if record.error is not None and told:
-        task.error.CopyFrom(status_pb2.Status.FromString(record.error))
+        task.error.CopyFrom(_status(record.error))
     return task
+
+
+def _status(serialized: bytes) -> status_pb2.Status:
+    try:
+        return status_pb2.Status.FromString(serialized)
+    except DecodeError:
+        return _UNREADABLE_ERROR
 
 
 def _timestamp(seconds: float) -> Timestamp:

@@ -211,7 +211,7 @@ def test_a_page_of_what_died_fits_a_message() -> None:
     died = [
         DeadTask(
             TaskRecord(
-                key=f"{number:04}",
+                key=f"{number:016}",
                 method="Put",
                 state=TaskState.DEAD,
                 create_time=1e9,

@@ -248,16 +248,16 @@ async def test_an_audit_during_a_claim_does_not_run_the_task_twice(office: Offic
     await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
     # Reads go on while writes wait: audits see the key in the list again and again while its claim is not answered.
     pipeline = office.client.pipeline(transaction=True)
-    record = office.keys.record("again")
-    pipeline.hset(record, mapping={"m": "Add", "q": "", "s": "Q", "c": 1, "x": 10**15, "r": 60})
-    pipeline.lpush(office.keys.taken(name), "again")
+    record = office.keys.record("again-and-again-")
+    pipeline.hset(record, mapping={"m": "Add", "q": "", "s": "Q", "c": 1, "x": 10**14, "r": 60})
+    pipeline.lpush(office.keys.taken(name), "again-and-again-")
     pipeline.execute_command("CLIENT", "PAUSE", 3500, "WRITE")
     await pipeline.execute()
-    await until(lambda: office.all_in(["again"], TaskState.SUCCEEDED))
+    await until(lambda: office.all_in(["again-and-again-"], TaskState.SUCCEEDED))
     await until(lambda: consumer.ready() is None)
     await office.stop(consumer)
 
-    assert office.ran.count("again") == 1
+    assert office.ran.count("again-and-again-") == 1
 
 
 async def test_a_paused_queue_rests_until_it_is_resumed(office: Office) -> None:

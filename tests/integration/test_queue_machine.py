@@ -32,7 +32,7 @@ from poste.queue.tasks import Ending, Report
 T = TypeVar("T")
 
 EXAMPLES: Final = "POSTE_TEST_EXAMPLES"
-KEYS: Final = [f"t{number}" for number in range(8)]
+KEYS: Final = [f"t{number:015}" for number in range(8)]
 #: How many processes may be alive at once, and how many there may be in all.
 LIVING: Final = 2
 #: How many tasks are open for most of the time.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from poste.queue.connection import texts
+from poste.queue import damaged
 from poste.runtime import lifecycle, logs
 
 if TYPE_CHECKING:
@@ -32,12 +32,13 @@ async def audit(hand: Hand) -> None:
         hand.audit_due.clear()
         try:
             listed = await hand.control.lrange(hand.taken, 0, -1)
+            sound = await damaged.sound_keys(hand.control, hand.taken, hand.keys.queue, listed)
             running = list(hand.running.values())
             wanted = await _stops_wanted(hand, running)
         except RedisError as error:
             _log.warning("audit failed", queue=hand.keys.queue, error=str(error))
             continue
-        hand.adopt(texts(listed))
+        hand.adopt(sound)
         for one, stop in zip(running, wanted, strict=True):
             if stop and not one.task.done() and not one.claimed.cancel_requested:
                 one.claimed.cancel_requested = True

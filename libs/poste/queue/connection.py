@@ -28,8 +28,11 @@ _FIXED: Final = frozenset({"retry", "socket_connect_timeout", "socket_timeout"})
 
 
 def text(value: object) -> str:
-    """Return what Redis answered as text: redis-py's types leave open which of the two it is."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """Return what Redis answered as text, and what can't be one as something that is found nowhere there.
+
+    (redis-py's types leave open which of the two it is.)
+    """
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def texts(values: Iterable[object]) -> list[str]:

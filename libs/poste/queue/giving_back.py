@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
-from poste.queue.connection import texts
+from poste.queue import damaged
 from poste.runtime import leaving, lifecycle, logs
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ async def give_back(hand: Hand) -> None:
 async def _try_to_give_back(hand: Hand) -> bool:
     keys = hand.keys
     try:
-        listed = texts(await hand.control.lrange(hand.taken, 0, -1))
+        listed = await damaged.sound_keys(
+            hand.control, hand.taken, keys.queue, await hand.control.lrange(hand.taken, 0, -1)
+        )
         if listed:
             arguments: list[str] = []
             for key in listed:

@@ -6,6 +6,7 @@ scripts' prelude). So a task that simply ran has a history too, and its record i
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +14,14 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import DeadReason, TaskEventType, TaskState
+from poste.queue import damaged
 from poste.queue.connection import text
+from poste.queue.damaged import instant_ms, whole
 from poste.queue.keys import KEYS, Keys
+from poste.queue.tasks import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import redis.asyncio as redis
 
@@ -91,35 +95,42 @@ class Histories:
         if fields[0] is None:
             return History([], truncated=False, now=reading.now)
         record = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
-        accepted, *rest = _events(record)
-        if rest:
+        events: list[TaskEvent] = []
+        complete = True
+        for part in _parts(record):
+            try:
+                events += part()
+            except (ValueError, KeyError, TypeError) as error:
+                # What else there is to tell is told.
+                damaged.tell(queue, key, f"a part of its history: {error}")
+                complete = False
+        if len(events) > 1 and events[0].type is TaskEventType.ACCEPTED:
             # The gateway's clock may be ahead of Redis'.
-            accepted = replace(accepted, time=min(accepted.time, rest[0].time))
-        return History([accepted, *rest], truncated=record.get("v", "").startswith(";"), now=reading.now)
+            events[0] = replace(events[0], time=min(events[0].time, events[1].time))
+        truncated = not complete or record.get("v", "").startswith(";")
+        return History(events, truncated=truncated, now=reading.now)
 
 
-def _events(record: Mapping[str, str]) -> Iterator[TaskEvent]:
-    yield TaskEvent(_seconds(record["c"]), TaskEventType.ACCEPTED)
+def _parts(record: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
+    """Return what spells each part of a history, in the order in which it happened."""
+    yield lambda: [TaskEvent(_seconds(record["c"]), TaskEventType.ACCEPTED)]
     for one in filter(None, record.get("v", "").split(";")):
-        yield from _noted(*one.split(" "))
+        yield functools.partial(_noted, *one.split(" ", 4))
     if "b" in record:
-        yield TaskEvent(_seconds(record["b"]), TaskEventType.STARTED, int(record["a"]))
+        yield lambda: [TaskEvent(_seconds(record["b"]), TaskEventType.STARTED, _attempt(record["a"]))]
     if "w" in record:
         # Nothing but its end can follow, so it belongs to the latest claim.
-        yield TaskEvent(_seconds(record["w"]), TaskEventType.CANCEL_REQUESTED)
-    state = TaskState(record["s"])
-    if state.final:
-        yield _ended(record["z"], state, record.get("d", ""))
+        yield lambda: [TaskEvent(_seconds(record["w"]), TaskEventType.CANCEL_REQUESTED)]
+    if TaskState(record["s"]).final:
+        yield lambda: [_ended(record["z"], TaskState(record["s"]), record.get("d", ""))]
 
 
-def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> Iterator[TaskEvent]:
+def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[TaskEvent]:
     kind = _NOTED[letter]
-    if begin:
-        yield TaskEvent(_seconds(begin), TaskEventType.STARTED, int(attempt))
+    began = [TaskEvent(_seconds(begin), TaskEventType.STARTED, _attempt(attempt))] if begin else []
     if kind is TaskEventType.ENDED:
-        yield _ended(time, TaskState.DEAD, word)
-    else:
-        yield TaskEvent(_seconds(time), kind, int(attempt) if kind in _OF_ATTEMPTS else None)
+        return [*began, _ended(time, TaskState.DEAD, word)]
+    return [*began, TaskEvent(_seconds(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None)]
 
 
 def _ended(time: str, state: TaskState, reason: str) -> TaskEvent:
@@ -128,4 +139,8 @@ def _ended(time: str, state: TaskState, reason: str) -> TaskEvent:
 
 
 def _seconds(milliseconds: str) -> float:
-    return int(milliseconds) / 1000
+    return instant_ms(milliseconds.encode(), "the time of an event") / 1000
+
+
+def _attempt(number: str) -> int:
+    return whole(number.encode(), "an attempt", most=MAX_ATTEMPTS)

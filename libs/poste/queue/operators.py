@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from redis.exceptions import RedisError
 
+from poste.domain import door
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
+from poste.queue import damaged
 from poste.queue.connection import text
+from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
-from poste.queue.tasks import TaskRecord, read_record
+from poste.queue.tasks import TaskRecord, read_record, ttls_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,15 +86,18 @@ class Operators:
             for place in places:
                 pipeline.hmget(at.record(place.key), _FIELDS)
             pipeline.time()
-            *found, time = await pipeline.execute()
+            *found, time = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         tasks = []
-        for place, (*fields, ttl_ms) in zip(places, found, strict=True):
-            # One that was replayed or purged since it was listed is passed over.
-            if fields[0] == TaskState.DEAD.value.encode() and (record := read_record(place.key, fields, 0)):
-                result_ttl = fields[4]
-                tasks.append(DeadTask(record, place.die_ms / 1000, int(ttl_ms) // 1000, int(result_ttl)))
+        for place, reply in zip(places, found, strict=True):
+            try:
+                *fields, ttl_ms = damaged.fields_of(reply)
+                # One that was replayed or purged since it was listed is passed over.
+                if fields[0] == TaskState.DEAD.value.encode() and (record := read_record(place.key, fields, 0)):
+                    tasks.append(DeadTask(record, place.die_ms / 1000, *ttls_of(ttl_ms, fields[4])))
+            except DamagedRecord as error:
+                damaged.tell(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, time[0] + time[1] / 1e6)
 
     async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
@@ -134,6 +140,6 @@ class Operators:
             if not rows:
                 break
             offset += len(rows)
-            places = [Place(int(score), text(key)) for key, score in rows]
+            places = [Place(round(min(max(score, 0), door.LAST_SECOND * 1000)), text(key)) for key, score in rows]
             found += [one for one in places if behind is None or (one.die_ms, one.key) > (behind.die_ms, behind.key)]
         return found[:count]

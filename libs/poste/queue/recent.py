@@ -9,9 +9,11 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
+from poste.queue import damaged
 from poste.queue.connection import texts
+from poste.queue.damaged import DamagedRecord, instant_ms
 from poste.queue.keys import KEYS, Keys
-from poste.queue.tasks import TaskRecord, Tasks, read_record
+from poste.queue.tasks import TaskRecord, Tasks, read_record, ttls_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,22 +59,28 @@ class Recent:
             for key in keys:
                 pipeline.hmget(at.record(key), _FIELDS)
             pipeline.time()
-            *found, (seconds, microseconds) = await pipeline.execute()
+            *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         now = seconds * 1000 + microseconds // 1000
-        tasks = [await self._read(queue, key, fields, now) for key, fields in zip(keys, found, strict=True)]
+        tasks = []
+        for key, fields in zip(keys, found, strict=True):
+            try:
+                tasks.append(await self._read(queue, key, damaged.fields_of(fields), now))
+            except DamagedRecord as error:
+                damaged.tell(queue, key, str(error))
         return [task for task in tasks if task is not None]
 
     async def _read(self, queue: str, key: str, fields: Sequence[Any], now: int) -> RecentTask | None:
         state, _, _, expire, result_ttl, *_, ttl_ms, claimed_only = fields
         if state is None:
             return None
-        if claimed_only or (state == TaskState.QUEUED.value.encode() and int(expire) <= now):
+        overdue = state == TaskState.QUEUED.value.encode() and instant_ms(expire, "expire time") <= now
+        if claimed_only or overdue:
             # Overdue, and nobody has looked at it yet: looking settles it. Or perhaps it has not begun.
             record = (await self._tasks.read(queue, key, most_bytes=0)).record
         else:
             record = read_record(key, [*fields[:-2], None, None], now)
         if record is None:
             return None
-        return RecentTask(record, int(ttl_ms) // 1000, int(result_ttl))
+        return RecentTask(record, *ttls_of(ttl_ms, result_ttl))

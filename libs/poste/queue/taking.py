@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from poste.domain import sizes
+from poste.domain import door, sizes
 from poste.domain.errors import PosteError, StoreError
+from poste.queue import damaged
 from poste.queue.beginning import Beginner
 from poste.queue.connection import text, texts
 from poste.queue.durability import Durability
@@ -241,6 +242,8 @@ class Taker:
                 self._hand.unclaimed.append(key)
             case b"paused":
                 self._paused = True
+            case b"damaged":
+                damaged.tell(self._hand.keys.queue, key, "it was to be run: given up")
 
     def _own(self, key: str, token: str, result: Sequence[Any]) -> None:
         """Have what was claimed start, at once or when its turn is."""
@@ -255,7 +258,7 @@ class Taker:
             create_time=create / 1000,
             handled=functools.partial(self._handled, key),
             go_on=functools.partial(self._go_on, key),
-            traceparent=traceparent.decode() if traceparent else "",
+            traceparent=_place(traceparent),
             unstarted=True,
         )
         self._hand.handling[key] = len(claimed.request)
@@ -330,3 +333,9 @@ class Taker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hand.ending.wait()
+
+
+def _place(traceparent: bytes | None) -> str:
+    """Return a call's place in its trace; none if what stands in its record is none."""
+    place = text(traceparent or b"")
+    return place if door.is_place_in_trace(place) else ""

@@ -8,15 +8,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from poste.domain import sizes
+from poste.domain import door, sizes
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.domain.task import DeadReason, TaskState
+from poste.queue import damaged
 from poste.queue.connection import text, texts
+from poste.queue.damaged import DamagedRecord, instant_ms, whole
 from poste.queue.durability import Durability, Proof, on_reply
-from poste.queue.keys import KEYS, Keys
+from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Argument, Scripts
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 #: How many of a queue's newest tasks are remembered, for whoever wants to see them.
 RECENT: Final = 1000
+#: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
+MAX_SECONDS: Final = 2**32 - 1
+MAX_ATTEMPTS: Final = 2**31 - 1
 #: Where the script `read` has a task's end.
 _END: Final = 6
 
@@ -199,8 +204,13 @@ class Tasks:
         now = int(reply[0])
         if len(reply) == 1:
             return Reading(None, now / 1000), None
-        record, end = read_record(key, reply[1], now), reply[1][_END]
-        return Reading(record, now / 1000, reply[2]), None if end is None else int(end)
+        try:
+            record, end = read_record(key, reply[1], now), reply[1][_END]
+            end_ms = None if end is None else instant_ms(end, "end time")
+        except DamagedRecord as error:
+            damaged.tell(queue, key, str(error))
+            return Reading(None, now / 1000), None
+        return Reading(record, now / 1000, reply[2]), end_ms
 
     async def _wait_for_disk(self, queue: str, end_ms: int) -> None:
         """Wait until what was written at a time is on disk. Who reads an end must not see another one later."""
@@ -273,12 +283,12 @@ class Tasks:
         try:
             fields, delayed, dead, leases, front, retries, time = await pipeline.execute()
             oldest = texts(key for key in (front, *retries) if key)
-            created = [await self._client.hget(at.record(key), "c") for key in oldest]
+            created = [await self._created_ms(at, key) for key in oldest]
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-        counts = {text(name): value for name, value in fields.items()}
+        counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
-        ages = [now - int(create) / 1000 for create in created if create]
+        ages = [now - create_ms / 1000 for create_ms in created if create_ms is not None]
         return QueueFigures(
             name=queue,
             queued=max(0, int(counts.get("waiting", 0)) - delayed),
@@ -290,6 +300,15 @@ class Tasks:
             paused="paused" in counts,
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
+
+    async def _created_ms(self, at: QueueKeys, key: str) -> int | None:
+        """Tell when a task was created; None if there is none any more, or nobody can tell."""
+        try:
+            create = await self._client.hget(at.record(key), "c")
+            return None if create is None else instant_ms(create, "create time")
+        except (ResponseError, DamagedRecord) as error:
+            damaged.tell(at.queue, key, str(error))
+            return None
 
 
 def _terms(retry: RetryPolicy) -> str:
@@ -303,26 +322,48 @@ def read_record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
     """Build a record from what the script `read` returns of it.
 
     None if its result's TTL is over: the hash itself may live a little longer.
+
+    Raises:
+        DamagedRecord: It is none.
     """
     state_letter, method, create, expire, ttl, attempts, end, stop, reason, response, error = fields
-    state = TaskState(state_letter.decode())
-    expire_ms: int | None = int(expire)
+    try:
+        state = TaskState(state_letter.decode())
+        dead_reason = DeadReason(reason.decode()) if reason else None
+        called = method.decode()
+    except (ValueError, AttributeError) as damage:
+        raise DamagedRecord(f"state, reason or method: {damage}") from damage
+    if state is TaskState.DEAD and dead_reason is None:
+        raise DamagedRecord("it is dead and does not say why")
+    create_ms = instant_ms(create, "create time")
+    expire_ms: int | None = instant_ms(expire, "expire time")
     if state is TaskState.DEAD:
         expire_ms = None
     elif state.final:
         # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
-        expire_ms = max(int(end), int(create)) + int(ttl) * 1000
+        kept_seconds = whole(ttl, "result TTL", most=MAX_SECONDS)
+        expire_ms = min(max(instant_ms(end, "end time"), create_ms) + kept_seconds * 1000, door.LAST_SECOND * 1000)
         if expire_ms <= now:
             return None
     return TaskRecord(
         key=key,
-        method=method.decode(),
+        method=called,
         state=state,
-        create_time=int(create) / 1000,
+        create_time=create_ms / 1000,
         expire_time=None if expire_ms is None else expire_ms / 1000,
-        attempt=int(attempts or 0),
+        attempt=whole(attempts or b"0", "attempts", most=MAX_ATTEMPTS),
         cancel_requested=bool(stop) and not state.final,
-        dead_reason=DeadReason(reason.decode()) if reason else None,
+        dead_reason=dead_reason,
         response=response if state is TaskState.SUCCEEDED else None,
         error=error or None,
     )
+
+
+def ttls_of(task_ttl_ms: bytes | None, result_ttl: bytes | None) -> tuple[int, int]:
+    """Return the times to live of a task's id, in seconds.
+
+    Raises:
+        DamagedRecord: They are none.
+    """
+    most = MAX_SECONDS
+    return whole(task_ttl_ms, "task TTL", most=most * 1000) // 1000, whole(result_ttl, "result TTL", most=most)

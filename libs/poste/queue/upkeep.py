@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
+from poste.queue import damaged
 from poste.queue.connection import servers_of, text, texts
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
@@ -134,7 +135,8 @@ class Upkeep:
         fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, taken]
         while True:
             # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
-            keys = texts(await self._client.lrange(taken, -_BATCH, -1))
+            listed = await self._client.lrange(taken, -_BATCH, -1)
+            keys = await damaged.sound_keys(self._client, taken, at.queue, listed)
             results = texts(
                 await self._scripts.run(
                     "reap", [*fixed, *(at.record(key) for key in keys)], [incarnation, max_crashes, *keys]
@@ -163,7 +165,8 @@ class Upkeep:
         self._cursors[at.queue] = start + _BATCH - removed
 
     async def _sweep_window(self, at: QueueKeys, first: int, last: int, report: PassReport) -> int:
-        keys = texts(await self._client.lrange(at.ready, first, last))
+        listed = await self._client.lrange(at.ready, first, last)
+        keys = await damaged.sound_keys(self._client, at.ready, at.queue, listed)
         if not keys:
             return 0
         expired, dead, removed = await self._scripts.run(

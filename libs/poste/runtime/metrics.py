@@ -143,6 +143,10 @@ store_step_seconds = Histogram(
     ["step"],
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+records_damaged_total = Counter(
+    "poste_records_damaged_total",
+    "Times that a record in Redis was passed over because it can't be read; each is named in the log once.",
+)
 store_errors_total = Counter(
     "poste_store_errors_total",
     "What went wrong with Redis: no connection (unreached), refused, or no answer (lost).",

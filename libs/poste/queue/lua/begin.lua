@@ -11,7 +11,7 @@ local me, key, token = unpack(ARGV)
 if not redis.call('ZSCORE', leases, me) then
   return 'fenced'
 end
-local state, holder, waits, stop, expiry = unpack(redis.call('HMGET', record, 's', 't', 'h', 'w', 'x'))
+local state, holder, waits, stop, expiry = fields_of(record, 's', 't', 'h', 'w', 'x')
 if state ~= 'R' or holder ~= token then
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
@@ -22,7 +22,7 @@ if not waits then
   return 'begun'
 end
 local now = now_ms()
-if stop or tonumber(expiry) <= now then
+if stop or (number(expiry) or now) <= now then
   redis.call('LREM', taken, -1, key)
   if stop then
     count_running(-1)

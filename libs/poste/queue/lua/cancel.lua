@@ -4,7 +4,7 @@
 -- KEYS: 1 delayed, 2 counts, 3 dead, 4 record    ARGV: 1 key    Returns the state before, or nothing if there is no record
 
 local delayed, counts, dead, record = unpack(KEYS)
-local state, expiry, known_by = unpack(redis.call('HMGET', record, 's', 'x', 'h'))
+local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
 if state == 'R' and has_not_begun(known_by) then
   unclaim(record)
   state = 'Q'
@@ -12,7 +12,7 @@ end
 if state == 'Q' then
   local now = now_ms()
   redis.call('ZREM', delayed, ARGV[1])
-  if tonumber(expiry) <= now then
+  if number(expiry) and number(expiry) <= now then
     expire(record, dead, ARGV[1], now)
   else
     count_waiting(record, -1)

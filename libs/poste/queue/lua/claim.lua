@@ -15,12 +15,15 @@
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
 --   and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
---   | {'drop'} | {'suspect'}: claim it alone | {'later'}: nothing was done, for there are too many bytes
+--   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
+--   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
 local SUSPECT_AFTER = 2
+local KEY_LENGTH = 16
+local STATES = { S = true, F = true, C = true, E = true, D = true }
 
 local leases, taken, counts, dead, ready = unpack(KEYS, 1, 5)
 local me, alone = ARGV[1], ARGV[2] == '1'
@@ -60,6 +63,16 @@ local function drop(key)
   return { 'drop' }
 end
 
+-- Gives up what can't be read: as DEAD, or where nobody could see it there, by leaving its record to itself.
+local function put_aside(record, key, state, size)
+  take_off(key)
+  local kind = redis.call('TYPE', record).ok
+  if kind == 'hash' and size then
+    bury_damaged(record, dead, key, now, state, size)
+  end
+  return { kind == 'none' and 'drop' or 'damaged' }
+end
+
 -- Makes it mine, and notes when it began, or that it has not.
 local function own(record, token, once)
   if once then
@@ -71,8 +84,8 @@ local function own(record, token, once)
 end
 
 local function run(method, request, attempts, create, once, trace)
-  bytes_left = bytes_left - #(request or '')
-  return { 'run', method, request, attempts, tonumber(create), once or '', trace }
+  bytes_left = bytes_left - #request
+  return { 'run', method, request, attempts, create, once or '', trace }
 end
 
 local function claim(record, key, seq)
@@ -83,9 +96,16 @@ local function claim(record, key, seq)
     return { 'later' }
   end
   local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by =
-    unpack(redis.call('HMGET', record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h'))
+    fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h')
+  local due, created, began = number(expiry), number(create), number(attempts or 0)
+  company = number(company or 0)
   if not state or is_final(state) then
-    return drop(key)
+    return STATES[state] and drop(key) or put_aside(record, key, state, 0)
+  elseif #key ~= KEY_LENGTH or string.find(key, '[^%w_-]') then
+    -- Nobody could report it, nor tell of it.
+    return put_aside(record, key, state)
+  elseif not (due and created and began and company and request and is_method(method)) then
+    return put_aside(record, key, state, request and #request or 0)
   end
   local mine = me .. ':' .. seq
   if state == 'R' then
@@ -110,9 +130,9 @@ local function claim(record, key, seq)
       redis.call('HDEL', record, 'b')
       own(record, mine, once)
     end
-    return run(method, request, tonumber(attempts), create, once, trace)
+    return run(method, request, began, created, once, trace)
   end
-  if tonumber(expiry) <= now then
+  if due <= now then
     expire(record, dead, key, now, request and #request)
     return drop(key)
   end
@@ -121,18 +141,18 @@ local function claim(record, key, seq)
     put_back[#put_back + 1] = key
     return { 'paused' }
   end
-  if tonumber(company or 0) >= SUSPECT_AFTER and not alone then
+  if company >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
-  attempts = tonumber(attempts or 0) + 1
+  began = began + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
   if not once then
     count_done('started')
   end
-  redis.call('HSET', record, 'a', attempts)
+  redis.call('HSET', record, 'a', began)
   own(record, mine, once)
-  return run(method, request, attempts, create, once, trace)
+  return run(method, request, began, created, once, trace)
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)

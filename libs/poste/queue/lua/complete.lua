@@ -25,7 +25,7 @@ local function numbers(text)
 end
 
 local function fail(record, key, outcome, payload, terms)
-  local once, stop, failures, defects, expiry = unpack(redis.call('HMGET', record, 'n', 'w', 'f', 'i', 'x'))
+  local once, stop, failures, defects, expiry = fields_of(record, 'n', 'w', 'f', 'i', 'x')
   if once and (outcome == 'silent' or outcome == 'overdue') then
     bury(record, dead, key, 'outcome-unknown', now, 'e', payload)
     return 'dead'
@@ -43,7 +43,7 @@ local function fail(record, key, outcome, payload, terms)
     return 'cancelled'
   end
   local max_failures, max_defects, backoff, max_backoff, random = unpack(numbers(terms))
-  expiry, failures, defects = tonumber(expiry), tonumber(failures or 0) + 1, tonumber(defects or 0)
+  expiry, failures, defects = number(expiry) or now, (number(failures) or 0) + 1, number(defects) or 0
   if outcome == 'defect' or outcome == 'overdue' then
     defects = defects + 1
     redis.call('HSET', record, 'i', defects)
@@ -66,7 +66,7 @@ end
 
 local function complete(record, taken, key, token, outcome, payload, terms)
   local state, holder, create, ttl, waited, failures =
-    unpack(redis.call('HMGET', record, 's', 't', 'c', 'r', 'l', 'f'))
+    fields_of(record, 's', 't', 'c', 'r', 'l', 'f')
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
     return state and holder == token and 'replayed' or 'refused'

@@ -17,7 +17,7 @@ end
 local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 local waiting, bytes = unpack(redis.call('HMGET', counts, 'waiting', 'bytes'))
-waiting, bytes = tonumber(waiting or 0), tonumber(bytes or 0)
+waiting, bytes = number(waiting) or 0, number(bytes) or 0
 local max_waiting, max_bytes, max_age, max_recent =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -65,5 +65,5 @@ for first = 1, #keys, CHUNK do
 end
 redis.call('LTRIM', recent, 0, max_recent - 1)
 redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
-redis.call('HINCRBY', counts, '+enqueued', #fresh)
+redis.pcall('HINCRBY', counts, '+enqueued', #fresh)
 return results

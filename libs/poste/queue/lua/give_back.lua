@@ -11,7 +11,7 @@ for i = 5, #KEYS do
   local at = 1 + (i - 5) * 3
   local record, key, token, started = KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
   if redis.call('LREM', taken, -1, key) > 0 then
-    local state, holder, once, stop, waits = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w', 'h'))
+    local state, holder, once, stop, waits = fields_of(record, 's', 't', 'n', 'w', 'h')
     if state == 'R' and stop then
       count_running(-1)
       finish(record, 'C', now)
@@ -25,7 +25,7 @@ for i = 5, #KEYS do
     elseif state == 'R' then
       -- Or claimed by me under a token whose answer was lost: then its handler never started.
       requeue(record, ready, key, 'g', now)
-      redis.call('HINCRBY', record, 'a', -1)
+      redis.pcall('HINCRBY', record, 'a', -1)
       back = back + 1
     elseif state == 'Q' then
       redis.call('RPUSH', ready, key)

@@ -29,6 +29,26 @@ local function is_final(state)
   return state ~= 'Q' and state ~= 'R'
 end
 
+-- What stands in a record may be of somebody else's making, or damaged. No step may end with an error for it: all that it
+-- is done for would stand still. So fields are read by these two, and what can't be read is given up (`bury_damaged`).
+
+-- The whole number that a field is; nil if it is none.
+local function number(value)
+  local found = tonumber(value)
+  return found and found >= 0 and found < 1e15 and math.floor(found) or nil
+end
+
+-- Whether a field may be a method's short name.
+local function is_method(value)
+  return value and string.find(value, '^[%w_]+$') ~= nil
+end
+
+-- Some fields of a record, as HMGET has them; none at all of what is no hash.
+local function fields_of(record, ...)
+  local found = redis.pcall('HMGET', record, ...)
+  return unpack(found.err and {} or found, 1, select('#', ...))
+end
+
 -- The clock that leases go by, in ms: time in which this store was there to be asked. It stands still from `step` after each
 -- pass until the next one, for what keeps the passes away (a store that is killed, or hangs, or a middleware that is gone)
 -- may keep the owners from renewing as well; and they need time afterwards. So an absence ends no lease, however long it was.
@@ -78,8 +98,9 @@ end
 
 local function write_counts(counts)
   for name, by in pairs(change) do
-    if by ~= 0 then
-      redis.call('HINCRBY', counts, name, by)
+    if by ~= 0 and type(redis.pcall('HINCRBY', counts, name, by)) ~= 'number' then
+      -- What stood there is no number: it begins anew.
+      redis.call('HSET', counts, name, by)
     end
   end
 end
@@ -117,7 +138,8 @@ local function write_end(record, state, now, create, ttl, waited, ...)
   if state == 'D' then
     redis.call('HSET', record, 's', state, 'z', now, ...)
   else
-    redis.call('PEXPIREAT', record, math.max(math.max(now, create) + ttl * 1000, now + MIN_RECORD_SECONDS * 1000))
+    local kept_until = math.max(now, number(create) or now) + (number(ttl) or 0) * 1000
+    redis.call('PEXPIREAT', record, math.max(kept_until, now + MIN_RECORD_SECONDS * 1000))
     redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
   end
   if waited then
@@ -137,6 +159,19 @@ local function bury(record, dead, key, reason, now, ...)
   redis.call('ZADD', dead, now, key)
 end
 
+-- Gives up a task whose record can't be read, for good: with what it lacks made up, so that it can be shown.
+local function bury_damaged(record, dead, key, now, state, size)
+  if state == 'Q' then
+    count_waiting(record, -1, size)
+  elseif state == 'R' then
+    count_running(-1)
+  end
+  local method, create, expiry, ttl, wait, attempts = unpack(redis.call('HMGET', record, 'm', 'c', 'x', 'r', 'y', 'a'))
+  redis.call('HSET', record, 'm', is_method(method) and method or '?', 'c', number(create) or now, 'x', number(expiry) or now,
+    'r', number(ttl) or 0, 'y', number(wait) or 0, 'a', number(attempts) or 0)
+  bury(record, dead, key, 'damaged', now)
+end
+
 -- Settles a waiting task that is overdue; returns the state. One whose handler failed until now did not end because its
 -- service was away: it was given up, and is kept for its operator with its last error.
 local function expire(record, dead, key, now, size)
@@ -153,7 +188,7 @@ end
 local function unclaim(record)
   redis.call('HDEL', record, 't', 'h', 'b')
   redis.call('HSET', record, 's', 'Q')
-  redis.call('HINCRBY', record, 'a', -1)
+  redis.pcall('HINCRBY', record, 'a', -1)
   count_running(-1)
   count_waiting(record, 1)
 end

@@ -8,7 +8,7 @@ local dead = KEYS[1]
 local now = now_ms()
 
 local function purge(record, key)
-  local state, create, ttl = unpack(redis.call('HMGET', record, 's', 'c', 'r'))
+  local state, create, ttl = fields_of(record, 's', 'c', 'r')
   if not state then
     redis.call('ZREM', dead, key)
     return 'gone'
@@ -16,7 +16,8 @@ local function purge(record, key)
     return 'ended'
   elseif redis.call('ZREM', dead, key) == 1 then
     redis.call('HDEL', record, 'q', 'u')
-    redis.call('PEXPIREAT', record, math.max(create + ttl * 1000, now + MIN_RECORD_SECONDS * 1000))
+    local kept_until = (number(create) or now) + (number(ttl) or 0) * 1000
+    redis.call('PEXPIREAT', record, math.max(kept_until, now + MIN_RECORD_SECONDS * 1000))
   end
   return 'done'
 end

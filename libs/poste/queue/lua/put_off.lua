@@ -10,7 +10,7 @@ local now, waiting = now_ms(), 0
 for i = 4, #KEYS do
   local at = 1 + (i - 4) * 3
   local record, key, token, wait = KEYS[i], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local state, holder, stop, expire = unpack(redis.call('HMGET', record, 's', 't', 'w', 'x'))
+  local state, holder, stop, expire = fields_of(record, 's', 't', 'w', 'x')
   if state == 'R' and holder == token then
     redis.call('LREM', taken, -1, key)
     count_running(-1)
@@ -19,11 +19,11 @@ for i = 4, #KEYS do
     else
       redis.call('HDEL', record, 't', 'b', 'h')
       redis.call('HSET', record, 's', 'Q')
-      redis.call('HINCRBY', record, 'a', -1)
+      redis.pcall('HINCRBY', record, 'a', -1)
       count_waiting(record, 1)
       count_done('put_off')
       -- Due at the latest when the task expires, so that it is settled then.
-      redis.call('ZADD', delayed, math.min(now + wait, tonumber(expire)), key)
+      redis.call('ZADD', delayed, math.min(now + wait, number(expire) or now), key)
       waiting = waiting + 1
     end
   elseif not state or is_final(state) then

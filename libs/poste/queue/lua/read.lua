@@ -8,16 +8,21 @@
 
 local delayed, counts, dead, record = unpack(KEYS)
 local now = now_ms()
-local state, expiry, known_by = unpack(redis.call('HMGET', record, 's', 'x', 'h'))
+local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
 if not state then
   return { now }
 end
+local due = number(expiry)
 local waits_in_hand = state == 'R' and has_not_begun(known_by)
-if waits_in_hand and tonumber(expiry) <= now then
+if waits_in_hand and due and due <= now then
   unclaim(record)
   state, waits_in_hand = 'Q', false
 end
-if state == 'Q' and tonumber(expiry) <= now then
+if state == 'Q' and not due then
+  redis.call('ZREM', delayed, ARGV[1])
+  bury_damaged(record, dead, ARGV[1], now, state)
+  write_counts(counts)
+elseif state == 'Q' and due <= now then
   redis.call('ZREM', delayed, ARGV[1])
   expire(record, dead, ARGV[1], now)
   write_counts(counts)
@@ -29,6 +34,6 @@ local left_out = response_bytes > tonumber(ARGV[3])
 -- No record has a field without a name.
 local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w', 'd', left_out and '' or 'o', 'e')
 if waits_in_hand then
-  read[1], read[6] = 'Q', tostring(read[6] - 1)
+  read[1], read[6] = 'Q', tostring((number(read[6]) or 1) - 1)
 end
 return { now, read, left_out and response_bytes or 0 }

@@ -21,7 +21,7 @@ end
 
 local claimed = 0
 for i = 7, #KEYS do
-  local state, token, known_by = unpack(redis.call('HMGET', KEYS[i], 's', 't', 'h'))
+  local state, token, known_by = fields_of(KEYS[i], 's', 't', 'h')
   if state == 'R' and owner_of(token) == gone and not has_not_begun(known_by) then
     claimed = claimed + 1
   end
@@ -32,7 +32,7 @@ local function reap(record, key)
   if redis.call('LREM', taken, -1, key) == 0 then
     return 'gone'
   end
-  local state, token, once, stop, known_by = unpack(redis.call('HMGET', record, 's', 't', 'n', 'w', 'h'))
+  local state, token, once, stop, known_by = fields_of(record, 's', 't', 'n', 'w', 'h')
   if not state or is_final(state) then
     return 'dropped'
   end
@@ -57,7 +57,11 @@ local function reap(record, key)
     return 'dead'
   end
   if owner_of(token) == gone then
-    if redis.call('HINCRBY', record, alone and 'k' or 'u', 1) >= max_crashes and alone then
+    local crashes = redis.pcall('HINCRBY', record, alone and 'k' or 'u', 1)
+    if type(crashes) ~= 'number' then
+      bury_damaged(record, dead, key, now, state)
+      return 'dead'
+    elseif crashes >= max_crashes and alone then
       count_running(-1)
       bury(record, dead, key, 'crashes', now)
       return 'dead'

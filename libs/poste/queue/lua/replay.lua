@@ -10,15 +10,15 @@ local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 
 local function replay(record, key)
-  local state, ttl, reason, died = unpack(redis.call('HMGET', record, 's', 'y', 'd', 'z'))
+  local state, ttl, reason, died = fields_of(record, 's', 'y', 'd', 'z')
   if state == 'Q' or state == 'R' then
     return 'done'
   elseif state and state ~= 'D' then
     return 'ended'
-  elseif redis.call('ZREM', dead, key) == 0 then
+  elseif not number(ttl) or redis.call('ZREM', dead, key) == 0 then
     return 'gone'
   end
-  note(record, 'd', died, reason)
+  note(record, 'd', died or now, reason)
   note(record, 'p', now)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)

@@ -8,9 +8,12 @@ local now, removed = now_ms(), 0
 local settled = { E = {}, D = {} }
 for i = 4, #KEYS do
   local record, key = KEYS[i], ARGV[i - 3]
-  local state, expiry = unpack(redis.call('HMGET', record, 's', 'x'))
+  local state, expiry = fields_of(record, 's', 'x')
   local over = not state or is_final(state)
-  if state == 'Q' and tonumber(expiry) <= now then
+  if state == 'Q' and not number(expiry) then
+    bury_damaged(record, dead, key, now, state)
+    settled.D[#settled.D + 1], over = key, true
+  elseif state == 'Q' and number(expiry) <= now then
     local became = settled[expire(record, dead, key, now)]
     became[#became + 1], over = key, true
   end

@@ -1,0 +1,92 @@
+"""Records that can't be read: they are passed over, counted, and each is told of once.
+
+What stands in Redis may be of somebody else's making, or damaged. One such record must hide no other, and end nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import ResponseError
+
+from poste.domain import door
+from poste.domain.errors import StoreUnreached
+from poste.queue.connection import text
+from poste.runtime import logs, metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import redis.asyncio as redis
+
+_log: Final = logs.get("records")
+#: How many of them are remembered as told, at most: a list is looked at again and again.
+_MOST_TOLD: Final = 10_000
+_told: Final[dict[tuple[str, str], None]] = {}
+
+
+class DamagedRecord(ValueError):  # noqa: N818 - it states a fact
+    """A record, or a part of one, is not what the scripts write."""
+
+
+async def sound_keys(client: redis.Redis, place: str, queue: str, listed: Iterable[Any]) -> list[str]:
+    """Return what stands in a list of keys; what can't be one is taken off it, for no step could name it.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    sound = []
+    for key in listed:
+        if key.isascii():
+            sound.append(text(key))
+        else:
+            await client.lrem(place, 0, key)
+            tell(queue, text(key), "it is no key")
+    return sound
+
+
+def fields_of(reply: Any) -> Sequence[Any]:
+    """Return what HMGET answered of a record.
+
+    Raises:
+        DamagedRecord: It is of another kind.
+    """
+    if isinstance(reply, ResponseError):
+        raise DamagedRecord(str(reply))
+    if isinstance(reply, Exception):
+        raise StoreUnreached(str(reply)) from reply
+    fields: Sequence[Any] = reply
+    return fields
+
+
+def whole(value: bytes | str | None, name: str, *, most: int) -> int:
+    """Return the whole number that a field is, of those up to `most`.
+
+    Raises:
+        DamagedRecord: It is none, or not there.
+    """
+    digits = value if value is not None and value.isdigit() and len(value) <= len(str(most)) else -1
+    if not 0 <= (number := int(digits)) <= most:
+        raise DamagedRecord(f"{name} is no number up to {most}")
+    return number
+
+
+def instant_ms(value: bytes | str | None, name: str) -> int:
+    """Return the instant that a field is, in ms since the epoch.
+
+    Raises:
+        DamagedRecord: It is none.
+    """
+    return whole(value, name, most=door.LAST_SECOND * 1000)
+
+
+def tell(queue: str, key: str, why: str) -> None:
+    """Count a record that was passed over, and tell of it unless it was told of before."""
+    metrics.records_damaged_total.inc()
+    if (queue, key) in _told:
+        return
+    if len(_told) >= _MOST_TOLD:
+        del _told[next(iter(_told))]
+    _told[queue, key] = None
+    # The key may be whatever stands there.
+    _log.error("record can't be read", queue=queue, key=key.encode("ascii", "backslashreplace").decode(), reason=why)
