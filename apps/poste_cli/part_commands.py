@@ -43,7 +43,7 @@ def mom(host: str | None, port: int | None) -> None:
 @click.command()
 @click.argument("spec", metavar="MODULE:CLASS")
 @click.option(
-    "--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: the service's own, any free one with --data]"
+    "--port", type=_PORT, help="The gRPC port  [POSTE_PORT; default: the service's own; with --data a socket]"
 )
 @click.option(
     "--data",
@@ -77,9 +77,8 @@ def worker(  # the arguments are click's
     if data is not None:
         running = folder.running(data)
         os.environ["POSTE_REDIS_URL"] = running.redis
+        # A socket: its own is made beside that one, if no port is asked for.
         os.environ["POSTE_MOM"] = running.mom
-        # Any free port: it registers where it is, and so several can join.
-        os.environ.setdefault("POSTE_PORT", "0")
     if port is not None:  # The servicer's own is a default only, and so would the argument of `serve` be.
         os.environ["POSTE_PORT"] = str(port)
     serve(load(spec), isolated=isolated, hard_timeout_seconds=hard_timeout)

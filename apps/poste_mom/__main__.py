@@ -17,7 +17,7 @@ from poste.queue.recent import Recent
 from poste.queue.spokesman import Spokesman
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
-from poste.rpc.servers import Health, bind, new_server
+from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
 from poste.runtime.settings import MomSettings, load
@@ -60,7 +60,11 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     )
     spokesman = Spokesman(client, keys)
     figures = Figures(client, tasks, catalogue, health, spokesman, keeps_as_told=settings.redis_keeps is not None)
-    port = bind(server, settings.host, settings.port)
+    if settings.socket is None:
+        port = bind(server, settings.host, settings.port)
+        address = authority(settings.host, port)
+    else:
+        port, address = settings.port, bind_socket(server, settings.socket)
     admin_port = settings.admin_port if settings.admin_port is not None else port + 1000
 
     def ready() -> str | None:
@@ -81,7 +85,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         ):
             await server.start()
             await health_service.serving()
-            _log.info("serving", address=authority(settings.host, port))
+            _log.info("serving", address=address)
             await stop.wait()
             await health_service.not_serving()
             endings.close()

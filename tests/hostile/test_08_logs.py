@@ -220,7 +220,7 @@ async def test_poste_up_looks_after_the_logs_while_it_runs(tmp_path):
         Part(
             name=name,
             command=(sys.executable, "-c", flood if name == MOM else "import time; time.sleep(600)"),
-            port=1,
+            address="127.0.0.1:1",
             log=tmp_path / f"{name}.log",
             metrics="http://127.0.0.1:1/metrics",
             environment=os.environ,

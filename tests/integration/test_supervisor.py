@@ -49,7 +49,7 @@ async def local(folder, *names):
         return Part(
             name=name,
             command=(sys.executable, standin.__file__, str(folder), name),
-            port=port,
+            address=f"127.0.0.1:{port}",
             log=folder / f"{name}.log",
             metrics=f"http://127.0.0.1:{port}/metrics",
             environment=os.environ | {"POSTE_PORT": str(port)},

@@ -91,21 +91,21 @@ async def test_the_plan_keeps_strangers_settings_out(tmp_path, monkeypatch):
     assert settings["sum"]["POSTE_REDIS_URL"] == plan.redis
     assert settings["sum"]["POSTE_LOG_LEVEL"] == "debug"
     assert "POSTE_CONCURRENCY" not in settings["sum"]
-    assert settings["sum"]["POSTE_ADVERTISE"] == f"127.0.0.1:{settings['sum']['POSTE_PORT']}"
+    assert "POSTE_PORT" not in settings["sum"]
 
 
-async def test_the_catalogue_knows_every_sample_at_its_port(tmp_path):
+async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
     """A call to a sample that was never started would be a 404 instead of waiting."""
     odd = tmp_path / 'a "folder" é'
     async with folder.opened(odd) as held:
         plan = parts.plan(held, port=0, redis_url=None)
         catalogue = tomllib.loads(held.catalogue.read_text(encoding="utf-8"))
 
-    ports_of = {part.name: part.address for part in plan.parts}
+    address_of = {part.name: part.address for part in plan.parts}
     assert {name: entry["target"] for name, entry in catalogue["services"].items()} == {
-        "calculator.v1.SumService": ports_of["sum"],
-        "calculator.v1.SubtractionService": ports_of["subtraction"],
-        "calculator.v1.MultiplicationService": ports_of["multiplication"],
+        "calculator.v1.SumService": address_of["sum"],
+        "calculator.v1.SubtractionService": address_of["subtraction"],
+        "calculator.v1.MultiplicationService": address_of["multiplication"],
     }
     assert {entry["descriptors"].rpartition("/")[2] for entry in catalogue["services"].values()} == {"calculator.binpb"}
 

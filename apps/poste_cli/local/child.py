@@ -42,6 +42,8 @@ class Child:
                 # Not the user's folder: a worker imports from where it stands, and must not find anything there.
                 cwd=part.log.parent,
                 start_new_session=True,
+                # Whatever it writes (Redis its AOF, first of all) is for its own user's eyes.
+                umask=0o077,
                 pass_fds=part.descriptors,
             )
         finally:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,10 @@ from poste.runtime import secret_files
 #: A Redis whose `up` was killed is gone within this time, in seconds.
 _LOCK_SECONDS: Final = 3.0
 _LOCK_PAUSE_SECONDS: Final = 0.05
+#: What others may be allowed to do, in a file's mode.
+_OTHERS: Final = 0o077
+#: What is in a data folder: names, and beginnings of names of what is written aside, behind a dot.
+_CONTENT: Final = ("catalogue.", "id.key", "logs", "operator.token", "redis", "sockets", "up.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +154,35 @@ def _prepare(path: Path) -> Folder:
     """Make what is missing, prove that files can be written, and open the lock."""
     path = path.absolute()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _close_to_others(path)
     for name in ("logs", "redis"):
-        (path / name).mkdir(exist_ok=True)
+        (path / name).mkdir(mode=0o700, exist_ok=True)
+        for one in (path / name, *(path / name).rglob("*")):
+            if not one.is_symlink() and one.stat().st_mode & _OTHERS:
+                one.chmod(one.stat().st_mode & ~_OTHERS)
         proof = path / name / f".proof.{os.getpid()}"
         proof.touch()
         proof.unlink()
     return Folder(path, os.open(path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _close_to_others(path: Path) -> None:
+    """See that nobody else gets into a data folder: what it holds is everybody's calls, and what rules the parts.
+
+    Raises:
+        StartError: It is another user's; or others get in, and it holds what is not Poste's to close.
+    """
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise StartError(f"the data folder {path}: it belongs to another user ({status.st_uid})")
+    if not status.st_mode & _OTHERS:
+        return
+    strange = [one.name for one in path.iterdir() if not one.name.lstrip(".").startswith(_CONTENT)]
+    if strange:
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        hint = "chmod 700 it, or name another (--data)"
+        raise StartError(f"the data folder {path}: others can enter it ({mode}), and it holds {strange[0]}: {hint}")
+    path.chmod(0o700)
 
 
 async def _acquire(folder: Folder) -> None:

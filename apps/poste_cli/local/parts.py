@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
-from poste_cli.local import ports, redis_server
+from poste.runtime.addresses import UNIX
+from poste_cli.local import ports, redis_server, sockets
 from poste_cli.local.folder import Folder
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
@@ -32,7 +33,7 @@ class Part:
     Attributes:
         name: What it is called everywhere.
         command: What is executed.
-        port: Where it is reached, on loopback.
+        address: Where it is reached: `host:port` on loopback, or `unix:` and a socket's path.
         log: The file that takes its output.
         metrics: The URL of its metrics; None if it has none.
         environment: Its whole environment.
@@ -41,16 +42,11 @@ class Part:
 
     name: str
     command: tuple[str, ...]
-    port: int
+    address: str
     log: Path
     metrics: str | None
     environment: Mapping[str, str] = field(repr=False)
     descriptors: tuple[int, ...] = ()
-
-    @property
-    def address(self) -> str:
-        """Where it is reached."""
-        return f"{HOST}:{self.port}"
 
     @property
     def rank(self) -> int:
@@ -76,7 +72,7 @@ class Plan:
 
 
 def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
-    """Choose the ports, write the samples' catalogue, and say what is to be run.
+    """Choose ports and sockets, write the samples' catalogue, and say what is to be run.
 
     Args:
         folder: Where the data is.
@@ -89,14 +85,16 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
     if port:
         ports.check(port)
     services = (MOM, *SAMPLES)
-    # The same as the last time: services of the user's own that joined are still where they were told to be.
-    free = [number for number in ports.free(2 * len(services) + 3, owner=str(folder.path)) if number != port]
+    # The same as the last time: a gateway is found again, and so are the metrics.
+    free = [number for number in ports.free(len(services) + 2, owner=str(folder.path)) if number != port]
     gateway_port = port or free.pop()
-    redis_port = free.pop()
-    addresses = {name: (free.pop(), free.pop()) for name in services}
-    mom = f"dns:///{HOST}:{addresses[MOM][0]}"
-    redis = redis_url or f"redis://{HOST}:{redis_port}/0"
-    _write_catalogue(folder, {name: addresses[name][0] for name in SAMPLES})
+    # Probes and metrics are for whoever asks on this machine; what takes calls, but for the gateway, is not.
+    admin_ports = {GATEWAY: gateway_port, **{name: free.pop() for name in services}}
+    place = sockets.prepare(folder.path)
+    at = {name: place / f"{name}.sock" for name in (REDIS, *services)}
+    mom = f"{UNIX}{at[MOM]}"
+    redis = redis_url or f"unix://{at[REDIS]}"
+    _write_catalogue(folder, {name: f"{UNIX}{at[name]}" for name in SAMPLES})
     told = {} if redis_url is None else redis_server.told_of_named()
     base = (
         _environment()
@@ -111,36 +109,34 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
     )
 
     def part(name: str, *arguments: str, **settings: str) -> Part:
-        number, admin = addresses.get(name, (gateway_port, gateway_port))
+        admin = admin_ports[name]
         more = {f"POSTE_{key}": value for key, value in settings.items()}
+        listens = {"POSTE_SOCKET": str(at[name])} if name in at else {"POSTE_PORT": str(gateway_port)}
         return Part(
             name=name,
             # -P: a module that lies about in the current folder must not stand in for one of ours.
             command=(sys.executable, "-P", "-m", "poste_cli", *arguments),
-            port=number,
+            address=f"{UNIX}{at[name]}" if name in at else f"{HOST}:{gateway_port}",
             log=folder.logs / f"{name}.log",
             metrics=f"http://{HOST}:{admin}/metrics",
-            environment=base | {"POSTE_PORT": str(number), "POSTE_ADMIN_PORT": str(admin)} | more,
+            environment=base | listens | {"POSTE_ADMIN_PORT": str(admin)} | more,
         )
 
     parts = [
         part(MOM, "mom", CATALOGUE=str(folder.catalogue)),
         part(GATEWAY, "gateway", OPERATOR_TOKEN_FILE=str(folder.operator_token)),
-        *(
-            part(name, "worker", sample.spec, ADVERTISE=f"{HOST}:{addresses[name][0]}")
-            for name, sample in SAMPLES.items()
-        ),
+        *(part(name, "worker", sample.spec) for name, sample in SAMPLES.items()),
     ]
     if redis_url is None:
-        parts.insert(0, _redis(folder, redis_port))
+        parts.insert(0, _redis(folder, at[REDIS]))
     return Plan(tuple(parts), f"http://{HOST}:{gateway_port}", mom, redis)
 
 
-def _redis(folder: Folder, port: int) -> Part:
+def _redis(folder: Folder, socket: Path) -> Part:
     return Part(
         name=REDIS,
-        command=redis_server.command(port, folder.redis),
-        port=port,
+        command=redis_server.command(socket, folder.redis),
+        address=f"{UNIX}{socket}",
         log=folder.logs / f"{REDIS}.log",
         metrics=None,
         environment=_environment(),
@@ -157,7 +153,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _write_catalogue(folder: Folder, addresses: Mapping[str, int]) -> None:
+def _write_catalogue(folder: Folder, addresses: Mapping[str, str]) -> None:
     """Make the samples known before they ever ran, so that calls can wait for one that was never started."""
     package = importlib.util.find_spec("poste_calculator")
     if package is None or not package.submodule_search_locations:
@@ -167,10 +163,12 @@ def _write_catalogue(folder: Folder, addresses: Mapping[str, int]) -> None:
         # A JSON string is a TOML string too.
         f"[services.{json.dumps(SAMPLES[name].service)}]\n"
         f"descriptors = {json.dumps(str(descriptors.absolute()), ensure_ascii=False)}\n"
-        f"target = {json.dumps(f'{HOST}:{port}')}\n"
-        for name, port in addresses.items()
+        f"target = {json.dumps(address)}\n"
+        for name, address in addresses.items()
     ]
     try:
-        folder.catalogue.write_text("\n".join(entries), encoding="utf-8")
+        descriptor = os.open(folder.catalogue, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join(entries))
     except OSError as error:
         raise StartError(f"{folder.catalogue}: {error.strerror}") from error

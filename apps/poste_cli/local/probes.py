@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 import aiohttp
 from redis.asyncio import Redis
 
+from poste.runtime.addresses import path_of
 from poste_cli.local import redis_server
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
 from poste_cli.local.parts import Plan
-from poste_cli.local.ports import HOST
 
 #: A part that does not answer a probe within this time, in seconds, is not ready.
 _TIMEOUT_SECONDS: Final = 2.0
@@ -28,7 +28,7 @@ class Probes:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._ports = {part.name: part.port for part in plan.parts}
+        self._addresses = {part.name: part.address for part in plan.parts}
         self._metrics = {part.name: part.metrics for part in plan.parts}
         self._session: aiohttp.ClientSession
         self._redis: Redis
@@ -75,7 +75,7 @@ class Probes:
             if gateway and samples:
                 group.create_task(ask(samples, self._ask_services))
             for name in () if gateway else samples:
-                group.create_task(ask([name], functools.partial(self._ask_port, name)))
+                group.create_task(ask([name], functools.partial(self._ask_listener, name)))
         return found
 
     async def _ask_redis(self) -> Callable[[str], Why]:
@@ -93,11 +93,14 @@ class Probes:
             why = "it does not answer"
         return lambda _: why
 
-    async def _ask_port(self, name: str) -> Callable[[str], Why]:
+    async def _ask_listener(self, name: str) -> Callable[[str], Why]:
         why: Why = None
+        path = path_of(self._addresses[name])
+        host, _, port = self._addresses[name].rpartition(":")
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                _, writer = await asyncio.open_connection(HOST, self._ports[name])
+                to = asyncio.open_connection(host, port) if path is None else asyncio.open_unix_connection(path)
+                _, writer = await to
             writer.close()
         except (OSError, TimeoutError):
             why = "it does not listen"

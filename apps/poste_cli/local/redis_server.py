@@ -13,14 +13,13 @@ from poste.domain.errors import StartError
 from poste.queue import durability
 from poste.queue.connection import open_client
 from poste.runtime.settings import StoreSettings, load
-from poste_cli.local.ports import HOST
 
 #: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
 _OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")
 
 
-def command(port: int, data: Path) -> tuple[str, ...]:
-    """Return the command that runs the embedded Redis: every write is on disk before it is answered.
+def command(socket: Path, data: Path) -> tuple[str, ...]:
+    """Return the command that runs the embedded Redis, at a socket: every write is on disk before it is answered.
 
     Raises:
         StartError: There is none for this machine.
@@ -33,9 +32,10 @@ def command(port: int, data: Path) -> tuple[str, ...]:
     except ValkeyServerError as error:
         raise StartError("no embedded Redis for this machine: name a server with --redis-url") from error
     settings = {
-        "bind": HOST,
-        "port": str(port),
-        "protected-mode": "yes",
+        # No port: on a shared host it would be open to everybody.
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
         "dir": str(data),
         "appendonly": "yes",
         "appendfsync": "always",

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from poste.domain.shown import visible
+from poste.runtime.addresses import UNIX
 from poste_cli.local.keeper import Crash
 from poste_cli.local.names import SAMPLES
 from poste_cli.local.parts import Part, Plan
@@ -53,8 +54,9 @@ class Screen:
     def begin(self, plan: Plan, data: Path, without: Collection[str]) -> None:
         """Show what runs where."""
         self._line((f"Poste: everything on this machine, data in {data}", "bold"))
-        for part in plan.parts:
-            where = f"  {part.name.ljust(16)}{part.address.ljust(18)}"
+        places = [part.address.removeprefix(f"{UNIX}{data}/") for part in plan.parts]
+        for part, place in zip(plan.parts, places, strict=True):
+            where = f"  {part.name.ljust(16)}{place.ljust(max(map(len, places)) + 2)}"
             note = "not started; `poste start` does" if part.name in without else f"log {part.log}"
             self._line((where, ""), (note, "dim"))
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from typing import Final
 
+from poste.runtime.addresses import path_of
+
 #: What a client sends first: the preface and its settings, of which it has none (RFC 9113, sections 3.4 and 6.5).
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 async def hangs(address: str, seconds: float) -> bool:
-    """Tell whether something listens at an address, `host:port`, and says nothing.
+    """Tell whether something listens at an address, `host:port` or `unix:/path`, and says nothing.
 
     The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings
     at once. Nobody there, or no way there, is no hang.
@@ -20,12 +22,16 @@ async def hangs(address: str, seconds: float) -> bool:
         address: Where to knock.
         seconds: How long the way there, and then its first word, may take.
     """
+    path = path_of(address)
     host, _, port = address.rpartition(":")
-    if not port.isdecimal():
+    if path is None and not port.isdecimal():
         return False
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            if path is None:
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            else:
+                reader, writer = await asyncio.open_unix_connection(path)
     except (OSError, TimeoutError):
         return False
     try:

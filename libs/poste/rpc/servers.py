@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
@@ -10,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from poste.domain import sizes
 from poste.domain.errors import StartError
 from poste.rpc.channels import KEEPALIVE_MS
-from poste.runtime.addresses import authority
+from poste.runtime.addresses import UNIX, authority
 
 #: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
 _MAX_CONNECTION_AGE_MS: Final = 90_000
@@ -41,13 +42,29 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    address = authority(host, port)
+    return _bind(server, authority(host, port), "the port is in use or the address is not ours")
+
+
+def bind_socket(server: grpc.aio.Server, path: Path) -> str:
+    """Bind a server to a socket in the file system, in place of what is left of an earlier one; returns its address.
+
+    Raises:
+        StartError: It can't be made there.
+    """
+    address = f"{UNIX}{path}"
+    _bind(server, address, "no socket can be made there")
+    # gRPC asks for everybody's access; the folder's mode may be changed later, and this one holds.
+    path.chmod(0o600)
+    return address
+
+
+def _bind(server: grpc.aio.Server, address: str, trouble: str) -> int:
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(f"can't listen on {address}: the port is in use or the address is not ours") from error
+        raise StartError(f"can't listen on {address}: {trouble}") from error
     if bound == 0:
-        raise StartError(f"can't listen on {address}: the port is in use or the address is not ours")
+        raise StartError(f"can't listen on {address}: {trouble}")
     return bound
 
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
+from pathlib import Path
+from typing import Final
 
 from poste.domain.errors import StartError
+
+#: How gRPC spells a socket in the file system as an address: this, and its absolute path.
+UNIX: Final = "unix:"
+#: The longest path of a socket that Linux takes, in bytes (unix(7)).
+MAX_SOCKET_PATH: Final = 107
+#: What needs no escape in any address that names the path.
+_PLAIN: Final = re.compile(r"/[\w./+=@-]*", re.ASCII)
 
 
 def authority(host: str, port: int) -> str:
@@ -20,3 +30,13 @@ def authority(host: str, port: int) -> str:
 def unusable(host: str, port: int, error: OSError) -> StartError:
     """Return what to tell who wants to listen on an address that is taken, or not this host's."""
     return StartError(f"can't listen on {authority(host, port)}: {os.strerror(error.errno) if error.errno else error}")
+
+
+def names_a_socket(path: Path) -> bool:
+    """Tell whether a path may be a socket's: absolute, short enough, and spelt the same in every address."""
+    return len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path)) is not None
+
+
+def path_of(address: str) -> Path | None:
+    """Return the path of an address that names a socket in the file system; None if it names a host and port."""
+    return Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None

@@ -9,14 +9,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
+from poste.runtime.addresses import MAX_SOCKET_PATH, names_a_socket
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _socket(path: Path) -> Path:
+    if not names_a_socket(path):
+        raise ValueError(
+            f"a socket's path is absolute, {MAX_SOCKET_PATH} bytes long at most, of letters, digits and ./+=@-_"
+        )
+    return path
+
+
+#: A socket in the file system.
+Socket = Annotated[Path, AfterValidator(_socket)]
 #: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
 Keeps = Literal["always", "second", "nothing"]
 
@@ -113,6 +126,9 @@ class MomSettings(StoreSettings):
     """What the middleware is told."""
 
     port: Port = 50051
+    #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
+    #: call it. Targets are spelt `unix:/its/path`.
+    socket: Socket | None = None
     #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
     admin_port: Port | None = None
     #: The catalogue file that the deployment ships.
@@ -125,11 +141,14 @@ class WorkerSettings(StoreSettings):
     """What a service's process is told."""
 
     port: Port | None = None
+    #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
+    #: call it. If the middleware is reached by a socket, and neither this nor a port is given: one beside that.
+    socket: Socket | None = None
     #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
     admin_port: Port | None = None
     #: gRPC target of the middleware.
     mom: str = "dns:///127.0.0.1:50051"
-    #: The `host:port` that gateways call this replica at; found out if not given.
+    #: The `host:port`, or `unix:/path`, that gateways call this replica at; found out if not given.
     advertise: str | None = None
     #: How many queued tasks run at once in this process.
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -18,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
-from poste.rpc.servers import Health, bind, new_server
+from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
@@ -72,9 +73,21 @@ class DirectRoad:
             StartError: The port is taken, or the address is not this host's.
         """
         bound = bind(self._server, host, port)
+        await self._begin()
+        return bound
+
+    async def listen_at(self, path: Path) -> None:
+        """Serve from now on, at a socket in the file system.
+
+        Raises:
+            StartError: It can't be made there.
+        """
+        bind_socket(self._server, path)
+        await self._begin()
+
+    async def _begin(self) -> None:
         await self._server.start()
         await self._health.serving()
-        return bound
 
     def live(self) -> bool:
         """Tell whether direct calls come in."""

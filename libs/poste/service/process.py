@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from poste.domain.shown import visible
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.replicated import Replicated
 from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
+from poste.runtime.addresses import path_of
 from poste.runtime.settings import WorkerSettings, load
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
@@ -103,6 +105,7 @@ def serve(
     except StartError as error:
         print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         raise SystemExit(2) from error
+    settings = _beside_its_middleware(settings)
     if settings.port is None:
         defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]
         settings = settings.model_copy(update={"port": next(one for one in defaults if one is not None)})
@@ -152,10 +155,15 @@ async def run(
         return "stopping" if stop.is_set() else threads.reason or queued.ready()
 
     try:
-        port = await direct.listen(settings.host, settings.port or 0)
+        if settings.socket is None:
+            port = await direct.listen(settings.host, settings.port or 0)
+        else:
+            port = settings.port or 0
+            await direct.listen_at(settings.socket)
         async with admin.serving(settings.host, _admin_port(settings, port), ready) as admin_port:
             listening(Ports(port, admin_port))
-            _log.info("serving", port=port, admin_port=admin_port, services=[service.name for service in services])
+            where = {"port": port} if settings.socket is None else {"socket": str(settings.socket)}
+            _log.info("serving", **where, admin_port=admin_port, services=[service.name for service in services])
             registrations = [
                 Registration(channel, service, settings, port, queued.terms[service.name]) for service in services
             ]
@@ -180,6 +188,19 @@ async def run(
     _log.info("stopped")
     if threads.over:
         raise PosteError(f"ended by itself: {threads.reason}")
+
+
+def _beside_its_middleware(settings: WorkerSettings) -> WorkerSettings:
+    """Have a service whose middleware is reached by a socket listen by one too, in the same folder, unless told where.
+
+    Whoever keeps others from that socket would not have them call the services behind it either.
+    """
+    middleware = path_of(settings.mom)
+    if middleware is None or settings.socket is not None or settings.port is not None:
+        return settings
+    return settings.model_copy(
+        update={"socket": middleware.with_name(f"worker-{secrets.token_hex(4)}.sock"), "port": 0}
+    )
 
 
 class _Queued:

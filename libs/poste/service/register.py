@@ -14,7 +14,7 @@ from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError
 from poste.rpc.channels import code
 from poste.runtime import logs
-from poste.runtime.addresses import authority
+from poste.runtime.addresses import UNIX, authority
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import WorkerSettings
 from poste.service.loaded import file_descriptor_set
@@ -121,13 +121,16 @@ class Registration:
 
 
 async def advertised(settings: WorkerSettings, port: int) -> str:
-    """Return the `host:port` at which others reach this process.
+    """Return the `host:port`, or `unix:/path`, at which others reach this process.
 
-    It is what the settings say; else the address listened on; else, if that is every address, the one from which the
-    middleware is reached, for a host in several networks has several and the others are its neighbours there.
+    It is what the settings say; else the address listened on, a socket's or a port's; else, if that is every address,
+    the one from which the middleware is reached, for a host in several networks has several and the others are its
+    neighbours there.
     """
     if settings.advertise is not None:
         return settings.advertise
+    if settings.socket is not None:
+        return f"{UNIX}{settings.socket}"
     if not _wildcard(settings.host):
         return authority(settings.host, port)
     return authority(await _address_towards(settings.mom), port)
