@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import heavy_bodies, memory, shop
+from google.protobuf import descriptor_pb2
+from support import described, heavy_bodies, memory, shop
 from support.bystander import bystander
 from support.gateway import answer
 from support.gateway_process import QUOTE, gateway_process
@@ -155,6 +156,18 @@ def test_an_answer_whose_json_is_too_long_is_not_written_to_its_end():
     for write in (protojson.encode, protojson.to_value):
         with pytest.raises(protojson.UnprintableError, match="makes the answer longer than 33554432 bytes"):
             write(shop.Order.DESCRIPTOR, control)
+
+
+def test_a_type_that_is_only_called_struct_is_read_as_any_other():
+    """Read into the bytes of Google's it would be garbage, of a service that brings one of its own."""
+    file = descriptor_pb2.FileDescriptorProto(name="own.proto", package="google.protobuf", syntax="proto3")
+    own = file.message_type.add(name="Struct")
+    described.field(own, "fields").number = 2
+    make = described.message_class(described.pool_of(file), "google.protobuf.Struct")
+
+    read = make.FromString(protojson.decode(make.DESCRIPTOR, b'{"fields":"a"}'))
+    assert read.fields == "a"
+    assert protojson.encode(make.DESCRIPTOR, read.SerializeToString()) == b'{"fields":"a"}'
 
 
 async def test_a_gateway_of_256_megabytes_stands_every_body_at_its_largest(tmp_path: Path) -> None:

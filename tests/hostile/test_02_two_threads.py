@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 from support import shop
 from support.gateway import answer, staged
 from support.gateway_process import gateway_process
+from support.waiting import until
 
+from poste.queue.keys import QueueKeys
+from poste.queue.lease import Lease
 from poste.rpc import protojson
+from poste.runtime.settings import WorkerSettings
 
 #: More than is read by the loop itself.
 MUCH = 200_000
@@ -90,3 +96,29 @@ async def test_what_a_thread_logs_says_whose_it_is(tmp_path: Path) -> None:
     assert (status, problem["type"]) == (500, "/problems/unreadable-answer")
     (line,) = [json.loads(line) for line in gateway.part.log.splitlines() if "answer unreadable" in line]
     assert (line["part"], line["trace_id"]) == ("gateway", trace)
+
+
+async def test_the_thread_of_a_lease_is_of_the_part_that_began_it() -> None:
+    """Its lines, that the loop is blocked or Redis does not answer, did not say which part they are of."""
+    part: contextvars.ContextVar[str] = contextvars.ContextVar("part", default="")
+    seen: list[str] = []
+
+    def servers() -> list[Any]:
+        seen.append(part.get())
+        raise RedisError
+
+    part.set("worker")
+    lease = Lease(
+        settings=WorkerSettings(heartbeat_seconds=0.01),
+        keys=QueueKeys("testing.v1.LedgerService"),
+        incarnation="x",
+        servers=servers,
+        refused=lambda: None,
+    )
+    lease.start()
+    try:
+        await until(lambda: seen)
+    finally:
+        await lease.close()
+
+    assert set(seen) == {"worker"}

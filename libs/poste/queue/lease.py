@@ -7,6 +7,7 @@ to `blocked_loop_seconds`); a process that is stopped or deaf loses them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -68,7 +69,9 @@ class Lease:
             timeout_seconds=settings.heartbeat_seconds * _IN_TIME,
             servers=servers,
         )
-        self._thread = threading.Thread(target=self._renew, name=f"lease {incarnation}", daemon=True)
+        # Its lines in the log say which part they are of.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._renew,), name=f"lease {incarnation}", daemon=True)
 
     def start(self) -> None:
         """Begin to renew."""

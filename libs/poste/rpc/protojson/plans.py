@@ -23,15 +23,16 @@ _WRAPPERS: Final = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
-#: The fields of messages with a JSON form of their own. What is only called so, and has others, is as any message.
-_FORMS: Final = {name: {"value"} for name in _WRAPPERS} | {
-    ANY: {"type_url", "value"},
-    "google.protobuf.Duration": {"seconds", "nanos"},
-    "google.protobuf.FieldMask": {"paths"},
-    "google.protobuf.ListValue": {"values"},
-    "google.protobuf.Struct": {"fields"},
-    "google.protobuf.Timestamp": {"seconds", "nanos"},
-    VALUE: {"null_value", "number_value", "string_value", "bool_value", "struct_value", "list_value"},
+#: The fields, in the order of their numbers, of messages with a JSON form of their own. What is only called so, and has
+#: others, is as any message.
+_FORMS: Final = dict.fromkeys(_WRAPPERS, ("value",)) | {
+    ANY: ("type_url", "value"),
+    "google.protobuf.Duration": ("seconds", "nanos"),
+    "google.protobuf.FieldMask": ("paths",),
+    "google.protobuf.ListValue": ("values",),
+    "google.protobuf.Struct": ("fields",),
+    "google.protobuf.Timestamp": ("seconds", "nanos"),
+    VALUE: ("null_value", "number_value", "string_value", "bool_value", "struct_value", "list_value"),
 }
 
 
@@ -145,7 +146,9 @@ def find_message_type(pool: Any, type_url: str) -> Descriptor | None:
 def has_form_of_its_own(descriptor: Descriptor) -> bool:
     """Tell whether a type's JSON is not the object of its fields."""
     fields = _FORMS.get(descriptor.full_name)
-    return fields is not None and fields == {field.name for field in descriptor.fields}
+    return fields is not None and dict(enumerate(fields, 1)) == {
+        field.number: field.name for field in descriptor.fields
+    }
 
 
 def is_wrapper(descriptor: Descriptor) -> bool:
