@@ -170,7 +170,11 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
 @click.command()
 @asking.options
 def queues(url: str, as_json: bool) -> None:
-    """List the queues in figures; each open call is counted once."""
+    """List the queues in figures; each call is counted once.
+
+    KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
+    take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room).
+    """
 
     async def work(client: Client) -> int:
         found = await client.queues()
@@ -178,7 +182,7 @@ def queues(url: str, as_json: bool) -> None:
             printing.compact([queue.document for queue in found])
             return OK
         printing.table(
-            ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "DEAD", "OLDEST", "PAUSED"),
+            ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "DEAD", "KEPT", "HOLDS", "OLDEST", "PAUSED"),
             [
                 (
                     queue.queue,
@@ -186,6 +190,8 @@ def queues(url: str, as_json: bool) -> None:
                     queue.running,
                     queue.delayed,
                     queue.dead,
+                    queue.kept,
+                    f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",
                     "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",
                     "yes" if queue.paused else "no",
                 )

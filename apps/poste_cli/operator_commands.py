@@ -137,10 +137,31 @@ def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url:
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
+@click.option("--ended", metavar="QUEUE", help="Everything that ended in a queue, but what is dead.")
 @options
-def purge(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
-    """Give dead calls up for good: they can't be replayed any more."""
-    _handle(task_ids, queue, "purge", token=token, url=url, as_json=as_json)
+def purge(  # noqa: PLR0917 - click passes them by name
+    task_ids: tuple[str, ...], queue: str | None, ended: str | None, token: str | None, url: str, as_json: bool
+) -> None:
+    """Give dead calls up for good: they can't be replayed any more.
+
+    Or, with --ended, drop the results of calls that ended more than a minute ago, before their times to live are over:
+    it makes room in a queue that holds as much as it may. Who asks for one is told that it is no longer kept.
+    """
+    if ended is None:
+        _handle(task_ids, queue, "purge", token=token, url=url, as_json=as_json)
+        return
+    if task_ids or queue is not None:
+        raise click.UsageError("--ended goes alone")
+
+    async def work(client: Client) -> int:
+        count = await client.purge_ended(ended)
+        if as_json:
+            printing.compact({"purged": count})
+        else:
+            click.echo(f"{count} purged")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
 def _handle(

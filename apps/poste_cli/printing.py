@@ -17,6 +17,8 @@ from poste.domain.shown import visible, visible_json
 
 #: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
 _PIPE_WIDTH: Final = 400
+#: How many of a unit of size make the next.
+_UNIT: Final = 1000
 
 
 def compact(document: object) -> None:
@@ -48,6 +50,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         # As Text: what comes from a service must not be read as rich's own markup.
         grid.add_row(*(Text(visible(str(cell))) for cell in row))
     console.print(grid)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes, short: `900 B`, `18.2 MB`."""
+    number, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        # As it would be rounded: never 1000 of a smaller unit.
+        if number < _UNIT - 0.5:
+            break
+        number, unit = number / _UNIT, larger
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def facts(pairs: Mapping[str, object]) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from poste_cli.local import demo as story
+from poste_cli.local import redis_server
 from poste_cli.local import up as local
 from poste_cli.local_options import NAME, data_option
+
+#: A size as Redis reads it, in units of 1024.
+_SIZE: Final = re.compile(r"[1-9][0-9]{0,11}(kb|mb|gb)", re.IGNORECASE)
+
+
+def _checked_size(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if _SIZE.fullmatch(value) is None:
+        raise click.BadParameter(f"{value!r} is no size; it looks like 512mb or 2gb")
+    return value
 
 
 @click.command()
@@ -17,7 +29,15 @@ from poste_cli.local_options import NAME, data_option
 @data_option
 @click.option("--without", type=NAME, multiple=True, metavar="NAME", help="Don't start this part. Repeatable.")
 @click.option("--redis-url", metavar="URL", help="Use this Redis instead of the embedded one.")
-def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None) -> None:
+@click.option(
+    "--redis-memory",
+    metavar="SIZE",
+    default=redis_server.MEMORY,
+    show_default=True,
+    callback=_checked_size,
+    help="How much the embedded Redis may take (its maxmemory), such as 2gb; beyond it no more calls are kept.",
+)
+def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None, redis_memory: str) -> None:
     """Run everything on this machine, on loopback, until Ctrl-C.
 
     The parts: redis, mom, gateway, and the sample services sum, subtraction, multiplication. Calls that wait are kept
@@ -25,7 +45,9 @@ def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None) -
 
     Exit code: 0 after a stop, 2 if it can't start.
     """
-    local.run(local.Options(data=data, port=port, without=frozenset(without), redis_url=redis_url))
+    local.run(
+        local.Options(data=data, port=port, without=frozenset(without), redis_url=redis_url, redis_memory=redis_memory)
+    )
 
 
 @click.command()

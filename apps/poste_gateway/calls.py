@@ -24,6 +24,7 @@ from poste_gateway.enqueueing import Acceptance, Enqueuer
 from poste_gateway.fleet import Fleet
 from poste_gateway.kinds import (
     ACCEPTANCE_UNKNOWN,
+    BUDGET_SPENT,
     NOT_ACCEPTED,
     OUTCOME_UNKNOWN,
     QUEUE_FULL,
@@ -83,7 +84,7 @@ async def answer(request: web.BaseRequest, method: Method, roads: Roads, account
     account.service, account.method = method.service, method.name
     # Held from here on: the catalogue may change while the body comes in.
     service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
-    wishes = preferences.read(request.headers, max_wait_seconds=roads.max_wait_seconds)
+    wishes = preferences.read(request.headers, method.policy, max_wait_seconds=roads.max_wait_seconds)
     message = await bodies.read(request, method.input, roads.aside, seconds=roads.body_seconds)
     call = _Call(
         roads, request.remote, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account
@@ -170,8 +171,9 @@ class _Call:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
         task_id = self._roads.ids.mint(
             self._service.name,
-            task_ttl_seconds=self._wishes.task_ttl_seconds,
-            result_ttl_seconds=self._wishes.result_ttl_seconds,
+            # What its client did not ask for is cut to what it might.
+            task_ttl_seconds=min(self._wishes.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
+            result_ttl_seconds=min(self._wishes.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
         )
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
@@ -218,6 +220,9 @@ class _Call:
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
+            case Acceptance.BUDGET_SPENT:
+                detail = "The queue, with the results kept in it, takes as much room as it may: nothing was accepted."
+                raise Problem(BUDGET_SPENT, detail, headers=RETRY_AFTER)
             case Acceptance.NO_CONSUMER:
                 raise self._away(_NO_CONSUMER)
             case Acceptance.NOT_ACCEPTED:

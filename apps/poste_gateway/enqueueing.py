@@ -49,6 +49,8 @@ class Acceptance(enum.Enum):
     ACCEPTED = enum.auto()
     #: It is not kept: its queue is full.
     QUEUE_FULL = enum.auto()
+    #: It is not kept: its queue takes as much of the store as it may.
+    BUDGET_SPENT = enum.auto()
     #: It is not kept: nobody would take it from its queue.
     NO_CONSUMER = enum.auto()
     #: It is not kept, for another reason.
@@ -67,6 +69,7 @@ _DEFECTS: Final = (
 )
 _REFUSED: Final = {
     pb.ENQUEUE_RESULT_QUEUE_FULL: Acceptance.QUEUE_FULL,
+    pb.ENQUEUE_RESULT_BUDGET_SPENT: Acceptance.BUDGET_SPENT,
     pb.ENQUEUE_RESULT_CLOCK_OFF: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NOT_CATALOGUED: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NO_CONSUMER: Acceptance.NO_CONSUMER,

@@ -124,6 +124,15 @@ QUEUE_FULL: Final = Kind(
     "The service's queue is full",
     "As many calls wait for the service as its queue may hold. Nothing was accepted: try again later.",
 )
+BUDGET_SPENT: Final = Kind(
+    "queue-budget-spent",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The service's queue holds as much as it may",
+    "All that the queue holds takes as much memory as it may: calls that wait, those that Poste gave up, and results, "
+    "each kept for as long as its client asked (Poste-Result-TTL). Nothing was accepted: try again when results' times "
+    "to live are over, or an operator has made room (`poste purge`).",
+)
 LOOKUP_AWAY: Final = Kind(
     "lookup-away",
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -169,7 +178,8 @@ GONE: Final = Kind(
     HTTPStatus.GONE,
     Code.NOT_FOUND,
     "The task is no longer kept",
-    "The task id was issued, and the time for which its result is kept is over. (If it was not known whether the call "
+    "The task id was issued, and the time for which its result is kept is over, or an operator has dropped it to make "
+    "room. (If it was not known whether the call "
     "was accepted, it may not have been.)",
 )
 TASK_ENDED: Final = Kind(
@@ -285,6 +295,7 @@ KINDS: Final = {
         SERVICE_AWAY,
         NOT_ACCEPTED,
         QUEUE_FULL,
+        BUDGET_SPENT,
         LOOKUP_AWAY,
         OUTCOME_UNKNOWN,
         ACCEPTANCE_UNKNOWN,

@@ -14,12 +14,15 @@ only the deployment's file knows they can't. `queued` is null while nobody can t
 `/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
-                 "running": 0, "delayed": 0, "dead": 0, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
+                 "running": 0, "delayed": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
+                 "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
                  "enqueued": 5, "replayed": 0, "ended": 5}]}
 
-`oldestAgeSeconds` is null if no task waits; `enqueued` and `ended` count all that ever were, `replayed` the DEAD ones
-that an operator had run again: each ends once more. A queue that can't be read now (its master in a Redis Cluster is
-away) is left out.
+`kept` are the ended tasks whose results are kept (counted for a 32nd of their time to live too long at most), and
+`keptBytes` the store's memory that they take; `heldBytes` is that of all that the queue holds, what waits and what is
+dead, too; at `maxHeldBytes` no call is kept any more. `oldestAgeSeconds` is null if no task waits; `enqueued` and
+`ended` count all that ever were, `replayed` the DEAD ones that an operator had run again: each ends once more. A queue
+that can't be read now (its master in a Redis Cluster is away) is left out.
 """
 
 from __future__ import annotations
@@ -84,6 +87,10 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "running": queue.running,
         "delayed": queue.delayed,
         "dead": queue.dead,
+        "kept": queue.kept,
+        "keptBytes": queue.kept_bytes,
+        "heldBytes": queue.held_bytes,
+        "maxHeldBytes": queue.max_held_bytes,
         "oldestAgeSeconds": queue.oldest_age_seconds if queue.HasField("oldest_age_seconds") else None,
         "paused": queue.paused,
         "consumers": queue.consumers,

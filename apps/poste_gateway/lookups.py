@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import Final, TypeAlias
 
 from poste.domain.errors import InvalidTaskId
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
@@ -34,6 +32,11 @@ from poste_gateway.turns import Full, Turns
 _LOOK_SECONDS: Final = 20.0
 #: The pause after a look that was lost, in seconds.
 _PAUSE_SECONDS: Final = 0.2
+
+#: What the middleware answers if there is no record.
+_NoRecord: TypeAlias = (
+    mom_service_pb2.GetTaskResponse | mom_service_pb2.GetTaskHistoryResponse | mom_service_pb2.CancelTaskResponse
+)
 
 _log: Final = logs.get("lookups")
 
@@ -83,7 +86,7 @@ class Lookups:
         except MomAway as error:
             raise _away("The task can't be looked up now; nothing has become of it by that.") from error
         if not answer.HasField("task"):
-            raise _missing(task_id, answer.read_time)
+            raise _missing(task_id, answer)
         if state_of(answer.task).final:
             return answer.task
         left = wait_seconds - (asyncio.get_running_loop().time() - begin)
@@ -133,7 +136,7 @@ class Lookups:
         except MomAway as error:
             raise _away("The task's response can't be read now; nothing has become of it by that.") from error
         if not answer.HasField("task"):
-            raise _missing(task_id, answer.read_time)
+            raise _missing(task_id, answer)
         return answer.task
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
@@ -147,7 +150,7 @@ class Lookups:
         except MomAway as error:
             raise _away("The task can't be looked up now; nothing has become of it by that.") from error
         if not answer.events:
-            raise _missing(task_id, answer.read_time)
+            raise _missing(task_id, answer)
         return answer
 
     async def cancel(self, task_id: TaskId) -> task_pb2.Task:
@@ -161,7 +164,7 @@ class Lookups:
         except MomAway as error:
             raise _away("Whether the task is cancelled is not known; ask again.") from error
         if not answer.HasField("task"):
-            raise _missing(task_id, answer.read_time)
+            raise _missing(task_id, answer)
         state = state_of(answer.task)
         if state.final and state is not TaskState.CANCELLED:
             raise Problem(TASK_ENDED, f"The task is {state.name} already.")
@@ -190,14 +193,15 @@ def _away(detail: str) -> Problem:
     return Problem(LOOKUP_AWAY, detail, headers=RETRY_AFTER)
 
 
-def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
-    """Judge a task without a record, by what its id proves and by the store's clock.
+def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
+    """Judge a task without a record, by what its id proves, by the store's clock, and by what operators did.
 
     Until the result's time to live is over, counted from the task's creation, the record must be there, whatever
     became of the task. Later it may have ended and its time be over. Where nobody knew whether it was accepted, it may
-    still be while an enqueue of its age is not refused; from then on it is certain that it was not.
+    still be while an enqueue of its age is not refused; from then on it is certain that it was not. An operator may
+    have dropped what had ended: of what was made before that nobody can tell whether it was among it.
     """
-    age = (read_time.ToMilliseconds() - task_id.create_ms) / 1000
+    age = (answer.read_time.ToMilliseconds() - task_id.create_ms) / 1000
     if task_id.doubtful and age <= MAX_ENQUEUE_AGE_SECONDS:
         return Problem(ACCEPTANCE_UNKNOWN, "The call is not kept so far; it may still be.", headers=RETRY_AFTER)
     if age >= task_id.result_ttl_seconds:
@@ -206,6 +210,8 @@ def _missing(task_id: TaskId, read_time: Timestamp) -> Problem:
                 GONE, "The call was not accepted, or its result's time to live is over: nothing is on record."
             )
         return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
+    if task_id.create_ms <= answer.purge_time.ToMilliseconds():
+        return Problem(GONE, "The task is no longer kept: an operator has dropped what had ended in its queue.")
     if task_id.doubtful:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
     metrics.records_lost_total.inc()

@@ -170,6 +170,15 @@ class Mom:
         request = pb.PurgeTasksRequest(queue=queue, keys=keys)
         return (await self._read(lambda timeout: self.stub.PurgeTasks(request, timeout=timeout))).results
 
+    async def purge_ended_tasks(self, queue: str, page_token: str) -> pb.PurgeEndedTasksResponse:
+        """Drop some of what has ended in a queue.
+
+        Raises:
+            MomAway: There is no answer now; it may be dropped all the same.
+        """
+        request = pb.PurgeEndedTasksRequest(queue=queue, page_token=page_token)
+        return await self._read(lambda timeout: self.stub.PurgeEndedTasks(request, timeout=timeout))
+
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()

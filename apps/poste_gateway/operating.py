@@ -1,4 +1,4 @@
-"""The operators' verbs: see a queue's tasks, pause it, resume it, see what died in it, replay that, purge it.
+"""The operators' verbs: see a queue's tasks, pause it, resume it, see what died in it, replay, purge, make room.
 
 `GET /v1/queues/{queue}/tasks` lists the newest tasks, whatever became of them, the newest first, each without its
 response and error; `?pageSize=` is at most 1000, and so many are remembered::
@@ -14,6 +14,9 @@ An error's detail is there what an unexpected exception said, or the handler in 
 `?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `POST /v1/tasks/{id}/replay` and `/purge` answer
 with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with
 `{"replayed": 3}` and `{"purged": 3}`.
+
+`POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
+to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. Who asks for one of those is told 410 `gone`.
 """
 
 from __future__ import annotations
@@ -71,6 +74,7 @@ class Operating:
             (listings.QUEUES, "dead"): {"GET": self._guarded(self._dead)},
             (listings.QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
             (listings.QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
+            (listings.QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
             (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
             (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
         }
@@ -132,6 +136,15 @@ class Operating:
 
     async def _purge_all(self, _: web.BaseRequest, queue: str) -> Answer:
         return json_answer({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
+
+    async def _purge_ended(self, _: web.BaseRequest, queue: str) -> Answer:
+        await listings.queues(self._directory, self._mom, queue)
+        count, token = 0, ""
+        while True:
+            page = await self._mom.purge_ended_tasks(queue, token)
+            count, token = count + page.purged, page.next_page_token
+            if not token:
+                return json_answer({"purged": count})
 
     async def _handle_one(self, text: str, handle: _Handle, done: str) -> Answer:
         task_id = self._lookups.read_id(text)

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from multidict import CIMultiDictProxy, istr
 
-from poste.domain import door
-from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MAX_TTL_SECONDS
+from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
 from poste_gateway.kinds import INVALID_REQUEST
 from poste_gateway.problems import Problem
 
@@ -60,8 +59,13 @@ class Wishes:
 NONE: Final = Wishes()
 
 
-def read(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> Wishes:
+def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_seconds: float) -> Wishes:
     """Read what a call's headers ask for.
+
+    Args:
+        headers: The call's.
+        policy: What its method allows: the longest times to live.
+        max_wait_seconds: The longest wait; more is cut to it.
 
     Raises:
         Problem: A header has a value that it can't have; `errors` names each.
@@ -70,8 +74,8 @@ def read(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> Wishes:
         return NONE
     errors: list[dict[str, str]] = []
     wishes = Wishes(
-        task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, errors),
-        result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, errors),
+        task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, policy.max_task_ttl_seconds, errors),
+        result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, policy.max_result_ttl_seconds, errors),
         **_preferences(headers, max_wait_seconds, errors),
     )
     _raise(errors)
@@ -106,7 +110,7 @@ def _raise(errors: list[dict[str, str]]) -> None:
         raise Problem(INVALID_REQUEST, detail, errors=errors)
 
 
-def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, errors: list[dict[str, str]]) -> int:
+def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, longest: int, errors: list[dict[str, str]]) -> int:
     values = headers.getall(name, [])
     if not values:
         return default
@@ -114,8 +118,8 @@ def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, errors: list[d
     seconds = int(text) if _DIGITS.fullmatch(text) else 0
     if len(values) > 1:
         errors.append({"field": name, "reason": "must be there once only"})
-    elif not door.is_ttl(seconds):
-        errors.append({"field": name, "reason": f"must be whole seconds between 1 and {MAX_TTL_SECONDS}"})
+    elif not 1 <= seconds <= longest:
+        errors.append({"field": name, "reason": f"must be whole seconds between 1 and {longest}"})
     return seconds
 
 

@@ -22,6 +22,7 @@ from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
 from poste.runtime.settings import MomSettings, load
 from poste_mom import catalogue_file, passes, serving
+from poste_mom.budgets import Budgets
 from poste_mom.catalogue import Catalogue
 from poste_mom.figures import Figures
 from poste_mom.servicer import MomServicer
@@ -43,6 +44,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
     upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
     endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
+    budgets = Budgets(catalogue, health)
     server = new_server()
     health_service = Health(server, "poste.v1.MomService")
     serving.add_to_server(
@@ -55,11 +57,20 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             catalogue=catalogue,
             store=store,
             health=health,
+            budgets=budgets,
         ),
         server,
     )
     spokesman = Spokesman(client, keys)
-    figures = Figures(client, tasks, catalogue, health, spokesman, keeps_as_told=settings.redis_keeps is not None)
+    figures = Figures(
+        client,
+        tasks,
+        catalogue,
+        health,
+        budgets=budgets,
+        spokesman=spokesman,
+        keeps_as_told=settings.redis_keeps is not None,
+    )
     if settings.socket is None:
         port = bind(server, settings.host, settings.port)
         address = authority(settings.host, port)

@@ -30,6 +30,9 @@ max_attempts             none     how often the handler may fail before a queued
 backoff_seconds          1        the longest wait before the first retry; doubled for each further one, and each is
                                   between half of that and all of it
 max_backoff_seconds      60       the longest wait before any retry
+max_task_ttl_seconds     2592000  the longest that a client may have a call wait (Poste-Task-TTL); who asks for more is
+                                  refused, who does not ask gets no more either
+max_result_ttl_seconds   2592000  the longest that a client may have a result kept (Poste-Result-TTL), likewise
 ======================== ======== ======================================================================================
 
 ======================== ======== ======================================================================================
@@ -40,6 +43,11 @@ concurrency              none     how many of its queued tasks run at once in on
 max_crashes              3        how often a task may kill its process, alone, before it is DEAD
 max_length               5000000  how many tasks may wait
 max_bytes                2 GiB    how many bytes of requests may wait
+max_held_bytes           none     how many bytes of Redis' memory all that its queue holds may take: what waits, what is
+                                  DEAD and the results that are kept, about 300 bytes for each besides its payload; new
+                                  calls are refused beyond it. Without it as much as is free: of 0.9 of `maxmemory` one
+                                  queue gets a half, two greedy ones a third each, and so on, so that there is always
+                                  room for another. (2 GiB where Redis has no `maxmemory`.)
 max_in_flight            1000     how many calls a gateway may have outstanding at one replica
 ======================== ======== ======================================================================================
 """
@@ -66,6 +74,8 @@ _METHOD_FIELDS: Final[dict[str, type]] = {
     "max_attempts": int,
     "backoff_seconds": float,
     "max_backoff_seconds": float,
+    "max_task_ttl_seconds": int,
+    "max_result_ttl_seconds": int,
 }
 _SERVICE_FIELDS: Final[dict[str, type]] = {
     **_METHOD_FIELDS,
@@ -73,6 +83,7 @@ _SERVICE_FIELDS: Final[dict[str, type]] = {
     "max_crashes": int,
     "max_length": int,
     "max_bytes": int,
+    "max_held_bytes": int,
     "max_in_flight": int,
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from poste.queue.spokesman import Spokesman
     from poste.queue.tasks import QueueFigures, Tasks
+    from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
 
@@ -57,8 +58,9 @@ class Figures:
         tasks: Tasks,
         catalogue: Catalogue,
         health: StoreHealth,
-        spokesman: Spokesman,
         *,
+        budgets: Budgets,
+        spokesman: Spokesman,
         keeps_as_told: bool,
     ) -> None:
         """Take where figures come from, and whether what Redis keeps is what somebody says of it."""
@@ -67,6 +69,7 @@ class Figures:
         self._catalogue = catalogue
         self._tasks = tasks
         self._health = health
+        self._budgets = budgets
         self._spokesman = spokesman
 
     async def collect(self) -> None:
@@ -81,6 +84,7 @@ class Figures:
         async def ask(queue: str) -> None:
             try:
                 _add_queue(samples, await self._tasks.figures(queue))
+                samples["poste_queue_max_held_bytes"][queue,] = await self._budgets.of(queue)
             except StoreError as error:
                 _log.warning("figures not read", queue=queue, error=str(error))
 
@@ -113,6 +117,10 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
     queue = figures.name
     for state in ("queued", "running", "delayed", "dead"):
         samples["poste_queue_tasks"][queue, state] = getattr(figures, state)
+    samples["poste_queue_kept_tasks"][queue,] = figures.kept
+    samples["poste_queue_held_bytes"][queue, "waiting"] = figures.waiting_bytes
+    samples["poste_queue_held_bytes"][queue, "kept"] = figures.kept_bytes
+    samples["poste_queue_held_bytes"][queue, "dead"] = figures.dead_bytes
     samples["poste_queue_oldest_seconds"][queue,] = figures.oldest_age_seconds or 0
     samples["poste_queue_consumers"][queue,] = figures.consumers
     samples["poste_queue_paused"][queue,] = figures.paused

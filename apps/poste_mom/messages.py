@@ -14,7 +14,7 @@ from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue import damaged
 from poste.queue.history import History
-from poste.queue.operators import DeadPage, Place
+from poste.queue.operators import DeadPage, EndedPage, Place, Search
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.rpc.policies import settled
@@ -65,6 +65,7 @@ class Answer(TypedDict, total=False):
 
     task: task_pb2.Task
     read_time: Timestamp
+    purge_time: Timestamp
 
 
 def registered(service: Service) -> mom_service_pb2.RegisterServiceResponse:
@@ -132,6 +133,8 @@ def answer(queue: str, reading: Reading) -> Answer:
     if reading.record is not None:
         fields["task"] = _task(queue, reading.record)
         fields["task"].response_bytes = reading.left_out_bytes
+    elif reading.purge_time is not None:
+        fields["purge_time"] = _timestamp(reading.purge_time)
     return fields
 
 
@@ -140,14 +143,18 @@ def clock(now: float) -> mom_service_pb2.ReadClockResponse:
     return mom_service_pb2.ReadClockResponse(read_time=_timestamp(now))
 
 
-def queue(figures: QueueFigures) -> mom_service_pb2.Queue:
-    """Spell one queue's figures."""
+def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
+    """Spell one queue's figures, and how much it may hold."""
     return mom_service_pb2.Queue(
         name=figures.name,
         queued=figures.queued,
         running=figures.running,
         delayed=figures.delayed,
         dead=figures.dead,
+        kept=figures.kept,
+        kept_bytes=figures.kept_bytes,
+        held_bytes=figures.held_bytes,
+        max_held_bytes=max_held_bytes,
         consumers=figures.consumers,
         oldest_age_seconds=figures.oldest_age_seconds,
         paused=figures.paused,
@@ -167,6 +174,25 @@ def place(page_token: str) -> Place | None:
         return None
     die_ms, _, key = page_token.partition(".")
     return Place(int(die_ms), key)
+
+
+def search(page_token: str) -> Search | None:
+    """Read where a search for what ended goes on; None is its beginning.
+
+    Raises:
+        ValueError: This token was never given.
+    """
+    if not page_token:
+        return None
+    until_ms, _, cursor = page_token.partition(".")
+    return Search(int(until_ms), int(cursor))
+
+
+def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
+    """Spell what one part of such a search did."""
+    behind = page.behind
+    token = "" if behind is None else f"{behind.until_ms}.{behind.cursor}"
+    return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=token)
 
 
 def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
@@ -223,6 +249,7 @@ def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
         ],
         truncated=found.truncated,
         read_time=_timestamp(found.now),
+        purge_time=None if found.purge_time is None else _timestamp(found.purge_time),
     )
 
 

@@ -19,6 +19,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_mom import admission, messages
 from poste_mom.queues import for_each, known
+from poste_mom.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from poste.queue.operators import Done, Operators
     from poste.queue.recent import Recent
     from poste.queue.tasks import Reading, Tasks
+    from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
 
@@ -45,8 +47,11 @@ _MAX_PAGE: Final = 1000
 _ENQUEUED: Final = {
     "accepted": pb.ENQUEUE_RESULT_ACCEPTED,
     "full": pb.ENQUEUE_RESULT_QUEUE_FULL,
+    "spent": pb.ENQUEUE_RESULT_BUDGET_SPENT,
     "clock": pb.ENQUEUE_RESULT_CLOCK_OFF,
 }
+#: Answers that an operator is to know of: they end when somebody makes room.
+_NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
 _COMPLETED: Final = {
     "retried": pb.COMPLETE_RESULT_RETRY_SCHEDULED,
     "refused": pb.COMPLETE_RESULT_REFUSED,
@@ -72,6 +77,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         catalogue: Catalogue,
         store: CatalogueStore,
         health: StoreHealth,
+        budgets: Budgets,
     ) -> None:
         self._tasks = tasks
         self._histories = histories
@@ -82,6 +88,8 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         self._store = store
         self._health = health
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._budgets = budgets
+        self._refusals = Refusals()
 
     async def EnqueueTasks(
         self,
@@ -133,7 +141,11 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         tasks = [messages.new_task(task, repeatable=methods[task.method].policy.repeatable) for _, task in placed]
         try:
             durability = await self._health.durability(queue)
-            said = [_ENQUEUED[one] for one in await self._tasks.enqueue(queue, tasks, service.policy.queue, durability)]
+            max_held = await self._budgets.of(queue)
+            became = await self._tasks.enqueue(queue, tasks, service.policy.queue, durability, max_held_bytes=max_held)
+            said = [_ENQUEUED[one] for one in became]
+            accepted = (task for task, one in zip(tasks, became, strict=True) if one == "accepted")
+            await self._budgets.spend(queue, (len(task.request) for task in accepted))
         except StoreUnreached as error:
             _log.warning("not accepted", queue=queue, error=str(error))
             said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed)
@@ -144,6 +156,8 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             results[place] = result
         for result, count in Counter(said).items():
             metrics.enqueue_answers(queue, _short(result)).inc(count)
+            if result in _NO_ROOM:
+                self._refusals.add(queue, _short(result), count)
 
     def _unknown(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
         """Return why a task can't be kept, by what the catalogue says; None if it can."""
@@ -251,6 +265,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             _log.warning("results not stored", queue=queue, error=str(error))
             return error
+        await self._budgets.spend(queue, (len(report.payload) for report in reports))
         self._endings.tell(queue, (report.key for report in reports))
         for (place, _), said in zip(placed, answers, strict=True):
             results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
@@ -266,7 +281,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
 
         async def read(queue: str) -> None:
             try:
-                figures[queue] = messages.queue(await self._tasks.figures(queue))
+                figures[queue] = messages.queue(await self._tasks.figures(queue), await self._budgets.of(queue))
             except StoreError as error:
                 troubles.append(error)
 
@@ -332,6 +347,20 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             await _refuse(context, error)
         _log.info("purged", queue=request.queue, keys=_done(request.keys, results))
         return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+
+    async def PurgeEndedTasks(
+        self, request: pb.PurgeEndedTasksRequest, context: _Context
+    ) -> pb.PurgeEndedTasksResponse:
+        try:
+            behind = messages.search(request.page_token)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        try:
+            page = await self._operators.purge_ended(request.queue, behind=behind)
+        except StoreError as error:
+            await _refuse(context, error)
+        _log.info("purged what had ended", queue=request.queue, tasks=page.purged)
+        return messages.ended_page(page)
 
     async def RegisterService(
         self,

@@ -85,6 +85,22 @@ class StoreHealth:
         except KeepsTooLittle:
             return Durability.AS_TOLD
 
+    async def free_bytes(self, queue: str) -> int | None:
+        """Return how much more the Redis that holds a queue takes before it is full; None if it has no limit.
+
+        Raises:
+            StoreUnreached: It is not known which one that is.
+        """
+        return (await self._holder(queue)).free_bytes
+
+    async def give(self, queue: str, size: int) -> None:
+        """Note that so many bytes were just given to a queue: until its Redis is asked again, that is what is known.
+
+        Raises:
+            StoreUnreached: It is not known which one that is.
+        """
+        (await self._holder(queue)).give(size)
+
     async def _holder(self, queue: str) -> _Server:
         if self._client is None:
             raise StoreUnreached(self._unreached)
@@ -107,6 +123,9 @@ class _Server:
         self._client = client
         self._known: Durability | None = None
         self._full: str | None = None
+        #: What may still be given to it; None if it has no limit, or was not asked yet.
+        self.free_bytes: int | None = None
+        self._told_unlimited = False
         self._why: str | None = "Redis was not reached yet"
         self._checking = asyncio.Lock()
 
@@ -116,6 +135,10 @@ class _Server:
 
     def forget(self) -> None:
         self._known = None
+
+    def give(self, size: int) -> None:
+        if self.free_bytes is not None:
+            self.free_bytes = max(0, self.free_bytes - size)
 
     async def look(self) -> None:
         self._known = None
@@ -155,3 +178,9 @@ class _Server:
         used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
         full = limit > 0 and used > limit * _FULL
         self._full = f"Redis holds {used} of {limit} bytes" if full else None
+        self.free_bytes = max(0, int(limit * _FULL) - used) if limit > 0 else None
+        if not (limit or self._told_unlimited):
+            self._told_unlimited = True
+            _log.warning(
+                "Redis has no maxmemory: what it is given may take all of its host's", server=name_of(self._client)
+            )

@@ -55,10 +55,9 @@ class Office:
         taken = self._keys.taken("me")
         (raw,) = await self._scripts.run("take", [self._keys.ready, taken], [1])
         key = raw.decode()
-        fixed = [self._keys.leases, taken, self._keys.counts, self._keys.dead, self._keys.ready]
-        _, said = await self._scripts.run(
-            "claim", [*fixed, self._keys.record(key)], ["me", 0, 0, 0, 1, 1, key, self._seq]
-        )
+        at = self._keys
+        fixed = [at.leases, taken, at.counts, at.kept, at.dead, at.ready]
+        _, said = await self._scripts.run("claim", [*fixed, at.record(key)], ["me", 0, 0, 0, 1, 1, key, self._seq])
         return said[0], key, f"me:{self._seq}"
 
     async def report(self, key: str, token: str, **outcome: Any) -> None:

@@ -17,7 +17,8 @@ async def test_one_claim_tells_so_many_bytes(post: Post) -> None:
     await post.join("me")
     keys = [await post.enqueue(request=bytes(size)) for size in (600, 600, 600, 1)]
     await post.take("me", len(keys))
-    fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
+    at = post.keys
+    fixed = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
     arguments = [part for seq, key in enumerate(keys, 1) for part in (key, seq)]
 
     _, *results = await post.scripts.run(

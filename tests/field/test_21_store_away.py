@@ -174,7 +174,7 @@ async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, 
     await owner.take("me")
     assert await owner.claim("me", key) == b"run"
     assert await owner.begin("me", key) == b"begun"
-    fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken("me")]
+    fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken("me")]
 
     server.hang()
     under_way = asyncio.create_task(owner.scripts.run("reap", [*fixed, at.record(key)], ["me", 3, key]))

@@ -162,7 +162,7 @@ async def _claimed(server: RedisServer, mom: RunningMom) -> tuple[str, str]:
     scripts = Scripts(client)
     await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
     await client.lmove(keys.ready, keys.taken(name))
-    arguments = [keys.leases, keys.taken(name), keys.counts, keys.dead, keys.ready, keys.record(task.key)]
+    arguments = [keys.leases, keys.taken(name), keys.counts, keys.kept, keys.dead, keys.ready, keys.record(task.key)]
     _, claim = await scripts.run("claim", arguments, [name, 0, 0, 0, 1, 1, task.key, 1])
     assert claim[0] == b"run"
     await client.aclose()

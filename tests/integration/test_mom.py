@@ -20,6 +20,7 @@ from support.mom import RunningMom, running_mom
 from support.ports import free_port
 from support.redis_server import RedisServer, running
 from support.registering import been_up
+from support.shipping import shipped
 from support.waiting import until
 
 import poste_calculator
@@ -95,7 +96,7 @@ async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
     scripts = Scripts(client)
     await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
     await scripts.run("take", [keys.ready, keys.taken(name)], [1])
-    fixed = [keys.leases, keys.taken(name), keys.counts, keys.dead, keys.ready]
+    fixed = [keys.leases, keys.taken(name), keys.counts, keys.kept, keys.dead, keys.ready]
     _, result = await scripts.run("claim", [*fixed, keys.record(key)], [name, 0, 0, 0, 1, 1, key, 1])
     await client.aclose()
     assert result[0] == b"run"
@@ -275,7 +276,9 @@ async def test_everysec_is_made_durable_by_waitaof(tmp_path: Path, *, accept_los
 async def test_a_redis_that_is_nearly_full_takes_no_new_calls(tmp_path: Path) -> None:
     """The rest of the memory is for what was accepted: it must be able to end."""
     with running(tmp_path, maxmemory="8mb") as server:
-        async with running_mom(server.url, catalogue=CATALOGUE) as mom:
+        # One queue alone does not fill it.
+        greedy = shipped(tmp_path, max_held_bytes=2**40)
+        async with running_mom(server.url, catalogue=greedy) as mom:
             await been_up(mom.target, SUM)
             accepted = []
             big = b"x" * 100_000
@@ -436,16 +439,21 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
         async def figures(self, queue: str) -> QueueFigures:
             if queue == "a":
                 raise StoreUnreached("its master is away")
-            return QueueFigures(queue, 0, 0, 0, 0, 0, None, paused=False, totals={})
+            return QueueFigures(queue, *[0] * 9, None, paused=False, totals={})
 
     class NoCatalogue:
         def entries(self) -> list[Any]:
             return []
 
+    class Unlimited:
+        async def of(self, _: str) -> int:
+            return 0
+
     anything: Any = None
     servicer = MomServicer(
         tasks=cast("Any", Half()), histories=anything, recent=anything, operators=anything, endings=anything,
         catalogue=cast("Any", NoCatalogue()), store=anything, health=anything,
+        budgets=cast("Any", Unlimited()),
     )  # fmt: skip
     answer = await servicer.ListQueues(pb.ListQueuesRequest(), anything)
 

@@ -554,7 +554,8 @@ async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
     keys = [await post.enqueue() for _ in range(4)]
     await post.take("me", 3)
     await post.operators.pause(post.queue, paused=True)
-    fixed = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
+    at = post.keys
+    fixed = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
     arguments = [part for seq, key in enumerate(keys[:3], 1) for part in (key, seq)]
     await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", 0, 0, 0, 1, 1000, *arguments])
 
@@ -673,7 +674,8 @@ async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
     await post.join("other")
     first, second, third = [await post.enqueue() for _ in range(3)]
     assert await post.take("other") == [first]
-    touched = [post.keys.leases, post.keys.taken("me"), post.keys.counts, post.keys.dead, post.keys.ready]
+    at = post.keys
+    touched = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
     touched += [post.keys.record(first), post.keys.record(second)]
     (unnamed, front), lost, won = await post.scripts.run(
         "claim", touched, ["me", 0, 5, 2, 1, 1000, first, 1, second, 2], again=False

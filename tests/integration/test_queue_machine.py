@@ -27,7 +27,7 @@ from support.redis_server import running
 
 from poste.domain.task import TaskState
 from poste.queue.connection import texts
-from poste.queue.tasks import Ending, Report
+from poste.queue.tasks import RECORD_BYTES, Ending, Report
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.starts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.finals: dict[str, Any] = {}
+        #: What is still counted as kept though its time is over: how many, and their bytes.
+        self.outdated = (0, 0)
         self.sound = True
         self.do(queue.clear())
         self.join()
@@ -166,6 +168,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.pause: 1,
             self.forget: 1 if self._ended() else 0,
             self.purge: 1 if model.dead() else 0,
+            self.purge_ended: 1 if self._ended() else 0,
         }
         return [action.__name__ for action, weight in weights.items() for _ in range(weight)]
 
@@ -444,6 +447,7 @@ class QueueMachine(RuleBasedStateMachine):
         graves = texts(self.do(self.queue.client.zrange(self.queue.keys.graves, 0, -1)))
         report = self.do(self.queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES))
         expected = self.model.look_after(graves)
+        self.outdated = (0, 0)
         self.agree(expected.reaped, report.reaped)
         self.agree(
             (expected.woken, expected.expired), (report.woken, [how for _, how in report.ended].count("expired"))
@@ -485,7 +489,11 @@ class QueueMachine(RuleBasedStateMachine):
     def forget(self) -> None:
         """The time of an ended task's record is over."""
         key = self._any(self._ended())
-        self.do(self.queue.client.delete(self.queue.keys.record(key)))
+        count, size = self.do(self.queue.kept.drop(key))
+        self.outdated = (self.outdated[0] + count, self.outdated[1] + size)
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
         del self.model.tasks[key], self.finals[key]
         self.forgotten.add(key)
 
@@ -517,6 +525,15 @@ class QueueMachine(RuleBasedStateMachine):
         key = self._any(KEYS if self._odd() else self.model.dead())
         self.agree([self.model.purge(key)], self.do(self.queue.operators.purge(QUEUE, [key])))
 
+    def purge_ended(self) -> None:
+        """What ended long ago is dropped."""
+        some = self.draw(st.lists(st.sampled_from(self._ended()), unique=True))
+        for key in some:
+            self.do(self.queue.kept.age(key))
+        self.agree(len(some), self.do(self.queue.purge_ended()))
+        for key in some:
+            self._forget(key)
+
     # -- what always holds
 
     @invariant()
@@ -524,6 +541,7 @@ class QueueMachine(RuleBasedStateMachine):
         seen = self.do(self.queue.seen(KEYS, list(self.processes)))
         self._is_in_one_place(seen)
         self._counts_right(seen)
+        self._counts_what_is_kept(seen)
         self._changes_no_end(seen)
         self._is_as_in_the_model(seen)
 
@@ -542,6 +560,14 @@ class QueueMachine(RuleBasedStateMachine):
     def _counts_right(self, seen: Seen) -> None:
         states = [record[0] for record in seen.records.values()]
         self.agree([states.count("Q"), states.count("R")], [seen.counts[0], seen.counts[2]])
+
+    def _counts_what_is_kept(self, seen: Seen) -> None:
+        kept = [key for key, (state, *_) in seen.records.items() if state not in ("Q", "R") and key not in seen.dead]
+        size = sum(RECORD_BYTES + seen.sizes[key][1] for key in kept)
+        outdated, outdated_size = self.outdated
+        self.agree((len(kept) + outdated, size + outdated_size), seen.kept)
+        self.agree(sum(RECORD_BYTES + sum(seen.sizes[key]) for key in seen.dead), seen.dead_bytes)
+        self.agree(seen.kept[1] + seen.dead_bytes, seen.ended_bytes)
 
     def _changes_no_end(self, seen: Seen) -> None:
         for key, (state, *_, reason, response) in seen.records.items():

@@ -13,10 +13,11 @@ from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.operators import Operators
 from poste.queue.scripts import Scripts
-from poste.queue.tasks import NewTask, Report, Tasks
+from poste.queue.tasks import NewTask, Report, Tasks, count_kept
 from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import StoreSettings
 from support import queue_model
+from support.kept import KeptTasks
 from support.queue_model import FRONT, Claim, Claimed, Returned
 
 QUEUE: Final = "test.Machine"
@@ -42,6 +43,12 @@ class Seen:
     #: State, token, attempts, failures, crashes alone and in company, stop, reason, response.
     records: dict[str, tuple[Any, ...]]
     ttls: dict[str, int]
+    #: What each record takes: that of its request, and that of its response and error.
+    sizes: dict[str, tuple[int, int]]
+    #: How many are counted as kept, and the bytes of those, of what is DEAD, and of both at the last pass.
+    kept: tuple[int, int]
+    dead_bytes: int
+    ended_bytes: int
 
     @property
     def places(self) -> list[str]:
@@ -69,6 +76,7 @@ class DrivenQueue:
         self.client = open_client(StoreSettings(redis_url=url))
         self.keys = QueueKeys(QUEUE)
         self.tasks, self.scripts, self.operators = Tasks(self.client), Scripts(self.client), Operators(self.client)
+        self.kept = KeptTasks(self.client, self.keys)
         self.policy = QueuePolicy(
             max_length=queue_model.MAX_WAITING,
             max_bytes=queue_model.MAX_BYTES,
@@ -99,10 +107,10 @@ class DrivenQueue:
         self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, on_disk: bool = True
     ) -> Claimed:
         """Claim; take some first; with `on_disk`, as where a reply proves that it is."""
-        fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready]
+        fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
         results = await self.scripts.run(
             "claim",
-            [*fixed, *(self.keys.record(key) for key, _ in claims)],
+            [*fixed, self.keys.ready, *(self.keys.record(key) for key, _ in claims)],
             [name, int(alone), FRONT, take, int(on_disk), 1 << 20, *(part for claim in claims for part in claim)],
             again=False,
         )
@@ -113,7 +121,7 @@ class DrivenQueue:
 
     async def begin(self, name: str, key: str, token: str) -> str:
         at = self.keys
-        touched = [at.leases, at.taken(name), at.counts, at.dead, at.record(key)]
+        touched = [at.leases, at.taken(name), at.counts, at.kept, at.dead, at.record(key)]
         return text(await self.scripts.run("begin", touched, [name, key, token]))
 
     async def complete(self, report: Report) -> str:
@@ -121,18 +129,18 @@ class DrivenQueue:
         return said
 
     async def give_back(self, name: str, returned: Sequence[Returned]) -> int:
-        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.dead]
+        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
         arguments = [part for key, token, started in returned for part in (key, token, "1" if started else "")]
         records = [self.keys.record(key) for key, _, _ in returned]
         return int(await self.scripts.run("give_back", [*fixed, *records], arguments))
 
     async def put_off(self, name: str, key: str, token: str) -> int:
-        touched = [self.keys.delayed, self.keys.taken(name), self.keys.counts, self.keys.record(key)]
+        touched = [self.keys.delayed, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.record(key)]
         return int(await self.scripts.run("put_off", touched, [key, token, round(LONG_SECONDS * 1000)]))
 
     async def reap(self, name: str, keys: Sequence[str]) -> list[str]:
         at = self.keys
-        fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, at.taken(name)]
+        fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken(name)]
         arguments = [name, queue_model.MAX_CRASHES, *keys]
         return texts(await self.scripts.run("reap", [*fixed, *(at.record(key) for key in keys)], arguments))
 
@@ -153,30 +161,47 @@ class DrivenQueue:
         for instant in ("c", "x"):
             await self.client.hincrby(self.keys.record(key), instant, -2 * _WAIT_SECONDS * 1000)
 
+    async def purge_ended(self) -> int:
+        page = await self.operators.purge_ended(QUEUE)
+        assert page.behind is None
+        return page.purged
+
     async def seen(self, keys: Sequence[str], names: Sequence[str]) -> Seen:
         """Everything that there is of the queue, in one answer."""
         pipeline = self.client.pipeline(transaction=True)
         pipeline.lrange(self.keys.ready, 0, -1)
         for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.graves):
             pipeline.zrange(where, 0, -1)
-        pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running"])
+        pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running", "dead_bytes", "ended_bytes"])
+        pipeline.hgetall(self.keys.kept)
         for name in names:
             pipeline.lrange(self.keys.taken(name), 0, -1)
         for key in keys:
             pipeline.hmget(self.keys.record(key), _FIELDS)
             pipeline.ttl(self.keys.record(key))
-        ready, delayed, dead, leases, graves, counts, *rest = await pipeline.execute()
-        lists, records, ttls = rest[: len(names)], rest[len(names) :: 2], rest[len(names) + 1 :: 2]
+            for name in ("q", "o", "e"):
+                pipeline.hstrlen(self.keys.record(key), name)
+        ready, delayed, dead, leases, graves, counts, kept, *rest = await pipeline.execute()
+        lists, rest = rest[: len(names)], rest[len(names) :]
+        records, ttls, requests, responses, errors = (rest[start::5] for start in range(5))
+        *counted, dead_bytes, ended_bytes = (int(count or 0) for count in counts)
         return Seen(
             ready=texts(ready),
             delayed=set(texts(delayed)),
             dead=set(texts(dead)),
             leases=set(texts(leases)),
             graves=set(texts(graves)),
-            counts=[int(count or 0) for count in counts],
+            counts=counted,
             taken={name: texts(found) for name, found in zip(names, lists, strict=True)},
             records={key: _record(record) for key, record in zip(keys, records, strict=True) if record[0]},
             ttls=dict(zip(keys, ttls, strict=True)),
+            sizes={
+                key: (request, response + error)
+                for key, request, response, error in zip(keys, requests, responses, errors, strict=True)
+            },
+            kept=count_kept(kept),
+            dead_bytes=dead_bytes,
+            ended_bytes=ended_bytes,
         )
 
 

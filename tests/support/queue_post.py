@@ -58,15 +58,16 @@ class Post:
         *_, result = await self.scripts.run(
             "claim",
             [
-                *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.ready),
-                self.keys.record(key),
+                *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead),
+                *(self.keys.ready, self.keys.record(key)),
             ],
             [name, int(alone), 0, 0, int(on_disk), 1, key, seq],
         )
         return result if isinstance(result, bytes) else result[0]
 
     async def begin(self, name: str, key: str, seq: int = 1) -> bytes:
-        touched = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.dead, self.keys.record(key)]
+        at = self.keys
+        touched = [at.leases, at.taken(name), at.counts, at.kept, at.dead, at.record(key)]
         return bytes(await self.scripts.run("begin", touched, [name, key, f"{name}:{seq}"]))
 
     async def complete(self, name: str, key: str, ending: Any = "ok", payload: bytes = b"3", seq: int = 1) -> str:
@@ -75,7 +76,7 @@ class Post:
         return result
 
     async def give_back(self, name: str, key: str, token: str, *, started: bool) -> int:
-        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.dead]
+        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
         return int(
             await self.scripts.run("give_back", [*fixed, self.keys.record(key)], [key, token, "1" if started else ""])
         )

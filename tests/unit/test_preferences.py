@@ -10,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from poste.domain.policy import MethodPolicy
 from poste_gateway import preferences
 from poste_gateway.problems import Problem
 
+#: A method of which nobody says anything.
+ANY = MethodPolicy()
 
-def read(*prefer: str, **headers: str) -> preferences.Wishes:
+
+def read(*prefer: str, policy: MethodPolicy = ANY, **headers: str) -> preferences.Wishes:
     pairs = [("Prefer", line) for line in prefer]
     pairs += [(name.replace("_", "-"), value) for name, value in headers.items()]
-    return preferences.read(CIMultiDictProxy(CIMultiDict(pairs)), max_wait_seconds=60)
+    return preferences.read(CIMultiDictProxy(CIMultiDict(pairs)), policy, max_wait_seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_a_ttl_that_is_there_twice_is_refused():
     """Else one of the two is taken, and nobody knows which."""
     twice = CIMultiDict([("Poste-Task-TTL", "5"), ("Poste-Task-TTL", "6")])
     with pytest.raises(Problem):
-        preferences.read(CIMultiDictProxy(twice), max_wait_seconds=60)
+        preferences.read(CIMultiDictProxy(twice), ANY, max_wait_seconds=60)
 
 
 @settings(deadline=None, database=None)

@@ -71,13 +71,14 @@ class Plan:
     redis: str
 
 
-def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
+def plan(folder: Folder, *, port: int, redis_url: str | None, redis_memory: str = redis_server.MEMORY) -> Plan:
     """Choose ports and sockets, write the samples' catalogue, and say what is to be run.
 
     Args:
         folder: Where the data is.
         port: The gateway's port; 0 for any free one.
         redis_url: The server to use instead of the embedded one.
+        redis_memory: How much the embedded one may take.
 
     Raises:
         StartError: The port is taken, or something that the parts need is missing.
@@ -128,14 +129,14 @@ def plan(folder: Folder, *, port: int, redis_url: str | None) -> Plan:
         *(part(name, "worker", sample.spec) for name, sample in SAMPLES.items()),
     ]
     if redis_url is None:
-        parts.insert(0, _redis(folder, at[REDIS]))
+        parts.insert(0, _redis(folder, at[REDIS], redis_memory))
     return Plan(tuple(parts), f"http://{HOST}:{gateway_port}", mom, redis)
 
 
-def _redis(folder: Folder, socket: Path) -> Part:
+def _redis(folder: Folder, socket: Path, memory: str) -> Part:
     return Part(
         name=REDIS,
-        command=redis_server.command(socket, folder.redis),
+        command=redis_server.command(socket, folder.redis, memory),
         address=f"{UNIX}{socket}",
         log=folder.logs / f"{REDIS}.log",
         metrics=None,

@@ -17,8 +17,11 @@ from poste.runtime.settings import StoreSettings, load
 #: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
 _OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")
 
+#: How much the embedded Redis may take if nobody says it.
+MEMORY: Final = "512mb"
 
-def command(socket: Path, data: Path) -> tuple[str, ...]:
+
+def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
     """Return the command that runs the embedded Redis, at a socket: every write is on disk before it is answered.
 
     Raises:
@@ -40,6 +43,8 @@ def command(socket: Path, data: Path) -> tuple[str, ...]:
         "appendonly": "yes",
         "appendfsync": "always",
         "no-appendfsync-on-rewrite": "no",
+        # At its limit it refuses what is new: without one, whoever has results kept takes all of the machine's memory.
+        "maxmemory": memory,
         "maxmemory-policy": "noeviction",
         # The AOF is what keeps the calls; a snapshot beside it would only cost.
         "save": "",

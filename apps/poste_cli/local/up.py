@@ -33,12 +33,14 @@ class Options:
         port: The gateway's port; 0 for any free one.
         without: The parts that are not started.
         redis_url: The Redis to use instead of the embedded one.
+        redis_memory: How much the embedded one may take, as Redis spells it.
     """
 
     data: Path
     port: int = 0
     without: frozenset[str] = frozenset()
     redis_url: str | None = None
+    redis_memory: str = redis_server.MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
     async with folder.opened(options.data) as data:
         if options.redis_url is not None:
             await redis_server.check(options.redis_url)
-        plan = parts.plan(data, port=options.port, redis_url=options.redis_url)
+        plan = parts.plan(data, port=options.port, redis_url=options.redis_url, redis_memory=options.redis_memory)
         operator_token = secret_files.operator_token(data.operator_token).decode()
         token = control.new_token()
         async with (

@@ -28,6 +28,7 @@ FIGURES: Final = {
     "RUNNING": _USUAL,
     "DELAYED": _MIDDLE,
     "DEAD": 0,
+    "KEPT": _WIDE,
     "OLDEST": 0,
     "IN/S": _MIDDLE,
     "OUT/S": _MIDDLE,
@@ -97,7 +98,7 @@ def figures(service: SeenService) -> Mapping[str, str]:
     known = service.figures
     if known is None:
         return dict.fromkeys(FIGURES, "?")
-    counts = (known.queued, known.running, known.delayed, known.dead)
+    counts = (known.queued, known.running, known.delayed, known.dead, known.kept)
     cells = [
         *map("{:,}".format, counts),
         words.duration(known.oldest_age_seconds),

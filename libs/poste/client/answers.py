@@ -212,6 +212,10 @@ class Queue:
         running: Calls that a process has taken.
         delayed: Calls that wait for their next attempt.
         dead: Calls that Poste gave up.
+        kept: Calls that ended, and whose results are kept.
+        kept_bytes: The store's memory that those take.
+        held_bytes: The store's memory that all takes that the queue holds.
+        max_held_bytes: How much that may be: at that no call is kept any more.
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
         document: The queue as it came.
@@ -223,6 +227,10 @@ class Queue:
     running: int
     delayed: int
     dead: int
+    kept: int
+    kept_bytes: int
+    held_bytes: int
+    max_held_bytes: int
     oldest_age_seconds: float | None
     paused: bool
     document: Mapping[str, Any] = field(repr=False)
@@ -238,6 +246,10 @@ class Queue:
             running=int(document["running"]),
             delayed=int(document["delayed"]),
             dead=int(document["dead"]),
+            kept=int(document.get("kept", 0)),
+            kept_bytes=int(document.get("keptBytes", 0)),
+            held_bytes=int(document.get("heldBytes", 0)),
+            max_held_bytes=int(document.get("maxHeldBytes", 0)),
             oldest_age_seconds=None if oldest is None else float(oldest),
             paused=bool(document["paused"]),
             document=document,

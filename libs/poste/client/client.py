@@ -239,6 +239,11 @@ class Client:
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge")
         return self._read(lambda answer: int(answer["purged"]), reply.document)
 
+    async def purge_ended(self, queue: str) -> int:
+        """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge-ended")
+        return self._read(lambda answer: int(answer["purged"]), reply.document)
+
     async def _operate_queue(self, queue: str, verb: str) -> Queue:
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}")
         return self._read_all(Queue.read, reply.document, "queues")[0]

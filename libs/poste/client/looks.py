@@ -19,6 +19,9 @@ class Figures:
         running: Calls that a process has taken.
         delayed: Calls that wait for their next attempt.
         dead: Calls that Poste gave up.
+        kept: Calls that ended, and whose results are kept.
+        held_bytes: The store's memory that all takes that the queue holds.
+        max_held_bytes: How much that may be: at that no call is kept any more.
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
         in_rate: Calls a second that come in, over the last ten; None if nobody can tell yet.
@@ -30,6 +33,9 @@ class Figures:
     running: int
     delayed: int
     dead: int
+    kept: int
+    held_bytes: int
+    max_held_bytes: int
     oldest_age_seconds: float | None
     paused: bool
     in_rate: float | None
@@ -49,6 +55,9 @@ class Figures:
             running=int(document["running"]),
             delayed=int(document["delayed"]),
             dead=int(document["dead"]),
+            kept=int(document.get("kept", 0)),
+            held_bytes=int(document.get("heldBytes", 0)),
+            max_held_bytes=int(document.get("maxHeldBytes", 0)),
             oldest_age_seconds=_number(document["oldestAgeSeconds"]),
             paused=bool(document["paused"]),
             in_rate=_number(document["inRate"]),

@@ -15,7 +15,9 @@ DEFAULT_RESULT_TTL_SECONDS: Final = 3600
 MIN_RECORD_SECONDS: Final = 60
 #: An enqueue whose id is older (or younger) than this, in seconds, is refused.
 MAX_ENQUEUE_AGE_SECONDS: Final = 30
-
+#: What a queue may hold if nobody says it, on a Redis without `maxmemory`, in bytes. On one with it that depends on how
+#: much is free.
+DEFAULT_MAX_HELD_BYTES: Final = 2 * 1024**3
 
 #: How often a handler may fail in a way that nobody foresaw (an unexpected exception, no answer in its time) before its
 #: task is DEAD, where no `max_attempts` is set. It may be an outage that the handler does not call one, and with the
@@ -58,6 +60,8 @@ class MethodPolicy:
         retry: When a queued task of it is tried again.
         idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.
         redeliver: Run it again although it may have run, even if it is not idempotent.
+        max_task_ttl_seconds: The longest that a client may have a call of it wait.
+        max_result_ttl_seconds: The longest that a client may have a result of it kept.
     """
 
     queue_when_away: bool = True
@@ -66,6 +70,8 @@ class MethodPolicy:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     idempotent: bool = False
     redeliver: bool = False
+    max_task_ttl_seconds: int = MAX_TTL_SECONDS
+    max_result_ttl_seconds: int = MAX_TTL_SECONDS
 
     @property
     def repeatable(self) -> bool:
@@ -81,11 +87,14 @@ class QueuePolicy:
         max_crashes: How often a task may kill its process, alone, before it is DEAD.
         max_length: How many tasks may wait.
         max_bytes: How many bytes of requests may wait.
+        max_held_bytes: How many bytes in Redis all that the queue holds may take: what waits, what is DEAD, and the
+            results that are kept. None: as many as its Redis has left.
     """
 
     max_crashes: int = 3
     max_length: int = 5_000_000
     max_bytes: int = 2 * 1024**3
+    max_held_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

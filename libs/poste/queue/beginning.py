@@ -101,7 +101,7 @@ class Beginner:
 
     async def _begin(self, claimed: ClaimedTask) -> None:
         hand, keys, key = self._hand, self._hand.keys, claimed.key
-        touched = [keys.leases, hand.taken, keys.counts, keys.dead, keys.record(key)]
+        touched = [keys.leases, hand.taken, keys.counts, keys.kept, keys.dead, keys.record(key)]
         try:
             said = await hand.scripts.run("begin", touched, [hand.name, key, claimed.token])
         except StoreError as error:
@@ -131,7 +131,8 @@ class Beginner:
         # The oldest is put back last, so that it is taken first again.
         waiting = [*reversed(hand.to_begin.values())]
         arguments = [part for one in waiting for part in (one.key, one.token, "")]
-        touched = [keys.ready, hand.taken, keys.counts, keys.dead, *(keys.record(one.key) for one in waiting)]
+        fixed = [keys.ready, hand.taken, keys.counts, keys.kept, keys.dead]
+        touched = [*fixed, *(keys.record(one.key) for one in waiting)]
         try:
             await hand.scripts.run("give_back", touched, arguments)
         except StoreError as error:

@@ -65,7 +65,7 @@ async def _try_to_give_back(hand: Hand) -> bool:
                 claimed = running.claimed if running else hand.to_begin.get(key)
                 started = claimed is not None and not claimed.unstarted
                 arguments += (key, claimed.token if claimed else "", "1" if started else "")
-            touched = [keys.ready, hand.taken, keys.counts, keys.dead, *map(keys.record, listed)]
+            touched = [keys.ready, hand.taken, keys.counts, keys.kept, keys.dead, *map(keys.record, listed)]
             await hand.scripts.run("give_back", touched, arguments)
         left = await hand.scripts.run("leave", [keys.leases, keys.graves, hand.taken], [hand.name])
     except (RedisError, StoreError) as error:

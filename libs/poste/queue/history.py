@@ -62,12 +62,14 @@ class TaskEvent:
 class History:
     """A task's events as they happened, none if there is no record.
 
-    `truncated`: earlier attempts are not told any more. `now` is Redis' time, in seconds since the epoch.
+    `truncated`: earlier attempts are not told any more. `now` is Redis' time, in seconds since the epoch. `purge_time`:
+    if there is no record, up to when what had ended in its queue was purged; None if never.
     """
 
     events: Sequence[TaskEvent]
     truncated: bool
     now: float
+    purge_time: float | None = None
 
 
 class Histories:
@@ -87,7 +89,7 @@ class Histories:
         # That settles it if it is overdue, and knows whether its result's time is over.
         reading = await self._tasks.read(queue, key, most_bytes=0)
         if reading.record is None:
-            return History([], truncated=False, now=reading.now)
+            return History([], truncated=False, now=reading.now, purge_time=reading.purge_time)
         try:
             fields = await self._client.hmget(self._keys.of(queue).record(key), _FIELDS)
         except RedisError as error:

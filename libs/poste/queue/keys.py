@@ -72,11 +72,16 @@ class QueueKeys:
         delayed: key → when to retry, in ms (zset).
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
+        kept: What ended and is kept: how many, and their bytes, by when that will be over (hash).
         recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
         barrier: Counts up with each wait for the disk.
+        any_record: Matches the record of every task.
     """
 
-    __slots__ = ("_prefix", "barrier", "counts", "dead", "delayed", "graves", "leases", "queue", "ready", "recent")
+    __slots__ = (
+        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "graves", "kept", "leases", "queue"),
+        *("ready", "recent"),
+    )
 
     def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
         self.queue = queue
@@ -87,8 +92,10 @@ class QueueKeys:
         self.delayed = self._prefix + "delayed"
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"
+        self.kept = self._prefix + "kept"
         self.recent = self._prefix + "recent"
         self.barrier = self._prefix + "barrier"
+        self.any_record = self.record("*")
 
     def taken(self, incarnation: str) -> str:
         """The list of keys that one consumer process has taken."""

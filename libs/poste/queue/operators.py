@@ -1,7 +1,8 @@
-"""What operators do to queues: pause and resume them, look at what died, have it run again, or give it up for good."""
+"""What operators do to queues: pause and resume them, see what died, have it run again or give it up, drop results."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -9,9 +10,10 @@ from redis.exceptions import RedisError
 
 from poste.domain import door
 from poste.domain.errors import StoreUnreached
+from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
 from poste.queue import damaged
-from poste.queue.connection import text
+from poste.queue.connection import server_of, text, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.keys import KEYS, Keys, QueueKeys
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 #: done, also if it was done before; ended otherwise than as DEAD, or not ended; gone: nothing is left to do it with.
 Done = Literal["done", "ended", "gone"]
 
+#: How many of a server's keys one step of a search looks at.
+_SCAN: Final = 1000
+#: How long one call searches, in seconds.
+_SEARCH_SECONDS: Final = 0.5
 _FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "o", "e", "y")
 
 
@@ -54,6 +60,22 @@ class DeadPage:
     tasks: list[DeadTask]
     behind: Place | None
     now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A place in a search for what ended up to a time (`until_ms`, by Redis' clock): where its server goes on."""
+
+    until_ms: int
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPage:
+    """How many of what had ended a part of a search dropped, and where to go on; None at the end."""
+
+    purged: int
+    behind: Search | None
 
 
 class Operators:
@@ -86,7 +108,7 @@ class Operators:
             for place in places:
                 pipeline.hmget(at.record(place.key), _FIELDS)
             pipeline.time()
-            *found, time = await pipeline.execute(raise_on_error=False)
+            *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         tasks = []
@@ -98,7 +120,7 @@ class Operators:
                     tasks.append(DeadTask(record, place.die_ms / 1000, *ttls_of(ttl_ms, fields[4])))
             except DamagedRecord as error:
                 damaged.tell(queue, place.key, str(error))
-        return DeadPage(tasks, places[-1] if len(places) == count else None, time[0] + time[1] / 1e6)
+        return DeadPage(tasks, places[-1] if len(places) == count else None, seconds + microseconds / 1e6)
 
     async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
         """Have DEAD tasks run again, as if they were new.
@@ -116,7 +138,35 @@ class Operators:
             StoreUnreached, StoreLost: Redis did not answer.
         """
         at = self._keys.of(queue)
-        return await self._run("purge", [at.dead], at, keys)
+        return await self._run("purge", [at.counts, at.kept, at.dead], at, keys)
+
+    async def purge_ended(self, queue: str, *, behind: Search | None = None) -> EndedPage:
+        """Drop what had ended when the search began, but for the last minute's and for DEAD tasks.
+
+        There is no list of it, for keeping one would cost every call: it is searched for among all keys of the queue's
+        server. Each call searches for a while only; the next goes on where it stopped.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        at = self._keys.of(queue)
+        purged, end = 0, time.monotonic() + _SEARCH_SECONDS
+        try:
+            server = await server_of(self._client, at.counts)
+            if behind is None:
+                behind = Search(int(((await server.time())[0] - MIN_RECORD_SECONDS) * 1000), 0)
+            while True:
+                cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
+                if records:
+                    touched = [at.counts, at.kept, *texts(records)]
+                    purged += int(await self._scripts.run_kept(at, "purge_ended", touched, [behind.until_ms]))
+                if not cursor:
+                    return EndedPage(purged, None)
+                behind = Search(behind.until_ms, int(cursor))
+                if time.monotonic() > end:
+                    return EndedPage(purged, behind)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
 
     async def _run(self, script: str, fixed: Sequence[str], at: QueueKeys, keys: Sequence[str]) -> list[Done]:
         records = [at.record(key) for key in keys]

@@ -26,7 +26,8 @@ async def put_off(hand: Hand) -> None:
         await hand.some_put_off.wait()
         hand.some_put_off.clear()
         keys, batch = hand.keys, hand.put_off
-        touched = [keys.delayed, hand.taken, keys.counts, *(keys.record(claimed.key) for claimed, _ in batch)]
+        fixed = [keys.delayed, hand.taken, keys.counts, keys.kept]
+        touched = [*fixed, *(keys.record(claimed.key) for claimed, _ in batch)]
         arguments: list[Argument] = []
         for claimed, seconds in batch:
             arguments += (claimed.key, claimed.token, round(seconds * 1000))

@@ -198,7 +198,7 @@ class Taker:
             self._seq += 1
             tokens.append(f"{hand.name}:{self._seq}")
             numbered += (key, self._seq)
-        touched = [keys.leases, hand.taken, keys.counts, keys.dead, keys.ready, *map(keys.record, named)]
+        touched = [keys.leases, hand.taken, keys.counts, keys.kept, keys.dead, keys.ready, *map(keys.record, named)]
         hand.claiming = frozenset(named)
         try:
             durability = await hand.scripts.durability(keys.queue)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from poste.domain import door, sizes
 from poste.domain.errors import StoreUnreached
-from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
+from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue import damaged
 from poste.queue.connection import text, texts
@@ -31,10 +31,12 @@ RECENT: Final = 1000
 #: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
 MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
+#: What a task takes in Redis beside its request, response and error, in bytes, as the scripts count it.
+RECORD_BYTES: Final = 300
 #: Where the script `read` has a task's end.
 _END: Final = 6
 
-Accepted = Literal["accepted", "full", "clock"]
+Accepted = Literal["accepted", "full", "spent", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
 Ending = Literal["ok", "cancelled", "final", "large", "retry", "defect", "silent", "overdue"]
 #: Ends after which a task may be tried again.
@@ -94,26 +96,41 @@ class Reading:
     """A task (None if there is no record, or its result's TTL is over) and Redis' time, seconds since the epoch.
 
     `left_out_bytes`: how large its response is, if it is left out of the record for that.
+    `purge_time`: if there is no record, up to when what had ended in its queue was purged; None if never.
     """
 
     record: TaskRecord | None
     now: float
     left_out_bytes: int = 0
+    purge_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue, each open task counted once; and what was ever done in it, by the scripts' words for it."""
+    """One queue, each task counted once; and what was ever done in it, by the scripts' words for it.
+
+    `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most. The
+    bytes are what each kind takes in Redis, its records included.
+    """
 
     name: str
     queued: int
     running: int
     delayed: int
     dead: int
+    kept: int
+    waiting_bytes: int
+    kept_bytes: int
+    dead_bytes: int
     consumers: int
     oldest_age_seconds: float | None
     paused: bool
     totals: Mapping[str, int]
+
+    @property
+    def held_bytes(self) -> int:
+        """What all that it holds takes, but for what runs."""
+        return self.waiting_bytes + self.kept_bytes + self.dead_bytes
 
 
 class Tasks:
@@ -129,9 +146,22 @@ class Tasks:
         self._syncing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def enqueue(
-        self, queue: str, tasks: Sequence[NewTask], policy: QueuePolicy, durability: Durability
+        self,
+        queue: str,
+        tasks: Sequence[NewTask],
+        policy: QueuePolicy,
+        durability: Durability,
+        *,
+        max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
     ) -> list[Accepted]:
         """Accept tasks; what is answered "accepted" is on disk.
+
+        Args:
+            queue: The queue's name.
+            tasks: What is to be kept.
+            policy: How much may wait.
+            durability: What a reply of its Redis proves.
+            max_held_bytes: How many bytes all that the queue holds may take.
 
         Raises:
             StoreUnreached: None was accepted.
@@ -144,7 +174,8 @@ class Tasks:
             except RedisError as error:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
-        arguments: list[Argument] = [policy.max_length, policy.max_bytes, MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT]
+        arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
+        arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
         arguments.append("" if durability is Durability.AS_TOLD else "1")
         for task in tasks:
             arguments += (
@@ -189,7 +220,7 @@ class Tasks:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
         at = self._keys.of(queue)
-        await self._scripts.run("cancel", [at.delayed, at.counts, at.dead, at.record(key)], [key])
+        await self._scripts.run("cancel", [at.delayed, at.counts, at.kept, at.dead, at.record(key)], [key])
         # One that was cancelled has no response, and one that has a response is not cancelled any more.
         reading, _ = await self._read(queue, key, watch=False, most_bytes=0)
         if await self._scripts.must_wait(queue):
@@ -199,13 +230,13 @@ class Tasks:
     async def _read(self, queue: str, key: str, *, watch: bool, most_bytes: int) -> tuple[Reading, int | None]:
         """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
         at = self._keys.of(queue)
-        arguments = [key, "1" if watch else "0", most_bytes]
-        reply = await self._scripts.run("read", [at.delayed, at.counts, at.dead, at.record(key)], arguments)
-        now = int(reply[0])
-        if len(reply) == 1:
-            return Reading(None, now / 1000), None
+        touched = [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
+        reply = await self._scripts.run("read", touched, [key, "1" if watch else "0", most_bytes])
+        now, found = int(reply[0]), reply[1]
+        if not isinstance(found, list):
+            return Reading(None, now / 1000, purge_time=None if found is None else int(found) / 1000), None
         try:
-            record, end = read_record(key, reply[1], now), reply[1][_END]
+            record, end = read_record(key, found, now), found[_END]
             end_ms = None if end is None else instant_ms(end, "end time")
         except DamagedRecord as error:
             damaged.tell(queue, key, str(error))
@@ -228,7 +259,7 @@ class Tasks:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet; report again.
         """
         at = self._keys.of(queue)
-        touched = [at.counts, at.delayed, at.dead]
+        touched = [at.counts, at.kept, at.delayed, at.dead]
         arguments: list[Argument] = []
         for report in reports:
             touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
@@ -274,6 +305,7 @@ class Tasks:
         at = self._keys.of(queue)
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hgetall(at.counts)
+        pipeline.hgetall(at.kept)
         pipeline.zcard(at.delayed)
         pipeline.zcard(at.dead)
         pipeline.zcard(at.leases)
@@ -281,7 +313,7 @@ class Tasks:
         pipeline.zrange(at.delayed, 0, 0)
         pipeline.time()
         try:
-            fields, delayed, dead, leases, front, retries, time = await pipeline.execute()
+            fields, stretches, delayed, dead, leases, front, retries, time = await pipeline.execute()
             oldest = texts(key for key in (front, *retries) if key)
             created = [await self._created_ms(at, key) for key in oldest]
         except RedisError as error:
@@ -289,12 +321,18 @@ class Tasks:
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
         ages = [now - create_ms / 1000 for create_ms in created if create_ms is not None]
+        kept, kept_bytes = count_kept(stretches)
+        waiting = int(counts.get("waiting", 0))
         return QueueFigures(
             name=queue,
-            queued=max(0, int(counts.get("waiting", 0)) - delayed),
+            queued=max(0, waiting - delayed),
             running=int(counts.get("running", 0)),
             delayed=delayed,
             dead=dead,
+            kept=kept,
+            waiting_bytes=int(counts.get("bytes", 0)) + waiting * RECORD_BYTES,
+            kept_bytes=kept_bytes,
+            dead_bytes=int(counts.get("dead_bytes", 0)),
             consumers=leases,
             oldest_age_seconds=max(0.0, *ages) if ages else None,
             paused="paused" in counts,
@@ -309,6 +347,13 @@ class Tasks:
         except (ResponseError, DamagedRecord) as error:
             damaged.tell(at.queue, key, str(error))
             return None
+
+
+def count_kept(stretches: Mapping[bytes, bytes]) -> tuple[int, int]:
+    """Add up what the scripts have counted as kept: returns how many, and their bytes."""
+    counted = {text(stretch): int(figure) for stretch, figure in stretches.items()}
+    count = sum(figure for stretch, figure in counted.items() if not stretch.endswith("b"))
+    return count, sum(counted.values()) - count
 
 
 def _terms(retry: RetryPolicy) -> str:

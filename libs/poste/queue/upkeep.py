@@ -1,8 +1,8 @@
 """The passes: what is due is done on a timer, in every middleware replica; each step is safe to repeat.
 
-Per queue and pass: reap consumers whose lease is over, sweep the lists of those already reaped, wake retries that
-are due, settle waiting tasks that are overdue. At start and every ten minutes: bury lists whose consumer has
-no lease at all.
+Per queue and pass: count what ended and is kept anew, reap consumers whose lease is over, sweep the lists of those
+already reaped, wake retries that are due, settle waiting tasks that are overdue. At start and every ten minutes: bury
+lists whose consumer has no lease at all.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Upkeep:
             StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
         """
         at, report = self._keys.of(queue), PassReport()
-        clock, now = await self._scripts.run("tick", [at.counts], [self._step_ms])
+        clock, now = await self._scripts.run("tick", [at.counts, at.kept], [self._step_ms])
         for incarnation in await self._client.zrangebyscore(at.leases, "-inf", int(clock)):
             await self._reap(at, text(incarnation), max_crashes, report)
         await self._client.zremrangebyscore(at.graves, "-inf", int(now) - _GRAVE_MS)
@@ -116,7 +116,7 @@ class Upkeep:
                 # The reap script gives it a grave of its own; the list is swept by the next pass.
                 await self._scripts.run(
                     "reap",
-                    [at.leases, at.graves, at.ready, at.counts, at.dead, text(name)],
+                    [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, text(name)],
                     [incarnation, 1],
                 )
                 buried += 1
@@ -132,7 +132,7 @@ class Upkeep:
 
     async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
         taken = at.taken(incarnation)
-        fixed = [at.leases, at.graves, at.ready, at.counts, at.dead, taken]
+        fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, taken]
         while True:
             # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
             listed = await self._client.lrange(taken, -_BATCH, -1)
@@ -170,7 +170,7 @@ class Upkeep:
         if not keys:
             return 0
         expired, dead, removed = await self._scripts.run(
-            "sweep", [at.ready, at.counts, at.dead, *(at.record(key) for key in keys)], keys
+            "sweep", [at.ready, at.counts, at.kept, at.dead, *(at.record(key) for key in keys)], keys
         )
         report.ended += [*((key, "expired") for key in texts(expired)), *((key, "dead") for key in texts(dead))]
         return int(removed)

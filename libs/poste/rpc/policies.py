@@ -46,6 +46,7 @@ def service_policy(entry: catalogue_pb2.CatalogueService, methods: Iterable[Meth
             max_crashes=at_least("max_crashes", 1, default.max_crashes),
             max_length=at_least("max_length", 0, default.max_length),
             max_bytes=at_least("max_bytes", 0, default.max_bytes),
+            max_held_bytes=at_least("max_held_bytes", 0, default.max_held_bytes),
         ),
         methods={method.name: _method_policy(_Said(entry, settings, method.name), method) for method in methods},
         max_in_flight=at_least("max_in_flight", 1, ServicePolicy().max_in_flight),
@@ -86,6 +87,8 @@ def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
         retry=_retry_policy(said),
         idempotent=method.GetOptions().idempotency_level in _REPEATABLE,
         redeliver=default.redeliver if redeliver is None else redeliver,
+        max_task_ttl_seconds=said.ttl("max_task_ttl_seconds", default.max_task_ttl_seconds),
+        max_result_ttl_seconds=said.ttl("max_result_ttl_seconds", default.max_result_ttl_seconds),
     )
 
 
@@ -140,6 +143,15 @@ class _Said:
         if not (value > 0 and math.isfinite(value)):
             raise self.fault(f"{name} of {self.method} is {value:g}, and must be above 0 and finite")
         return float(value)
+
+    def ttl(self, name: str, longest: int) -> int:
+        """Return a ceiling of times to live, in seconds: `longest` if nobody said it, and it can't be more."""
+        value = self.value(name)
+        if value is None:
+            return longest
+        if not 1 <= value <= longest:
+            raise self.fault(f"{name} of {self.method} is {value}, and must be between 1 and {longest}")
+        return int(value)
 
     def fault(self, text: str) -> CatalogueError:
         return catalogue_fault(self._entry, text)

@@ -198,6 +198,12 @@ _QUEUE: Final = ("queue",)
 _SERVER: Final = ("server",)
 _SYSTEM_GAUGES: Final = {
     "poste_queue_tasks": ("Tasks in a queue; each is counted once.", ("queue", "state")),
+    "poste_queue_kept_tasks": ("Tasks that ended, and whose results are kept.", _QUEUE),
+    "poste_queue_held_bytes": (
+        "Redis' memory that a queue takes, by what waits, is kept or is dead.",
+        ("queue", "state"),
+    ),
+    "poste_queue_max_held_bytes": ("Redis' memory that a queue may take; beyond it no call is kept.", _QUEUE),
     "poste_queue_oldest_seconds": ("Age of the task that waits longest; 0 if none.", _QUEUE),
     "poste_queue_consumers": ("Processes that hold a lease on a queue.", _QUEUE),
     "poste_queue_paused": ("1 while no task of a queue is started, because an operator said so.", _QUEUE),

@@ -56,6 +56,8 @@ class MethodSettings(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -70,6 +72,10 @@ class MethodSettings(_message.Message):
     """The longest wait before a queued task is tried again for the first time; doubled for each further one."""
     max_backoff_seconds: _builtins.float
     """The longest wait before any of its tries."""
+    max_task_ttl_seconds: _builtins.int
+    """The longest that a client may have a call wait for its service."""
+    max_result_ttl_seconds: _builtins.int
+    """The longest that a client may have a result kept."""
     def __init__(
         self,
         *,
@@ -80,10 +86,12 @@ class MethodSettings(_message.Message):
         max_attempts: _builtins.int | None = ...,
         backoff_seconds: _builtins.float | None = ...,
         max_backoff_seconds: _builtins.float | None = ...,
+        max_task_ttl_seconds: _builtins.int | None = ...,
+        max_result_ttl_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
@@ -91,6 +99,10 @@ class MethodSettings(_message.Message):
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_backoff_seconds: _TypeAlias = _typing.Literal["max_backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__max_backoff_seconds: _TypeAlias = _typing.Literal["_max_backoff_seconds", b"_max_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_result_ttl_seconds: _TypeAlias = _typing.Literal["max_result_ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_result_ttl_seconds: _TypeAlias = _typing.Literal["_max_result_ttl_seconds", b"_max_result_ttl_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_task_ttl_seconds: _TypeAlias = _typing.Literal["max_task_ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_task_ttl_seconds: _TypeAlias = _typing.Literal["_max_task_ttl_seconds", b"_max_task_ttl_seconds"]  # noqa: Y015
     _WhichOneofReturnType__queued_timeout_seconds: _TypeAlias = _typing.Literal["queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
@@ -103,6 +115,10 @@ class MethodSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_backoff_seconds) -> _WhichOneofReturnType__max_backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_result_ttl_seconds) -> _WhichOneofReturnType__max_result_ttl_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_task_ttl_seconds) -> _WhichOneofReturnType__max_task_ttl_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
@@ -152,6 +168,9 @@ class ServiceSettings(_message.Message):
     BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MAX_TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -178,6 +197,14 @@ class ServiceSettings(_message.Message):
     """The longest wait before any of its tries."""
     concurrency: _builtins.int
     """How many queued tasks run at once in one process, at most."""
+    max_task_ttl_seconds: _builtins.int
+    """The longest that a client may have a call wait for its service."""
+    max_result_ttl_seconds: _builtins.int
+    """The longest that a client may have a result kept."""
+    max_held_bytes: _builtins.int
+    """How many bytes in the store all that the queue holds may take: what waits, what is DEAD and the results that are kept.
+    Unset: as many as the store has free.
+    """
     @_builtins.property
     def methods(self) -> _containers.MessageMap[_builtins.str, Global___MethodSettings]:
         """Settings by the method's short name."""
@@ -198,10 +225,13 @@ class ServiceSettings(_message.Message):
         backoff_seconds: _builtins.float | None = ...,
         max_backoff_seconds: _builtins.float | None = ...,
         concurrency: _builtins.int | None = ...,
+        max_task_ttl_seconds: _builtins.int | None = ...,
+        max_result_ttl_seconds: _builtins.int | None = ...,
+        max_held_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
@@ -215,10 +245,16 @@ class ServiceSettings(_message.Message):
     _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_crashes: _TypeAlias = _typing.Literal["max_crashes"]  # noqa: Y015
     _WhichOneofArgType__max_crashes: _TypeAlias = _typing.Literal["_max_crashes", b"_max_crashes"]  # noqa: Y015
+    _WhichOneofReturnType__max_held_bytes: _TypeAlias = _typing.Literal["max_held_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_held_bytes: _TypeAlias = _typing.Literal["_max_held_bytes", b"_max_held_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_in_flight: _TypeAlias = _typing.Literal["max_in_flight"]  # noqa: Y015
     _WhichOneofArgType__max_in_flight: _TypeAlias = _typing.Literal["_max_in_flight", b"_max_in_flight"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__max_result_ttl_seconds: _TypeAlias = _typing.Literal["max_result_ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_result_ttl_seconds: _TypeAlias = _typing.Literal["_max_result_ttl_seconds", b"_max_result_ttl_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_task_ttl_seconds: _TypeAlias = _typing.Literal["max_task_ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_task_ttl_seconds: _TypeAlias = _typing.Literal["_max_task_ttl_seconds", b"_max_task_ttl_seconds"]  # noqa: Y015
     _WhichOneofReturnType__queued_timeout_seconds: _TypeAlias = _typing.Literal["queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
@@ -238,9 +274,15 @@ class ServiceSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_crashes) -> _WhichOneofReturnType__max_crashes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_held_bytes) -> _WhichOneofReturnType__max_held_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_in_flight) -> _WhichOneofReturnType__max_in_flight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_result_ttl_seconds) -> _WhichOneofReturnType__max_result_ttl_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_task_ttl_seconds) -> _WhichOneofReturnType__max_task_ttl_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload

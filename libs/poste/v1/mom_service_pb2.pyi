@@ -45,6 +45,10 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """The middleware does not know this service or method: nothing was kept."""
     ENQUEUE_RESULT_NO_CONSUMER: _EnqueueResult.ValueType  # 7
     """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+    ENQUEUE_RESULT_BUDGET_SPENT: _EnqueueResult.ValueType  # 8
+    """All that the queue holds (what waits, what is DEAD, the results that are kept) takes as many bytes as it may: nothing was
+    kept.
+    """
     ENQUEUE_RESULT_BAD_KEY: _EnqueueResult.ValueType  # 9
     """Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
     ENQUEUE_RESULT_BAD_TIME: _EnqueueResult.ValueType  # 10
@@ -75,6 +79,10 @@ ENQUEUE_RESULT_NOT_CATALOGUED: EnqueueResult.ValueType  # 6
 """The middleware does not know this service or method: nothing was kept."""
 ENQUEUE_RESULT_NO_CONSUMER: EnqueueResult.ValueType  # 7
 """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+ENQUEUE_RESULT_BUDGET_SPENT: EnqueueResult.ValueType  # 8
+"""All that the queue holds (what waits, what is DEAD, the results that are kept) takes as many bytes as it may: nothing was
+kept.
+"""
 ENQUEUE_RESULT_BAD_KEY: EnqueueResult.ValueType  # 9
 """Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
 ENQUEUE_RESULT_BAD_TIME: EnqueueResult.ValueType  # 10
@@ -330,6 +338,7 @@ class GetTaskResponse(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task(self) -> _task_pb2.Task:
         """Unset if there is no record (or its result's TTL is over)."""
@@ -338,15 +347,20 @@ class GetTaskResponse(_message.Message):
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """The store's clock, by which ids are judged."""
 
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """If there is no record: up to when what had ended in this queue was purged; unset if never."""
+
     def __init__(
         self,
         *,
         task: _task_pb2.Task | None = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,6 +401,7 @@ class GetTaskHistoryResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """Of a task that was tried often, earlier attempts are not told any more."""
     @_builtins.property
@@ -397,16 +412,21 @@ class GetTaskHistoryResponse(_message.Message):
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """The store's clock, by which ids are judged."""
 
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """If there is no record: up to when what had ended in this queue was purged; unset if never."""
+
     def __init__(
         self,
         *,
         events: _abc.Iterable[_task_pb2.TaskEvent] | None = ...,
         truncated: _builtins.bool = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "read_time", b"read_time", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "purge_time", b"purge_time", "read_time", b"read_time", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -446,6 +466,7 @@ class CancelTaskResponse(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task(self) -> _task_pb2.Task:
         """Unset if there is no record."""
@@ -454,15 +475,20 @@ class CancelTaskResponse(_message.Message):
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """The store's clock, by which ids are judged."""
 
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """If there is no record: up to when what had ended in this queue was purged; unset if never."""
+
     def __init__(
         self,
         *,
         task: _task_pb2.Task | None = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,6 +635,10 @@ class Queue(_message.Message):
     ENQUEUED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
     queued: _builtins.int
@@ -631,6 +661,14 @@ class Queue(_message.Message):
     """Times that a task reached a final state; one that was replayed does so again. So it is at most `enqueued + replayed`."""
     replayed: _builtins.int
     """Times that an operator had a DEAD task run again."""
+    kept: _builtins.int
+    """Tasks that ended, and whose results are kept (a little longer than they can be asked for)."""
+    kept_bytes: _builtins.int
+    """The bytes that those take in the store."""
+    held_bytes: _builtins.int
+    """The bytes that all that it holds takes: what waits, what is DEAD and what is kept."""
+    max_held_bytes: _builtins.int
+    """How many that may be: beyond it nothing is accepted."""
     def __init__(
         self,
         *,
@@ -645,10 +683,14 @@ class Queue(_message.Message):
         enqueued: _builtins.int = ...,
         ended: _builtins.int = ...,
         replayed: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        held_bytes: _builtins.int = ...,
+        max_held_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015
@@ -1045,6 +1087,58 @@ class PurgeTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeTasksResponse: _TypeAlias = PurgeTasksResponse  # noqa: Y015
+
+@_typing.final
+class PurgeEndedTasksRequest(_message.Message):
+    """Asks to drop what has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    page_token: _builtins.str
+    """Where to go on: `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeEndedTasksRequest: _TypeAlias = PurgeEndedTasksRequest  # noqa: Y015
+
+@_typing.final
+class PurgeEndedTasksResponse(_message.Message):
+    """Answers for one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    purged: _builtins.int
+    """How many tasks were dropped."""
+    next_page_token: _builtins.str
+    """Asks to go on; empty if this is the end."""
+    def __init__(
+        self,
+        *,
+        purged: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "purged", b"purged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeEndedTasksResponse: _TypeAlias = PurgeEndedTasksResponse  # noqa: Y015
 
 @_typing.final
 class RegisterServiceRequest(_message.Message):

@@ -102,6 +102,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.FromString,
                 _registered_method=True)
+        self.PurgeEndedTasks = channel.unary_unary(
+                '/poste.v1.MomService/PurgeEndedTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.FromString,
+                _registered_method=True)
         self.RegisterService = channel.unary_unary(
                 '/poste.v1.MomService/RegisterService',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.SerializeToString,
@@ -216,6 +221,14 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeEndedTasks(self, request, context):
+        """Drops what had ended when the first page was asked for, but for the last minute's and for DEAD tasks: their ids are
+        answered as those of tasks that are no longer kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterService(self, request, context):
         """Makes a service known, or renews that a replica of it is at its address.
         """
@@ -304,6 +317,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.PurgeTasks,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.SerializeToString,
+            ),
+            'PurgeEndedTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeEndedTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.SerializeToString,
             ),
             'RegisterService': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterService,
@@ -675,6 +693,33 @@ class MomService:
             '/poste.v1.MomService/PurgeTasks',
             poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.PurgeTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeEndedTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/PurgeEndedTasks',
+            poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

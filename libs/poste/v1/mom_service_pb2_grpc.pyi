@@ -45,6 +45,10 @@ class MomServiceStub:
     """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run."""
     PurgeTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeTasksRequest, _mom_service_pb2.PurgeTasksResponse]
     """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
+    PurgeEndedTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeEndedTasksRequest, _mom_service_pb2.PurgeEndedTasksResponse]
+    """Drops what had ended when the first page was asked for, but for the last minute's and for DEAD tasks: their ids are
+    answered as those of tasks that are no longer kept.
+    """
     RegisterService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterServiceRequest, _mom_service_pb2.RegisterServiceResponse]
     """Makes a service known, or renews that a replica of it is at its address."""
     WithdrawReplica: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawReplicaRequest, _mom_service_pb2.WithdrawReplicaResponse]
@@ -161,6 +165,16 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.PurgeTasksRequest, _abc.Awaitable[_mom_service_pb2.PurgeTasksResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.PurgeTasksResponse]:
         """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
+
+    @_abc_1.abstractmethod
+    def PurgeEndedTasks(
+        self,
+        request: _mom_service_pb2.PurgeEndedTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.PurgeEndedTasksRequest, _abc.Awaitable[_mom_service_pb2.PurgeEndedTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.PurgeEndedTasksResponse]:
+        """Drops what had ended when the first page was asked for, but for the last minute's and for DEAD tasks: their ids are
+        answered as those of tasks that are no longer kept.
+        """
 
     @_abc_1.abstractmethod
     def RegisterService(

@@ -3,7 +3,7 @@
 import { ask, queue, Refused } from "./api.js";
 import { Chart } from "./charts.js";
 import { announce, icon, keep, make, redraw, say, set } from "./dom.js";
-import { count, duration, many, rate, split } from "./text.js";
+import { count, duration, many, rate, size, split } from "./text.js";
 
 // Each light has a shape of its own: colour alone tells not everybody.
 const SHAPES = { up: "dot", busy: "half", away: "ring", hung: "warning", unlisted: "dash" };
@@ -14,7 +14,10 @@ const MEANINGS = {
   hung: "A replica is there and does not answer; calls wait.",
   unlisted: "It is not in the catalogue any more.",
 };
-const FIGURES = ["Running", "Delayed", "Dead", "Replicas", "In/s", "Out/s", "Empty in"];
+const FIGURES = ["Running", "Delayed", "Dead", "Kept", "Replicas", "In/s", "Out/s", "Empty in"];
+
+// Of what a queue may hold: from here on somebody is to see to it, as the alert has it.
+const NEARLY_FULL = 0.8;
 
 class Card {
   #name;
@@ -59,11 +62,16 @@ class Card {
     this.#paused.hidden = !figures?.paused;
     this.#waiting.add(time, figures && figures.queued + figures.delayed);
     this.#age.add(time, figures && (figures.oldestAgeSeconds ?? 0));
-    const [running, delayed, dead, ready, into, out, eta] = this.#figures.map((pair) => pair[1]);
-    for (const [cell, key] of [[running, "running"], [delayed, "delayed"], [dead, "dead"]]) {
+    const [running, delayed, dead, kept, ready, into, out, eta] = this.#figures.map((pair) => pair[1]);
+    for (const [cell, key] of [[running, "running"], [delayed, "delayed"], [dead, "dead"], [kept, "kept"]]) {
       say(cell, figures ? count(figures[key]) : "?");
     }
     set(dead.parentElement, "class", figures?.dead ? "bad" : null);
+    // What the queue holds takes room in the store; at as much as it may, no more calls are kept.
+    const full = figures && figures.heldBytes > NEARLY_FULL * figures.maxHeldBytes;
+    set(kept.parentElement, "class", full ? "bad" : null);
+    const may = figures && `The queue holds ${size(figures.heldBytes)} of the ${size(figures.maxHeldBytes)} that it may.`;
+    set(kept.parentElement, "title", may);
     say(ready, `${replicas.ready} of ${replicas.known}`);
     say(into, rate(figures?.inRate));
     say(out, rate(figures?.outRate));

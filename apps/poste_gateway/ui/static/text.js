@@ -25,6 +25,14 @@ export function rate(number) {
   return number > 0 && number < 10 ? number.toFixed(1) : count(Math.round(number));
 }
 
+/** A number of bytes, short: `900 B`, `18.2 MB`. */
+export function size(bytes) {
+  const units = ["B", "kB", "MB", "GB"];
+  let unit = 0;
+  for (; bytes >= 999.5 && unit < units.length - 1; unit += 1) bytes /= 1000;
+  return `${unit ? bytes.toFixed(1) : bytes} ${units[unit]}`;
+}
+
 /** An instant on this browser's clock; with its day, if that is another. */
 export function clock(time) {
   const at = new Date(time);

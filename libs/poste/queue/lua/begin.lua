@@ -2,11 +2,11 @@
 -- Has a claimed task begin that must not run twice: from now on nobody knows what became of it unless its owner says so. Its
 -- handler starts when this is answered; and each when the one before has, so that a crash makes one unknown for nothing at most.
 -- It needs RUNNING and this very token; asked again, it answers the same.
--- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 record    ARGV: 1 incarnation, 2 key, 3 token
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 record    ARGV: 1 incarnation, 2 key, 3 token
 -- Returns 'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now
 --   | 'paused': nothing was done, give it back | 'fenced': there is no lease
 
-local leases, taken, counts, dead, record = unpack(KEYS)
+local leases, taken, counts, kept, dead, record = unpack(KEYS)
 local me, key, token = unpack(ARGV)
 if not redis.call('ZSCORE', leases, me) then
   return 'fenced'
@@ -31,7 +31,7 @@ if stop or (number(expiry) or now) <= now then
     unclaim(record)
     expire(record, dead, key, now)
   end
-  write_counts(counts)
+  write_counts(counts, kept)
   return 'drop'
 end
 if redis.call('HEXISTS', counts, 'paused') == 1 then

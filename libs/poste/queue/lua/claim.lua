@@ -8,7 +8,7 @@
 -- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
 -- one step and one fsync instead of two. Those that somebody else took meanwhile are dropped; what was taken instead is
 -- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's audit finds what was taken.
--- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 dead, 5 ready, 6… records
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 ready, 7… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
 --       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to tell (and the rest of
 --       the last one), then for each record: key, seq
@@ -25,14 +25,14 @@ local SUSPECT_AFTER = 2
 local KEY_LENGTH = 16
 local STATES = { S = true, F = true, C = true, E = true, D = true }
 
-local leases, taken, counts, dead, ready = unpack(KEYS, 1, 5)
+local leases, taken, counts, kept, dead, ready = unpack(KEYS, 1, 6)
 local me, alone = ARGV[1], ARGV[2] == '1'
 if not redis.call('ZSCORE', leases, me) then
   return { 'fenced' }
 end
 local now = now_ms()
 local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
-local FIXED_KEYS, FIXED_ARGS = 5, 6
+local FIXED_KEYS, FIXED_ARGS = 6, 6
 local to_take, bytes_left = tonumber(ARGV[4]), tonumber(ARGV[6])
 local knows_begins = ARGV[5] == '1' and '*'
 local unnamed = {}
@@ -165,5 +165,5 @@ end
 for i = #put_back, 1, -1 do
   redis.call('RPUSH', ready, put_back[i])
 end
-write_counts(counts)
+write_counts(counts, kept)
 return results

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Stores what handlers ended with, and takes each task off its consumer's list, in one write. It needs RUNNING and this
 -- very token; a replay under the token that won answers the same. Never creates a record.
--- KEYS: 1 counts, 2 delayed, 3 dead, then for each task: record, taken:<incarnation of its token>
+-- KEYS: 1 counts, 2 kept, 3 delayed, 4 dead, then for each task: record, taken:<incarnation of its token>
 -- ARGV: for each task: key, token, outcome, payload, terms
 --   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error)
 --          | 'large' (payload: error): it answered with more than can be kept; or, all with the error,
@@ -13,7 +13,7 @@
 -- tries does not mend a defect.
 -- Returns for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused'
 
-local counts, delayed, dead = KEYS[1], KEYS[2], KEYS[3]
+local counts, kept, delayed, dead = unpack(KEYS, 1, 4)
 local now = now_ms()
 
 local function numbers(text)
@@ -80,20 +80,20 @@ local function complete(record, taken, key, token, outcome, payload, terms)
     if failures then
       redis.call('HDEL', record, 'e')
     end
-    write_end(record, 'S', now, create, ttl, waited, 'o', payload)
+    write_end(record, 'S', now, create, ttl, waited, #payload, 'o', payload)
     return 'succeeded'
   elseif outcome == 'cancelled' then
-    write_end(record, 'C', now, create, ttl, waited)
+    write_end(record, 'C', now, create, ttl, waited, nil)
     return 'cancelled'
   end
   return fail(record, key, outcome, payload, terms)
 end
 
 local results = {}
-for i = 4, #KEYS, 2 do
-  local at = 1 + (i - 4) / 2 * 5
+for i = 5, #KEYS, 2 do
+  local at = 1 + (i - 5) / 2 * 5
   results[#results + 1] =
     complete(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
 end
-write_counts(counts)
+write_counts(counts, kept)
 return results

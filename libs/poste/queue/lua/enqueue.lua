@@ -1,25 +1,25 @@
 -- Accepts tasks: writes each record and puts its key at the end of the queue. Idempotent by the key. Alone among the
 -- scripts it may be refused for want of memory.
 -- KEYS: 1 ready, 2 counts, 3 recent, 4… records
--- ARGV: 1 max waiting, 2 max bytes, 3 max age of an id in ms, 4 how many of the newest to remember,
---       5 '1' if they must be written to the AOF: it may have been switched off since somebody looked; refused then
+-- ARGV: 1 max waiting, 2 max bytes, 3 max bytes of all that the queue holds, 4 max age of an id in ms,
+--       5 how many of the newest to remember, 6 '1' if they must be written to the AOF: it may have been switched off since somebody looked; refused then
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or ''
--- Returns for each: 'accepted' | 'full' | 'clock'
+-- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 5, 8
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 8
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
-if ARGV[5] == '1' and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1', 1, true) then
+if ARGV[6] == '1' and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1', 1, true) then
   return redis.error_reply('ERR Redis would lose accepted calls when it stops: appendonly is no, must be yes')
 end
 local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
-local waiting, bytes = unpack(redis.call('HMGET', counts, 'waiting', 'bytes'))
-waiting, bytes = number(waiting) or 0, number(bytes) or 0
-local max_waiting, max_bytes, max_age, max_recent =
-  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local waiting, bytes, ended = unpack(redis.call('HMGET', counts, 'waiting', 'bytes', 'ended_bytes'))
+waiting, bytes, ended = number(waiting) or 0, number(bytes) or 0, number(ended) or 0
+local max_waiting, max_bytes, max_held, max_age, max_recent =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local results, fresh, seen = {}, {}, {}
 for i = FIXED_KEYS + 1, #KEYS do
@@ -32,6 +32,8 @@ for i = FIXED_KEYS + 1, #KEYS do
     result = 'clock'
   elseif waiting >= max_waiting or bytes + #request > max_bytes then
     result = 'full'
+  elseif ended + bytes + #request + (waiting + 1) * RECORD_BYTES > max_held then
+    result = 'spent'
   else
     result = 'accepted'
     seen[KEYS[i]] = true

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- A consumer that stops puts back what it did not finish. A stop is no attempt; but a task that must not run twice and
 -- whose handler had started may have run, and is DEAD.
--- KEYS: 1 ready, 2 taken:<incarnation>, 3 counts, 4 dead, 5… records
+-- KEYS: 1 ready, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6… records
 -- ARGV: for each record: key, token ('' if it was not claimed), '1' if its handler had started
 -- Returns how many were put back
 
-local ready, taken, counts, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ready, taken, counts, kept, dead = unpack(KEYS, 1, 5)
 local now, back = now_ms(), 0
-for i = 5, #KEYS do
-  local at = 1 + (i - 5) * 3
+for i = 6, #KEYS do
+  local at = 1 + (i - 6) * 3
   local record, key, token, started = KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
   if redis.call('LREM', taken, -1, key) > 0 then
     local state, holder, once, stop, waits = fields_of(record, 's', 't', 'n', 'w', 'h')
@@ -33,5 +33,5 @@ for i = 5, #KEYS do
     end
   end
 end
-write_counts(counts)
+write_counts(counts, kept)
 return back

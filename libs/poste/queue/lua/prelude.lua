@@ -12,13 +12,20 @@
 --   y how long it may wait, from its acceptance and from each replay on, ms
 --   b when its latest claim began, ms, until that is noted
 --   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
--- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, pass (time of the last pass),
--- clock (the leases' clock at the last pass), step (by how much it moves at most until the next), paused ('1' while it
--- is); and what was ever done, for the metrics: +<what>.
+--   j until when it is kept, ms, if it was purged as DEAD
+-- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take),
+-- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
+-- at the last pass), step (by how much it moves at most until the next), paused ('1' while it is), purged (up to when what had
+-- ended was purged, ms); and what was ever done, for the metrics: +<what>.
+-- What ended and is kept for its result's TTL (hash <prefix>:{q}:kept): how many there are, and `b` how many bytes they take, by
+-- the stretch of time in which their TTLs end (see `count_kept`).
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
 local MIN_RECORD_SECONDS = 60
 local MAX_NOTES = 20
+-- What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 220 while it waits and
+-- 290 once it has ended. So many tiny ones count as what they are.
+local RECORD_BYTES = 300
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -79,7 +86,9 @@ end
 
 -- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends
 -- (but `enqueue`: it has read them, and writes what they are).
-local change = { waiting = 0, bytes = 0, running = 0 }
+local change = { waiting = 0, bytes = 0, running = 0, dead_bytes = 0, ended_bytes = 0 }
+-- And by how much those of what is kept: by stretch, {how many, their bytes}.
+local kept_change = {}
 
 -- QUEUED begins or ends: `sign` is 1 or -1, `size` the bytes of its request, if they are known.
 local function count_waiting(record, sign, size)
@@ -96,12 +105,45 @@ local function count_done(what)
   change['+' .. what] = (change['+' .. what] or 0) + 1
 end
 
-local function write_counts(counts)
+-- Something begins to be kept, or (`sign` is -1) is no longer: `expiry` is when its record's TTL is over, in ms, `ttl` its
+-- result's in s, `size` the bytes of its response and error. Redis tells nobody that it dropped a record. So it is counted
+-- under the stretch of time in which it will, and the pass drops the figures of stretches that are over (`tick`): they need no
+-- list of what is kept, and can't drift. A stretch is between a 64th and a 32nd of the TTL long: few in all, however long
+-- TTLs are; and what is told as kept is at most that much too much.
+local STRETCHES = 64
+
+local function count_kept(sign, expiry, ttl, size)
+  local _, power = math.frexp((number(ttl) or 0) / STRETCHES)
+  local length = 2 ^ math.max(power, 0)
+  local stretch = math.ceil(expiry / 1000 / length) * length
+  local counted = kept_change[stretch]
+  if not counted then
+    counted = { 0, 0 }
+    kept_change[stretch] = counted
+  end
+  local by = sign * (RECORD_BYTES + size)
+  counted[1], counted[2] = counted[1] + sign, counted[2] + by
+  change.ended_bytes = change.ended_bytes + by
+end
+
+-- A DEAD task keeps its request, and its error.
+local function count_dead(record, sign)
+  local size = redis.call('HSTRLEN', record, 'q') + redis.call('HSTRLEN', record, 'e')
+  local by = sign * (RECORD_BYTES + size)
+  change.dead_bytes, change.ended_bytes = change.dead_bytes + by, change.ended_bytes + by
+end
+
+-- `kept` need not be named by what ends nothing.
+local function write_counts(counts, kept)
   for name, by in pairs(change) do
     if by ~= 0 and type(redis.pcall('HINCRBY', counts, name, by)) ~= 'number' then
       -- What stood there is no number: it begins anew.
       redis.call('HSET', counts, name, by)
     end
+  end
+  for stretch, counted in pairs(kept_change) do
+    redis.call('HINCRBY', kept, stretch, counted[1])
+    redis.call('HINCRBY', kept, stretch .. 'b', counted[2])
   end
 end
 
@@ -130,17 +172,25 @@ local function note(record, event, now, word)
   redis.call('HSET', record, 'v', notes)
 end
 
+-- When the record of a task that ended (`at`, ms) is dropped, in ms.
+local function kept_until(at, create, ttl)
+  return math.max(math.max(at, number(create) or at) + (number(ttl) or 0) * 1000, at + MIN_RECORD_SECONDS * 1000)
+end
+
 -- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
 -- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it. A
--- result is not kept for less than its id promises, were that made (`create`) in the future.
-local function write_end(record, state, now, create, ttl, waited, ...)
+-- result is not kept for less than its id promises, were that made (`create`) in the future. `size`: the bytes of response
+-- and error that are kept, if they are known.
+local function write_end(record, state, now, create, ttl, waited, size, ...)
   count_done(state)
   if state == 'D' then
     redis.call('HSET', record, 's', state, 'z', now, ...)
+    count_dead(record, 1)
   else
-    local kept_until = math.max(now, number(create) or now) + (number(ttl) or 0) * 1000
-    redis.call('PEXPIREAT', record, math.max(kept_until, now + MIN_RECORD_SECONDS * 1000))
+    local expiry = kept_until(now, create, ttl)
+    redis.call('PEXPIREAT', record, expiry)
     redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
+    count_kept(1, expiry, ttl, size or redis.call('HSTRLEN', record, 'e'))
   end
   if waited then
     -- On the channel of the Poste whose record it is: in front of the queue's name stands its prefix.
@@ -150,7 +200,7 @@ end
 
 local function finish(record, state, now, ...)
   local create, ttl, waited = unpack(redis.call('HMGET', record, 'c', 'r', 'l'))
-  write_end(record, state, now, create, ttl, waited, ...)
+  write_end(record, state, now, create, ttl, waited, nil, ...)
 end
 
 local function bury(record, dead, key, reason, now, ...)

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- A consumer gives back what it claimed and did not run: each waits a while for another claim, and nothing is counted, for
 -- no attempt began. It needs RUNNING and this very token, so whatever has become of a task meanwhile stands.
--- KEYS: 1 delayed, 2 taken:<incarnation>, 3 counts, 4… records
+-- KEYS: 1 delayed, 2 taken:<incarnation>, 3 counts, 4 kept, 5… records
 -- ARGV: for each record: key, token, how long to wait in ms
 -- Returns how many wait
 
-local delayed, taken, counts = KEYS[1], KEYS[2], KEYS[3]
+local delayed, taken, counts, kept = unpack(KEYS, 1, 4)
 local now, waiting = now_ms(), 0
-for i = 4, #KEYS do
-  local at = 1 + (i - 4) * 3
+for i = 5, #KEYS do
+  local at = 1 + (i - 5) * 3
   local record, key, token, wait = KEYS[i], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local state, holder, stop, expire = fields_of(record, 's', 't', 'w', 'x')
   if state == 'R' and holder == token then
@@ -30,5 +30,5 @@ for i = 4, #KEYS do
     redis.call('LREM', taken, -1, key)
   end
 end
-write_counts(counts)
+write_counts(counts, kept)
 return waiting

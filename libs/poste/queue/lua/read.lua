@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 -- Reads a task as it is now: one that is overdue is settled first, so that the status never lies. One that is claimed and has
 -- not begun waits.
--- KEYS: 1 delayed, 2 counts, 3 dead, 4 record    ARGV: 1 key, 2 '1' if the reader waits for its end,
+-- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 record    ARGV: 1 key, 2 '1' if the reader waits for its end,
 --   3 how many bytes a response may have that is returned
 -- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error}}
---   the second part is missing if there is no record
+--   or, if there is no record, {now in ms, up to when what had ended was purged, in ms, or nothing}
 
-local delayed, counts, dead, record = unpack(KEYS)
+local delayed, counts, kept, dead, record = unpack(KEYS)
 local now = now_ms()
 local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
 if not state then
-  return { now }
+  return { now, redis.call('HGET', counts, 'purged') }
 end
 local due = number(expiry)
 local waits_in_hand = state == 'R' and has_not_begun(known_by)
@@ -25,7 +25,7 @@ if state == 'Q' and not due then
 elseif state == 'Q' and due <= now then
   redis.call('ZREM', delayed, ARGV[1])
   expire(record, dead, ARGV[1], now)
-  write_counts(counts)
+  write_counts(counts, kept)
 elseif ARGV[2] == '1' and not is_final(state) then
   redis.call('HSET', record, 'l', '1')
 end

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Takes back what stands in the list of an incarnation whose lease is over. It becomes a grave, whose list is swept on
 -- every pass: a killed process' last BLMOVE may still arrive.
--- KEYS: 1 leases, 2 graves, 3 ready, 4 counts, 5 dead, 6 taken:<incarnation>, 7… records
+-- KEYS: 1 leases, 2 graves, 3 ready, 4 counts, 5 kept, 6 dead, 7 taken:<incarnation>, 8… records
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
 -- A task was alone if nothing else in the list had been claimed, and begun. Only crashes suffered alone count towards the limit:
 -- poison must not take its neighbours along.
 -- Returns for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; nothing if the lease holds
 
-local leases, graves, ready, counts, dead, taken = unpack(KEYS, 1, 6)
+local leases, graves, ready, counts, kept, dead, taken = unpack(KEYS, 1, 7)
+local FIXED_KEYS, FIXED_ARGS = 7, 2
 local gone, max_crashes = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 
@@ -20,13 +21,13 @@ if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', graves, gon
 end
 
 local claimed = 0
-for i = 7, #KEYS do
+for i = FIXED_KEYS + 1, #KEYS do
   local state, token, known_by = fields_of(KEYS[i], 's', 't', 'h')
   if state == 'R' and owner_of(token) == gone and not has_not_begun(known_by) then
     claimed = claimed + 1
   end
 end
-local alone = claimed == 1 and redis.call('LLEN', taken) == #KEYS - 6
+local alone = claimed == 1 and redis.call('LLEN', taken) == #KEYS - FIXED_KEYS
 
 local function reap(record, key)
   if redis.call('LREM', taken, -1, key) == 0 then
@@ -74,12 +75,12 @@ local function reap(record, key)
 end
 
 local results = {}
-for i = 7, #KEYS do
-  local became = reap(KEYS[i], ARGV[i - 4])
+for i = FIXED_KEYS + 1, #KEYS do
+  local became = reap(KEYS[i], ARGV[i - FIXED_KEYS + FIXED_ARGS])
   results[#results + 1] = became
   if became ~= 'gone' and became ~= 'dropped' then
     count_done('reaped:' .. became)
   end
 end
-write_counts(counts)
+write_counts(counts, kept)
 return results

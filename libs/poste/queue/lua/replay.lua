@@ -18,6 +18,7 @@ local function replay(record, key)
   elseif not number(ttl) or redis.call('ZREM', dead, key) == 0 then
     return 'gone'
   end
+  count_dead(record, -1)
   note(record, 'd', died or now, reason)
   note(record, 'p', now)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
 -- Settles waiting tasks that are overdue, and takes keys off the queue whose tasks have ended.
--- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: for each record: key
+-- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5… records    ARGV: for each record: key
 -- Returns {the keys of those that expired, of those that are dead now, how many keys were taken off}
 
-local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
+local ready, counts, kept, dead = unpack(KEYS, 1, 4)
 local now, removed = now_ms(), 0
 local settled = { E = {}, D = {} }
-for i = 4, #KEYS do
-  local record, key = KEYS[i], ARGV[i - 3]
+for i = 5, #KEYS do
+  local record, key = KEYS[i], ARGV[i - 4]
   local state, expiry = fields_of(record, 's', 'x')
   local over = not state or is_final(state)
   if state == 'Q' and not number(expiry) then
@@ -21,5 +21,5 @@ for i = 4, #KEYS do
     removed = removed + redis.call('LREM', ready, -1, key)
   end
 end
-write_counts(counts)
+write_counts(counts, kept)
 return { settled.E, settled.D, removed }

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- An operator has what ended dropped: the records themselves go. That they were there is kept as one time for the whole queue,
+-- up to which a task without a record need not be lost. What has only just ended stays: a late enqueue of the same id is to find
+-- it, and whoever waits for it. DEAD tasks stay, but for those that were purged: they are handled for themselves.
+-- KEYS: 1 counts, 2 kept, 3… records    ARGV: 1 up to when they must have ended, in ms
+-- Returns how many were dropped
+
+local counts, kept = KEYS[1], KEYS[2]
+local now, dropped = now_ms(), 0
+local bound = math.min(tonumber(ARGV[1]), now - MIN_RECORD_SECONDS * 1000)
+for i = 3, #KEYS do
+  local record = KEYS[i]
+  local state, ended, create, ttl, purged = fields_of(record, 's', 'z', 'c', 'r', 'j')
+  ended, create, purged = number(ended), number(create), number(purged)
+  local has_ended = ended and create and is_final(state) and (purged or state ~= 'D')
+  if has_ended and math.max(ended, create) <= bound then
+    local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e')
+    count_kept(-1, purged or kept_until(ended, create, ttl), ttl, size)
+    redis.call('UNLINK', record)
+    dropped = dropped + 1
+  end
+end
+if dropped > 0 then
+  redis.call('HSET', counts, 'purged', math.max(bound, number(redis.call('HGET', counts, 'purged')) or 0))
+end
+write_counts(counts, kept)
+return dropped

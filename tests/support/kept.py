@@ -1,0 +1,55 @@
+"""What the scripts count as kept, from the test's side: where each ended task stands there, and what moves it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from poste.queue.keys import QueueKeys
+from poste.queue.tasks import RECORD_BYTES
+
+#: Longer ago than the minute in which what ended is not purged, in ms.
+_AGO_MS: Final = 100_000
+
+
+class KeptTasks:
+    """The ended tasks of one queue whose results are kept."""
+
+    def __init__(self, client: Any, keys: QueueKeys) -> None:
+        self._client, self._keys = client, keys
+
+    async def age(self, key: str) -> None:
+        """Let a task have ended long ago."""
+        record = self._keys.record(key)
+        before = await self._stretch(key)
+        for instant in ("c", "z", *(["j"] if await self._client.hexists(record, "j") else [])):
+            await self._client.hincrby(record, instant, -_AGO_MS)
+        await self._count_elsewhere(key, before, await self._stretch(key))
+
+    async def age_all(self) -> None:
+        """Let every task have ended long ago."""
+        async for record in self._client.scan_iter(match=self._keys.any_record):
+            await self.age(record.decode().rpartition(":task:")[2])
+
+    async def drop(self, key: str) -> tuple[int, int]:
+        """Let a task's record be dropped, as if its time were over; returns what it is still counted as."""
+        counted = await self._count_elsewhere(key, await self._stretch(key), 1)
+        await self._client.delete(self._keys.record(key))
+        return counted
+
+    async def _count_elsewhere(self, key: str, before: int, after: int) -> tuple[int, int]:
+        sizes = [await self._client.hstrlen(self._keys.record(key), name) for name in ("o", "e")]
+        counted = (1, RECORD_BYTES + sum(sizes))
+        for mark, by in zip(("", "b"), counted, strict=True):
+            await self._client.hincrby(self._keys.kept, f"{before}{mark}", -by)
+            await self._client.hincrby(self._keys.kept, f"{after}{mark}", by)
+        return counted
+
+    async def _stretch(self, key: str) -> int:
+        """The stretch of time under which a task is counted: its end, in seconds."""
+        ended, create, ttl, purged = await self._client.hmget(self._keys.record(key), ["z", "c", "r", "j"])
+        end, seconds, length = int(ended), int(ttl), 1
+        expiry = int(purged or max(max(end, int(create)) + seconds * 1000, end + 60_000))
+        while length * 64 <= seconds:
+            length *= 2
+        return math.ceil(expiry / 1000 / length) * length
