@@ -137,7 +137,7 @@ async def test_the_copy_follows_the_catalogue(tmp_path):
         mom.announce(shop.entry("127.0.0.1:1"))
         await until(lambda: copy.read_bytes() != first, what="the new copy")
 
-    assert sorted(one.name for one in tmp_path.iterdir()) == [COPY, "id.key"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [COPY, "id.key", "operator.token"]
 
 
 async def test_a_copy_that_can_not_be_written_harms_nothing(tmp_path):
