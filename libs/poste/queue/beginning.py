@@ -66,11 +66,17 @@ class Beginner:
             self._some_unsettled.set()
 
     def begun(self, key: str) -> None:
-        """Note, from whichever thread, that a handler begins, or that it will not."""
+        """Note, from whichever thread, that a handler begins."""
         if threading.get_ident() == self._thread:
-            self._go_on(key)
+            self.not_beginning(key)
         else:
-            self._loop.call_soon_threadsafe(self._go_on, key)
+            self._loop.call_soon_threadsafe(self.not_beginning, key)
+
+    def not_beginning(self, key: str) -> None:
+        """Note that a handler has begun by now, or that it will not."""
+        if self._beginning == key:
+            self._beginning = None
+            self._may_go_on.set()
 
     async def settle(self) -> None:
         """Wait for the disk, for all that was claimed meanwhile at once, until cancelled."""
@@ -146,8 +152,3 @@ class Beginner:
     def _drop(self, key: str) -> None:
         del self._hand.to_begin[key]
         self._leave(key)
-
-    def _go_on(self, key: str) -> None:
-        if self._beginning == key:
-            self._beginning = None
-            self._may_go_on.set()

@@ -296,12 +296,13 @@ class Taker:
         else:
             if rest is not None or not claimed.left:
                 del hand.running[claimed.key]
-        if rest is not None or not claimed.left:
+        if claimed.key in hand.handling and (rest is not None or not claimed.left):
             self._handled(claimed.key)
+        hand.changed.set()
 
     def _handled(self, key: str) -> None:
-        self._hand.handling.pop(key, None)
-        self.beginner.begun(key)
+        if self._hand.handling.pop(key, None) is not None:
+            self.beginner.not_beginning(key)
         self._hand.changed.set()
 
     def _worth_taking(self, room: int) -> bool:

@@ -109,7 +109,8 @@ class QueuedRoad:
         call.deadline = time.monotonic() + timeout_seconds
         if method.coroutine:
             # Its first step is a part of this one.
-            task.begin()
+            if task.began is not None:
+                task.begin()
         else:
             call.begin = task.begin
         outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
