@@ -33,6 +33,7 @@ _VERBS: Final = {
     "dead": ("operator_commands", "List the calls that Poste gave up, and why."),
     "replay": ("operator_commands", "Have calls that Poste gave up run again."),
     "purge": ("operator_commands", "Give dead calls up for good."),
+    "forget": ("operator_commands", "Take a service out of the catalogue."),
     "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),
     "ps": ("local_commands", "Show the parts of a running `poste up`."),
     "stop": ("local_commands", "Take one part of a running `poste up` away."),

@@ -1,4 +1,4 @@
-"""The operators' verbs: pause, resume, dead, replay, purge. Over the gateway's REST only."""
+"""The operators' verbs: pause, resume, dead, replay, purge, forget. Over the gateway's REST only."""
 
 from __future__ import annotations
 
@@ -159,6 +159,34 @@ def purge(  # noqa: PLR0917 - click passes them by name
             printing.compact({"purged": count})
         else:
             click.echo(f"{count} purged")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+@click.command()
+@click.argument("service")
+@click.option("--even-with-waiting", is_flag=True, help="Also while its calls wait.")
+@options
+def forget(service: str, token: str | None, url: str, as_json: bool, *, even_with_waiting: bool) -> None:
+    """Take SERVICE out of the catalogue: its routes go, and no call is kept for it.
+
+    Refused while its calls wait. With --even-with-waiting they stay in its queue: they run if the service registers
+    again before they expire.
+    """
+
+    async def work(client: Client) -> int:
+        gone = await client.forget(service, even_with_waiting=even_with_waiting)
+        if as_json:
+            printing.compact(dict(gone.document))
+            return OK
+        click.echo(f"{gone.service}: forgotten")
+        if gone.waiting:
+            click.echo(f"  {gone.waiting} calls stay in its queue: they run if it registers again, or expire")
+        if gone.replicas:
+            click.echo(f"  {gone.replicas} replicas were known to live: those that do bring it back within 10 s")
+        if gone.shipped:
+            click.echo("  the catalogue file names it: it comes back when a middleware starts with that file")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -17,7 +16,7 @@ import grpc.aio
 from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError
 from poste.rpc import channels
-from poste.rpc.catalogue import Service, describe, lacking_of
+from poste.rpc.catalogue import Service, redescribe
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.v1 import catalogue_pb2
@@ -33,8 +32,10 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 #: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
 #: ready with an old catalogue when the new one is on its way.
 _PATIENCE_SECONDS: Final = 1.0
-#: The fields of an entry that say what the service is; the others say where it is.
-_DESCRIBING: Final = ("file_descriptor_set", "methods", "others", "settings", "author_settings")
+#: How the stream ends where the middleware is away, or is exchanged: it is followed again as soon as it is back.
+_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
+#: After so many ends of another kind without a catalogue between it can't be read.
+_MANY_FAILURES: Final = 3
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("directory")
@@ -48,6 +49,7 @@ class Directory:
         fleets: Their replicas, by the same names.
         routes: Their routes.
         key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
+        trouble: Why what is known may be old, though the middleware is there; None if it is not so.
     """
 
     def __init__(self, mom: Mom, copy: CatalogueCopy, fingerprint: str, spawn: Spawn) -> None:
@@ -63,6 +65,8 @@ class Directory:
         self.fleets: dict[str, Fleet] = {}
         self.routes = RouteTable()
         self.key_agreed = False
+        self.trouble: str | None = None
+        self._failures = 0
         self._mom = mom
         self._copy = copy
         self._fingerprint = fingerprint
@@ -100,21 +104,28 @@ class Directory:
             try:
                 # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
                 request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
-                whole = pb.WatchCatalogueResponse()
+                known: dict[str, catalogue_pb2.CatalogueService] = {}
                 async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
                     self.key_agreed = True
                     self._answered.set()
-                    whole.MergeFrom(part)
+                    known.update((entry.name, entry) for entry in part.services)
+                    for name in part.removed:
+                        known.pop(name, None)
                     if part.more:
                         continue
+                    whole = pb.WatchCatalogueResponse(services=known.values(), store_id=part.store_id)
                     self._keep_awaited(whole)
                     self.apply(whole.services)
                     self._copy.put(whole)
-                    whole = pb.WatchCatalogueResponse()
+                    self._followed()
                     pauses.reset()
             except grpc.aio.AioRpcError as error:
                 self._ended(error)
             await asyncio.sleep(pauses.pause_seconds())
+
+    def _followed(self) -> None:
+        self.trouble, self._failures = None, 0
+        metrics.catalogue_followed.set(1)
 
     def _keep_awaited(self, catalogue: pb.WatchCatalogueResponse) -> None:
         """Add what only the store before this one knew: who has not registered again yet must not become unknown."""
@@ -141,11 +152,13 @@ class Directory:
 
     def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
         """Take over the whole catalogue as it is now."""
-        services = {}
+        services, passed_over = {}, 0
         for entry in entries:
             service = self._described(entry)
             if service is not None:
                 services[entry.name] = service
+            passed_over += service is None or service.entry is not entry
+        metrics.catalogue_passed_over.set(passed_over)
         self.services = services
         self._man_fleets()
         self.routes = RouteTable(services.values())
@@ -160,17 +173,8 @@ class Directory:
 
     def _described(self, entry: catalogue_pb2.CatalogueService) -> Service | None:
         known = self.services.get(entry.name)
-        if known is not None and _same_description(known.entry, entry):
-            # Replicas come and go; what the service is has not changed.
-            return dataclasses.replace(
-                known,
-                entry=entry,
-                targets=tuple(entry.targets),
-                library=entry.library,
-                lacking=lacking_of(entry),
-            )
         try:
-            return describe(entry)
+            return redescribe(entry, known)
         except CatalogueError as error:
             _log.error("catalogue entry passed over", service=entry.name, error=str(error))
         except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
@@ -192,6 +196,7 @@ class Directory:
             )
 
     def _ended(self, error: grpc.aio.AioRpcError) -> None:
+        metrics.catalogue_followed.set(0)
         if channels.code(error) is Code.FAILED_PRECONDITION:
             if self._unready != _OTHER_KEY:
                 _log.error("refused: this gateway's key is not the one that task ids are signed with")
@@ -201,7 +206,7 @@ class Directory:
             self._begun.set()
         else:
             _log.warning("catalogue stream ended", code=error.code().name)
-
-
-def _same_description(one: catalogue_pb2.CatalogueService, other: catalogue_pb2.CatalogueService) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _DESCRIBING)
+            self._failures += channels.code(error) not in _AWAY
+            if self._failures >= _MANY_FAILURES and self.trouble is None:
+                self.trouble = f"the catalogue can't be read ({error.code().name}): services are known as before"
+                _log.error(self.trouble)

@@ -65,6 +65,13 @@ NO_QUEUE: Final = Kind(
     "There is no such queue",
     "No service of that name is catalogued, and none was. A queue is called as its service is.",
 )
+NO_SERVICE: Final = Kind(
+    "no-such-service",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is no such service",
+    "No service of that name is in the catalogue.",
+)
 WRONG_VERB: Final = Kind(
     "wrong-verb",
     HTTPStatus.METHOD_NOT_ALLOWED,
@@ -196,6 +203,15 @@ NOT_DEAD: Final = Kind(
     "The task is not DEAD",
     "Only a task that Poste gave up can be replayed or purged.",
 )
+CALLS_WAITING: Final = Kind(
+    "calls-waiting",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "Calls wait for the service",
+    "A service is not forgotten while its calls wait, unless that is asked for: `?evenWithWaiting=true`, or "
+    "`poste forget --even-with-waiting`. They would stay in its queue: they run if the service registers again in "
+    "time, else they expire.",
+)
 OPERATORS_ONLY: Final = Kind(
     "operators-only",
     HTTPStatus.FORBIDDEN,
@@ -287,6 +303,7 @@ KINDS: Final = {
         NO_ROUTE,
         NO_TASK,
         NO_QUEUE,
+        NO_SERVICE,
         WRONG_VERB,
         TOO_LARGE,
         REQUEST_TIMEOUT,
@@ -304,6 +321,7 @@ KINDS: Final = {
         GONE,
         TASK_ENDED,
         NOT_DEAD,
+        CALLS_WAITING,
         OPERATORS_ONLY,
         TOKEN_NEEDED,
         TOO_MANY_WATCHERS,

@@ -38,6 +38,7 @@ from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
 
 QUEUES: Final = "/v1/queues/"
+SERVICES: Final = "/v1/services/"
 
 
 async def services(directory: Directory, mom: Mom) -> dict[str, Any]:

@@ -179,6 +179,16 @@ class Mom:
         request = pb.PurgeEndedTasksRequest(queue=queue, page_token=page_token)
         return await self._read(lambda timeout: self.stub.PurgeEndedTasks(request, timeout=timeout))
 
+    async def forget_service(self, service: str, *, even_with_waiting: bool) -> pb.ForgetServiceResponse:
+        """Take a service out of the catalogue.
+
+        Raises:
+            MomAway: There is no answer now; it may be forgotten all the same.
+            MomRefused: It is not in the catalogue (NOT_FOUND).
+        """
+        request = pb.ForgetServiceRequest(service=service, even_with_waiting=even_with_waiting)
+        return await self._read(lambda timeout: self.stub.ForgetService(request, timeout=timeout))
+
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()

@@ -1,4 +1,4 @@
-"""The operators' verbs: see a queue's tasks, pause it, resume it, see what died in it, replay, purge, make room.
+"""The operators' verbs: see a queue's tasks, pause it, see, replay and purge what died, make room, forget a service.
 
 `GET /v1/queues/{queue}/tasks` lists the newest tasks, whatever became of them, the newest first, each without its
 response and error; `?pageSize=` is at most 1000, and so many are remembered::
@@ -17,6 +17,15 @@ with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purg
 
 `POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
 to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. Who asks for one of those is told 410 `gone`.
+
+`POST /v1/services/{service}/forget` takes a service out of the catalogue. It is refused while its calls wait or run
+(409), unless `?evenWithWaiting=true` says that they may: they stay in the queue, and run if the service registers again
+before they expire::
+
+    {"service": "calculator.v1.SumService", "waiting": 0, "replicas": 0, "shipped": false}
+
+What brings it back is said: `replicas` that were known to live do as soon as they register again, within 10 s, and the
+middleware's catalogue file, if it is `shipped`, does when a middleware starts.
 """
 
 from __future__ import annotations
@@ -33,7 +42,7 @@ from poste_gateway import listings, task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer
 from poste_gateway.directory import Directory
 from poste_gateway.guard import Guard
-from poste_gateway.kinds import GONE, INVALID_REQUEST, LOOKUP_AWAY, NOT_DEAD
+from poste_gateway.kinds import CALLS_WAITING, GONE, INVALID_REQUEST, LOOKUP_AWAY, NO_SERVICE, NOT_DEAD
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.problems import RETRY_AFTER, Problem
@@ -75,6 +84,7 @@ class Operating:
             (listings.QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
             (listings.QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
             (listings.QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
+            (listings.SERVICES, "forget"): {"POST": self._guarded(self._forget)},
             (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
             (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
         }
@@ -145,6 +155,22 @@ class Operating:
             count, token = count + page.purged, page.next_page_token
             if not token:
                 return json_answer({"purged": count})
+
+    async def _forget(self, request: web.BaseRequest, service: str) -> Answer:
+        even = request.query.get("evenWithWaiting", "false")
+        if even not in ("true", "false"):
+            raise _bad("evenWithWaiting", "must be true or false")
+        try:
+            said = await self._mom.forget_service(service, even_with_waiting=even == "true")
+        except MomRefused as error:
+            if error.code is Code.NOT_FOUND:
+                raise Problem(NO_SERVICE, "There is no service of this name.") from error
+            raise
+        if not said.forgotten:
+            raise Problem(CALLS_WAITING, f"{said.waiting} of its calls wait or run.")
+        return json_answer(
+            {"service": service, "waiting": said.waiting, "replicas": said.replicas, "shipped": said.shipped}
+        )
 
     async def _handle_one(self, text: str, handle: _Handle, done: str) -> Answer:
         task_id = self._lookups.read_id(text)

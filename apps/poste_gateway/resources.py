@@ -92,6 +92,8 @@ class Resources:
         self._below: dict[str, Verbs] = {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
             listings.QUEUES: {"GET": self._queues},
+            # Nothing is at a service's name; what is behind it is the operators'.
+            listings.SERVICES: {},
             "/problems/": {"GET": self._problem},
             f"{PAGE}/": {"GET": pages.file},
         }
@@ -110,7 +112,9 @@ class Resources:
             if name and name != path:
                 named, _, rest = name.partition("/")
                 behind = self._behind.get((prefix, rest))
-                return (verbs, name) if behind is None else (behind, named)
+                if behind is not None:
+                    return behind, named
+                return (verbs, name) if verbs else None
         return None
 
     def check_ready(self) -> None:
@@ -183,7 +187,11 @@ class Resources:
 
     async def _readyz(self, _: web.BaseRequest, __: str) -> Answer:
         # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
-        reason = "stopping" if self._draining.is_set() else self._directory.unready or self._clock.unready
+        reason = (
+            "stopping"
+            if self._draining.is_set()
+            else self._directory.unready or self._directory.trouble or self._clock.unready
+        )
         return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
 
     async def _metrics(self, _: web.BaseRequest, __: str) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from poste.domain.errors import StartError
+from poste.domain.errors import CatalogueFullError, StartError
 from poste.domain.shown import visible
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
@@ -25,6 +25,7 @@ from poste_mom import catalogue_file, passes, serving
 from poste_mom.budgets import Budgets
 from poste_mom.catalogue import Catalogue
 from poste_mom.figures import Figures
+from poste_mom.room import Room
 from poste_mom.servicer import MomServicer
 from poste_mom.store_health import StoreHealth
 
@@ -38,12 +39,17 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         StartError: The port is taken, or the catalogue file is wrong.
     """
     shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
+    room = Room(settings.max_catalogue_bytes, settings.max_replicas)
+    try:
+        room.check_shipped(shipped)
+    except CatalogueFullError as error:
+        raise StartError(f"the catalogue {settings.catalogue}: {error} (POSTE_MAX_CATALOGUE_BYTES)") from error
     health = StoreHealth(settings)
     client = open_client(settings, connected=health.connected)
     keys = Keys(settings.key_prefix)
     tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
     upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
-    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, replaced=tasks.forget_queues)
+    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, room, replaced=tasks.forget_queues)
     budgets = Budgets(catalogue, health)
     server = new_server()
     health_service = Health(server, "poste.v1.MomService")

@@ -9,25 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from google.protobuf.message import DecodeError
+
+from poste.domain import door
 from poste.domain.errors import CatalogueError, StoreError
-from poste.queue.catalogue_store import Snapshot
-from poste.rpc.catalogue import Service, describe, refuse_taken_routes
+from poste.queue.catalogue_store import Place, Snapshot
+from poste.rpc.catalogue import Service, describe, redescribe, refuse_taken_routes, weigh
 from poste.runtime import logs, metrics
 from poste_mom import versions
+from poste_mom.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.v1 import catalogue_pb2, mom_service_pb2
+    from poste.v1.catalogue_pb2 import ServiceVersion
 
 _log = logs.get("catalogue")
 #: How often other replicas' changes are looked for, in seconds.
 _POLL_SECONDS: Final = 0.5
 #: How often replicas that fell silent are looked for, in seconds.
 _FORGET_SECONDS: Final = 10.0
+
+
+class Forgotten(NamedTuple):
+    """What may bring a service back that was forgotten: living replicas, and the deployment's catalogue file."""
+
+    replicas: int
+    shipped: bool
 
 
 class Catalogue:
@@ -37,6 +49,7 @@ class Catalogue:
         self,
         store: CatalogueStore,
         shipped: Sequence[catalogue_pb2.CatalogueService],
+        room: Room | None = None,
         *,
         replaced: Callable[[], None] = lambda: None,
     ) -> None:
@@ -45,9 +58,11 @@ class Catalogue:
         Args:
             store: Where it is kept.
             shipped: What the deployment says of services.
+            room: How much it may hold.
             replaced: Called when Redis turns out to be another store than it was, or is seen first.
         """
         self._store = store
+        self._room = room or Room()
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
         self._services: dict[str, Service] = {}
@@ -56,6 +71,8 @@ class Catalogue:
         self._version: int | None = None
         self._filed = False
         self._changed = asyncio.Condition()
+        #: One after the other: each is judged by what is there, the one before included.
+        self._registering = asyncio.Lock()
         self._store_id = ""
         #: Another store than before, which does not know yet what the last one knew.
         self._is_anew = False
@@ -89,7 +106,7 @@ class Catalogue:
             try:
                 await self._file_shipped()
                 if time.monotonic() - forgotten > _FORGET_SECONDS:
-                    await self._store.forget()
+                    await self._store.clear()
                     forgotten = time.monotonic()
                 await self.refresh()
             except StoreError as error:
@@ -108,15 +125,34 @@ class Catalogue:
         if self._is_anew and self._services:
             version = await self._file_again()
         known = await self._store.read()
-        services = {}
-        for entry in versions.entries(known):
-            try:
-                services[entry.name] = describe(entry)
-            except CatalogueError as error:
-                _log.error("entry skipped", service=entry.name, error=str(error))
+        services = self._described(known)
         async with self._changed:
             self._services, self._known, self._version, self._is_anew = services, known, version, False
             self._changed.notify_all()
+
+    def _described(self, known: Snapshot) -> dict[str, Service]:
+        """Read every entry; what can't be read is passed over and counted: the others are not to suffer for it."""
+        entries, passed_over = {}, 0
+        for name in versions.services(known):
+            try:
+                entries[name] = versions.entry_of(name, known)
+            except DecodeError as error:
+                _log.error("entry passed over", service=name, error=str(error))
+                passed_over += 1
+        if lost := self._room.fit(entries.values()):
+            _log.warning("retired versions left out: the catalogue is full", services=lost)
+        services = {}
+        for name, entry in entries.items():
+            try:
+                services[name] = redescribe(entry, self._services.get(name))
+            except CatalogueError as error:
+                _log.error("entry passed over", service=name, error=str(error))
+                passed_over += 1
+            except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
+                _log.exception("entry passed over", service=name)
+                passed_over += 1
+        metrics.catalogue_passed_over.set(passed_over)
+        return services
 
     async def _look_at_store(self) -> int:
         """Find out whether it is the store that it was; returns the catalogue's version in it."""
@@ -151,15 +187,24 @@ class Catalogue:
 
         Raises:
             CatalogueError: What it says of itself can't be catalogued.
+            CatalogueFullError: There is no room for it.
             StoreUnreached, StoreLost: Redis does not answer.
         """
+        replica = request.replica or request.address
+        if not door.is_address(request.address):
+            raise CatalogueError(f"{request.service!r} can't be at {request.address!r}: that is not a host:port")
+        if not door.is_replica(replica):
+            raise CatalogueError(f"{request.service!r} can't have a replica {replica!r}")
+        async with self._registering:
+            return await self._register(request, replica)
+
+    async def _register(self, request: mom_service_pb2.RegisterServiceRequest, replica: str) -> Service:
         # First, for its settings hold for who registers.
         await self._file_shipped()
         await self.refresh()
         version = versions.registered(request)
-        replica = request.replica or request.address
-        if any(one.isspace() for one in replica + request.address):
-            raise CatalogueError(f"{request.service} can't be at {request.address!r}")
+        # Before anything is made of it.
+        self._judge_size(request, version)
         known = self._services.get(request.service)
         # The file's word holds, be it that what stands in the store was filed by another.
         by_deployment = self._shipped.get(request.service) or (known.entry if known else None)
@@ -168,9 +213,26 @@ class Catalogue:
         # What the descriptors declare may be more than it has handlers for.
         version.methods[:] = sorted(service.methods)
         content = version.SerializeToString(deterministic=True)
-        await self._store.register(request.service, replica, request.address, versions.name_of(content), content)
+        name = versions.name_of(content)
+        # Who only says again that he is there is not asked whether there is room.
+        if self._known.places.get((request.service, replica)) != Place(name, request.address, stopped=False):
+            self._check_room(request.service, replica, name, version.weight)
+        await self._store.register(request.service, replica, request.address, name, content)
         await self.refresh()
         return service
+
+    def _judge_size(self, request: mom_service_pb2.RegisterServiceRequest, version: ServiceVersion) -> None:
+        try:
+            version.weight = weigh(request.file_descriptor_set, len(request.methods) or None)
+        except CatalogueError as error:
+            raise type(error)(f"service {request.service!r} can't be catalogued: {error}") from error
+        self._room.check_weight(request.service, version.weight)
+
+    def _check_room(self, service: str, replica: str, version: str, weight: int) -> None:
+        if (service, replica) not in self._known.places:
+            self._room.check_replica(service, len(self._known.places))
+        if (service, version) not in self._known.standing:
+            self._room.check_version(service, weight, self.entries())
 
     async def withdraw(self, service: str, replica: str) -> None:
         """Note that a replica stops.
@@ -180,8 +242,26 @@ class Catalogue:
         """
         await self._store.withdraw(service, replica)
 
-    async def watch(self) -> AsyncIterator[list[catalogue_pb2.CatalogueService]]:
-        """Yield every entry now, and again whenever something changed, until the store is another one."""
+    async def forget(self, service: str) -> Forgotten | None:
+        """Take a service out of the catalogue; returns what may bring it back, None if it is not in it.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis does not answer.
+        """
+        await self.refresh()
+        if service not in versions.services(self._known):
+            return None
+        replicas = [place for (name, _), place in self._known.places.items() if name == service and not place.stopped]
+        await self._store.forget(service)
+        await self.refresh()
+        return Forgotten(replicas=len(replicas), shipped=service in self._shipped)
+
+    def served(self, service: str) -> frozenset[str] | None:
+        """Return the short names of the methods that a living replica of a service has; None if none lives."""
+        return versions.served(service, self._known)
+
+    async def watch(self) -> AsyncIterator[dict[str, catalogue_pb2.CatalogueService]]:
+        """Yield every entry by name now, and again whenever something changed, until the store is another one."""
         seen: int | None = None
         stores = self._stores
         while True:
@@ -191,7 +271,7 @@ class Catalogue:
                     if seen is not None and self._stores != stores:
                         return
                 seen, stores = self._version, self._stores
-                entries = self.entries()
+                entries = {entry.name: entry for entry in self.entries()}
             yield entries
 
     async def _file_shipped(self) -> None:

@@ -58,7 +58,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
-from poste.rpc.catalogue import Service, describe, refuse_taken_routes
+from poste.rpc.catalogue import Service, describe, refuse_taken_routes, weigh
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -139,6 +139,7 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
             raise StartError(f"{where} method {method}: not a table")
         _settle(f"{where} method {method}", dict(settings), entry.settings.methods[method], _METHOD_FIELDS)
     try:
+        entry.weight = weigh(entry.file_descriptor_set)
         service = describe(entry)
     except CatalogueError as error:
         raise StartError(f"{where}: {error}") from error

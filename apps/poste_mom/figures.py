@@ -83,7 +83,9 @@ class Figures:
     async def _ask_queues(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         async def ask(queue: str) -> None:
             try:
-                _add_queue(samples, await self._tasks.figures(queue))
+                figures = await self._tasks.figures(queue)
+                _add_queue(samples, figures)
+                samples["poste_queue_unserved_tasks"][queue,] = await self._unserved(figures)
                 samples["poste_queue_max_held_bytes"][queue,] = await self._budgets.of(queue)
             except StoreError as error:
                 _log.warning("figures not read", queue=queue, error=str(error))
@@ -94,6 +96,14 @@ class Figures:
             _log.warning("figures not read", error=str(error))
         else:
             await for_each(queues, ask)
+
+    async def _unserved(self, figures: QueueFigures) -> int:
+        """Count what waits for a method that nobody who lives has: who takes it puts it off."""
+        served = self._catalogue.served(figures.name) if figures.delayed else None
+        # While nobody lives the whole queue waits for its service.
+        if served is None:
+            return 0
+        return sum(method not in served for method in await self._tasks.delayed_methods(figures.name))
 
     async def _ask_servers(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         try:

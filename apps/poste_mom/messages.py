@@ -22,7 +22,7 @@ from poste.rpc.statuses import bounded, is_too_large, too_large
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from poste.queue.tasks import Ending
     from poste.rpc.catalogue import Service
@@ -219,12 +219,17 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     return response
 
 
-def catalogue(
-    entries: Iterable[catalogue_pb2.CatalogueService], store_id: str
+def changes(
+    before: Mapping[str, catalogue_pb2.CatalogueService],
+    now: Mapping[str, catalogue_pb2.CatalogueService],
+    store_id: str,
 ) -> Iterator[mom_service_pb2.WatchCatalogueResponse]:
-    """Spell the whole catalogue of a store, in as many messages as it needs."""
+    """Spell how the catalogue of a store differs from what was sent, in as many messages as it needs."""
     part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), 0
-    for entry in entries:
+    part.removed.extend(sorted(before.keys() - now.keys()))
+    for name, entry in now.items():
+        if before.get(name) == entry:
+            continue
         size += entry.ByteSize()
         if part.services and size > sizes.BATCH:
             part.more = True

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from poste.domain import door, sizes
-from poste.domain.errors import CatalogueError, StoreError, StoreLost, StoreUnreached
+from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError, StoreLost, StoreUnreached
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from poste.queue.operators import Done, Operators
     from poste.queue.recent import Recent
     from poste.queue.tasks import Reading, Tasks
+    from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
@@ -370,7 +371,11 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         try:
             service = await self._catalogue.register(request)
         except CatalogueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            full = isinstance(error, CatalogueFullError)
+            metrics.registrations_refused_total.labels("full" if full else "invalid").inc()
+            _log.warning("registration refused", peer=context.peer(), error=str(error))
+            status = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INVALID_ARGUMENT
+            await context.abort(status, str(error)[: sizes.MAX_STATUS_TEXT])
         except StoreError as error:
             await _refuse(context, error)
         return messages.registered(service)
@@ -383,6 +388,20 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         except StoreError as error:
             await _refuse(context, error)
         return pb.WithdrawReplicaResponse()
+
+    async def ForgetService(self, request: pb.ForgetServiceRequest, context: _Context) -> pb.ForgetServiceResponse:
+        try:
+            figures = await self._tasks.figures(request.service)
+            waiting = figures.queued + figures.delayed + figures.running
+            if waiting and not request.even_with_waiting:
+                return pb.ForgetServiceResponse(waiting=waiting)
+            forgotten = await self._catalogue.forget(request.service)
+        except StoreError as error:
+            await _refuse(context, error)
+        if forgotten is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no service of this name")
+        _log.info("forgotten", service=request.service, waiting=waiting, **forgotten._asdict())
+        return pb.ForgetServiceResponse(forgotten=True, waiting=waiting, **forgotten._asdict())
 
     async def WatchCatalogue(
         self,
@@ -399,9 +418,11 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
                 "this gateway signs task ids with another key than the ids on this Redis were signed with; "
                 "give every gateway the same POSTE_ID_KEY_FILE",
             )
+        sent: Mapping[str, CatalogueService] = {}
         async for entries in self._catalogue.watch():
-            for part in messages.catalogue(entries, self._catalogue.store_id):
+            for part in messages.changes(sent, entries, self._catalogue.store_id):
                 yield part
+            sent = entries
 
 
 async def _of_sound(keys: Iterable[str], do: Callable[[list[str]], Awaitable[list[Done]]]) -> list[Done]:

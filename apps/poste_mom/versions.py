@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from poste.domain import sizes
+from google.protobuf.message import DecodeError
+
+from poste.domain.sizes import MAX_PAYLOAD
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -48,22 +50,35 @@ def alone(
     return entry
 
 
-def entries(known: Snapshot) -> Iterator[catalogue_pb2.CatalogueService]:
-    """Return every service's entry."""
-    for name in sorted({*known.shipped, *(service for service, _ in known.versions)}):
-        yield _entry(name, known)
+def services(known: Snapshot) -> list[str]:
+    """Return the names of all services."""
+    return sorted({*known.shipped, *(service for service, _ in known.versions)})
 
 
-def _entry(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
+def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
+    """Return a service's entry.
+
+    Raises:
+        DecodeError: What the deployment ships of it can't be read.
+    """
     entry = catalogue_pb2.CatalogueService(name=name)
     if name in known.shipped:
         entry.MergeFromString(known.shipped[name])
     mine = {version: kept for (service, version), kept in known.versions.items() if service == name}
     entry.library = bool(mine)
     newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_ms, one[0]))
-    standing = {version: _parsed(kept.content) for version, kept in newest_first if kept.retire_ms is None}
-    retired = [_parsed(kept.content) for _, kept in newest_first if kept.retire_ms is not None]
-    shipped = catalogue_pb2.ServiceVersion(file_descriptor_set=entry.file_descriptor_set)
+    standing, retired = {}, []
+    for version, kept in newest_first:
+        try:
+            parsed = catalogue_pb2.ServiceVersion.FromString(kept.content)
+        except DecodeError as error:
+            _log.error("version passed over", service=name, version=version, error=str(error))
+            continue
+        if kept.retire_ms is None:
+            standing[version] = parsed
+        else:
+            retired.append(parsed)
+    shipped = catalogue_pb2.ServiceVersion(file_descriptor_set=entry.file_descriptor_set, weight=entry.weight)
     others = [*standing.values(), *([shipped] if entry.file_descriptor_set else [])]
     if others:
         _describe_by(entry, others.pop(0))
@@ -76,17 +91,29 @@ def _entry(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
     for address in addresses:
         if lacks := methods - _methods_at(address, places, standing):
             entry.lacking.add(address=address, methods=sorted(lacks))
-    while entry.others and entry.ByteSize() > sizes.MAX_PAYLOAD:
+    while entry.others and entry.ByteSize() > MAX_PAYLOAD:
         # The oldest go, so that the newest fit their message.
         del entry.others[-1]
         _log.warning("version left out: too many bytes", service=name)
     return entry
 
 
+def served(service: str, known: Snapshot) -> frozenset[str] | None:
+    """Return the short names of the methods that a living replica of a service has; None if none lives."""
+    here = {place.version for (name, _), place in known.places.items() if name == service and not place.stopped}
+    if not here:
+        return None
+    contents = (known.versions[service, version].content for version in here if (service, version) in known.versions)
+    return frozenset(
+        method for content in contents for method in catalogue_pb2.ServiceVersion.FromString(content).methods
+    )
+
+
 def _describe_by(entry: catalogue_pb2.CatalogueService, version: catalogue_pb2.ServiceVersion) -> None:
     """Make a version the newest one of an entry."""
     entry.file_descriptor_set = version.file_descriptor_set
     entry.methods[:] = version.methods
+    entry.weight = version.weight
     if version.HasField("author_settings"):
         entry.author_settings.CopyFrom(version.author_settings)
 
@@ -107,7 +134,3 @@ def _methods_at(address: str, places: Iterable[Place], standing: dict[str, catal
     """Return what can be called at an address: it may be that of several processes."""
     here = [standing.get(place.version) for place in places if place.address == address]
     return {method for version in here if version is not None for method in version.methods}
-
-
-def _parsed(content: bytes) -> catalogue_pb2.ServiceVersion:
-    return catalogue_pb2.ServiceVersion.FromString(content)

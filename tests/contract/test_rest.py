@@ -230,6 +230,7 @@ async def test_the_catalogue_is_followed(tmp_path):
         stage.mom.announce()
         await until(lambda: _status(stage, 404))
         broken = shop.entry(replica.target)
+        broken.name = "shop.v1.BrokenService"
         broken.file_descriptor_set = b"\xff"
         stage.mom.announce(broken)
         stage.mom.announce(shop.entry(replica.target), broken)

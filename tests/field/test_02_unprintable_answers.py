@@ -32,6 +32,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.rpc import protojson
 from poste.rpc.catalogue import describe
+from poste.rpc.protojson.plans import find_message_type
 from poste.service import loaded
 from poste.v1 import catalogue_pb2, task_pb2
 
@@ -93,7 +94,7 @@ def test_what_a_service_has_in_place_of_a_standard_file_is_kept():
 
     descriptor = own.methods["Call"].input
     assert protojson.encode(descriptor, protojson.decode(descriptor, b'{"clock":"x"}')) == b'{"clock":"x"}'
-    assert own.pool.FindMessageTypeByName("google.rpc.ErrorInfo")
+    assert find_message_type(own.pool, "x/google.rpc.ErrorInfo")
 
 
 def program_file(name: str, package: str, *, padding: int = 0) -> ModuleType:

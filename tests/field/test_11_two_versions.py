@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc.aio
 import pytest
 from google.api import annotations_pb2
@@ -165,13 +166,13 @@ async def test_what_a_dead_replica_had_goes_with_its_lease(many: Many, server: R
     async with store_of(server) as client:
         store = CatalogueStore(client)
         long_ago = 1000 * ((await client.time())[0] - 61)
-        await store.forget()
+        await store.clear()
         await client.zadd(KEYS.replicas, {f"{NAME} a1": long_ago})
-        await store.forget()
+        await store.clear()
         await many.has("Ask", "Add")
         # The last one's lease ends as well.
         await client.zadd(KEYS.replicas, {f"{NAME} b1": long_ago})
-        await store.forget()
+        await store.clear()
 
         async def gone() -> bool:
             return not (await many.entry()).targets
@@ -189,7 +190,7 @@ async def test_nobody_is_forgotten_because_nobody_could_register(many: Many, ser
         await client.zadd(KEYS.replicas, {f"{NAME} {one}": now - 100_000 for one in ("a1", "b1")})
         await client.set(KEYS.catalogue_pass, now - 100_000)
         await many.come("a1", OLD)
-        await CatalogueStore(client).forget()
+        await CatalogueStore(client).clear()
     await many.has("Ask", "Drop", "Add")
 
 
@@ -336,6 +337,12 @@ async def test_thirty_queued_calls_of_a_new_method_all_succeed_beside_old_replic
     assert sorted(newer.stored) == sorted([*(["direct"] * 10), *(f"{number}" for number in range(30))])
 
 
+async def unserved(mom: RunningMom, count: int) -> bool:
+    """Tell whether so many tasks are said to wait for a method that nobody who lives has."""
+    async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/metrics") as reply:
+        return f'poste_queue_unserved_tasks{{queue="{LEDGER}"}} {count}.0' in await reply.text()
+
+
 async def test_a_call_that_nobody_living_has_a_handler_for_waits(server: RedisServer, tmp_path: Path) -> None:
     """A method that is rolled back for a while would cost its waiting calls: FAILED, though none of them ran."""
     async with (
@@ -360,12 +367,14 @@ async def test_a_call_that_nobody_living_has_a_handler_for_waits(server: RedisSe
 
         await until(expired)
         waiting, dropped = await state(kept), await gateway.post(STORE, {"line": "new"})
+        await until(lambda: unserved(mom, 1), what="its queue's figure")
         async with beside(server, mom, Newer()):
 
             async def done() -> bool:
                 return await state(kept) == ("SUCCEEDED", 1)
 
             await until(done)
+        await until(lambda: unserved(mom, 0), what="its queue's figure")
 
     assert waiting == ("QUEUED", 0)
     assert dropped.status == 404

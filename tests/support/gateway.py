@@ -154,9 +154,13 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
     async def WatchCatalogue(self, _request, context):  # noqa: N802
         if self.refuses_key:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another key")
+        sent = set()
         while True:
             changed = self.changed
-            yield pb.WatchCatalogueResponse(services=self.entries, store_id=self.store_id)
+            names = {entry.name for entry in self.entries}
+            # What did not change is sent again, which does no harm.
+            yield pb.WatchCatalogueResponse(services=self.entries, store_id=self.store_id, removed=sent - names)
+            sent = names
             await changed.wait()
 
     async def CompleteTasks(self, request, context):  # noqa: N802

@@ -9,7 +9,7 @@
         print(reply.response)
 """
 
-from poste.client.answers import Answer, History, Method, Queue, Service, Task, TaskEvent
+from poste.client.answers import Answer, Forgotten, History, Method, Queue, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.looks import Figures, Look, SeenService
@@ -21,6 +21,7 @@ __all__ = [
     "ClientError",
     "FieldError",
     "Figures",
+    "Forgotten",
     "GatewayUnreachable",
     "History",
     "Look",

@@ -202,6 +202,36 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A service that was taken out of the catalogue, and what may bring it back.
+
+    Attributes:
+        service: Its name.
+        waiting: How many of its calls wait in its queue: they run if it registers again in time, else they expire.
+        replicas: How many of its replicas were known to live: each brings it back as soon as it registers again.
+        shipped: The deployment's catalogue file names it: it comes back when a middleware starts with that.
+        document: The answer as it came.
+    """
+
+    service: str
+    waiting: int
+    replicas: int
+    shipped: bool
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Forgotten:
+        """Take it from its JSON; raises as `Task.read` does."""
+        return cls(
+            service=str(document["service"]),
+            waiting=int(document["waiting"]),
+            replicas=int(document["replicas"]),
+            shipped=bool(document["shipped"]),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """A queue in figures; each open task is counted once.
 

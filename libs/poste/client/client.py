@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, History, Queue, Service, Task
+from poste.client.answers import Answer, Forgotten, History, Queue, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.looks import Look
 from poste.client.transport import Reply, Transport
@@ -243,6 +243,12 @@ class Client:
         """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge-ended")
         return self._read(lambda answer: int(answer["purged"]), reply.document)
+
+    async def forget(self, service: str, *, even_with_waiting: bool = False) -> Forgotten:
+        """Take a service out of the catalogue; refused while its calls wait, unless they may."""
+        query = "?evenWithWaiting=true" if even_with_waiting else ""
+        reply = await self._operate("POST", f"/v1/services/{quote(service, safe='')}/forget{query}")
+        return self._read(Forgotten.read, reply.document)
 
     async def _operate_queue(self, queue: str, verb: str) -> Queue:
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}")

@@ -16,6 +16,13 @@ from poste.domain.policy import MAX_TTL_SECONDS
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 #: The full name of a service, which is its queue's name too, as proto has it. Its length leaves room in a task's id.
 _SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+#: Packages that no service of a deployment is in: the middleware itself, health and reflection, protobuf's own.
+_RESERVED: Final = re.compile(r"(poste\.v\d+|grpc|google)\.", re.ASCII)
+#: The name of a replica, which tells it from others of its service.
+_REPLICA: Final = re.compile(r"[!-~]{1,300}")
+#: Where a replica is called: a host, its name or its address, and a port.
+_ADDRESS: Final = re.compile(r"(?=.{1,300}\Z)(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(\d{1,5})", re.ASCII)
+_LAST_PORT: Final = 65_535
 #: The token of a claim: `<incarnation>:<seq>`.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
 #: What a client's own request id may look like: it goes into metadata and logs.
@@ -33,6 +40,26 @@ def is_key(text: str) -> bool:
 def is_service(text: str) -> bool:
     """Tell whether a text may be a service's full name, and so a queue's."""
     return _SERVICE.fullmatch(text) is not None
+
+
+def reserved_package(service: str) -> str | None:
+    """Return the package that a service must not be in and is, None if it may be where it is.
+
+    A service is called by its name: under one of Poste's own, or of gRPC's, a client would get where none is meant to.
+    """
+    found = _RESERVED.match(service)
+    return None if found is None else found[1]
+
+
+def is_replica(text: str) -> bool:
+    """Tell whether a text may be the name of a replica."""
+    return _REPLICA.fullmatch(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text may be where a replica is called: `host:port`."""
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and 1 <= int(found[1]) <= _LAST_PORT
 
 
 def is_token(text: str) -> bool:

@@ -9,6 +9,7 @@
     │   └── StoreLost         sent, and the answer was lost even on retry: it may have happened
     ├── InvalidTaskId         not an id that this Poste ever issued
     └── CatalogueError        a service can't be catalogued as it describes itself
+        └── CatalogueFullError  there is no room for it
 """
 
 from __future__ import annotations
@@ -40,3 +41,7 @@ class InvalidTaskId(PosteError):  # noqa: N818 - reads as the fact it states
 
 class CatalogueError(PosteError):
     """A service can't be catalogued; the text names the service and what is wrong with it."""
+
+
+class CatalogueFullError(CatalogueError):
+    """The catalogue has no room for a service; the text says of what there is too much."""

@@ -27,6 +27,8 @@ MAX_METADATA: Final = 4 * MAX_STATUS
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
 #: An answer's JSON may have so much: default values are written too, so of few bytes there may become many.
 MAX_JSON: Final = 32 * 1024 * 1024
+#: A service's descriptors, with all that they import, may have so much.
+MAX_DESCRIPTORS: Final = 1024 * 1024
 #: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the
 #: limit, and little enough that a message is through in a moment.
 BATCH: Final = 4 * 1024 * 1024

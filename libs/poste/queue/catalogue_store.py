@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -16,9 +16,10 @@ from poste.domain.policy import MAX_TTL_SECONDS
 from poste.queue.connection import text
 from poste.queue.keys import KEYS, Keys
 from poste.queue.scripts import Argument, Scripts
+from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import redis.asyncio as redis
 
@@ -28,8 +29,14 @@ REPLICA_SECONDS: Final = 60.0
 #: seconds, and has time for several tries left.
 _PAUSE_SECONDS: Final = 30.0
 #: How many retired versions of one service are kept, each as long as a result may be: results are read by them.
-_MAX_RETIRED: Final = 16
+_MAX_RETIRED: Final = 8
 _STOPPED: Final = "stopped"
+#: So much of a record's name is logged.
+_SHOWN: Final = 200
+
+_log: Final = logs.get("catalogue_store")
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,11 @@ class Snapshot:
     versions: Mapping[tuple[str, str], Version] = field(default_factory=dict)
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
 
+    @property
+    def standing(self) -> dict[tuple[str, str], Version]:
+        """The versions that are not retired."""
+        return {name: version for name, version in self.versions.items() if version.retire_ms is None}
+
 
 class CatalogueStore:
     """The catalogue on one Redis. Every method raises StoreUnreached if Redis does not answer; all can be repeated."""
@@ -111,7 +123,7 @@ class CatalogueStore:
             found = await self._client.hgetall(self._keys.catalogue)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-        return {text(name): cast("bytes", entry) for name, entry in found.items()}
+        return dict(_readable(found, lambda name, entry: (text(name), cast("bytes", entry))))
 
     async def ship(self, service: str, entry: bytes) -> None:
         """Write what the deployment ships of one service."""
@@ -133,7 +145,7 @@ class CatalogueStore:
         return Snapshot(
             shipped=shipped,
             versions=_versions(cast("dict[bytes, bytes]", versions), dict(retired)),
-            places={_names(text(key)): _place(text(kept)) for key, kept in places.items()},
+            places=dict(_readable(places, lambda who, kept: (_names(text(who)), _place(text(kept))))),
         )
 
     async def register(self, service: str, replica: str, address: str, version: str, content: bytes) -> None:
@@ -152,7 +164,15 @@ class CatalogueStore:
         """
         await self._step("withdraw", service, replica)
 
-    async def forget(self) -> None:
+    async def forget(self, service: str) -> None:
+        """Forget a service: what is shipped of it, its versions and its replicas.
+
+        Raises:
+            StoreLost: It may be forgotten.
+        """
+        await self._step("forget", service)
+
+    async def clear(self) -> None:
         """Forget replicas that have not registered for long, and versions that were retired long ago.
 
         Raises:
@@ -182,6 +202,7 @@ class CatalogueStore:
     async def _step(self, *step: Argument) -> None:
         keys = self._keys
         touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
+        touched.append(keys.catalogue)
         seconds = (REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
         await self._scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, *step])
 
@@ -200,12 +221,23 @@ def _names(key: str) -> tuple[str, str]:
 
 
 def _versions(found: Mapping[bytes, bytes], retired: Mapping[bytes, float]) -> dict[tuple[str, str], Version]:
-    versions = {}
-    for key, kept in found.items():
+    def read(key: bytes, kept: bytes) -> tuple[tuple[str, str], Version]:
         register_ms, _, content = kept.partition(b" ")
         retire_ms = int(retired[key]) if key in retired else None
-        versions[_names(text(key))] = Version(content, int(register_ms), retire_ms)
-    return versions
+        return _names(text(key)), Version(content, int(register_ms), retire_ms)
+
+    return dict(_readable(found, read))
+
+
+def _readable(
+    found: Mapping[Any, Any], read: Callable[[Any, Any], tuple[KeyT, ValueT]]
+) -> Iterator[tuple[KeyT, ValueT]]:
+    """Read what is kept; what can't be read is passed over, for the rest is not to suffer for it."""
+    for key, kept in found.items():
+        try:
+            yield read(key, kept)
+        except ValueError as error:
+            _log.error("catalogue record passed over", record=repr(key)[:_SHOWN], error=str(error))
 
 
 def _place(kept: str) -> Place:

@@ -33,6 +33,8 @@ MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
 #: What a task takes in Redis beside its request, response and error, in bytes, as the scripts count it.
 RECORD_BYTES: Final = 300
+#: How many of those that are tried next are looked at for what they wait for.
+_NEXT: Final = 1000
 #: Where the script `read` has a task's end.
 _END: Final = 6
 
@@ -295,6 +297,22 @@ class Tasks:
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
         return sorted(texts(found))
+
+    async def delayed_methods(self, queue: str) -> list[str]:
+        """Return the methods of those tasks that are tried again next, a thousand at most.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        at = self._keys.of(queue)
+        try:
+            keys = texts(await self._client.zrange(at.delayed, 0, _NEXT - 1))
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hget(at.record(key), "m")
+            return texts(method for method in await pipeline.execute() if method)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
 
     async def figures(self, queue: str) -> QueueFigures:
         """Count a queue's tasks.

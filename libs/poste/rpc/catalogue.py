@@ -7,25 +7,33 @@ methods of all of them, each as the newest version that has it declares it.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from poste.domain import sizes
-from poste.domain.errors import CatalogueError
+from poste.domain import door, sizes
+from poste.domain.errors import CatalogueError, CatalogueFullError
 from poste.domain.policy import MethodPolicy, ServicePolicy
-from poste.rpc import standard
 from poste.rpc.policies import catalogue_fault, service_policy
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
 _log: Final = logs.get("catalogue")
+#: The fields of an entry that say what the service is; the others say where it is.
+_DESCRIBING: Final = ("file_descriptor_set", "methods", "others", "settings", "author_settings")
+#: What a version takes of memory, a method of it, and a field or the like, in bytes: measured, and rounded up.
+_WEIGHT: Final = 40_000
+_WEIGHT_OF_METHOD: Final = 2_000
+_WEIGHT_OF_PART: Final = 450
+#: How many methods a service may have: each is known of by name, with its routes and its policy.
+_MAX_METHODS: Final = 1000
 #: Paths that are Poste's own, with everything below them.
 RESERVED_PATHS: Final = (
     "/v1/tasks",
@@ -110,7 +118,7 @@ class Service:
         targets: Where its replicas are, as gRPC targets.
         library: The worker library registered it: its replicas run that, and take from its queue.
         entry: What this was read from.
-        pool: The newest version's descriptors of all that its messages need, and of what an Any in them may hold.
+        pool: The newest version's descriptors of all that its messages need.
         lacking: Where replicas are that are known to lack a method, by its short name.
     """
 
@@ -133,13 +141,18 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
     """Read one entry of the catalogue.
 
     Raises:
-        CatalogueError: It is too large for a message, its descriptors are broken or lack the service, a setting makes
-            no sense, or an annotation claims a path that is not its own to claim.
+        CatalogueError: Its name is reserved, it is too large for a message, its descriptors are broken or lack the
+            service, it has too many methods, a setting makes no sense, or an annotation claims a path that is not its
+            own to claim.
     """
     if entry.ByteSize() > sizes.MAX_PAYLOAD:
         raise CatalogueError(
             f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
         )
+    if not door.is_service(entry.name):
+        raise catalogue_fault(entry, "that is no service's full name")
+    if (package := door.reserved_package(entry.name)) is not None:
+        raise catalogue_fault(entry, f"the package {package} is reserved")
     pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
     policy = service_policy(entry, standing.values())
     policies, retired = dict(policy.methods), dict[str, MethodDescriptor]()
@@ -164,7 +177,7 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         library=entry.library,
         entry=entry,
         pool=pool,
-        lacking=lacking_of(entry),
+        lacking=_lacking_of(entry),
     )
 
 
@@ -178,7 +191,52 @@ def _settings_of(
     return said
 
 
-def lacking_of(entry: catalogue_pb2.CatalogueService) -> dict[str, frozenset[str]]:
+def weigh(serialized_files: bytes, methods: int | None = None) -> int:
+    """Estimate what it takes of memory to know a version of a service, in bytes, before anything is made of it.
+
+    Args:
+        serialized_files: Its descriptors.
+        methods: How many methods it has; None: those that its descriptors declare.
+
+    Raises:
+        CatalogueError: Its descriptors are too large, or can't be read.
+    """
+    if len(serialized_files) > sizes.MAX_DESCRIPTORS:
+        raise CatalogueFullError(
+            f"its descriptors have {len(serialized_files)} bytes, and may have {sizes.MAX_DESCRIPTORS}"
+        )
+    try:
+        files = descriptor_pb2.FileDescriptorSet.FromString(serialized_files).file
+    except DecodeError as error:
+        raise CatalogueError("its descriptors are not a FileDescriptorSet") from error
+    if methods is None:
+        methods = sum(len(service.method) for file in files for service in file.service)
+    parts = sum(_parts(file) for file in files)
+    return _WEIGHT + _WEIGHT_OF_METHOD * methods + _WEIGHT_OF_PART * parts + 2 * len(serialized_files)
+
+
+def _parts(holder: Any) -> int:
+    """Count the fields and the values of enums in a file, or in a message."""
+    nested = holder.message_type if isinstance(holder, descriptor_pb2.FileDescriptorProto) else holder.nested_type
+    own = 0 if isinstance(holder, descriptor_pb2.FileDescriptorProto) else len(holder.field)
+    values = sum(len(enum.value) for enum in holder.enum_type)
+    return own + len(holder.extension) + values + sum(1 + _parts(one) for one in nested)
+
+
+def redescribe(entry: catalogue_pb2.CatalogueService, known: Service | None) -> Service:
+    """Read one entry as `describe` does; what was read of it before is kept where only its replicas changed.
+
+    Raises:
+        CatalogueError: As `describe`.
+    """
+    if known is None or any(getattr(known.entry, field) != getattr(entry, field) for field in _DESCRIBING):
+        return describe(entry)
+    return dataclasses.replace(
+        known, entry=entry, targets=tuple(entry.targets), library=entry.library, lacking=_lacking_of(entry)
+    )
+
+
+def _lacking_of(entry: catalogue_pb2.CatalogueService) -> dict[str, frozenset[str]]:
     """Return where replicas are that lack a method, by its short name."""
     found: dict[str, set[str]] = {}
     for replica in entry.lacking:
@@ -188,18 +246,20 @@ def lacking_of(entry: catalogue_pb2.CatalogueService) -> dict[str, frozenset[str
 
 
 def _unary_methods(
-    entry: catalogue_pb2.CatalogueService, files: bytes, names: Collection[str]
+    entry: catalogue_pb2.CatalogueService, files: bytes, only: Collection[str]
 ) -> tuple[descriptor_pool.DescriptorPool, dict[str, MethodDescriptor]]:
-    """Read the unary methods of one version: all of them, or those of these names."""
+    """Read the unary methods of one version: all of them, or only those of these names."""
     pool = _pool_of(entry, files)
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
     except KeyError as error:
         raise catalogue_fault(entry, "its descriptors do not hold it") from error
+    if len(descriptor.methods) > _MAX_METHODS:
+        raise catalogue_fault(entry, f"it has {len(descriptor.methods)} methods, and may have {_MAX_METHODS}")
     return pool, {
         method.name: method
         for method in descriptor.methods
-        if not (method.client_streaming or method.server_streaming) and (not names or method.name in names)
+        if not (method.client_streaming or method.server_streaming) and (not only or method.name in only)
     }
 
 
@@ -295,7 +355,6 @@ def _pool_of(entry: catalogue_pb2.CatalogueService, serialized: bytes) -> descri
         for file in files.file:
             # Builds everything now: what is broken must fail here, not at the first call.
             pool.FindFileByName(file.name)
-        standard.add_to(pool)
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
     return pool

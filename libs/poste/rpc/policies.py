@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from poste.domain.errors import CatalogueError
-from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
+from poste.domain.policy import MAX_TTL_SECONDS, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
 from poste.v1 import catalogue_pb2
 
 _REPEATABLE: Final = (
@@ -136,12 +135,13 @@ class _Said:
         return None
 
     def seconds(self, name: str, default: float) -> float:
-        """Return a time, the default if nobody said it; it must be one that ends."""
+        """Return a time, the default if nobody said it; it must be one that ends in time."""
         value = self.value(name)
         if value is None:
             return default
-        if not (value > 0 and math.isfinite(value)):
-            raise self.fault(f"{name} of {self.method} is {value:g}, and must be above 0 and finite")
+        # A NaN is in no range.
+        if not 0 < value <= MAX_TTL_SECONDS:
+            raise self.fault(f"{name} of {self.method} is {value:g}, and must be above 0 and at most {MAX_TTL_SECONDS}")
         return float(value)
 
     def ttl(self, name: str, longest: int) -> int:

@@ -40,6 +40,10 @@ silences_total = Counter(
     "Times that a replica that this process is connected to fell silent: it hangs, or is short of processor time.",
 )
 
+catalogue_passed_over = Gauge(
+    "poste_catalogue_passed_over", "Services of the catalogue that this gateway or middleware can't read."
+)
+
 # -- the gateway
 
 calls_total = Counts("poste_calls", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
@@ -75,6 +79,10 @@ REFUSAL_REASONS: Final = ("reading", "results")
 for _reason in REFUSAL_REASONS:
     # There from the start: what begins with its first refusal has no rate for it.
     refused_total.labels(_reason)
+catalogue_followed = Gauge(
+    "poste_catalogue_followed",
+    "1 while this gateway follows the catalogue, 0 while it goes by the last one that it had.",
+)
 clock_ahead_seconds = Gauge(
     "poste_clock_ahead_seconds",
     "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",
@@ -96,6 +104,13 @@ questions_refused_total = Counter(
     "Calls that the middleware did not answer: what they ask is not sound (invalid), or they are too many (busy).",
     ["method", "reason"],
 )
+registrations_refused_total = Counter(
+    "poste_registrations_refused_total",
+    "Registrations that the middleware refused: what was said is wrong (invalid), or there is no room for it (full).",
+    ["reason"],
+)
+for _reason in ("invalid", "full"):
+    registrations_refused_total.labels(_reason)
 store_replaced_total = Counter(
     "poste_store_replaced_total",
     "Times that this process found Redis emptied, replaced, or restored from an older copy: calls are lost.",
@@ -204,6 +219,10 @@ _SYSTEM_GAUGES: Final = {
         ("queue", "state"),
     ),
     "poste_queue_max_held_bytes": ("Redis' memory that a queue may take; beyond it no call is kept.", _QUEUE),
+    "poste_queue_unserved_tasks": (
+        "Tasks that wait for a method that no living replica has, of the thousand that are tried next.",
+        _QUEUE,
+    ),
     "poste_queue_oldest_seconds": ("Age of the task that waits longest; 0 if none.", _QUEUE),
     "poste_queue_consumers": ("Processes that hold a lease on a queue.", _QUEUE),
     "poste_queue_paused": ("1 while no task of a queue is started, because an operator said so.", _QUEUE),

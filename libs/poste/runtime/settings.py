@@ -7,7 +7,7 @@ able to read or write (`poste.runtime.secret_files`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -122,6 +122,11 @@ class GatewaySettings(Settings):
         return value
 
 
+#: What the middleware's catalogue may hold, see there.
+MAX_CATALOGUE_BYTES: Final = 64 * 1024 * 1024
+MAX_REPLICAS: Final = 1000
+
+
 class MomSettings(StoreSettings):
     """What the middleware is told."""
 
@@ -133,6 +138,11 @@ class MomSettings(StoreSettings):
     admin_port: Port | None = None
     #: The catalogue file that the deployment ships.
     catalogue: Path | None = None
+    #: What knowing all services may take of a gateway's memory, as it is estimated: 40 kB a version, 2 kB a method and
+    #: 450 bytes a field, with twice the bytes of the descriptors. A single version may take a quarter of it.
+    max_catalogue_bytes: Annotated[int, Field(ge=1024 * 1024)] = MAX_CATALOGUE_BYTES
+    #: How many replicas of services may be registered together: every gateway connects to each.
+    max_replicas: Annotated[int, Field(ge=1)] = MAX_REPLICAS
     #: How often overdue leases, retries and expiries are looked after, in seconds.
     pass_seconds: Seconds = 1.0
 

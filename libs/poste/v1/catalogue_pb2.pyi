@@ -302,10 +302,13 @@ class ServiceVersion(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     file_descriptor_set: _builtins.bytes
     """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
     retired: _builtins.bool
     """No replica has it any more, and others live: it only describes the results of methods that were dropped."""
+    weight: _builtins.int
+    """What knowing it takes of a gateway's memory, in bytes, as the middleware estimated it."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The short names of the unary methods that it has handlers for; empty: all that its descriptors declare."""
@@ -321,10 +324,11 @@ class ServiceVersion(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         author_settings: Global___ServiceSettings | None = ...,
         retired: _builtins.bool = ...,
+        weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "retired", b"retired", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +379,7 @@ class CatalogueService(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     OTHERS_FIELD_NUMBER: _builtins.int
     LACKING_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -385,6 +390,8 @@ class CatalogueService(_message.Message):
     """The worker library registered it, now or before: its replicas bear frequent keepalive pings, keep an exception's text
     to themselves, and take from its queue. Nobody else can say so.
     """
+    weight: _builtins.int
+    """The newest version's."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`) and the replicas that registered."""
@@ -425,10 +432,11 @@ class CatalogueService(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         others: _abc.Iterable[Global___ServiceVersion] | None = ...,
         lacking: _abc.Iterable[Global___LackingReplica] | None = ...,
+        weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1296,6 +1296,66 @@ class PassedOverRoute(_message.Message):
 Global___PassedOverRoute: _TypeAlias = PassedOverRoute  # noqa: Y015
 
 @_typing.final
+class ForgetServiceRequest(_message.Message):
+    """Asks for a service to be forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    EVEN_WITH_WAITING_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The full name of the service."""
+    even_with_waiting: _builtins.bool
+    """Also while its calls wait. They stay in its queue: they run if it registers again in time, else they expire."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        even_with_waiting: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["even_with_waiting", b"even_with_waiting", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetServiceRequest: _TypeAlias = ForgetServiceRequest  # noqa: Y015
+
+@_typing.final
+class ForgetServiceResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    SHIPPED_FIELD_NUMBER: _builtins.int
+    forgotten: _builtins.bool
+    """It is out of the catalogue; else its calls wait."""
+    waiting: _builtins.int
+    """How many of its calls wait or run."""
+    replicas: _builtins.int
+    """How many of its replicas were known to live: each that does brings it back as soon as it registers again."""
+    shipped: _builtins.bool
+    """The middleware's catalogue file names it: it comes back when a middleware starts with that."""
+    def __init__(
+        self,
+        *,
+        forgotten: _builtins.bool = ...,
+        waiting: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        shipped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten", b"forgotten", "replicas", b"replicas", "shipped", b"shipped", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetServiceResponse: _TypeAlias = ForgetServiceResponse  # noqa: Y015
+
+@_typing.final
 class WatchCatalogueRequest(_message.Message):
     """Asks for the catalogue."""
 
@@ -1319,13 +1379,14 @@ Global___WatchCatalogueRequest: _TypeAlias = WatchCatalogueRequest  # noqa: Y015
 
 @_typing.final
 class WatchCatalogueResponse(_message.Message):
-    """The whole catalogue, or a part of one that is too large for a message."""
+    """The whole catalogue at first, then what changed in it; or a part of that, where it is too large for a message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     STORE_ID_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
     """The next message goes on with it."""
     store_id: _builtins.str
@@ -1334,7 +1395,11 @@ class WatchCatalogueResponse(_message.Message):
     """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.CatalogueService]:
-        """Services, by name."""
+        """Services that are new, or are not as they were sent before."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of services that were sent before, and left the catalogue."""
 
     def __init__(
         self,
@@ -1342,10 +1407,11 @@ class WatchCatalogueResponse(_message.Message):
         services: _abc.Iterable[_catalogue_pb2.CatalogueService] | None = ...,
         more: _builtins.bool = ...,
         store_id: _builtins.str = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "services", b"services", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "removed", b"removed", "services", b"services", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

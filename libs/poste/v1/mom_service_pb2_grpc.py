@@ -117,6 +117,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
                 _registered_method=True)
+        self.ForgetService = channel.unary_unary(
+                '/poste.v1.MomService/ForgetService',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceResponse.FromString,
+                _registered_method=True)
         self.WatchCatalogue = channel.unary_stream(
                 '/poste.v1.MomService/WatchCatalogue',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.WatchCatalogueRequest.SerializeToString,
@@ -243,8 +248,15 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetService(self, request, context):
+        """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchCatalogue(self, request, context):
-        """Sends the whole catalogue now, and again whenever it changed.
+        """Sends the whole catalogue now, and then whatever changes in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -332,6 +344,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.WithdrawReplica,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.SerializeToString,
+            ),
+            'ForgetService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetService,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceResponse.SerializeToString,
             ),
             'WatchCatalogue': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchCatalogue,
@@ -774,6 +791,33 @@ class MomService:
             '/poste.v1.MomService/WithdrawReplica',
             poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ForgetService',
+            poste_dot_v1_dot_mom__service__pb2.ForgetServiceRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ForgetServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

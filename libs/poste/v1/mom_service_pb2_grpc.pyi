@@ -53,8 +53,10 @@ class MomServiceStub:
     """Makes a service known, or renews that a replica of it is at its address."""
     WithdrawReplica: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawReplicaRequest, _mom_service_pb2.WithdrawReplicaResponse]
     """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
+    ForgetService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ForgetServiceRequest, _mom_service_pb2.ForgetServiceResponse]
+    """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it."""
     WatchCatalogue: _aio.UnaryStreamMultiCallable[_mom_service_pb2.WatchCatalogueRequest, _mom_service_pb2.WatchCatalogueResponse]
-    """Sends the whole catalogue now, and again whenever it changed."""
+    """Sends the whole catalogue now, and then whatever changes in it."""
 
 class MomServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns the life of every task, and the catalogue. All state is in Redis; any replica serves any call.
@@ -193,11 +195,19 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
 
     @_abc_1.abstractmethod
+    def ForgetService(
+        self,
+        request: _mom_service_pb2.ForgetServiceRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ForgetServiceRequest, _abc.Awaitable[_mom_service_pb2.ForgetServiceResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ForgetServiceResponse]:
+        """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it."""
+
+    @_abc_1.abstractmethod
     def WatchCatalogue(
         self,
         request: _mom_service_pb2.WatchCatalogueRequest,
         context: _aio.ServicerContext[_mom_service_pb2.WatchCatalogueRequest, _abc.AsyncIterator[_mom_service_pb2.WatchCatalogueResponse]],
     ) -> _abc.AsyncIterator[_mom_service_pb2.WatchCatalogueResponse]:
-        """Sends the whole catalogue now, and again whenever it changed."""
+        """Sends the whole catalogue now, and then whatever changes in it."""
 
 def add_MomServiceServicer_to_server(servicer: MomServiceServicer, server: _aio.Server) -> None: ...

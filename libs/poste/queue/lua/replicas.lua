@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
 -- Keeps which replicas of services live, and with that which versions stand: a version is retired when a replica lives and
 -- none that lives has it. While none lives the last ones stand, for a service that is away must still be callable.
--- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass
+-- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass, 7 shipped
 -- ARGV: 1 how long a replica is listed after its last registration, in ms, 2 the longest pause between two passes, in ms,
 --       3 how long a retired version is kept, in ms, 4 how many of one service are, then one of
 --   'register', service, replica, address, version, what it registers
 --   'withdraw', service, replica
+--   'forget', service: all that is known of it goes
 --   'pass': forgets replicas that fell silent, and versions that were retired long ago. If the last pass is too long ago,
 --           nobody could register: then all are taken to have registered now.
 -- Returns 1 if anything changed, else 0
 
-local replicas, places, versions, retired, counter, pass = unpack(KEYS)
+local replicas, places, versions, retired, counter, pass, shipped = unpack(KEYS)
 local lease, pause, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local step, service = ARGV[5], ARGV[6]
 local now, changed = now_ms(), false
@@ -83,6 +84,19 @@ elseif step == 'withdraw' then
     redis.call('HSET', places, who, place .. ' stopped')
     changed = true
     settle(service)
+  end
+elseif step == 'forget' then
+  mark(redis.call('HDEL', shipped, service))
+  for _, who in ipairs(redis.call('HKEYS', places)) do
+    if of(service, who) then
+      forget(who)
+    end
+  end
+  for _, member in ipairs(redis.call('HKEYS', versions)) do
+    if of(service, member) then
+      redis.call('ZREM', retired, member)
+      mark(redis.call('HDEL', versions, member))
+    end
   end
 else
   local last = tonumber(redis.call('GET', pass) or 0)

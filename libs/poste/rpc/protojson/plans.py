@@ -13,6 +13,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from poste.rpc import standard
 from poste.rpc.protojson.scalars import Reader, map_key_reader_of, reader_of
 
 ANY: Final = "google.protobuf.Any"
@@ -136,10 +137,16 @@ def extension_key(field: FieldDescriptor) -> str:
 
 def find_message_type(pool: Any, type_url: str) -> Descriptor | None:
     """Return the type that an Any names, None if it is not known."""
+    name = type_url.rpartition("/")[2]
     try:
-        found: Descriptor = pool.FindMessageTypeByName(type_url.rpartition("/")[2])
+        found: Descriptor = pool.FindMessageTypeByName(name)
     except (KeyError, ValueError):
-        return None
+        # Most services never need them, and each has a pool of its own: they would be most of its memory.
+        standard.add_to(pool)
+        try:
+            found = pool.FindMessageTypeByName(name)
+        except (KeyError, ValueError):
+            return None
     return found
 
 

@@ -1,0 +1,98 @@
+"""How much the catalogue may hold. Every gateway keeps all of it in memory: one peer must not fill it for all.
+
+What is read of a service takes many times the bytes of its descriptors, and how many depends on what is in them: so
+each version is weighed, and what is bounded is the weight.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from poste.domain.errors import CatalogueFullError
+from poste.runtime.settings import MAX_CATALOGUE_BYTES, MAX_REPLICAS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poste.v1.catalogue_pb2 import CatalogueService
+
+#: A single version may have this part of the whole.
+_SHARE: Final = 4
+#: How many versions of one service may stand at once.
+_MAX_VERSIONS: Final = 16
+
+
+class Room:
+    """The bounds of the catalogue."""
+
+    def __init__(self, max_bytes: int = MAX_CATALOGUE_BYTES, max_replicas: int = MAX_REPLICAS) -> None:
+        """Set them.
+
+        Args:
+            max_bytes: What all that stands may take of a gateway's memory, as it is estimated.
+            max_replicas: How many replicas there may be, of all services.
+        """
+        self._max_bytes = max_bytes
+        self._max_replicas = max_replicas
+
+    def check_replica(self, service: str, replicas: int) -> None:
+        """Refuse one more replica than there may be.
+
+        Raises:
+            CatalogueFullError: There are so many already.
+        """
+        if replicas >= self._max_replicas:
+            raise CatalogueFullError(f"{service}: there are {replicas} replicas, as many as there may be")
+
+    def check_weight(self, service: str, weight: int) -> None:
+        """Refuse a version that is too large by itself.
+
+        Raises:
+            CatalogueFullError: It is.
+        """
+        largest = self._max_bytes // _SHARE
+        if weight > largest:
+            raise CatalogueFullError(f"{service} takes {weight} bytes of memory, and may take {largest}")
+
+    def check_version(self, service: str, weight: int, entries: Iterable[CatalogueService]) -> None:
+        """Refuse one more version than there may be, or than there is room for.
+
+        Raises:
+            CatalogueFullError: It is.
+        """
+        taken = 0
+        for entry in entries:
+            taken += _standing(entry)
+            if entry.name == service and sum(not one.retired for one in entry.others) + 1 >= _MAX_VERSIONS:
+                raise CatalogueFullError(f"{service} has {_MAX_VERSIONS} versions at once, as many as it may have")
+        if taken + weight > self._max_bytes:
+            raise CatalogueFullError(
+                f"{service} has no room in the catalogue: {taken} of {self._max_bytes} bytes of memory are taken"
+            )
+
+    def check_shipped(self, entries: Iterable[CatalogueService]) -> None:
+        """Refuse what the deployment ships if it does not fit.
+
+        Raises:
+            CatalogueFullError: It does not.
+        """
+        taken = sum(map(_standing, entries))
+        if taken > self._max_bytes:
+            raise CatalogueFullError(f"it takes {taken} bytes of memory, and the catalogue may take {self._max_bytes}")
+
+    def fit(self, entries: Iterable[CatalogueService]) -> list[str]:
+        """Leave out retired versions that there is no room for; returns the services that lost one."""
+        entries = list(entries)
+        left, lost = self._max_bytes - sum(map(_standing, entries)), []
+        for entry in entries:
+            for version in [one for one in entry.others if one.retired]:
+                left -= version.weight
+                if left < 0:
+                    left += version.weight
+                    entry.others.remove(version)
+                    lost.append(entry.name)
+        return lost
+
+
+def _standing(entry: CatalogueService) -> int:
+    return entry.weight + sum(version.weight for version in entry.others if not version.retired)
