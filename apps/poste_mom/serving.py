@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.admission import Questions
+from poste_mom.intake import Intake, NotTaken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 
     from poste_mom.servicer import MomServicer
 
+#: How many streams of a kind are open at once: one for each gateway.
+MAX_STREAMS: Final = 256
+#: What a question is refused with, by why.
+_CODES: Final = {
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "late": grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["MomService"]
 _log: Final = logs.get("door")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,29 +38,44 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 def add_to_server(servicer: MomServicer, server: grpc.aio.Server) -> None:
     """Serve `poste.v1.MomService`."""
-    handlers = {method.name: _handler(servicer, method) for method in _SERVICE.methods}
+    intake = Intake()
+    handlers = {method.name: _handler(servicer, method, intake) for method in _SERVICE.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
 
 
-def _handler(servicer: MomServicer, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(servicer: MomServicer, method: MethodDescriptor, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
     behaviour = getattr(servicer, method.name)
     # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours.
     read = _reader(method)
     make: Any
     if method.server_streaming:
         make = grpc.unary_stream_rpc_method_handler
+        streams = 0
 
         async def stream(raw: bytes, context: _Context) -> AsyncIterator[Message]:
-            async for message in behaviour(await read(raw, context), context):
-                yield message
+            nonlocal streams
+            question = await read([raw], context)
+            if streams >= MAX_STREAMS:
+                await _refuse(method, context, "busy", f"{MAX_STREAMS} streams of this kind are open already")
+            streams += 1
+            try:
+                async for message in behaviour(question, context):
+                    yield message
+            finally:
+                streams -= 1
 
         served: Any = stream
     else:
-        make = grpc.unary_unary_rpc_method_handler
+        # On the wire the same as a method that takes one message; but gRPC reads that only when it is asked for it.
+        make = grpc.stream_unary_rpc_method_handler
 
-        async def unary(raw: bytes, context: _Context) -> Message:
-            answer: Message = await behaviour(await read(raw, context), context)
-            return answer
+        async def unary(messages: AsyncIterator[bytes], context: _Context) -> Message:
+            try:
+                async with intake.taking(messages) as message:
+                    answer: Message = await behaviour(await read(message, context), context)
+                    return answer
+            except NotTaken as error:
+                await _refuse(method, context, error.why, str(error))
 
         served = unary
     made: grpc.RpcMethodHandler[Any, Any] = make(
@@ -59,21 +84,25 @@ def _handler(servicer: MomServicer, method: MethodDescriptor) -> grpc.RpcMethodH
     return made
 
 
-def _reader(method: MethodDescriptor) -> Callable[[bytes, _Context], Awaitable[Any]]:
+def _reader(method: MethodDescriptor) -> Callable[[list[bytes], _Context], Awaitable[Any]]:
     parse = GetMessageClass(method.input_type).FromString
     questions = Questions(method.input_type)
 
-    async def read(raw: bytes, context: _Context) -> Any:
+    async def read(message: list[bytes], context: _Context) -> Any:
         question = None
         try:
-            question = parse(raw)
+            question = parse(message.pop())
             wrong = questions.wrong_with(question)
         except DecodeError:
             wrong = "the message can't be decoded"
         if wrong is not None:
-            metrics.questions_refused_total.labels(method.name, "invalid").inc()
-            _log.warning("refused", method=method.name, reason=wrong, peer=context.peer())
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
+            await _refuse(method, context, "invalid", wrong)
         return question
 
     return read
+
+
+async def _refuse(method: MethodDescriptor, context: _Context, kind: str, words: str) -> NoReturn:
+    metrics.questions_refused_total.labels(method.name, kind).inc()
+    _log.warning("refused", method=method.name, reason=words, peer=context.peer())
+    await context.abort(_CODES[kind], words, ((NOT_RUN, "1"),))

@@ -32,6 +32,8 @@ def new_server() -> grpc.aio.Server:
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
+        # A window that grows with what the network bears would take megabytes of what nobody has asked for yet.
+        ("grpc.http2.bdp_probe", 0),
     ]
     return grpc.aio.server(options=options)
 

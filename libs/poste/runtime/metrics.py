@@ -101,7 +101,8 @@ reports_refused_total = Counter(
 )
 questions_refused_total = Counter(
     "poste_questions_refused_total",
-    "Calls that the middleware did not answer: what they ask is not sound (invalid), or they are too many (busy).",
+    "Calls that the middleware did not answer: what they ask is not sound (invalid) or does not come (late), or they"
+    " are too many (busy).",
     ["method", "reason"],
 )
 registrations_refused_total = Counter(
