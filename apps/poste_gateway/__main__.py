@@ -12,25 +12,26 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.domain.shown import visible
 from poste.domain.task_id import TaskIds
-from poste.runtime import lifecycle, logs, secret_files, tracing
+from poste.runtime import admin, lifecycle, logs, secret_files, tracing
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings, load
 from poste_gateway import http_server
 from poste_gateway.aside import Aside
-from poste_gateway.bodies import BODY_SECONDS
 from poste_gateway.calls import Roads
 from poste_gateway.catalogue_copy import CatalogueCopy
 from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
 from poste_gateway.edge import Edge
 from poste_gateway.enqueueing import Enqueuer
+from poste_gateway.figures import Figures
 from poste_gateway.guard import Guard
-from poste_gateway.http_server import HEAD_SECONDS, Handle
+from poste_gateway.http_server import Handle, Patience
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Operating
 from poste_gateway.redirecting import Redirect
 from poste_gateway.resources import Resources
+from poste_gateway.room import Room
 from poste_gateway.tls import Certificate
 from poste_gateway.ui.board import Board
 from poste_gateway.ui.pages import Pages
@@ -42,19 +43,19 @@ _CATALOGUE_COPY: Final = "catalogue.copy"
 #: gateway, one that is told "not ready" has its answer. Longer than the copy takes to stand in for the middleware.
 _BEGIN_SECONDS: Final = 2.0
 
+#: What is added to the clients' port, and the last port that there is.
+_ADMIN_OFFSET: Final = 1000
+_MAX_PORT: Final = 65535
+
 _log = logs.get("gateway")
 
 
 @contextlib.asynccontextmanager
-async def running(
-    settings: GatewaySettings, *, head_seconds: float = HEAD_SECONDS, body_seconds: float = BODY_SECONDS
-) -> AsyncIterator[int]:
+async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """Run a gateway while the body runs; yields the port that it listens on, which is the TLS one if there is one.
 
     Args:
         settings: What it is told.
-        head_seconds: How long a client may take to bring a request's head.
-        body_seconds: How long it may then take to bring the body.
 
     Raises:
         StartError: The port is taken, or the key that signs task ids, the operators' token or the certificate can't
@@ -64,6 +65,13 @@ async def running(
     ids = TaskIds(secret_files.id_key(settings.id_key_file))
     token = settings.operator_token_file
     guard = Guard(None if token is None else secret_files.operator_token(token))
+    room = Room(
+        max_connections=settings.max_connections,
+        max_peer_connections=settings.max_peer_connections,
+        max_received_bytes=settings.max_received_bytes,
+        max_unsent_bytes=settings.max_unsent_bytes,
+        trusted=settings.trusted_proxies,
+    )
     draining = asyncio.Event()
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)
@@ -74,26 +82,31 @@ async def running(
         lookups = Lookups(mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes)
         watch = Watch(Board(directory, mom, ids).look)
         wait = settings.max_wait_seconds
-        edge = Edge(
-            Roads(directory, enqueuer, lookups, aside, ids, wait, body_seconds),
-            Resources(
-                directory,
-                mom,
-                lookups,
-                aside,
-                Operating(directory, mom, lookups, ids, guard),
-                clock=clock,
-                pages=Pages(watch, guard),
-                draining=draining,
-                max_wait_seconds=wait,
-            ),
-            settings.cors_origins,
-            draining,
+        resources = Resources(
+            directory,
+            mom,
+            lookups,
+            aside,
+            Operating(directory, mom, lookups, ids, guard),
+            clock=clock,
+            pages=Pages(watch, guard),
+            draining=draining,
+            max_wait_seconds=wait,
         )
+        roads = Roads(directory, enqueuer, lookups, aside, ids, wait, settings.body_seconds)
+        edge = Edge(roads, resources, settings.cors_origins, draining)
         following = [duties.create_task(duty) for duty in (directory.follow(), watch.run(), clock.keep())]
         try:
             await directory.begun(_BEGIN_SECONDS)
-            async with _listening(edge.handle, settings, certificate, head_seconds) as port:
+            async with (
+                admin.serving(
+                    settings.admin_host or settings.host,
+                    _admin_port(settings),
+                    resources.unready,
+                    collect=Figures(directory, room).collect,
+                ),
+                _listening(edge.handle, settings, certificate, room) as port,
+            ):
                 try:
                     yield port
                 finally:
@@ -113,6 +126,14 @@ async def running(
             await mom.close()
 
 
+def _admin_port(settings: GatewaySettings) -> int:
+    """Return the port for probes and metrics: any free one if the clients' was left to chance too."""
+    if settings.admin_port is not None:
+        return settings.admin_port
+    beside = settings.port + _ADMIN_OFFSET
+    return beside if settings.port and beside <= _MAX_PORT else 0
+
+
 def _certificate(settings: GatewaySettings) -> Certificate | None:
     if settings.tls_port is None:
         return None
@@ -123,7 +144,7 @@ def _certificate(settings: GatewaySettings) -> Certificate | None:
 
 @contextlib.asynccontextmanager
 async def _listening(
-    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, head_seconds: float
+    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, room: Room
 ) -> AsyncIterator[int]:
     """Serve by HTTP alone; or by HTTPS, with the HTTP port leading there."""
 
@@ -136,7 +157,8 @@ async def _listening(
             port,
             max_body_bytes=settings.max_body_bytes,
             grace_seconds=settings.grace_seconds,
-            head_seconds=head_seconds,
+            patience=Patience(settings.idle_seconds, settings.head_seconds, settings.write_seconds),
+            room=room,
             tls=tls,
         )
 

@@ -23,6 +23,10 @@ TEXT: Final = "text/plain; charset=utf-8"
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+#: A larger body leaves in pieces of so many bytes: what is written at once is held until the client has all of it.
+_PIECE: Final = 64 * 1024
+#: Answers that are no longer are not counted, unless their clients leave them unread.
+_UNCOUNTED_BYTES: Final = 16 * 1024
 #: What has no body, and says nothing of its length.
 _BODILESS: Final = (204, 304)
 
@@ -91,26 +95,61 @@ class Answer:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        transport.write(self._text(request))
-        if request.protocol.writing_paused:
-            # A client that does not read must not fill the memory: its next request waits.
-            await request.writer.drain()
+        without_body = request.method == "HEAD"
+        transport.write(self.spelt(http11=request.version == HttpVersion11, without_body=without_body))
+        if request.protocol.writing_paused or (not without_body and len(self.body or b"") > _PIECE):
+            await self._write_rest(request, b"" if without_body else self.body or b"")
+
+    async def _write_rest(self, request: web.BaseRequest, body: bytes) -> None:
+        """Write what is left of a large body as fast as the client takes it, and wait for one that takes nothing."""
+        protocol: Any = request.protocol
+        if not protocol.promise(len(body)):
+            # It was not refused before, so the client has the beginning of it.
+            protocol.abort()
+            raise ConnectionResetError("there is no room for the answer")
+        left = memoryview(body)[_PIECE:]
+        while True:
+            if protocol.writing_paused:
+                await request.writer.drain()
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            if not left:
+                return
+            transport.write(left[:_PIECE])
+            left = left[_PIECE:]
 
     async def write_eof(self) -> None:
         """Do nothing: it left whole."""
 
-    def _text(self, request: web.BaseRequest) -> bytes:
+    def spelt(self, *, http11: bool, without_body: bool = False) -> bytes:
+        """Return the head with the body, or with the beginning of a large one.
+
+        Args:
+            http11: The request is HTTP/1.1's.
+            without_body: The head alone.
+        """
         status, body = self.status, self.body
         headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if not headers.count("\n") == headers.count("\r") == len(self.headers):
             raise ValueError(f"a header has more than one line: {self.headers}")
         # What each version does unless it is told otherwise (RFC 9112, section 9.3).
-        if self.keep_alive is not (request.version == HttpVersion11):
+        if self.keep_alive is not http11:
             headers += "Connection: keep-alive\r\n" if self.keep_alive else "Connection: close\r\n"
         if body is not None and status not in _BODILESS:
             headers += f"Content-Length: {len(body)}\r\n"
         head = f"{_clock.beginning(status)}{headers}\r\n".encode()
-        return head if body is None or request.method == "HEAD" else head + body
+        if body is None or without_body:
+            return head
+        return head + (body if len(body) <= _PIECE else body[:_PIECE])
+
+
+def room_for(request: web.BaseRequest, size: int) -> bool:
+    """Tell whether there is room for an answer of so many bytes; it is held until the answer is taken, or given up."""
+    if size <= _UNCOUNTED_BYTES:
+        return True
+    protocol: Any = request.protocol
+    return bool(protocol.promise(size))
 
 
 def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -6,27 +6,24 @@ import asyncio
 import functools
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 from google.protobuf.descriptor import Descriptor
 
 from poste.domain import sizes
 from poste.rpc import protojson
 from poste_gateway.answers import JSON
 from poste_gateway.aside import LARGE_BODY, Aside
-from poste_gateway.kinds import INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
+from poste_gateway.kinds import GATEWAY_BUSY, INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
 from poste_gateway.peers import peer_of
-from poste_gateway.problems import Problem
-
-#: How long a client may take to bring the body once its head is here, in seconds: time for a large one on a slow line.
-#: One that never comes would hold its connection for ever.
-BODY_SECONDS: Final = 30.0
+from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.room import NoRoomError
 
 _UTF8: Final = ("utf-8", "utf8")
 #: The content coding that is none (RFC 9110, section 12.5.3).
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, seconds: float = BODY_SECONDS) -> bytes:
+async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, seconds: float) -> bytes:
     """Read a call's body.
 
     Args:
@@ -39,7 +36,8 @@ async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, s
         The serialized message.
 
     Raises:
-        Problem: It is not JSON, too large, did not come in time, or does not fit the message; or too much waits.
+        Problem: It is not JSON, too large, did not come in time, or does not fit the message; or there is no room
+            for it.
     """
     _check_type(request)
     # `client_max_size` is the application's own limit; it holds for bodies without a length too.
@@ -48,8 +46,9 @@ async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, s
     try:
         # As a rule it came in with the head: then there is nothing to wait for.
         body = content.read_nowait() if content.is_eof() else await _awaited(request, seconds)
-    except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large(limit) from error
+    except NoRoomError as error:
+        detail = "There is no room for the body, or for more of this client's. Nothing was accepted."
+        raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER) from error
     except (web.RequestPayloadError, ConnectionError) as error:
         raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
     if len(body) > limit:
@@ -78,7 +77,7 @@ async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(seconds):
-            return await request.read()
+            return await _all_of(request.content, limit)
     except TimeoutError as error:
         # Nothing more is read, and the body counts as ended: else aiohttp goes on reading it after the answer.
         request.protocol.close()
@@ -86,6 +85,17 @@ async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
         raise Problem(
             REQUEST_TIMEOUT, f"The body did not come within {seconds:g} seconds. Nothing was accepted."
         ) from error
+
+
+async def _all_of(content: StreamReader, limit: int) -> bytes:
+    """Read to the end; not by the request, which would keep what it read for as long as it lives."""
+    parts, size = [], 0
+    while part := await content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(parts)
 
 
 def _too_large(limit: int) -> Problem:

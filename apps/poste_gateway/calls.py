@@ -17,7 +17,7 @@ from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
 from poste.v1 import mom_service_pb2
 from poste_gateway import bodies, direct, preferences, task_view
-from poste_gateway.answers import JSON, Account, Answer, json_answer
+from poste_gateway.answers import JSON, Account, Answer, json_answer, room_for
 from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.directory import Directory
 from poste_gateway.enqueueing import Acceptance, Enqueuer
@@ -25,6 +25,7 @@ from poste_gateway.fleet import Fleet
 from poste_gateway.kinds import (
     ACCEPTANCE_UNKNOWN,
     BUDGET_SPENT,
+    GATEWAY_BUSY,
     NOT_ACCEPTED,
     OUTCOME_UNKNOWN,
     QUEUE_FULL,
@@ -46,6 +47,7 @@ _AWAY_DETAILS: Final = {
     "lost": "The service, or the connection to it, became unavailable before it answered.",
     "timeout": "The call, or what its handler waited for, was not answered in time.",
 }
+_NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
 _NO_CONSUMER: Final = (
     "The call was not kept: no process with the worker library has registered this service, so nobody would take it"
     " from a queue."
@@ -86,9 +88,7 @@ async def answer(request: web.BaseRequest, method: Method, roads: Roads, account
     service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
     wishes = preferences.read(request.headers, method.policy, max_wait_seconds=roads.max_wait_seconds)
     message = await bodies.read(request, method.input, roads.aside, seconds=roads.body_seconds)
-    call = _Call(
-        roads, request.remote, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account
-    )
+    call = _Call(roads, request, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
     return await call.run()
 
 
@@ -98,7 +98,7 @@ class _Call:
     def __init__(
         self,
         roads: Roads,
-        address: str | None,
+        request: web.BaseRequest,
         method: Method,
         *,
         service: Service,
@@ -108,7 +108,7 @@ class _Call:
         account: Account,
     ) -> None:
         self._roads = roads
-        self._address = address
+        self._request = request
         self._service = service
         self._fleet = fleet
         self._method = method
@@ -142,6 +142,8 @@ class _Call:
             wait_seconds=wait if self._method.policy.repeatable else None,
         )
         if isinstance(outcome, bytes):
+            if not room_for(self._request, len(outcome)):
+                raise self._no_room()
             return await self._answered(outcome)
         match outcome:
             case direct.Failed(status):
@@ -158,6 +160,12 @@ class _Call:
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    def _no_room(self) -> Problem:
+        """Say that the answer came, and can't be given: its client knows whether it may have another."""
+        if self._method.policy.repeatable:
+            return Problem(GATEWAY_BUSY, _NO_ROOM, headers=RETRY_AFTER)
+        return Problem(OUTCOME_UNKNOWN, f"{_NO_ROOM} The call was not run again.")
 
     def _overdue(self) -> str:
         """Say whose time was over: who can give it more must know where."""
@@ -185,8 +193,12 @@ class _Call:
         else:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
-                looked = self._roads.lookups.whole(task_id, task, peer=peer_of(self._address), patient=True)
+                looked = self._roads.lookups.whole(task_id, task, peer=peer_of(self._request.remote), patient=True)
                 async with looked as whole:
+                    if not room_for(self._request, len(whole.response)):
+                        detail = f"{_NO_ROOM} It is kept: look at the path that Location names."
+                        place = {"Location": task_view.location(task_id)}
+                        raise Problem(GATEWAY_BUSY, detail, headers={**RETRY_AFTER, **place})
                     return await self._answered(whole.response)
             size = task.ByteSize()
             problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
@@ -263,7 +275,7 @@ class _Call:
         if size <= LARGE_MESSAGE:
             return make()
         # What ran can't be refused any more.
-        return await self._roads.aside.run(make, peer=peer_of(self._address), size=size, accepted=True)
+        return await self._roads.aside.run(make, peer=peer_of(self._request.remote), size=size, accepted=True)
 
     def _written(self, response: bytes) -> Answer:
         try:

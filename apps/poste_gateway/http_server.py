@@ -11,32 +11,80 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage, StreamWriter
-from aiohttp.web_protocol import ERROR
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import ERROR, _ErrInfo
 
-from poste.runtime import lifecycle, logs, sites
+from poste.runtime import lifecycle, logs
+from poste_gateway.accepting import Door
 from poste_gateway.answers import Answer
-from poste_gateway.kinds import INVALID_REQUEST
-from poste_gateway.problems import Problem, problem_answer
+from poste_gateway.kinds import GATEWAY_BUSY, INVALID_REQUEST
+from poste_gateway.problems import RETRY_AFTER, Problem, problem_answer
+from poste_gateway.refusing import refuse
+from poste_gateway.room import NoRoomError, Room
+from poste_gateway.seldom import Seldom
 
 Handle = Callable[[web.BaseRequest], Awaitable[Answer | web.StreamResponse]]
 
-#: How long a client may take to bring a request's whole head, in seconds: one that never does, or does so byte by byte,
-#: would hold its connection. Between requests it may be idle for as long as aiohttp keeps it.
-HEAD_SECONDS: Final = 30.0
-
 _log: Final = logs.get("http")
-#: How often within that time those who are late are looked for: a timer for each request would cost every request.
+_seldom: Final = Seldom(_log, "info")
+#: How often within the time that they have those who are late are looked for: a timer for each request would cost every
+#: request.
 _SWEEPS: Final = 6
 #: How long a connection that was just made may take to bring its request once the listener has closed, in seconds.
 _FIRST_REQUEST_SECONDS: Final = 2.0
+#: How long who was refused in the middle of a request may go on sending it until it reads why, in seconds.
+_LINGER_SECONDS: Final = 2.0
+#: What a connection may leave unread of its answers without being waited for, in bytes. All of them may, at once.
+_UNREAD_BYTES: Final = 16 * 1024
+#: What a connection may send before it is answered without being counted, in bytes. All of them may, at once.
+_FREE_BYTES: Final = 8 * 1024
+#: What a request costs besides its bytes while it waits for those before it on its connection.
+_REQUEST_BYTES: Final = 4 * 1024
+#: The largest head, in bytes.
+_HEAD_BYTES: Final = 64 * 1024
+#: So many bytes of requests may wait behind one on its connection; the others are read later.
+_AHEAD_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
+_HEAD_TOO_LARGE: Final = Problem(INVALID_REQUEST, f"A request's head may have {_HEAD_BYTES} bytes.")
+_BUSY: Final = Problem(
+    GATEWAY_BUSY, "There is no room for more requests, or for this client's. Nothing was accepted.", headers=RETRY_AFTER
+)
+
+
+class _HeadTooLargeError(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long clients may take, in seconds.
+
+    Attributes:
+        idle_seconds: Between two requests.
+        head_seconds: To bring a request's whole head, and to shake hands.
+        write_seconds: To take any of an answer.
+    """
+
+    idle_seconds: float = 75.0
+    head_seconds: float = 30.0
+    write_seconds: float = 30.0
+
+
+_PATIENCE: Final = Patience()
+
+
+def _refusal() -> bytes:
+    """Spell what a client is told whose connection there is no room for."""
+    return problem_answer(_BUSY, "", keep_alive=False).spelt(http11=True)
 
 
 @contextlib.asynccontextmanager
@@ -47,7 +95,8 @@ async def serving(
     *,
     max_body_bytes: int,
     grace_seconds: float,
-    head_seconds: float = HEAD_SECONDS,
+    patience: Patience = _PATIENCE,
+    room: Room | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP while the body runs; yields the port.
@@ -58,23 +107,31 @@ async def serving(
         port: The port, 0 for any free one.
         max_body_bytes: How large a request's body may be.
         grace_seconds: How long requests may take at the end.
-        head_seconds: How long a client may take to bring a request's head.
+        patience: How long clients may take.
+        room: What they may take of the gateway; the defaults, and this port's alone, unless given.
         tls: Serves HTTPS.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    server = _Server(handle, max_body_bytes)
+    server = _Server(handle, max_body_bytes, patience, room)
+    door = Door(server.connection, server.room, refusal=_refusal, tls=tls, handshake_seconds=patience.head_seconds)
     runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
-    async with sites.bound(runner, host, port, tls) as bound, lifecycle.side_tasks(server.sweep(head_seconds)):
-        try:
-            yield bound
-        finally:
-            # Those who stand at the door are let in before it closes, and heard before anybody is sent away.
-            await asyncio.sleep(0)
-            for site in tuple(runner.sites):
-                await site.stop()
-            await server.heard()
+    await runner.setup()
+    try:
+        bound = await door.open(host, port)
+        async with lifecycle.side_tasks(server.sweep()):
+            try:
+                yield bound
+            finally:
+                # Those who stand at the door are let in before it closes, and heard before anybody is sent away.
+                door.close()
+                await asyncio.sleep(0)
+                await server.heard()
+    finally:
+        await runner.cleanup()
+        await door.end()
+        server.room.closes_idle_no_more(server.close_idle)
 
 
 class _Server(web.Server):
@@ -82,14 +139,24 @@ class _Server(web.Server):
 
     Attributes:
         max_body_bytes: How large a request's body may be.
+        room: What clients may take.
     """
 
-    def __init__(self, handle: Handle, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        max_body_bytes: int,
+        patience: Patience = _PATIENCE,
+        room: Room | None = None,
+    ) -> None:
         # What an `Answer` has is what it asks of one.
         anything: Any = handle
         super().__init__(anything)
         self._loop_of_all = asyncio.get_running_loop()
+        self._patience = patience
         self.max_body_bytes = max_body_bytes
+        self.room = Room() if room is None else room
+        self.room.closes_idle(self.close_idle)
         #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
         self._unheard: weakref.WeakSet[_Protocol] = weakref.WeakSet()
         self._one_heard = asyncio.Event()
@@ -107,28 +174,55 @@ class _Server(web.Server):
         self._unheard.discard(protocol)
         self._one_heard.set()
 
-    async def sweep(self, head_seconds: float) -> None:
-        """Close, again and again, the connections whose clients take longer than that to bring a request's head."""
+    async def sweep(self) -> None:
+        """End, again and again, the connections whose clients take too long to bring a head, or to take an answer."""
+        patience = self._patience
         while True:
-            await asyncio.sleep(head_seconds / _SWEEPS)
-            limit = self._loop_of_all.time() - head_seconds
-            late = [protocol for protocol in cast("list[_Protocol]", self.connections) if protocol.owes_since(limit)]
-            for protocol in late:
-                protocol.force_close()
+            await asyncio.sleep(min(patience.head_seconds, patience.write_seconds) / _SWEEPS)
+            now = self._loop_of_all.time()
+            late, unread = [], []
+            for protocol in cast("list[_Protocol]", self.connections):
+                if protocol.stuck_since(now, now - patience.write_seconds):
+                    protocol.abort()
+                    unread.append(protocol.address)
+                elif protocol.owes_since(now - patience.head_seconds):
+                    protocol.force_close()
+                    late.append(protocol.address)
+            # One line for all of them: they may be many, and a browser that connects in advance is no attack.
             if late:
-                # One line for all of them: they may be many, and a browser that connects in advance is no attack.
-                _log.info("late", closed=len(late))
+                self.room.cut("late", late)
+            if unread:
+                self.room.cut("unread", unread)
+
+    def close_idle(self, most: int) -> int:
+        """Close connections that wait for a request, the longest first; returns how many, at most `most`."""
+        idle = [protocol for protocol in cast("list[_Protocol]", self.connections) if protocol.idle]
+        idle.sort(key=operator.attrgetter("idle_until"))
+        del idle[most:]
+        for protocol in idle:
+            protocol.abort()
+            # It is none any more, though its end is only heard of in a moment.
+            protocol.leave()
+        return len(idle)
 
     def __call__(self) -> web.RequestHandler:
+        return self.connection("", "")
+
+    def connection(self, peer: str, address: str) -> _Protocol:
+        """Make the protocol of a connection of a client that came from an address."""
         # Bodies come in as they were sent: a compressed one could grow without bounds.
         protocol = _Protocol(
             self,
             loop=self._loop_of_all,
             access_log=None,  # type: ignore[arg-type]  # none is what its own runners pass too
             auto_decompress=False,
+            keepalive_timeout=self._patience.idle_seconds,
         )
-        protocol.heard = False
-        protocol.begun = None
+        protocol.peer, protocol.address = peer, address
+        protocol.heard = protocol.passing = protocol.refused = protocol.left = False
+        protocol.begun = protocol.stuck = protocol.pipe = protocol.ended = None
+        protocol.left_over = protocol.came = protocol.counted = protocol.promised = 0
+        protocol.room = self.room
         protocol.writer = StreamWriter(protocol, self._loop_of_all)
         self._unheard.add(protocol)
         return protocol
@@ -138,19 +232,65 @@ class _Protocol(web.RequestHandler):
     """One connection.
 
     Attributes:
+        peer: Whose it is, as its share is counted; empty if it has none of its own.
+        address: Where it comes from.
+        room: What there is room for.
         heard: It has brought a request.
         begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
+        stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
+        pipe: What it is, until it is lost.
+        left_over: How much was still to be taken when it was seen to be closing.
+        came: How many bytes came that are not answered yet.
+        counted: How many of them are counted as received.
+        promised: How many bytes of its answer are counted as unsent.
+        passing: What comes is passed over.
+        refused: There was no room for what came; nothing more is read.
+        left: It is not counted any more.
+        ended: Done when it is lost, if somebody waits for that.
         writer: What writes to it.
     """
 
-    __slots__ = ("__weakref__", "begun", "heard", "writer")
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "begun",
+        "came",
+        "counted",
+        "ended",
+        "heard",
+        "left",
+        "left_over",
+        "passing",
+        "peer",
+        "pipe",
+        "promised",
+        "refused",
+        "room",
+        "stuck",
+        "writer",
+    )
+    peer: str
+    address: str
+    room: Room
     begun: float | None
     heard: bool
+    stuck: float | None
+    pipe: asyncio.Transport | None
+    came: int
+    counted: int
+    promised: int
+    passing: bool
+    refused: bool
+    left: bool
+    left_over: int
+    ended: asyncio.Future[None] | None
     writer: StreamWriter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Know that it stands; by TLS, once hands are shaken, which asyncio limits itself."""
         super().connection_made(transport)
+        self.pipe = cast("asyncio.Transport", transport)
+        self.pipe.set_write_buffer_limits(_UNREAD_BYTES)
         self.begun = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -160,9 +300,121 @@ class _Protocol(web.RequestHandler):
         connection is like an idle one, and ends as those do.
         """
         super().data_received(data)
+        self.came += len(data)
+        if self.came > _FREE_BYTES or len(self._messages) > 1:
+            self._weigh()
         waiter = self._waiter
         if waiter is not None and self.begun is None and not waiter.done():
             self.begun = self._loop.time()
+
+    def _weigh(self) -> None:
+        """Count what came and is not answered yet, if there is room for it."""
+        if self.passing or self._close or self._force_close:
+            return
+        messages = self._messages
+        if not messages and self._waiter is not None and self.came > _HEAD_BYTES:
+            self._refuse(_HeadTooLargeError())
+            return
+        more = self.came + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
+        if more > 0:
+            if not self.room.received.take(self.peer, more, beside=self.counted):
+                refuse("bodies", peer=self.address, bytes=self.came)
+                self._refuse(NoRoomError())
+                # At once, or all that come at the same time would be refused for what each of them brought.
+                self._recount(0)
+                return
+            self.counted += more
+        if messages and self.came > _AHEAD_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _refuse(self, error: Exception) -> None:
+        """Read nothing more, and have the request that came last answered so, if it is not whole or not begun."""
+        current = self._current_request
+        if self._messages:
+            self._messages[-1][1].set_exception(error)
+        elif current is not None:
+            current.content.set_exception(error)
+        else:
+            self._messages.append((_ErrInfo(400, error, ""), EMPTY_PAYLOAD))
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+        self._close = self.refused = True
+        # So that its client can bring it to an end, and read why.
+        self._reading_paused = False
+        self._resume_transport_reading()
+
+    def promise(self, size: int) -> bool:
+        """Count an answer of so many bytes that is to be written; returns whether there is room for it."""
+        more = size - self.promised
+        if more <= 0:
+            return True
+        if not self.room.unsent.take(self.peer, more, beside=self.promised):
+            refuse("answers", peer=self.address, bytes=size)
+            return False
+        self.promised += more
+        return True
+
+    def _release(self) -> None:
+        """Count nothing of what is answered now."""
+        if self.promised:
+            self.room.unsent.give(self.peer, self.promised)
+            self.promised = 0
+        if not self._messages:
+            self._recount(0)
+
+    def _recount(self, came: int) -> None:
+        self.came = came
+        less = self.counted - max(0, came - _FREE_BYTES)
+        if less > 0:
+            self.room.received.give(self.peer, less)
+            self.counted -= less
+
+    def pause_writing(self) -> None:
+        """Know that the client leaves unread what is written."""
+        super().pause_writing()
+        self.stuck = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """Know that it has taken what there was."""
+        super().resume_writing()
+        self.stuck = None
+
+    def stuck_since(self, now: float, limit: float) -> bool:
+        """Tell whether the client has taken nothing since then of what is written, or of what is left at its end."""
+        if self.pipe is None:
+            return False
+        if self.stuck is None:
+            if self.pipe.is_closing():
+                self.stuck, self.left_over = now, self.pipe.get_write_buffer_size()
+            return False
+        if self.left_over and self.pipe.get_write_buffer_size() != self.left_over:
+            # It ends once this has left, and some of it has.
+            self.stuck = None
+            return False
+        return self.stuck <= limit
+
+    def leave(self) -> None:
+        """Count it no more."""
+        if not self.left:
+            self.left = True
+            self.room.leave(self.peer)
+
+    def abort(self) -> None:
+        """End it here and now, whatever is not sent yet."""
+        pipe = self.pipe
+        self.force_close()
+        if pipe is not None:
+            pipe.abort()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self.pipe is not None and self._waiter is not None and not self._waiter.done()
+
+    @property
+    def idle_until(self) -> float:
+        """When it would be closed if it stayed idle."""
+        return self._next_keepalive_close_time
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Read on, if reading was paused."""
@@ -185,27 +437,26 @@ class _Protocol(web.RequestHandler):
     async def _answer_all(self) -> None:
         while not self._force_close:
             if not self._messages:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
+                await self._wait()
                 # Or the client went while its request waited for this turn.
                 continue
             request, handler = self._next()
             # By these two aiohttp's own shutdown knows what to wait for, and whose body comes no more.
             self._request_in_progress, self._current_request = True, request
             try:
-                answer = await handler(request)
+                answer: Any = await handler(request)
                 self._current_request = None
+                if self._close:
+                    answer.keep_alive = False
                 _, gone = await self.finish_response(request, answer, None)
             finally:
                 self._request_in_progress, self._current_request = False, None
+                self._release()
                 if self._handler_waiter is not None:
                     self._handler_waiter.set_result(None)
             if gone:
                 return
-            if not request.content.is_eof():
+            if self.refused or not request.content.is_eof():
                 await self._pass_over(request.content)
             if self._close or not answer.keep_alive:
                 return
@@ -216,12 +467,23 @@ class _Protocol(web.RequestHandler):
                 # What is answered at once waits for nothing: a client that sends without end would stop the loop.
                 await asyncio.sleep(0)
 
+    async def _wait(self) -> None:
+        """Wait for the next request."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
     def _next(self) -> tuple[web.BaseRequest, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]:
         """Take the next request; returns it and what answers it."""
         message, payload = self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+        if self._buffer_paused and not self._messages:
+            # All that came before it is answered.
+            if isinstance(message, RawRequestMessage):
+                self._recount(sum(len(name) + len(value) for name, value in message.raw_headers))
             self._resume_reading_if_drained()
         server = cast("_Server", self._manager)
         self.begun = None
@@ -240,12 +502,27 @@ class _Protocol(web.RequestHandler):
 
     async def _pass_over(self, payload: StreamReader) -> None:
         """Let the client send the rest of a body that nobody wants, so that it reads its answer; but not for long."""
+        if self.refused:
+            await self._linger()
+            return
+        self.passing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._lingering_time):
                 while not payload.is_eof():
                     await payload.readany()
+        self.passing = False
+        self._recount(0)
         if not payload.is_eof():
             self.close()
+
+    async def _linger(self) -> None:
+        """Let a client that was refused in the middle of its request read why; but not for long."""
+        if self.pipe is None:
+            return
+        self.ended = self._loop.create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self.ended
 
     def owes_since(self, limit: float) -> bool:
         """Tell whether a head began to come by then and is still not whole."""
@@ -258,6 +535,10 @@ class _Protocol(web.RequestHandler):
         super().connection_lost(exc)
         if server is not None:
             server.not_waited_for(self)
+        self.pipe = self.stuck = None
+        self.leave()
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
 
     def handle_error(
         self,
@@ -267,7 +548,11 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never became a request."""
-        _log.info("unreadable", peer=request.remote, status=status, error=type(exc).__name__, text=message)
-        answer = problem_answer(_UNREADABLE, "")
-        answer.keep_alive = False
-        return cast("web.StreamResponse", answer)
+        problem = _UNREADABLE
+        if isinstance(exc, NoRoomError):
+            problem = _BUSY
+        elif isinstance(exc, _HeadTooLargeError):
+            problem = _HEAD_TOO_LARGE
+        if problem is not _BUSY:
+            _seldom.tell("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
+        return cast("web.StreamResponse", problem_answer(problem, "", keep_alive=False))

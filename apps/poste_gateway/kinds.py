@@ -240,7 +240,7 @@ GATEWAY_BUSY: Final = Kind(
     Code.RESOURCE_EXHAUSTED,
     "The gateway has all that it can take",
     "As much is on its way through this gateway as it has room for, from this client or from all of them. Nothing was "
-    "accepted: try again after the seconds that the header `Retry-After` names.",
+    "accepted, unless the detail says otherwise: try again after the seconds that the header `Retry-After` names.",
 )
 UNREADABLE_ANSWER: Final = Kind(
     "unreadable-answer",

@@ -47,15 +47,18 @@ class Problem(PosteError):  # noqa: N818 - RFC 9457's word
         }
 
 
-def problem_answer(problem: Problem, instance: str) -> Answer:
-    """Answer with a problem; `instance` is the path of what it happened to."""
+def problem_answer(problem: Problem, instance: str, *, keep_alive: bool = True) -> Answer:
+    """Answer with a problem; `instance` is the path of what it happened to.
+
+    The connection takes another request if `keep_alive`, unless the rest of this one may still come.
+    """
     return Answer(
         protojson.dumps(problem.to_value(instance)),
         # A number: the log's line for people would say Python's name of it.
         status=int(problem.kind.status),
         headers={"Content-Type": _CONTENT_TYPE, **NO_STORE, **problem.headers},
         # What comes after it on the connection would be the rest of the body, not a request.
-        keep_alive=problem.kind is not REQUEST_TIMEOUT,
+        keep_alive=keep_alive and problem.kind is not REQUEST_TIMEOUT,
     )
 
 

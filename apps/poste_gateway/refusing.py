@@ -7,8 +7,22 @@ from typing import Final
 from poste.runtime import logs, metrics
 from poste_gateway.kinds import GATEWAY_BUSY
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.seldom import Seldom
 
-_log: Final = logs.get("refusing")
+_seldom: Final = Seldom(logs.get("refusing"), "warning")
+
+
+def refuse(reason: str, *, peer: str, **facts: object) -> None:
+    """Have it counted and logged that there is no room for something.
+
+    Args:
+        reason: What there is too much of: one of `metrics.REFUSAL_REASONS`.
+        peer: Who is refused.
+        **facts: What else the log is to say.
+    """
+    metrics.refused_total.labels(reason).inc()
+    # A client that is refused comes again, as often as it likes.
+    _seldom.tell("busy", reason, peer=peer, **facts)
 
 
 def busy(reason: str, detail: str, *, peer: str, **facts: object) -> Problem:
@@ -20,6 +34,5 @@ def busy(reason: str, detail: str, *, peer: str, **facts: object) -> Problem:
         peer: Who is refused.
         **facts: What else the log is to say.
     """
-    metrics.refused_total.labels(reason).inc()
-    _log.warning("busy", reason=reason, peer=peer, **facts)
+    refuse(reason, peer=peer, **facts)
     return Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)

@@ -17,17 +17,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from poste.domain.task_id import TaskId
-from poste.runtime import metrics
 from poste.v1 import task_pb2
 from poste_gateway import listings, preferences, problems, task_view
-from poste_gateway.answers import NO_STORE, Answer, json_answer, text_answer
+from poste_gateway.answers import NO_STORE, Answer, json_answer, room_for, text_answer
 from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
-from poste_gateway.kinds import LOOKUP_AWAY, NO_ROUTE, NOT_READY
+from poste_gateway.kinds import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
@@ -39,7 +37,7 @@ from poste_gateway.ui.pages import Pages
 Verbs = Mapping[str, Handler]
 
 #: Paths whose requests are not worth a line in the log.
-QUIET: Final = ("/livez", "/readyz", "/metrics")
+QUIET: Final = ("/livez", "/readyz")
 
 
 class Resources:
@@ -83,7 +81,6 @@ class Resources:
             "/v1/queues": {"GET": self._queues},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
-            "/metrics": {"GET": self._metrics},
             "/": {"GET": pages.elsewhere},
             f"{PAGE}/": {"GET": pages.elsewhere},
             PAGE: {"GET": pages.index},
@@ -168,6 +165,9 @@ class Resources:
                 return show()
             # A cancel that was done can't be refused any more.
             done = request.method == "DELETE"
+            if not done and not room_for(request, size):
+                detail = "There is no room for the task's result while so many answers are not taken."
+                raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
             return await self._aside.run(show, peer=peer, size=size, accepted=done)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Answer:
@@ -186,27 +186,12 @@ class Resources:
         return text_answer("alive\n")
 
     async def _readyz(self, _: web.BaseRequest, __: str) -> Answer:
-        # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
-        reason = (
-            "stopping"
-            if self._draining.is_set()
-            else self._directory.unready or self._directory.trouble or self._clock.unready
-        )
+        reason = self.unready()
         return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
 
-    async def _metrics(self, _: web.BaseRequest, __: str) -> Answer:
-        self._count_replicas()
-        return Answer(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    def _count_replicas(self) -> None:
-        """Bring the gauges up to date; those of services that left the catalogue go."""
-        for gauge in (metrics.replicas_ready, metrics.replicas_known, metrics.calls_in_flight):
-            gauge.clear()
-        for name, fleet in self._directory.fleets.items():
-            ready, known = fleet.counts
-            metrics.replicas_ready.labels(name).set(ready)
-            metrics.replicas_known.labels(name).set(known)
-            metrics.calls_in_flight.labels(name).set(fleet.in_flight)
-            for reason in metrics.FAILOVER_REASONS:
-                # There from the start: what begins with its first one has no rate for it.
-                metrics.failovers(name, reason)
+    def unready(self) -> str | None:
+        """Return None while this gateway is ready, else why it is not."""
+        # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
+        if self._draining.is_set():
+            return "stopping"
+        return self._directory.unready or self._directory.trouble or self._clock.unready

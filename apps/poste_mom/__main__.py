@@ -91,7 +91,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
 
     try:
         async with (
-            admin.serving(settings.host, admin_port, ready, collect=figures.collect),
+            admin.serving(settings.admin_host or settings.host, admin_port, ready, collect=figures.collect),
             lifecycle.side_tasks(
                 health.watch(client),
                 catalogue.keep(),

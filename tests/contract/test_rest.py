@@ -250,7 +250,7 @@ async def test_the_metrics_tell_roads_and_reasons(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.gateway.post(PLACE, ORDER)
         await stage.gateway.post("/nowhere/at/all", ORDER)
-        text = (await stage.gateway.get("/metrics")).text
+        text = await stage.gateway.metrics()
 
         assert f'poste_failovers_total{{reason="away",service="{shop.NAME}"}}' in text
         assert 'outcome="QUEUED",road="durable"' in text

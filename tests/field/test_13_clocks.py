@@ -101,7 +101,7 @@ async def test_a_gateway_whose_clock_is_far_off_says_so_until_it_is_right(tmp_pa
             return "" if reply.status == 200 else reply.text
 
         async def offset() -> float:
-            lines = (await stage.gateway.get("/metrics")).text.splitlines()
+            lines = (await stage.gateway.metrics()).splitlines()
             return float(next(line.split()[1] for line in lines if line.startswith("poste_clock_ahead_seconds ")))
 
         assert abs(await offset()) < 5

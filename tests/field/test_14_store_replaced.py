@@ -129,7 +129,7 @@ async def test_a_gateway_keeps_what_only_the_last_store_knew(tmp_path: Path) -> 
 
 
 async def _replaced(stage: Any) -> bool:
-    lines = (await stage.gateway.get("/metrics")).text.splitlines()
+    lines = (await stage.gateway.metrics()).splitlines()
     return any(line.startswith("poste_store_replaced_total ") and float(line.split()[1]) > 0 for line in lines)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc.aio
 from support.deployment import LEDGER, SUM, Deployment, deployed
+from support.scraping import scrape
 from support.standing import standing
 
 from poste.domain.task_id import TaskIds
@@ -43,9 +44,8 @@ async def test_a_large_result_is_read_by_many_at_once(tmp_path: Path) -> None:
             await attack.others.calls(10)
         assert seen.keys() == {"SUCCEEDED", "/problems/gateway-busy"}
         assert seen["SUCCEEDED"] >= 10
-        async with one.session.get(f"{one.url}/metrics") as answer:
-            told = (await answer.text()).partition('poste_refused_total{reason="results"} ')[2].split()[0]
-        assert float(told) == seen["/problems/gateway-busy"]
+        told = (await scrape(one, one.gateway)).total("poste_refused_total", reason="results")
+        assert told == seen["/problems/gateway-busy"]
 
 
 async def test_a_middleware_that_is_asked_for_large_results_by_many_gives_them_in_turns(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     program("prometheus")
     async with deployed(tmp_path, SUM, LEDGER, settings={LEDGER: {"max_attempts": 1}}, concurrency=1) as one:
         jobs = {
-            "gateway": [one.gateway.port],
+            "gateway": [one.gateway.admin_port],
             "mom": [mom.admin_port for mom in one.moms],
             "sum": [one.parts[-2].admin_port],
             "ledger": [one.parts[-1].admin_port],

@@ -24,10 +24,9 @@ from poste.runtime.settings import GatewaySettings
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc, task_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.__main__ import running
-from poste_gateway.bodies import BODY_SECONDS
-from poste_gateway.http_server import HEAD_SECONDS
 from support import shop
 from support.operating import secret_file
+from support.ports import free_port
 from support.waiting import until
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
@@ -248,6 +247,13 @@ class Gateway:
         self.ids = ids
         #: What each request brings besides.
         self.headers = headers
+        #: Where it tells its metrics.
+        self.admin_port = 0
+
+    async def metrics(self) -> str:
+        """Read its metrics."""
+        async with self.session.get(f"http://127.0.0.1:{self.admin_port}/metrics") as response:
+            return await response.text()
 
     async def ask(self, verb: str, path: str, body: Any = None, **headers: str) -> Reply:
         """Send a request; `body` is JSON, or bytes as they are. Header names have `_` for `-`."""
@@ -294,19 +300,18 @@ async def running_gateway(
     mom_port: int,
     *,
     wait: bool = True,
-    head_seconds: float = HEAD_SECONDS,
-    body_seconds: float = BODY_SECONDS,
     headers: Mapping[str, str] = MappingProxyType({}),
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway; waits until it is ready unless told otherwise. Its clients' requests bring `headers`."""
     key_file = folder / "id.key"
     settings.setdefault("operator_token_file", secret_file(folder / "operator.token"))
+    settings.setdefault("admin_port", free_port())
     chosen = {"port": 0, "mom": f"127.0.0.1:{mom_port}", "grace_seconds": 1.0, **settings}
     loaded = GatewaySettings(id_key_file=key_file, **chosen)
-    patience = {"head_seconds": head_seconds, "body_seconds": body_seconds}
-    async with running(loaded, **patience) as port, aiohttp.ClientSession() as session:
+    async with running(loaded) as port, aiohttp.ClientSession() as session:
         gateway = Gateway(port, session, TaskIds(secret_files.id_key(key_file)), headers)
+        gateway.admin_port = loaded.admin_port or 0
         if wait:
 
             async def ready() -> bool:

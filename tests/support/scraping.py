@@ -27,7 +27,6 @@ class Scrape:
 
 async def scrape(one: Deployment, part: Part) -> Scrape:
     """Scrape a part as Prometheus does."""
-    port = part.port if part is one.gateway else part.admin_port
-    async with one.session.get(f"http://127.0.0.1:{port}/metrics") as reply:
+    async with one.session.get(f"http://127.0.0.1:{part.admin_port}/metrics") as reply:
         assert reply.status == 200
         return Scrape(await reply.text())

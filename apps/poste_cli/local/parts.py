@@ -87,10 +87,10 @@ def plan(folder: Folder, *, port: int, redis_url: str | None, redis_memory: str 
         ports.check(port)
     services = (MOM, *SAMPLES)
     # The same as the last time: a gateway is found again, and so are the metrics.
-    free = [number for number in ports.free(len(services) + 2, owner=str(folder.path)) if number != port]
+    free = [number for number in ports.free(len(services) + 3, owner=str(folder.path)) if number != port]
     gateway_port = port or free.pop()
     # Probes and metrics are for whoever asks on this machine; what takes calls, but for the gateway, is not.
-    admin_ports = {GATEWAY: gateway_port, **{name: free.pop() for name in services}}
+    admin_ports = {name: free.pop() for name in (GATEWAY, *services)}
     place = sockets.prepare(folder.path)
     at = {name: place / f"{name}.sock" for name in (REDIS, *services)}
     mom = f"{UNIX}{at[MOM]}"

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import resource
 import signal
 import sys
 import weakref
@@ -30,6 +31,8 @@ _log = logs.get("lifecycle")
 _GC_THRESHOLDS = (20_000, 20, 20)
 #: How long a thread that computes may keep the loop from its turn, in seconds: a call takes several turns.
 _SWITCH_SECONDS = 0.001
+#: The most descriptors that a process takes: what opens more has a leak, and should be seen to fail.
+_DESCRIPTORS = 65_536
 #: How long a cancelled task may take before it is cancelled again, in seconds.
 _INSIST_SECONDS = 0.5
 #: How long a handler may take to clean up once it was told to end, in seconds; then it is left behind.
@@ -46,6 +49,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     Returns:
         The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
     """
+    _raise_descriptors()
     # What is imported by now stays, and what a call leaves behind goes by itself: looking for cycles rarely is enough.
     gc.collect()
     gc.freeze()
@@ -57,6 +61,14 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         leaving.end_process(code, left)
     loop.close()
     return code
+
+
+def _raise_descriptors() -> None:
+    """Have as many descriptors as the host allows, up to a bound: 1,024, as a shell gives, one client can use up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _live(loop: asyncio.AbstractEventLoop, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:

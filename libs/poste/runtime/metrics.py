@@ -74,8 +74,10 @@ refused_total = Counter(
     "What the gateway refused for having no room for it, by what there was too much of: 503, or a closed connection.",
     ["reason"],
 )
-#: reading: large bodies that wait until their JSON is read. results: large results that are asked for again.
-REFUSAL_REASONS: Final = ("reading", "results")
+#: reading: large bodies that wait until their JSON is read. results: large results that are asked for again. bodies:
+#: bytes of requests that are not answered yet. answers: bytes of answers that nobody takes. connections,
+#: peer-connections: in all, and of one client. descriptors: sockets that the process, or the host, can have.
+REFUSAL_REASONS: Final = ("reading", "results", "bodies", "answers", "connections", "peer-connections", "descriptors")
 for _reason in REFUSAL_REASONS:
     # There from the start: what begins with its first refusal has no rate for it.
     refused_total.labels(_reason)
@@ -83,6 +85,17 @@ catalogue_followed = Gauge(
     "poste_catalogue_followed",
     "1 while this gateway follows the catalogue, 0 while it goes by the last one that it had.",
 )
+connections_cut_total = Counter(
+    "poste_connections_cut_total", "Clients' connections that the gateway ended, by what their clients did.", ["reason"]
+)
+#: late: they did not bring a request's head in time. unread: they took none of their answers. crowded: they were idle
+#: longest when there was no room for others.
+CUT_REASONS: Final = ("late", "unread", "crowded")
+for _reason in CUT_REASONS:
+    connections_cut_total.labels(_reason)
+connections = Gauge("poste_connections", "Connections that clients have to this gateway.")
+received_bytes = Gauge("poste_received_bytes", "Bytes of clients' requests that this gateway holds.")
+unsent_bytes = Gauge("poste_unsent_bytes", "Bytes of large answers that this gateway holds until clients take them.")
 clock_ahead_seconds = Gauge(
     "poste_clock_ahead_seconds",
     "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",
@@ -148,12 +161,6 @@ consumer_silent_seconds = Gauge(
     "poste_consumer_silent_seconds",
     "Time since this process last tried to take from a queue; 0 while it has no room for more.",
     ["queue"],
-)
-
-# -- a gateway and a service, of the link between them
-
-links_broken_total = Counter(
-    "poste_links_broken_total", "Links that this process closed because its peer broke their protocol."
 )
 
 # -- whoever talks to Redis

@@ -6,6 +6,7 @@ able to read or write (`poste.runtime.secret_files`).
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -30,6 +31,7 @@ def _socket(path: Path) -> Path:
 
 #: A socket in the file system.
 Socket = Annotated[Path, AfterValidator(_socket)]
+Network = IPv4Network | IPv6Network
 #: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
 Keeps = Literal["always", "second", "nothing"]
 
@@ -41,6 +43,9 @@ class Settings(BaseSettings):
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
     host: str = "127.0.0.1"
+    #: The address for `/metrics` and the probes, `host` unless given. These are not for everybody: who makes them
+    #: public tells what is called, how often and by how many.
+    admin_host: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: `auto` writes for people on a terminal, and JSON otherwise.
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -74,8 +79,10 @@ class StoreSettings(Settings):
 class GatewaySettings(Settings):
     """What the gateway is told."""
 
-    #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez`, `/readyz` and `/metrics`.
+    #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez` and `/readyz`.
     port: Port = 8080
+    #: Where `/metrics` and the probes are served; the HTTP port plus 1000 unless given. Clients have no business there.
+    admin_port: Port | None = None
     #: Serves HTTPS (TLS 1.2 and newer) with the certificate and key below, which may be replaced while it runs.
     tls_port: Port | None = None
     #: Where clients find HTTPS, if that is not `tls_port`: e.g. 443, which a container's 8443 is published as.
@@ -99,6 +106,28 @@ class GatewaySettings(Settings):
     #: How much may wait until its JSON is read or written, in bytes, of what is long and of what is not; one client may
     #: have as much waiting as is left beside that. Whoever comes with more is told to try again (503).
     max_waiting_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
+    #: Bytes that clients may have sent that are not answered yet, in all; one client half of it. Beyond it requests are
+    #: refused: 503 `gateway-busy`.
+    max_received_bytes: Annotated[int, Field(gt=0)] = 40 * 1024 * 1024
+    #: Bytes of answers that clients may leave unread, in all; one client half of it. Beyond it large answers are not
+    #: given: 503 `gateway-busy`, or the task's place.
+    max_unsent_bytes: Annotated[int, Field(gt=0)] = 40 * 1024 * 1024
+    #: Connections in all. Where there are so many those that are idle longest are closed, and if none is idle no more
+    #: come in. It is no more than the process may have descriptors for.
+    max_connections: Annotated[int, Field(gt=0)] = 2500
+    #: Connections of one client: an IPv4 address, or the 64 bits of an IPv6 address that stand for one home.
+    max_peer_connections: Annotated[int, Field(gt=0)] = 1000
+    #: Networks of proxies that bring everybody's requests, separated by commas: what one client may have at most does
+    #: not count for them. This host's own unless given.
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+    #: How long a connection may be idle between two requests, in seconds.
+    idle_seconds: Seconds = 75.0
+    #: How long a client may take to bring a request's head, and the TLS handshake before it, in seconds.
+    head_seconds: Seconds = 30.0
+    #: How long it may then take to bring the whole body, in seconds.
+    body_seconds: Seconds = 30.0
+    #: How long a client may take none of an answer, in seconds: then its connection ends.
+    write_seconds: Seconds = 30.0
     #: The longest `Prefer: wait=N` that is honoured, in seconds; more is cut to it.
     max_wait_seconds: Seconds = 60.0
     #: How long a gateway that is to stop, and says so at `/readyz`, still takes new connections, in seconds: as long as
@@ -114,7 +143,7 @@ class GatewaySettings(Settings):
             raise ValueError(f"a gRPC message carries a call of {sizes.MAX_PAYLOAD} bytes at most")
         return value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -160,7 +160,9 @@ async def run(
         else:
             port = settings.port or 0
             await direct.listen_at(settings.socket)
-        async with admin.serving(settings.host, _admin_port(settings, port), ready) as admin_port:
+        async with admin.serving(
+            settings.admin_host or settings.host, _admin_port(settings, port), ready
+        ) as admin_port:
             listening(Ports(port, admin_port))
             where = {"port": port} if settings.socket is None else {"socket": str(settings.socket)}
             _log.info("serving", **where, admin_port=admin_port, services=[service.name for service in services])

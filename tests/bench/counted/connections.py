@@ -70,6 +70,9 @@ class _Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Do nothing: nothing is left unread here."""
+
     def pause_reading(self) -> None:
         raise AssertionError("nothing is read here")
 
