@@ -8,7 +8,7 @@ from typing import Final
 import grpc.aio
 from google.rpc import status_pb2
 
-from poste.domain.codes import Code
+from poste.domain.codes import Code, code_of
 from poste.rpc import channels, statuses
 
 
@@ -27,7 +27,8 @@ class Failure:
     @property
     def code(self) -> Code:
         """The status' code."""
-        return Code(self.status.code)
+        # A service may say any number.
+        return code_of(self.status.code) or Code.UNKNOWN
 
 
 #: The connection ended before the answer came.

@@ -16,8 +16,8 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc import channels
-from poste.runtime import lifecycle, logs, own_time
+from poste.rpc import channels, statuses
+from poste.runtime import lifecycle, logs, metrics, own_time
 from poste.runtime.deadlines import Deadlines
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
@@ -33,6 +33,20 @@ _CANCELLATIONS: Final = 1000
 
 _log: Final = logs.get("link")
 _Stream = Any
+
+
+class _Broken(Exception):  # noqa: N818 - it states a fact
+    """The service broke the link's protocol; the text says how."""
+
+
+def _result(answer: pb.LinkAnswer) -> bytes | Failure:
+    match answer.WhichOneof("outcome"):
+        case "response":
+            return answer.response
+        case "error":
+            return Failure(statuses.bounded(answer.error), answer.not_run)
+        case _:
+            raise _Broken(f"an answer to call {answer.number} that says nothing")
 
 
 class Link:
@@ -135,15 +149,28 @@ class Link:
     async def _read(self, stream: _Stream) -> None:
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
-                for answer in frame.answers:
-                    waiting = self._waiting.pop(answer.number, None)
-                    if waiting is not None and not waiting.done():
-                        failed = answer.HasField("error")
-                        waiting.set_result(Failure(answer.error, answer.not_run) if failed else answer.response)
+                self._take(frame)
                 if self._retired:
                     self._some.set()
         except grpc.aio.AioRpcError as error:
             _log.info("link ended", code=channels.code(error).name)
+        except _Broken as error:
+            metrics.links_broken_total.inc()
+            _log.error("link closed: its service breaks the protocol", reason=str(error))
+
+    def _take(self, frame: pb.ConnectResponse | None) -> None:
+        if frame is None:
+            raise _Broken("a frame that can't be read")
+        for answer in frame.answers:
+            number, result = answer.number, _result(answer)
+            if number in self._unsent:
+                raise _Broken(f"an answer to call {number}, which was not sent yet")
+            waiting = self._waiting.pop(number, None)
+            # One to a call that is over came too late.
+            if waiting is None and number > self._number:
+                raise _Broken(f"an answer to call {number}, which was never made")
+            if waiting is not None and not waiting.done():
+                waiting.set_result(result)
 
     async def _write(self, stream: _Stream) -> None:
         # That the stream has ended is for the reader to find.

@@ -26,7 +26,8 @@ _LAST_PORT: Final = 65_535
 #: The token of a claim: `<incarnation>:<seq>`.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
 #: What a client's own request id may look like: it goes into metadata and logs.
-_REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+LONGEST_REQUEST_ID: Final = 128
+_REQUEST_ID: Final = re.compile(rf"[\w.:/+=@-]{{1,{LONGEST_REQUEST_ID}}}", re.ASCII)
 #: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can tell.
 LAST_SECOND: Final = 253_402_300_799
 

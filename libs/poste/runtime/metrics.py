@@ -163,6 +163,12 @@ consumer_silent_seconds = Gauge(
     ["queue"],
 )
 
+# -- a gateway and a service, of the link between them
+
+links_broken_total = Counter(
+    "poste_links_broken_total", "Links that this process closed because its peer broke their protocol."
+)
+
 # -- whoever talks to Redis
 
 store_round_trips_total = Counter("poste_store_round_trips_total", "Times that something was sent to Redis.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+import grpc
 import grpc.aio
 
-from poste.domain import sizes
+from poste.domain import door, sizes
 from poste.domain.codes import Code
-from poste.runtime import lifecycle, logs
+from poste.runtime import lifecycle, logs, metrics
 from poste.service.context import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.intake import Intake
@@ -23,12 +25,24 @@ from poste.v1 import link_service_pb2_grpc
 #: What an answer's frame has for it beside what it brings, in bytes.
 _BESIDE_BYTES: Final = 32
 
+#: How many calls, and how many cancellations, a frame may have: more than a gateway ever puts in one.
+_MOST_IN_FRAME: Final = 10_000
+#: The longest that a handler may take, whatever a gateway says, in seconds: a day.
+_MOST_SECONDS: Final = 86_400.0
+#: While so many bytes of answers wait to be read, no more calls are; after so many seconds of that the link is closed.
+_MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
+_UNREAD_SECONDS: Final = 30.0
+
 _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
 
 
 #: What a call ended with: its number, its outcome, and whether it was counted in.
 _Answer = tuple[int, Outcome, bool]
+
+
+class _Broken(Exception):  # noqa: N818 - it states a fact
+    """The gateway broke the link's protocol; the text says how."""
 
 
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
@@ -71,36 +85,80 @@ class _Link:
         self._large_next = False
         self._some = asyncio.Event()
         self._ended = False
+        #: How many bytes of answers wait for their frames, and what is set when there are fewer.
+        self._waiting_bytes = 0
+        self._some_left = asyncio.Event()
 
     async def serve(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
         """Run what comes until the gateway sends no more, and answer it all.
 
-        If the gateway is gone, gRPC cancels this, and with it every handler.
+        If the gateway is gone, gRPC cancels this, and with it every handler. One that breaks the protocol is told so,
+        and its link is closed: no answer could be told from another's.
         """
         await self._wire.write(pb.ConnectResponse())
+        broken: _Broken | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write())
-                async for frame in frames:
-                    for call in frame.calls:
-                        self._take(call)
-                    for number in frame.cancelled_numbers:
-                        if number in self._calls:
-                            lifecycle.cancel(self._calls[number])
+                writing = group.create_task(self._write())
+                try:
+                    async for frame in frames:
+                        self._take_all(frame)
+                        if self._waiting_bytes > _MOST_WAITING_BYTES:
+                            await self._wait_for_reader()
+                except _Broken as error:
+                    broken = error
+                    writing.cancel()
                 self._ended = True
                 self._some.set()
         finally:
             # Owned by this and by no task group, which costs as much as the task itself. Cancelled once: a handler may
             # clean up as long as its deadline lets it.
-            for task in self._calls.values():
-                lifecycle.cancel(task)
+            for number in [*self._calls]:
+                self._cancel(number)
             while self._calls:
                 self._some.clear()
                 await self._some.wait()
             # What is ready and can't leave any more.
             self._intake.end(sum(counted for *_, counted in (*self._ready, *self._large)))
+        if broken is not None:
+            metrics.links_broken_total.inc()
+            _log.error("link closed: its gateway breaks the protocol", reason=str(broken), peer=self._peer)
+            await self._wire.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
+
+    def _take_all(self, frame: pb.ConnectRequest) -> None:
+        if len(frame.calls) > _MOST_IN_FRAME or len(frame.cancelled_numbers) > _MOST_IN_FRAME:
+            raise _Broken(f"a frame has more than {_MOST_IN_FRAME} calls, or cancellations")
+        for call in frame.calls:
+            self._take(call)
+        for number in frame.cancelled_numbers:
+            if number in self._calls:
+                self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        task = self._calls[number]
+        task.add_done_callback(functools.partial(self._cancelled, number))
+        lifecycle.cancel(task)
+
+    def _cancelled(self, number: int, task: asyncio.Task[None]) -> None:
+        """Count a call out that was cancelled before its task had its first turn: nothing of it has run."""
+        if self._calls.get(number) is task:
+            del self._calls[number]
+            self._intake.end()
+            self._some.set()
+
+    async def _wait_for_reader(self) -> None:
+        """Take nothing more until some of the answers that wait have left."""
+        try:
+            async with asyncio.timeout(_UNREAD_SECONDS):
+                while self._waiting_bytes > _MOST_WAITING_BYTES:
+                    self._some_left.clear()
+                    await self._some_left.wait()
+        except TimeoutError:
+            raise _Broken(f"its answers were not read for {_UNREAD_SECONDS:g} s") from None
 
     def _take(self, call: pb.LinkCall) -> None:
+        if call.number in self._calls:
+            raise _Broken(f"call number {call.number} is in use")
         if (refusal := self._intake.refusal()) is not None:
             self._answer(call.number, refusal)
             return
@@ -109,14 +167,20 @@ class _Link:
             # Of another version, perhaps: who knows others may ask them.
             self._answer(call.number, not_here(call.method))
             return
+        if not call.timeout_seconds > 0:
+            words = f"a handler can't take {call.timeout_seconds:g} s"
+            self._answer(call.number, Outcome(Code.INVALID_ARGUMENT, words, not_run=True))
+            return
         self._intake.begin()
         self._calls[call.number] = self._loop.create_task(self._run(method, call))
 
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
-        timeout_seconds = call.timeout_seconds
+        timeout_seconds = min(call.timeout_seconds, _MOST_SECONDS)
+        request_id, place = call.request_id, call.traceparent
         state = Call(
-            request_id=call.request_id,
-            traceparent=call.traceparent,
+            # Handlers are told it, and every line of theirs in the log has it.
+            request_id=request_id if len(request_id) <= door.LONGEST_REQUEST_ID and request_id.isprintable() else "",
+            traceparent=place if door.is_place_in_trace(place) else "",
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
             leave=self._leave,
@@ -132,7 +196,9 @@ class _Link:
             _log.exception("call failed", method=call.method)
             outcome = Outcome(Code.INTERNAL, "the service failed")
         finally:
-            self._calls.pop(call.number, None)
+            if state.stage is not Stage.LEFT:
+                # Otherwise its number may be another's by now.
+                self._calls.pop(call.number, None)
             self._some.set()
         self._answer(call.number, outcome, counted=True)
 
@@ -145,6 +211,7 @@ class _Link:
     def _answer(self, number: int, outcome: Outcome, *, counted: bool = False) -> None:
         ready = self._large if len(outcome.response) > sizes.LARGE else self._ready
         ready.append((number, outcome, counted))
+        self._waiting_bytes += _BESIDE_BYTES + len(outcome.response)
         self._some.set()
 
     async def _write(self) -> None:
@@ -178,5 +245,7 @@ class _Link:
                 frame.answers.add(number=number, error=error, not_run=outcome.not_run)
             end += 1
             counted += was_counted
+        self._waiting_bytes -= sum(_BESIDE_BYTES + len(outcome.response) for _, outcome, _ in ready[:end])
+        self._some_left.set()
         del ready[:end]
         return frame, counted
