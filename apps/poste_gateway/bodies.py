@@ -14,7 +14,7 @@ from poste.rpc import protojson
 from poste_gateway.answers import JSON
 from poste_gateway.aside import LARGE_BODY, Aside
 from poste_gateway.kinds import GATEWAY_BUSY, INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
-from poste_gateway.peers import peer_of
+from poste_gateway.peers import client_of
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.room import NoRoomError
 
@@ -56,7 +56,7 @@ async def read(request: web.BaseRequest, message: Descriptor, aside: Aside, *, s
     try:
         if len(body) > LARGE_BODY:
             read = functools.partial(protojson.decode, message, body)
-            encoded = await aside.run(read, peer=peer_of(request.remote), size=len(body))
+            encoded = await aside.run(read, peer=client_of(request), size=len(body))
         else:
             encoded = protojson.decode(message, body)
     except protojson.FieldErrors as error:

@@ -32,7 +32,7 @@ from poste_gateway.kinds import (
     SERVICE_AWAY,
 )
 from poste_gateway.lookups import Lookups
-from poste_gateway.peers import peer_of
+from poste_gateway.peers import client_of
 from poste_gateway.preferences import Wishes
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.statuses import problem_of
@@ -193,7 +193,7 @@ class _Call:
         else:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
-                looked = self._roads.lookups.whole(task_id, task, peer=peer_of(self._request.remote), patient=True)
+                looked = self._roads.lookups.whole(task_id, task, peer=client_of(self._request), patient=True)
                 async with looked as whole:
                     if not room_for(self._request, len(whole.response)):
                         detail = f"{_NO_ROOM} It is kept: look at the path that Location names."
@@ -275,7 +275,7 @@ class _Call:
         if size <= LARGE_MESSAGE:
             return make()
         # What ran can't be refused any more.
-        return await self._roads.aside.run(make, peer=peer_of(self._request.remote), size=size, accepted=True)
+        return await self._roads.aside.run(make, peer=client_of(self._request), size=size, accepted=True)
 
     def _written(self, response: bytes) -> Answer:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
+
+from aiohttp import web
 
 #: What one host, or one home, is given of IPv6: whoever has it can come from as many addresses as it likes.
 _IPV6_PREFIX: Final = 64
@@ -23,3 +25,10 @@ def peer_of(address: str | None) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(found) >> _IPV6_PREFIX << _IPV6_PREFIX, _IPV6_PREFIX)))
+
+
+def client_of(request: web.BaseRequest) -> str:
+    """Return whose a request is, as its share is counted; empty if it has no share of its own."""
+    protocol: Any = request.protocol
+    peer: str = protocol.peer
+    return peer

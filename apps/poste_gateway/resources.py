@@ -29,7 +29,7 @@ from poste_gateway.kinds import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
-from poste_gateway.peers import peer_of
+from poste_gateway.peers import client_of
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
@@ -153,7 +153,7 @@ class Resources:
     async def _show(
         self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
     ) -> Answer:
-        service, peer = self._directory.services.get(task.service), peer_of(request.remote)
+        service, peer = self._directory.services.get(task.service), client_of(request)
         async with self._lookups.whole(task_id, task, peer=peer) as whole:
 
             def show() -> Answer:

@@ -47,7 +47,8 @@ class Turns:
 
         Args:
             max_waiting_bytes: How much may wait. One client may have as much waiting as is left beside that: half of
-                all if it is alone, so that there is always room for another.
+                all if it is alone, so that there is always room for another. Those who have no share of their own,
+                for a proxy brings them all, may have all of it.
         """
         self._max_waiting_bytes = max_waiting_bytes
         self.waiting_bytes = 0
@@ -64,7 +65,7 @@ class Turns:
         """Wait for a turn, which lasts as long as the body.
 
         Args:
-            client: Whose it is.
+            client: Whose it is; empty for who has no share of its own.
             size: How many bytes it is about.
             patient: It waits however much waits already.
 
@@ -84,7 +85,7 @@ class Turns:
     def _has_room(self, client: str, size: int) -> bool:
         left = self._max_waiting_bytes - self.waiting_bytes - size
         own = self._by_client[client]
-        return left >= 0 and own <= left
+        return left >= 0 and (not client or own <= left)
 
     async def _wait(self, client: str, size: int) -> None:
         line = client, size.bit_length()

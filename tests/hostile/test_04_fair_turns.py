@@ -102,6 +102,19 @@ async def test_a_client_may_have_as_much_waiting_as_is_left_beside_that():
     assert served.turns.waiting_bytes == 0
 
 
+async def test_who_has_no_share_of_its_own_may_have_all_the_room():
+    """A proxy that brings everybody's would be held back as one client is."""
+    served = Served(100)
+    async with served.held():
+        for number in range(10):
+            await served.ask("", 10, f"{number}")
+        refused = await served.ask("", 1, "too much")
+        with pytest.raises(Full):
+            await refused
+
+    assert len(served.order) == 10
+
+
 async def test_who_goes_leaves_its_place_to_the_next():
     """A turn that is given to somebody who is gone would be the last one, and nobody would be served again."""
     served = Served(100)
@@ -124,7 +137,7 @@ async def test_who_goes_leaves_its_place_to_the_next():
 async def test_twelve_megabytes_of_one_client_hold_no_other_up(tmp_path: Path) -> None:
     """Another's 70 kB waited for thirty seconds, for all of them."""
     large = heavy_bodies.ACCEPTED["keys"](MEGABYTE // 2)
-    async with gateway_process(tmp_path, answer) as gateway:
+    async with gateway_process(tmp_path, answer, trusted_proxies="") as gateway:
         hog, other = await gateway.client(), await gateway.client(OTHER)
         held = [asyncio.create_task(hog.post(large)) for _ in range(12)]
         await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +155,7 @@ async def test_twelve_megabytes_of_one_client_hold_no_other_up(tmp_path: Path) -
 async def test_more_than_may_wait_is_refused_and_told_and_others_are_not(tmp_path: Path) -> None:
     """Without a bound what waits fills the memory; and a client that isn't told what to do tries again at once."""
     large = heavy_bodies.ACCEPTED["keys"](MEGABYTE // 4)
-    async with gateway_process(tmp_path, answer, max_waiting_bytes=MEGABYTE) as gateway:
+    async with gateway_process(tmp_path, answer, max_waiting_bytes=MEGABYTE, trusted_proxies="") as gateway:
         hog, other = await gateway.client(), await gateway.client(OTHER)
         posts = [asyncio.create_task(hog.post(large)) for _ in range(12)]
         await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
