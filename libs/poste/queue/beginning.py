@@ -15,7 +15,7 @@ from poste.domain.errors import StoreError
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from poste.queue.hand import ClaimedTask, Hand
 
@@ -56,12 +56,13 @@ class Beginner:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
-    def add(self, claimed: Iterable[ClaimedTask], *, on_disk: bool) -> None:
-        """Take over what was claimed; if its claim is not known to be on disk, wait for that first."""
-        if on_disk:
+    def add(self, claimed: Sequence[ClaimedTask], *, on_disk: bool) -> None:
+        """Take over what was claimed; if its claim is not known to be on disk, see to that first."""
+        # In their order: not before what is waited for.
+        if on_disk and not self._unsettled:
             self._next.extend(claimed)
             self._may_go_on.set()
-        else:
+        elif claimed:
             self._unsettled.extend(claimed)
             self._some_unsettled.set()
 
@@ -79,20 +80,23 @@ class Beginner:
             self._may_go_on.set()
 
     async def settle(self) -> None:
-        """Wait for the disk, for all that was claimed meanwhile at once, until cancelled."""
+        """Wait for the disk where an answer is not from there, for all that is claimed at once, until cancelled."""
         hand = self._hand
         while True:
             await self._some_unsettled.wait()
             self._some_unsettled.clear()
-            batch, self._unsettled = self._unsettled, []
+            count = len(self._unsettled)
             while True:
                 try:
-                    await hand.scripts.sync(hand.keys.barrier)
+                    if await hand.scripts.must_wait(hand.keys.queue):
+                        await hand.scripts.sync(hand.keys.barrier)
                     break
                 except StoreError as error:
                     _log.warning("claims not known to be on disk", queue=hand.keys.queue, error=str(error))
                     await asyncio.sleep(_PAUSE_SECONDS)
-            self.add(batch, on_disk=True)
+            self._next.extend(self._unsettled[:count])
+            del self._unsettled[:count]
+            self._may_go_on.set()
 
     async def run(self) -> None:
         """Have one begin after the other, until cancelled."""

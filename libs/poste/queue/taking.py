@@ -88,6 +88,8 @@ class Taker:
         self._defect: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._refill_by = 0.0
+        #: Whether something of the last claim must not run twice, as that of the next one then may.
+        self._once = False
         self.beginner = Beginner(hand, start=self._start, leave=self._handled, lost=lost)
 
     @property
@@ -201,8 +203,8 @@ class Taker:
         touched = [keys.leases, hand.taken, keys.counts, keys.kept, keys.dead, keys.ready, *map(keys.record, named)]
         hand.claiming = frozenset(named)
         try:
-            durability = await hand.scripts.durability(keys.queue)
-            on_disk = durability is Durability.ON_REPLY
+            # What may run twice does not ask, and need not wait for the look.
+            on_disk = self._once and await hand.scripts.durability(keys.queue) is Durability.ON_REPLY
             size = min(sizes.BATCH, hand.bytes_left)
             arguments = [hand.name, int(alone), look, take, int(on_disk), size, *numbered]
             results = await hand.scripts.run("claim", touched, arguments, again=not take)
@@ -223,10 +225,9 @@ class Taker:
         self._front = texts(reversed(front))
         for key, token, result in zip(named, tokens, results[1:], strict=True):
             self._heed(key, token, result)
-        self.beginner.add(
-            [hand.to_begin[key] for key in named if key in hand.to_begin],
-            on_disk=durability is not Durability.ON_WAITAOF,
-        )
+        once = [hand.to_begin[key] for key in named if key in hand.to_begin]
+        self._once = bool(once)
+        self.beginner.add(once, on_disk=on_disk)
         if alone:
             (self._suspect,) = named
         hand.adopt(texts(unnamed))
