@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from support.cli import environment, http, poll, poste, up
 from support.operating import secret_file
+from support.redis_server import running as server_running
 
 from poste.domain.errors import StartError
 from poste.queue.connection import server_options
@@ -101,6 +103,25 @@ def test_a_service_of_ones_own_is_found_and_open_to_nobody_else(running, tmp_pat
     assert len(ports) == 1
     assert code == 0
     assert call(running).body == {"result": 5}
+
+
+def test_a_named_servers_password_is_handed_on_by_its_file(tmp_path):
+    """It would have to stand in `--redis-url`, which `ps` shows to everybody."""
+    file = secret_file(tmp_path / "password", "not for everybody")
+    unneeded = ("--without", "subtraction", "--without", "multiplication")
+    there = environment(POSTE_REDIS_PASSWORD_FILE=file.name)
+    with server_running(tmp_path / "redis") as server:
+        with redis.Redis(port=server.port) as client:
+            client.config_set("requirepass", "not for everybody")
+        without = poste("up", "--data", str(tmp_path / "data"), "--port", "0", "--redis-url", server.url)
+        with up(tmp_path / "data", "--redis-url", server.url, *unneeded, env=there, cwd=tmp_path) as one:
+            one.wait_ready()
+            answered = call(one)
+            told = (one.data / "up.json").read_text()
+
+    assert (without.returncode, "--redis-url" in without.stderr) == (2, True)
+    assert answered.body == {"result": 5}
+    assert "not for everybody" not in told
 
 
 def call(running):

@@ -17,6 +17,9 @@ from poste.runtime.settings import StoreSettings, load
 #: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
 _OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")
 
+#: A named server's password, so that it need not stand on a command line, which `ps` shows to everybody.
+_PASSWORD_FILE: Final = "redis_password_file"  # noqa: S105 - a setting's name
+
 #: How much the embedded Redis may take if nobody says it.
 MEMORY: Final = "512mb"
 
@@ -84,13 +87,18 @@ async def check(url: str) -> None:
 
 
 def told_of_named() -> dict[str, str]:
-    """Return what the environment says of what a server keeps that the user named: its parts must hear it too."""
-    names = [f"POSTE_{name.upper()}" for name in _OF_WHAT_IT_KEEPS]
-    return {name: os.environ[name] for name in names if name in os.environ}
+    """Return what the environment says of a server that the user named, what it keeps and its password's file.
+
+    Its parts must hear it too.
+    """
+    names = [f"POSTE_{name.upper()}" for name in (*_OF_WHAT_IT_KEEPS, _PASSWORD_FILE)]
+    told = {name: os.environ[name] for name in names if name in os.environ}
+    # They stand in another folder.
+    return {name: str(Path(value).absolute()) if name == names[-1] else value for name, value in told.items()}
 
 
 def _told() -> dict[str, object]:
-    return load(StoreSettings).model_dump(include={*_OF_WHAT_IT_KEEPS})
+    return load(StoreSettings).model_dump(include={*_OF_WHAT_IT_KEEPS, _PASSWORD_FILE})
 
 
 def _settings(url: str) -> StoreSettings:
