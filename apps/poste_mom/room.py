@@ -12,14 +12,18 @@ from poste.domain.errors import CatalogueFullError
 from poste.runtime.settings import MAX_CATALOGUE_BYTES, MAX_REPLICAS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from poste.queue.catalogue_store import Place
     from poste.v1.catalogue_pb2 import CatalogueService
 
 #: A single version may have this part of the whole.
 _SHARE: Final = 4
 #: How many versions of one service may stand at once.
 _MAX_VERSIONS: Final = 16
+#: A process that was killed is remembered for a minute, and may have been started anew at its address: so many are
+#: remembered for each address, in the mean.
+_STARTS: Final = 8
 
 
 class Room:
@@ -30,19 +34,21 @@ class Room:
 
         Args:
             max_bytes: What all that stands may take of a gateway's memory, as it is estimated.
-            max_replicas: How many replicas there may be, of all services.
+            max_replicas: At how many addresses there may be replicas, of all services.
         """
         self._max_bytes = max_bytes
         self._max_replicas = max_replicas
 
-    def check_replica(self, service: str, replicas: int) -> None:
-        """Refuse one more replica than there may be.
+    def check_replica(self, service: str, address: str, places: Mapping[tuple[str, str], Place]) -> None:
+        """Refuse one more replica than there may be; one that crashes and comes again at its address is no other.
 
         Raises:
             CatalogueFullError: There are so many already.
         """
-        if replicas >= self._max_replicas:
-            raise CatalogueFullError(f"{service}: there are {replicas} replicas, as many as there may be")
+        addresses = {(name, place.address) for (name, _), place in places.items()}
+        full = (service, address) not in addresses and len(addresses) >= self._max_replicas
+        if full or len(places) >= _STARTS * self._max_replicas:
+            raise CatalogueFullError(f"{service}: there are {len(addresses)} replicas, as many as there may be")
 
     def check_weight(self, service: str, weight: int) -> None:
         """Refuse a version that is too large by itself.

@@ -194,6 +194,18 @@ async def test_there_is_room_for_so_much_and_no_more(server: RedisServer) -> Non
                 await mom.stub.RegisterService(one, timeout=10)
 
 
+async def test_who_crashes_again_and_again_takes_nobodys_place(server: RedisServer) -> None:
+    """Each start is another replica, remembered for a minute: a loop of crashes would keep all others out."""
+    async with running_mom(server.url, max_replicas=2) as mom:
+        for number in range(10):
+            await mom.stub.RegisterService(request(replica=f"start-{number}"), timeout=10)
+        await mom.stub.RegisterService(request(replica="other", address="127.0.0.1:2"), timeout=10)
+        code, details = await refused(mom, request(replica="third", address="127.0.0.1:3"))
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "there are 2 replicas" in details
+
+
 async def test_one_service_has_so_many_versions_at_once(mom: RunningMom) -> None:
     """A replica that comes back under another name with another description each time would fill the catalogue."""
     for number in range(16):

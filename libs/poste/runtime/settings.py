@@ -153,7 +153,7 @@ class GatewaySettings(Settings):
 
 #: What the middleware's catalogue may hold, see there.
 MAX_CATALOGUE_BYTES: Final = 64 * 1024 * 1024
-MAX_REPLICAS: Final = 1000
+MAX_REPLICAS: Final = 500
 
 
 class MomSettings(StoreSettings):
@@ -170,7 +170,7 @@ class MomSettings(StoreSettings):
     #: What knowing all services may take of a gateway's memory, as it is estimated: 40 kB a version, 2 kB a method and
     #: 450 bytes a field, with twice the bytes of the descriptors. A single version may take a quarter of it.
     max_catalogue_bytes: Annotated[int, Field(ge=1024 * 1024)] = MAX_CATALOGUE_BYTES
-    #: How many replicas of services may be registered together: every gateway connects to each.
+    #: At how many addresses replicas may be registered, of all services: every gateway connects to each.
     max_replicas: Annotated[int, Field(ge=1)] = MAX_REPLICAS
     #: How often overdue leases, retries and expiries are looked after, in seconds.
     pass_seconds: Seconds = 1.0
