@@ -192,7 +192,9 @@ class Catalogue:
         """
         replica = request.replica or request.address
         if not door.is_address(request.address):
-            raise CatalogueError(f"{request.service!r} can't be at {request.address!r}: that is not a host:port")
+            raise CatalogueError(
+                f"{request.service!r} can't be at {request.address!r}: that is no host:port and no unix:/path"
+            )
         if not door.is_replica(replica):
             raise CatalogueError(f"{request.service!r} can't have a replica {replica!r}")
         async with self._registering:

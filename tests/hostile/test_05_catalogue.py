@@ -128,7 +128,8 @@ def test_an_author_is_told_of_a_reserved_name() -> None:
         {"address": "127.0.0.1"},
         {"address": "127.0.0.1:0"},
         {"address": "127.0.0.1:65536"},
-        {"address": "unix:/run/docker.sock"},
+        {"address": "unix:relative"},
+        {"address": "unix:/with a space"},
         {"address": "ipv4:1.2.3.4:5"},
         {"address": "dns:///some:1"},
         {"address": "some host:1"},
@@ -157,7 +158,8 @@ async def test_what_no_service_can_be_is_refused(mom: RunningMom, changes: dict[
 
 
 @pytest.mark.parametrize(
-    "address", ["10.1.2.3:50052", "[fe80::1%eth0]:50052", "[::1]:1", "sum-1.some_host.internal:65535"]
+    "address",
+    ["10.1.2.3:50052", "[fe80::1%eth0]:50052", "[::1]:1", "unix:/run/poste/sum.sock", "sum-1.some_host.internal:65535"],
 )
 async def test_an_address_is_a_host_and_a_port(mom: RunningMom, address: str) -> None:
     """What is refused for its form must not be what deployments have."""
