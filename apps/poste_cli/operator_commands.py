@@ -116,7 +116,7 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
             what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {died} UTC"
             printing.line(f"  {what}  {(task.error or {}).get('detail', '')}".rstrip())
         if not tasks:
-            click.echo("nothing is dead")
+            printing.line("nothing is dead")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -158,7 +158,7 @@ def purge(  # noqa: PLR0917 - click passes them by name
         if as_json:
             printing.compact({"purged": count})
         else:
-            click.echo(f"{count} purged")
+            printing.line(f"{count} purged")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -180,13 +180,13 @@ def forget(service: str, token: str | None, url: str, as_json: bool, *, even_wit
         if as_json:
             printing.compact(dict(gone.document))
             return OK
-        click.echo(f"{gone.service}: forgotten")
+        printing.line(f"{gone.service}: forgotten")
         if gone.waiting:
-            click.echo(f"  {gone.waiting} calls stay in its queue: they run if it registers again, or expire")
+            printing.line(f"  {gone.waiting} calls stay in its queue: they run if it registers again, or expire")
         if gone.replicas:
-            click.echo(f"  {gone.replicas} replicas were known to live: those that do bring it back within 10 s")
+            printing.line(f"  {gone.replicas} replicas were known to live: those that do bring it back within 10 s")
         if gone.shipped:
-            click.echo("  the catalogue file names it: it comes back when a middleware starts with that file")
+            printing.line("  the catalogue file names it: it comes back when a middleware starts with that file")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -217,7 +217,7 @@ def _handle(
         if queue is not None and as_json:
             printing.compact({done: count})
         elif not as_json:
-            click.echo(f"{count} {done}")
+            printing.line(f"{count} {done}")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
