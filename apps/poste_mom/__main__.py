@@ -49,7 +49,9 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     keys = Keys(settings.key_prefix)
     tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
     upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
-    endings, catalogue = Endings(settings, tasks), Catalogue(store, shipped, room, replaced=tasks.forget_queues)
+    endings = Endings(settings, tasks)
+    sockets = None if settings.socket is None else settings.socket.parent
+    catalogue = Catalogue(store, shipped, room, sockets=sockets, replaced=tasks.forget_queues)
     budgets = Budgets(catalogue, health)
     server = new_server()
     health_service = Health(server, "poste.v1.MomService")

@@ -18,11 +18,13 @@ from poste.domain.errors import CatalogueError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
 from poste.rpc.catalogue import Service, describe, redescribe, refuse_taken_routes, weigh
 from poste.runtime import logs, metrics
+from poste.runtime.addresses import names_a_socket, path_of
 from poste_mom import versions
 from poste_mom.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.v1 import catalogue_pb2, mom_service_pb2
@@ -51,6 +53,7 @@ class Catalogue:
         shipped: Sequence[catalogue_pb2.CatalogueService],
         room: Room | None = None,
         *,
+        sockets: Path | None = None,
         replaced: Callable[[], None] = lambda: None,
     ) -> None:
         """Know nothing yet.
@@ -59,10 +62,13 @@ class Catalogue:
             store: Where it is kept.
             shipped: What the deployment says of services.
             room: How much it may hold.
+            sockets: The folder in which replicas may be called by sockets; None if they may not: a gateway is not led
+                to any other socket of its host.
             replaced: Called when Redis turns out to be another store than it was, or is seen first.
         """
         self._store = store
         self._room = room or Room()
+        self._sockets = sockets
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
         self._services: dict[str, Service] = {}
@@ -191,9 +197,10 @@ class Catalogue:
             StoreUnreached, StoreLost: Redis does not answer.
         """
         replica = request.replica or request.address
-        if not door.is_address(request.address):
+        if not door.is_address(request.address) and not self._is_socket(request.address):
             raise CatalogueError(
-                f"{request.service!r} can't be at {request.address!r}: that is no host:port and no unix:/path"
+                f"{request.service!r} can't be at {request.address!r}: "
+                "that is no host:port, and no socket beside the middleware's own"
             )
         if not door.is_replica(replica):
             raise CatalogueError(f"{request.service!r} can't have a replica {replica!r}")
@@ -218,10 +225,14 @@ class Catalogue:
         name = versions.name_of(content)
         # Who only says again that he is there is not asked whether there is room.
         if self._known.places.get((request.service, replica)) != Place(name, request.address, stopped=False):
-            self._check_room(request, replica, name, version.weight)
+            self._check_room(request.service, replica, name, version.weight)
         await self._store.register(request.service, replica, request.address, name, content)
         await self.refresh()
         return service
+
+    def _is_socket(self, address: str) -> bool:
+        path = path_of(address)
+        return path is not None and path.parent == self._sockets and names_a_socket(path)
 
     def _judge_size(self, request: mom_service_pb2.RegisterServiceRequest, version: ServiceVersion) -> None:
         try:
@@ -230,13 +241,11 @@ class Catalogue:
             raise type(error)(f"service {request.service!r} can't be catalogued: {error}") from error
         self._room.check_weight(request.service, version.weight)
 
-    def _check_room(
-        self, request: mom_service_pb2.RegisterServiceRequest, replica: str, version: str, weight: int
-    ) -> None:
-        if (request.service, replica) not in self._known.places:
-            self._room.check_replica(request.service, request.address, self._known.places)
-        if (request.service, version) not in self._known.standing:
-            self._room.check_version(request.service, weight, self.entries())
+    def _check_room(self, service: str, replica: str, version: str, weight: int) -> None:
+        if (service, replica) not in self._known.places:
+            self._room.check_replica(service, len(self._known.places))
+        if (service, version) not in self._known.standing:
+            self._room.check_version(service, weight, self.entries())
 
     async def withdraw(self, service: str, replica: str) -> None:
         """Note that a replica stops.

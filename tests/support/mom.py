@@ -19,9 +19,9 @@ from support.ports import free_port
 class RunningMom:
     """What a test needs to know of it."""
 
-    def __init__(self, settings: MomSettings, channel: grpc.aio.Channel) -> None:
+    def __init__(self, settings: MomSettings, target: str, channel: grpc.aio.Channel) -> None:
         self.settings = settings
-        self.target = f"127.0.0.1:{settings.port}"
+        self.target = target
         self.admin_url = f"http://127.0.0.1:{settings.admin_port}"
         self.channel = channel
         self.stub = MomServiceStub(channel)
@@ -34,7 +34,8 @@ async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMo
     settings = MomSettings(redis_url=redis_url, grace_seconds=1, **fields)
     stop = asyncio.Event()
     task = asyncio.create_task(run(settings, stop))
-    channel = connect(f"127.0.0.1:{settings.port}", library=True)
+    target = f"127.0.0.1:{settings.port}" if settings.socket is None else f"unix:{settings.socket}"
+    channel = connect(target, library=True)
     try:
         ready = asyncio.create_task(channel.channel_ready())
         done, _ = await asyncio.wait([ready, task], timeout=20, return_when=asyncio.FIRST_COMPLETED)
@@ -42,7 +43,7 @@ async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMo
         if task in done:
             ready.cancel()
             await task
-        yield RunningMom(settings, channel)
+        yield RunningMom(settings, target, channel)
     finally:
         await channel.close()
         stop.set()

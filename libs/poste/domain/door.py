@@ -20,9 +20,8 @@ _SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_
 _RESERVED: Final = re.compile(r"(poste\.v\d+|grpc|google)\.", re.ASCII)
 #: The name of a replica, which tells it from others of its service.
 _REPLICA: Final = re.compile(r"[!-~]{1,300}")
-#: Where a replica is called: a host, its name or its address, and a port; or the path of a socket on this host.
+#: Where a replica is called: a host, its name or its address, and a port.
 _ADDRESS: Final = re.compile(r"(?=.{1,300}\Z)(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(\d{1,5})", re.ASCII)
-_SOCKET: Final = re.compile(r"(?=.{1,300}\Z)unix:/[!-~]+")
 _LAST_PORT: Final = 65_535
 #: The token of a claim: `<incarnation>:<seq>`.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
@@ -58,9 +57,9 @@ def is_replica(text: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text may be where a replica is called: `host:port`, or `unix:/path`."""
+    """Tell whether a text may be where a replica is called: `host:port`."""
     found = _ADDRESS.fullmatch(text)
-    return _SOCKET.fullmatch(text) is not None or (found is not None and 1 <= int(found[1]) <= _LAST_PORT)
+    return found is not None and 1 <= int(found[1]) <= _LAST_PORT
 
 
 def is_token(text: str) -> bool:
