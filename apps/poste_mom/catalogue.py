@@ -225,7 +225,7 @@ class Catalogue:
         name = versions.name_of(content)
         # Who only says again that he is there is not asked whether there is room.
         if self._known.places.get((request.service, replica)) != Place(name, request.address, stopped=False):
-            self._check_room(request.service, replica, name, version.weight)
+            self._check_room(request, replica, name, version.weight)
         await self._store.register(request.service, replica, request.address, name, content)
         await self.refresh()
         return service
@@ -241,11 +241,13 @@ class Catalogue:
             raise type(error)(f"service {request.service!r} can't be catalogued: {error}") from error
         self._room.check_weight(request.service, version.weight)
 
-    def _check_room(self, service: str, replica: str, version: str, weight: int) -> None:
-        if (service, replica) not in self._known.places:
-            self._room.check_replica(service, len(self._known.places))
-        if (service, version) not in self._known.standing:
-            self._room.check_version(service, weight, self.entries())
+    def _check_room(
+        self, request: mom_service_pb2.RegisterServiceRequest, replica: str, version: str, weight: int
+    ) -> None:
+        if (request.service, replica) not in self._known.places:
+            self._room.check_replica(request.service, request.address, self._known.places)
+        if (request.service, version) not in self._known.standing:
+            self._room.check_version(request.service, weight, self.entries())
 
     async def withdraw(self, service: str, replica: str) -> None:
         """Note that a replica stops.
