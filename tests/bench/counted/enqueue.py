@@ -15,6 +15,7 @@ from poste.queue import node
 from poste.queue.durability import Durability
 from poste.queue.tasks import Tasks
 from poste.v1 import mom_service_pb2 as pb
+from poste_mom.budgets import Budgets
 from poste_mom.servicer import MomServicer
 
 #: As many as come together when 32 connections call.
@@ -50,11 +51,17 @@ async def prepare() -> counted.Calls:
     async def on_disk(_queue: str) -> Durability:
         return Durability.ON_REPLY
 
-    health: Any = SimpleNamespace(durability=on_disk)
+    async def free_bytes(_queue: str) -> int:
+        return 2**30
+
+    async def give(_queue: str, _count: int) -> None:
+        """Note nothing: it never ends here."""
+
+    health: Any = SimpleNamespace(durability=on_disk, free_bytes=free_bytes, give=give)
     catalogue: Any = counted.services()
     servicer = MomServicer(
         tasks=tasks, histories=nothing, recent=nothing, operators=nothing, endings=nothing, catalogue=catalogue,
-        store=nothing, health=health,
+        store=nothing, health=health, budgets=Budgets(catalogue, health),
     )  # fmt: skip
     request = pb.EnqueueTasksRequest()
     for number in range(_TOGETHER):
