@@ -51,6 +51,8 @@ _FREE_BYTES: Final = 8 * 1024
 _REQUEST_BYTES: Final = 4 * 1024
 #: The largest head, in bytes.
 _HEAD_BYTES: Final = 64 * 1024
+#: What came at once is taken in parts of so many bytes.
+_PART_BYTES: Final = 16 * 1024
 #: So many bytes of requests may wait behind one on its connection; the others are read later.
 _AHEAD_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
@@ -299,13 +301,32 @@ class _Protocol(web.RequestHandler):
         A part that came while the request before it was under way is seen when more of it comes. Until then its
         connection is like an idle one, and ends as those do.
         """
+        if len(data) <= _PART_BYTES:
+            self._take(data)
+        else:
+            # By and by: so much may be thousands of requests or chunks, and what is refused is not read on.
+            for begin in range(0, len(data), _PART_BYTES):
+                self._take(data[begin : begin + _PART_BYTES])
+        waiter = self._waiter
+        if waiter is not None and self.begun is None and not waiter.done():
+            self.begun = self._loop.time()
+
+    def _take(self, data: bytes) -> None:
         super().data_received(data)
         self.came += len(data)
         if self.came > _FREE_BYTES or len(self._messages) > 1:
             self._weigh()
-        waiter = self._waiter
-        if waiter is not None and self.begun is None and not waiter.done():
-            self.begun = self._loop.time()
+
+    def _is_split(self) -> bool:
+        """Tell whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
+        messages, current = self._messages, self._current_request
+        if len(messages) == 1:
+            body = messages[0][1]
+        elif not messages and current is not None:
+            body = current.content
+        else:
+            return False
+        return self.came > _HEAD_BYTES + 2 * int(body.total_bytes)
 
     def _weigh(self) -> None:
         """Count what came and is not answered yet, if there is room for it."""
@@ -314,6 +335,9 @@ class _Protocol(web.RequestHandler):
         messages = self._messages
         if not messages and self._waiter is not None and self.came > _HEAD_BYTES:
             self._refuse(_HeadTooLargeError())
+            return
+        if self._is_split():
+            self._refuse(web.RequestPayloadError("the body comes in chunks that are too small"))
             return
         more = self.came + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
         if more > 0:

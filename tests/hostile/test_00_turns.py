@@ -37,3 +37,30 @@ async def test_a_client_that_sends_requests_without_end_leaves_others_their_turn
             writer.close()
 
     assert heard.index("/other") < many / 10
+
+
+async def test_a_body_in_chunks_of_two_bytes_is_refused_before_it_costs_much() -> None:
+    """Each chunk costs what a request's line does: sixteen such bodies of a megabyte stood in everybody's way."""
+    ended: list[Exception | int] = []
+    done = asyncio.Event()
+
+    async def handle(request: web.BaseRequest) -> Answer:
+        try:
+            ended.append(len(await request.read()))
+        except web.RequestPayloadError as error:
+            ended.append(error)
+        done.set()
+        return Answer(status=400)
+
+    async with http_server.serving(handle, "127.0.0.1", 0, max_body_bytes=2**20, grace_seconds=0.1) as port:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for chunk, count in ((b"x" * 100, 2000), (b"xx", 200_000)):
+            done.clear()
+            writer = await _send(port, head + b"%x\r\n%s\r\n" % (len(chunk), chunk) * count + b"0\r\n\r\n")
+            async with asyncio.timeout(20):
+                await done.wait()
+            writer.close()
+
+    whole, refused = ended
+    assert whole == 200_000
+    assert "too small" in str(refused)
