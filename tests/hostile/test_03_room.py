@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import resource
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from support.gateway_process import QUOTE, GatewayProcess, gateway_process
 from support.shop import Receipt
 from support.waiting import until
 
+from poste.runtime import metrics
 from poste_gateway.budgets import Budget
 from poste_gateway.seldom import Seldom
 
@@ -172,6 +175,43 @@ async def test_two_thousand_that_are_idle_take_nobody_the_door(tmp_path: Path) -
         await others.calls(10)
     others.unharmed()
     assert '"reason":"crowded"' in gateway.part.log
+
+
+async def test_more_connections_than_descriptors_do_no_harm(tmp_path: Path) -> None:
+    """When descriptors run out whoever comes is reset, and what the gateway itself opens fails."""
+    async with (
+        gateway_process(tmp_path, answer, descriptors=200) as gateway,
+        bystander(gateway.url, QUOTE, {}, {"number": "7", "total": 0, "note": ""}) as others,
+        connections(gateway.part.port, 400),
+    ):
+        await others.calls(20)
+        assert memory.descriptors(gateway.part.process.pid) < 200
+        assert await figure(gateway, 'poste_refused_total{reason="descriptors"}') == 0
+    others.unharmed()
+
+
+async def test_who_comes_while_there_is_no_descriptor_is_let_in_later(tmp_path: Path) -> None:
+    """He was reset without a word, or the gateway asked for his connection again and again without a pause."""
+    loop = asyncio.get_running_loop()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = metrics.refused_total.labels("descriptors")._value
+    async with staged(tmp_path, answer) as stage:
+        with socket.socket() as one:
+            one.setblocking(False)
+            # All that there are below some number are taken.
+            taken = [os.dup(one.fileno()) for _ in range(20)]
+            before = refused.get()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+            try:
+                await loop.sock_connect(one, ("127.0.0.1", stage.gateway.port))
+                await loop.sock_sendall(one, SMALL)
+                await until(lambda: refused.get() > before)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for number in taken:
+                    os.close(number)
+            assert (await answered(one)).split()[1] == b"200"
+    assert refused.get() <= before + 20
 
 
 async def test_one_client_has_its_share_of_the_connections_and_is_told(tmp_path: Path) -> None:

@@ -49,13 +49,23 @@ class GatewayProcess:
 
 
 @contextlib.asynccontextmanager
-async def gateway_process(folder: Path, behaviour: Behaviour, **settings: Any) -> AsyncIterator[GatewayProcess]:
-    """Run one, with a replica of the shop that behaves so; waits until it would call it."""
+async def gateway_process(
+    folder: Path, behaviour: Behaviour, *, descriptors: int | None = None, **settings: Any
+) -> AsyncIterator[GatewayProcess]:
+    """Run one, with a replica of the shop that behaves so; waits until it would call it.
+
+    Args:
+        folder: Where its files are.
+        behaviour: What the shop does.
+        descriptors: How many it can have at most.
+        settings: What it is told.
+    """
+    limited = [] if descriptors is None else ["/bin/sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
     async with contextlib.AsyncExitStack() as stack:
         shop = await stack.enter_async_context(serving_shop(behaviour))
         mom_port = await stack.enter_async_context(serving_mom(FakeMom(entry(shop.target))))
         fixed = {"mom": f"127.0.0.1:{mom_port}", "id_key_file": folder / "id.key", "grace_seconds": 2}
-        part = Part("gateway", [*POSTE, "gateway"], folder, **(fixed | settings))
+        part = Part("gateway", [*limited, *POSTE, "gateway"], folder, **(fixed | settings))
         part.start()
         gateway = GatewayProcess(part, stack)
         client = await gateway.client()
