@@ -85,6 +85,8 @@ catalogue_followed = Gauge(
     "poste_catalogue_followed",
     "1 while this gateway follows the catalogue, 0 while it goes by the last one that it had.",
 )
+# Every process has it: one that follows no catalogue is not behind.
+catalogue_followed.set(1)
 connections_cut_total = Counter(
     "poste_connections_cut_total", "Clients' connections that the gateway ended, by what their clients did.", ["reason"]
 )
