@@ -24,8 +24,9 @@ MakeProtocol = Callable[[str, str], asyncio.Protocol]
 
 #: How many connections may stand at the door; the kernel's `somaxconn` may allow fewer.
 _BACKLOG: Final = 1024
-#: How many are let in at one time: others' calls have their turn in between.
-_AT_ONCE: Final = 64
+#: How many are let in at one time: others' calls have their turn in between, and who was let in is one that can be idle
+#: before room is sought for the next.
+_AT_ONCE: Final = 8
 #: The process, or the host, can't have more sockets now.
 _SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: How long nobody is let in then, in seconds.

@@ -197,9 +197,12 @@ class _Server(web.Server):
                 self.room.cut("unread", unread)
 
     def close_idle(self, most: int) -> int:
-        """Close connections that wait for a request, the longest first; returns how many, at most `most`."""
+        """Close connections that wait for a request; returns how many, at most `most`.
+
+        First those that never brought one, then the others, the longest idle first.
+        """
         idle = [protocol for protocol in cast("list[_Protocol]", self.connections) if protocol.idle]
-        idle.sort(key=operator.attrgetter("idle_until"))
+        idle.sort(key=operator.attrgetter("heard", "idle_until"))
         del idle[most:]
         for protocol in idle:
             protocol.abort()
