@@ -91,10 +91,11 @@ def test_top_into_a_pipe_prints_once(running):
     table = poste("top", env=env)
     document = poste("top", "--json", env=env)
     nobody = poste("top", "--url", "127.0.0.1:9")
+
+    assert (table.returncode, table.stderr) == (0, "")
+    assert (document.returncode, document.stderr) == (0, "")
     lines = [line.split() for line in table.stdout.splitlines()]
     look = json.loads(document.stdout)
-
-    assert (table.returncode, document.returncode) == (0, 0)
     assert lines[0][:3] == ["SERVICE", "IS", "REPLICAS"]
     assert [line[1] for line in lines[1:] if line[0] == SUM] == ["up"]
     assert {service["name"]: service["light"] for service in look["services"]}[SUM] == "up"
