@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from poste.domain import sizes
+from poste_mom.turns import Turns
 
-#: How many messages are read at once. One that has come, as nearly all have, is read in no time.
-_READ_AT_ONCE: Final = 2
+#: How many messages are read at once, and how many from one peer: another's need not wait for one that comes slowly.
+#: One that has come, as nearly all have, is read in no time.
+_READ_AT_ONCE: Final = 3
+_READ_FROM_ONE: Final = 2
 #: While more bytes than this are handled, no further message is read, and none goes beside one that is larger.
 _HANDLED_BYTES: Final = 2 * sizes.BATCH
 #: How long a message may take to come whole once it is its turn, in seconds.
@@ -34,18 +37,18 @@ class Intake:
     """Takes messages in."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_READ_AT_ONCE)
+        self._turns = Turns(_READ_AT_ONCE, of_one_peer=_READ_FROM_ONE)
         self._handled_bytes = 0
         self._less = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def taking(self, messages: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    async def taking(self, messages: AsyncIterator[bytes], peer: str) -> AsyncIterator[list[bytes]]:
         """Read the one message of a call; it is handled in the body, which takes it out of the list: nobody keeps it.
 
         Raises:
             NotTaken: It does not come in time (`late`), or is not one (`invalid`).
         """
-        async with self._places:
+        async with self._turns.turn(peer):
             await self._room_for(0)
             try:
                 async with asyncio.timeout(_READ_SECONDS):

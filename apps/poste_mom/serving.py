@@ -9,11 +9,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from poste.domain import sizes
+from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.admission import Questions
 from poste_mom.intake import Intake, NotTaken
+from poste_mom.turns import Crowd, peer_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,6 +34,10 @@ _CODES: Final = {
     "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "late": grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+#: How many fields a message may have that is large, its tasks' and reports' included: a batch has some thousands.
+_MOST_FIELDS: Final = 50_000
+#: How many wait for a task's end: in all, and of one peer.
+_MOST_WAITS, _MOST_WAITS_OF_ONE = 4000, 1000
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["MomService"]
 _log: Final = logs.get("door")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -66,14 +73,19 @@ def _handler(servicer: MomServicer, method: MethodDescriptor, intake: Intake) ->
 
         served: Any = stream
     else:
+        waits = Crowd(most=_MOST_WAITS, of_one_peer=_MOST_WAITS_OF_ONE)
         # On the wire the same as a method that takes one message; but gRPC reads that only when it is asked for it.
         make = grpc.stream_unary_rpc_method_handler
 
         async def unary(messages: AsyncIterator[bytes], context: _Context) -> Message:
             try:
-                async with intake.taking(messages) as message:
-                    answer: Message = await behaviour(await read(message, context), context)
-                    return answer
+                async with intake.taking(messages, peer_of(context)) as message:
+                    question = await read(message, context)
+                    with waits.staying(peer_of(context), getattr(question, "wait_seconds", 0) > 0) as may_stay:
+                        if not may_stay:
+                            await _refuse(method, context, "busy", "too many wait already")
+                        answer: Message = await behaviour(question, context)
+                        return answer
             except NotTaken as error:
                 await _refuse(method, context, error.why, str(error))
 
@@ -91,8 +103,12 @@ def _reader(method: MethodDescriptor) -> Callable[[list[bytes], _Context], Await
     async def read(message: list[bytes], context: _Context) -> Any:
         question = None
         try:
-            question = parse(message.pop())
-            wrong = questions.wrong_with(question)
+            raw = message.pop()
+            if len(raw) > sizes.LARGE and not weighing.has_at_most(raw, method.input_type, _MOST_FIELDS):
+                wrong: str | None = f"the message has more than {_MOST_FIELDS} fields"
+            else:
+                question = parse(raw)
+                wrong = questions.wrong_with(question)
         except DecodeError:
             wrong = "the message can't be decoded"
         if wrong is not None:
