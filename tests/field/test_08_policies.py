@@ -104,6 +104,8 @@ def test_the_catalogue_file_wins_over_the_author_setting_by_setting() -> None:
         {"away": "maybe"},
         {"concurrency": 1},
         {"max_attempts": 2**40},
+        {"max_result_ttl_seconds": 0},
+        {"max_task_ttl_seconds": 30 * 86400 + 1},
     ],
 )
 def test_what_makes_no_sense_is_named_at_the_start(said: dict[str, Any]) -> None:

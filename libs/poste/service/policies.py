@@ -39,6 +39,8 @@ class Policy:
     max_attempts: int | None = None
     backoff_seconds: float | None = None
     max_backoff_seconds: float | None = None
+    max_task_ttl_seconds: int | None = None
+    max_result_ttl_seconds: int | None = None
     concurrency: int | None = None
 
     def __call__(self, target: T) -> T:
@@ -56,6 +58,8 @@ def policy(
     max_attempts: int | None = None,
     backoff_seconds: float | None = None,
     max_backoff_seconds: float | None = None,
+    max_task_ttl_seconds: int | None = None,
+    max_result_ttl_seconds: int | None = None,
     concurrency: int | None = None,
 ) -> Policy:
     """Say how calls are treated, of a servicer's class or of one of its handlers.
@@ -70,6 +74,8 @@ def policy(
         max_attempts: How often the handler may fail before a queued task is DEAD.
         backoff_seconds: The longest wait before the first retry; doubled for each further one.
         max_backoff_seconds: The longest wait before any retry.
+        max_task_ttl_seconds: The longest that a client may have a call wait (Poste-Task-TTL).
+        max_result_ttl_seconds: The longest that a client may have a result kept (Poste-Result-TTL).
         concurrency: How many queued tasks of the service run at once in one process, at most. Of a class only: tasks
             stand in one line, and where one method's had to wait, all those behind them would too.
     """
@@ -81,6 +87,8 @@ def policy(
         max_attempts=max_attempts,
         backoff_seconds=backoff_seconds,
         max_backoff_seconds=max_backoff_seconds,
+        max_task_ttl_seconds=max_task_ttl_seconds,
+        max_result_ttl_seconds=max_result_ttl_seconds,
         concurrency=concurrency,
     )
 

@@ -111,10 +111,16 @@ end
 -- list of what is kept, and can't drift. A stretch is between a 64th and a 32nd of the TTL long: few in all, however long
 -- TTLs are; and what is told as kept is at most that much too much.
 local STRETCHES = 64
+-- How long the stretches are, in s, by the TTL: most tasks of a script have the same.
+local lengths = {}
 
 local function count_kept(sign, expiry, ttl, size)
-  local _, power = math.frexp((number(ttl) or 0) / STRETCHES)
-  local length = 2 ^ math.max(power, 0)
+  local length = lengths[ttl]
+  if not length then
+    local _, power = math.frexp((number(ttl) or 0) / STRETCHES)
+    length = 2 ^ math.max(power, 0)
+    lengths[ttl] = length
+  end
   local stretch = math.ceil(expiry / 1000 / length) * length
   local counted = kept_change[stretch]
   if not counted then
@@ -133,18 +139,35 @@ local function count_dead(record, sign)
   change.dead_bytes, change.ended_bytes = change.dead_bytes + by, change.ended_bytes + by
 end
 
+-- Adds to several fields of a hash in one write: one for each would cost as much again, and more of the AOF. What stood there
+-- and is no number begins anew.
+local function add(hash, names, changes)
+  if #names == 0 then
+    return
+  end
+  local found, fields = redis.call('HMGET', hash, unpack(names)), {}
+  for i, name in ipairs(names) do
+    fields[2 * i - 1], fields[2 * i] = name, (number(found[i]) or 0) + changes[i]
+  end
+  redis.call('HSET', hash, unpack(fields))
+end
+
 -- `kept` need not be named by what ends nothing.
 local function write_counts(counts, kept)
+  local names, changes = {}, {}
   for name, by in pairs(change) do
-    if by ~= 0 and type(redis.pcall('HINCRBY', counts, name, by)) ~= 'number' then
-      -- What stood there is no number: it begins anew.
-      redis.call('HSET', counts, name, by)
+    if by ~= 0 then
+      names[#names + 1], changes[#changes + 1] = name, by
     end
   end
+  add(counts, names, changes)
+  names, changes = {}, {}
   for stretch, counted in pairs(kept_change) do
-    redis.call('HINCRBY', kept, stretch, counted[1])
-    redis.call('HINCRBY', kept, stretch .. 'b', counted[2])
+    local at = #names
+    names[at + 1], changes[at + 1] = stretch, counted[1]
+    names[at + 2], changes[at + 2] = stretch .. 'b', counted[2]
   end
+  add(kept, names, changes)
 end
 
 -- Moves what waits longest, `count` at most (from 1 to 1000), to a consumer's own list; returns the keys. RPOP frees first,
