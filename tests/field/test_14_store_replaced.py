@@ -37,10 +37,13 @@ class Watcher:
     async def follow(self) -> None:
         while True:
             request = pb.WatchCatalogueRequest(id_key_fingerprint="one")
+            known: set[str] = set()
             with contextlib.suppress(grpc.aio.AioRpcError):
                 async for part in self._mom.stub.WatchCatalogue(request):
-                    self.seen.append({entry.name for entry in part.services})
-                    self.stores.append(part.store_id)
+                    known = {entry.name for entry in part.services} | known.difference(part.removed)
+                    if not part.more:
+                        self.seen.append(known)
+                        self.stores.append(part.store_id)
             await asyncio.sleep(0.01)
 
 

@@ -270,7 +270,7 @@ async def test_a_catalogue_larger_than_a_message_reaches_the_gateway(tmp_path: P
 
     class Parts(FakeMom):
         async def WatchCatalogue(self, _request, _context):  # noqa: N802 - the proto's
-            for part in messages.catalogue(self.entries, self.store_id):
+            for part in messages.changes({}, {entry.name: entry for entry in self.entries}, self.store_id):
                 assert part.ByteSize() <= sizes.MAX_MESSAGE
                 yield part
             await asyncio.Event().wait()
