@@ -148,7 +148,8 @@ def lay_out(folder: Path) -> Layout:
 
 def _redis(folder: Path, port: int, base: dict[str, str]) -> Part:
     clock = _clock(folder, REDIS)
-    command = redis_server.command(port, folder / "redis")
+    # By a port, for links are TCP; of an option that is given twice the last one holds.
+    command = (*redis_server.command(folder / "redis.sock", folder / "redis"), "--unixsocket", "", "--port", str(port))
     return Part(REDIS, command, base | _faked(clock), _log(folder, REDIS), None, clock)
 
 
