@@ -149,7 +149,8 @@ def room_for(request: web.BaseRequest, size: int) -> bool:
     if size <= _UNCOUNTED_BYTES:
         return True
     protocol: Any = request.protocol
-    return bool(protocol.promise(size))
+    # While it is written both are there, the message and its JSON.
+    return bool(protocol.promise(2 * size))
 
 
 def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -150,6 +150,8 @@ class Link:
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 self._take(frame)
+                # Not held while the next one is waited for: it may be of megabytes.
+                del frame
                 if self._retired:
                     self._some.set()
         except grpc.aio.AioRpcError as error:

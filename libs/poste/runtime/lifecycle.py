@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import math
 import resource
@@ -27,6 +28,9 @@ from poste.runtime import leaving, logs, loop_lag
 T = TypeVar("T")
 
 _log = logs.get("lifecycle")
+#: From this size on a block of memory is mapped by itself, in bytes; and glibc's name for that (malloc.h).
+_MAPPED_BYTES: Final = 256 * 1024
+_M_MMAP_THRESHOLD: Final = -3
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)
 #: How long a thread that computes may keep the loop from its turn, in seconds: a call takes several turns.
@@ -54,6 +58,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    _give_back_large_blocks()
     sys.setswitchinterval(_SWITCH_SECONDS)
     loop = uvloop.new_event_loop()
     code = _live(loop, main)
@@ -69,6 +74,18 @@ def _raise_descriptors() -> None:
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _give_back_large_blocks() -> None:
+    """Have memory that large messages took go back to the system once they are gone.
+
+    glibc raises the size from which a block is mapped by itself each time that such a block is freed, up to 32 MB. From
+    then on blocks of megabytes lie between small ones, and a process stays as large as its worst moment, and grows past
+    it (mallopt(3), M_MMAP_THRESHOLD: to set it ends that).
+    """
+    # Another C library than glibc has no such call.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def _live(loop: asyncio.AbstractEventLoop, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
