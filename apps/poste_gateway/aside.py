@@ -7,8 +7,11 @@ always gets its turn soon; more threads would crowd it out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -24,7 +27,35 @@ LARGE_MESSAGE: Final = 8 * 1024
 #: What is longer than this, in bytes, is not quickly done: a megabyte may take half a second.
 _LONG: Final = 128 * 1024
 
+#: How long a thread that computes here keeps the loop from its turn, in seconds; the interpreter's own is 5 ms. That is
+#: told it only meanwhile: at all times it costs each call a tenth, for gRPC's threads take their turns by it too.
+_SWITCH_SECONDS: Final = 0.001
+
 T = TypeVar("T")
+
+
+class _Considerate:
+    """Has whatever computes beside the loop let it have its turn soon; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._computing = 0
+        self._usual = sys.getswitchinterval()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        with self._lock:
+            if not self._computing:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, _SWITCH_SECONDS))
+            self._computing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._computing -= 1
+                if not self._computing:
+                    sys.setswitchinterval(self._usual)
 
 
 class _Lane:
@@ -42,6 +73,7 @@ class Aside:
         """Start nothing yet; `max_waiting_bytes` may wait, in each thread's line."""
         self._short = _Lane("short", max_waiting_bytes)
         self._long = _Lane("long", max_waiting_bytes)
+        self._considerate = _Considerate()
 
     async def run(self, work: Callable[[], T], *, peer: str, size: int, accepted: bool = False) -> T:
         """Do something beside the loop when it is its turn; returns or raises what it does.
@@ -58,9 +90,14 @@ class Aside:
         lane = self._long if size > _LONG else self._short
         # As what asked for it: a line of the log says which part, and which trace, it is of.
         context = contextvars.copy_context()
+
+        def compute() -> T:
+            with self._considerate.computing():
+                return context.run(work)
+
         try:
             async with lane.turns.turn(peer, size, patient=accepted):
-                return await asyncio.get_running_loop().run_in_executor(lane.thread, context.run, work)
+                return await asyncio.get_running_loop().run_in_executor(lane.thread, compute)
         except Full:
             raise self._refused(peer, size) from None
 

@@ -33,8 +33,6 @@ _MAPPED_BYTES: Final = 256 * 1024
 _M_MMAP_THRESHOLD: Final = -3
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)
-#: How long a thread that computes may keep the loop from its turn, in seconds: a call takes several turns.
-_SWITCH_SECONDS = 0.001
 #: The most descriptors that a process takes: what opens more has a leak, and should be seen to fail.
 _DESCRIPTORS = 65_536
 #: How long a cancelled task may take before it is cancelled again, in seconds.
@@ -59,7 +57,6 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     _give_back_large_blocks()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     loop = uvloop.new_event_loop()
     code = _live(loop, main)
     if left := _wind_up(loop):
