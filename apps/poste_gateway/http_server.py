@@ -391,6 +391,9 @@ class _Protocol(web.RequestHandler):
 
     def _recount(self, came: int) -> None:
         self.came = came
+        if not self.counted:
+            # As nearly always, and this comes with every request.
+            return
         less = self.counted - max(0, came - _FREE_BYTES)
         if less > 0:
             self.room.received.give(self.peer, less)

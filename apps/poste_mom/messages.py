@@ -18,7 +18,7 @@ from poste.queue.operators import DeadPage, EndedPage, Place, Search
 from poste.queue.recent import RecentTask
 from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
 from poste.rpc.policies import settled
-from poste.rpc.statuses import bounded, is_too_large, too_large
+from poste.rpc.statuses import bounded, is_too_large, response_too_large, too_large
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
         case "cancelled":
             return Report(message.key, message.token, "cancelled")
         case _ if len(message.response) > sizes.MAX_PAYLOAD:
-            error = too_large(f"the response has {len(message.response)} bytes: a message carries {sizes.MAX_PAYLOAD}")
+            error = response_too_large(len(message.response))
             return Report(message.key, message.token, "large", error.SerializeToString())
         case _:
             # An empty response message serializes to nothing, and is an answer all the same.

@@ -57,19 +57,15 @@ def _handler(servicer: MomServicer, method: MethodDescriptor, intake: Intake) ->
     make: Any
     if method.server_streaming:
         make = grpc.unary_stream_rpc_method_handler
-        streams = 0
+        streams = Crowd(most=MAX_STREAMS, of_one_peer=MAX_STREAMS)
 
         async def stream(raw: bytes, context: _Context) -> AsyncIterator[Message]:
-            nonlocal streams
             question = await read([raw], context)
-            if streams >= MAX_STREAMS:
-                await _refuse(method, context, "busy", f"{MAX_STREAMS} streams of this kind are open already")
-            streams += 1
-            try:
+            with streams.staying(peer_of(context)) as may_stay:
+                if not may_stay:
+                    await _refuse(method, context, "busy", f"{MAX_STREAMS} streams of this kind are open already")
                 async for message in behaviour(question, context):
                     yield message
-            finally:
-                streams -= 1
 
         served: Any = stream
     else:

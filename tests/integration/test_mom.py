@@ -57,14 +57,6 @@ async def mom(server: RedisServer) -> AsyncIterator[RunningMom]:
         yield one
 
 
-async def _knows(mom: RunningMom, service: str) -> bool:
-    stream = mom.stub.WatchCatalogue(pb.WatchCatalogueRequest(), timeout=5)
-    entries = await stream.read()
-    stream.cancel()
-    assert isinstance(entries, pb.WatchCatalogueResponse)
-    return service in [entry.name for entry in entries.services]
-
-
 def _now(shift: float = 0) -> Timestamp:
     stamp = Timestamp()
     stamp.FromMilliseconds(round((time.time() + shift) * 1000))

@@ -59,6 +59,11 @@ def too_large(words: str) -> status_pb2.Status:
     return status_pb2.Status(code=Code.INTERNAL, message=words, details=[_TOO_LARGE])
 
 
+def response_too_large(size: int) -> status_pb2.Status:
+    """Return that status of a response of so many bytes."""
+    return too_large(f"the response has {size} bytes: a message carries {sizes.MAX_PAYLOAD}")
+
+
 def is_too_large(status: status_pb2.Status) -> bool:
     """Tell whether a status is that of a response that no message carries."""
     return _TOO_LARGE in status.details

@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc.statuses import DETAILS_TRAILER, rich_status, too_large
+from poste.rpc.statuses import DETAILS_TRAILER, response_too_large, rich_status
 
 #: gRPC's own constant for each code.
 STATUS_CODES: Final = {Code(status.value[0]): status for status in grpc.StatusCode}
@@ -80,7 +80,7 @@ def answered(response: bytes, trailing_metadata: Metadata) -> Outcome:
     """Return the outcome of a handler that returned: an error if no message carries its response."""
     if len(response) <= sizes.MAX_PAYLOAD:
         return Outcome(Code.OK, response=response, trailing_metadata=trailing_metadata)
-    status = too_large(f"the response has {len(response)} bytes: a message carries {sizes.MAX_PAYLOAD}")
+    status = response_too_large(len(response))
     details = Metadatum(DETAILS_TRAILER, status.SerializeToString())
     return Outcome(Code.INTERNAL, status.message, trailing_metadata=(details,))
 
