@@ -280,3 +280,36 @@ def test_a_command_that_is_not_there_is_told(tmp_path):
     )
 
     assert (done.returncode, done.stderr) == (2, f"poste: {tmp_path}/none: No such file or directory\n")
+
+
+@pytest.mark.parametrize("when", ["back", "crashed"])
+async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them(tmp_path, when):
+    """`poste up` would hang for good, with nobody who looks after what still runs, and not say why."""
+    make(tmp_path, "mom.ready", "gateway.ready")
+
+    def fail(*_):
+        raise BrokenPipeError
+
+    pids = []
+
+    async def look_after():
+        async with local(tmp_path) as (supervisor, told):
+            await supervisor.begin([MOM, GATEWAY])
+            await supervisor.until(lambda: supervisor.all_ready)
+            pids.extend(view.pid for view in await supervisor.views())
+            # `back` is told by the watch, `crashed` by the part's keeper.
+            setattr(told, when, fail)
+            os.kill(pids[0], signal.SIGKILL)
+            await supervisor.until(lambda: False)
+
+    looking = asyncio.create_task(look_after())
+    await until(looking.done, what="it has ended")
+    with pytest.raises(ExceptionGroup) as failed:
+        await looking
+
+    assert failed.group_contains(BrokenPipeError)
+    assert not [pid for pid in pids if alive(pid)]
+    if when == "back":
+        # Those who look after the parts are there until these have stopped in their order.
+        stopped = [line for line in (tmp_path / "story").read_text().splitlines() if line.endswith("stops")]
+        assert stopped == ["gateway stops", "mom stops"]

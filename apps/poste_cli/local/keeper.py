@@ -151,6 +151,9 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.kill()
+                await self._child.wait()
+            # Nobody else tells those who wait for its end.
+            self._gone.set()
 
     async def _live(self) -> Crash | None:
         """Run the part through one life; returns the crash that ended it, None if it was stopped."""

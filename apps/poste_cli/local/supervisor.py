@@ -207,14 +207,24 @@ class Supervisor:
 
 @contextlib.asynccontextmanager
 async def supervising(plan: Plan, teller: Teller) -> AsyncIterator[Supervisor]:
-    """See to the parts of a plan while the body runs; at its end all are stopped."""
-    async with Probes(plan) as probes, asyncio.TaskGroup() as group:
+    """See to the parts of a plan while the body runs; at its end all are stopped.
+
+    Raises:
+        ExceptionGroup: What looks after the parts failed; the body was cancelled, and all are stopped.
+    """
+    async with Probes(plan) as probes, asyncio.TaskGroup() as keepers:
         supervisor = Supervisor(plan, probes, teller)
-        duties = [group.create_task(keeper.run()) for keeper in supervisor.keepers.values()]
-        duties += [group.create_task(duty) for duty in (supervisor.watch(), supervisor.keep_logs())]
+        keeping = [keepers.create_task(keeper.run()) for keeper in supervisor.keepers.values()]
         try:
-            yield supervisor
+            # A group of their own: if one fails, those who stop the parts are still there.
+            async with asyncio.TaskGroup() as lookouts:
+                looking = [lookouts.create_task(duty) for duty in (supervisor.watch(), supervisor.keep_logs())]
+                try:
+                    yield supervisor
+                finally:
+                    for duty in looking:
+                        duty.cancel()
         finally:
             await supervisor.stop_all()
-            for duty in duties:
+            for duty in keeping:
                 duty.cancel()
