@@ -169,13 +169,16 @@ def test_a_folder_of_somebody_elses_is_refused(tmp_path):
 def test_where_no_socket_can_be_they_are_elsewhere_and_as_safe(tmp_path, monkeypatch, name):
     """In a folder with a long name `poste up` would not start: a socket's path has 107 bytes at most."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    place = sockets.prepare(tmp_path / name)
-    again = sockets.prepare(tmp_path / name)
-    place.rmdir()
+    with sockets.prepared(tmp_path / name) as place:
+        there = place.is_dir()
+    with sockets.prepared(tmp_path / name) as again:
+        pass
 
     assert place == again
     assert names_a_socket(place / "multiplication.sock")
     assert not place.is_relative_to(tmp_path)
+    # And nothing lies about there when Poste has ended.
+    assert (there, place.exists()) == (True, False)
 
 
 @pytest.mark.parametrize("planted", ["link", "file", "open"])
@@ -183,8 +186,8 @@ def test_a_place_that_somebody_else_planted_is_refused(tmp_path, monkeypatch, pl
     """In /tmp anybody may make a folder of any name, and would have all parts meet in it."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     data = tmp_path / ("x" * 120)
-    place = sockets.prepare(data)
-    place.rmdir()
+    with sockets.prepared(data) as place:
+        pass
     if planted == "link":
         place.symlink_to(tmp_path)
     elif planted == "file":
@@ -193,8 +196,11 @@ def test_a_place_that_somebody_else_planted_is_refused(tmp_path, monkeypatch, pl
         place.mkdir()
         place.chmod(0o777)
     try:
-        with pytest.raises(StartError, match="it is not a folder that this user alone can enter"):
-            sockets.prepare(data)
+        with (
+            pytest.raises(StartError, match="it is not a folder that this user alone can enter"),
+            sockets.prepared(data),
+        ):
+            pass
     finally:
         place.rmdir() if planted == "open" else place.unlink()
 
@@ -202,14 +208,13 @@ def test_a_place_that_somebody_else_planted_is_refused(tmp_path, monkeypatch, pl
 def test_what_a_killed_process_left_is_cleared_and_what_lives_stays(tmp_path, monkeypatch):
     """The folder would fill with sockets; or a service of the user's own be lost with the last `up`."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    place = sockets.prepare(tmp_path / ("x" * 120))
-    with socket.socket(socket.AF_UNIX) as lives:
+    with sockets.prepared(tmp_path / ("x" * 120)) as place, socket.socket(socket.AF_UNIX) as lives:
         lives.bind(str(place / "lives.sock"))
         lives.listen()
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(place / "dead.sock"))
-        sockets.prepare(tmp_path / ("x" * 120))
-        left = [one.name for one in place.iterdir()]
+        with sockets.prepared(tmp_path / ("x" * 120)):
+            left = [one.name for one in place.iterdir()]
 
     assert left == ["lives.sock"]
 

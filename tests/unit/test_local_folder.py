@@ -81,7 +81,7 @@ async def test_the_plan_keeps_strangers_settings_out(tmp_path, monkeypatch):
     monkeypatch.setenv("POSTE_CONCURRENCY", "1")
     monkeypatch.setenv("POSTE_LOG_LEVEL", "debug")
     async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, port=0, redis_url=None)
+        plan = parts.plan(held, tmp_path, port=0, redis_url=None)
 
     settings = {
         part.name: {name: value for name, value in part.environment.items() if name.startswith("POSTE_")}
@@ -98,7 +98,7 @@ async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
     """A call to a sample that was never started would be a 404 instead of waiting."""
     odd = tmp_path / 'a "folder" é'
     async with folder.opened(odd) as held:
-        plan = parts.plan(held, port=0, redis_url=None)
+        plan = parts.plan(held, tmp_path, port=0, redis_url=None)
         catalogue = tomllib.loads(held.catalogue.read_text(encoding="utf-8"))
 
     address_of = {part.name: part.address for part in plan.parts}
@@ -113,7 +113,7 @@ async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
 async def test_with_another_redis_there_is_no_part_of_that_name(tmp_path):
     """`poste up --redis-url` would start a second one beside it."""
     async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, port=0, redis_url="redis://127.0.0.1:1/5")
+        plan = parts.plan(held, tmp_path, port=0, redis_url="redis://127.0.0.1:1/5")
 
     assert [part.name for part in plan.parts] == ["mom", "gateway", "sum", "subtraction", "multiplication"]
     assert all(part.environment["POSTE_REDIS_URL"] == "redis://127.0.0.1:1/5" for part in plan.parts)

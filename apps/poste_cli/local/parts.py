@@ -13,7 +13,7 @@ from typing import Final
 
 from poste.domain.errors import StartError
 from poste.runtime.addresses import UNIX
-from poste_cli.local import ports, redis_server, sockets
+from poste_cli.local import ports, redis_server
 from poste_cli.local.folder import Folder
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
@@ -71,11 +71,14 @@ class Plan:
     redis: str
 
 
-def plan(folder: Folder, *, port: int, redis_url: str | None, redis_memory: str = redis_server.MEMORY) -> Plan:
+def plan(
+    folder: Folder, place: Path, *, port: int, redis_url: str | None, redis_memory: str = redis_server.MEMORY
+) -> Plan:
     """Choose ports and sockets, write the samples' catalogue, and say what is to be run.
 
     Args:
         folder: Where the data is.
+        place: The folder for the parts' sockets.
         port: The gateway's port; 0 for any free one.
         redis_url: The server to use instead of the embedded one.
         redis_memory: How much the embedded one may take.
@@ -91,7 +94,6 @@ def plan(folder: Folder, *, port: int, redis_url: str | None, redis_memory: str 
     gateway_port = port or free.pop()
     # Probes and metrics are for whoever asks on this machine; what takes calls, but for the gateway, is not.
     admin_ports = {name: free.pop() for name in (GATEWAY, *services)}
-    place = sockets.prepare(folder.path)
     at = {name: place / f"{name}.sock" for name in (REDIS, *services)}
     mom = f"{UNIX}{at[MOM]}"
     redis = redis_url or f"unix://{at[REDIS]}"

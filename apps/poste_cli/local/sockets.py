@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +23,26 @@ from poste.runtime.addresses import names_a_socket
 _LONGEST: Final = "worker-01234567.sock"
 
 
-def prepare(data: Path) -> Path:
-    """Return the folder for the sockets of the Poste in a data folder, made if need be, without what is left in it.
+@contextlib.contextmanager
+def prepared(data: Path) -> Iterator[Path]:
+    """Have the folder for the sockets of the Poste in a data folder while the body runs, without what was left in it.
+
+    At the end it is removed, unless somebody still listens in it: a service of the user's own.
 
     Raises:
         StartError: It can't be made, or is not this user's alone.
     """
-    folder = _place(data)
+    folder = _made(_place(data))
+    _clear(folder)
+    try:
+        yield folder
+    finally:
+        _clear(folder)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _made(folder: Path) -> Path:
     try:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -38,8 +52,6 @@ def prepare(data: Path) -> Path:
         raise StartError(f"the folder for sockets, {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise StartError(f"the folder for sockets, {folder}: it is not a folder that this user alone can enter")
-    for left in folder.glob("*.sock"):
-        _clear(left)
     return folder
 
 
@@ -55,10 +67,11 @@ def _place(data: Path) -> Path:
     raise StartError(f"the data folder {data}: its path is too long for sockets, and so is that of any other place")
 
 
-def _clear(left: Path) -> None:
-    """Remove a socket that nobody listens at any more: its process was killed."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(left))
-        except ConnectionRefusedError:
-            left.unlink()
+def _clear(folder: Path) -> None:
+    """Remove the sockets that nobody listens at any more: their processes were killed."""
+    for left in folder.glob("*.sock"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(left))
+            except ConnectionRefusedError:
+                left.unlink()

@@ -16,7 +16,7 @@ from poste.client import Client, ClientError
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
 from poste.runtime.sites import listening
-from poste_cli.local import control, folder, parts, redis_server
+from poste_cli.local import control, folder, parts, redis_server, sockets
 from poste_cli.local.parts import Plan
 from poste_cli.local.ports import HOST
 from poste_cli.local.screen import Screen
@@ -70,30 +70,33 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
     async with folder.opened(options.data) as data:
         if options.redis_url is not None:
             await redis_server.check(options.redis_url)
-        plan = parts.plan(data, port=options.port, redis_url=options.redis_url, redis_memory=options.redis_memory)
-        operator_token = secret_files.operator_token(data.operator_token).decode()
-        token = control.new_token()
-        async with (
-            supervising(plan, teller) as supervisor,
-            listening(control.application(supervisor, token), HOST, 0) as port,
-        ):
-            data.publish(
-                folder.Running(
-                    pid=os.getpid(),
-                    control=f"http://{HOST}:{port}",
-                    token=token,
-                    gateway=plan.gateway,
-                    mom=plan.mom,
-                    redis=plan.redis,
-                )
+        with sockets.prepared(data.path) as place:
+            plan = parts.plan(
+                data, place, port=options.port, redis_url=options.redis_url, redis_memory=options.redis_memory
             )
-            try:
-                await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
-                yield Local(plan, supervisor, data.path, operator_token)
-                # While the parts are stopped one by one, `poste ps` can still show it.
-                await supervisor.stop_all()
-            finally:
-                data.withdraw()
+            operator_token = secret_files.operator_token(data.operator_token).decode()
+            token = control.new_token()
+            async with (
+                supervising(plan, teller) as supervisor,
+                listening(control.application(supervisor, token), HOST, 0) as port,
+            ):
+                data.publish(
+                    folder.Running(
+                        pid=os.getpid(),
+                        control=f"http://{HOST}:{port}",
+                        token=token,
+                        gateway=plan.gateway,
+                        mom=plan.mom,
+                        redis=plan.redis,
+                    )
+                )
+                try:
+                    await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
+                    yield Local(plan, supervisor, data.path, operator_token)
+                    # While the parts are stopped one by one, `poste ps` can still show it.
+                    await supervisor.stop_all()
+                finally:
+                    data.withdraw()
 
 
 def run(options: Options) -> None:
