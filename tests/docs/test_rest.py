@@ -1,0 +1,200 @@
+"""docs/rest.md is true of the gateway: each test goes both ways, so nothing is missing and nothing is invented."""
+
+from __future__ import annotations
+
+import ast
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from aiohttp import hdrs
+from google.rpc import status_pb2
+from support import shop
+from support.documents import Document
+from support.gateway import answer, staged
+
+import poste_gateway
+from poste.domain.task import DeadReason, TaskEventType, TaskState
+from poste.domain.task_id import TaskIds
+from poste.rpc.catalogue import RESERVED_PATHS, describe
+from poste.v1 import mom_service_pb2 as pb
+from poste.v1 import task_pb2
+from poste_gateway import task_view
+from poste_gateway.guard import Guard
+from poste_gateway.kinds import KINDS
+from poste_gateway.operating import Operating
+from poste_gateway.resources import Resources
+from poste_gateway.ui.pages import Pages
+
+REST = Document("docs/rest.md")
+SOURCES = [path for path in Path(poste_gateway.__file__).parent.rglob("*.py") if path.name != "http_server.py"]
+IDS = TaskIds(b"0123456789abcdef")
+
+
+def constants() -> list[str]:
+    """Every string in the gateway's code, docstrings and parts of others left out."""
+    return [
+        node.value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def test_every_route() -> None:
+    """A client would find no way to do something, or be promised one that is 404."""
+    nothing: Any = None
+    operating = Operating(nothing, nothing, nothing, IDS, Guard(None))
+    resources = Resources(
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        operating,
+        clock=nothing,
+        pages=Pages(nothing, Guard(None)),
+        draining=nothing,
+        max_wait_seconds=1,
+    )
+    names = {"tasks": "id", "queues": "queue", "services": "service", "problems": "name", "ui": "file"}
+
+    def below(prefix: str) -> str:
+        return f"{prefix}{{{names[prefix.strip('/').rpartition('/')[2]]}}}"
+
+    paths = dict(resources._exact)
+    paths |= {below(prefix): verbs for prefix, verbs in resources._below.items()}
+    paths |= {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in resources._behind.items()}
+    served = {f"{verb} {path}" for path, verbs in paths.items() for verb in verbs}
+
+    assert served == set(REST.codes("route"))
+
+
+def test_who_may_use_a_route() -> None:
+    """A route that only operators may use would be promised to everybody, or the other way round."""
+    nothing: Any = None
+    operating = Operating(nothing, nothing, nothing, IDS, Guard(None))
+    guarded = {rest for _, rest in operating.paths}
+
+    for route, who, _ in REST.table("route"):
+        behind = route.strip("`").partition("}/")[2]
+        assert (who == "operator") == (behind in guarded), route
+
+
+def test_every_reserved_path() -> None:
+    """An author would learn of a reserved path only when their service is refused."""
+    assert list(RESERVED_PATHS) == REST.codes("reserved path")
+
+
+def test_every_header() -> None:
+    """A client would miss a header that the gateway reads or sends."""
+    known = {str(name) for name in vars(hdrs).values() if isinstance(name, str)} - hdrs.METH_ALL - {"*"} | {"ETag"}
+    own = re.compile(r"(Poste|X|Cross|Referrer|Content|Preference)-[A-Za-z-]+|Prefer", re.ASCII)
+    found = {text for text in constants() if text in known or own.fullmatch(text)}
+    found |= {
+        str(getattr(hdrs, node.attr))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "hdrs"
+        if not node.attr.startswith("METH")
+    }
+    # What aiohttp reads for the gateway, and what is spelt in small letters.
+    found |= {"If-None-Match", "traceparent"}
+
+    assert found == set(REST.codes("request header")) | set(REST.codes("response header"))
+
+
+def test_every_preference() -> None:
+    """A client would not know what it may ask for."""
+    source = next(path for path in SOURCES if path.name == "preferences.py").read_text()
+
+    known = set(re.findall(r'"([a-z-]+)" in stated', source))
+
+    assert known == {name.partition("=")[0] for name in REST.codes("preference")}
+
+
+def test_every_problem_type() -> None:
+    """A client would meet a type that it can't look up, or a status other than the page says."""
+    told = {row[0].strip("`"): (row[1], row[2].strip("`")) for row in REST.table("type")}
+
+    assert {kind.name: (str(int(kind.status)), kind.code.name) for kind in KINDS.values()} == told
+
+
+def test_every_status() -> None:
+    """A client would get a status that it was not told of."""
+    statuses = {int(kind.status) for kind in KINDS.values()} | {HTTPStatus.OK}
+    statuses |= {
+        keyword.value.value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "status" and isinstance(keyword.value, ast.Constant)
+    }
+
+    assert statuses == {int(code) for code in REST.codes("status")}
+
+
+def test_every_state_reason_and_event() -> None:
+    """A client that goes by the page would not know what to do with a word that it reads."""
+    assert [state.name for state in TaskState] == REST.codes("state")
+    finals = {row[0].strip("`"): row[1] for row in REST.table("state")}
+    assert {state.name: "yes" if state.final else "no" for state in TaskState} == finals
+    assert [reason.value for reason in DeadReason] == REST.codes("reason")
+    assert [event.value for event in TaskEventType] == REST.codes("event")
+
+
+def test_every_field_of_a_task() -> None:
+    """A client would read a field that is never there, or miss one that is."""
+    service = describe(shop.entry())
+    task_id = IDS.mint(shop.NAME, task_ttl_seconds=60, result_ttl_seconds=60)
+    status = status_pb2.Status(code=3, message="no")
+    answered = task_pb2.Task(
+        service=shop.NAME, method="Put", state=task_pb2.TASK_STATE_SUCCEEDED, response=b"", cancel_requested=True
+    )
+    answered.expire_time.GetCurrentTime()
+    dead = task_pb2.Task(
+        service=shop.NAME,
+        method="Put",
+        state=task_pb2.TASK_STATE_DEAD,
+        error=status,
+        dead_reason=task_pb2.DEAD_REASON_ATTEMPTS,
+    )
+    waiting = task_pb2.Task(service=shop.NAME, method="Put", state=task_pb2.TASK_STATE_QUEUED, error=status)
+
+    fields = {name for task in (answered, dead, waiting) for name in task_view.to_value(task_id, task, service)} | {
+        "dieTime"
+    }
+
+    assert fields == set(REST.codes("field"))
+    problem = task_view.to_value(task_id, dead, service)["error"]
+    assert set(problem) | {"errors", "details"} == set(REST.codes("member"))
+
+
+async def test_every_field_of_lists(tmp_path: Path) -> None:
+    """A program that shows services and queues would be written for other fields than there are."""
+    async with staged(tmp_path, answer) as stage:
+        stage.mom.queues = [pb.Queue(name=shop.NAME)]
+        (service, *_) = (await stage.gateway.get("/v1/services")).body["services"]
+        (queue,) = (await stage.gateway.get("/v1/queues")).body["queues"]
+
+    assert list(service) == REST.codes("field of a service")
+    assert list(service["methods"][0]) == REST.codes("field of a method")
+    assert list(queue) == REST.codes("field of a queue")
+
+
+def test_every_query_parameter() -> None:
+    """A client would not know how to go on at the end of a page."""
+    found = {
+        node.args[0].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "get"
+        and isinstance(node.func.value, ast.Attribute)
+        and node.func.value.attr == "query"
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+    assert found == set(REST.codes("query parameter"))
