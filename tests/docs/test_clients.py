@@ -1,0 +1,67 @@
+"""Every example of docs/clients.md does what the page says, while its service is up and while it is away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from support import played
+from support.cli import Up, http, poll, up
+from support.documents import Document
+
+CLIENTS = Document("docs/clients.md")
+BLOCKS = CLIENTS.blocks()
+#: Programs, and what each prints.
+PROGRAMS = [(one, after.text) for one, after in pairwise(BLOCKS) if one.language in ("python", "javascript")]
+QUEUE = "calculator.v1.SumService"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("clients")
+    with up(folder / ".poste", "--without", "subtraction", "--without", "multiplication") as one:
+        one.wait_ready()
+        yield one
+
+
+def test_what_is_typed(running: Up) -> None:
+    """A reader who types what the page says would see something else."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl to type: apt-get install curl")
+    played.play([block for block in BLOCKS if block.language == "console"], running)
+
+
+@pytest.mark.parametrize("language", ["python", "javascript"])
+def test_programs(running: Up, language: str) -> None:
+    """A program that was begun from the page would fail, or lose its call when the service goes away."""
+    if language == "javascript" and shutil.which("node") is None:
+        pytest.skip("there is no node to run it with: apt-get install nodejs")
+    chosen = [(block, said) for block, said in PROGRAMS if block.language == language]
+    assert chosen
+
+    for away in (False, True):
+        if away:
+            running.act("stop", "sum")
+        processes = [played.start(block, running) for block, _ in chosen]
+        if away:
+            # Those that call what is wrong on purpose are refused at once.
+            poll(lambda: queued(running) == sum("must be" not in said for _, said in chosen), what="all calls wait")
+            running.act("start", "sum")
+        for process, (block, said) in zip(processes, chosen, strict=True):
+            printed, trouble = process.communicate(timeout=60)
+            assert printed == said, f"{block.document}:{block.line}, away: {away}\n{trouble}"
+            assert process.returncode == 0
+
+
+def queued(running: Up) -> int:
+    (queue,) = http("GET", f"{running.gateway}/v1/queues/{QUEUE}").body["queues"]
+    return int(queue["queued"])
+
+
+def test_every_program_is_run() -> None:
+    """A block of a language that no test runs would rot."""
+    languages = {block.language for block in BLOCKS}
+
+    assert languages == {"console", "python", "javascript", "text"}
