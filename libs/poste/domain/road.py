@@ -1,6 +1,6 @@
 """Which road a call takes: decided by what is proved about it, never by an error's text.
 
-The table of the README, "Which road", is this module; its tests go row by row.
+The table in docs/design.md, "Which road a call takes", is this module; its tests go row by row.
 """
 
 from __future__ import annotations
