@@ -55,7 +55,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def guarantees(session: nox.Session) -> None:
-    """Measure the figures in the README's table of guarantees; `-- --help` tells the options."""
+    """Measure what faults cost, as docs/performance.md tells it; `-- --help` tells the options."""
     install(session, "tests")
     session.run("python", "tests/bench/guarantees.py", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
 

@@ -1,4 +1,4 @@
-"""Measures the rows of the README's table of guarantees that are figures: `nox -s guarantees`.
+"""Measures what faults cost, as docs/performance.md tells it: `nox -s guarantees`.
 
 Every row is measured in several rounds, one round of each row after the other, so that a noisy spell of the machine
 does not fall on one row alone; the figure is the median. Prints one table, and writes it as JSON if told where. The

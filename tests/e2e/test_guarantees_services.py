@@ -1,4 +1,4 @@
-"""The README's table of guarantees, what services do: killed, hung, blocked, deployed, poisoned. One test for each row.
+"""What faults cost (docs/performance.md): services killed, hung, blocked, deployed, poisoned. A test for each row.
 
 Times are the contract's, with as much again for a busy machine: what they guard against takes far longer.
 """

@@ -1,4 +1,4 @@
-"""The README's table of guarantees, what becomes of the middleware and of Redis. One test for each row.
+"""docs/performance.md, what faults cost: what becomes of the middleware and of Redis. One test for each row.
 
 Times are the contract's, with as much again for a busy machine: what they guard against takes far longer.
 """
