@@ -7,7 +7,12 @@ import re
 import pytest
 from support.documents import ROOT, Document, anchor
 
-DOCUMENTS = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))),
+]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

@@ -15,8 +15,17 @@ from support.documents import Block
 #: Where the documents' examples find the gateway.
 SHOWN = "localhost:8080"
 _MARK = "--- played ---"
-#: What a document leaves out.
+#: What a document leaves out; in a command it is the rest of the id that was answered last.
 _LEFT_OUT = "…"
+_ID = re.compile(rf"[\w-]+{_LEFT_OUT}")
+#: Types one command in the shell itself, whose variables others use, and keeps the id that it answers.
+_STEP = """{{ {command}
+}} > "$out"
+cat "$out"
+found=$(sed -n 's/.*"id":"\\([^"]*\\)".*/\\1/p' "$out")
+id=${{found:-$id}}
+printf '\\n%s\\n' '{mark}'
+"""
 
 
 def commands(blocks: Iterable[Block]) -> Iterator[tuple[str, str]]:
@@ -42,7 +51,7 @@ def told(text: str, running: Up) -> str:
 
 def alike(said: str, answered: str) -> bool:
     """Whether an answer is as a document says it is."""
-    pattern = ".*".join(map(re.escape, said.strip().split(_LEFT_OUT)))
+    pattern = ".*".join(map(re.escape, _ID.sub(_LEFT_OUT, said.strip()).split(_LEFT_OUT)))
     return re.fullmatch(pattern, answered.strip(), re.DOTALL) is not None
 
 
@@ -55,7 +64,9 @@ def variables(running: Up) -> dict[str, str]:
 def play(blocks: Iterable[Block], running: Up) -> None:
     """Type all commands of a document's `console` blocks in one shell, in the folder of the data folder."""
     steps = list(commands(blocks))
-    script = "".join(f"{told(command, running)}\nprintf '\\n%s\\n' '{_MARK}'\n" for command, _ in steps)
+    script = f'out="{running.data}.answer" id=\n'
+    for command, _ in steps:
+        script += _STEP.format(command=_ID.sub("$id", told(command, running)), mark=_MARK)
     done = subprocess.run(
         ["/bin/bash", "-eu"],
         input=script,
