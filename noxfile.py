@@ -18,7 +18,8 @@ LOCKS = ROOT / "locks"
 GROUPS = {
     "runtime": [],
     "build": ["build"],
-    "tests": ["test"],
+    # The documents' example of a service is made from its proto, as its readers make it.
+    "tests": ["test", "proto"],
     "lint": ["test", "lint", "proto"],
     "proto": ["proto"],
     "bench": ["bench"],

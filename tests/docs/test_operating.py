@@ -6,7 +6,6 @@ import re
 
 from support.documents import ROOT, Document
 
-from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings
 from poste_cli.__main__ import _VERBS
 
 OPERATING = Document("docs/operating.md")
@@ -14,8 +13,6 @@ RULES = (ROOT / "compose/prometheus/rules.yml").read_text()
 SOURCES = "\n".join(
     path.read_text() for folder in ("apps", "libs") for path in (ROOT / folder).rglob("*.py") if "_pb2" not in path.name
 )
-#: What is read by others than a part's settings: by the command, by health checks, and beside `poste up`.
-_OTHERS = {"POSTE_URL", "POSTE_OPERATOR_TOKEN_FILE", "POSTE_HEALTH"}
 
 
 def test_every_alert_has_its_section() -> None:
@@ -47,15 +44,6 @@ def test_log_lines_are_those_that_are_written() -> None:
     for line in re.findall(r'`"([^"`]+)"`', OPERATING.text):
         # It may stand on two lines here.
         assert f'"{" ".join(line.split())}"' in SOURCES, line
-
-
-def test_settings_are_those_that_there_are() -> None:
-    """Who sets what the page names would change nothing."""
-    fields = {
-        f"POSTE_{name.upper()}" for kind in (GatewaySettings, MomSettings, WorkerSettings) for name in kind.model_fields
-    }
-
-    assert set(re.findall(r"POSTE_[A-Z_]+", OPERATING.text)) - fields <= _OTHERS
 
 
 def test_metrics_are_those_that_there_are() -> None:

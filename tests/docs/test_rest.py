@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from http import HTTPStatus
 from pathlib import Path
@@ -198,3 +199,16 @@ def test_every_query_parameter() -> None:
     }
 
     assert found == set(REST.codes("query parameter"))
+
+
+def test_its_samples() -> None:
+    """A sample would show a field that there is not, or none of those that the tables tell of."""
+    samples = {block.section: json.loads(block.text) for block in REST.blocks() if block.language == "json"}
+    (service,), (queue,) = samples["Services"]["services"], samples["Queues"]["queues"]
+
+    assert list(service) == REST.codes("field of a service")
+    assert list(service["methods"][0]) == REST.codes("field of a method")
+    assert list(queue) == REST.codes("field of a queue")
+    assert samples["The task"].keys() <= set(REST.codes("field"))
+    assert samples["JSON"].keys() <= set(REST.codes("member"))
+    assert {one["event"] for one in samples["The history of a task"]["events"]} <= set(REST.codes("event"))

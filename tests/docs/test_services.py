@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
+import sysconfig
+import types
 from pathlib import Path
 
-import pytest
 from support.cli import POSTE, environment, poll, poste, up
 from support.documents import Document
 
+import poste as poste_library
 from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
-from poste.runtime.settings import WorkerSettings
 from poste.service import context, policies
 from poste_mom import catalogue_file
 
@@ -60,22 +62,41 @@ def test_metadata() -> None:
     assert {context.REQUEST_ID, context.ATTEMPT, context.TASK_KEY, "traceparent"} == set(SERVICES.codes("metadata"))
 
 
-def test_settings_are_those_that_there_are() -> None:
-    """Who sets what the page names would change nothing."""
-    named = {word for word in SERVICES.text.replace("`", " ").replace(",", " ").split() if word.startswith("POSTE_")}
-    names = {word.strip("()[];:.").partition("`")[0] for word in named} - {"POSTE_CATALOGUE"}
+def catalogue_is_read(folder: Path) -> None:
+    """Read the catalogue file that the page shows, of the service that it shows."""
+    (block,) = [block for block in SERVICES.blocks() if block.language == "toml"]
+    (folder / "catalogue.toml").write_text(block.text)
+    google = sysconfig.get_path("purelib")
+    made = [f"-I{folder}", f"-I{google}", "--include_imports", f"--descriptor_set_out={folder}/greeter.binpb"]
+    assert " ".join(made[2:]).replace(f"{folder}/", "") in " ".join(SERVICES.text.split())
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *made, "greeter.proto"], check=True)
 
-    assert names <= {f"POSTE_{name.upper()}" for name in WorkerSettings.model_fields}
+    (entry,) = catalogue_file.read(folder / "catalogue.toml")
+
+    assert entry.name == "greeter.v1.GreeterService"
+    assert entry.settings.max_attempts == 5
+    assert entry.settings.methods["Greet"].timeout_seconds == 10
+
+
+def test_the_isolated_example() -> None:
+    """An author would be told of arguments that `serve` does not take."""
+    (call,) = [block.text for block in SERVICES.blocks() if "isolated=" in block.text]
+    given = []
+    stands_in = types.SimpleNamespace(serve=lambda *servicers, **options: given.append((servicers, options)))
+
+    exec(call, {"poste": stands_in, "Greeter": object})  # noqa: S102 - it is ours
+
+    inspect.signature(poste_library.serve).bind(*given[0][0], **given[0][1])
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
     """The first thing that a reader types would fail."""
-    pytest.importorskip("grpc_tools", reason="the stubs are made by grpcio-tools: pip install grpcio-tools")
-    proto, make, handlers, run, call, *_ = SERVICES.blocks()
+    proto, make, handlers, run, call = (block for block in SERVICES.blocks() if block.section == "A whole service")
     (tmp_path / "greeter.proto").write_text(proto.text)
     (tmp_path / "greeter.py").write_text(handlers.text)
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     subprocess.run(["/bin/sh", "-ec", make.text], cwd=tmp_path, check=True, env=environment(PATH=path))
+    catalogue_is_read(tmp_path)
 
     with up(
         tmp_path / ".poste", "--without", "sum", "--without", "subtraction", "--without", "multiplication"
