@@ -99,6 +99,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write what of the documents is made from the code: the settings."""
+    install(session, "tests")
+    session.run("python", "-m", "support.settings_page", env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
 def proto(session: nox.Session) -> None:
     """Generate the stubs and the samples' descriptors; with `-- --check`, fail if they drifted."""
     session.install("--require-hashes", "-r", str(LOCKS / "proto.txt"))

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     #: The address for `/metrics` and the probes, `host` unless given. These are not for everybody: who makes them
     #: public tells what is called, how often and by how many.
     admin_host: str | None = None
+    #: Lines below this level are not written.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: `auto` writes for people on a terminal, and JSON otherwise.
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -83,12 +84,14 @@ class GatewaySettings(Settings):
     port: Port = 8080
     #: Where `/metrics` and the probes are served; the HTTP port plus 1000 unless given. Clients have no business there.
     admin_port: Port | None = None
-    #: Serves HTTPS (TLS 1.2 and newer) with the certificate and key below, which may be replaced while it runs.
+    #: Serves HTTPS (TLS 1.2 and newer) with the certificate and key of the two files; both may be replaced while it
+    #: runs.
     tls_port: Port | None = None
     #: Where clients find HTTPS, if that is not `tls_port`: e.g. 443, which a container's 8443 is published as.
     tls_public_port: Port | None = None
-    #: PEM: the certificate, followed by those between it and one that clients know; and its key, unencrypted.
+    #: PEM: the certificate, followed by those between it and one that clients know.
     tls_certificate_file: Path | None = None
+    #: PEM: the certificate's key, unencrypted.
     tls_key_file: Path | None = None
     #: gRPC target of the middleware.
     mom: str = "dns:///127.0.0.1:50051"
@@ -160,6 +163,7 @@ MAX_REPLICAS: Final = 500
 class MomSettings(StoreSettings):
     """What the middleware is told."""
 
+    #: Serves gRPC.
     port: Port = 50051
     #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
     #: call it. Targets are spelt `unix:/its/path`.
@@ -180,6 +184,7 @@ class MomSettings(StoreSettings):
 class WorkerSettings(StoreSettings):
     """What a service's process is told."""
 
+    #: Serves gRPC; the servicer's own `default_port`, or 50052, unless given.
     port: Port | None = None
     #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
     #: call it. If the middleware is reached by a socket, and neither this nor a port is given: one beside that.
