@@ -6,6 +6,7 @@ import re
 
 from support.documents import ROOT, Document
 
+from poste.runtime import metrics
 from poste_cli.__main__ import _VERBS
 
 OPERATING = Document("docs/operating.md")
@@ -50,3 +51,10 @@ def test_metrics_are_those_that_there_are() -> None:
     """Who looks for the figure that the page names would find none."""
     for name in set(re.findall(r"poste_[a-z_]+_(?:total|seconds|bytes)\b", OPERATING.text)):
         assert f'"{name}"' in SOURCES or f'"{name.removesuffix("_total")}"' in SOURCES, name
+
+
+def test_reasons_are_those_that_there_are() -> None:
+    """Whom the alert wakes would not know what the reason in the metric means."""
+    assert list(metrics.REFUSAL_REASONS) == OPERATING.codes("reason")
+    storm = OPERATING.text.partition("### PosteFailoverStorm")[2].partition("###")[0]
+    assert set(metrics.FAILOVER_REASONS) <= set(re.findall(r"`([a-z]+)`", storm))

@@ -58,7 +58,8 @@ def alike(said: str, answered: str) -> bool:
 def variables(running: Up) -> dict[str, str]:
     """The environment of a reader who has typed `poste up` in this folder."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return environment(PATH=path, POSTE_URL=running.gateway)
+    # What stands between a test's host and the world must not stand between it and itself.
+    return environment(PATH=path, POSTE_URL=running.gateway, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
 
 
 def play(blocks: Iterable[Block], running: Up) -> None:

@@ -106,8 +106,8 @@ class GatewaySettings(Settings):
     #: How large a call's JSON may be, in bytes; the message made of it may be larger or smaller, and has a limit of its
     #: own: what gRPC carries (`poste.domain.sizes`), which this can't go past.
     max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
-    #: How much may wait until its JSON is read or written, in bytes, of what is long and of what is not; one client may
-    #: have as much waiting as is left beside that. Whoever comes with more is told to try again (503).
+    #: How much JSON may wait its turn to be read or written, in bytes: so much of messages over 128 KiB, and so much of
+    #: smaller ones. One client may have half of it waiting, less if others wait. Beyond it: 503 `gateway-busy`.
     max_waiting_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
     #: Bytes that clients may have sent that are not answered yet, in all; one client half of it. Beyond it requests are
     #: refused: 503 `gateway-busy`.
