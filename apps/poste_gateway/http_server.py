@@ -26,6 +26,7 @@ from aiohttp.web_protocol import ERROR, _ErrInfo
 from poste.runtime import lifecycle, logs
 from poste_gateway.accepting import Door
 from poste_gateway.answers import Answer
+from poste_gateway.inflow import Inflow
 from poste_gateway.kinds import GATEWAY_BUSY, INVALID_REQUEST
 from poste_gateway.problems import RETRY_AFTER, Problem, problem_answer
 from poste_gateway.refusing import refuse
@@ -51,8 +52,8 @@ _FREE_BYTES: Final = 8 * 1024
 _REQUEST_BYTES: Final = 4 * 1024
 #: The largest head, in bytes.
 _HEAD_BYTES: Final = 64 * 1024
-#: What came at once is taken in parts of so many bytes.
-_PART_BYTES: Final = 16 * 1024
+#: Nothing more is read from a connection of which so many bytes wait for their turn.
+_WAITING_BYTES: Final = 16 * 1024
 #: So many bytes of requests may wait behind one on its connection; the others are read later.
 _AHEAD_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
@@ -159,6 +160,7 @@ class _Server(web.Server):
         self.max_body_bytes = max_body_bytes
         self.room = Room() if room is None else room
         self.room.closes_idle(self.close_idle)
+        self._inflow = Inflow(self._loop_of_all)
         #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
         self._unheard: weakref.WeakSet[_Protocol] = weakref.WeakSet()
         self._one_heard = asyncio.Event()
@@ -227,7 +229,7 @@ class _Server(web.Server):
         protocol.heard = protocol.passing = protocol.refused = protocol.left = False
         protocol.begun = protocol.stuck = protocol.pipe = protocol.ended = None
         protocol.left_over = protocol.came = protocol.counted = protocol.promised = 0
-        protocol.room = self.room
+        protocol.room, protocol.inflow, protocol.waiting = self.room, self._inflow, b""
         protocol.writer = StreamWriter(protocol, self._loop_of_all)
         self._unheard.add(protocol)
         return protocol
@@ -240,6 +242,8 @@ class _Protocol(web.RequestHandler):
         peer: Whose it is, as its share is counted; empty if it has none of its own.
         address: Where it comes from.
         room: What there is room for.
+        inflow: What gives it its turn to be read.
+        waiting: What came and waits for that.
         heard: It has brought a request.
         begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
         stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
@@ -263,6 +267,7 @@ class _Protocol(web.RequestHandler):
         "counted",
         "ended",
         "heard",
+        "inflow",
         "left",
         "left_over",
         "passing",
@@ -272,11 +277,14 @@ class _Protocol(web.RequestHandler):
         "refused",
         "room",
         "stuck",
+        "waiting",
         "writer",
     )
     peer: str
     address: str
     room: Room
+    inflow: Inflow
+    waiting: bytes
     begun: float | None
     heard: bool
     stuck: float | None
@@ -299,26 +307,35 @@ class _Protocol(web.RequestHandler):
         self.begun = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and know when it was only a part of a head.
+        """Take what came, at once or in its turn."""
+        # Nothing is what its own flow control brings, for what waits in the parser.
+        if not data or self._close or self._force_close or self.inflow.now(self, data):
+            self.take(data)
+            return
+        waiting = len(self.waiting)
+        if self.came + waiting > _FREE_BYTES:
+            self._weigh()
+        if waiting > _WAITING_BYTES:
+            self._pause_transport_reading()
+
+    def emptied(self) -> None:
+        """Read on, unless something else is in the way."""
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def take(self, data: bytes) -> None:
+        """Read what came, and know when it was only a part of a head.
 
         A part that came while the request before it was under way is seen when more of it comes. Until then its
         connection is like an idle one, and ends as those do.
         """
-        if len(data) <= _PART_BYTES:
-            self._take(data)
-        else:
-            # By and by: so much may be thousands of requests or chunks, and what is refused is not read on.
-            for begin in range(0, len(data), _PART_BYTES):
-                self._take(data[begin : begin + _PART_BYTES])
-        waiter = self._waiter
-        if waiter is not None and self.begun is None and not waiter.done():
-            self.begun = self._loop.time()
-
-    def _take(self, data: bytes) -> None:
         super().data_received(data)
         self.came += len(data)
         if self.came > _FREE_BYTES or len(self._messages) > 1:
             self._weigh()
+        waiter = self._waiter
+        if waiter is not None and self.begun is None and not waiter.done():
+            self.begun = self._loop.time()
 
     def _is_split(self) -> bool:
         """Tell whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
@@ -342,7 +359,7 @@ class _Protocol(web.RequestHandler):
         if self._is_split():
             self._refuse(web.RequestPayloadError("the body comes in chunks that are too small"))
             return
-        more = self.came + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
+        more = self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
         if more > 0:
             if not self.room.received.take(self.peer, more, beside=self.counted):
                 refuse("bodies", peer=self.address, bytes=self.came)
@@ -366,6 +383,7 @@ class _Protocol(web.RequestHandler):
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
         self._close = self.refused = True
+        self.waiting = b""
         # So that its client can bring it to an end, and read why.
         self._reading_paused = False
         self._resume_transport_reading()
@@ -394,7 +412,7 @@ class _Protocol(web.RequestHandler):
         if not self.counted:
             # As nearly always, and this comes with every request.
             return
-        less = self.counted - max(0, came - _FREE_BYTES)
+        less = self.counted - max(0, came + len(self.waiting) - _FREE_BYTES)
         if less > 0:
             self.room.received.give(self.peer, less)
             self.counted -= less
@@ -439,7 +457,7 @@ class _Protocol(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """Whether it waits for a request."""
-        return self.pipe is not None and self._waiter is not None and not self._waiter.done()
+        return self.pipe is not None and self._waiter is not None and not self._waiter.done() and not self.waiting
 
     @property
     def idle_until(self) -> float:
@@ -566,6 +584,7 @@ class _Protocol(web.RequestHandler):
         if server is not None:
             server.not_waited_for(self)
         self.pipe = self.stuck = None
+        self.waiting = b""
         self.leave()
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
