@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES
-from poste.queue.tasks import RECORD_BYTES
+from poste.queue.record import RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

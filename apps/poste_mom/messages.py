@@ -16,7 +16,9 @@ from poste.queue import damaged
 from poste.queue.history import History
 from poste.queue.operators import DeadPage, EndedPage, Place, Search
 from poste.queue.recent import RecentTask
-from poste.queue.tasks import NewTask, QueueFigures, Reading, Report, TaskRecord
+from poste.queue.record import TaskRecord
+from poste.queue.steps.task import NewTask, Report
+from poste.queue.tasks import QueueFigures, Reading
 from poste.rpc.policies import settled
 from poste.rpc.statuses import bounded, is_too_large, response_too_large, too_large
 from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
@@ -24,7 +26,7 @@ from poste.v1 import catalogue_pb2, mom_service_pb2, task_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from poste.queue.tasks import Ending
+    from poste.queue.steps.task import Ending
     from poste.rpc.catalogue import Service
 
 _STATES: Final = {

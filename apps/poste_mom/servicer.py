@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from poste.queue.catalogue_store import CatalogueStore
     from poste.queue.endings import Endings
     from poste.queue.history import Histories
-    from poste.queue.operators import Done, Operators
+    from poste.queue.operators import Operators
     from poste.queue.recent import Recent
+    from poste.queue.steps.operator import Done
     from poste.queue.tasks import Reading, Tasks
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.budgets import Budgets

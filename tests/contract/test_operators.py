@@ -15,6 +15,7 @@ from support.cli import environment, poste
 from support.gateway import Gateway, running_gateway
 from support.mom import RunningMom, running_mom
 from support.operating import OPERATOR, secret_file
+from support.queue_post import Post
 from support.redis_server import RedisServer, running
 from support.registering import been_up
 
@@ -24,7 +25,6 @@ from poste.domain.errors import StartError
 from poste.domain.policy import MAX_DEFECTS
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
-from poste.queue.scripts import Scripts
 from poste.runtime.settings import StoreSettings
 from poste.service.outcome import unexpected
 from poste.v1 import mom_service_pb2 as pb
@@ -39,7 +39,7 @@ class Office:
 
     def __init__(self, gateway: Gateway, mom: RunningMom, client: Any) -> None:
         self.gateway, self._mom, self._client = gateway, mom, client
-        self._keys, self._scripts = QueueKeys(SUM), Scripts(client)
+        self._keys, self._post = QueueKeys(SUM), Post(client, SUM)
         self._seq = 0
 
     async def waiting(self) -> str:
@@ -51,14 +51,9 @@ class Office:
     async def claim(self) -> Any:
         """Take the oldest and claim it; returns what the claim says, its key and its token."""
         self._seq += 1
-        await self._scripts.run("join", [self._keys.leases, self._keys.counts], ["me", 60_000])
-        taken = self._keys.taken("me")
-        (raw,) = await self._scripts.run("take", [self._keys.ready, taken], [1])
-        key = raw.decode()
-        at = self._keys
-        fixed = [at.leases, taken, at.counts, at.kept, at.dead, at.ready]
-        _, said = await self._scripts.run("claim", [*fixed, at.record(key)], ["me", 0, 0, 0, 1, 1, key, self._seq])
-        return said[0], key, f"me:{self._seq}"
+        await self._post.join("me")
+        (key,) = await self._post.take("me")
+        return await self._post.claim("me", key, self._seq), key, f"me:{self._seq}"
 
     async def report(self, key: str, token: str, **outcome: Any) -> None:
         completion = pb.Completion(service=SUM, key=key, token=token, **outcome)
@@ -73,7 +68,7 @@ class Office:
         """The path of a call that failed for the last time."""
         place = await self.waiting()
         said, key, token = await self.claim()
-        assert said == b"run"
+        assert said == "run"
         await self._client.hset(self._keys.record(key), "i", MAX_DEFECTS - 1)
         await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
         return place
@@ -110,13 +105,13 @@ async def test_a_paused_queue_says_so_and_keeps_its_calls(office: Office) -> Non
     place = await office.waiting()
     paused = await office.gateway.post(f"{QUEUE}/pause")
     assert (paused.status, paused.body["queues"][0]["paused"], paused.body["queues"][0]["queued"]) == (200, True, 1)
-    assert (await office.claim())[0] == b"paused"
+    assert (await office.claim())[0] == "paused"
     assert (await office.gateway.get(place)).body["state"] == "QUEUED"
     assert (await office.gateway.get(QUEUE)).body["queues"][0]["paused"] is True
 
     resumed = await office.gateway.post(f"{QUEUE}/resume")
     assert resumed.body["queues"][0]["paused"] is False
-    assert (await office.claim())[0] == b"run"
+    assert (await office.claim())[0] == "run"
 
 
 async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> None:

@@ -39,7 +39,7 @@ class Office(Post):
         await self.pass_()
         assert await self.take("me") == [key]
         self.seq += 1
-        assert await self.claim("me", key, self.seq) == b"run"
+        assert await self.claim("me", key, self.seq) == "run"
         return await self.complete("me", key, ending, payload, seq=self.seq)
 
     async def make_overdue(self, key: str) -> None:
@@ -145,7 +145,7 @@ async def settle_by_a_claim(office: Office, key: str) -> None:
     await office.client.zrem(office.keys.delayed, key)
     await office.client.rpush(office.keys.taken("me"), key)
     await office.client.lrem(office.keys.ready, 0, key)
-    assert await office.claim("me", key, 99) == b"drop"
+    assert await office.claim("me", key, 99) == "drop"
 
 
 @pytest.mark.parametrize("settle", [settle_by_reading, settle_by_cancelling, settle_by_a_pass, settle_by_a_claim])

@@ -23,7 +23,7 @@ from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError, StartError
 from poste.domain.task import DeadReason, TaskState
 from poste.queue.operators import DeadPage, DeadTask
-from poste.queue.tasks import TaskRecord
+from poste.queue.record import TaskRecord
 from poste.rpc.catalogue import describe
 from poste.rpc.channels import connect
 from poste.runtime.settings import GatewaySettings, load

@@ -29,9 +29,9 @@ async def test_what_was_claimed_and_has_not_begun_is_proved_not_to_have_run(post
     keys = [once[0], often[0], once[1], often[1], once[2]]
     await post.take("me", len(keys))
 
-    assert [await post.claim("me", key, on_disk=on_disk) for key in keys] == [b"run"] * 5
+    assert [await post.claim("me", key, on_disk=on_disk) for key in keys] == ["run"] * 5
     # Also if it is asked again, for its answer was lost.
-    assert [await post.begin("me", once[0]) for _ in range(2)] == [b"begun"] * 2
+    assert [await post.begin("me", once[0]) for _ in range(2)] == ["begun"] * 2
     assert [await post.state(key) for key in once] == [TaskState.RUNNING, TaskState.QUEUED, TaskState.QUEUED]
     assert (await post.record(once[1])).attempt == 0
 
@@ -52,7 +52,7 @@ async def test_what_has_not_begun_is_cancelled_at_once(post: Post) -> None:
 
     assert reading.record is not None
     assert reading.record.state is TaskState.CANCELLED
-    assert await post.begin("me", key) == b"drop"
+    assert await post.begin("me", key) == "drop"
     assert await post.figures() == (0, 0, 0, 0)
 
 

@@ -22,7 +22,7 @@ async def test_what_ended_is_no_more_than_what_came_and_was_replayed(post: Post)
     key = await post.enqueue()
     for run in range(1, 4):
         assert await post.take("me") == [key]
-        assert await post.claim("me", key, run) == b"run"
+        assert await post.claim("me", key, run) == "run"
         post.retry = type(post.retry)(max_attempts=1)
         assert await post.complete("me", key, "retry", seq=run) == "dead"
         if run < 3:

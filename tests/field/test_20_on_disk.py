@@ -27,7 +27,8 @@ from poste.domain.task import TaskState
 from poste.queue.connection import open_client
 from poste.queue.durability import Durability
 from poste.queue.operators import Operators
-from poste.queue.tasks import NewTask, Tasks
+from poste.queue.steps.task import NewTask
+from poste.queue.tasks import Tasks
 from poste.rpc.channels import proves_not_run
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
@@ -259,7 +260,7 @@ async def test_what_the_store_forgot_to_have_begun_is_unknown(tmp_path: Path, qu
                 await post.claim("me", key, on_disk=False)
             (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
             on_disk = log.stat().st_size
-            assert await post.begin("me", begun) == b"begun"
+            assert await post.begin("me", begun) == "begun"
             assert log.stat().st_size > on_disk
 
             server.kill()
@@ -268,7 +269,7 @@ async def test_what_the_store_forgot_to_have_begun_is_unknown(tmp_path: Path, qu
             server.start()
 
             # The owner lives: it knows better, and goes on.
-            assert await post.begin("me", waiting_still) == b"begun"
+            assert await post.begin("me", waiting_still) == "begun"
             assert await post.complete("me", waiting_still) == "succeeded"
             report = await post.reap("me")
             assert report.reaped == {"dead": 1}

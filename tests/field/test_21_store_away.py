@@ -20,6 +20,7 @@ from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
 from poste.queue.keys import QueueKeys
 from poste.queue.lease import Lease
+from poste.queue.steps import maintenance
 from poste.queue.upkeep import Upkeep
 from poste.runtime import lifecycle
 from poste.runtime.settings import WorkerSettings
@@ -70,10 +71,10 @@ async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[Red
     upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
     await upkeep.look_after(office.queue, max_crashes=3)
     # What is left of a lease between two renewals.
-    await owner.join("me", lease_ms=round((LEASE_SECONDS - HEARTBEAT_SECONDS) * 1000))
+    await owner.join("me", lease_seconds=LEASE_SECONDS - HEARTBEAT_SECONDS)
     await owner.take("me")
-    assert await owner.claim("me", key) == b"run"
-    assert await owner.begin("me", key) == b"begun"
+    assert await owner.claim("me", key) == "run"
+    assert await owner.begin("me", key) == "begun"
 
     await be_away(server, how, 0.9 * LEASE_SECONDS)
 
@@ -121,7 +122,7 @@ async def test_a_dead_owner_is_reaped_all_the_same(away: tuple[RedisServer, Offi
     server, office = away
     await office.enqueue()
     await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
-    await Post(office.client, office.queue).join("dead", lease_ms=round(LEASE_SECONDS * 1000))
+    await Post(office.client, office.queue).join("dead", lease_seconds=LEASE_SECONDS)
     passing = asyncio.create_task(keep_passing(office))
     try:
         await be_away(server, "hangs", LEASE_SECONDS)
@@ -138,7 +139,7 @@ async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[Redi
     """A middleware that is short of processor time would take each of its pauses for an absence of the store."""
     _, office = away
     late = Upkeep(office.client, pass_seconds=0.1)
-    await Post(office.client, office.queue).join("dead", lease_ms=400)
+    await Post(office.client, office.queue).join("dead", lease_seconds=0.4)
 
     async def reaped() -> bool:
         await asyncio.sleep(0.3)  # twice what counts of it
@@ -154,7 +155,7 @@ async def test_one_middleware_that_was_cut_off_puts_nothing_off(away: tuple[Redi
     cut_off, other = (Upkeep(office.client, pass_seconds=PASS_SECONDS) for _ in range(2))
     await cut_off.look_after(office.queue, max_crashes=3)
     await other.look_after(office.queue, max_crashes=3)
-    await Post(office.client, office.queue).join("dead", lease_ms=round(LEASE_SECONDS * 1000))
+    await Post(office.client, office.queue).join("dead", lease_seconds=LEASE_SECONDS)
     end = asyncio.get_running_loop().time() + LEASE_SECONDS
     while asyncio.get_running_loop().time() < end:
         await other.look_after(office.queue, max_crashes=3)
@@ -168,16 +169,15 @@ async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, 
     """Another middleware's step is executed first thing after the absence, before any pass and any owner."""
     server, office = away
     (key,) = await office.enqueue(repeatable=False)
-    owner, at = Post(office.client, office.queue), office.keys
+    owner = Post(office.client, office.queue)
     await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
-    await owner.join("me", lease_ms=round(2 * PASS_SECONDS * 1000))
+    await owner.join("me", lease_seconds=2 * PASS_SECONDS)
     await owner.take("me")
-    assert await owner.claim("me", key) == b"run"
-    assert await owner.begin("me", key) == b"begun"
-    fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken("me")]
+    assert await owner.claim("me", key) == "run"
+    assert await owner.begin("me", key) == "begun"
 
     server.hang()
-    under_way = asyncio.create_task(owner.scripts.run("reap", [*fixed, at.record(key)], ["me", 3, key]))
+    under_way = asyncio.create_task(maintenance.reap(owner.scripts, owner.keys, "me", [key], max_crashes=3))
     await asyncio.sleep(2.5 * PASS_SECONDS)  # its lease would be over
     server.wake()
 

@@ -20,7 +20,7 @@ from support.waiting import until
 from poste.queue import durability
 from poste.queue.connection import open_client
 from poste.queue.durability import Durability, KeepsTooLittle
-from poste.queue.tasks import NewTask
+from poste.queue.steps.task import NewTask
 
 SECOND = {"accept_losing_last_second": True}
 EVERYTHING = {"accept_losing_everything": True}

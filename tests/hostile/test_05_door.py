@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from support.mom import RunningMom, running_mom
+from support.queue_post import Post
 from support.redis_server import RedisServer, running
 from support.registering import been_up
 
@@ -20,7 +21,6 @@ from poste.domain import sizes
 from poste.domain.policy import MAX_TTL_SECONDS
 from poste.queue.connection import open_client
 from poste.queue.keys import KEYS, QueueKeys
-from poste.queue.scripts import Scripts
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
@@ -159,12 +159,10 @@ async def _claimed(server: RedisServer, mom: RunningMom) -> tuple[str, str]:
     client, keys, name = open_client(StoreSettings(redis_url=server.url)), QueueKeys(SUM), secrets.token_hex(8)
     await client.delete(keys.ready)
     await mom.stub.EnqueueTasks(pb.EnqueueTasksRequest(tasks=[task]), timeout=10)
-    scripts = Scripts(client)
-    await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
+    post = Post(client, SUM)
+    await post.join(name)
     await client.lmove(keys.ready, keys.taken(name))
-    arguments = [keys.leases, keys.taken(name), keys.counts, keys.kept, keys.dead, keys.ready, keys.record(task.key)]
-    _, claim = await scripts.run("claim", arguments, [name, 0, 0, 0, 1, 1, task.key, 1])
-    assert claim[0] == b"run"
+    assert await post.claim(name, task.key) == "run"
     await client.aclose()
     return task.key, f"{name}:1"
 

@@ -31,7 +31,7 @@ from support.waiting import until
 from poste.domain.errors import StartError
 from poste.domain.policy import MAX_DEFECTS, MAX_TTL_SECONDS
 from poste.queue.connection import open_client
-from poste.queue.tasks import RECORD_BYTES
+from poste.queue.record import RECORD_BYTES
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste_cli.local import redis_server
@@ -68,14 +68,11 @@ class Town:
     async def serve(self) -> int:
         """Do all that waits; returns how many that was."""
         post, done = self.post, 0
-        at = post.keys
         await post.join("me")
         while keys := await post.take("me", BATCH):
             tokens = range(self._seq + 1, self._seq + 1 + len(keys))
             self._seq += len(keys)
-            fixed = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
-            named = [part for pair in zip(keys, tokens, strict=True) for part in pair]
-            await post.scripts.run("claim", [*fixed, *map(at.record, keys)], ["me", 0, 0, 0, 1, 2**20, *named])
+            await post.claim_all("me", keys, first=tokens[0])
             completions = [
                 pb.Completion(service=SUM, key=key, token=f"me:{token}", response=RESULT)
                 for key, token in zip(keys, tokens, strict=True)
@@ -160,7 +157,7 @@ async def test_what_waits_and_what_is_dead_counts_too(tmp_path: Path) -> None:
         assert await one.accept(4) == [*["ACCEPTED"] * 3, "BUDGET_SPENT"]
         await one.post.join("me")
         (key, *_) = await one.post.take("me", 1)
-        assert await one.post.claim("me", key) == b"run"
+        assert await one.post.claim("me", key) == "run"
         # Claimed, it waits no more: there is room for another, and none once this one is dead.
         assert await one.accept(2) == ["ACCEPTED", "BUDGET_SPENT"]
         await one.client.hset(one.post.keys.record(key), "i", MAX_DEFECTS - 1)

@@ -18,6 +18,7 @@ from google.rpc import status_pb2
 from support import shop
 from support.mom import RunningMom, running_mom
 from support.ports import free_port
+from support.queue_post import Post
 from support.redis_server import RedisServer, running
 from support.registering import been_up
 from support.shipping import shipped
@@ -29,7 +30,6 @@ from poste.domain.errors import StartError, StoreUnreached
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
-from poste.queue.scripts import Scripts
 from poste.queue.tasks import QueueFigures
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import proves_not_run
@@ -84,14 +84,12 @@ async def _enqueue(mom: RunningMom, *tasks: pb.NewTask) -> list[str]:
 
 async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
     """Take and claim a task as a worker does; returns the token."""
-    client, keys = open_client(StoreSettings(redis_url=server.url)), QueueKeys(SUM)
-    scripts = Scripts(client)
-    await scripts.run("join", [keys.leases, keys.counts], [name, 60_000])
-    await scripts.run("take", [keys.ready, keys.taken(name)], [1])
-    fixed = [keys.leases, keys.taken(name), keys.counts, keys.kept, keys.dead, keys.ready]
-    _, result = await scripts.run("claim", [*fixed, keys.record(key)], [name, 0, 0, 0, 1, 1, key, 1])
+    client = open_client(StoreSettings(redis_url=server.url))
+    post = Post(client, SUM)
+    await post.join(name)
+    await post.take(name)
+    assert await post.claim(name, key) == "run"
     await client.aclose()
-    assert result[0] == b"run"
     return f"{name}:1"
 
 
@@ -408,7 +406,7 @@ async def test_a_consumer_that_died_is_not_counted_on_a_queue_that_was_never_use
 ) -> None:
     """An operator would see replicas that are long gone, for as long as nothing is queued."""
     client = open_client(StoreSettings(redis_url=server.url))
-    await Scripts(client).run("join", [QueueKeys(SUM).leases, QueueKeys(SUM).counts], ["gone", 1])
+    await Post(client, SUM).join("gone", lease_seconds=0.001)
 
     async def consumers() -> int:
         answer = await mom.stub.ListQueues(pb.ListQueuesRequest(queue=SUM), timeout=5)

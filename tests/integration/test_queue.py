@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from support.queue_post import Post
+from support.queue_post import Post, word_of
 
 from poste.domain.policy import QueuePolicy
 from poste.domain.task import DeadReason, TaskState
+from poste.queue.steps import consumer as steps
 
 
 async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
@@ -21,7 +22,7 @@ async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
     assert await post.figures() == (1, 0, 0, 0)
 
     assert await post.take("me") == [key]
-    assert await post.claim("me", key) == b"run"
+    assert await post.claim("me", key) == "run"
     assert await post.figures() == (0, 1, 0, 0)
     assert await post.complete("me", key) == "succeeded"
 
@@ -112,7 +113,7 @@ async def test_a_claim_needs_the_key_in_the_own_list(post: Post) -> None:
     key = await post.enqueue()
     await post.take("other")
 
-    assert await post.claim("me", key) == b"drop"
+    assert await post.claim("me", key) == "drop"
     assert await post.state(key) is TaskState.QUEUED
 
 
@@ -121,7 +122,7 @@ async def test_a_claim_without_a_lease_is_fenced(post: Post) -> None:
     key = await post.enqueue()
     await post.take("ghost")
 
-    assert await post.claim("ghost", key) == b"fenced"
+    assert await post.claim("ghost", key) == "fenced"
 
 
 async def test_a_claim_whose_answer_was_lost_answers_the_same(post: Post) -> None:
@@ -129,7 +130,7 @@ async def test_a_claim_whose_answer_was_lost_answers_the_same(post: Post) -> Non
     await post.join("me")
     key = await post.running("me")
 
-    assert await post.claim("me", key, 1) == b"run"
+    assert await post.claim("me", key, 1) == "run"
     assert (await post.record(key)).attempt == 1
     assert await post.figures() == (0, 1, 0, 0)
 
@@ -139,9 +140,9 @@ async def test_a_late_claim_with_a_lower_seq_is_refused(post: Post) -> None:
     await post.join("me")
     key = await post.enqueue()
     await post.take("me")
-    assert await post.claim("me", key, 2) == b"run"
+    assert await post.claim("me", key, 2) == "run"
 
-    assert await post.claim("me", key, 1) == b"drop"
+    assert await post.claim("me", key, 1) == "drop"
     assert await post.complete("me", key, seq=2) == "succeeded"
 
 
@@ -202,7 +203,7 @@ async def test_a_failure_is_tried_again_and_then_dead(post: Post) -> None:
     for attempt in range(1, 6):
         await post.pass_()
         assert await post.take("me") == [key]
-        assert await post.claim("me", key, attempt) == b"run"
+        assert await post.claim("me", key, attempt) == "run"
         said = await post.complete("me", key, "retry", b"error", seq=attempt)
         assert said == ("dead" if attempt == 5 else "retried")
         if attempt < 5:
@@ -268,7 +269,7 @@ async def test_a_live_owner_is_not_reaped(post: Post) -> None:
 
 async def test_nobody_is_reaped_after_redis_was_away(post: Post) -> None:
     """While Redis was down nobody could renew: reaping then would run everything twice."""
-    await post.join("me", lease_ms=6000)
+    await post.join("me", lease_seconds=6)
     key = await post.running("me")
     await post.pass_()
     await post.client.hincrby(post.keys.counts, "pass", -3_600_000)
@@ -281,7 +282,7 @@ async def test_a_lease_that_was_renewed_after_an_absence_is_as_long_as_any(post:
     """Counted by the store's time it would last for as long as the absence did, though its owner died meanwhile."""
     await post.pass_()
     await post.client.hincrby(post.keys.counts, "pass", -3_600_000)
-    await post.join("me", lease_ms=6000)
+    await post.join("me", lease_seconds=6)
     await post.pass_()
 
     clock = int(await post.client.hget(post.keys.counts, "clock"))
@@ -293,7 +294,7 @@ async def test_a_reaped_process_cannot_renew(post: Post) -> None:
     await post.join("me")
     await post.reap("me")
 
-    assert await post.scripts.run("renew", [post.keys.leases, post.keys.counts], ["me", 6000]) == 0
+    assert not await post.renew("me")
     assert await post.client.zscore(post.keys.leases, "me") is None
 
 
@@ -311,7 +312,7 @@ async def test_a_late_pop_of_a_reaped_process_is_swept(post: Post) -> None:
 
 async def test_a_pass_after_a_silence_shortens_no_lease(post: Post) -> None:
     """A service whose lease is longer than the middleware's would lose its tasks, and have them run twice."""
-    await post.join("patient", lease_ms=60_000)
+    await post.join("patient", lease_seconds=60)
     before = await post.client.zscore(post.keys.leases, "patient")
     await post.pass_()
 
@@ -337,7 +338,7 @@ async def test_poison_on_its_own_is_dead_after_its_crashes(post: Post) -> None:
         assert (await post.reap(f"life{crash - 1}")).reaped == {"crashed": 1}
         await post.join(f"life{crash}")
         await post.take(f"life{crash}")
-        assert await post.claim(f"life{crash}", poison) == b"run"
+        assert await post.claim(f"life{crash}", poison) == "run"
     assert (await post.reap("life2")).reaped == {"dead": 1}
 
     record = await post.record(poison)
@@ -352,16 +353,16 @@ async def test_poison_does_not_take_its_neighbours_along(post: Post) -> None:
         name = f"together{number}"
         await post.join(name)
         await post.take(name, 2)
-        assert [await post.claim(name, key) for key in keys] == [b"run", b"run"]
+        assert [await post.claim(name, key) for key in keys] == ["run", "run"]
         assert (await post.reap(name)).reaped == {"crashed": 2}
 
     for number in range(3):
         name = f"alone{number}"
         await post.join(name)
         await post.take(name, 2)
-        assert [await post.claim(name, key) for key in keys] == [b"suspect", b"suspect"]
+        assert [await post.claim(name, key) for key in keys] == ["suspect", "suspect"]
         assert await post.state(keys[0]) is TaskState.QUEUED
-        assert await post.claim(name, keys[0], 2, alone=True) == b"run"
+        assert await post.claim(name, keys[0], 2, alone=True) == "run"
         await post.reap(name)
 
     assert (await post.record(keys[0])).dead_reason is DeadReason.CRASHES
@@ -388,9 +389,7 @@ async def test_a_stop_is_no_attempt(post: Post) -> None:
     assert await post.give_back("me", key, "me:1", started=True) == 1
     assert ((await post.record(key)).state, (await post.record(key)).attempt) == (TaskState.QUEUED, 0)
     assert await post.figures() == (1, 0, 0, 0)
-    assert await post.scripts.run(
-        "leave", [post.keys.leases, post.keys.graves, post.keys.taken("me")], ["me"]
-    ) == 1  # fmt: skip
+    assert await post.leave("me")
 
 
 async def test_a_stop_in_the_middle_of_what_must_not_run_twice(post: Post) -> None:
@@ -421,7 +420,7 @@ async def test_one_who_still_holds_something_cannot_leave(post: Post) -> None:
     await post.join("me")
     await post.running("me")
 
-    assert await post.scripts.run("leave", [post.keys.leases, post.keys.graves, post.keys.taken("me")], ["me"]) == 0
+    assert not await post.leave("me")
 
 
 async def test_a_waiting_task_is_cancelled_for_good(post: Post) -> None:
@@ -434,7 +433,7 @@ async def test_a_waiting_task_is_cancelled_for_good(post: Post) -> None:
     assert reading.record.state is TaskState.CANCELLED
     assert await post.figures() == (0, 0, 0, 0)
     assert await post.take("me") == [key]
-    assert await post.claim("me", key) == b"drop"
+    assert await post.claim("me", key) == "drop"
     assert await post.client.llen(post.keys.taken("me")) == 0
 
 
@@ -514,7 +513,7 @@ async def test_claiming_an_overdue_task_settles_it(post: Post) -> None:
     await post.take("me")
     await post.client.hset(post.keys.record(key), "x", 1)
 
-    assert await post.claim("me", key) == b"drop"
+    assert await post.claim("me", key) == "drop"
     assert await post.state(key) is TaskState.EXPIRED
 
 
@@ -539,13 +538,13 @@ async def test_a_paused_queue_starts_nothing_and_keeps_its_order(post: Post) -> 
     keys = [await post.enqueue() for _ in range(3)]
     await post.operators.pause(post.queue, paused=True)
     assert await post.take("me", 2) == keys[:2]
-    assert [await post.claim("me", key) for key in reversed(keys[:2])] == [b"paused", b"paused"]
+    assert [await post.claim("me", key) for key in reversed(keys[:2])] == ["paused", "paused"]
 
     assert (await post.tasks.figures(post.queue)).paused
     assert await post.figures() == (3, 0, 0, 0)
     await post.operators.pause(post.queue, paused=False)
     assert await post.take("me", 3) == keys
-    assert await post.claim("me", keys[0]) == b"run"
+    assert await post.claim("me", keys[0]) == "run"
 
 
 async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
@@ -554,10 +553,7 @@ async def test_a_batch_that_meets_a_pause_keeps_its_order(post: Post) -> None:
     keys = [await post.enqueue() for _ in range(4)]
     await post.take("me", 3)
     await post.operators.pause(post.queue, paused=True)
-    at = post.keys
-    fixed = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
-    arguments = [part for seq, key in enumerate(keys[:3], 1) for part in (key, seq)]
-    await post.scripts.run("claim", [*fixed, *map(post.keys.record, keys[:3])], ["me", 0, 0, 0, 1, 1000, *arguments])
+    assert await post.claim_all("me", keys[:3]) == ["paused"] * 3
 
     assert await post.take("me", 4) == keys
 
@@ -568,7 +564,7 @@ async def test_a_pause_leaves_what_runs_alone(post: Post) -> None:
     key = await post.running("me")
     await post.operators.pause(post.queue, paused=True)
 
-    assert await post.claim("me", key) == b"run"
+    assert await post.claim("me", key) == "run"
     assert await post.complete("me", key) == "succeeded"
 
 
@@ -607,7 +603,7 @@ async def test_a_dead_task_is_replayed_as_if_it_were_new(post: Post) -> None:
     assert (await post.record(key)).expire_time == pytest.approx(time.time() + 60, abs=5)
     assert await post.figures() == (1, 0, 0, 0)
     assert await post.take("me", 2) == [key]
-    assert await post.claim("me", key, seq=2) == b"run"
+    assert await post.claim("me", key, seq=2) == "run"
     assert await post.complete("me", key, payload=b"late", seq=1) == "refused"
     assert await post.complete("me", key, seq=2) == "succeeded"
     assert await post.operators.replay(post.queue, [key]) == ["ended"]
@@ -640,8 +636,8 @@ async def test_replayed_poison_runs_alone(post: Post) -> None:
     await post.join("other")
     await post.take("other")
 
-    assert await post.claim("other", key) == b"suspect"
-    assert await post.claim("other", key, seq=2, alone=True) == b"run"
+    assert await post.claim("other", key) == "suspect"
+    assert await post.claim("other", key, seq=2, alone=True) == "run"
 
 
 async def test_a_purged_task_still_says_what_became_of_it(post: Post) -> None:
@@ -674,13 +670,13 @@ async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
     await post.join("other")
     first, second, third = [await post.enqueue() for _ in range(3)]
     assert await post.take("other") == [first]
-    at = post.keys
-    touched = [at.leases, at.taken("me"), at.counts, at.kept, at.dead, at.ready]
-    touched += [post.keys.record(first), post.keys.record(second)]
-    (unnamed, front), lost, won = await post.scripts.run(
-        "claim", touched, ["me", 0, 5, 2, 1, 1000, first, 1, second, 2], again=False
+
+    claims = await steps.claim(
+        post.scripts, post.keys, "me", [(first, 1), (second, 2)], most_bytes=1000, take=2, look=5, on_disk=True
     )
 
-    assert (lost[0], won[0], unnamed, front) == (b"drop", b"run", [third.encode()], [])
-    assert await post.claim("other", first) == b"run"
-    assert await post.claim("me", third, 3) == b"run"
+    assert isinstance(claims, steps.Claims)
+    assert [word_of(said) for said in claims.results] == ["drop", "run"]
+    assert (claims.unnamed, claims.front) == ([third], [])
+    assert await post.claim("other", first) == "run"
+    assert await post.claim("me", third, 3) == "run"

@@ -9,9 +9,9 @@ import pytest
 from support.queue_post import Post
 
 from poste.domain.task import DeadReason, TaskEventType, TaskState
-from poste.queue import tasks as tasks_room
 from poste.queue.history import Histories, History
 from poste.queue.recent import Recent, RecentTask
+from poste.queue.steps import task as task_steps
 
 
 async def _history(post: Post, key: str) -> History:
@@ -51,14 +51,14 @@ async def test_what_became_of_each_attempt_is_told(post: Post) -> None:
     assert await post.complete("me", key, "retry") == "retried"
     await post.pass_()
     assert await post.take("me") == [key]
-    assert await post.claim("me", key, 2) == b"run"
+    assert await post.claim("me", key, 2) == "run"
     assert await post.give_back("me", key, "me:2", started=True) == 1
     await post.join("other")
     assert await post.take("other") == [key]
-    assert await post.claim("other", key) == b"run"
+    assert await post.claim("other", key) == "run"
     await post.reap("other")
     await post.take("me")
-    assert await post.claim("me", key, 3) == b"run"
+    assert await post.claim("me", key, 3) == "run"
     await post.tasks.cancel(post.queue, key)
     await post.tasks.cancel(post.queue, key)
     assert await post.complete("me", key, "cancelled", seq=3) == "cancelled"
@@ -79,8 +79,8 @@ async def test_a_replay_does_not_rewrite_the_past(post: Post) -> None:
 
     assert await post.operators.replay(post.queue, [key]) == ["done"]
     assert await post.take("me") == [key]
-    assert await post.claim("me", key, 2) == b"run"
-    assert await post.begin("me", key, 2) == b"begun"
+    assert await post.claim("me", key, 2) == "run"
+    assert await post.begin("me", key, 2) == "begun"
     assert await post.complete("me", key, seq=2) == "succeeded"
     assert await _told(post, key) == [
         *("accepted", "started 1", "ended D outcome-unknown", "replayed", "started 2", "ended S")
@@ -95,7 +95,7 @@ async def test_a_task_that_is_tried_for_ever_does_not_grow_for_ever(post: Post) 
     key = await post.enqueue()
     for seq in range(1, 22):
         assert await post.take("me") == [key]
-        assert await post.claim("me", key, seq) == b"run"
+        assert await post.claim("me", key, seq) == "run"
         await post.client.hset(post.keys.record(key), "f", 0)
         assert await post.complete("me", key, "retry", seq=seq) == "retried"
         await post.client.zadd(post.keys.delayed, {key: 1})
@@ -146,7 +146,7 @@ async def test_an_enqueue_that_is_repeated_is_listed_once(post: Post) -> None:
 
 async def test_only_so_many_are_remembered(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that nothing shortens would fill the store."""
-    monkeypatch.setattr(tasks_room, "RECENT", 3)
+    monkeypatch.setattr(task_steps, "RECENT", 3)
     keys = [await post.enqueue() for _ in range(5)]
     assert [one.record.key for one in await _recent(post)] == keys[:1:-1]
     assert await post.client.llen(post.keys.recent) == 3

@@ -27,7 +27,8 @@ from support.redis_server import running
 
 from poste.domain.task import TaskState
 from poste.queue.connection import texts
-from poste.queue.tasks import RECORD_BYTES, Ending, Report
+from poste.queue.record import RECORD_BYTES
+from poste.queue.steps.task import Ending, Report
 
 T = TypeVar("T")
 

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
-from poste.queue.connection import open_client, text, texts
+from poste.queue.connection import open_client, texts
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.operators import Operators
 from poste.queue.scripts import Scripts
-from poste.queue.tasks import NewTask, Report, Tasks, count_kept
+from poste.queue.steps import consumer as steps
+from poste.queue.steps import maintenance
+from poste.queue.steps.task import NewTask, Report
+from poste.queue.tasks import Tasks, count_kept
 from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import StoreSettings
 from support import queue_model
 from support.kept import KeptTasks
 from support.queue_model import FRONT, Claim, Claimed, Returned
+from support.queue_post import word_of
 
 QUEUE: Final = "test.Machine"
 #: Leases and retries of this length end when a test says so, never by themselves, in seconds.
@@ -93,60 +97,45 @@ class DrivenQueue:
         return said
 
     async def join(self, name: str) -> None:
-        await self.scripts.run("join", [self.keys.leases, self.keys.counts], [name, round(LONG_SECONDS * 1000)])
+        await steps.join(self.scripts, self.keys, name, lease_seconds=LONG_SECONDS)
 
     async def renew(self, name: str) -> int:
-        return int(
-            await self.scripts.run("renew", [self.keys.leases, self.keys.counts], [name, round(LONG_SECONDS * 1000)])
-        )
+        return int(await self.scripts.run("renew", *steps.renewal(self.keys, name, lease_seconds=LONG_SECONDS)))
 
     async def take(self, name: str, count: int) -> list[str]:
-        return texts(await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count]))
+        return await steps.take(self.scripts, self.keys, name, count=count)
 
     async def claim(
         self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, on_disk: bool = True
     ) -> Claimed:
         """Claim; take some first; with `on_disk`, as where a reply proves that it is."""
-        fixed = [self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
-        results = await self.scripts.run(
-            "claim",
-            [*fixed, self.keys.ready, *(self.keys.record(key) for key, _ in claims)],
-            [name, int(alone), FRONT, take, int(on_disk), 1 << 20, *(part for claim in claims for part in claim)],
-            again=False,
-        )
-        if results == [b"fenced"]:
+        said = await steps.claim(
+            self.scripts, self.keys, name, claims,
+            most_bytes=1 << 20, alone=alone, take=take, look=FRONT, on_disk=on_disk,
+        )  # fmt: skip
+        if isinstance(said, steps.Fenced):
             return Claimed(["fenced"])
-        (unnamed, front), *results = results
-        return Claimed(texts(result[0] for result in results), texts(unnamed), texts(front))
+        return Claimed([word_of(one) for one in said.results], said.unnamed, said.front[::-1])
 
     async def begin(self, name: str, key: str, token: str) -> str:
-        at = self.keys
-        touched = [at.leases, at.taken(name), at.counts, at.kept, at.dead, at.record(key)]
-        return text(await self.scripts.run("begin", touched, [name, key, token]))
+        return await steps.begin(self.scripts, self.keys, name, key, token)
 
     async def complete(self, report: Report) -> str:
         (said,) = await self.tasks.complete(QUEUE, [report._replace(retry=_Retry())])
         return said
 
     async def give_back(self, name: str, returned: Sequence[Returned]) -> int:
-        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
-        arguments = [part for key, token, started in returned for part in (key, token, "1" if started else "")]
-        records = [self.keys.record(key) for key, _, _ in returned]
-        return int(await self.scripts.run("give_back", [*fixed, *records], arguments))
+        return await steps.give_back(self.scripts, self.keys, name, [steps.Returned(*one) for one in returned])
 
     async def put_off(self, name: str, key: str, token: str) -> int:
-        touched = [self.keys.delayed, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.record(key)]
-        return int(await self.scripts.run("put_off", touched, [key, token, round(LONG_SECONDS * 1000)]))
+        return await steps.put_off(self.scripts, self.keys, name, [steps.PutOff(key, token, LONG_SECONDS)])
 
     async def reap(self, name: str, keys: Sequence[str]) -> list[str]:
-        at = self.keys
-        fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken(name)]
-        arguments = [name, queue_model.MAX_CRASHES, *keys]
-        return texts(await self.scripts.run("reap", [*fixed, *(at.record(key) for key in keys)], arguments))
+        reaped = await maintenance.reap(self.scripts, self.keys, name, keys, max_crashes=queue_model.MAX_CRASHES)
+        return [*reaped]
 
     async def leave(self, name: str) -> int:
-        at = self.keys
-        return int(await self.scripts.run("leave", [at.leases, at.graves, at.taken(name)], [name]))
+        return int(await steps.leave(self.scripts, self.keys, name))
 
     async def end_lease(self, name: str) -> None:
         """Let a lease be over, as if it had not been renewed."""

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from poste.queue.keys import QueueKeys
-from poste.queue.tasks import RECORD_BYTES
+from poste.queue.record import RECORD_BYTES
 
 #: Longer ago than the minute in which what ended is not purged, in ms.
 _AGO_MS: Final = 100_000

@@ -14,7 +14,8 @@ from poste.queue.connection import open_client
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
-from poste.queue.tasks import NewTask, Report, Tasks
+from poste.queue.steps.task import NewTask, Report
+from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import WorkerSettings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from poste.domain.policy import QueuePolicy, RetryPolicy
@@ -11,9 +12,17 @@ from poste.domain.task import TaskState
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.operators import Operators
+from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
-from poste.queue.tasks import NewTask, Report, TaskRecord, Tasks
+from poste.queue.steps import consumer as steps
+from poste.queue.steps.task import NewTask, Report
+from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
+
+
+def word_of(said: steps.Claimed | steps.NotClaimed) -> str:
+    """What a claim says of a key, in a word."""
+    return "run" if isinstance(said, steps.Claimed) else said
 
 
 class Post:
@@ -47,28 +56,33 @@ class Post:
             self.queue, [NewTask(**task) for task in tasks], self.policy, Durability.ON_REPLY
         )
 
-    async def join(self, name: str, lease_ms: int = 60_000) -> None:
-        await self.scripts.run("join", [self.keys.leases, self.keys.counts], [name, lease_ms])
+    async def join(self, name: str, lease_seconds: float = 60) -> None:
+        await steps.join(self.scripts, self.keys, name, lease_seconds=lease_seconds)
+
+    async def renew(self, name: str, lease_seconds: float = 60) -> bool:
+        return bool(await self.scripts.run("renew", *steps.renewal(self.keys, name, lease_seconds=lease_seconds)))
 
     async def take(self, name: str, count: int = 1) -> list[str]:
-        taken = await self.scripts.run("take", [self.keys.ready, self.keys.taken(name)], [count])
-        return [key.decode() for key in taken]
+        return await steps.take(self.scripts, self.keys, name, count=count)
 
-    async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False, on_disk: bool = True) -> Any:
-        *_, result = await self.scripts.run(
-            "claim",
-            [
-                *(self.keys.leases, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead),
-                *(self.keys.ready, self.keys.record(key)),
-            ],
-            [name, int(alone), 0, 0, int(on_disk), 1, key, seq],
+    async def claim(self, name: str, key: str, seq: int = 1, *, alone: bool = False, on_disk: bool = True) -> str:
+        """What its claim says of a key: "run", why not, or "fenced"."""
+        claims = await steps.claim(
+            self.scripts, self.keys, name, [(key, seq)], most_bytes=1, alone=alone, on_disk=on_disk
         )
-        return result if isinstance(result, bytes) else result[0]
+        return word_of(claims.results[0]) if isinstance(claims, steps.Claims) else "fenced"
 
-    async def begin(self, name: str, key: str, seq: int = 1) -> bytes:
-        at = self.keys
-        touched = [at.leases, at.taken(name), at.counts, at.kept, at.dead, at.record(key)]
-        return bytes(await self.scripts.run("begin", touched, [name, key, f"{name}:{seq}"]))
+    async def claim_all(
+        self, name: str, keys: Sequence[str], *, most_bytes: int = 1 << 20, first: int = 1
+    ) -> list[str]:
+        """Claim some at once, under the seqs from `first` on; returns what it says of each."""
+        numbered = [(key, seq) for seq, key in enumerate(keys, first)]
+        claims = await steps.claim(self.scripts, self.keys, name, numbered, most_bytes=most_bytes, on_disk=True)
+        assert isinstance(claims, steps.Claims)
+        return [word_of(said) for said in claims.results]
+
+    async def begin(self, name: str, key: str, seq: int = 1) -> str:
+        return await steps.begin(self.scripts, self.keys, name, key, f"{name}:{seq}")
 
     async def complete(self, name: str, key: str, ending: Any = "ok", payload: bytes = b"3", seq: int = 1) -> str:
         report = Report(key, f"{name}:{seq}", ending, payload, self.retry)
@@ -76,10 +90,10 @@ class Post:
         return result
 
     async def give_back(self, name: str, key: str, token: str, *, started: bool) -> int:
-        fixed = [self.keys.ready, self.keys.taken(name), self.keys.counts, self.keys.kept, self.keys.dead]
-        return int(
-            await self.scripts.run("give_back", [*fixed, self.keys.record(key)], [key, token, "1" if started else ""])
-        )
+        return await steps.give_back(self.scripts, self.keys, name, [steps.Returned(key, token, started)])
+
+    async def leave(self, name: str) -> bool:
+        return await steps.leave(self.scripts, self.keys, name)
 
     async def lapse(self, name: str) -> None:
         """Let a lease be over, as if its owner had died."""
@@ -104,8 +118,8 @@ class Post:
         """A task that `name` has claimed under seq 1, and that has begun."""
         key = await self.enqueue(**changes)
         assert await self.take(name) == [key]
-        assert await self.claim(name, key) == b"run"
-        assert await self.begin(name, key) == b"begun"
+        assert await self.claim(name, key) == "run"
+        assert await self.begin(name, key) == "begun"
         return key
 
     async def figures(self) -> tuple[int, int, int, int]:

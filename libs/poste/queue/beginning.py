@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
+from poste.queue.steps import consumer as steps
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -111,9 +112,8 @@ class Beginner:
 
     async def _begin(self, claimed: ClaimedTask) -> None:
         hand, keys, key = self._hand, self._hand.keys, claimed.key
-        touched = [keys.leases, hand.taken, keys.counts, keys.kept, keys.dead, keys.record(key)]
         try:
-            said = await hand.scripts.run("begin", touched, [hand.name, key, claimed.token])
+            said = await steps.begin(hand.scripts, keys, hand.name, key, claimed.token)
         except StoreError as error:
             # It may be noted as begun, and is not: the audit has it claimed anew, which notes that.
             _log.warning("task not begun", queue=keys.queue, key=key, error=str(error))
@@ -122,15 +122,15 @@ class Beginner:
             hand.audit_due.set()
             return
         # From here to its start nothing is waited for: what has begun runs.
-        if said == b"begun":
+        if said == "begun":
             del hand.to_begin[key]
             self._beginning = key
             self._start(claimed)
             if not hand.to_begin:
                 hand.changed.set()
-        elif said == b"paused":
+        elif said == "paused":
             await self._put_back()
-        elif said == b"fenced":
+        elif said == "fenced":
             self._lost()
         else:
             self._drop(key)
@@ -140,11 +140,9 @@ class Beginner:
         hand, keys = self._hand, self._hand.keys
         # The oldest is put back last, so that it is taken first again.
         waiting = [*reversed(hand.to_begin.values())]
-        arguments = [part for one in waiting for part in (one.key, one.token, "")]
-        fixed = [keys.ready, hand.taken, keys.counts, keys.kept, keys.dead]
-        touched = [*fixed, *(keys.record(one.key) for one in waiting)]
+        returned = [steps.Returned(one.key, one.token, started=False) for one in waiting]
         try:
-            await hand.scripts.run("give_back", touched, arguments)
+            await steps.give_back(hand.scripts, keys, hand.name, returned)
         except StoreError as error:
             _log.warning("giving back failed", queue=keys.queue, error=str(error))
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
-from poste.domain.policy import MAX_TTL_SECONDS
 from poste.queue.connection import text
 from poste.queue.keys import KEYS, Keys
-from poste.queue.scripts import Argument, Scripts
+from poste.queue.scripts import Scripts
+from poste.queue.steps import catalogue as steps
 from poste.runtime import logs
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
-#: A replica that has not registered for this long, in seconds, is no longer listed.
-REPLICA_SECONDS: Final = 60.0
-#: If nobody looked for such replicas for this long, in seconds, none could register either: a replica does every ten
-#: seconds, and has time for several tries left.
-_PAUSE_SECONDS: Final = 30.0
-#: How many retired versions of one service are kept, each as long as a result may be: results are read by them.
-_MAX_RETIRED: Final = 8
 _STOPPED: Final = "stopped"
 #: So much of a record's name is logged.
 _SHOWN: Final = 200
@@ -154,7 +147,9 @@ class CatalogueStore:
         Raises:
             StoreLost: It may be noted.
         """
-        await self._step("register", service, replica, address, version, content)
+        await steps.register(
+            self._scripts, self._keys, service, replica, address=address, version=version, content=content
+        )
 
     async def withdraw(self, service: str, replica: str) -> None:
         """Note that a replica stops: if others live, it is forgotten, and what it alone had.
@@ -162,7 +157,7 @@ class CatalogueStore:
         Raises:
             StoreLost: It may be noted.
         """
-        await self._step("withdraw", service, replica)
+        await steps.withdraw(self._scripts, self._keys, service, replica)
 
     async def forget(self, service: str) -> None:
         """Forget a service: what is shipped of it, its versions and its replicas.
@@ -170,7 +165,7 @@ class CatalogueStore:
         Raises:
             StoreLost: It may be forgotten.
         """
-        await self._step("forget", service)
+        await steps.forget(self._scripts, self._keys, service)
 
     async def clear(self) -> None:
         """Forget replicas that have not registered for long, and versions that were retired long ago.
@@ -178,7 +173,7 @@ class CatalogueStore:
         Raises:
             StoreLost: It may be done.
         """
-        await self._step("pass")
+        await steps.clear(self._scripts, self._keys)
 
     async def file_again(self, known: Snapshot) -> None:
         """Write what another store knew, where this one knows nothing of it. Who is gone by now is forgotten again."""
@@ -198,13 +193,6 @@ class CatalogueStore:
             await self._client.incr(self._keys.catalogue_version)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-
-    async def _step(self, *step: Argument) -> None:
-        keys = self._keys
-        touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
-        touched.append(keys.catalogue)
-        seconds = (REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
-        await self._scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, *step])
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
         """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""

@@ -20,6 +20,7 @@ from poste.queue.hand import ClaimedTask, Handle, NotRun
 from poste.queue.incarnation import Incarnation
 from poste.queue.keys import Keys
 from poste.queue.scripts import Scripts
+from poste.queue.steps import consumer as steps
 from poste.queue.taking import BLOCK_SECONDS
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
@@ -110,13 +111,12 @@ class Consumer:
         )
         scripts = Scripts(control)
         metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
-        lease_ms = round(self._settings.lease_seconds * 1000)
         pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
         try:
             while not self._stopping.is_set():
                 name = secrets.token_hex(8)
                 try:
-                    await scripts.run("join", [self._keys.leases, self._keys.counts], [name, lease_ms])
+                    await steps.join(scripts, self._keys, name, lease_seconds=self._settings.lease_seconds)
                 except StoreError as error:
                     _log.warning("waiting for Redis", queue=self.queue, error=str(error))
                     await self._pause(pauses.pause_seconds())

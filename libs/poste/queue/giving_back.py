@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreError
 from poste.queue import damaged
+from poste.queue.steps import consumer as steps
 from poste.runtime import leaving, lifecycle, logs
 
 if TYPE_CHECKING:
@@ -59,16 +60,14 @@ async def _try_to_give_back(hand: Hand) -> bool:
             hand.control, hand.taken, keys.queue, await hand.control.lrange(hand.taken, 0, -1)
         )
         if listed:
-            arguments: list[str] = []
+            returned = []
             for key in listed:
                 running = hand.running.get(key)
                 claimed = running.claimed if running else hand.to_begin.get(key)
                 started = claimed is not None and not claimed.unstarted
-                arguments += (key, claimed.token if claimed else "", "1" if started else "")
-            touched = [keys.ready, hand.taken, keys.counts, keys.kept, keys.dead, *map(keys.record, listed)]
-            await hand.scripts.run("give_back", touched, arguments)
-        left = await hand.scripts.run("leave", [keys.leases, keys.graves, hand.taken], [hand.name])
+                returned.append(steps.Returned(key, claimed.token if claimed else "", started))
+            await steps.give_back(hand.scripts, keys, hand.name, returned)
+        return await steps.leave(hand.scripts, keys, hand.name)
     except (RedisError, StoreError) as error:
         _log.warning("giving back failed", queue=keys.queue, error=str(error))
         return False
-    return bool(left)

@@ -14,11 +14,11 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import DeadReason, TaskEventType, TaskState
-from poste.queue import damaged
+from poste.queue import damaged, record
 from poste.queue.connection import text
 from poste.queue.damaged import instant_ms, whole
 from poste.queue.keys import KEYS, Keys
-from poste.queue.tasks import MAX_ATTEMPTS
+from poste.queue.record import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from poste.queue.tasks import Tasks
 
-_FIELDS: Final = ("s", "c", "a", "b", "w", "z", "d", "v")
+_FIELDS: Final = (
+    *(record.STATE, record.CREATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END, record.REASON, record.NOTES),
+)
 #: What the letters of the notes stand for; `d` is an end as DEAD that was followed by a replay.
 _NOTED: Final = {
     "r": TaskEventType.RETRIED,
@@ -96,10 +98,10 @@ class Histories:
             raise StoreUnreached(str(error)) from error
         if fields[0] is None:
             return History([], truncated=False, now=reading.now)
-        record = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
+        told = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
         events: list[TaskEvent] = []
         complete = True
-        for part in _parts(record):
+        for part in _parts(told):
             try:
                 events += part()
             except (ValueError, KeyError, TypeError) as error:
@@ -109,22 +111,22 @@ class Histories:
         if len(events) > 1 and events[0].type is TaskEventType.ACCEPTED:
             # The gateway's clock may be ahead of Redis'.
             events[0] = replace(events[0], time=min(events[0].time, events[1].time))
-        truncated = not complete or record.get("v", "").startswith(";")
+        truncated = not complete or told.get(record.NOTES, "").startswith(";")
         return History(events, truncated=truncated, now=reading.now)
 
 
-def _parts(record: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
+def _parts(told: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
     """Return what spells each part of a history, in the order in which it happened."""
-    yield lambda: [TaskEvent(_seconds(record["c"]), TaskEventType.ACCEPTED)]
-    for one in filter(None, record.get("v", "").split(";")):
+    yield lambda: [TaskEvent(_seconds(told[record.CREATE]), TaskEventType.ACCEPTED)]
+    for one in filter(None, told.get(record.NOTES, "").split(";")):
         yield functools.partial(_noted, *one.split(" ", 4))
-    if "b" in record:
-        yield lambda: [TaskEvent(_seconds(record["b"]), TaskEventType.STARTED, _attempt(record["a"]))]
-    if "w" in record:
+    if record.BEGIN in told:
+        yield lambda: [TaskEvent(_seconds(told[record.BEGIN]), TaskEventType.STARTED, _attempt(told[record.ATTEMPTS]))]
+    if record.STOP in told:
         # Nothing but its end can follow, so it belongs to the latest claim.
-        yield lambda: [TaskEvent(_seconds(record["w"]), TaskEventType.CANCEL_REQUESTED)]
-    if TaskState(record["s"]).final:
-        yield lambda: [_ended(record["z"], TaskState(record["s"]), record.get("d", ""))]
+        yield lambda: [TaskEvent(_seconds(told[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
+    if TaskState(told[record.STATE]).final:
+        yield lambda: [_ended(told[record.END], TaskState(told[record.STATE]), told.get(record.REASON, ""))]
 
 
 def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[TaskEvent]:

@@ -61,8 +61,7 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         self._beat: asyncio.TimerHandle | None = None
         self._renewal = Renewal(
-            leases=keys.leases,
-            counts=keys.counts,
+            keys=keys,
             incarnation=incarnation,
             lease_seconds=settings.lease_seconds,
             # An answer that takes longer is worth no more than the next try, and a lease has room for some of those.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
@@ -12,27 +12,27 @@ from poste.domain import door
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
-from poste.queue import damaged
+from poste.queue import damaged, record
 from poste.queue.connection import server_of, text, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.keys import KEYS, Keys, QueueKeys
+from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
-from poste.queue.tasks import TaskRecord, read_record, ttls_of
+from poste.queue.steps import operator as steps
+from poste.queue.steps.operator import Done
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import redis.asyncio as redis
 
-#: done, also if it was done before; ended otherwise than as DEAD, or not ended; gone: nothing is left to do it with.
-Done = Literal["done", "ended", "gone"]
-
 #: How many of a server's keys one step of a search looks at.
 _SCAN: Final = 1000
 #: How long one call searches, in seconds.
 _SEARCH_SECONDS: Final = 0.5
-_FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "o", "e", "y")
+_DEAD: Final = TaskState.DEAD.value.encode()
+_FIELDS: Final = (*record.SHOWN, record.TASK_TTL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = self._keys.of(queue)
-        await self._scripts.run_kept(at, "pause", [at.counts], ["1" if paused else "0"])
+        await steps.pause(self._scripts, self._keys.of(queue), paused=paused)
 
     async def dead(self, queue: str, *, count: int, behind: Place | None = None) -> DeadPage:
         """List what died, from a place on.
@@ -111,16 +110,16 @@ class Operators:
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-        tasks = []
+        tasks, now = [], seconds + microseconds / 1e6
         for place, reply in zip(places, found, strict=True):
             try:
-                *fields, ttl_ms = damaged.fields_of(reply)
+                fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
                 # One that was replayed or purged since it was listed is passed over.
-                if fields[0] == TaskState.DEAD.value.encode() and (record := read_record(place.key, fields, 0)):
-                    tasks.append(DeadTask(record, place.die_ms / 1000, *ttls_of(ttl_ms, fields[4])))
+                if fields[record.STATE] == _DEAD and (task := record.read(place.key, fields, now=now)):
+                    tasks.append(DeadTask(task, place.die_ms / 1000, *record.ttls_of(fields)))
             except DamagedRecord as error:
                 damaged.tell(queue, place.key, str(error))
-        return DeadPage(tasks, places[-1] if len(places) == count else None, seconds + microseconds / 1e6)
+        return DeadPage(tasks, places[-1] if len(places) == count else None, now)
 
     async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
         """Have DEAD tasks run again, as if they were new.
@@ -128,8 +127,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = self._keys.of(queue)
-        return await self._run("replay", [at.ready, at.counts, at.dead], at, keys)
+        return await steps.replay(self._scripts, self._keys.of(queue), keys)
 
     async def purge(self, queue: str, keys: Sequence[str]) -> list[Done]:
         """Give DEAD tasks up for good.
@@ -137,8 +135,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        at = self._keys.of(queue)
-        return await self._run("purge", [at.counts, at.kept, at.dead], at, keys)
+        return await steps.purge(self._scripts, self._keys.of(queue), keys)
 
     async def purge_ended(self, queue: str, *, behind: Search | None = None) -> EndedPage:
         """Drop what had ended when the search began, but for the last minute's and for DEAD tasks.
@@ -158,8 +155,8 @@ class Operators:
             while True:
                 cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
                 if records:
-                    touched = [at.counts, at.kept, *texts(records)]
-                    purged += int(await self._scripts.run_kept(at, "purge_ended", touched, [behind.until_ms]))
+                    until_time = behind.until_ms / 1000
+                    purged += await steps.purge_ended(self._scripts, at, texts(records), until_time=until_time)
                 if not cursor:
                     return EndedPage(purged, None)
                 behind = Search(behind.until_ms, int(cursor))
@@ -167,11 +164,6 @@ class Operators:
                     return EndedPage(purged, behind)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-
-    async def _run(self, script: str, fixed: Sequence[str], at: QueueKeys, keys: Sequence[str]) -> list[Done]:
-        records = [at.record(key) for key in keys]
-        results = await self._scripts.run_kept(at, script, [*fixed, *records], list(keys))
-        return [result.decode() for result in results]
 
     async def _places(self, at: QueueKeys, count: int, behind: Place | None) -> list[Place]:
         """Return the next places. Many die in the same millisecond; those are in the order of their keys."""

@@ -9,11 +9,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
+from poste.queue.steps import consumer as steps
 from poste.runtime import logs
 
 if TYPE_CHECKING:
     from poste.queue.hand import Hand
-    from poste.queue.scripts import Argument
 
 _log = logs.get("consumer")
 #: The wait between two tries while Redis is away, in seconds.
@@ -26,14 +26,10 @@ async def put_off(hand: Hand) -> None:
         await hand.some_put_off.wait()
         hand.some_put_off.clear()
         keys, batch = hand.keys, hand.put_off
-        fixed = [keys.delayed, hand.taken, keys.counts, keys.kept]
-        touched = [*fixed, *(keys.record(claimed.key) for claimed, _ in batch)]
-        arguments: list[Argument] = []
-        for claimed, seconds in batch:
-            arguments += (claimed.key, claimed.token, round(seconds * 1000))
+        tasks = [steps.PutOff(claimed.key, claimed.token, seconds) for claimed, seconds in batch]
         hand.put_off = []
         try:
-            await hand.scripts.run("put_off", touched, arguments)
+            await steps.put_off(hand.scripts, keys, hand.name, tasks)
         except StoreError as error:
             # They stay in hand until they are known to be back: else the audit would take them for stranded ones.
             _log.warning("putting off failed", queue=keys.queue, tasks=len(batch), error=str(error))

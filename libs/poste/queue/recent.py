@@ -9,20 +9,21 @@ from redis.exceptions import RedisError
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
-from poste.queue import damaged
+from poste.queue import damaged, record
 from poste.queue.connection import texts
 from poste.queue.damaged import DamagedRecord, instant_ms
 from poste.queue.keys import KEYS, Keys
-from poste.queue.tasks import TaskRecord, Tasks, read_record, ttls_of
+from poste.queue.record import Fields, TaskRecord
+from poste.queue.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
     import redis.asyncio as redis
 
 #: Without the request and the result: a list of those would have no bound.
-_FIELDS: Final = ("s", "m", "c", "x", "r", "a", "z", "w", "d", "y", "h")
+_FIELDS: Final = (
+    *(name for name in record.SHOWN if name not in {record.RESPONSE, record.ERROR}),
+    *(record.TASK_TTL, record.NOT_BEGUN),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Recent:
 
         Args:
             queue: The queue's name.
-            count: How many of the newest are looked at; no more than `tasks.RECENT` are remembered.
+            count: How many of the newest are looked at; no more than `steps.task.RECENT` are remembered.
 
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
@@ -62,25 +63,28 @@ class Recent:
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
-        now = seconds * 1000 + microseconds // 1000
+        now = seconds + microseconds / 1e6
         tasks = []
-        for key, fields in zip(keys, found, strict=True):
+        for key, reply in zip(keys, found, strict=True):
             try:
-                tasks.append(await self._read(queue, key, damaged.fields_of(fields), now))
+                fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
+                tasks.append(await self._read(queue, key, fields, now))
             except DamagedRecord as error:
                 damaged.tell(queue, key, str(error))
         return [task for task in tasks if task is not None]
 
-    async def _read(self, queue: str, key: str, fields: Sequence[Any], now: int) -> RecentTask | None:
-        state, _, _, expire, result_ttl, *_, ttl_ms, claimed_only = fields
+    async def _read(self, queue: str, key: str, fields: Fields, now: float) -> RecentTask | None:
+        state = fields[record.STATE]
         if state is None:
             return None
-        overdue = state == TaskState.QUEUED.value.encode() and instant_ms(expire, "expire time") <= now
-        if claimed_only or overdue:
+        waits = state == TaskState.QUEUED.value.encode()
+        if fields[record.NOT_BEGUN] or (
+            waits and instant_ms(fields[record.EXPIRE], "expire time") <= round(now * 1000)
+        ):
             # Overdue, and nobody has looked at it yet: looking settles it. Or perhaps it has not begun.
-            record = (await self._tasks.read(queue, key, most_bytes=0)).record
+            task = (await self._tasks.read(queue, key, most_bytes=0)).record
         else:
-            record = read_record(key, [*fields[:-2], None, None], now)
-        if record is None:
+            task = record.read(key, fields, now=now)
+        if task is None:
             return None
-        return RecentTask(record, *ttls_of(ttl_ms, result_ttl))
+        return RecentTask(task, *record.ttls_of(fields))

@@ -20,10 +20,13 @@ from redis.retry import Retry
 
 from poste.queue.node import CONNECT_TIMEOUT_SECONDS, Options
 from poste.queue.scripts import Script, knows_flags, load
+from poste.queue.steps.consumer import renewal
 from poste.runtime import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from poste.queue.keys import QueueKeys
 
 
 class Renewal:
@@ -32,8 +35,7 @@ class Renewal:
     def __init__(
         self,
         *,
-        leases: str,
-        counts: str,
+        keys: QueueKeys,
         incarnation: str,
         lease_seconds: float,
         timeout_seconds: float,
@@ -42,14 +44,14 @@ class Renewal:
         """Prepare; connects when it first renews.
 
         Args:
-            leases: The key of the queue's leases.
-            counts: The key of the queue's counts, by whose clock these go.
+            keys: The queue's keys.
             incarnation: Whose lease it is.
             lease_seconds: For how long it is renewed.
             timeout_seconds: How long to wait for an answer, and how long to look for the right server.
             servers: What reaches the server, or each that is known of a cluster.
         """
-        self._arguments = (2, leases, counts, incarnation, round(lease_seconds * 1000))
+        touched, arguments = renewal(keys, incarnation, lease_seconds=lease_seconds)
+        self._arguments = (len(touched), *touched, *arguments)
         self._timeout_seconds = timeout_seconds
         self._servers = servers
         self._options: Options | None = None

@@ -140,17 +140,17 @@ class Scripts:
         """Tell whether a reply does not prove that what it tells of is on disk."""
         return await self._proof(queue) is Durability.ON_WAITAOF
 
-    async def sync(self, barrier: str) -> int:
+    async def sync(self, barrier: str) -> float:
         """Wait until all that a queue's Redis has been told is on disk.
 
         Returns:
-            Up to when, in ms by Redis' time: what was written in that very millisecond may have come later.
+            Up to when, by Redis' time in seconds: what was written in that very millisecond may have come later.
 
         Raises:
             StoreLost: It is not known to be.
         """
         try:
-            return int(await self.run(_BARRIER, [barrier], [], barrier=barrier))
+            return int(await self.run(_BARRIER, [barrier], [], barrier=barrier)) / 1000
         except StoreUnreached as error:
             # What was done before may not last.
             raise StoreLost(str(error)) from error

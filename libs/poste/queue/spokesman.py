@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from poste.domain.errors import StoreError
 from poste.queue.keys import KEYS, Keys
 from poste.queue.scripts import Scripts
+from poste.queue.steps.leader import lead
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -31,7 +32,7 @@ class Spokesman:
     """One replica's candidacy."""
 
     def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
-        self._key = keys.spokesman
+        self._keys = keys
         self._scripts = Scripts(client)
         self._name = secrets.token_hex(8)
         self._asked = -math.inf
@@ -59,5 +60,4 @@ class Spokesman:
         # Without an answer it stays as it was. Should another have taken over meanwhile, then this one can't read what
         # would be told twice either, only that it does not reach Redis.
         with contextlib.suppress(StoreError):
-            said = await self._scripts.run("speak", [self._key], [self._name, round(seconds * 1000)], again=False)
-            self._elected = bool(said)
+            self._elected = await lead(self._scripts, self._keys, self._name, seconds=seconds)

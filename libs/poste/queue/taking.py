@@ -19,10 +19,11 @@ from poste.domain import door, sizes
 from poste.domain.errors import PosteError, StoreError
 from poste.queue import damaged
 from poste.queue.beginning import Beginner
-from poste.queue.connection import text, texts
+from poste.queue.connection import text
 from poste.queue.durability import Durability
 from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, NotRun, Running
 from poste.queue.node import NotConnected
+from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs, metrics
 
 if TYPE_CHECKING:
@@ -165,8 +166,8 @@ class Taker:
             except OutOfMemoryError:
                 # At `maxmemory` BLMOVE is refused, and nothing would ever free memory again: take by script.
                 await self._rest(_POP_BACKOFF)
-                script = self._hand.scripts.run("take", [self._hand.keys.ready, self._hand.taken], [room], again=False)
-                self._hand.adopt(texts(await script))
+                hand = self._hand
+                hand.adopt(await steps.take(hand.scripts, hand.keys, hand.name, count=room))
             else:
                 self._hand.adopt([text(first)] if first is not None else [])
             self._tried_to_pop()
@@ -194,20 +195,17 @@ class Taker:
         """
         hand, keys = self._hand, self._hand.keys
         look = min(hand.concurrency, MAX_TAKEN)
-        tokens = []
-        numbered: list[str | int] = []
-        for key in named:
-            self._seq += 1
-            tokens.append(f"{hand.name}:{self._seq}")
-            numbered += (key, self._seq)
-        touched = [keys.leases, hand.taken, keys.counts, keys.kept, keys.dead, keys.ready, *map(keys.record, named)]
+        numbered = [(key, seq) for seq, key in enumerate(named, self._seq + 1)]
+        self._seq += len(numbered)
         hand.claiming = frozenset(named)
         try:
             # What may run twice does not ask, and need not wait for the look.
             on_disk = self._once and await hand.scripts.durability(keys.queue) is Durability.ON_REPLY
             size = min(sizes.BATCH, hand.bytes_left)
-            arguments = [hand.name, int(alone), look, take, int(on_disk), size, *numbered]
-            results = await hand.scripts.run("claim", touched, arguments, again=not take)
+            claims = await steps.claim(
+                hand.scripts, keys, hand.name, numbered,
+                most_bytes=size, alone=alone, take=take, look=look, on_disk=on_disk,
+            )  # fmt: skip
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
             _log.warning("claim failed", queue=keys.queue, error=str(error))
@@ -216,50 +214,49 @@ class Taker:
             return
         # From here to the end nothing is waited for, so no audit comes between.
         hand.claiming = frozenset()
-        if results == [b"fenced"]:
+        if isinstance(claims, steps.Fenced):
             self._lost()
             return
         if take:
             self._tried_to_pop()
-        unnamed, front = results[0]
-        self._front = texts(reversed(front))
-        for key, token, result in zip(named, tokens, results[1:], strict=True):
-            self._heed(key, token, result)
+        self._front = claims.front
+        for key, said in zip(named, claims.results, strict=True):
+            self._heed(key, said)
         once = [hand.to_begin[key] for key in named if key in hand.to_begin]
         self._once = bool(once)
         self.beginner.add(once, on_disk=on_disk)
         if alone:
             (self._suspect,) = named
-        hand.adopt(texts(unnamed))
+        hand.adopt(claims.unnamed)
 
-    def _heed(self, key: str, token: str, result: Sequence[Any]) -> None:
+    def _heed(self, key: str, said: steps.Claimed | steps.NotClaimed) -> None:
         """Do with a key what its claim says."""
-        match result[0]:
-            case b"run":
-                self._own(key, token, result)
-            case b"suspect":
+        match said:
+            case steps.Claimed():
+                self._own(said)
+            case "suspect":
                 self._hand.suspects.append(key)
-            case b"later":
+            case "later":
                 self._hand.unclaimed.append(key)
-            case b"paused":
+            case "paused":
                 self._paused = True
-            case b"damaged":
+            case "damaged":
                 damaged.tell(self._hand.keys.queue, key, "it was to be run: given up")
 
-    def _own(self, key: str, token: str, result: Sequence[Any]) -> None:
+    def _own(self, said: steps.Claimed) -> None:
         """Have what was claimed start, at once or when its turn is."""
-        _, method, request, attempt, create, once, traceparent = result
+        key, token, method, request, attempt, create_time, once, traceparent = said
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
             key=key,
-            method=method.decode(),
-            request=request or b"",
+            method=method,
+            request=request,
             token=token,
             attempt=attempt,
-            create_time=create / 1000,
+            create_time=create_time,
             handled=functools.partial(self._handled, key),
             go_on=functools.partial(self._go_on, key),
-            traceparent=_place(traceparent),
+            traceparent=traceparent if door.is_place_in_trace(traceparent) else "",
             unstarted=True,
         )
         self._hand.handling[key] = len(claimed.request)
@@ -335,9 +332,3 @@ class Taker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hand.ending.wait()
-
-
-def _place(traceparent: bytes | None) -> str:
-    """Return a call's place in its trace; none if what stands in its record is none."""
-    place = text(traceparent or b"")
-    return place if door.is_place_in_trace(place) else ""

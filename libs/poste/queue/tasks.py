@@ -3,94 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from poste.domain import door, sizes
+from poste.domain import sizes
 from poste.domain.errors import StoreUnreached
-from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
-from poste.domain.task import DeadReason, TaskState
-from poste.queue import damaged
+from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
+from poste.queue import damaged, record
 from poste.queue.connection import text, texts
-from poste.queue.damaged import DamagedRecord, instant_ms, whole
+from poste.queue.damaged import DamagedRecord, instant_ms
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.keys import KEYS, Keys, QueueKeys
-from poste.queue.scripts import Argument, Scripts
+from poste.queue.record import RECORD_BYTES, TaskRecord
+from poste.queue.scripts import Scripts
+from poste.queue.steps import task as steps
+from poste.queue.steps.task import Accepted, Completed, NewTask, Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import redis.asyncio as redis
 
-#: How many of a queue's newest tasks are remembered, for whoever wants to see them.
-RECENT: Final = 1000
-#: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
-MAX_SECONDS: Final = 2**32 - 1
-MAX_ATTEMPTS: Final = 2**31 - 1
-#: What a task takes in Redis beside its request, response and error, in bytes, as the scripts count it.
-RECORD_BYTES: Final = 300
 #: How many of those that are tried next are looked at for what they wait for.
 _NEXT: Final = 1000
-#: Where the script `read` has a task's end.
-_END: Final = 6
-
-Accepted = Literal["accepted", "full", "spent", "clock"]
-Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
-Ending = Literal["ok", "cancelled", "final", "large", "retry", "defect", "silent", "overdue"]
-#: Ends after which a task may be tried again.
-_FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
-
-
-class NewTask(NamedTuple):
-    """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace."""
-
-    key: str
-    method: str
-    request: bytes
-    create_time: float
-    task_ttl_seconds: int
-    result_ttl_seconds: int
-    repeatable: bool
-    traceparent: str = ""
-
-
-class Report(NamedTuple):
-    """What a handler ended with under one claim.
-
-    `ending`: ok (payload: the response), cancelled, final (payload: the error), large (payload: an error that says that
-    it answered with more than can be kept), retry (a later try may go better), defect (it failed in a way that nobody
-    foresaw), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for
-    its time was over). `retry`: how its method's tasks are tried again.
-    """
-
-    key: str
-    token: str
-    ending: Ending
-    payload: bytes = b""
-    retry: RetryPolicy = RetryPolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one.
-
-    `create_time` is by the clock of the gateway that made its id, everything else by Redis'.
-    """
-
-    key: str
-    method: str
-    state: TaskState
-    create_time: float
-    expire_time: float | None
-    attempt: int
-    cancel_requested: bool
-    dead_reason: DeadReason | None
-    response: bytes | None
-    error: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +81,8 @@ class Tasks:
         self._keys = keys
         self._scripts = Scripts(client, proof)
         self._known: set[str] = set()
-        #: By queue: until when, in ms by Redis' time, all that happened in it is on disk; and who finds that out.
-        self._synced: defaultdict[str, int] = defaultdict(int)
+        #: By queue: until when, by Redis' time in seconds, all that happened in it is on disk; and who finds that out.
+        self._synced: defaultdict[str, float] = defaultdict(float)
         self._syncing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def enqueue(
@@ -169,34 +107,16 @@ class Tasks:
             StoreUnreached: None was accepted.
             StoreLost: Any may have been accepted.
         """
-        at = self._keys.of(queue)
         if queue not in self._known:
             try:
                 await self._client.sadd(self._keys.queues, queue)
             except RedisError as error:
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
-        arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
-        arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
-        arguments.append("" if durability is Durability.AS_TOLD else "1")
-        for task in tasks:
-            arguments += (
-                task.key,
-                task.method,
-                task.request,
-                round(task.create_time * 1000),
-                task.task_ttl_seconds * 1000,
-                task.result_ttl_seconds,
-                "" if task.repeatable else "1",
-                task.traceparent,
-            )
-        results = await self._scripts.run(
-            "enqueue",
-            [at.ready, at.counts, at.recent, *(at.record(task.key) for task in tasks)],
-            arguments,
-            barrier=at.barrier if durability is Durability.ON_WAITAOF else None,
+        at = self._keys.of(queue)
+        return await steps.enqueue(
+            self._scripts, at, tasks, policy, max_held_bytes=max_held_bytes, durability=durability
         )
-        return [result.decode() for result in results]
 
     async def read(self, queue: str, key: str, *, watch: bool = False, most_bytes: int = sizes.MAX_MESSAGE) -> Reading:
         """Read a task; with `watch`, its end is told on `Keys.ended_channel`. An end that is told is on disk.
@@ -210,9 +130,9 @@ class Tasks:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
-        reading, end_ms = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
-        if end_ms is not None:
-            await self._wait_for_disk(queue, end_ms)
+        reading, end_time = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
+        if end_time is not None:
+            await self._wait_for_disk(queue, end_time)
         return reading
 
     async def cancel(self, queue: str, key: str) -> Reading:
@@ -222,36 +142,32 @@ class Tasks:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
         """
         at = self._keys.of(queue)
-        await self._scripts.run("cancel", [at.delayed, at.counts, at.kept, at.dead, at.record(key)], [key])
+        await steps.cancel(self._scripts, at, key)
         # One that was cancelled has no response, and one that has a response is not cancelled any more.
         reading, _ = await self._read(queue, key, watch=False, most_bytes=0)
         if await self._scripts.must_wait(queue):
             await self._scripts.sync(at.barrier)
         return reading
 
-    async def _read(self, queue: str, key: str, *, watch: bool, most_bytes: int) -> tuple[Reading, int | None]:
-        """Read a task; the second is when it ended, in ms by Redis' time, None if it has not."""
-        at = self._keys.of(queue)
-        touched = [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
-        reply = await self._scripts.run("read", touched, [key, "1" if watch else "0", most_bytes])
-        now, found = int(reply[0]), reply[1]
-        if not isinstance(found, list):
-            return Reading(None, now / 1000, purge_time=None if found is None else int(found) / 1000), None
+    async def _read(self, queue: str, key: str, *, watch: bool, most_bytes: int) -> tuple[Reading, float | None]:
+        """Read a task; the second is when it ended, by Redis' time, None if it has not."""
+        found = await steps.read(self._scripts, self._keys.of(queue), key, watch=watch, most_bytes=most_bytes)
+        if found.fields is None:
+            return Reading(None, found.now, purge_time=found.purge_time), None
         try:
-            record, end = read_record(key, found, now), found[_END]
-            end_ms = None if end is None else instant_ms(end, "end time")
+            task, end_time = record.read(key, found.fields, now=found.now), record.end_time_of(found.fields)
         except DamagedRecord as error:
             damaged.tell(queue, key, str(error))
-            return Reading(None, now / 1000), None
-        return Reading(record, now / 1000, reply[2]), end_ms
+            return Reading(None, found.now), None
+        return Reading(task, found.now, found.left_out_bytes), end_time
 
-    async def _wait_for_disk(self, queue: str, end_ms: int) -> None:
+    async def _wait_for_disk(self, queue: str, end_time: float) -> None:
         """Wait until what was written at a time is on disk. Who reads an end must not see another one later."""
-        if end_ms < self._synced[queue] or not await self._scripts.must_wait(queue):
+        if end_time < self._synced[queue] or not await self._scripts.must_wait(queue):
             return
         async with self._syncing[queue]:
             # One wait serves all that came before it.
-            if end_ms >= self._synced[queue]:
+            if end_time >= self._synced[queue]:
                 self._synced[queue] = await self._scripts.sync(self._keys.of(queue).barrier)
 
     async def complete(self, queue: str, reports: Sequence[Report]) -> list[Completed]:
@@ -260,15 +176,7 @@ class Tasks:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet; report again.
         """
-        at = self._keys.of(queue)
-        touched = [at.counts, at.kept, at.delayed, at.dead]
-        arguments: list[Argument] = []
-        for report in reports:
-            touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
-            terms = _terms(report.retry) if report.ending in _FAILURES else ""
-            arguments += (report.key, report.token, report.ending, report.payload, terms)
-        results = await self._scripts.run_kept(at, "complete", touched, arguments)
-        return [result.decode() for result in results]
+        return await steps.complete(self._scripts, self._keys.of(queue), reports)
 
     async def now(self) -> float:
         """Return Redis' time, in seconds since the epoch; of a cluster, that of one of its servers.
@@ -309,7 +217,7 @@ class Tasks:
             keys = texts(await self._client.zrange(at.delayed, 0, _NEXT - 1))
             pipeline = self._client.pipeline(transaction=False)
             for key in keys:
-                pipeline.hget(at.record(key), "m")
+                pipeline.hget(at.record(key), record.METHOD)
             return texts(method for method in await pipeline.execute() if method)
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
@@ -360,7 +268,7 @@ class Tasks:
     async def _created_ms(self, at: QueueKeys, key: str) -> int | None:
         """Tell when a task was created; None if there is none any more, or nobody can tell."""
         try:
-            create = await self._client.hget(at.record(key), "c")
+            create = await self._client.hget(at.record(key), record.CREATE)
             return None if create is None else instant_ms(create, "create time")
         except (ResponseError, DamagedRecord) as error:
             damaged.tell(at.queue, key, str(error))
@@ -372,61 +280,3 @@ def count_kept(stretches: Mapping[bytes, bytes]) -> tuple[int, int]:
     counted = {text(stretch): int(figure) for stretch, figure in stretches.items()}
     count = sum(figure for stretch, figure in counted.items() if not stretch.endswith("b"))
     return count, sum(counted.values()) - count
-
-
-def _terms(retry: RetryPolicy) -> str:
-    """Spell when a task is tried again, as the script `complete` takes it apart."""
-    first, longest = retry.backoff_seconds * 1000, retry.max_backoff_seconds * 1000
-    jitter = random.random()  # noqa: S311 - it is no secret
-    return f"{retry.max_attempts or 0} {retry.max_defects} {first} {longest} {jitter}"
-
-
-def read_record(key: str, fields: Sequence[Any], now: int) -> TaskRecord | None:
-    """Build a record from what the script `read` returns of it.
-
-    None if its result's TTL is over: the hash itself may live a little longer.
-
-    Raises:
-        DamagedRecord: It is none.
-    """
-    state_letter, method, create, expire, ttl, attempts, end, stop, reason, response, error = fields
-    try:
-        state = TaskState(state_letter.decode())
-        dead_reason = DeadReason(reason.decode()) if reason else None
-        called = method.decode()
-    except (ValueError, AttributeError) as damage:
-        raise DamagedRecord(f"state, reason or method: {damage}") from damage
-    if state is TaskState.DEAD and dead_reason is None:
-        raise DamagedRecord("it is dead and does not say why")
-    create_ms = instant_ms(create, "create time")
-    expire_ms: int | None = instant_ms(expire, "expire time")
-    if state is TaskState.DEAD:
-        expire_ms = None
-    elif state.final:
-        # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
-        kept_seconds = whole(ttl, "result TTL", most=MAX_SECONDS)
-        expire_ms = min(max(instant_ms(end, "end time"), create_ms) + kept_seconds * 1000, door.LAST_SECOND * 1000)
-        if expire_ms <= now:
-            return None
-    return TaskRecord(
-        key=key,
-        method=called,
-        state=state,
-        create_time=create_ms / 1000,
-        expire_time=None if expire_ms is None else expire_ms / 1000,
-        attempt=whole(attempts or b"0", "attempts", most=MAX_ATTEMPTS),
-        cancel_requested=bool(stop) and not state.final,
-        dead_reason=dead_reason,
-        response=response if state is TaskState.SUCCEEDED else None,
-        error=error or None,
-    )
-
-
-def ttls_of(task_ttl_ms: bytes | None, result_ttl: bytes | None) -> tuple[int, int]:
-    """Return the times to live of a task's id, in seconds.
-
-    Raises:
-        DamagedRecord: They are none.
-    """
-    most = MAX_SECONDS
-    return whole(task_ttl_ms, "task TTL", most=most * 1000) // 1000, whole(result_ttl, "result TTL", most=most)

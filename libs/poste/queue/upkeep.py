@@ -18,6 +18,7 @@ from poste.queue import damaged
 from poste.queue.connection import servers_of, text, texts
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
+from poste.queue.steps import maintenance as steps
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -30,8 +31,8 @@ _WAKE_BATCH: Final = 1000
 _STEP_PASSES: Final = 1.5
 #: What a reaped task may end with.
 _ENDS: Final = ("dead", "cancelled")
-#: How long a reaped consumer's list is still swept, in ms: far longer than a command can be under way.
-_GRAVE_MS: Final = 3_600_000
+#: How long a reaped consumer's list is still swept, in seconds: far longer than a command can be under way.
+_GRAVE_SECONDS: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class Upkeep:
         self._client = client
         self._keys = keys
         self._scripts = Scripts(client)
-        self._step_ms = round(pass_seconds * _STEP_PASSES * 1000)
+        self._step_seconds = pass_seconds * _STEP_PASSES
         self._cursors: dict[str, int] = {}
 
     async def look_after(self, queue: str, *, max_crashes: int) -> PassReport:
@@ -74,13 +75,13 @@ class Upkeep:
             StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
         """
         at, report = self._keys.of(queue), PassReport()
-        clock, now = await self._scripts.run("tick", [at.counts, at.kept], [self._step_ms])
-        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", int(clock)):
+        clock, now = await steps.tick(self._scripts, at, step_seconds=self._step_seconds)
+        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", round(clock * 1000)):
             await self._reap(at, text(incarnation), max_crashes, report)
-        await self._client.zremrangebyscore(at.graves, "-inf", int(now) - _GRAVE_MS)
+        await self._client.zremrangebyscore(at.graves, "-inf", round((now - _GRAVE_SECONDS) * 1000))
         for incarnation in await self._non_empty_graves(at):
             await self._reap(at, incarnation, max_crashes, report)
-        while (woken := await self._scripts.run("wake", [at.delayed, at.ready], [_WAKE_BATCH])) > 0:
+        while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken
         await self._sweep(at, report)
         return report
@@ -114,11 +115,7 @@ class Upkeep:
             pipeline.zscore(at.graves, incarnation)
             if await pipeline.execute() == [None, None]:
                 # The reap script gives it a grave of its own; the list is swept by the next pass.
-                await self._scripts.run(
-                    "reap",
-                    [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, text(name)],
-                    [incarnation, 1],
-                )
+                await steps.reap(self._scripts, at, incarnation, [], max_crashes=1)
                 buried += 1
         return buried
 
@@ -132,16 +129,11 @@ class Upkeep:
 
     async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
         taken = at.taken(incarnation)
-        fixed = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, taken]
         while True:
             # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
             listed = await self._client.lrange(taken, -_BATCH, -1)
             keys = await damaged.sound_keys(self._client, taken, at.queue, listed)
-            results = texts(
-                await self._scripts.run(
-                    "reap", [*fixed, *(at.record(key) for key in keys)], [incarnation, max_crashes, *keys]
-                )
-            )
+            results = await steps.reap(self._scripts, at, incarnation, keys, max_crashes=max_crashes)
             report.reaped.update(results)
             # None of them if the lease holds after all.
             report.ended += [(key, how) for key, how in zip(keys, results, strict=False) if how in _ENDS]
@@ -169,8 +161,6 @@ class Upkeep:
         keys = await damaged.sound_keys(self._client, at.ready, at.queue, listed)
         if not keys:
             return 0
-        expired, dead, removed = await self._scripts.run(
-            "sweep", [at.ready, at.counts, at.kept, at.dead, *(at.record(key) for key in keys)], keys
-        )
-        report.ended += [*((key, "expired") for key in texts(expired)), *((key, "dead") for key in texts(dead))]
-        return int(removed)
+        swept = await steps.sweep(self._scripts, at, keys)
+        report.ended += [*((key, "expired") for key in swept.expired), *((key, "dead") for key in swept.dead)]
+        return swept.removed

@@ -14,6 +14,7 @@ from bench import counted
 from calculator.v1 import sum_pb2
 from poste.queue.hand import Hand
 from poste.queue.keys import QueueKeys
+from poste.queue.steps import consumer as steps
 from poste.queue.taking import Taker
 from poste.service.handlers import Runner
 from poste.service.queued import QueuedRoad
@@ -58,7 +59,7 @@ async def prepare() -> counted.Calls:
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
             for number in range(begin, begin + counted.AT_ONCE):
-                taker._own(f"key-{number}", f"{hand.name}:{number}", said)
+                taker._heed(f"key-{number}", steps._claimed(hand.name, f"key-{number}", number, said))
             while hand.running:
                 hand.changed.clear()
                 await hand.changed.wait()

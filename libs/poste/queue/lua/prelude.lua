@@ -1,18 +1,6 @@
 -- Put before every script. What the steps of a task's life have in common.
 --
--- The record (hash <prefix>:{q}:task:<key>):
---   m method · q request, '' once it is not needed any more · s state · c create time, ms, by the clock of the gateway that
---   made the id · x when it is given up while it waits, ms · r result TTL, s
---   n '1' if it must not run twice · a attempts · f failures · i those that nobody foresaw · k crashes suffered alone
---   u crashes suffered in company
---   t token of its claim · h who would know if it had begun, while it is claimed, must not run twice and has not (see
---   `has_not_begun`) · w when a running one was asked to stop, ms · l '1' if somebody waits for its end
---   o response · e error (google.rpc.Status), also the last one of what waits to be tried again · d why it is dead
---   z when it ended, ms
---   y how long it may wait, from its acceptance and from each replay on, ms
---   b when its latest claim began, ms, until that is noted
---   v what became of earlier attempts (see `note`) · p the call's place in its trace, if it is in one
---   j until when it is kept, ms, if it was purged as DEAD
+-- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take),
 -- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
 -- at the last pass), step (by how much it moves at most until the next), paused ('1' while it is), purged (up to when what had

@@ -1,0 +1,158 @@
+"""The record of a task: what each of its one-letter fields holds, and its one reader.
+
+It is the hash `<prefix>:{queue}:task:<key>`::
+
+    m  the method's short name
+    q  the request; '' once it is not needed any more
+    s  the state (`domain.task.TaskState`)
+    c  when it was created, by the clock of the gateway that made its id, ms
+    x  when it is given up while it waits, ms
+    y  how long it may wait, from its acceptance and from each replay on, ms
+    r  its result's time to live, s
+    n  '1' if it must not run twice
+    p  the call's place in its trace, if it is in one
+    a  attempts
+    t  the token of its claim, `<incarnation>:<seq>`
+    b  when its latest claim began, until that is noted, ms
+    h  who would know if it had begun, while it is claimed, must not run twice and has not (`has_not_begun`)
+    f  failures
+    i  those of them that nobody foresaw
+    k  crashes that it suffered alone
+    u  crashes that it suffered in company
+    w  when a running one was asked to stop, ms
+    l  '1' if somebody waits for its end
+    o  the response
+    e  the error (google.rpc.Status), also the last one of what waits to be tried again
+    d  why it is dead (`domain.task.DeadReason`)
+    z  when it ended, ms
+    v  what became of earlier attempts (`note`)
+    j  until when it is kept, if it was purged as DEAD, ms
+
+(The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of
+somebody else's making, or damaged all the same: `damaged` has what to do with that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from poste.domain import door
+from poste.domain.task import DeadReason, TaskState
+from poste.queue.damaged import DamagedRecord, instant_ms, whole
+
+METHOD: Final = "m"
+STATE: Final = "s"
+CREATE: Final = "c"
+EXPIRE: Final = "x"
+TASK_TTL: Final = "y"
+RESULT_TTL: Final = "r"
+ATTEMPTS: Final = "a"
+BEGIN: Final = "b"
+NOT_BEGUN: Final = "h"
+STOP: Final = "w"
+RESPONSE: Final = "o"
+ERROR: Final = "e"
+REASON: Final = "d"
+END: Final = "z"
+NOTES: Final = "v"
+
+#: What the script `read` tells of a record, in its order.
+SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR)
+
+#: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
+MAX_SECONDS: Final = 2**32 - 1
+MAX_ATTEMPTS: Final = 2**31 - 1
+#: What a task takes in Redis beside its request, response and error, in bytes, as the scripts count it.
+RECORD_BYTES: Final = 300
+
+#: What was read of a record, by the field's letter: None, or no entry, is what is not there or was not asked for.
+Fields: TypeAlias = Mapping[str, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one.
+
+    `create_time` is by the clock of the gateway that made its id, everything else by Redis'.
+    """
+
+    key: str
+    method: str
+    state: TaskState
+    create_time: float
+    expire_time: float | None
+    attempt: int
+    cancel_requested: bool
+    dead_reason: DeadReason | None
+    response: bytes | None
+    error: bytes | None
+
+
+def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
+    """Read a task.
+
+    Args:
+        key: Its key.
+        fields: Those of `SHOWN`; the request, the response and the error may be left out.
+        now: Redis' time, in seconds since the epoch.
+
+    Returns:
+        None if its result's TTL is over: the hash itself may live a little longer.
+
+    Raises:
+        DamagedRecord: It is no task's.
+    """
+    state_letter, method, reason = fields[STATE], fields[METHOD], fields[REASON]
+    try:
+        state = TaskState(state_letter.decode())  # type: ignore[union-attr]
+        dead_reason = DeadReason(reason.decode()) if reason else None
+        called = method.decode()  # type: ignore[union-attr]
+    except (ValueError, AttributeError) as damage:
+        raise DamagedRecord(f"state, reason or method: {damage}") from damage
+    if state is TaskState.DEAD and dead_reason is None:
+        raise DamagedRecord("it is dead and does not say why")
+    create_ms = instant_ms(fields[CREATE], "create time")
+    expire_ms: int | None = instant_ms(fields[EXPIRE], "expire time")
+    if state is TaskState.DEAD:
+        expire_ms = None
+    elif state.final:
+        # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
+        kept_seconds = whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)
+        end_ms = instant_ms(fields[END], "end time")
+        expire_ms = min(max(end_ms, create_ms) + kept_seconds * 1000, door.LAST_SECOND * 1000)
+        if expire_ms <= round(now * 1000):
+            return None
+    return TaskRecord(
+        key=key,
+        method=called,
+        state=state,
+        create_time=create_ms / 1000,
+        expire_time=None if expire_ms is None else expire_ms / 1000,
+        attempt=whole(fields[ATTEMPTS] or b"0", "attempts", most=MAX_ATTEMPTS),
+        cancel_requested=bool(fields[STOP]) and not state.final,
+        dead_reason=dead_reason,
+        response=fields.get(RESPONSE) if state is TaskState.SUCCEEDED else None,
+        error=fields.get(ERROR) or None,
+    )
+
+
+def end_time_of(fields: Fields) -> float | None:
+    """Return when a task ended, in seconds since the epoch by Redis' time; None if it has not.
+
+    Raises:
+        DamagedRecord: It is no instant.
+    """
+    end = fields[END]
+    return None if end is None else instant_ms(end, "end time") / 1000
+
+
+def ttls_of(fields: Fields) -> tuple[int, int]:
+    """Return the times to live of a task's id, that of the task and that of its result, in seconds.
+
+    Raises:
+        DamagedRecord: They are none.
+    """
+    task_ttl_ms = whole(fields[TASK_TTL], "task TTL", most=MAX_SECONDS * 1000)
+    return task_ttl_ms // 1000, whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)

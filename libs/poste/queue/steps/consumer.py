@@ -1,0 +1,190 @@
+"""What a consumer process does with its queue, from its join to its leave.
+
+Whatever it has taken stands in the list `taken:<incarnation>`; its claims bear the tokens `<incarnation>:<seq>`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+
+from poste.queue.connection import text, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poste.queue.keys import QueueKeys
+    from poste.queue.scripts import Argument, Scripts
+
+#: Why a key was not claimed: it is not to be run (any more) | its record can't be read, and it was given up | it is to
+#: be claimed alone | there are too many bytes, so nothing was done | its queue is paused, and it is back in its place.
+NotClaimed = Literal["drop", "damaged", "suspect", "later", "paused"]
+#: begun | it is not to begin | its queue is paused: nothing was done, give it back | the lease is gone.
+Begun = Literal["begun", "drop", "paused", "fenced"]
+
+
+class Fenced:
+    """The lease is gone, and with it the right to whatever is in the list."""
+
+
+_FENCED: Final = Fenced()
+
+
+class Claimed(NamedTuple):
+    """A task that is this consumer's to run.
+
+    `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
+    `traceparent` is whatever stands in the record.
+    """
+
+    key: str
+    token: str
+    method: str
+    request: bytes
+    attempt: int
+    create_time: float
+    once: bool
+    traceparent: str
+
+
+class Claims(NamedTuple):
+    """What became of each key, in their order; and what else was found.
+
+    `unnamed`: keys that were taken and not named, to be claimed next. `front`: what stands at the queue's front, the
+    oldest first.
+    """
+
+    results: list[Claimed | NotClaimed]
+    unnamed: list[str]
+    front: list[str]
+
+
+class Returned(NamedTuple):
+    """What is given back; `token` is empty if it was not claimed."""
+
+    key: str
+    token: str
+    started: bool
+
+
+class PutOff(NamedTuple):
+    """What was claimed and not run, and for how long it is to wait."""
+
+    key: str
+    token: str
+    wait_seconds: float
+
+
+async def join(scripts: Scripts, at: QueueKeys, incarnation: str, *, lease_seconds: float) -> None:
+    """Take a first lease, under a name that was never used before."""
+    await scripts.run("join", *_lease(at, incarnation, lease_seconds))
+
+
+def renewal(at: QueueKeys, incarnation: str, *, lease_seconds: float) -> tuple[Sequence[str], Sequence[Argument]]:
+    """Return the keys and the arguments of `renew`, for the thread that runs it on a client of its own.
+
+    It answers 1, or 0 if the lease is gone.
+    """
+    return _lease(at, incarnation, lease_seconds)
+
+
+async def take(scripts: Scripts, at: QueueKeys, incarnation: str, *, count: int) -> list[str]:
+    """Move what waits longest to the consumer's list, at `maxmemory` too.
+
+    Not to be asked again: if its answer is lost, the consumer's audit finds what was taken.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        incarnation: The consumer.
+        count: How many at most, from 1 to 1000.
+    """
+    return texts(await scripts.run("take", [at.ready, at.taken(incarnation)], [count], again=False))
+
+
+async def claim(
+    scripts: Scripts,
+    at: QueueKeys,
+    incarnation: str,
+    numbered: Sequence[tuple[str, int]],
+    *,
+    most_bytes: int,
+    alone: bool = False,
+    take: int = 0,
+    look: int = 0,
+    on_disk: bool,
+) -> Claims | Fenced:
+    """Make keys that stand in the consumer's list its own.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        incarnation: The consumer.
+        numbered: Each key with the seq of its claim's token.
+        most_bytes: So many bytes of requests are told, and the rest of the last one.
+        alone: Nothing else runs in the consumer's process.
+        take: So many are taken first. It is not asked again then, for taking is not idempotent.
+        look: How much of the queue's front is told.
+        on_disk: What is answered is on disk.
+    """
+    touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.ready]
+    arguments: list[Argument] = [incarnation, int(alone), look, take, int(on_disk), most_bytes]
+    for named in numbered:
+        touched.append(at.record(named[0]))
+        arguments += named
+    reply = await scripts.run("claim", touched, arguments, again=not take)
+    if reply == [b"fenced"]:
+        return _FENCED
+    unnamed, front = reply[0]
+    results = [_claimed(incarnation, *named, said) for named, said in zip(numbered, reply[1:], strict=True)]
+    return Claims(results, texts(unnamed), texts(reversed(front)))
+
+
+async def begin(scripts: Scripts, at: QueueKeys, incarnation: str, key: str, token: str) -> Begun:
+    """Have a claimed task begin that must not run twice."""
+    touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.record(key)]
+    return cast("Begun", text(await scripts.run("begin", touched, [incarnation, key, token])))
+
+
+async def give_back(scripts: Scripts, at: QueueKeys, incarnation: str, returned: Sequence[Returned]) -> int:
+    """Put back what was not finished, each to the front, the last one foremost; returns how many were."""
+    touched = [at.ready, at.taken(incarnation), at.counts, at.kept, at.dead]
+    arguments: list[Argument] = []
+    for one in returned:
+        touched.append(at.record(one.key))
+        arguments += (one.key, one.token, "1" if one.started else "")
+    return int(await scripts.run("give_back", touched, arguments))
+
+
+async def put_off(scripts: Scripts, at: QueueKeys, incarnation: str, tasks: Sequence[PutOff]) -> int:
+    """Have what was claimed and not run wait a while for another claim; returns how many wait."""
+    touched = [at.delayed, at.taken(incarnation), at.counts, at.kept]
+    arguments: list[Argument] = []
+    for one in tasks:
+        touched.append(at.record(one.key))
+        arguments += (one.key, one.token, round(one.wait_seconds * 1000))
+    return int(await scripts.run("put_off", touched, arguments))
+
+
+async def leave(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool:
+    """End the lease; returns whether it ended, which it does not while the list holds something."""
+    return bool(await scripts.run("leave", [at.leases, at.graves, at.taken(incarnation)], [incarnation]))
+
+
+def _lease(at: QueueKeys, incarnation: str, seconds: float) -> tuple[Sequence[str], Sequence[Argument]]:
+    return (at.leases, at.counts), (incarnation, round(seconds * 1000))
+
+
+def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claimed | NotClaimed:
+    if said[0] != b"run":
+        return cast("NotClaimed", text(said[0]))
+    _, method, request, attempt, create_ms, once, traceparent = said
+    return Claimed(
+        key,
+        f"{incarnation}:{seq}",
+        method.decode(),
+        request or b"",
+        attempt,
+        create_ms / 1000,
+        bool(once),
+        text(traceparent or b""),
+    )

@@ -1,0 +1,72 @@
+"""What the passes of the middleware do: each step is safe to repeat, and to be done by several at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from poste.queue.connection import texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poste.queue.keys import QueueKeys
+    from poste.queue.scripts import Scripts
+
+#: What became of a key that stood in the list of a consumer whose lease is over.
+Reaped = Literal["requeued", "crashed", "dead", "cancelled", "dropped", "gone"]
+
+
+class Tick(NamedTuple):
+    """The clock that leases go by, and Redis' time, both in seconds."""
+
+    lease_clock: float
+    now: float
+
+
+class Swept(NamedTuple):
+    """The keys of tasks that expired and of those that are dead now, and how many keys were taken off the queue."""
+
+    expired: list[str]
+    dead: list[str]
+    removed: int
+
+
+async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float) -> Tick:
+    """Begin a pass: move the leases' clock on, and drop figures of what Redis has dropped by now.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        step_seconds: By how much the clock moves at most until the next pass.
+    """
+    clock_ms, now_ms = await scripts.run("tick", [at.counts, at.kept], [round(step_seconds * 1000)])
+    return Tick(int(clock_ms) / 1000, int(now_ms) / 1000)
+
+
+async def reap(
+    scripts: Scripts, at: QueueKeys, incarnation: str, keys: Sequence[str], *, max_crashes: int
+) -> list[Reaped]:
+    """Take back what stands in the list of a consumer whose lease is over; returns nothing if the lease holds.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        incarnation: The consumer; without keys it is only noted as reaped, and the next pass sweeps its list.
+        keys: What stands there.
+        max_crashes: How many crashes that a task suffers alone are its end.
+    """
+    touched = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken(incarnation)]
+    reply = await scripts.run("reap", [*touched, *map(at.record, keys)], [incarnation, max_crashes, *keys])
+    return cast("list[Reaped]", texts(reply))
+
+
+async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
+    """Put retries that are due back to the front of the queue, `count` at most; returns how many."""
+    return int(await scripts.run("wake", [at.delayed, at.ready], [count]))
+
+
+async def sweep(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> Swept:
+    """Settle those of some waiting tasks that are overdue, and take keys off the queue whose tasks have ended."""
+    touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
+    expired, dead, removed = await scripts.run("sweep", touched, keys)
+    return Swept(texts(expired), texts(dead), int(removed))

@@ -1,0 +1,152 @@
+"""What the middleware does with tasks: it accepts, reads, cancels and ends them."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
+from poste.queue import record
+from poste.queue.connection import texts
+from poste.queue.durability import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poste.queue.keys import QueueKeys
+    from poste.queue.scripts import Argument, Scripts
+
+#: How many of a queue's newest tasks are remembered, for whoever wants to see them.
+RECENT: Final = 1000
+
+Accepted = Literal["accepted", "full", "spent", "clock"]
+Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
+Ending = Literal["ok", "cancelled", "final", "large", "retry", "defect", "silent", "overdue"]
+#: Ends after which a task may be tried again.
+_FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
+
+
+class NewTask(NamedTuple):
+    """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace."""
+
+    key: str
+    method: str
+    request: bytes
+    create_time: float
+    task_ttl_seconds: int
+    result_ttl_seconds: int
+    repeatable: bool
+    traceparent: str = ""
+
+
+class Report(NamedTuple):
+    """What a handler ended with under one claim.
+
+    `ending`: ok (payload: the response), cancelled, final (payload: the error), large (payload: an error that says that
+    it answered with more than can be kept), retry (a later try may go better), defect (it failed in a way that nobody
+    foresaw), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for
+    its time was over). `retry`: how its method's tasks are tried again.
+    """
+
+    key: str
+    token: str
+    ending: Ending
+    payload: bytes = b""
+    retry: RetryPolicy = RetryPolicy()
+
+
+class Found(NamedTuple):
+    """What stands in a record now.
+
+    `now` is Redis' time, in seconds since the epoch. `fields` are those of `record.SHOWN`, None if there is no record.
+    `left_out_bytes`: how large its response is, if it is left out for that. `purge_time`: if there is no record, up to
+    when what had ended in its queue was purged; None if never.
+    """
+
+    now: float
+    fields: record.Fields | None
+    left_out_bytes: int = 0
+    purge_time: float | None = None
+
+
+async def enqueue(
+    scripts: Scripts,
+    at: QueueKeys,
+    tasks: Sequence[NewTask],
+    policy: QueuePolicy,
+    *,
+    max_held_bytes: int,
+    durability: Durability,
+) -> list[Accepted]:
+    """Keep tasks; what is answered "accepted" is on disk, as far as `durability` says that it can be known.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        tasks: What is to be kept.
+        policy: How much may wait.
+        max_held_bytes: How many bytes all that the queue holds may take.
+        durability: What a reply of its Redis proves.
+    """
+    touched = [at.ready, at.counts, at.recent]
+    arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
+    arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
+    arguments.append("" if durability is Durability.AS_TOLD else "1")
+    for task in tasks:
+        touched.append(at.record(task.key))
+        arguments += (
+            task.key,
+            task.method,
+            task.request,
+            round(task.create_time * 1000),
+            task.task_ttl_seconds * 1000,
+            task.result_ttl_seconds,
+            "" if task.repeatable else "1",
+            task.traceparent,
+        )
+    barrier = at.barrier if durability is Durability.ON_WAITAOF else None
+    return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))
+
+
+async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_bytes: int) -> Found:
+    """Read a task as it is now; one that is overdue is settled first.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        key: The task's key.
+        watch: Somebody waits for its end, which is to be told on `Keys.ended_channel`.
+        most_bytes: A response that is larger is left out.
+    """
+    reply = await scripts.run("read", _touched(at, key), [key, "1" if watch else "0", most_bytes])
+    now, found = int(reply[0]) / 1000, reply[1]
+    if isinstance(found, list):
+        return Found(now, dict(zip(record.SHOWN, found, strict=True)), reply[2])
+    return Found(now, None, purge_time=None if found is None else int(found) / 1000)
+
+
+async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> None:
+    """Cancel a waiting task, or ask a running one to stop."""
+    await scripts.run("cancel", _touched(at, key), [key])
+
+
+async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -> list[Completed]:
+    """Store what handlers ended with; what is answered is on disk."""
+    touched = [at.counts, at.kept, at.delayed, at.dead]
+    arguments: list[Argument] = []
+    for report in reports:
+        touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
+        terms = _terms(report.retry) if report.ending in _FAILURES else ""
+        arguments += (report.key, report.token, report.ending, report.payload, terms)
+    return cast("list[Completed]", texts(await scripts.run_kept(at, "complete", touched, arguments)))
+
+
+def _touched(at: QueueKeys, key: str) -> list[str]:
+    return [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
+
+
+def _terms(retry: RetryPolicy) -> str:
+    """Spell when a task is tried again, as the script takes it apart."""
+    first, longest = retry.backoff_seconds * 1000, retry.max_backoff_seconds * 1000
+    jitter = random.random()  # noqa: S311 - it is no secret
+    return f"{retry.max_attempts or 0} {retry.max_defects} {first} {longest} {jitter}"
