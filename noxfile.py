@@ -69,7 +69,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "venv", "--clear", str(peers))
     python = str(peers / "bin/python")
     session.run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(LOCKS / "bench.txt"), external=True)
-    variables = {"PYTHONPATH": str(ROOT / "tests"), "POSTE_BENCH_PEERS": python}
+    variables = {"PYTHONPATH": str(ROOT / "tests"), "POSTE_X_BENCH_PEERS": python}
     session.run("python", "-m", "bench", *session.posargs, env=variables)
 
 

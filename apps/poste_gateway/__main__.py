@@ -14,7 +14,8 @@ from poste.domain.shown import visible
 from poste.domain.task_id import TaskIds
 from poste.runtime import admin, lifecycle, logs, secret_files, tracing
 from poste.runtime.addresses import authority
-from poste.runtime.settings import GatewaySettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import GatewaySettings
 from poste_gateway import http_server
 from poste_gateway.aside import Aside
 from poste_gateway.calls import Roads
@@ -42,10 +43,6 @@ _CATALOGUE_COPY: Final = "catalogue.copy"
 #: How long the listener waits for the catalogue, in seconds: a client whose connection is refused may go to another
 #: gateway, one that is told "not ready" has its answer. Longer than the copy takes to stand in for the middleware.
 _BEGIN_SECONDS: Final = 2.0
-
-#: What is added to the clients' port, and the last port that there is.
-_ADMIN_OFFSET: Final = 1000
-_MAX_PORT: Final = 65535
 
 _log = logs.get("gateway")
 
@@ -101,7 +98,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             async with (
                 admin.serving(
                     settings.admin_host or settings.host,
-                    _admin_port(settings),
+                    settings.probes_port(),
                     resources.unready,
                     collect=Figures(directory, room).collect,
                 ),
@@ -126,19 +123,9 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             await mom.close()
 
 
-def _admin_port(settings: GatewaySettings) -> int:
-    """Return the port for probes and metrics: any free one if the clients' was left to chance too."""
-    if settings.admin_port is not None:
-        return settings.admin_port
-    beside = settings.port + _ADMIN_OFFSET
-    return beside if settings.port and beside <= _MAX_PORT else 0
-
-
 def _certificate(settings: GatewaySettings) -> Certificate | None:
-    if settings.tls_port is None:
-        return None
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
-        raise StartError("POSTE_TLS_PORT needs POSTE_TLS_CERTIFICATE_FILE and POSTE_TLS_KEY_FILE")
+        return None
     return Certificate(settings.tls_certificate_file, settings.tls_key_file)
 
 

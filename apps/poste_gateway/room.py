@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from poste.runtime import logs, metrics
-from poste.runtime.settings import Network
+from poste.runtime.setting_values import Network
 from poste_gateway.budgets import Budget
 from poste_gateway.peers import peer_of
 from poste_gateway.refusing import refuse

@@ -42,7 +42,9 @@ class Certificate:
             self._content = self._read()
             self._current = self.context = self._load()
         except OSError as error:  # ssl.SSLError is one too.
-            raise StartError(f"the TLS certificate {certificate} and key {key}: {_reason(error)}") from error
+            raise StartError(
+                f"POSTE_TLS_CERTIFICATE_FILE={certificate}, POSTE_TLS_KEY_FILE={key}: {_reason(error)}"
+            ) from error
         # A context's own certificate can't be replaced in one step; so each handshake is handed on to a whole one.
         self.context.sni_callback = self._hand_on
 

@@ -20,7 +20,8 @@ from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
-from poste.runtime.settings import MomSettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import MomSettings
 from poste_mom import catalogue_file, passes, serving
 from poste_mom.budgets import Budgets
 from poste_mom.catalogue import Catalogue
@@ -80,11 +81,9 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         keeps_as_told=settings.redis_keeps is not None,
     )
     if settings.socket is None:
-        port = bind(server, settings.host, settings.port)
-        address = authority(settings.host, port)
+        address = authority(settings.host, bind(server, settings.host, settings.port))
     else:
-        port, address = settings.port, bind_socket(server, settings.socket)
-    admin_port = settings.admin_port if settings.admin_port is not None else port + 1000
+        address = bind_socket(server, settings.socket)
 
     def ready() -> str | None:
         if stop.is_set():
@@ -93,7 +92,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
 
     try:
         async with (
-            admin.serving(settings.admin_host or settings.host, admin_port, ready, collect=figures.collect),
+            admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready, collect=figures.collect),
             lifecycle.side_tasks(
                 health.watch(client),
                 catalogue.keep(),

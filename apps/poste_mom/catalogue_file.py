@@ -98,9 +98,9 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except OSError as error:
-        raise StartError(f"the catalogue {path}: {error.strerror}") from error
+        raise StartError(f"the catalogue {path} (POSTE_CATALOGUE): {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartError(f"the catalogue {path} is not TOML: {error}") from error
+        raise StartError(f"the catalogue {path} (POSTE_CATALOGUE) is not TOML: {error}") from error
     services = content.pop("services", {})
     if content or not isinstance(services, dict):
         raise StartError(f"the catalogue {path}: holds {', '.join(content) or 'no table'} beside [services.NAME]")

@@ -13,7 +13,7 @@ from support.redis_server import RedisServer
 from bench.programs import HERE, Program, WrongRunError, finish, running
 
 #: The Python of the environment that the peers are installed in; `nox -s bench` makes it.
-PYTHON_VARIABLE: Final = "POSTE_BENCH_PEERS"
+PYTHON_VARIABLE: Final = "POSTE_X_BENCH_PEERS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def lay_out(folder: Path) -> Layout:
         "POSTE_LOG_FORMAT": "json",
         # Every atomic step of a task's life, so that a failure's history has it.
         "POSTE_LOG_LEVEL": "debug",
-        "POSTE_TEST_LEDGER": str(ledger),
+        "POSTE_X_LEDGER": str(ledger),
     }
 
     def part(name: str, *arguments: str, **settings: str) -> Part:

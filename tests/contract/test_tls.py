@@ -152,7 +152,7 @@ async def test_old_tls_and_plain_http_are_turned_away_quietly(tmp_path, caplog):
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-@pytest.mark.parametrize("fault", ["missing", "unnamed", "encrypted"])
+@pytest.mark.parametrize("fault", ["missing", "encrypted"])
 async def test_a_certificate_that_can_not_be_used_keeps_it_from_starting(tmp_path, fault):
     """Else a gateway runs that no client can talk to, or that waits for a password at a terminal."""
     certificate, key = make_certificate(tmp_path)
@@ -168,12 +168,18 @@ async def test_a_certificate_that_can_not_be_used_keeps_it_from_starting(tmp_pat
         port=0,
         tls_port=0,
         tls_certificate_file=certificate,
-        tls_key_file=None if fault == "unnamed" else key,
+        tls_key_file=key,
     )
 
     with pytest.raises(StartError, match="TLS"):
         async with running(settings):
             pass
+
+
+def test_a_certificate_without_its_key_keeps_it_from_starting(tmp_path):
+    """Else a gateway runs that no client can talk to."""
+    with pytest.raises(StartError, match=r"POSTE_TLS_PORT needs .*POSTE_TLS_KEY_FILE"):
+        GatewaySettings(tls_port=0, tls_certificate_file=tmp_path / "tls.pem")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])

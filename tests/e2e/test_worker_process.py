@@ -87,7 +87,7 @@ def test_a_thread_that_hangs_does_not_keep_it_from_stopping(tmp_path: Path) -> N
     process = start(
         *(*POSTE, "worker", "support.ledger:LedgerService"),
         POSTE_PORT=str(port),
-        POSTE_TEST_LEDGER=str(ledger),
+        POSTE_X_LEDGER=str(ledger),
         POSTE_GRACE_SECONDS="0.5",
     )
     try:

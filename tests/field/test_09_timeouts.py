@@ -25,7 +25,7 @@ LEDGER = "testing.v1.LedgerService"
 
 @pytest.fixture(autouse=True)
 def _ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSTE_TEST_LEDGER", str(tmp_path / "ledger"))
+    monkeypatch.setenv("POSTE_X_LEDGER", str(tmp_path / "ledger"))
 
 
 def test_a_queued_task_has_longer_than_a_call_that_somebody_waits_for() -> None:

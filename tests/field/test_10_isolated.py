@@ -19,7 +19,7 @@ pytest.importorskip("pebble", reason="the extra `isolated` is not installed")
 
 
 def native(one: Deployment, *command: str) -> Part:
-    settings = {"redis_url": one.redis.url, "mom": one._mom, "test_ledger": one.file, **one.pace}
+    settings = {"redis_url": one.redis.url, "mom": one._mom, "x_ledger": one.file, **one.pace}
     part = Part("native", [sys.executable, "-m", *(command or ("support.native",))], one.folder, **settings)
     one.parts.append(part)
     part.start()

@@ -26,7 +26,8 @@ from poste.queue.operators import DeadPage, DeadTask
 from poste.queue.record import TaskRecord
 from poste.rpc.catalogue import describe
 from poste.rpc.channels import connect
-from poste.runtime.settings import GatewaySettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import GatewaySettings
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
@@ -64,7 +65,7 @@ def test_a_body_that_no_message_carries_is_refused_at_start(monkeypatch: pytest.
     monkeypatch.setenv("POSTE_MAX_BODY_BYTES", str(sizes.MAX_PAYLOAD))
     assert load(GatewaySettings).max_body_bytes == sizes.MAX_PAYLOAD
     monkeypatch.setenv("POSTE_MAX_BODY_BYTES", str(sizes.MAX_PAYLOAD + 1))
-    with pytest.raises(StartError, match=rf"POSTE_MAX_BODY_BYTES: .*{sizes.MAX_PAYLOAD} bytes at most"):
+    with pytest.raises(StartError, match=rf"POSTE_MAX_BODY_BYTES=.*: .*{sizes.MAX_PAYLOAD} bytes at most"):
         load(GatewaySettings)
 
 

@@ -20,7 +20,8 @@ from poste.domain.errors import StartError
 from poste.queue.connection import server_options
 from poste.runtime import secret_files
 from poste.runtime.addresses import MAX_SOCKET_PATH, names_a_socket
-from poste.runtime.settings import MomSettings, StoreSettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import MomSettings, StoreSettings
 from poste_cli.local import folder, sockets
 from poste_gateway.tls import Certificate
 

@@ -57,9 +57,9 @@ def key(tmp_path_factory):
     """A key of the operator's."""
     path = tmp_path_factory.mktemp("key") / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    os.environ["POSTE_TEST_KEY"] = path.with_suffix(".pub").read_text()
+    os.environ["POSTE_X_KEY"] = path.with_suffix(".pub").read_text()
     yield
-    del os.environ["POSTE_TEST_KEY"]
+    del os.environ["POSTE_X_KEY"]
 
 
 def play(playbook: str, **variables: object) -> int:
@@ -67,7 +67,7 @@ def play(playbook: str, **variables: object) -> int:
     given = {
         "provision_operator_cidr": OPERATORS,
         "provision_clients_cidr": CLIENTS,
-        "provision_public_key": os.environ["POSTE_TEST_KEY"],
+        "provision_public_key": os.environ["POSTE_X_KEY"],
         "provision_ami": "ami-12c6146b",
         "ansible_python_interpreter": sys.executable,
         **variables,

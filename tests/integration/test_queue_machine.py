@@ -2,7 +2,7 @@
 
 Hypothesis plays clients, consumers, the middleware, operators and their deaths, and shrinks what goes wrong to the few
 steps that it takes. A command whose answer is not heard was executed, and may be executed again at any later time. To
-look further than a test may take: `POSTE_TEST_EXAMPLES=20000 nox -s tests -- tests/integration/test_queue_machine.py`.
+look further than a test may take: `POSTE_X_EXAMPLES=20000 nox -s tests -- tests/integration/test_queue_machine.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from poste.queue.steps.task import Ending, Report
 
 T = TypeVar("T")
 
-EXAMPLES: Final = "POSTE_TEST_EXAMPLES"
+EXAMPLES: Final = "POSTE_X_EXAMPLES"
 KEYS: Final = [f"t{number:015}" for number in range(8)]
 #: How many processes may be alive at once, and how many there may be in all.
 LIVING: Final = 2

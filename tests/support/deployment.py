@@ -137,7 +137,7 @@ class Deployment:
     def service(self, spec: str, **settings: Any) -> Part:
         """Make a replica of the servicer that `MODULE:CLASS` names; it is not started yet."""
         name = f"{spec.rpartition(':')[2]}{len(self.parts)}"
-        fixed = {"redis_url": self.redis.url, "mom": self._mom, "test_ledger": self.file, **self.pace}
+        fixed = {"redis_url": self.redis.url, "mom": self._mom, "x_ledger": self.file, **self.pace}
         return self._part(name, "worker", spec, **(fixed | settings))
 
     def make_gateway(self, name: str, **settings: Any) -> Part:

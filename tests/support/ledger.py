@@ -2,7 +2,7 @@
 
 """A service that leaves a trace of each run: `poste worker support.ledger:LedgerService`, with `tests` on the path.
 
-Each run appends `<method> <line>` to the file that `POSTE_TEST_LEDGER` names, before anything goes wrong.
+Each run appends `<method> <line>` to the file that `POSTE_X_LEDGER` names, before anything goes wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 import poste
 from poste.service.outcome import STATUS_CODES
 
-LEDGER = "POSTE_TEST_LEDGER"
+LEDGER = "POSTE_X_LEDGER"
 
 
 class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):

@@ -23,9 +23,14 @@ _PARTS: Final = (
 _BEGIN: Final = """\
 # Settings
 
-Every setting of a part is an environment variable, read once when the part starts. A value that does not fit ends the
-start with one line that names it. Seconds may have a fraction; a file that holds a secret must not be readable or
-writable by others.
+Every setting of a part is an environment variable, read once when the part starts. A value that does not fit, by itself
+or beside another, ends the start with one line that names the variable, its value and what would do. So does a variable
+that begins with `POSTE_` and is no setting: the line names the nearest that is one. One environment may serve all
+parts: a variable of another part, or of what is beside these, is no mistake. What is your own may begin with
+`POSTE_X_`.
+
+Seconds may have a fraction, and are a week at most; a file that holds a secret must not be readable or writable by
+others.
 
 How the calls of one service or one method are treated is said in the catalogue:
 [services.md](services.md#settings-of-the-catalogue). What to turn when: [operating.md](operating.md#tuning).

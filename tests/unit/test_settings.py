@@ -10,7 +10,8 @@ from support.operating import secret_file
 
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
-from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings
 
 
 def test_the_defaults_are_those_that_are_written_down() -> None:

@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 from poste.domain.errors import StartError
 from poste.queue import durability
 from poste.queue.connection import open_client
-from poste.runtime.settings import StoreSettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import StoreSettings
 
 #: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
 _OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")

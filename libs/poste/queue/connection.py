@@ -18,6 +18,8 @@ from poste.queue.node import DEFAULT_PORT, Connected, Options, open_node
 from poste.runtime import secret_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from poste.runtime.settings import StoreSettings
 
 #: The schemes of a URL that names servers of a cluster, and the scheme of each of those.
@@ -59,7 +61,7 @@ def server_options(settings: StoreSettings) -> list[Options]:
     except ValueError as error:
         raise StartError(f"POSTE_REDIS_URL: {error}") from error
     if settings.redis_password_file is not None:
-        password = secret_files.read(settings.redis_password_file, "Redis' password").decode().strip()
+        password = _password(settings.redis_password_file)
         for server in servers:
             server["password"] = password
     return [*servers]
@@ -120,6 +122,18 @@ def known_servers(client: redis.Redis, settings: StoreSettings) -> Callable[[], 
         return client.known_servers
     servers = server_options(settings)
     return lambda: servers
+
+
+def _password(path: Path) -> str:
+    what = "Redis' password (POSTE_REDIS_PASSWORD_FILE)"
+    content = secret_files.read(path, what).strip()
+    try:
+        password = content.decode()
+    except UnicodeDecodeError:
+        raise StartError(f"{what}, {path}: it is not UTF-8") from None
+    if not password:
+        raise StartError(f"{what}, {path}: it is empty")
+    return password
 
 
 def _check(url: str) -> None:

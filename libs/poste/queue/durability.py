@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
     from redis.asyncio.connection import AbstractConnection
 
-    from poste.runtime.settings import Keeps, StoreSettings
+    from poste.runtime.setting_values import Keeps
+    from poste.runtime.settings import StoreSettings
 
 _WAITAOF_SINCE: Final = (7, 2)
 #: How often who runs a queue's tasks looks what its server keeps, in seconds.

@@ -31,7 +31,7 @@ def id_key(path: Path) -> bytes:
     Raises:
         StartError: The file can't be made or read, others can read or write it, or it holds too little.
     """
-    return _kept(path, "the key that signs task ids", lambda: secrets.token_bytes(32))
+    return _kept(path, "the key that signs task ids (POSTE_ID_KEY_FILE)", lambda: secrets.token_bytes(32))
 
 
 def operator_token(path: Path) -> bytes:
@@ -40,7 +40,7 @@ def operator_token(path: Path) -> bytes:
     Raises:
         StartError: The file can't be made or read, others can read or write it, or it holds too little.
     """
-    return _kept(path, "the operators' token", _new_token, strip=True)
+    return _kept(path, "the operators' token (POSTE_OPERATOR_TOKEN_FILE)", _new_token, strip=True)
 
 
 def read(path: Path, what: str) -> bytes:

@@ -1,57 +1,94 @@
-"""Settings: read once, in `main`, from `POSTE_*` environment variables; frozen from then on.
+"""Settings: what each part is told. Read once, in `main` (`poste.runtime.environment`); frozen from then on.
 
-Each variable's name is `POSTE_` and the field's name in capitals. Secrets come from files, which others must not be
-able to read or write (`poste.runtime.secret_files`).
+The comment above a setting is what the documents say of it (docs/settings.md). Secrets come from files, which others
+must not be able to read or write (`poste.runtime.secret_files`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
-from poste.runtime.addresses import MAX_SOCKET_PATH, names_a_socket
+from poste.runtime.setting_values import (
+    MAX_PORT,
+    Bytes,
+    Host,
+    Keeps,
+    Networks,
+    Origins,
+    Port,
+    ReplicaAddress,
+    Seconds,
+    Socket,
+    SomeSeconds,
+    Target,
+)
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+#: How far above the port for calls the one for probes and metrics is.
+_ADMIN_OFFSET: Final = 1000
+#: How many heartbeats a lease lasts at least: one may fail, be waited for and be sent again before it is over.
+_HEARTBEATS: Final = 3
+#: A password that stands in a URL.
+_PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@|[?&]password=")
 
 
-def _socket(path: Path) -> Path:
-    if not names_a_socket(path):
-        raise ValueError(
-            f"a socket's path is absolute, {MAX_SOCKET_PATH} bytes long at most, of letters, digits and ./+=@-_"
-        )
-    return path
-
-
-#: A socket in the file system.
-Socket = Annotated[Path, AfterValidator(_socket)]
-Network = IPv4Network | IPv6Network
-#: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
-Keeps = Literal["always", "second", "nothing"]
-
-
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What every process is told."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     #: The address for `/metrics` and the probes, `host` unless given. These are not for everybody: who makes them
     #: public tells what is called, how often and by how many.
-    admin_host: str | None = None
+    admin_host: Host | None = None
     #: Lines below this level are not written.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: `auto` writes for people on a terminal, and JSON otherwise.
     log_format: Literal["auto", "json", "console"] = "auto"
     #: How long a stop may take before what still runs is given back, in seconds.
     grace_seconds: Seconds = 20.0
+    #: Where `/metrics` and the probes are served; `port` plus 1000 unless given. Clients have no business there.
+    admin_port: Port | None = None
+
+    def probes_port(self) -> int:
+        """Return the port for probes and metrics: any free one, 0, if that for calls is left to chance too.
+
+        Raises:
+            StartError: There is none beside the port for calls.
+        """
+        if self.admin_port is not None:
+            return self.admin_port
+        # Each part has one, with a default of its own.
+        port: int | None = getattr(self, "port", None)
+        if not port:
+            return 0
+        if port + _ADMIN_OFFSET > MAX_PORT:
+            raise StartError(
+                f"POSTE_PORT={port} leaves no port for probes and metrics, {_ADMIN_OFFSET} above it: set "
+                f"POSTE_ADMIN_PORT, or a port of {MAX_PORT - _ADMIN_OFFSET} at most"
+            )
+        return port + _ADMIN_OFFSET
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if wrong := "; ".join(self._contradictions()):
+            raise StartError(wrong)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Tell what can't be meant of settings that are each as they may be."""
+        try:
+            self.probes_port()
+        except StartError as error:
+            yield str(error)
 
 
 class StoreSettings(Settings):
@@ -73,8 +110,11 @@ class StoreSettings(Settings):
     accept_losing_last_second: bool = False
     #: Accept calls although Redis loses all of them when it stops (no AOF).
     accept_losing_everything: bool = False
-    #: A consumer that did not renew its lease for this long, in seconds, has lost its tasks.
-    lease_seconds: Seconds = 6.0
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self.redis_password_file is not None and _PASSWORD_IN_URL.search(self.redis_url):
+            yield "POSTE_REDIS_PASSWORD_FILE is set, and POSTE_REDIS_URL has a password too: keep one of them"
 
 
 class GatewaySettings(Settings):
@@ -82,8 +122,6 @@ class GatewaySettings(Settings):
 
     #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez` and `/readyz`.
     port: Port = 8080
-    #: Where `/metrics` and the probes are served; the HTTP port plus 1000 unless given. Clients have no business there.
-    admin_port: Port | None = None
     #: Serves HTTPS (TLS 1.2 and newer) with the certificate and key of the two files; both may be replaced while it
     #: runs.
     tls_port: Port | None = None
@@ -94,7 +132,7 @@ class GatewaySettings(Settings):
     #: PEM: the certificate's key, unencrypted.
     tls_key_file: Path | None = None
     #: gRPC target of the middleware.
-    mom: str = "dns:///127.0.0.1:50051"
+    mom: Target = "dns:///127.0.0.1:50051"
     #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.
     id_key_file: Path = Path(".poste/id.key")
     #: The file with the token that operators send, the same for all gateways. Made if it is not there. Without one
@@ -105,25 +143,25 @@ class GatewaySettings(Settings):
     catalogue_copy: Path | None = None
     #: How large a call's JSON may be, in bytes; the message made of it may be larger or smaller, and has a limit of its
     #: own: what gRPC carries (`poste.domain.sizes`), which this can't go past.
-    max_body_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024
+    max_body_bytes: Bytes = 1024 * 1024
     #: How much JSON may wait its turn to be read or written, in bytes: so much of messages over 128 KiB, and so much of
     #: smaller ones. One client may have half of it waiting, less if others wait. Beyond it: 503 `gateway-busy`.
     max_waiting_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
     #: Bytes that clients may have sent that are not answered yet, in all; one client half of it. Beyond it requests are
     #: refused: 503 `gateway-busy`.
-    max_received_bytes: Annotated[int, Field(gt=0)] = 40 * 1024 * 1024
+    max_received_bytes: Bytes = 40 * 1024 * 1024
     #: Bytes of answers that clients may leave unread, in all; one client half of it. A large one counts as the message
     #: and its JSON, for both are there while it is written. Beyond it large answers are not given: 503 `gateway-busy`,
     #: or the task's place.
-    max_unsent_bytes: Annotated[int, Field(gt=0)] = 40 * 1024 * 1024
+    max_unsent_bytes: Bytes = 40 * 1024 * 1024
     #: Connections in all. Where there are so many those that are idle longest are closed, and if none is idle no more
     #: come in. It is no more than the process may have descriptors for.
     max_connections: Annotated[int, Field(gt=0)] = 2500
     #: Connections of one client: an IPv4 address, or the 64 bits of an IPv6 address that stand for one home.
-    max_peer_connections: Annotated[int, Field(gt=0)] = 1000
+    max_peer_connections: Bytes = 1000
     #: Networks of proxies that bring everybody's requests, separated by commas: what one client may have at most does
     #: not count for them. This host's own unless given.
-    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+    trusted_proxies: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     #: How long a connection may be idle between two requests, in seconds.
     idle_seconds: Seconds = 75.0
     #: How long a client may take to bring a request's head, and the TLS handshake before it, in seconds.
@@ -136,9 +174,9 @@ class GatewaySettings(Settings):
     max_wait_seconds: Seconds = 60.0
     #: How long a gateway that is to stop, and says so at `/readyz`, still takes new connections, in seconds: as long as
     #: what balances the gateways needs to see it.
-    linger_seconds: Annotated[float, Field(ge=0)] = 0.0
+    linger_seconds: SomeSeconds = 0.0
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: Origins = ()
 
     @field_validator("max_body_bytes")
     @classmethod
@@ -147,12 +185,30 @@ class GatewaySettings(Settings):
             raise ValueError(f"a gRPC message carries a call of {sizes.MAX_PAYLOAD} bytes at most")
         return value
 
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(origin.strip() for origin in value.split(",") if origin.strip())
-        return value
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        of_tls: dict[str, object] = {
+            "POSTE_TLS_CERTIFICATE_FILE": self.tls_certificate_file,
+            "POSTE_TLS_KEY_FILE": self.tls_key_file,
+        }
+        if self.tls_port is not None and None in of_tls.values():
+            yield f"POSTE_TLS_PORT needs {' and '.join(of_tls)}"
+        of_tls["POSTE_TLS_PUBLIC_PORT"] = self.tls_public_port
+        if self.tls_port is None and (idle := [name for name, value in of_tls.items() if value is not None]):
+            yield f"{' and '.join(idle)} without POSTE_TLS_PORT would serve no TLS: set that too, such as 8443"
+        if self.tls_port and self.tls_port == self.port:
+            yield f"POSTE_TLS_PORT={self.tls_port} is POSTE_PORT too: HTTP and HTTPS need a port each"
+        if self.max_received_bytes < self.max_body_bytes:
+            yield (
+                f"POSTE_MAX_RECEIVED_BYTES={self.max_received_bytes} is less than one body may have: "
+                f"POSTE_MAX_BODY_BYTES={self.max_body_bytes} or more would do"
+            )
+        chosen = {"max_connections", "max_peer_connections"} <= self.model_fields_set
+        if chosen and self.max_peer_connections > self.max_connections:
+            yield (
+                f"POSTE_MAX_PEER_CONNECTIONS={self.max_peer_connections} is more than all may have together: "
+                f"POSTE_MAX_CONNECTIONS={self.max_connections} or less would do"
+            )
 
 
 #: What the middleware's catalogue may hold, see there.
@@ -168,8 +224,6 @@ class MomSettings(StoreSettings):
     #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
     #: call it. Targets are spelt `unix:/its/path`.
     socket: Socket | None = None
-    #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
-    admin_port: Port | None = None
     #: The catalogue file that the deployment ships.
     catalogue: Path | None = None
     #: What knowing all services may take of a gateway's memory, as it is estimated: 40 kB a version, 2 kB a method and
@@ -189,43 +243,35 @@ class WorkerSettings(StoreSettings):
     #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
     #: call it. If the middleware is reached by a socket, and neither this nor a port is given: one beside that.
     socket: Socket | None = None
-    #: Where `/metrics` and the probes are served; the gRPC port plus 1000 unless given.
-    admin_port: Port | None = None
     #: gRPC target of the middleware.
-    mom: str = "dns:///127.0.0.1:50051"
+    mom: Target = "dns:///127.0.0.1:50051"
     #: The `host:port`, or `unix:/path`, that gateways call this replica at; found out if not given.
-    advertise: str | None = None
+    advertise: ReplicaAddress | None = None
     #: How many queued tasks run at once in this process.
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
     max_direct_calls: Annotated[int, Field(ge=1)] = 1000
     #: How many bytes the requests of the queued tasks that run at once in this process may have together, give or take
     #: one of them: what would be more waits.
-    max_claimed_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    max_claimed_bytes: Bytes = 64 * 1024 * 1024
+    #: How long a lease lasts that is not renewed, in seconds: then the process has lost its tasks to others. At least
+    #: three heartbeats.
+    lease_seconds: Seconds = 6.0
     #: How often the lease is renewed, in seconds.
     heartbeat_seconds: Seconds = 2.0
     #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the
     #: process ends itself in order, to be started anew, in seconds; 0 is for ever.
-    threads_lost_seconds: Annotated[float, Field(ge=0)] = 10.0
-    #: How long a handler may block the event loop before the process loses its lease, in seconds.
-    blocked_loop_seconds: Seconds = 60.0
+    threads_lost_seconds: SomeSeconds = 10.0
+    #: How long a handler may block the event loop before the process loses its lease, in seconds; at least a
+    #: second, for the loop shows twice a second that it turns.
+    blocked_loop_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
 
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def load(kind: type[SettingsT], **overrides: object) -> SettingsT:
-    """Read settings from the environment; `overrides` that are not None win.
-
-    Raises:
-        StartError: A variable's value does not fit; the text names each.
-    """
-    try:
-        return kind(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(f"POSTE_{_variable(item['loc'])}: {item['msg']}" for item in error.errors())
-        raise StartError(wrong) from error
-
-
-def _variable(location: tuple[int | str, ...]) -> str:
-    return "_".join(str(part) for part in location).upper()
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        needed = _HEARTBEATS * self.heartbeat_seconds
+        if self.lease_seconds < needed:
+            yield (
+                f"POSTE_LEASE_SECONDS={self.lease_seconds:g} is over before a heartbeat that failed is sent again, at "
+                f"POSTE_HEARTBEAT_SECONDS={self.heartbeat_seconds:g}: a lease of {needed:g} or more would do, or a "
+                f"heartbeat of {self.lease_seconds / _HEARTBEATS:.3g} or less"
+            )

@@ -21,7 +21,8 @@ from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.replicated import Replicated
 from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
 from poste.runtime.addresses import path_of
-from poste.runtime.settings import WorkerSettings, load
+from poste.runtime.environment import load
+from poste.runtime.settings import WorkerSettings
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
 from poste.service.isolation import Isolation
@@ -35,9 +36,6 @@ from poste.service.terms import Terms
 _log = logs.get("service")
 #: The port of a service that neither says its own nor is told one.
 DEFAULT_PORT: Final = 50052
-#: How far above the gRPC port the probes and the metrics are.
-_ADMIN_OFFSET: Final = 1000
-_MAX_PORT: Final = 65535
 
 
 class QueueConsumer(Protocol):
@@ -160,9 +158,7 @@ async def run(
         else:
             port = settings.port or 0
             await direct.listen_at(settings.socket)
-        async with admin.serving(
-            settings.admin_host or settings.host, _admin_port(settings, port), ready
-        ) as admin_port:
+        async with admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as admin_port:
             listening(Ports(port, admin_port))
             where = {"port": port} if settings.socket is None else {"socket": str(settings.socket)}
             _log.info("serving", **where, admin_port=admin_port, services=[service.name for service in services])
@@ -248,14 +244,6 @@ async def _consume(consumer: QueueConsumer, stop: asyncio.Event) -> None:
     await consumer.run()
     if not stop.is_set():
         raise PosteError("a consumer ended by itself")
-
-
-def _admin_port(settings: WorkerSettings, port: int) -> int:
-    """Return the port for probes and metrics: any free one if the gRPC port was left to chance too."""
-    if settings.admin_port is not None:
-        return settings.admin_port
-    beside = port + _ADMIN_OFFSET
-    return beside if settings.port and beside <= _MAX_PORT else 0
 
 
 def _part_name(service: ServedService) -> str:

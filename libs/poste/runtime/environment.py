@@ -1,0 +1,102 @@
+"""The environment is read here, once, in `main`: `POSTE_` and a setting's name in capitals.
+
+What is wrong with it is told at once and in one line, which names the variable, its value, and what would do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from poste.domain.errors import StartError
+from poste.runtime.setting_values import SERVICE_LINK
+from poste.runtime.settings import GatewaySettings, MomSettings, Settings, WorkerSettings
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+PREFIX: Final = "POSTE_"
+#: What begins so is nobody's here: variables of one's own services may be called so.
+FOREIGN_PREFIX: Final = f"{PREFIX}X_"
+#: The settings of each part. One environment may serve them all, so what is another part's is no mistake.
+PARTS: Final[Mapping[str, type[Settings]]] = {
+    "gateway": GatewaySettings,
+    "middleware": MomSettings,
+    "service": WorkerSettings,
+}
+#: What is read by others than the parts, and who reads it.
+OTHERS: Final[Mapping[str, str]] = {
+    "POSTE_URL": "the verbs of `poste` that ask a gateway: its URL",
+    "POSTE_HEALTH": "`poste health`, the image's health check: the URL that it asks",
+    "POSTE_IMAGE": "compose and the stack: the image, with its tag or digest",
+    "POSTE_PUBLISHED_PORT": "compose: the host's port that is the gateway's",
+    "POSTE_NETWORK": "the stack: the name of its network",
+    "POSTE_DEPLOYMENT": "the inventory of AWS: which deployment's hosts it lists",
+}
+#: How Kubernetes calls what it says of services, e.g. of one called `poste-gateway`.
+_SERVICE_LINKS: Final = re.compile(r"POSTE_\w*?(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+#: The longest part of a value that is told.
+_TOLD: Final = 120
+
+
+def variable(name: str) -> str:
+    """Return the variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def load(kind: type[SettingsT], environment: Mapping[str, str] = os.environ, /, **overrides: object) -> SettingsT:
+    """Read settings from the environment; `overrides` that are not None win.
+
+    Raises:
+        StartError: A value does not fit, by itself or to others, or a variable is none that there is; the text names
+            each.
+    """
+    wrong = list(unknown(environment))
+    given: dict[str, Any] = {
+        name: environment[variable(name)] for name in kind.model_fields if variable(name) in environment
+    }
+    given |= {name: value for name, value in overrides.items() if value is not None}
+    for name in [name for name, value in given.items() if value == "" and not _is_list(kind, name)]:
+        # As it stands there when something else that was to fill it in was not set: which is not what anybody chose.
+        wrong.append(f"{variable(name)}= is empty: give it a value, or leave it out")
+        del given[name]
+    try:
+        settings = kind(**given)
+    except ValidationError as error:
+        wrong.extend(dict.fromkeys(_told(item) for item in error.errors()))
+    except StartError as error:
+        wrong.append(str(error))
+    else:
+        if not wrong:
+            return settings
+    raise StartError("; ".join(wrong))
+
+
+def unknown(environment: Mapping[str, str]) -> Iterator[str]:
+    """Tell of each variable that is called like a setting, and is none: of it nothing would come."""
+    known = {variable(name) for kind in PARTS.values() for name in kind.model_fields} | OTHERS.keys()
+    bare = [name.removeprefix(PREFIX) for name in known]
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in known or name.startswith(FOREIGN_PREFIX):
+            continue
+        if _SERVICE_LINKS.fullmatch(name) or SERVICE_LINK.match(environment[name]):
+            continue
+        # Without what all have in common, which would make any two of them alike.
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
+        hint = f"the nearest is {PREFIX}{near[0]}" if near else f"what is not Poste's may begin with {FOREIGN_PREFIX}"
+        yield f"there is no setting {name}: {hint}"
+
+
+def _is_list(kind: type[Settings], name: str) -> bool:
+    return isinstance(kind.model_fields[name].get_default(), tuple)
+
+
+def _told(item: Any) -> str:
+    value = str(item["input"])
+    value = value if len(value) <= _TOLD else f"{value[:_TOLD]}…"
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{variable(str(item['loc'][0]))}={value}: {said[:1].lower()}{said[1:].replace('nput should', 'must')}"
