@@ -59,7 +59,7 @@ async def prepare() -> counted.Calls:
     return Connections(server(fleet)).call
 
 
-def server(fleet: Fleet, enqueuer: Any = None) -> http_server._Server:
+def server(fleet: Fleet, enqueuer: Any = None) -> http_server.Server:
     """Make the gateway's HTTP server, with a fleet for the one service that is called."""
     services = counted.services()
     directory: Any = SimpleNamespace(
@@ -68,7 +68,7 @@ def server(fleet: Fleet, enqueuer: Any = None) -> http_server._Server:
     nothing: Any = None
     resources: Any = SimpleNamespace(check_ready=lambda: None)
     roads = Roads(directory, enqueuer, nothing, Aside(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30)
-    return http_server._Server(Edge(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
+    return http_server.Server(Edge(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
 
 
 if __name__ == "__main__":
