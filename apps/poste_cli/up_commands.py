@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -41,12 +42,20 @@ def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None, r
     """Run everything on this machine, on loopback, until Ctrl-C.
 
     The parts: redis, mom, gateway, and the sample services sum, subtraction, multiplication. Calls that wait are kept
-    in the data folder, and are there again the next time.
+    in the data folder, and are there again the next time. Settings (POSTE_*) of the environment are handed on to the
+    parts; those that are not are named at the start.
 
     Exit code: 0 after a stop, 2 if it can't start.
     """
     local.run(
-        local.Options(data=data, port=port, without=frozenset(without), redis_url=redis_url, redis_memory=redis_memory)
+        local.Options(
+            data=data,
+            port=port,
+            without=frozenset(without),
+            redis_url=redis_url,
+            redis_memory=redis_memory,
+            environment=os.environ,
+        )
     )
 
 

@@ -21,7 +21,8 @@ MESSAGE = {"a": 2, "b": 3}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with up(tmp_path_factory.mktemp("up") / "data") as one:
+    there = environment(POSTE_MAX_BODY_BYTES="5000", POSTE_TLS_PORT="8443")
+    with up(tmp_path_factory.mktemp("up") / "data", env=there) as one:
         one.wait_ready()
         yield one
 
@@ -136,6 +137,22 @@ def test_stop_and_start_may_be_said_twice(running):
     running.act("start", "multiplication")
 
     assert same == pid
+
+
+def test_settings_of_the_environment_are_handed_on_or_named(running):
+    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nobody was told."""
+    reply = http("POST", running.gateway + "/v1/sum", {"a": 2, "b": "3" * 6000})
+
+    assert reply.status == 413
+    assert "not taken from the environment: POSTE_TLS_PORT" in running.text.splitlines()
+
+
+def test_a_setting_that_does_not_fit_is_one_line(tmp_path):
+    """Its parts would fall, again and again."""
+    done = poste("up", "--port", "0", "--data", str(tmp_path / "data"), env=environment(POSTE_CORS_ORIGIN="*"))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "poste: there is no setting POSTE_CORS_ORIGIN: the nearest is POSTE_CORS_ORIGINS\n"
 
 
 def test_a_second_up_in_the_same_folder_is_refused(running):

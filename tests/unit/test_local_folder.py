@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import socket
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from poste.domain.errors import StartError
-from poste_cli.local import folder, parts, ports
+from poste.v1 import catalogue_pb2
+from poste_cli.local import folder, inherited, parts, ports
+from poste_mom import catalogue_file
 
 
 async def test_one_folder_is_held_by_one(tmp_path):
@@ -75,23 +80,110 @@ def test_free_ports_are_out_of_the_way_of_the_systems_own_choices():
     assert max(found) < ports._range_start()
 
 
-async def test_the_plan_keeps_strangers_settings_out(tmp_path, monkeypatch):
-    """What the user's shell exports for another Poste would reach the parts of this one."""
-    monkeypatch.setenv("POSTE_REDIS_URL", "redis://elsewhere")
-    monkeypatch.setenv("POSTE_CONCURRENCY", "1")
-    monkeypatch.setenv("POSTE_LOG_LEVEL", "debug")
-    async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, tmp_path, port=0, redis_url=None)
-
-    settings = {
+def _settings(plan):
+    return {
         part.name: {name: value for name, value in part.environment.items() if name.startswith("POSTE_")}
         for part in plan.parts
     }
-    assert settings["redis"] == {"POSTE_LOG_LEVEL": "debug"}
-    assert settings["sum"]["POSTE_REDIS_URL"] == plan.redis
-    assert settings["sum"]["POSTE_LOG_LEVEL"] == "debug"
-    assert "POSTE_CONCURRENCY" not in settings["sum"]
-    assert "POSTE_PORT" not in settings["sum"]
+
+
+async def test_the_parts_are_given_the_settings_of_the_environment(tmp_path, monkeypatch):
+    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nobody was told."""
+    monkeypatch.chdir(tmp_path)
+    found = inherited.read(
+        {
+            "POSTE_CONCURRENCY": "1",
+            "POSTE_CORS_ORIGINS": "http://localhost:5173",
+            "POSTE_LOG_LEVEL": "debug",
+            "POSTE_X_OWN": "1",
+        },
+        named_redis=False,
+    )
+    async with folder.opened(tmp_path / "data") as held:
+        settings = _settings(parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found))
+
+    assert settings["redis"] == {}
+    assert all(settings[name]["POSTE_LOG_LEVEL"] == "debug" for name in ("mom", "gateway", "sum"))
+    assert settings["sum"]["POSTE_CONCURRENCY"] == "1"
+    assert settings["gateway"]["POSTE_CORS_ORIGINS"] == "http://localhost:5173"
+    assert found.passed_over == ()
+
+
+async def test_what_a_local_poste_says_itself_is_named_and_not_taken(tmp_path, monkeypatch):
+    """What the user's shell exports for another Poste would take these parts there, or from each other."""
+    monkeypatch.setenv("POSTE_MAX_REPLICAS", "7")
+    strange = {
+        "POSTE_REDIS_URL": "redis://elsewhere",
+        "POSTE_PORT": "65000",
+        "POSTE_SOCKET": "/elsewhere",
+        "POSTE_GRACE_SECONDS": "100",
+        "POSTE_REDIS_KEEPS": "second",
+        "POSTE_TLS_PORT": "1",
+    }
+    found = inherited.read(strange, named_redis=False)
+    async with folder.opened(tmp_path) as held:
+        plan = parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found)
+
+    assert set(found.passed_over) == strange.keys()
+    assert _settings(plan)["sum"]["POSTE_REDIS_URL"] == plan.redis
+    assert "POSTE_PORT" not in _settings(plan)["sum"]
+    assert not [part for part in _settings(plan).values() if "POSTE_REDIS_KEEPS" in part or "POSTE_TLS_PORT" in part]
+    # Only what it was told to look at.
+    assert not [part for part in _settings(plan).values() if "POSTE_MAX_REPLICAS" in part]
+    assert inherited.read({"POSTE_REDIS_KEEPS": "second"}, named_redis=True).passed_over == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"POSTE_CONCURENCY": "1"}, "POSTE_CONCURRENCY"),
+        ({"POSTE_LEASE_SECONDS": "1"}, "POSTE_LEASE_SECONDS=1"),
+        ({"POSTE_CORS_ORIGINS": "localhost"}, "POSTE_CORS_ORIGINS=localhost"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_before_anything_runs(variables, named):
+    """Each part would say so and be started again and again."""
+    with pytest.raises(StartError, match=named):
+        inherited.read(variables, named_redis=False)
+
+
+async def test_a_catalogue_file_of_ones_own_is_read_beside_the_samples(tmp_path, monkeypatch):
+    """Its services would be unknown until they ran, and its settings nobody's."""
+    calculator = Path(importlib.util.find_spec("poste_calculator").origin).with_name("calculator.binpb")
+    (tmp_path / "own").mkdir()
+    shutil.copy(calculator, tmp_path / "own" / "mine.binpb")
+    (tmp_path / "own" / "catalogue.toml").write_text(
+        '[services."calculator.v1.SumService"]\ndescriptors = "mine.binpb"\naway = "reject"\n'
+        '[services."calculator.v1.SumService".methods.Add]\ntimeout_seconds = 2.5\nredeliver = true\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    found = inherited.read({"POSTE_CATALOGUE": "own/catalogue.toml"}, named_redis=False)
+    monkeypatch.chdir("/")
+    async with folder.opened(tmp_path / "data") as held:
+        plan = parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found)
+        written = catalogue_file.read(held.catalogue)
+
+    assert {part.environment.get("POSTE_CATALOGUE") for part in plan.parts} == {None, str(held.catalogue)}
+    entry = {one.name: one for one in written}["calculator.v1.SumService"]
+    assert len(written) == 3
+    assert entry.file_descriptor_set == calculator.read_bytes()
+    assert entry.targets == [f"unix:{tmp_path}/sum.sock"]
+    assert entry.settings.away == catalogue_pb2.AWAY_POLICY_REJECT
+    assert (entry.settings.methods["Add"].timeout_seconds, entry.settings.methods["Add"].redeliver) == (2.5, True)
+
+
+async def test_a_catalogue_file_that_is_none_is_told_with_its_own_name(tmp_path):
+    """The middleware would name a file that the user never wrote."""
+    (tmp_path / "mine.toml").write_text("[services.x]\n")
+    async with folder.opened(tmp_path / "data") as held:
+        with pytest.raises(StartError, match=r"mine\.toml"):
+            parts.plan(
+                held,
+                tmp_path,
+                port=0,
+                redis_url=None,
+                inherited=inherited.read({"POSTE_CATALOGUE": str(tmp_path / "mine.toml")}, named_redis=False),
+            )
 
 
 async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -11,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from poste.domain.errors import StartError
 from poste.runtime.addresses import UNIX
-from poste_cli.local import ports, redis_server
+from poste.runtime.environment import PREFIX
+from poste_cli.local import catalogue, ports, redis_server
 from poste_cli.local.folder import Folder
+from poste_cli.local.inherited import NOTHING, Inherited
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
 
 #: How long a part may take to stop by itself, in seconds; what still runs then is given back.
 GRACE_SECONDS: Final = 8.0
-#: What the user's own environment may tell the parts; any other `POSTE_*` of it is meant for something else.
-_KEPT: Final = ("POSTE_LOG_LEVEL", "POSTE_LOG_FORMAT")
+_CATALOGUE: Final = "POSTE_CATALOGUE"
 #: A stop goes rank by rank: who calls others goes before those who are called.
 _RANKS: Final = {REDIS: 2, MOM: 1}
 
@@ -72,7 +70,13 @@ class Plan:
 
 
 def plan(
-    folder: Folder, place: Path, *, port: int, redis_url: str | None, redis_memory: str = redis_server.MEMORY
+    folder: Folder,
+    place: Path,
+    *,
+    port: int,
+    redis_url: str | None,
+    redis_memory: str = redis_server.MEMORY,
+    inherited: Inherited = NOTHING,
 ) -> Plan:
     """Choose ports and sockets, write the samples' catalogue, and say what is to be run.
 
@@ -82,6 +86,7 @@ def plan(
         port: The gateway's port; 0 for any free one.
         redis_url: The server to use instead of the embedded one.
         redis_memory: How much the embedded one may take.
+        inherited: What the user's environment says to the parts.
 
     Raises:
         StartError: The port is taken, or something that the parts need is missing.
@@ -97,8 +102,11 @@ def plan(
     at = {name: place / f"{name}.sock" for name in (REDIS, *services)}
     mom = f"{UNIX}{at[MOM]}"
     redis = redis_url or f"unix://{at[REDIS]}"
-    _write_catalogue(folder, {name: f"{UNIX}{at[name]}" for name in SAMPLES})
-    told = {} if redis_url is None else redis_server.told_of_named()
+    told = dict(inherited.taken)
+    more = told.pop(_CATALOGUE, None)
+    catalogue.write(
+        folder.catalogue, {name: f"{UNIX}{at[name]}" for name in SAMPLES}, None if more is None else Path(more)
+    )
     base = (
         _environment()
         | told
@@ -148,30 +156,9 @@ def _redis(folder: Folder, socket: Path, memory: str) -> Part:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_") or name in _KEPT}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     if "PYTHONPATH" in kept:  # The parts stand in another folder.
         kept["PYTHONPATH"] = os.pathsep.join(
             map(str, map(Path.absolute, map(Path, kept["PYTHONPATH"].split(os.pathsep))))
         )
     return kept
-
-
-def _write_catalogue(folder: Folder, addresses: Mapping[str, str]) -> None:
-    """Make the samples known before they ever ran, so that calls can wait for one that was never started."""
-    package = importlib.util.find_spec("poste_calculator")
-    if package is None or not package.submodule_search_locations:
-        raise StartError("the samples (poste_calculator) are not installed")
-    descriptors = Path(next(iter(package.submodule_search_locations))) / "calculator.binpb"
-    entries = [
-        # A JSON string is a TOML string too.
-        f"[services.{json.dumps(SAMPLES[name].service)}]\n"
-        f"descriptors = {json.dumps(str(descriptors.absolute()), ensure_ascii=False)}\n"
-        f"target = {json.dumps(address)}\n"
-        for name, address in addresses.items()
-    ]
-    try:
-        descriptor = os.open(folder.catalogue, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(entries))
-    except OSError as error:
-        raise StartError(f"{folder.catalogue}: {error.strerror}") from error

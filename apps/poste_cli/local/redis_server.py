@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +14,6 @@ from poste.queue import durability
 from poste.queue.connection import open_client
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
-
-#: The settings that say what a server keeps, of one that does not tell it, and what it may lose.
-_OF_WHAT_IT_KEEPS: Final = ("redis_keeps", "accept_losing_last_second", "accept_losing_everything")
-
-#: A named server's password, so that it need not stand on a command line, which `ps` shows to everybody.
-_PASSWORD_FILE: Final = "redis_password_file"  # noqa: S105 - a setting's name
 
 #: How much the embedded Redis may take if nobody says it.
 MEMORY: Final = "512mb"
@@ -63,7 +57,7 @@ def client(url: str) -> Redis:
     Raises:
         StartError: It is no URL of a Redis server.
     """
-    return open_client(_settings(url))
+    return open_client(StoreSettings(redis_url=url))
 
 
 async def unanswered(asked: Redis) -> str | None:
@@ -75,33 +69,17 @@ async def unanswered(asked: Redis) -> str | None:
     return None
 
 
-async def check(url: str) -> None:
+async def check(url: str, told: Mapping[str, str]) -> None:
     """See that a server that the user named is there, and keeps what it is given.
+
+    Args:
+        url: Where it is.
+        told: The variables that say more of it.
 
     Raises:
         StartError: It is not, or does not; the text says so.
     """
     try:
-        await durability.require(_settings(url).model_copy(update=_told()))
+        await durability.require(load(StoreSettings, told, redis_url=url))
     except StartError as error:
         raise StartError(f"--redis-url: {error}") from error
-
-
-def told_of_named() -> dict[str, str]:
-    """Return what the environment says of a server that the user named, what it keeps and its password's file.
-
-    Its parts must hear it too.
-    """
-    names = [f"POSTE_{name.upper()}" for name in (*_OF_WHAT_IT_KEEPS, _PASSWORD_FILE)]
-    told = {name: os.environ[name] for name in names if name in os.environ}
-    # They stand in another folder.
-    return {name: str(Path(value).absolute()) if name == names[-1] else value for name, value in told.items()}
-
-
-def _told() -> dict[str, object]:
-    return load(StoreSettings).model_dump(include={*_OF_WHAT_IT_KEEPS, _PASSWORD_FILE})
-
-
-def _settings(url: str) -> StoreSettings:
-    # Not read from the environment: what `POSTE_REDIS_URL` and its like say is meant for another server.
-    return StoreSettings.model_construct(redis_url=url)

@@ -51,14 +51,16 @@ class Screen:
 
             yield show
 
-    def begin(self, plan: Plan, data: Path, without: Collection[str]) -> None:
-        """Show what runs where."""
+    def begin(self, plan: Plan, data: Path, without: Collection[str], passed_over: Collection[str] = ()) -> None:
+        """Show what runs where, and which settings of the environment are not for these parts."""
         self._line((f"Poste: everything on this machine, data in {data}", "bold"))
         places = [part.address.removeprefix(f"{UNIX}{data}/") for part in plan.parts]
         for part, place in zip(plan.parts, places, strict=True):
             where = f"  {part.name.ljust(16)}{place.ljust(max(map(len, places)) + 2)}"
             note = "not started; `poste start` does" if part.name in without else f"log {part.log}"
             self._line((where, ""), (note, "dim"))
+        if passed_over:
+            self._line((f"not taken from the environment: {', '.join(passed_over)}", "yellow"))
 
     def ready(self, plan: Plan, data: Path, token: str) -> None:
         """Tell that calls go direct, and what to try.

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.text import Text
@@ -16,7 +16,8 @@ from poste.client import Client, ClientError
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
 from poste.runtime.sites import listening
-from poste_cli.local import control, folder, parts, redis_server, sockets
+from poste_cli.local import control, folder, inherited, parts, redis_server, sockets
+from poste_cli.local.inherited import Inherited
 from poste_cli.local.parts import Plan
 from poste_cli.local.ports import HOST
 from poste_cli.local.screen import Screen
@@ -34,6 +35,7 @@ class Options:
         without: The parts that are not started.
         redis_url: The Redis to use instead of the embedded one.
         redis_memory: How much the embedded one may take, as Redis spells it.
+        environment: What the parts' settings are taken from.
     """
 
     data: Path
@@ -41,6 +43,7 @@ class Options:
     without: frozenset[str] = frozenset()
     redis_url: str | None = None
     redis_memory: str = redis_server.MEMORY
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,14 @@ class Local:
         supervisor: What sees to them.
         data: The absolute path of its folder.
         operator_token: What its operators show.
+        inherited: What it found in the user's environment.
     """
 
     plan: Plan
     supervisor: Supervisor
     data: Path
     operator_token: str
+    inherited: Inherited
 
 
 @contextlib.asynccontextmanager
@@ -67,12 +72,18 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
     Raises:
         StartError: It can't start; the text says why.
     """
+    found = inherited.read(options.environment, named_redis=options.redis_url is not None)
     async with folder.opened(options.data) as data:
         if options.redis_url is not None:
-            await redis_server.check(options.redis_url)
+            await redis_server.check(options.redis_url, found.taken)
         with sockets.prepared(data.path) as place:
             plan = parts.plan(
-                data, place, port=options.port, redis_url=options.redis_url, redis_memory=options.redis_memory
+                data,
+                place,
+                port=options.port,
+                redis_url=options.redis_url,
+                redis_memory=options.redis_memory,
+                inherited=found,
             )
             operator_token = secret_files.operator_token(data.operator_token).decode()
             token = control.new_token()
@@ -92,7 +103,7 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
                 )
                 try:
                     await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
-                    yield Local(plan, supervisor, data.path, operator_token)
+                    yield Local(plan, supervisor, data.path, operator_token, found)
                     # While the parts are stopped one by one, `poste ps` can still show it.
                     await supervisor.stop_all()
                 finally:
@@ -123,7 +134,7 @@ async def _run(options: Options, screen: Screen) -> None:
                 supervisor.changed()
 
         _on_signals(asked_to_stop)
-        screen.begin(local.plan, local.data, options.without)
+        screen.begin(local.plan, local.data, options.without, local.inherited.passed_over)
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         if not stop.is_set() and supervisor.broken is None:
             screen.ready(local.plan, local.data, local.operator_token)

@@ -1,0 +1,68 @@
+"""What the environment of `poste up` says to its parts: every setting, but for those that are its own to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from poste.domain.errors import StartError
+from poste.runtime.environment import PARTS, load, unknown, variable
+
+#: Where parts are and how they find each other, what is in the data folder, and how long a stop takes.
+_OWN: Final = frozenset(
+    {
+        *("host", "admin_host", "port", "admin_port", "socket", "mom", "advertise", "redis_url", "key_prefix"),
+        *("tls_port", "tls_public_port", "tls_certificate_file", "tls_key_file"),
+        *("id_key_file", "operator_token_file", "catalogue_copy"),
+        *("grace_seconds", "linger_seconds"),
+    }
+)
+#: What is said of a Redis that the user named; the embedded one keeps everything, and has no password.
+_OF_NAMED_REDIS: Final = frozenset(
+    {"redis_password_file", "redis_keeps", "accept_losing_last_second", "accept_losing_everything"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What was found in the environment.
+
+    Attributes:
+        taken: The variables that parts are given, and their values; files by their absolute paths, for parts stand in
+            another folder.
+        passed_over: The variables that are settings too, and that no part is given.
+    """
+
+    taken: Mapping[str, str]
+    passed_over: tuple[str, ...]
+
+
+#: What is nobody's environment says nothing.
+NOTHING: Final = Inherited({}, ())
+
+
+def read(environment: Mapping[str, str], *, named_redis: bool) -> Inherited:
+    """Read the settings that parts are to be given.
+
+    Args:
+        environment: Where they stand.
+        named_redis: Calls are kept in a Redis that the user named.
+
+    Raises:
+        StartError: One of them does not fit, or is none that there is: each part would say so, again and again.
+    """
+    if wrong := "; ".join(unknown(environment)):
+        raise StartError(wrong)
+    own = _OWN if named_redis else _OWN | _OF_NAMED_REDIS
+    names = dict.fromkeys(name for kind in PARTS.values() for name in kind.model_fields)
+    given = [name for name in names if variable(name) in environment]
+    taken = {variable(name): environment[variable(name)] for name in given if name not in own}
+    for kind in PARTS.values():
+        settings = load(kind, taken)
+        for name in kind.model_fields:
+            value = getattr(settings, name)
+            if variable(name) in taken and isinstance(value, Path):
+                taken[variable(name)] = str(value.absolute())
+    return Inherited(taken, tuple(variable(name) for name in given if name in own))
