@@ -61,8 +61,11 @@ class Files:
         file = self._files.get(path)
         if file is None:
             raise Problem(NO_ROUTE, "The page has no such file.")
-        headers = {**_HEADERS, "ETag": f'"{file.tag}"'}
-        if any(known.value in (file.tag, "*") for known in request.if_none_match or ()):
+        tag = f'"{file.tag}"'
+        headers = {**_HEADERS, "ETag": tag}
+        # Not aiohttp's own reading, which takes a millisecond for a thousand of them.
+        known = ",".join(request.headers.getall("If-None-Match", ()))
+        if tag in known or known.strip() == "*":
             return Answer(status=304, headers=headers)
         return Answer(file.body, headers={**headers, "Content-Type": file.content_type})
 
