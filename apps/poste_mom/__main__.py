@@ -97,6 +97,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
                 health.watch(client),
                 catalogue.keep(),
                 endings.listen(),
+                endings.look(),
                 spokesman.keep(),
                 passes.keep(tasks, upkeep, catalogue, pass_seconds=settings.pass_seconds),
             ),

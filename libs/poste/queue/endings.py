@@ -1,7 +1,9 @@
 """Waiting for a task's end; a message that gets lost only makes the wait a little longer.
 
 An end that this very process stores is told to who waits here. Of others Redis' pub/sub tells; for that the record must
-say that somebody waits, and that is a write with its fsync: it is left out for a task that ends at once.
+say that somebody waits, and that is a write with its fsync: it is left out for a task that ends at once. Whether a
+message was lost is looked for by one look at some tasks a second for all who wait: as many looks as waits would be the
+more the more wait, with nothing to be seen.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from poste.domain import sizes
+from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
 from poste.queue.keys import Keys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from poste.queue.tasks import Reading, Tasks
     from poste.runtime.settings import StoreSettings
@@ -27,19 +30,23 @@ if TYPE_CHECKING:
 _log = logs.get("endings")
 #: How long an end is waited for before the record is told that somebody waits, in seconds.
 _SOON_SECONDS: Final = 0.01
-#: How often a waiter looks for itself, in seconds, whatever it was told.
+#: How often it is looked for ends that were not told, in seconds, and at how many tasks at a time. Of more that are
+#: waited for each has its turn: where messages were lost for certain all are looked at.
 _LOOK_SECONDS: Final = 1.0
+_LOOK_AT: Final = 256
 _BACKOFF_SECONDS: Final = 0.5
 
 
 class Endings:
-    """Waits for the ends of tasks."""
+    """Waits for the ends of tasks, while `listen` and `look` run."""
 
     def __init__(self, settings: StoreSettings, tasks: Tasks) -> None:
         self._settings = settings
         self._keys = Keys(settings.key_prefix)
         self._tasks = tasks
+        #: Who waits, by the record, which is of a queue and a key.
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._places: dict[str, tuple[str, str]] = {}
         self._closing = False
 
     async def listen(self) -> None:
@@ -49,6 +56,9 @@ class Endings:
             try:
                 async with client.pubsub() as channel:
                     await channel.subscribe(self._keys.ended_channel)
+                    # What was told meanwhile was not heard.
+                    for records in _in_parts(list(self._waiting)):
+                        await self._look_at(records)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
                         if message is not None:
@@ -58,6 +68,15 @@ class Endings:
                 await asyncio.sleep(_BACKOFF_SECONDS)
             finally:
                 await client.aclose()
+
+    async def look(self) -> None:
+        """Look for ends that were not heard of for as long as the process lives."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for number, records in enumerate(_in_parts(list(self._waiting))):
+                if number:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                await self._look_at(records)
 
     def close(self) -> None:
         """Answer everybody who waits with the task as it is."""
@@ -82,6 +101,7 @@ class Endings:
         record = self._keys.of(queue).record(key)
         event = asyncio.Event()
         self._waiting[record].add(event)
+        self._places[record] = queue, key
         watch = False
         try:
             while True:
@@ -90,15 +110,34 @@ class Endings:
                 if reading.record is None or reading.record.state.final or left <= 0 or self._closing:
                     return reading
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_SECONDS if watch else _SOON_SECONDS)):
+                    async with asyncio.timeout(left if watch else min(left, _SOON_SECONDS)):
                         await event.wait()
                 event.clear()
                 watch = True
         finally:
             self._waiting[record].discard(event)
             if not self._waiting[record]:
-                del self._waiting[record]
+                del self._waiting[record], self._places[record]
+
+    async def _look_at(self, records: Sequence[str]) -> None:
+        """Wake who has to read the task that he waits for; all of them if nobody can tell: each may ask elsewhere."""
+        queues: defaultdict[str, list[str]] = defaultdict(list)
+        for queue, key in (self._places[record] for record in records if record in self._places):
+            queues[queue].append(key)
+        # At once: in a cluster one that does not answer keeps no other waiting.
+        await asyncio.gather(*(self._look_in(queue, keys) for queue, keys in queues.items()))
+
+    async def _look_in(self, queue: str, keys: Sequence[str]) -> None:
+        try:
+            self.tell(queue, await self._tasks.to_read(queue, keys))
+        except StoreError as error:
+            _log.warning("waiting for Redis", queue=queue, error=str(error))
+            self.tell(queue, keys)
 
     def _wake(self, record: str) -> None:
         for event in self._waiting.get(record, ()):
             event.set()
+
+
+def _in_parts(records: Sequence[str]) -> Iterable[Sequence[str]]:
+    return [records[first : first + _LOOK_AT] for first in range(0, len(records), _LOOK_AT)]

@@ -57,6 +57,7 @@ ERROR: Final = "e"
 REASON: Final = "d"
 END: Final = "z"
 NOTES: Final = "v"
+WAITED: Final = "l"
 
 #: What the script `read` tells of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
 from poste.domain import sizes
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
+from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text, texts
 from poste.queue.damaged import DamagedRecord, instant_ms
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 #: How many of those that are tried next are looked at for what they wait for.
 _NEXT: Final = 1000
+#: What `to_read` goes by.
+_WAITED_FOR: Final = (record.STATE, record.EXPIRE, record.NOT_BEGUN, record.WAITED)
+_QUEUED: Final = TaskState.QUEUED.value.encode()
+_OPEN: Final = (_QUEUED, TaskState.RUNNING.value.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,32 @@ class Tasks:
         except RedisError as error:
             raise StoreUnreached(str(error)) from error
 
+    async def to_read(self, queue: str, keys: Sequence[str]) -> list[str]:
+        """Tell which of those that wait for tasks' ends are to read theirs again, for less than reading them costs.
+
+        Args:
+            queue: The queue's name.
+            keys: The tasks' keys, those of one batch.
+
+        Returns:
+            The keys of those that have ended or are gone, that are overdue (reading settles them), and whose ends would
+            not be told, for their records do not say that somebody waits.
+
+        Raises:
+            StoreUnreached: Redis did not answer.
+        """
+        at = self._keys.of(queue)
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(at.record(key), _WAITED_FOR)
+        pipeline.time()
+        try:
+            *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
+        except RedisError as error:
+            raise StoreUnreached(str(error)) from error
+        now_ms = seconds * 1000 + microseconds / 1000
+        return [key for key, reply in zip(keys, found, strict=True) if _is_to_be_read(reply, now_ms)]
+
     async def figures(self, queue: str) -> QueueFigures:
         """Count a queue's tasks.
 
@@ -273,6 +304,18 @@ class Tasks:
         except (ResponseError, DamagedRecord) as error:
             damaged.tell(at.queue, key, str(error))
             return None
+
+
+def _is_to_be_read(reply: Any, now_ms: float) -> bool:
+    """Judge what HMGET answered of a task whose end is waited for; what can't be judged is for whoever reads it."""
+    try:
+        state, expiry, not_begun, waited = damaged.fields_of(reply)
+        if not waited or state not in _OPEN:
+            return True
+        waits = state == _QUEUED or not_begun
+        return bool(waits and instant_ms(expiry, "expire time") <= now_ms)
+    except (DamagedRecord, StoreUnreached):
+        return True
 
 
 def count_kept(stretches: Mapping[bytes, bytes]) -> tuple[int, int]:

@@ -1,0 +1,150 @@
+"""Waits for tasks' ends cost little while nothing ends, however many there are, and miss no end for that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.redis_server import RedisServer, running
+from support.waiting import until
+
+from poste.domain.errors import StoreError
+from poste.domain.policy import QueuePolicy
+from poste.domain.task import TaskState
+from poste.queue.connection import open_client
+from poste.queue.durability import Durability
+from poste.queue.endings import Endings
+from poste.queue.keys import QueueKeys
+from poste.queue.steps.task import NewTask
+from poste.queue.tasks import Tasks
+from poste.runtime import lifecycle
+from poste.runtime.settings import StoreSettings
+
+WAITS = 1000
+LONG_SECONDS = 60.0
+
+
+def hundreds(keys: list[str]) -> list[list[str]]:
+    return [keys[first : first + 100] for first in range(0, len(keys), 100)]
+
+
+@dataclass
+class Waiting:
+    """What waits in one process, and what ends tasks in another."""
+
+    queue: str
+    here: Endings
+    elsewhere: Tasks
+    client: Any
+
+    async def enqueue(self, count: int = 1, ttl_seconds: int = 600) -> list[str]:
+        keys = [secrets.token_urlsafe(12) for _ in range(count)]
+        for some in hundreds(keys):
+            tasks = [NewTask(key, "Add", b"", time.time(), ttl_seconds, 600, repeatable=True) for key in some]
+            said = await self.elsewhere.enqueue(self.queue, tasks, QueuePolicy(), Durability.ON_REPLY)
+            assert set(said) == {"accepted"}
+        return keys
+
+    async def wait(self, key: str, seconds: float = LONG_SECONDS) -> TaskState | None:
+        reading = await self.here.wait(self.queue, key, seconds)
+        return reading.record and reading.record.state
+
+    async def marked(self, *keys: str) -> bool:
+        """Tell whether each record says that somebody waits for its end."""
+        pipeline = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hexists(QueueKeys(self.queue).record(key), "l")
+        return all(await pipeline.execute())
+
+    async def commands(self) -> int:
+        """Tell how many commands Redis has run, those in scripts among them."""
+        return sum(one["calls"] for one in (await self.client.info("commandstats")).values())
+
+
+@contextlib.asynccontextmanager
+async def waiting(url: str, queue: str) -> AsyncIterator[Waiting]:
+    settings = StoreSettings(redis_url=url)
+    async with open_client(settings) as client, open_client(settings) as other:
+        here = Endings(settings, Tasks(client))
+        async with lifecycle.side_tasks(here.listen(), here.look()):
+            yield Waiting(queue, here, Tasks(other), other)
+
+
+async def test_thousands_of_waits_cost_the_store_next_to_nothing(redis_server: RedisServer, queue: str) -> None:
+    """Each wait read its task every second: a thousand of one client were five thousand commands a second at Redis."""
+    async with waiting(redis_server.url, queue) as office:
+        keys = await office.enqueue(WAITS)
+        async with asyncio.TaskGroup() as group:
+            waits = []
+            for some in hundreds(keys):
+                waits += [group.create_task(office.wait(key)) for key in some]
+                await until(functools.partial(office.marked, *some), what="the waits")
+
+            before = await office.commands()
+            await asyncio.sleep(2)  # a rate has a time
+            assert await office.commands() - before < WAITS
+
+            # And each end is told, as soon as it comes.
+            for some in hundreds(keys):
+                await asyncio.gather(*(office.elsewhere.cancel(queue, key) for key in some))
+            async with asyncio.timeout(5):
+                states = await asyncio.gather(*waits)
+    assert set(states) == {TaskState.CANCELLED}
+
+
+async def test_an_end_that_nobody_told_is_found(redis_server: RedisServer, queue: str) -> None:
+    """What Redis tells may get lost, with the connection or with a record's mark: the wait would last to its end."""
+    async with waiting(redis_server.url, queue) as office:
+        unheard, unmarked = await office.enqueue(2)
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(office.wait(key)) for key in (unheard, unmarked)]
+            await until(lambda: office.marked(unheard, unmarked))
+            await office.client.client_kill_filter(_type="pubsub")
+            await office.elsewhere.cancel(queue, unheard)
+            await office.client.hdel(QueueKeys(queue).record(unmarked), "l")
+            await office.elsewhere.cancel(queue, unmarked)
+            async with asyncio.timeout(10):
+                states = await asyncio.gather(*waits)
+    assert states == [TaskState.CANCELLED] * 2
+
+
+async def test_a_mark_that_is_gone_is_made_again(redis_server: RedisServer, queue: str) -> None:
+    """A Redis that came back from an older copy knows of no wait: every end would be found late, if at all."""
+    async with waiting(redis_server.url, queue) as office:
+        (key,) = await office.enqueue()
+        async with asyncio.TaskGroup() as group:
+            wait = group.create_task(office.wait(key))
+            await until(lambda: office.marked(key))
+            await office.client.hdel(QueueKeys(queue).record(key), "l")
+            await until(lambda: office.marked(key))
+            await office.elsewhere.cancel(queue, key)
+            assert await wait is TaskState.CANCELLED
+
+
+async def test_who_waits_sees_that_a_task_is_overdue(redis_server: RedisServer, queue: str) -> None:
+    """An overdue task is settled by whoever reads it, so who waits for it has to."""
+    async with waiting(redis_server.url, queue) as office:
+        (key,) = await office.enqueue(ttl_seconds=1)
+        async with asyncio.timeout(10):
+            assert await office.wait(key) is TaskState.EXPIRED
+
+
+async def test_who_waits_is_told_that_the_store_is_away(tmp_path: Path, queue: str) -> None:
+    """Another middleware may reach it: whoever is left waiting at this one would not ask there."""
+    with running(tmp_path / "redis") as server:
+        async with waiting(server.url, queue) as office:
+            (key,) = await office.enqueue()
+            wait = asyncio.ensure_future(office.wait(key))
+            await until(lambda: office.marked(key))
+            server.kill()
+            async with asyncio.timeout(20):
+                with pytest.raises(StoreError):
+                    await wait
