@@ -99,7 +99,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
                 endings.listen(),
                 endings.look(),
                 spokesman.keep(),
-                passes.keep(tasks, upkeep, catalogue, pass_seconds=settings.pass_seconds),
+                passes.keep(tasks, upkeep, catalogue, budgets, pass_seconds=settings.pass_seconds),
             ),
         ):
             await server.start()

@@ -2,7 +2,9 @@
 
 A client decides how many calls come, how large they are and for how long their results are kept; so one alone could
 fill Redis, and the durable road be closed for everybody. Beyond its budget a queue takes no new calls; what it has
-accepted is done and kept as promised.
+accepted is done and kept as promised. But a call of some bytes may have a result of many: so while what ended takes
+all of its queue's budget, no more is started. What waits goes on waiting, until results' times are over or an operator
+purges.
 
 Where nobody says how much, it is as much as Redis has left. A queue that grows makes that less: alone it stops at half
 of what there is, two at a third each, and so on. So there is always room for one that holds less than the others.
@@ -11,17 +13,22 @@ of what there is, two at a third each, and so on. So there is always room for on
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES
 from poste.queue.record import RECORD_BYTES
+from poste.queue.steps.maintenance import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste_mom.catalogue import Catalogue
     from poste_mom.store_health import StoreHealth
+
+#: What ended in a queue may always take this share of what its Redis takes. Were it none, a Redis that is full of what
+#: waits, with nothing left to share, would never be emptied: what ends must take a little.
+_ENDED_SHARE: Final = 1 / 16
 
 
 class Budgets:
@@ -42,6 +49,18 @@ class Budgets:
             return service.policy.queue.max_held_bytes
         free = await self._health.free_bytes(queue)
         return DEFAULT_MAX_HELD_BYTES if free is None else free
+
+    async def of_ended(self, queue: str) -> Budget:
+        """Return how many bytes what ended in a queue may take before no more of it is started.
+
+        Raises:
+            StoreUnreached: Which Redis holds the queue is not known.
+        """
+        service = self._catalogue.get(queue)
+        if service is not None and service.policy.queue.max_held_bytes is not None:
+            return Budget(service.policy.queue.max_held_bytes)
+        limit = await self._health.limit_bytes(queue)
+        return Budget(DEFAULT_MAX_HELD_BYTES) if limit is None else Budget(int(limit * _ENDED_SHARE), limit)
 
     async def spend(self, queue: str, sizes: Iterable[int]) -> None:
         """Note what a queue was just given: the sizes of what was accepted for it, or of results.

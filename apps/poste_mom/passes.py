@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from poste.domain.errors import StoreError
+from poste.domain.errors import StoreError, StoreUnreached
 from poste.domain.policy import QueuePolicy
 from poste.runtime import logs
 from poste_mom.queues import for_each, known
@@ -18,6 +19,7 @@ from poste_mom.queues import for_each, known
 if TYPE_CHECKING:
     from poste.queue.tasks import Tasks
     from poste.queue.upkeep import PassReport, Upkeep
+    from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
 
 _log = logs.get("passes")
@@ -28,10 +30,11 @@ _ORPHANS_SECONDS: Final = 600.0
 _ORPHANS_AGAIN_SECONDS: Final = 10.0
 
 
-async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, *, pass_seconds: float) -> None:
+async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float) -> None:
     """Look after every queue, for as long as the process lives. One that is away keeps nobody else's waiting."""
     orphans_due = -math.inf
     queues: set[str] = set()
+    looks = _Looks(upkeep, catalogue, budgets)
     while True:
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _bury_orphans(upkeep)
@@ -41,7 +44,7 @@ async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, *, pass_secon
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))
-        await for_each(queues, lambda queue: _look_after(queue, upkeep, catalogue))
+        await for_each(queues, looks.look_after)
         # Replicas that started together drift apart.
         await asyncio.sleep(pass_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spread, not secrecy
 
@@ -58,17 +61,37 @@ async def _bury_orphans(upkeep: Upkeep) -> float:
     return _ORPHANS_SECONDS
 
 
-async def _look_after(queue: str, upkeep: Upkeep, catalogue: Catalogue) -> None:
-    service = catalogue.get(queue)
-    policy = service.policy.queue if service else QueuePolicy()
-    try:
-        _tell(queue, await upkeep.look_after(queue, max_crashes=policy.max_crashes))
-    except (StoreError, RedisError) as error:
-        _log.warning("waiting for Redis", queue=queue, error=str(error))
+class _Looks:
+    """Looks after one queue after the other."""
 
+    def __init__(self, upkeep: Upkeep, catalogue: Catalogue, budgets: Budgets) -> None:
+        self._upkeep = upkeep
+        self._catalogue = catalogue
+        self._budgets = budgets
+        #: The queues of which no task is started, for what ended takes as many bytes as it may.
+        self._spent: set[str] = set()
 
-def _tell(queue: str, report: PassReport) -> None:
-    if report.reaped:
-        _log.warning("reaped", queue=queue, **report.reaped)
-    for key, how in report.ended:
-        _journal.write({"key": key, "service": queue, "result": how})
+    async def look_after(self, queue: str) -> None:
+        service = self._catalogue.get(queue)
+        policy = service.policy.queue if service else QueuePolicy()
+        budget = None
+        with contextlib.suppress(StoreUnreached):
+            budget = await self._budgets.of_ended(queue)
+        try:
+            report = await self._upkeep.look_after(queue, max_crashes=policy.max_crashes, budget=budget)
+        except (StoreError, RedisError) as error:
+            _log.warning("waiting for Redis", queue=queue, error=str(error))
+        else:
+            self._tell(queue, report)
+
+    def _tell(self, queue: str, report: PassReport) -> None:
+        if report.reaped:
+            _log.warning("reaped", queue=queue, **report.reaped)
+        for key, how in report.ended:
+            _journal.write({"key": key, "service": queue, "result": how})
+        if report.is_spent and queue not in self._spent:
+            self._spent.add(queue)
+            _log.warning("queue stands still", queue=queue, reason="what ended in it takes all that it may hold")
+        elif not report.is_spent and queue in self._spent:
+            self._spent.remove(queue)
+            _log.info("queue goes on", queue=queue)

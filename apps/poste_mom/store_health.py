@@ -93,6 +93,14 @@ class StoreHealth:
         """
         return (await self._holder(queue)).free_bytes
 
+    async def limit_bytes(self, queue: str) -> int | None:
+        """Return how much the Redis that holds a queue takes in all before it is full; None if it has no limit.
+
+        Raises:
+            StoreUnreached: It is not known which one that is.
+        """
+        return (await self._holder(queue)).limit_bytes
+
     async def give(self, queue: str, size: int) -> None:
         """Note that so many bytes were just given to a queue: until its Redis is asked again, that is what is known.
 
@@ -125,6 +133,8 @@ class _Server:
         self._full: str | None = None
         #: What may still be given to it; None if it has no limit, or was not asked yet.
         self.free_bytes: int | None = None
+        #: And of how much that is the rest.
+        self.limit_bytes: int | None = None
         self._told_unlimited = False
         self._why: str | None = "Redis was not reached yet"
         self._checking = asyncio.Lock()
@@ -178,7 +188,8 @@ class _Server:
         used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
         full = limit > 0 and used > limit * _FULL
         self._full = f"Redis holds {used} of {limit} bytes" if full else None
-        self.free_bytes = max(0, int(limit * _FULL) - used) if limit > 0 else None
+        self.limit_bytes = int(limit * _FULL) if limit > 0 else None
+        self.free_bytes = None if self.limit_bytes is None else max(0, self.limit_bytes - used)
         if not (limit or self._told_unlimited):
             self._told_unlimited = True
             _log.warning(

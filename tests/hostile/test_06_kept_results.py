@@ -19,6 +19,7 @@ from support.deployment import PRODUCT, SUM
 from support.gateway import Gateway, running_gateway
 from support.kept import KeptTasks
 from support.mom import RunningMom, running_mom
+from support.office import Office
 from support.operating import OPERATOR
 from support.queue_post import Post
 from support.redis_server import running
@@ -31,7 +32,9 @@ from support.waiting import until
 from poste.domain.errors import StartError
 from poste.domain.policy import MAX_DEFECTS, MAX_TTL_SECONDS
 from poste.queue.connection import open_client
+from poste.queue.consumer import ClaimedTask
 from poste.queue.record import RECORD_BYTES
+from poste.queue.steps.task import Report
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste_cli.local import redis_server
@@ -149,6 +152,48 @@ async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path:
         assert refused >= 1
         told = await asyncio.to_thread(poste, "queues", env=one.environment)
         assert f" {done} {figures['heldBytes'] / 1000:.1f} kB of 100.0 kB " in " ".join(told.stdout.split())
+
+
+async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_path: Path) -> None:
+    """Calls of some bytes whose results are large filled Redis: the durable road was closed for everybody."""
+    async with town(tmp_path, maxmemory="24mb") as one:
+        office = Office(one.mom.settings.redis_url, SUM)
+
+        async def much(task: ClaimedTask) -> None:
+            await office.tasks.complete(SUM, [Report(task.key, task.token, "ok", b"x" * 100_000)])
+
+        try:
+            with capture_logs() as logs:
+                assert set(await one.accept(400)) == {"ACCEPTED"}
+                office.consume(much)
+                await until(lambda: _said(logs, "queue stands still"), what="its stand")
+                await until(lambda: _has(office, running=0, stands_still=True), what="all at rest")
+                waiting = (await office.tasks.figures(SUM)).queued
+
+                assert 0 < waiting < 400
+                assert await one.accept(1) == ["BUDGET_SPENT"]
+                assert set(await one.accept(BATCH, PRODUCT)) == {"ACCEPTED"}
+                await one.kept.age_all()
+                await one.gateway.post(f"{QUEUE}/purge-ended")
+                await until(lambda: _said(logs, "queue goes on"), what="its going on")
+                await until(lambda: _has_fewer(office, waiting), what="more")
+        finally:
+            for consumer in list(office.consumers):
+                await office.stop(consumer)
+            await office.client.aclose()
+
+
+def _said(logs: Any, event: str) -> bool:
+    return any(line["event"] == event and line["queue"] == SUM for line in logs)
+
+
+async def _has(office: Office, **expected: Any) -> bool:
+    figures = await office.tasks.figures(SUM)
+    return all(getattr(figures, name) == value for name, value in expected.items())
+
+
+async def _has_fewer(office: Office, waiting: int) -> bool:
+    return (await office.tasks.figures(SUM)).queued < waiting
 
 
 async def test_what_waits_and_what_is_dead_counts_too(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from support.redis_server import running
 from poste.domain.task import TaskState
 from poste.queue.connection import texts
 from poste.queue.record import RECORD_BYTES
+from poste.queue.steps.maintenance import Budget
 from poste.queue.steps.task import Ending, Report
 
 T = TypeVar("T")
@@ -167,6 +168,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.read: 1,
             self.be_away: 1,
             self.pause: 1,
+            self.change_budget: 1,
             self.forget: 1 if self._ended() else 0,
             self.purge: 1 if model.dead() else 0,
             self.purge_ended: 1 if self._ended() else 0,
@@ -446,7 +448,8 @@ class QueueMachine(RuleBasedStateMachine):
     def look_after(self) -> None:
         """One whole pass."""
         graves = texts(self.do(self.queue.client.zrange(self.queue.keys.graves, 0, -1)))
-        report = self.do(self.queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES))
+        budget = Budget(self.model.budget)
+        report = self.do(self.queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=budget))
         expected = self.model.look_after(graves)
         self.outdated = (0, 0)
         self.agree(expected.reaped, report.reaped)
@@ -516,6 +519,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.paused = not self.model.paused and self._odd()
         self.do(self.queue.operators.pause(QUEUE, paused=self.model.paused))
 
+    def change_budget(self) -> None:
+        """What ended may take less, or more: now and then as much as it takes, or nothing at all."""
+        took = self.model.ended_bytes
+        some = [queue_model.NO_BUDGET] * 3 + [0, took, took + 1, took + RECORD_BYTES]
+        self.model.budget = self._any(some)
+        self.look_after()
+
     def replay(self) -> None:
         key = self._any(KEYS if self._odd() else self.model.dead())
         if key in self.model.dead():
@@ -569,6 +579,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.agree((len(kept) + outdated, size + outdated_size), seen.kept)
         self.agree(sum(RECORD_BYTES + sum(seen.sizes[key]) for key in seen.dead), seen.dead_bytes)
         self.agree(seen.kept[1] + seen.dead_bytes, seen.ended_bytes)
+        self.model.ended_bytes = seen.ended_bytes
 
     def _changes_no_end(self, seen: Seen) -> None:
         for key, (state, *_, reason, response) in seen.records.items():
@@ -601,7 +612,8 @@ class QueueMachine(RuleBasedStateMachine):
             name = f"drain{life}"
             names.append(name)
             await queue.join(name)
-            await queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES)
+            no_budget = Budget(queue_model.NO_BUDGET)
+            await queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=no_budget)
             await queue.upkeep.bury_orphans()
             await _each(
                 queue.end_lease,

@@ -27,9 +27,10 @@ class KeptTasks:
         await self._count_elsewhere(key, before, await self._stretch(key))
 
     async def age_all(self) -> None:
-        """Let every task have ended long ago."""
+        """Let every task that ended have ended long ago."""
         async for record in self._client.scan_iter(match=self._keys.any_record):
-            await self.age(record.decode().rpartition(":task:")[2])
+            if await self._client.hexists(record, "z"):
+                await self.age(record.decode().rpartition(":task:")[2])
 
     async def drop(self, key: str) -> tuple[int, int]:
         """Let a task's record be dropped, as if its time were over; returns what it is still counted as."""

@@ -18,6 +18,8 @@ MAX_DEFECTS = 2
 MAX_CRASHES = 3
 #: So many crashes in company make a task one that runs alone.
 SUSPECT_AFTER = 2
+#: As good as none, in bytes.
+NO_BUDGET = 1 << 40
 #: How much of the queue's front a claim tells.
 FRONT = 2
 
@@ -94,6 +96,12 @@ class QueueModel:
         self.leases: dict[str, bool] = {}
         self.graves: set[str] = set()
         self.paused = False
+        #: What ended takes so many bytes, and may take so many.
+        self.ended_bytes, self.budget = 0, NO_BUDGET
+
+    @property
+    def stands_still(self) -> bool:
+        return self.paused or self.ended_bytes >= self.budget
 
     def waiting(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.state == "Q"]
@@ -114,6 +122,8 @@ class QueueModel:
         waiting = self.waiting()
         if len(waiting) >= MAX_WAITING or sum(task.size for task in waiting) + size > MAX_BYTES:
             return "full"
+        if self.ended_bytes >= self.budget:
+            return "spent"
         self.tasks[key] = Task(repeatable, size)
         self.ready.insert(0, key)
         return "accepted"
@@ -214,7 +224,7 @@ class QueueModel:
         if task is None or task.final:
             self._drop(name, key)
             return "drop"
-        if self.paused:
+        if self.stands_still:
             self._drop(name, key)
             return "paused"
         if task.crashes_in_company >= SUSPECT_AFTER and not alone:
@@ -254,7 +264,7 @@ class QueueModel:
             task.unclaim()
             task.be_over()
             return "drop"
-        if self.paused:
+        if self.stands_still:
             return "paused"
         task.waits_in_hand = False
         return "begun"

@@ -136,7 +136,7 @@ class Beginner:
             self._drop(key)
 
     async def _put_back(self) -> None:
-        """Give back all that has not begun: the queue is paused."""
+        """Give back all that has not begun: the queue stands still."""
         hand, keys = self._hand, self._hand.keys
         # The oldest is put back last, so that it is taken first again.
         waiting = [*reversed(hand.to_begin.values())]

@@ -58,7 +58,7 @@ class Incarnation:
             control: For everything that answers at once.
             blocking: For BLMOVE alone.
             blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
-            tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
+            tried_to_pop: Called after each pop that Redis answered, and each look at a queue that stands still.
             live: Tells whether direct calls come in: those go first.
             concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
             proof: Tells what a reply of the queue's server proves.

@@ -36,8 +36,8 @@ _log = logs.get("consumer")
 BLOCK_SECONDS: Final = 2.0
 #: The wait after a pop that failed, in seconds.
 _POP_BACKOFF: Final = 0.2
-#: How often it is looked whether a paused queue is still paused, in seconds.
-_PAUSED_LOOK_SECONDS: Final = 0.5
+#: How often it is looked whether a queue that stands still (paused, or at its budget) does yet, in seconds.
+_STILL_LOOK_SECONDS: Final = 0.5
 #: How often it is looked whether more tasks may run at once than may now, in seconds.
 _ROOM_LOOK_SECONDS: Final = 0.25
 #: While something is to begin, no fewer tasks are taken, as a share of those that may run at once: one a step is dear.
@@ -69,7 +69,7 @@ class Taker:
             handle: Runs and reports one task.
             blocking: For BLMOVE alone.
             blocking_client_id: Redis' id of the connection that BLMOVE blocks on.
-            tried_to_pop: Called after each pop that Redis answered, and each look at a paused queue.
+            tried_to_pop: Called after each pop that Redis answered, and each look at a queue that stands still.
             live: Tells whether direct calls come in: those go first.
             lost: Called if a claim finds that the lease is gone.
         """
@@ -85,7 +85,7 @@ class Taker:
         self._front: list[str] = []
         #: The key of the task that was last claimed to run alone.
         self._suspect: str | None = None
-        self._paused = False
+        self._stands_still = False
         self._defect: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._refill_by = 0.0
@@ -127,9 +127,9 @@ class Taker:
                     await self._claim([hand.suspects.pop(0)], alone=True)
             elif not self._worth_taking(room := hand.room(live=self._live())):
                 await self._wait_for_room(room)
-            elif self._paused:
-                await self._rest(_PAUSED_LOOK_SECONDS)
-                await self._look_whether_paused()
+            elif self._stands_still:
+                await self._rest(_STILL_LOOK_SECONDS)
+                await self._look()
             else:
                 await self._take(room)
 
@@ -178,12 +178,13 @@ class Taker:
                 metrics.store_errors_total.labels("lost").inc()
             await self._recover()
 
-    async def _look_whether_paused(self) -> None:
+    async def _look(self) -> None:
+        """Look whether the queue stands still yet."""
         try:
-            self._paused = bool(await self._hand.control.hexists(self._hand.keys.counts, "paused"))
+            self._stands_still = await steps.look(self._hand.scripts, self._hand.keys)
             self._tried_to_pop()
-        except RedisError as error:
-            _log.warning("pause not read", queue=self._hand.keys.queue, error=str(error))
+        except StoreError as error:
+            _log.warning("not known whether the queue stands still", queue=self._hand.keys.queue, error=str(error))
 
     async def _claim(self, named: Sequence[str], *, alone: bool = False, take: int = 0) -> None:
         """Claim keys, and start what may run.
@@ -239,7 +240,7 @@ class Taker:
             case "later":
                 self._hand.unclaimed.append(key)
             case "paused":
-                self._paused = True
+                self._stands_still = True
             case "damaged":
                 damaged.tell(self._hand.keys.queue, key, "it was to be run: given up")
 

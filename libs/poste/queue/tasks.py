@@ -55,7 +55,8 @@ class QueueFigures:
     """One queue, each task counted once; and what was ever done in it, by the scripts' words for it.
 
     `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most. The
-    bytes are what each kind takes in Redis, its records included.
+    bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what ended takes
+    as many bytes as it may.
     """
 
     name: str
@@ -70,6 +71,7 @@ class QueueFigures:
     consumers: int
     oldest_age_seconds: float | None
     paused: bool
+    stands_still: bool
     totals: Mapping[str, int]
 
     @property
@@ -293,6 +295,7 @@ class Tasks:
             consumers=leases,
             oldest_age_seconds=max(0.0, *ages) if ages else None,
             paused="paused" in counts,
+            stands_still="budget" in counts and int(counts.get("ended_bytes", 0)) >= int(counts["budget"]),
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
 

@@ -1,8 +1,8 @@
 """The passes: what is due is done on a timer, in every middleware replica; each step is safe to repeat.
 
-Per queue and pass: count what ended and is kept anew, reap consumers whose lease is over, sweep the lists of those
-already reaped, wake retries that are due, settle waiting tasks that are overdue. At start and every ten minutes: bury
-lists whose consumer has no lease at all.
+Per queue and pass: count what ended and is kept anew, say how many bytes of it there may be, reap consumers whose lease
+is over, sweep the lists of those already reaped, wake retries that are due, settle waiting tasks that are overdue. At
+start and every ten minutes: bury lists whose consumer has no lease at all.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class PassReport:
         reaped: What became of what dead consumers held, by the script's words for it.
         woken: How many retries were due.
         ended: The tasks that it ended, with how: no service tells of these.
+        is_spent: What ended takes as many bytes as it may: no task is started.
     """
 
     reaped: Counter[str] = field(default_factory=Counter)
     woken: int = 0
     ended: list[tuple[str, str]] = field(default_factory=list)
+    is_spent: bool = False
 
 
 class Upkeep:
@@ -68,17 +70,23 @@ class Upkeep:
         self._step_seconds = pass_seconds * _STEP_PASSES
         self._cursors: dict[str, int] = {}
 
-    async def look_after(self, queue: str, *, max_crashes: int) -> PassReport:
+    async def look_after(self, queue: str, *, max_crashes: int, budget: steps.Budget | None = None) -> PassReport:
         """Do one pass over a queue.
+
+        Args:
+            queue: The queue's name.
+            max_crashes: How often a task may kill its process, alone, before it is DEAD.
+            budget: How many bytes what ended may take; if that is not known, it stays as it is.
 
         Raises:
             StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
         """
         at, report = self._keys.of(queue), PassReport()
-        clock, now = await steps.tick(self._scripts, at, step_seconds=self._step_seconds)
-        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", round(clock * 1000)):
+        tick = await steps.tick(self._scripts, at, step_seconds=self._step_seconds, budget=budget)
+        report.is_spent = tick.is_spent
+        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", round(tick.lease_clock * 1000)):
             await self._reap(at, text(incarnation), max_crashes, report)
-        await self._client.zremrangebyscore(at.graves, "-inf", round((now - _GRAVE_SECONDS) * 1000))
+        await self._client.zremrangebyscore(at.graves, "-inf", round((tick.now - _GRAVE_SECONDS) * 1000))
         for incarnation in await self._non_empty_graves(at):
             await self._reap(at, incarnation, max_crashes, report)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:

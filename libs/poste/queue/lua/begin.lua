@@ -4,7 +4,7 @@
 -- It needs RUNNING and this very token; asked again, it answers the same.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 record    ARGV: 1 incarnation, 2 key, 3 token
 -- Returns 'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now
---   | 'paused': nothing was done, give it back | 'fenced': there is no lease
+--   | 'paused': nothing was done, give it back, for the queue stands still | 'fenced': there is no lease
 
 local leases, taken, counts, kept, dead, record = unpack(KEYS)
 local me, key, token = unpack(ARGV)
@@ -34,7 +34,7 @@ if stop or (number(expiry) or now) <= now then
   write_counts(counts, kept)
   return 'drop'
 end
-if redis.call('HEXISTS', counts, 'paused') == 1 then
+if stands_still(counts) then
   return 'paused'
 end
 redis.call('HDEL', record, 'h')

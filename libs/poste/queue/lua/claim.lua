@@ -17,7 +17,7 @@
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
 --   | {'later'}: nothing was done, for there are too many bytes
---   | {'paused'}: it was put back to its place in the queue
+--   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
@@ -31,7 +31,7 @@ if not redis.call('ZSCORE', leases, me) then
   return { 'fenced' }
 end
 local now = now_ms()
-local paused, put_back = redis.call('HEXISTS', counts, 'paused') == 1, {}
+local paused, put_back = stands_still(counts), {}
 local FIXED_KEYS, FIXED_ARGS = 6, 6
 local to_take, bytes_left = tonumber(ARGV[4]), tonumber(ARGV[6])
 local knows_begins = ARGV[5] == '1' and '*'

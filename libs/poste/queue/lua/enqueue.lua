@@ -16,8 +16,10 @@ if ARGV[6] == '1' and not string.find(redis.call('INFO', 'persistence'), 'aof_en
 end
 local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
-local waiting, bytes, ended = unpack(redis.call('HMGET', counts, 'waiting', 'bytes', 'ended_bytes'))
+local waiting, bytes, ended, budget = unpack(redis.call('HMGET', counts, 'waiting', 'bytes', 'ended_bytes', 'budget'))
 waiting, bytes, ended = number(waiting) or 0, number(bytes) or 0, number(ended) or 0
+-- None of them would be started (`stands_still`).
+local spent = ended >= (number(budget) or math.huge)
 local max_waiting, max_bytes, max_held, max_age, max_recent =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -32,7 +34,7 @@ for i = FIXED_KEYS + 1, #KEYS do
     result = 'clock'
   elseif waiting >= max_waiting or bytes + #request > max_bytes then
     result = 'full'
-  elseif ended + bytes + #request + (waiting + 1) * RECORD_BYTES > max_held then
+  elseif spent or ended + bytes + #request + (waiting + 1) * RECORD_BYTES > max_held then
     result = 'spent'
   else
     result = 'accepted'

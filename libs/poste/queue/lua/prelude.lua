@@ -3,8 +3,9 @@
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take),
 -- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
--- at the last pass), step (by how much it moves at most until the next), paused ('1' while it is), purged (up to when what had
--- ended was purged, ms); and what was ever done, for the metrics: +<what>.
+-- at the last pass), step (by how much it moves at most until the next), budget (how many bytes what ended may take, by the
+-- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms); and what was ever done, for the
+-- metrics: +<what>.
 -- What ended and is kept for its result's TTL (hash <prefix>:{q}:kept): how many there are, and `b` how many bytes they take, by
 -- the stretch of time in which their TTLs end (see `count_kept`).
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
@@ -70,6 +71,14 @@ end
 -- `begin` takes that away before the handler starts.
 local function has_not_begun(known_by)
   return known_by == '*' or (known_by and known_by == this_run()) or false
+end
+
+-- Whether no task is started now: an operator paused the queue, or what ended in it takes as much as it may (`tick`). Only what
+-- ended is judged: were what waits as well, a queue that is full of calls would never start one of them.
+local function stands_still(counts)
+  local paused, ended, budget = unpack(redis.call('HMGET', counts, 'paused', 'ended_bytes', 'budget'))
+  budget = number(budget)
+  return paused or (budget and (number(ended) or 0) >= budget) or false
 end
 
 -- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from poste.queue.scripts import Argument, Scripts
 
 #: Why a key was not claimed: it is not to be run (any more) | its record can't be read, and it was given up | it is to
-#: be claimed alone | there are too many bytes, so nothing was done | its queue is paused, and it is back in its place.
+#: be claimed alone | there are too many bytes, so nothing was done | its queue stands still, and it is back in its
+#: place.
 NotClaimed = Literal["drop", "damaged", "suspect", "later", "paused"]
-#: begun | it is not to begin | its queue is paused: nothing was done, give it back | the lease is gone.
+#: begun | it is not to begin | its queue stands still: nothing was done, give it back | the lease is gone.
 Begun = Literal["begun", "drop", "paused", "fenced"]
 
 
@@ -72,6 +73,11 @@ class PutOff(NamedTuple):
     key: str
     token: str
     wait_seconds: float
+
+
+async def look(scripts: Scripts, at: QueueKeys) -> bool:
+    """Tell whether the queue stands still: it is paused, or what ended in it takes all that it may."""
+    return bool(await scripts.run("look", [at.counts], []))
 
 
 async def join(scripts: Scripts, at: QueueKeys, incarnation: str, *, lease_seconds: float) -> None:

@@ -16,11 +16,22 @@ if TYPE_CHECKING:
 Reaped = Literal["requeued", "crashed", "dead", "cancelled", "dropped", "gone"]
 
 
+class Budget(NamedTuple):
+    """How many bytes what ended in a queue may take.
+
+    `at_least` so many; and as many as it leaves of those that its Redis may hold in all, if there is such a `limit`.
+    """
+
+    at_least: int
+    limit: int = 0
+
+
 class Tick(NamedTuple):
-    """The clock that leases go by, and Redis' time, both in seconds."""
+    """The clock that leases go by, and Redis' time, both in seconds; and whether what ended takes all that it may."""
 
     lease_clock: float
     now: float
+    is_spent: bool
 
 
 class Swept(NamedTuple):
@@ -31,16 +42,19 @@ class Swept(NamedTuple):
     removed: int
 
 
-async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float) -> Tick:
-    """Begin a pass: move the leases' clock on, and drop figures of what Redis has dropped by now.
+async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float, budget: Budget | None) -> Tick:
+    """Begin a pass: move the leases' clock on, drop figures of what Redis has dropped by now, and say the budget.
 
     Args:
         scripts: Runs it.
         at: The queue's keys.
         step_seconds: By how much the clock moves at most until the next pass.
+        budget: How much what ended may take before no more is started; if that is not known, it stays as it is.
     """
-    clock_ms, now_ms = await scripts.run("tick", [at.counts, at.kept], [round(step_seconds * 1000)])
-    return Tick(int(clock_ms) / 1000, int(now_ms) / 1000)
+    terms = ("", "") if budget is None else budget
+    touched = [at.counts, at.kept]
+    clock_ms, now_ms, spent = await scripts.run("tick", touched, [round(step_seconds * 1000), *terms])
+    return Tick(int(clock_ms) / 1000, int(now_ms) / 1000, bool(spent))
 
 
 async def reap(
