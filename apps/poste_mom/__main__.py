@@ -15,6 +15,7 @@ from poste.queue.keys import Keys
 from poste.queue.operators import Operators
 from poste.queue.recent import Recent
 from poste.queue.spokesman import Spokesman
+from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
 from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, bind_socket, new_server
@@ -28,7 +29,6 @@ from poste_mom.catalogue import Catalogue
 from poste_mom.figures import Figures
 from poste_mom.room import Room
 from poste_mom.servicer import MomServicer
-from poste_mom.store_health import StoreHealth
 
 _log = logs.get("mom")
 

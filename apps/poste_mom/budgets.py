@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from poste.domain.errors import StoreUnreached
+from poste.domain.errors import StoreError
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES
 from poste.queue.record import RECORD_BYTES
 from poste.queue.steps.maintenance import Budget
@@ -23,8 +23,8 @@ from poste.queue.steps.maintenance import Budget
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from poste.queue.store_health import StoreHealth
     from poste_mom.catalogue import Catalogue
-    from poste_mom.store_health import StoreHealth
 
 #: What ended in a queue may always take this share of what its Redis takes. Were it none, a Redis that is full of what
 #: waits, with nothing left to share, would never be emptied: what ends must take a little.
@@ -42,7 +42,7 @@ class Budgets:
         """Return how many bytes a queue may hold now.
 
         Raises:
-            StoreUnreached: Which Redis holds the queue is not known.
+            StoreUnreached, StoreNotRead: Which Redis holds the queue is not known.
         """
         service = self._catalogue.get(queue)
         if service is not None and service.policy.queue.max_held_bytes is not None:
@@ -54,7 +54,7 @@ class Budgets:
         """Return how many bytes what ended in a queue may take before no more of it is started.
 
         Raises:
-            StoreUnreached: Which Redis holds the queue is not known.
+            StoreUnreached, StoreNotRead: Which Redis holds the queue is not known.
         """
         service = self._catalogue.get(queue)
         if service is not None and service.policy.queue.max_held_bytes is not None:
@@ -67,5 +67,5 @@ class Budgets:
 
         A second's calls would fill a small Redis before anybody looks again how much is free.
         """
-        with contextlib.suppress(StoreUnreached):
+        with contextlib.suppress(StoreError):
             await self._health.give(queue, sum(RECORD_BYTES + size for size in sizes))

@@ -123,7 +123,7 @@ class Catalogue:
         """Read it anew if it changed.
 
         Raises:
-            StoreUnreached: Redis does not answer.
+            StoreError: Redis does not answer.
         """
         version = await self._look_at_store()
         if version == self._version and not self._is_anew:
@@ -194,7 +194,7 @@ class Catalogue:
         Raises:
             CatalogueError: What it says of itself can't be catalogued.
             CatalogueFullError: There is no room for it.
-            StoreUnreached, StoreLost: Redis does not answer.
+            StoreError: Redis does not answer.
         """
         replica = request.replica or request.address
         if not door.is_address(request.address) and not self._is_socket(request.address):
@@ -253,7 +253,7 @@ class Catalogue:
         """Note that a replica stops.
 
         Raises:
-            StoreUnreached, StoreLost: Redis does not answer.
+            StoreError: Redis does not answer.
         """
         await self._store.withdraw(service, replica)
 
@@ -261,7 +261,7 @@ class Catalogue:
         """Take a service out of the catalogue; returns what may bring it back, None if it is not in it.
 
         Raises:
-            StoreUnreached, StoreLost: Redis does not answer.
+            StoreError: Redis does not answer.
         """
         await self.refresh()
         if service not in versions.services(self._known):

@@ -6,23 +6,20 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError
-
 from poste.domain.errors import StoreError
-from poste.queue.connection import name_of, servers_of
+from poste.queue.connection import info_of, name_of, servers_of
 from poste.runtime import logs, metrics
 from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import redis.asyncio as redis
-
+    from poste.queue.connection import Client
     from poste.queue.spokesman import Spokesman
+    from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import QueueFigures, Tasks
     from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
-    from poste_mom.store_health import StoreHealth
 
 _log = logs.get("figures")
 #: The totals' names in Redis: what they are counted in, and under which label.
@@ -54,7 +51,7 @@ class Figures:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: Client,
         tasks: Tasks,
         catalogue: Catalogue,
         health: StoreHealth,
@@ -108,14 +105,14 @@ class Figures:
     async def _ask_servers(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         try:
             servers = await servers_of(self._client)
-        except RedisError as error:
+        except StoreError as error:
             _log.warning("figures not read", error=str(error))
             return
         for server in servers:
             name = (name_of(server),)
             try:
-                info = await server.info()
-            except RedisError:
+                info = await info_of(server)
+            except StoreError:
                 samples["poste_redis_up"][name] = 0
             else:
                 samples["poste_redis_up"][name] = 1

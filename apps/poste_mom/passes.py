@@ -9,9 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
-from poste.domain.errors import StoreError, StoreUnreached
+from poste.domain.errors import StoreError
 from poste.domain.policy import QueuePolicy
 from poste.runtime import logs
 from poste_mom.queues import for_each, known
@@ -53,7 +51,7 @@ async def _bury_orphans(upkeep: Upkeep) -> float:
     """Look for lists whose consumer has no lease at all; returns when to look again, in seconds."""
     try:
         buried = await upkeep.bury_orphans()
-    except (StoreError, RedisError) as error:
+    except StoreError as error:
         _log.warning("orphaned lists not looked for", error=str(error))
         return _ORPHANS_AGAIN_SECONDS
     if buried:
@@ -75,11 +73,11 @@ class _Looks:
         service = self._catalogue.get(queue)
         policy = service.policy.queue if service else QueuePolicy()
         budget = None
-        with contextlib.suppress(StoreUnreached):
+        with contextlib.suppress(StoreError):
             budget = await self._budgets.of_ended(queue)
         try:
             report = await self._upkeep.look_after(queue, max_crashes=policy.max_crashes, budget=budget)
-        except (StoreError, RedisError) as error:
+        except StoreError as error:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
         else:
             self._tell(queue, report)

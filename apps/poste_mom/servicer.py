@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from poste.domain import door, sizes
-from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError, StoreLost, StoreUnreached
+from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError, StoreLost, StoreNotRead, StoreUnreached
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from poste.queue.operators import Operators
     from poste.queue.recent import Recent
     from poste.queue.steps.operator import Done
+    from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import Reading, Tasks
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
-    from poste_mom.store_health import StoreHealth
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get("servicer")
@@ -148,7 +148,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             said = [_ENQUEUED[one] for one in became]
             accepted = (task for task, one in zip(tasks, became, strict=True) if one == "accepted")
             await self._budgets.spend(queue, (len(task.request) for task in accepted))
-        except StoreUnreached as error:
+        except (StoreUnreached, StoreNotRead) as error:
             _log.warning("not accepted", queue=queue, error=str(error))
             said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed)
         except StoreLost as error:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from redis.exceptions import RedisError
 from support.office import Office
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
@@ -45,7 +44,7 @@ async def keep_passing(office: Office) -> None:
     """Make passes, as a middleware does."""
     upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
     while True:
-        with contextlib.suppress(StoreError, RedisError):
+        with contextlib.suppress(StoreError):
             await upkeep.look_after(office.queue, max_crashes=3)
         await asyncio.sleep(PASS_SECONDS)
 

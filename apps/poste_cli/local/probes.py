@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Self
 
 import aiohttp
-from redis.asyncio import Redis
 
+from poste.queue.connection import Client
 from poste.runtime.addresses import path_of
 from poste_cli.local import redis_server
 from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
@@ -31,7 +31,7 @@ class Probes:
         self._addresses = {part.name: part.address for part in plan.parts}
         self._metrics = {part.name: part.metrics for part in plan.parts}
         self._session: aiohttp.ClientSession
-        self._redis: Redis
+        self._redis: Client
 
     async def __aenter__(self) -> Self:
         # No connection is kept: one that a part closed at its end would fail the first probe of its next life.

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from poste.domain.errors import StartError
+from poste.domain.errors import StartError, StoreError
 from poste.queue import durability
-from poste.queue.connection import open_client
+from poste.queue.connection import Client, open_client, ping
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
 
@@ -51,7 +48,7 @@ def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
     return (str(binary), *(word for name, value in settings.items() for word in (f"--{name}", value)))
 
 
-def client(url: str) -> Redis:
+def client(url: str) -> Client:
     """Open a client for short questions: each is asked once, and answered in time or not at all.
 
     Raises:
@@ -60,12 +57,12 @@ def client(url: str) -> Redis:
     return open_client(StoreSettings(redis_url=url))
 
 
-async def unanswered(asked: Redis) -> str | None:
+async def unanswered(asked: Client) -> str | None:
     """Ask whether it serves; returns None if it does, else why not."""
     try:
-        await asked.ping()
-    except RedisError as error:
-        return f"Redis does not answer ({type(error).__name__})"
+        await ping(asked)
+    except StoreError as error:
+        return f"Redis does not answer ({type(error.__cause__).__name__})"
     return None
 
 

@@ -5,8 +5,9 @@
     PosteError
     ├── StartError            a process can't start; its text is the one line that the user sees
     ├── StoreError            Redis did not do what was asked
-    │   ├── StoreUnreached    nothing was sent: nothing can have changed
-    │   └── StoreLost         sent, and the answer was lost even on retry: it may have happened
+    │   ├── StoreUnreached    nothing was sent, or it was refused: nothing can have changed
+    │   ├── StoreLost         sent, and the answer was lost even on retry: it may have happened
+    │   └── StoreNotRead      a read got no answer: there was nothing to change
     ├── InvalidTaskId         not an id that this Poste ever issued
     └── CatalogueError        a service can't be catalogued as it describes itself
         └── CatalogueFullError  there is no room for it
@@ -33,6 +34,10 @@ class StoreUnreached(StoreError):  # noqa: N818 - a state of the store, read at 
 
 class StoreLost(StoreError):  # noqa: N818 - the same
     """The command was sent and its answer was lost, even on retry: it may have taken effect."""
+
+
+class StoreNotRead(StoreError):  # noqa: N818 - the same
+    """What was asked got no answer, or none that can be read: the read changed nothing."""
 
 
 class InvalidTaskId(PosteError):  # noqa: N818 - reads as the fact it states

@@ -9,15 +9,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from poste.queue import damaged
+from poste.domain.errors import StoreError
+from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from poste.queue.hand import Hand, Running
+    from poste.queue.hand import Hand
 
 _log = logs.get("consumer")
 
@@ -31,24 +28,14 @@ async def audit(hand: Hand) -> None:
                 await hand.audit_due.wait()
         hand.audit_due.clear()
         try:
-            listed = await hand.control.lrange(hand.taken, 0, -1)
-            sound = await damaged.sound_keys(hand.control, hand.taken, hand.keys.queue, listed)
+            listed = await steps.held(hand.scripts, hand.keys, hand.name)
             running = list(hand.running.values())
-            wanted = await _stops_wanted(hand, running)
-        except RedisError as error:
+            wanted = await steps.stops_wanted(hand.scripts, hand.keys, [one.claimed.key for one in running])
+        except StoreError as error:
             _log.warning("audit failed", queue=hand.keys.queue, error=str(error))
             continue
-        hand.adopt(sound)
+        hand.adopt(listed)
         for one, stop in zip(running, wanted, strict=True):
             if stop and not one.task.done() and not one.claimed.cancel_requested:
                 one.claimed.cancel_requested = True
                 lifecycle.cancel(one.task)
-
-
-async def _stops_wanted(hand: Hand, running: Sequence[Running]) -> list[bytes | None]:
-    if not running:
-        return []
-    pipeline = hand.control.pipeline(transaction=False)
-    for one in running:
-        pipeline.hget(hand.keys.record(one.claimed.key), "w")
-    return list(await pipeline.execute())

@@ -9,10 +9,9 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from redis.exceptions import RedisError
-
 from poste.domain.errors import StoreUnreached
 from poste.queue.connection import text
+from poste.queue.errors import reading, writing
 from poste.queue.keys import KEYS, Keys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import catalogue as steps
@@ -83,7 +82,7 @@ class Snapshot:
 
 
 class CatalogueStore:
-    """The catalogue on one Redis. Every method raises StoreUnreached if Redis does not answer; all can be repeated."""
+    """The catalogue on one Redis. Every method raises a StoreError if Redis does not answer; all can be repeated."""
 
     def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
         self._client = client
@@ -92,49 +91,39 @@ class CatalogueStore:
 
     async def store_id(self) -> str:
         """Return this store's name: a random one that it is given if it has none, for then it was empty."""
-        try:
+        with writing(several=True):
             found = await self._client.get(self._keys.store_id)
             if found is None:
                 await self._client.set(self._keys.store_id, secrets.token_hex(8), nx=True)
                 found = await self._client.get(self._keys.store_id)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         if found is None:
             raise StoreUnreached("Redis lost its name as soon as it had it")
         return text(found)
 
     async def version(self) -> int:
         """Return a number that grows with every change."""
-        try:
+        with reading():
             return int(await self._client.get(self._keys.catalogue_version) or 0)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
 
     async def shipped(self) -> dict[str, bytes]:
         """Return what the deployment ships, by the service's name."""
-        try:
+        with reading():
             found = await self._client.hgetall(self._keys.catalogue)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         return dict(_readable(found, lambda name, entry: (text(name), cast("bytes", entry))))
 
     async def ship(self, service: str, entry: bytes) -> None:
         """Write what the deployment ships of one service."""
-        try:
+        with writing(several=True):
             await self._client.hset(self._keys.catalogue, service, entry)
             await self._client.incr(self._keys.catalogue_version)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
 
     async def read(self) -> Snapshot:
         """Return everything. What changes meanwhile makes another version of the catalogue."""
         shipped = await self.shipped()
-        try:
+        with reading():
             versions = await self._client.hgetall(self._keys.versions)
             retired: Any = await self._client.zrange(self._keys.retired, 0, -1, withscores=True)
             places = await self._client.hgetall(self._keys.places)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         return Snapshot(
             shipped=shipped,
             versions=_versions(cast("dict[bytes, bytes]", versions), dict(retired)),
@@ -177,7 +166,7 @@ class CatalogueStore:
 
     async def file_again(self, known: Snapshot) -> None:
         """Write what another store knew, where this one knows nothing of it. Who is gone by now is forgotten again."""
-        try:
+        with writing(several=True):
             now = (await self._client.time())[0] * 1000
             for (service, name), version in known.versions.items():
                 member = f"{service} {name}"
@@ -191,16 +180,12 @@ class CatalogueStore:
                 said = [place.version, place.address, *([_STOPPED] if place.stopped else [])]
                 await self._client.hsetnx(self._keys.places, who, " ".join(said))
             await self._client.incr(self._keys.catalogue_version)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
         """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
-        try:
+        with writing(several=True):
             await self._client.set(self._keys.id_key_fingerprint, fingerprint, nx=True)
             return text(await self._client.get(self._keys.id_key_fingerprint)) == fingerprint
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
 
 
 def _names(key: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import redis.asyncio as redis
@@ -14,6 +14,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from poste.domain.errors import StartError
 from poste.queue.cluster.client import ClusterClient
 from poste.queue.cluster.masters import Masters
+from poste.queue.errors import reading
 from poste.queue.node import DEFAULT_PORT, Connected, Options, open_node
 from poste.runtime import secret_files
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poste.runtime.settings import StoreSettings
+
+#: Speaks to one server, or to a whole cluster.
+Client: TypeAlias = redis.Redis
 
 #: The schemes of a URL that names servers of a cluster, and the scheme of each of those.
 _CLUSTERS: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -69,7 +73,7 @@ def server_options(settings: StoreSettings) -> list[Options]:
 
 def open_client(
     settings: StoreSettings, *, block_seconds: float = 0.0, connected: Connected | None = None, home: str | None = None
-) -> redis.Redis:
+) -> Client:
     """Make a client; connects when it is first used. Close it with `aclose()`.
 
     Args:
@@ -88,31 +92,57 @@ def open_client(
     return ClusterClient(Masters(servers, opened), home)
 
 
-async def servers_of(client: redis.Redis) -> list[redis.Redis]:
+async def servers_of(client: Client) -> list[Client]:
     """Return a client of each server that a client speaks to: itself, or one for each master of its cluster.
 
     Raises:
-        NotConnected: No server of the cluster says which masters it has.
+        StoreUnreached: No server of the cluster says which masters it has.
     """
-    return await client.servers() if isinstance(client, ClusterClient) else [client]
+    if not isinstance(client, ClusterClient):
+        return [client]
+    with reading():
+        return await client.servers()
 
 
-async def server_of(client: redis.Redis, key: str) -> redis.Redis:
+async def server_of(client: Client, key: str) -> Client:
     """Return a client of the one server that holds a key.
 
     Raises:
-        NotConnected: No server of the cluster is known to hold it.
+        StoreUnreached: No server of the cluster is known to hold it.
     """
-    return await client.server_of(key) if isinstance(client, ClusterClient) else client
+    if not isinstance(client, ClusterClient):
+        return client
+    with reading():
+        return await client.server_of(key)
 
 
-def name_of(server: redis.Redis) -> str:
+async def ping(client: Client) -> None:
+    """See whether a server answers.
+
+    Raises:
+        StoreUnreached, StoreNotRead: It does not.
+    """
+    with reading():
+        await client.ping()
+
+
+async def info_of(server: Client) -> dict[str, Any]:
+    """Return what a server tells of itself: `INFO`.
+
+    Raises:
+        StoreUnreached, StoreNotRead: It does not answer.
+    """
+    with reading():
+        return dict(await server.info())
+
+
+def name_of(server: Client) -> str:
     """Return where the server of a plain client is, for people."""
     where = server.connection_pool.connection_kwargs
     return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', DEFAULT_PORT)}")
 
 
-def known_servers(client: redis.Redis, settings: StoreSettings) -> Callable[[], list[Options]]:
+def known_servers(client: Client, settings: StoreSettings) -> Callable[[], list[Options]]:
     """Return what tells, from any thread, how to reach each server that a client knows at the time.
 
     Raises:

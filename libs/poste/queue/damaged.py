@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from poste.domain import door
-from poste.domain.errors import StoreUnreached
+from poste.domain.errors import StoreNotRead
 from poste.queue.connection import text
+from poste.queue.errors import reading
 from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
@@ -33,14 +34,16 @@ async def sound_keys(client: redis.Redis, place: str, queue: str, listed: Iterab
     """Return what stands in a list of keys; what can't be one is taken off it, for no step could name it.
 
     Raises:
-        redis.RedisError: Redis did not answer.
+        StoreUnreached, StoreNotRead: Redis did not answer.
     """
     sound = []
     for key in listed:
         if key.isascii():
             sound.append(text(key))
         else:
-            await client.lrem(place, 0, key)
+            # Whether it is gone or not: it is taken off again when it is next seen.
+            with reading():
+                await client.lrem(place, 0, key)
             tell(queue, text(key), "it is no key")
     return sound
 
@@ -50,11 +53,12 @@ def fields_of(reply: Any) -> Sequence[Any]:
 
     Raises:
         DamagedRecord: It is of another kind.
+        StoreNotRead: It was not answered.
     """
     if isinstance(reply, ResponseError):
         raise DamagedRecord(str(reply))
     if isinstance(reply, Exception):
-        raise StoreUnreached(str(reply)) from reply
+        raise StoreNotRead(str(reply)) from reply
     fields: Sequence[Any] = reply
     return fields
 

@@ -15,11 +15,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from poste.domain.errors import StartError, StoreUnreached
+from poste.domain.errors import StartError, StoreError, StoreUnreached
 from poste.queue.connection import is_cluster, open_client, server_of, servers_of, text
-from poste.queue.node import NotConnected
+from poste.queue.errors import reading
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -78,13 +78,11 @@ async def check(
 
     Raises:
         KeepsTooLittle: The text says which setting is wrong.
-        StoreUnreached: It can't be asked.
+        StoreUnreached, StoreNotRead: It can't be asked.
     """
-    try:
+    with reading("Redis can't be asked how it keeps data: "):
         info = {**await client.info("server"), **await client.info("memory")}
         config, silence = await _config(client)
-    except RedisError as error:
-        raise StoreUnreached(f"Redis can't be asked how it keeps data: {error}") from error
     # Valkey has its own name for it.
     if info.get("server_mode", info.get("redis_mode")) == "cluster" and not in_cluster:
         raise StoreUnreached(
@@ -173,7 +171,7 @@ class OwnersLook:
         """Return what a reply proves; it is looked at each new connection, and once a second.
 
         Raises:
-            StoreUnreached: It can't be asked.
+            StoreUnreached, StoreNotRead: It can't be asked.
         """
         now = time.monotonic()
         if now > self._forgotten_at + _LOOK_SECONDS:
@@ -189,8 +187,6 @@ class OwnersLook:
             found = await check(server, in_cluster=is_cluster(self._settings), keeps=self._settings.redis_keeps)
         except KeepsTooLittle:
             return Durability.AS_TOLD
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         # Somebody decided that nobody is to wait for the disk.
         accepted = self._settings.accept_losing_last_second or self._settings.accept_losing_everything
         return Durability.AS_TOLD if accepted else found
@@ -212,7 +208,7 @@ async def require(settings: StoreSettings) -> None:
                 accept_losing_last_second=settings.accept_losing_last_second,
                 accept_losing_everything=settings.accept_losing_everything,
             )
-    except (StoreUnreached, NotConnected) as error:
+    except StoreError as error:
         raise StartError(str(error)) from error
     finally:
         await client.aclose()

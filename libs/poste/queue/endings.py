@@ -11,19 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
-
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from poste.domain import sizes
 from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
+from poste.queue.errors import reading
 from poste.queue.keys import Keys
 from poste.runtime import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from poste.queue.connection import Client
     from poste.queue.tasks import Reading, Tasks
     from poste.runtime.settings import StoreSettings
 
@@ -54,16 +54,9 @@ class Endings:
         while True:
             client = open_client(self._settings, block_seconds=_LOOK_SECONDS)
             try:
-                async with client.pubsub() as channel:
-                    await channel.subscribe(self._keys.ended_channel)
-                    # What was told meanwhile was not heard.
-                    for records in _in_parts(list(self._waiting)):
-                        await self._look_at(records)
-                    while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
-                        if message is not None:
-                            self._wake(message["data"].decode())
-            except RedisError as error:
+                with reading():
+                    await self._hear(client)
+            except StoreError as error:
                 _log.warning("waiting for Redis", error=str(error))
                 await asyncio.sleep(_BACKOFF_SECONDS)
             finally:
@@ -77,6 +70,17 @@ class Endings:
                 if number:
                     await asyncio.sleep(_LOOK_SECONDS)
                 await self._look_at(records)
+
+    async def _hear(self, client: Client) -> NoReturn:
+        async with client.pubsub() as channel:
+            await channel.subscribe(self._keys.ended_channel)
+            # What was told meanwhile was not heard.
+            for records in _in_parts(list(self._waiting)):
+                await self._look_at(records)
+            while True:
+                message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
+                if message is not None:
+                    self._wake(message["data"].decode())
 
     def close(self) -> None:
         """Answer everybody who waits with the task as it is."""
@@ -105,10 +109,10 @@ class Endings:
         watch = False
         try:
             while True:
-                reading = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
+                found = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
                 left = deadline - asyncio.get_running_loop().time()
-                if reading.record is None or reading.record.state.final or left <= 0 or self._closing:
-                    return reading
+                if found.record is None or found.record.state.final or left <= 0 or self._closing:
+                    return found
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left if watch else min(left, _SOON_SECONDS)):
                         await event.wait()

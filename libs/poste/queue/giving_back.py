@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
 from poste.domain.errors import StoreError
-from poste.queue import damaged
 from poste.queue.steps import consumer as steps
 from poste.runtime import leaving, lifecycle, logs
 
@@ -56,9 +53,7 @@ async def give_back(hand: Hand) -> None:
 async def _try_to_give_back(hand: Hand) -> bool:
     keys = hand.keys
     try:
-        listed = await damaged.sound_keys(
-            hand.control, hand.taken, keys.queue, await hand.control.lrange(hand.taken, 0, -1)
-        )
+        listed = await steps.held(hand.scripts, keys, hand.name)
         if listed:
             returned = []
             for key in listed:
@@ -68,6 +63,6 @@ async def _try_to_give_back(hand: Hand) -> bool:
                 returned.append(steps.Returned(key, claimed.token if claimed else "", started))
             await steps.give_back(hand.scripts, keys, hand.name, returned)
         return await steps.leave(hand.scripts, keys, hand.name)
-    except (RedisError, StoreError) as error:
+    except StoreError as error:
         _log.warning("giving back failed", queue=keys.queue, error=str(error))
         return False

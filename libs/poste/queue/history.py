@@ -10,13 +10,11 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
-from poste.domain.errors import StoreUnreached
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text
 from poste.queue.damaged import instant_ms, whole
+from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
 from poste.queue.record import MAX_ATTEMPTS
 
@@ -86,18 +84,16 @@ class Histories:
         """Read a task's history.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer.
+            StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
         """
         # That settles it if it is overdue, and knows whether its result's time is over.
-        reading = await self._tasks.read(queue, key, most_bytes=0)
-        if reading.record is None:
-            return History([], truncated=False, now=reading.now, purge_time=reading.purge_time)
-        try:
+        found = await self._tasks.read(queue, key, most_bytes=0)
+        if found.record is None:
+            return History([], truncated=False, now=found.now, purge_time=found.purge_time)
+        with reading():
             fields = await self._client.hmget(self._keys.of(queue).record(key), _FIELDS)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         if fields[0] is None:
-            return History([], truncated=False, now=reading.now)
+            return History([], truncated=False, now=found.now)
         told = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
         events: list[TaskEvent] = []
         complete = True
@@ -112,7 +108,7 @@ class Histories:
             # The gateway's clock may be ahead of Redis'.
             events[0] = replace(events[0], time=min(events[0].time, events[1].time))
         truncated = not complete or told.get(record.NOTES, "").startswith(";")
-        return History(events, truncated=truncated, now=reading.now)
+        return History(events, truncated=truncated, now=found.now)
 
 
 def _parts(told: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:

@@ -12,8 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
+from poste.domain.errors import StoreError
 from poste.queue.renewal import Renewal
 from poste.runtime import logs
 
@@ -99,7 +98,7 @@ class Lease:
                     continue
                 try:
                     kept = self._renewal.run()
-                except RedisError as error:
+                except StoreError as error:
                     _log.warning("lease not renewed", error=str(error))
                     # Soon again: of a lease there is little left when the store is back.
                     pause *= _AGAIN

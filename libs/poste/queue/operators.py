@@ -6,16 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError
-
 from poste.domain import door
-from poste.domain.errors import StoreUnreached
+from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import server_of, text, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
+from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
@@ -98,18 +97,16 @@ class Operators:
         """List what died, from a place on.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
         at = self._keys.of(queue)
-        try:
+        with reading():
             places = await self._places(at, count, behind)
             pipeline = self._client.pipeline(transaction=False)
             for place in places:
                 pipeline.hmget(at.record(place.key), _FIELDS)
             pipeline.time()
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         tasks, now = [], seconds + microseconds / 1e6
         for place, reply in zip(places, found, strict=True):
             try:
@@ -144,16 +141,18 @@ class Operators:
         server. Each call searches for a while only; the next goes on where it stopped.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer, and nothing was dropped.
+            StoreLost: Some may have been dropped.
         """
         at = self._keys.of(queue)
         purged, end = 0, time.monotonic() + _SEARCH_SECONDS
         try:
             server = await server_of(self._client, at.counts)
             if behind is None:
-                behind = Search(int(((await server.time())[0] - MIN_RECORD_SECONDS) * 1000), 0)
+                behind = Search(int((await _seconds_of(server) - MIN_RECORD_SECONDS) * 1000), 0)
             while True:
-                cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
+                with reading():
+                    cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
                 if records:
                     until_time = behind.until_ms / 1000
                     purged += await steps.purge_ended(self._scripts, at, texts(records), until_time=until_time)
@@ -162,8 +161,10 @@ class Operators:
                 behind = Search(behind.until_ms, int(cursor))
                 if time.monotonic() > end:
                     return EndedPage(purged, behind)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
+        except StoreError as error:
+            if not purged:
+                raise
+            raise StoreLost(str(error)) from error
 
     async def _places(self, at: QueueKeys, count: int, behind: Place | None) -> list[Place]:
         """Return the next places. Many die in the same millisecond; those are in the order of their keys."""
@@ -185,3 +186,9 @@ class Operators:
             places = [Place(round(min(max(score, 0), door.LAST_SECOND * 1000)), text(key)) for key, score in rows]
             found += [one for one in places if behind is None or (one.die_ms, one.key) > (behind.die_ms, behind.key)]
         return found[:count]
+
+
+async def _seconds_of(server: redis.Redis) -> int:
+    """Return a server's time, in whole seconds since the epoch."""
+    with reading():
+        return int((await server.time())[0])

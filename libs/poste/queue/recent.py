@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
-from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import texts
 from poste.queue.damaged import DamagedRecord, instant_ms
+from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
 from poste.queue.record import Fields, TaskRecord
 from poste.queue.tasks import Tasks
@@ -51,18 +49,16 @@ class Recent:
             count: How many of the newest are looked at; no more than `steps.task.RECENT` are remembered.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer.
+            StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
         """
         at = self._keys.of(queue)
-        try:
+        with reading():
             keys = texts(await self._client.lrange(at.recent, 0, count - 1))
             pipeline = self._client.pipeline(transaction=False)
             for key in keys:
                 pipeline.hmget(at.record(key), _FIELDS)
             pipeline.time()
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         now = seconds + microseconds / 1e6
         tasks = []
         for key, reply in zip(keys, found, strict=True):

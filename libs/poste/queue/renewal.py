@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from poste.queue.errors import writing
 from poste.queue.node import CONNECT_TIMEOUT_SECONDS, Options
 from poste.queue.scripts import Script, knows_flags, load
 from poste.queue.steps.consumer import renewal
@@ -62,8 +63,18 @@ class Renewal:
         """Renew the lease; returns whether it still was there.
 
         Raises:
-            redis.RedisError: No answer; it may or may not be renewed.
+            StoreUnreached: It was refused.
+            StoreLost: No answer; it may or may not be renewed.
         """
+        with writing():
+            return self._run()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    def _run(self) -> bool:
         deadline = time.monotonic() + self._timeout_seconds
         others: list[Options] | None = None
         asking = False
@@ -86,11 +97,6 @@ class Renewal:
                 self._turn_to(others.pop(0))
                 if time.monotonic() > deadline:
                     raise
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._client is not None:
-            self._client.close()
 
     def _turn_to(self, options: Options) -> None:
         self.close()

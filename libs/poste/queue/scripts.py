@@ -14,12 +14,13 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import BusyLoadingError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from poste.domain.errors import StoreLost, StoreUnreached
+from poste.domain.errors import StoreError, StoreLost, StoreUnreached
 from poste.queue.durability import Durability, Proof, on_reply
+from poste.queue.errors import NO_EFFECT
 from poste.queue.node import NotConnected
 from poste.runtime import logs, metrics
 
@@ -77,7 +78,7 @@ class Scripts:
 
     def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
         """Take a client, and what tells whether its replies prove that what they tell of is on disk."""
-        self._client = client
+        self.client = client
         self._proof = proof
         self._flags: bool | None = None
 
@@ -112,7 +113,7 @@ class Scripts:
                 if _log.is_enabled_for(logging.DEBUG):
                     _log.debug("step", script=name, keys=list(keys), said=_words(reply))
                 return reply  # noqa: TRY300 - nothing more is to be done if it was answered
-            except (NotConnected, ResponseError, BusyLoadingError) as error:
+            except NO_EFFECT as error:
                 # Scripts check before they write, and Redis refuses one for memory or disk before its first write. What
                 # became of an earlier try whose answer was lost is not known by that.
                 if not isinstance(error, NotConnected):
@@ -129,6 +130,7 @@ class Scripts:
 
         Raises:
             StoreUnreached, StoreLost: As `run` does.
+            StoreNotRead: It is not known what a reply proves; nothing happened.
         """
         return await self.run(name, keys, args, barrier=at.barrier if await self.must_wait(at.queue) else None)
 
@@ -151,20 +153,20 @@ class Scripts:
         """
         try:
             return int(await self.run(_BARRIER, [barrier], [], barrier=barrier)) / 1000
-        except StoreUnreached as error:
+        except StoreError as error:
             # What was done before may not last.
             raise StoreLost(str(error)) from error
 
     async def _run_once(self, name: str, keys: Sequence[str], args: Sequence[Argument], barrier: str | None) -> Any:
         if self._flags is None:
-            self._flags = knows_flags(await self._client.info("server"))
+            self._flags = knows_flags(await self.client.info("server"))
         script = load(name, flags=self._flags)
         if barrier is not None:
             return await self._run_and_sync(script, keys, args, barrier)
         try:
-            return await self._client.evalsha(script.sha, len(keys), *keys, *args)
+            return await self.client.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await self._client.eval(script.text, len(keys), *keys, *args)
+            return await self.client.eval(script.text, len(keys), *keys, *args)
 
     async def _run_and_sync(self, script: Script, keys: Sequence[str], args: Sequence[Argument], barrier: str) -> Any:
         """Run a script and wait until all that it did or found is on disk.
@@ -175,7 +177,7 @@ class Scripts:
         writing = load(_BARRIER, flags=True)
         texts = False
         while True:
-            pipeline = self._client.pipeline(transaction=False)
+            pipeline = self.client.pipeline(transaction=False)
             for one, its_keys, its_args in ((script, keys, args), (writing, (barrier,), ())):
                 how, what = ("EVAL", one.text) if texts else ("EVALSHA", one.sha)
                 pipeline.execute_command(how, what, len(its_keys), *its_keys, *its_args)

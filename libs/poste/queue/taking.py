@@ -13,23 +13,20 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import OutOfMemoryError, RedisError
-
 from poste.domain import door, sizes
 from poste.domain.errors import PosteError, StoreError
 from poste.queue import damaged
 from poste.queue.beginning import Beginner
-from poste.queue.connection import text
 from poste.queue.durability import Durability
+from poste.queue.errors import StoreFull
 from poste.queue.hand import MAX_TAKEN, ClaimedTask, Hand, Handle, NotRun, Running
-from poste.queue.node import NotConnected
 from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    import redis.asyncio as redis
+    from poste.queue.connection import Client
 
 _log = logs.get("consumer")
 #: How long BLMOVE blocks when there is nothing to take, in seconds.
@@ -56,7 +53,7 @@ class Taker:
         hand: Hand,
         *,
         handle: Handle,
-        blocking: redis.Redis,
+        blocking: Client,
         blocking_client_id: Callable[[], int | None],
         tried_to_pop: Callable[[], None],
         live: Callable[[], bool],
@@ -138,8 +135,8 @@ class Taker:
         while not running.done():
             client_id = self._blocking_client_id()
             if client_id is not None:
-                with contextlib.suppress(RedisError):
-                    await self._hand.control.client_unblock(client_id)
+                with contextlib.suppress(StoreError):
+                    await steps.unblock(self._hand.scripts, client_id)
             await asyncio.wait([running], timeout=_UNBLOCK_SECONDS)
 
     async def _take(self, room: int) -> None:
@@ -154,28 +151,19 @@ class Taker:
 
     async def _pop(self, room: int) -> None:
         """Wait for one task."""
+        hand = self._hand
         try:
             try:
-                first = await self._blocking.blmove(
-                    first_list=self._hand.keys.ready,
-                    second_list=self._hand.taken,
-                    timeout=BLOCK_SECONDS,  # type: ignore[arg-type]  # Redis takes fractions
-                    src="RIGHT",
-                    dest="LEFT",
-                )
-            except OutOfMemoryError:
-                # At `maxmemory` BLMOVE is refused, and nothing would ever free memory again: take by script.
+                first = await steps.pop(self._blocking, hand.keys, hand.name, block_seconds=BLOCK_SECONDS)
+            except StoreFull:
                 await self._rest(_POP_BACKOFF)
-                hand = self._hand
                 hand.adopt(await steps.take(hand.scripts, hand.keys, hand.name, count=room))
             else:
-                self._hand.adopt([text(first)] if first is not None else [])
+                hand.adopt([] if first is None else [first])
             self._tried_to_pop()
-        except (RedisError, StoreError) as error:
+        except StoreError as error:
             # Its answer may have been lost with a key in it: the audit finds that.
-            _log.warning("pop failed", queue=self._hand.keys.queue, error=str(error))
-            if isinstance(error, RedisError) and not isinstance(error, NotConnected):
-                metrics.store_errors_total.labels("lost").inc()
+            _log.warning("pop failed", queue=hand.keys.queue, error=str(error))
             await self._recover()
 
     async def _look(self) -> None:
@@ -246,22 +234,22 @@ class Taker:
 
     def _own(self, said: steps.Claimed) -> None:
         """Have what was claimed start, at once or when its turn is."""
-        key, token, method, request, attempt, create_time, once, traceparent = said
+        key, traceparent = said.key, said.traceparent
         claimed = ClaimedTask(
             queue=self._hand.keys.queue,
             key=key,
-            method=method,
-            request=request,
-            token=token,
-            attempt=attempt,
-            create_time=create_time,
+            method=said.method,
+            request=said.request,
+            token=said.token,
+            attempt=said.attempt,
+            create_time=said.create_time,
             handled=functools.partial(self._handled, key),
             go_on=functools.partial(self._go_on, key),
-            traceparent=traceparent if door.is_place_in_trace(traceparent) else "",
+            traceparent=traceparent if traceparent and door.is_place_in_trace(traceparent) else "",
             unstarted=True,
         )
         self._hand.handling[key] = len(claimed.request)
-        if once:
+        if said.once:
             claimed.began = functools.partial(self.beginner.begun, key)
             self._hand.to_begin[key] = claimed
         else:

@@ -7,16 +7,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError, ResponseError
-
 from poste.domain import sizes
-from poste.domain.errors import StoreUnreached
+from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text, texts
 from poste.queue.damaged import DamagedRecord, instant_ms
 from poste.queue.durability import Durability, Proof, on_reply
+from poste.queue.errors import reading, writing
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.record import RECORD_BYTES, TaskRecord
 from poste.queue.scripts import Scripts
@@ -116,8 +115,10 @@ class Tasks:
         """
         if queue not in self._known:
             try:
-                await self._client.sadd(self._keys.queues, queue)
-            except RedisError as error:
+                with writing():
+                    await self._client.sadd(self._keys.queues, queue)
+            except StoreLost as error:
+                # Whether it is noted or not: no task was sent.
                 raise StoreUnreached(str(error)) from error
             self._known.add(queue)
         at = self._keys.of(queue)
@@ -135,26 +136,31 @@ class Tasks:
             most_bytes: A response that is larger is left out.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
+            StoreError: Redis did not answer, or it is not on disk yet.
         """
-        reading, end_time = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
+        found, end_time = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
         if end_time is not None:
             await self._wait_for_disk(queue, end_time)
-        return reading
+        return found
 
     async def cancel(self, queue: str, key: str) -> Reading:
         """Cancel a waiting task, ask a running one to stop, and read it; what is told is on disk.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet.
+            StoreUnreached: Nothing was cancelled.
+            StoreLost: It may be, or is and is not on disk yet.
         """
         at = self._keys.of(queue)
         await steps.cancel(self._scripts, at, key)
-        # One that was cancelled has no response, and one that has a response is not cancelled any more.
-        reading, _ = await self._read(queue, key, watch=False, most_bytes=0)
-        if await self._scripts.must_wait(queue):
-            await self._scripts.sync(at.barrier)
-        return reading
+        try:
+            # One that was cancelled has no response, and one that has a response is not cancelled any more.
+            found, _ = await self._read(queue, key, watch=False, most_bytes=0)
+            if await self._scripts.must_wait(queue):
+                await self._scripts.sync(at.barrier)
+        except StoreError as error:
+            # Nothing came of the reading; the cancellation stands.
+            raise StoreLost(str(error)) from error
+        return found
 
     async def _read(self, queue: str, key: str, *, watch: bool, most_bytes: int) -> tuple[Reading, float | None]:
         """Read a task; the second is when it ended, by Redis' time, None if it has not."""
@@ -181,7 +187,7 @@ class Tasks:
         """Store what handlers ended with; what is answered is on disk, for the service forgets its result then.
 
         Raises:
-            StoreUnreached, StoreLost: Redis did not answer, or it is not on disk yet; report again.
+            StoreError: Redis did not answer, or it is not on disk yet; report again.
         """
         return await steps.complete(self._scripts, self._keys.of(queue), reports)
 
@@ -189,12 +195,10 @@ class Tasks:
         """Return Redis' time, in seconds since the epoch; of a cluster, that of one of its servers.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
-        try:
+        with reading():
             seconds, microseconds = await self._client.time()
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         return float(seconds + microseconds / 1e6)
 
     def forget_queues(self) -> None:
@@ -205,29 +209,25 @@ class Tasks:
         """Return the names of the queues there are.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
-        try:
+        with reading():
             found = await self._client.smembers(self._keys.queues)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         return sorted(texts(found))
 
     async def delayed_methods(self, queue: str) -> list[str]:
         """Return the methods of those tasks that are tried again next, a thousand at most.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
         at = self._keys.of(queue)
-        try:
+        with reading():
             keys = texts(await self._client.zrange(at.delayed, 0, _NEXT - 1))
             pipeline = self._client.pipeline(transaction=False)
             for key in keys:
                 pipeline.hget(at.record(key), record.METHOD)
             return texts(method for method in await pipeline.execute() if method)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
 
     async def to_read(self, queue: str, keys: Sequence[str]) -> list[str]:
         """Tell which of those that wait for tasks' ends are to read theirs again, for less than reading them costs.
@@ -241,17 +241,15 @@ class Tasks:
             not be told, for their records do not say that somebody waits.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
         at = self._keys.of(queue)
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(at.record(key), _WAITED_FOR)
         pipeline.time()
-        try:
+        with reading():
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
         now_ms = seconds * 1000 + microseconds / 1000
         return [key for key, reply in zip(keys, found, strict=True) if _is_to_be_read(reply, now_ms)]
 
@@ -259,7 +257,7 @@ class Tasks:
         """Count a queue's tasks.
 
         Raises:
-            StoreUnreached: Redis did not answer.
+            StoreUnreached, StoreNotRead: Redis did not answer.
         """
         at = self._keys.of(queue)
         pipeline = self._client.pipeline(transaction=False)
@@ -271,15 +269,12 @@ class Tasks:
         pipeline.lindex(at.ready, -1)
         pipeline.zrange(at.delayed, 0, 0)
         pipeline.time()
-        try:
+        with reading():
             fields, stretches, delayed, dead, leases, front, retries, time = await pipeline.execute()
-            oldest = texts(key for key in (front, *retries) if key)
-            created = [await self._created_ms(at, key) for key in oldest]
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
+            created = await self._created_ms(at, texts(key for key in (front, *retries) if key))
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
-        ages = [now - create_ms / 1000 for create_ms in created if create_ms is not None]
+        ages = [now - create_ms / 1000 for create_ms in created]
         kept, kept_bytes = count_kept(stretches)
         waiting = int(counts.get("waiting", 0))
         return QueueFigures(
@@ -299,14 +294,21 @@ class Tasks:
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
 
-    async def _created_ms(self, at: QueueKeys, key: str) -> int | None:
-        """Tell when a task was created; None if there is none any more, or nobody can tell."""
-        try:
-            create = await self._client.hget(at.record(key), record.CREATE)
-            return None if create is None else instant_ms(create, "create time")
-        except (ResponseError, DamagedRecord) as error:
-            damaged.tell(at.queue, key, str(error))
-            return None
+    async def _created_ms(self, at: QueueKeys, keys: Sequence[str]) -> list[int]:
+        """Tell when tasks were created: of each of which that can be told."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(at.record(key), [record.CREATE])
+        found = []
+        for key, reply in zip(keys, await pipeline.execute(raise_on_error=False) if keys else (), strict=True):
+            try:
+                (create,) = damaged.fields_of(reply)
+                # There is no record any more.
+                if create is not None:
+                    found.append(instant_ms(create, "create time"))
+            except DamagedRecord as error:
+                damaged.tell(at.queue, key, str(error))
+        return found
 
 
 def _is_to_be_read(reply: Any, now_ms: float) -> bool:
@@ -317,7 +319,7 @@ def _is_to_be_read(reply: Any, now_ms: float) -> bool:
             return True
         waits = state == _QUEUED or not_begun
         return bool(waits and instant_ms(expiry, "expire time") <= now_ms)
-    except (DamagedRecord, StoreUnreached):
+    except (DamagedRecord, StoreNotRead):
         return True
 
 

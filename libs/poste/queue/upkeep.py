@@ -11,11 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
 from poste.domain.errors import StoreError
-from poste.queue import damaged
-from poste.queue.connection import servers_of, text, texts
+from poste.queue.connection import servers_of
 from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import maintenance as steps
@@ -79,15 +76,15 @@ class Upkeep:
             budget: How many bytes what ended may take; if that is not known, it stays as it is.
 
         Raises:
-            StoreUnreached, StoreLost, redis.RedisError: Redis did not answer; the next pass goes on.
+            StoreError: Redis did not answer; the next pass goes on.
         """
         at, report = self._keys.of(queue), PassReport()
         tick = await steps.tick(self._scripts, at, step_seconds=self._step_seconds, budget=budget)
         report.is_spent = tick.is_spent
-        for incarnation in await self._client.zrangebyscore(at.leases, "-inf", round(tick.lease_clock * 1000)):
-            await self._reap(at, text(incarnation), max_crashes, report)
-        await self._client.zremrangebyscore(at.graves, "-inf", round((tick.now - _GRAVE_SECONDS) * 1000))
-        for incarnation in await self._non_empty_graves(at):
+        for incarnation in await steps.ended_leases(self._scripts, at, tick.lease_clock):
+            await self._reap(at, incarnation, max_crashes, report)
+        await steps.forget_graves(self._scripts, at, tick.now - _GRAVE_SECONDS)
+        for incarnation in await steps.graves_to_sweep(self._scripts, at):
             await self._reap(at, incarnation, max_crashes, report)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken
@@ -101,13 +98,13 @@ class Upkeep:
             How many there were.
 
         Raises:
-            StoreUnreached, StoreLost, redis.RedisError: A server did not answer; those that do were looked at.
+            StoreError: A server did not answer; those that do were looked at.
         """
         buried, trouble = 0, None
         for server in await servers_of(self._client):
             try:
                 buried += await self._bury_orphans(server)
-            except (StoreError, RedisError) as error:
+            except StoreError as error:
                 trouble = error
         if trouble is not None:
             raise trouble
@@ -115,32 +112,20 @@ class Upkeep:
 
     async def _bury_orphans(self, server: redis.Redis) -> int:
         buried = 0
-        async for name in server.scan_iter(match=self._keys.any_taken, count=1000):
-            queue, incarnation = self._keys.split_taken(text(name))
+        for name in await steps.taken_lists(server, self._keys):
+            queue, incarnation = self._keys.split_taken(name)
             at = self._keys.of(queue)
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.zscore(at.leases, incarnation)
-            pipeline.zscore(at.graves, incarnation)
-            if await pipeline.execute() == [None, None]:
+            if await steps.is_orphaned(self._scripts, at, incarnation):
                 # The reap script gives it a grave of its own; the list is swept by the next pass.
                 await steps.reap(self._scripts, at, incarnation, [], max_crashes=1)
                 buried += 1
         return buried
 
-    async def _non_empty_graves(self, at: QueueKeys) -> list[str]:
-        graves = texts(await self._client.zrange(at.graves, 0, -1))
-        pipeline = self._client.pipeline(transaction=False)
-        for grave in graves:
-            pipeline.llen(at.taken(grave))
-        lengths = await pipeline.execute() if graves else []
-        return [grave for grave, length in zip(graves, lengths, strict=True) if length]
-
     async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
         taken = at.taken(incarnation)
         while True:
             # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
-            listed = await self._client.lrange(taken, -_BATCH, -1)
-            keys = await damaged.sound_keys(self._client, taken, at.queue, listed)
+            keys = await steps.listed(self._scripts, at, taken, -_BATCH, -1)
             results = await steps.reap(self._scripts, at, incarnation, keys, max_crashes=max_crashes)
             report.reaped.update(results)
             # None of them if the lease holds after all.
@@ -156,7 +141,7 @@ class Upkeep:
         """
         while await self._sweep_window(at, -_BATCH, -1, report) == _BATCH:
             pass
-        length = await self._client.llen(at.ready)
+        length = await steps.length(self._scripts, at)
         start = self._cursors.get(at.queue, 0)
         if length <= _BATCH or start >= length:
             self._cursors[at.queue] = 0
@@ -165,8 +150,7 @@ class Upkeep:
         self._cursors[at.queue] = start + _BATCH - removed
 
     async def _sweep_window(self, at: QueueKeys, first: int, last: int, report: PassReport) -> int:
-        listed = await self._client.lrange(at.ready, first, last)
-        keys = await damaged.sound_keys(self._client, at.ready, at.queue, listed)
+        keys = await steps.listed(self._scripts, at, at.ready, first, last)
         if not keys:
             return 0
         swept = await steps.sweep(self._scripts, at, keys)

@@ -5,13 +5,17 @@ Whatever it has taken stands in the list `taken:<incarnation>`; its claims bear 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
+from poste.queue import damaged, record
 from poste.queue.connection import text, texts
+from poste.queue.errors import reading, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from poste.queue.connection import Client
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Argument, Scripts
 
@@ -30,7 +34,8 @@ class Fenced:
 _FENCED: Final = Fenced()
 
 
-class Claimed(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Claimed:
     """A task that is this consumer's to run.
 
     `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
@@ -91,6 +96,51 @@ def renewal(at: QueueKeys, incarnation: str, *, lease_seconds: float) -> tuple[S
     It answers 1, or 0 if the lease is gone.
     """
     return _lease(at, incarnation, lease_seconds)
+
+
+async def pop(blocking: Client, at: QueueKeys, incarnation: str, *, block_seconds: float) -> str | None:
+    """Wait for what waits longest, and move it to the consumer's list; None if nothing came in time.
+
+    Its answer may be lost with a key in it: the consumer's audit finds that. Never to be cancelled, for the same
+    reason: `unblock` ends it.
+
+    Raises:
+        StoreFull: At `maxmemory` it is refused, and nothing would ever free memory again: `take` is not.
+    """
+    with writing():
+        key = await blocking.blmove(
+            first_list=at.ready,
+            second_list=at.taken(incarnation),
+            timeout=block_seconds,  # type: ignore[arg-type]  # Redis takes fractions
+            src="RIGHT",
+            dest="LEFT",
+        )
+    return None if key is None else text(key)
+
+
+async def unblock(scripts: Scripts, client_id: int) -> None:
+    """End the blocked pop of a connection, as if nothing had come."""
+    with writing():
+        await scripts.client.client_unblock(client_id)
+
+
+async def held(scripts: Scripts, at: QueueKeys, incarnation: str) -> list[str]:
+    """Return what stands in the consumer's list; what can't be a key is taken off it."""
+    taken = at.taken(incarnation)
+    with reading():
+        listed = await scripts.client.lrange(taken, 0, -1)
+    return await damaged.sound_keys(scripts.client, taken, at.queue, listed)
+
+
+async def stops_wanted(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[bool]:
+    """Tell of each task whether it was asked to stop."""
+    if not keys:
+        return []
+    with reading():
+        pipeline = scripts.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(at.record(key), record.STOP)
+        return [stop is not None for stop in await pipeline.execute()]
 
 
 async def take(scripts: Scripts, at: QueueKeys, incarnation: str, *, count: int) -> list[str]:
@@ -184,13 +234,7 @@ def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claim
     if said[0] != b"run":
         return cast("NotClaimed", text(said[0]))
     _, method, request, attempt, create_ms, once, traceparent = said
+    place = text(traceparent) if traceparent else ""
     return Claimed(
-        key,
-        f"{incarnation}:{seq}",
-        method.decode(),
-        request or b"",
-        attempt,
-        create_ms / 1000,
-        bool(once),
-        text(traceparent or b""),
+        key, f"{incarnation}:{seq}", method.decode(), request or b"", attempt, create_ms / 1000, once != b"", place
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
-from poste.queue.connection import texts
+from poste.queue import damaged
+from poste.queue.connection import text, texts
+from poste.queue.errors import reading, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poste.queue.keys import QueueKeys
+    from poste.queue.connection import Client
+    from poste.queue.keys import Keys, QueueKeys
     from poste.queue.scripts import Scripts
 
+#: How many of a server's keys one step of a search looks at.
+_SCAN: Final = 1000
 #: What became of a key that stood in the list of a consumer whose lease is over.
 Reaped = Literal["requeued", "crashed", "dead", "cancelled", "dropped", "gone"]
 
@@ -84,3 +89,54 @@ async def sweep(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> Swept:
     touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
     expired, dead, removed = await scripts.run("sweep", touched, keys)
     return Swept(texts(expired), texts(dead), int(removed))
+
+
+async def ended_leases(scripts: Scripts, at: QueueKeys, lease_clock: float) -> list[str]:
+    """Return the consumers whose lease is over, by the clock that leases go by."""
+    with reading():
+        return texts(await scripts.client.zrangebyscore(at.leases, "-inf", round(lease_clock * 1000)))
+
+
+async def graves_to_sweep(scripts: Scripts, at: QueueKeys) -> list[str]:
+    """Return the reaped consumers in whose lists something stands all the same."""
+    with reading():
+        graves = texts(await scripts.client.zrange(at.graves, 0, -1))
+        pipeline = scripts.client.pipeline(transaction=False)
+        for grave in graves:
+            pipeline.llen(at.taken(grave))
+        lengths = await pipeline.execute() if graves else []
+    return [grave for grave, length in zip(graves, lengths, strict=True) if length]
+
+
+async def forget_graves(scripts: Scripts, at: QueueKeys, before: float) -> None:
+    """Sweep no more for the consumers that were reaped before a time (seconds, Redis' time)."""
+    with writing():
+        await scripts.client.zremrangebyscore(at.graves, "-inf", round(before * 1000))
+
+
+async def taken_lists(server: Client, keys: Keys) -> list[str]:
+    """Return the names of all consumers' lists on one server, whoever they are."""
+    with reading():
+        return [text(name) async for name in server.scan_iter(match=keys.any_taken, count=_SCAN)]
+
+
+async def is_orphaned(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool:
+    """Tell whether a consumer has neither a lease nor was reaped."""
+    with reading():
+        pipeline = scripts.client.pipeline(transaction=False)
+        pipeline.zscore(at.leases, incarnation)
+        pipeline.zscore(at.graves, incarnation)
+        return bool(await pipeline.execute() == [None, None])
+
+
+async def listed(scripts: Scripts, at: QueueKeys, place: str, first: int, last: int) -> list[str]:
+    """Return the keys in a part of a list; what can't be one is taken off it."""
+    with reading():
+        found = await scripts.client.lrange(place, first, last)
+    return await damaged.sound_keys(scripts.client, place, at.queue, found)
+
+
+async def length(scripts: Scripts, at: QueueKeys) -> int:
+    """Return how many keys wait."""
+    with reading():
+        return int(await scripts.client.llen(at.ready))

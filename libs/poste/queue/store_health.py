@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
-
-from poste.domain.errors import StoreUnreached
+from poste.domain.errors import StoreError, StoreUnreached
 from poste.queue import durability
 from poste.queue.connection import is_cluster, name_of, server_of, servers_of
 from poste.queue.durability import Durability, KeepsTooLittle
+from poste.queue.errors import reading
 from poste.queue.keys import Keys
 from poste.runtime import logs
 
@@ -57,7 +56,7 @@ class StoreHealth:
         while True:
             try:
                 found = await servers_of(client)
-            except RedisError as error:
+            except StoreError as error:
                 self._servers, self._unreached = {}, str(error)
             else:
                 self._servers = {one: self._server(one) for one in found}
@@ -71,6 +70,7 @@ class StoreHealth:
 
         Raises:
             StoreUnreached: It must not be given calls now; the text says why.
+            StoreNotRead: It can't be asked whether it may.
         """
         return await (await self._holder(queue)).durability()
 
@@ -78,7 +78,7 @@ class StoreHealth:
         """Return what its reply proves to those who go on whatever it keeps: what was accepted is to end.
 
         Raises:
-            StoreUnreached: It can't be asked.
+            StoreUnreached, StoreNotRead: It can't be asked.
         """
         try:
             return await (await self._holder(queue)).known()
@@ -112,10 +112,7 @@ class StoreHealth:
     async def _holder(self, queue: str) -> _Server:
         if self._client is None:
             raise StoreUnreached(self._unreached)
-        try:
-            holder = await server_of(self._client, self._keys.of(queue).ready)
-        except RedisError as error:
-            raise StoreUnreached(str(error)) from error
+        holder = await server_of(self._client, self._keys.of(queue).ready)
         self._servers[holder] = self._server(holder)
         return self._servers[holder]
 
@@ -155,7 +152,7 @@ class _Server:
         try:
             await self.known()
             await self._look_at_memory()
-        except (StoreUnreached, RedisError) as error:
+        except StoreError as error:
             if self._why != str(error):
                 _log.error("calls are not accepted", server=name_of(self._client), reason=str(error))
             self._why = str(error)
@@ -184,7 +181,8 @@ class _Server:
             return self._known
 
     async def _look_at_memory(self) -> None:
-        memory = await self._client.info("memory")
+        with reading():
+            memory = await self._client.info("memory")
         used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
         full = limit > 0 and used > limit * _FULL
         self._full = f"Redis holds {used} of {limit} bytes" if full else None
