@@ -8,6 +8,7 @@ piece and leaves with its body in one write.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -25,6 +26,8 @@ NO_STORE: Final = {"Cache-Control": "no-store"}
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 #: A larger body leaves in pieces of so many bytes: what is written at once is held until the client has all of it.
 _PIECE: Final = 64 * 1024
+#: How often an answer counts: while it is written both are there, the message and its JSON.
+_WRITTEN: Final = 2
 #: Answers that are no longer are not counted, unless their clients leave them unread.
 _UNCOUNTED_BYTES: Final = 16 * 1024
 #: What has no body, and says nothing of its length.
@@ -149,8 +152,14 @@ def room_for(request: web.BaseRequest, size: int) -> bool:
     if size <= _UNCOUNTED_BYTES:
         return True
     protocol: Any = request.protocol
-    # While it is written both are there, the message and its JSON.
-    return bool(protocol.promise(2 * size))
+    return bool(protocol.promise(_WRITTEN * size))
+
+
+def make_room(request: web.BaseRequest, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+    """Have room made for an answer of so many bytes that is still with its service (`poste_gateway.link.MakeRoom`)."""
+    protocol: Any = request.protocol
+    over: Callable[[], None] = protocol.make_room(_WRITTEN * size, decided)
+    return over
 
 
 def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+#: Of what may be held so many times as much may wait until there is room.
+_WAITING: Final = 3
 
 
 class Budget:
@@ -53,3 +59,68 @@ class Budget:
                 self._of[peer] = left
             else:
                 del self._of[peer]
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """Room that is asked for.
+
+    Attributes:
+        peer: Whose it is; an empty one has no limit of its own.
+        size: How many bytes.
+        beside: How many are held already of the same thing.
+        made: Called once they are held.
+    """
+
+    peer: str
+    size: int
+    beside: int
+    made: Callable[[], None]
+
+
+class PatientBudget(Budget):
+    """A budget that one may wait for: whoever finds room is next, in the order in which they came.
+
+    Nobody waits behind one for whom there is none: what is left unread by a client, or is very large, holds up nobody
+    else's. How much may wait is bounded, too, and what one client may have waiting.
+    """
+
+    def __init__(self, limit: int, peer_limit: int) -> None:
+        """Begin with nothing.
+
+        Args:
+            limit: How many bytes may be held for all clients; three times as many may wait.
+            peer_limit: How many for one; three times as many may wait.
+        """
+        super().__init__(limit, peer_limit)
+        self._line: dict[Asked, None] = {}
+        self._waiting = Budget(_WAITING * limit, _WAITING * peer_limit)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait."""
+        return self._waiting.held
+
+    def ask(self, asked: Asked) -> bool:
+        """Hold what is asked for, at once or as soon as there is room for it; returns whether it may wait for that."""
+        if self.take(asked.peer, asked.size, beside=asked.beside):
+            asked.made()
+            return True
+        if not self._waiting.take(asked.peer, asked.size):
+            return False
+        self._line[asked] = None
+        return True
+
+    def withdraw(self, asked: Asked) -> None:
+        """Let it wait no longer, if it does."""
+        if asked in self._line:
+            del self._line[asked]
+            self._waiting.give(asked.peer, asked.size)
+
+    def give(self, peer: str, size: int) -> None:
+        """Hold so many bytes less, and what finds room now instead."""
+        super().give(peer, size)
+        for asked in [*self._line]:
+            if self.take(asked.peer, asked.size, beside=asked.beside):
+                self.withdraw(asked)
+                asked.made()

@@ -17,7 +17,7 @@ from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
 from poste.v1 import mom_service_pb2
 from poste_gateway import bodies, direct, preferences, task_view
-from poste_gateway.answers import JSON, Account, Answer, json_answer, room_for
+from poste_gateway.answers import JSON, Account, Answer, json_answer, make_room, room_for
 from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.directory import Directory
 from poste_gateway.enqueueing import Acceptance, Enqueuer
@@ -35,6 +35,7 @@ from poste_gateway.lookups import Lookups
 from poste_gateway.peers import client_of
 from poste_gateway.preferences import Wishes
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.refusing import refuse
 from poste_gateway.statuses import problem_of
 from poste_gateway.unreadable import unreadable
 
@@ -140,6 +141,7 @@ class _Call:
             traceparent=self._account.traceparent,
             # What can't be repeated is not cut short: nobody would know what became of it.
             wait_seconds=wait if self._method.policy.repeatable else None,
+            make_room=self._make_room,
         )
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
@@ -148,6 +150,11 @@ class _Call:
         match outcome:
             case direct.Failed(status):
                 raise await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
+            case direct.NoRoom():
+                if self._request.transport is not None:
+                    # Otherwise nobody was refused: its client has left.
+                    refuse("answers", peer=self._request.remote or "", service=self._service.name)
+                raise self._no_room()
             case direct.Unknown(overdue):
                 why = f" {self._overdue()}" if overdue else ""
                 detail = f"The call was sent, and what became of it is not known.{why} It was not run again."
@@ -160,6 +167,9 @@ class _Call:
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+        return make_room(self._request, size, decided)
 
     def _no_room(self) -> Problem:
         """Say that the answer came, and can't be given: its client knows whether it may have another."""

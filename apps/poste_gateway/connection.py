@@ -24,6 +24,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from poste.domain.errors import StartError
 from poste.runtime import logs
+from poste_gateway.budgets import Asked
 from poste_gateway.inflow import Inflow
 from poste_gateway.kinds import GATEWAY_BUSY, INVALID_REQUEST
 from poste_gateway.problems import RETRY_AFTER, Problem, problem_answer
@@ -124,6 +125,7 @@ class Connection(web.RequestHandler):
         came: How many bytes came that are not answered yet.
         counted: How many of them are counted as received.
         promised: How many bytes of its answer are counted as unsent.
+        gone: Called when it is lost, if an answer waits for room.
         passing: What comes is passed over.
         refused: There was no room for what came; nothing more is read.
         left: It is not counted any more.
@@ -138,6 +140,7 @@ class Connection(web.RequestHandler):
         "came",
         "counted",
         "ended",
+        "gone",
         "heard",
         "inflow",
         "left",
@@ -164,6 +167,7 @@ class Connection(web.RequestHandler):
     came: int
     counted: int
     promised: int
+    gone: Callable[[], None] | None
     passing: bool
     refused: bool
     left: bool
@@ -192,7 +196,7 @@ class Connection(web.RequestHandler):
         self.peer = self.address = ""
         self.room, self.inflow, self.waiting = owner.room, inflow, b""
         self.heard = self.passing = self.refused = self.left = False
-        self.begun = self.stuck = self.pipe = self.ended = None
+        self.begun = self.stuck = self.pipe = self.ended = self.gone = None
         self.left_over = self.came = self.counted = self.promised = 0
         self.writer = StreamWriter(self, loop)
 
@@ -296,6 +300,37 @@ class Connection(web.RequestHandler):
         self.promised += more
         return True
 
+    def make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+        """Count an answer of so many bytes that is still with its service, as soon as there is room for it.
+
+        Args:
+            size: How many bytes it will be.
+            decided: Called with True once it is counted; with False if there is no room, not even to wait for some, or
+                if the client goes.
+
+        Returns:
+            What is to be called when the answer is here, or not wanted any more.
+        """
+        more = max(0, size - self.promised)
+
+        def made() -> None:
+            self.promised += more
+            decided(True)
+
+        def over() -> None:
+            self.gone = None
+            self.room.unsent.withdraw(asked)
+
+        def gone() -> None:
+            over()
+            decided(False)
+
+        asked = Asked(self.peer, more, self.promised, made)
+        self.gone = gone
+        if self.pipe is None or not self.room.unsent.ask(asked):
+            gone()
+        return over
+
     def _release(self) -> None:
         """Count nothing of what is answered now."""
         if self.promised:
@@ -380,8 +415,12 @@ class Connection(web.RequestHandler):
                 self.transport.close()
 
     async def _answer_all(self) -> None:
+        request: Any = None
+        answer: Any = None
         while not self._force_close:
             if not self._messages:
+                # They may be of megabytes, and a client may be idle for long.
+                request = answer = None
                 await self._wait()
                 # Or the client went while its request waited for this turn.
                 continue
@@ -389,11 +428,11 @@ class Connection(web.RequestHandler):
             # By these two aiohttp's own shutdown knows what to wait for, and whose body comes no more.
             self._request_in_progress, self._current_request = True, request
             try:
-                answer: Any = await handler(request)
+                answer = await handler(request)
                 self._current_request = None
                 if self._close:
                     answer.keep_alive = False
-                _, gone = await self.finish_response(request, answer, None)
+                gone = (await self.finish_response(request, answer, None))[1]
             finally:
                 self._request_in_progress, self._current_request = False, None
                 self._release()
@@ -482,6 +521,8 @@ class Connection(web.RequestHandler):
             server.not_waited_for(self)
         self.pipe = self.stuck = None
         self.waiting = b""
+        if self.gone is not None:
+            self.gone()
         self.leave()
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)

@@ -11,8 +11,9 @@ from google.rpc import status_pb2
 from poste.domain.codes import Code
 from poste.domain.road import Proof, Verdict, decide, prove
 from poste.rpc.catalogue import Method
-from poste_gateway.failure import SILENT
+from poste_gateway.failure import NO_ROOM, SILENT
 from poste_gateway.fleet import Fleet
+from poste_gateway.link import MakeRoom, any_room
 from poste_gateway.replicas import Replica
 
 
@@ -50,8 +51,12 @@ class Unknown(NamedTuple):
     overdue: bool
 
 
+class NoRoom(NamedTuple):
+    """The service answered, and there was no room for its answer here, or in the service until there was."""
+
+
 #: The serialized response message, or why there is none.
-Outcome = bytes | Failed | Away | Unknown
+Outcome = bytes | Failed | Away | Unknown | NoRoom
 
 
 async def call(
@@ -62,6 +67,7 @@ async def call(
     request_id: str,
     traceparent: str = "",
     wait_seconds: float | None = None,
+    make_room: MakeRoom = any_room,
 ) -> Outcome:
     """Call a method on a replica of its service, and on another if that is proved to do no harm.
 
@@ -72,6 +78,7 @@ async def call(
         request_id: Goes with the call, for the logs.
         traceparent: Goes with it too: its place in its trace, if it is in one.
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
+        make_room: Makes room for a large response.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
     tried: list[Replica] = []
@@ -86,11 +93,13 @@ async def call(
             if timeout <= 0:
                 return Away(reason or "timeout", impatient=True)
         answer = await replica.call(
-            method.path, request, timeout, request_id, traceparent, repeatable=method.policy.repeatable
+            *(method.path, request, timeout, request_id, traceparent),
+            repeatable=method.policy.repeatable,
+            make_room=make_room,
         )
-        if isinstance(answer, bytes):
+        if isinstance(answer, bytes) or answer is NO_ROOM:
             replica.circuit.answered()
-            return answer
+            return answer if isinstance(answer, bytes) else NoRoom()
         tried.append(replica)
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)

@@ -38,6 +38,9 @@ UNSENT: Final = Failure(status_pb2.Status(code=Code.UNAVAILABLE, message="never 
 #: No answer came in time.
 SILENT: Final = Failure(status_pb2.Status(code=Code.DEADLINE_EXCEEDED, message="no answer in time"))
 
+#: The service answered, and there was no room for that.
+NO_ROOM: Final = Failure(status_pb2.Status(code=Code.RESOURCE_EXHAUSTED, message="no room for the answer"))
+
 
 def of_error(error: grpc.aio.AioRpcError) -> Failure:
     """Return what a gRPC call failed with."""

@@ -21,6 +21,7 @@ class Figures:
         metrics.connections.set(room.connections)
         metrics.received_bytes.set(room.received.held)
         metrics.unsent_bytes.set(room.unsent.held)
+        metrics.unsent_waiting_bytes.set(room.unsent.waiting)
         for gauge in (metrics.replicas_ready, metrics.replicas_known, metrics.calls_in_flight):
             gauge.clear()
         for name, fleet in self._directory.fleets.items():

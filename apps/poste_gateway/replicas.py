@@ -23,7 +23,7 @@ from poste.runtime.backoff import Backoff
 from poste_gateway import failure
 from poste_gateway.circuit import Circuit
 from poste_gateway.failure import LOST, SILENT, Failure
-from poste_gateway.link import Link
+from poste_gateway.link import Link, MakeRoom, any_room
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
@@ -135,10 +135,12 @@ class Replica:
         traceparent: str = "",
         *,
         repeatable: bool = False,
+        make_room: MakeRoom = any_room,
     ) -> bytes | Failure:
         """Call one of its methods, bytes in and bytes out.
 
-        A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may.
+        A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
+        large response that comes by the link is not sent before `make_room` has made room for it.
         """
         begin = self._loop.time()
         # Counted in, and out again however it ends.
@@ -146,7 +148,9 @@ class Replica:
         self.circuit.sent()
         try:
             if self._link is not None and self._link.open:
-                return await self._link.call(path, request, timeout, request_id, traceparent, repeatable=repeatable)
+                return await self._link.call(
+                    *(path, request, timeout, request_id, traceparent), repeatable=repeatable, make_room=make_room
+                )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
             lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
             return await (self._alone(lone) if repeatable else lone)

@@ -14,7 +14,7 @@ from typing import Final
 
 from poste.runtime import logs, metrics
 from poste.runtime.setting_values import Network
-from poste_gateway.budgets import Budget
+from poste_gateway.budgets import Budget, PatientBudget
 from poste_gateway.peers import peer_of
 from poste_gateway.refusing import refuse
 from poste_gateway.seldom import Seldom
@@ -36,7 +36,7 @@ class Room:
 
     Attributes:
         received: Bytes that clients sent and that are not answered yet: heads, bodies, and the calls they became.
-        unsent: Bytes of answers that clients have not taken.
+        unsent: Bytes of answers that clients have not taken; large ones count from before they are sent for.
         connections: How many there are.
     """
 
@@ -55,11 +55,12 @@ class Room:
             max_connections: How many connections all clients may have.
             max_peer_connections: How many one may have.
             max_received_bytes: How many bytes they may have sent that are not answered; half of it one.
-            max_unsent_bytes: How many bytes of answers they may leave unread; half of it one.
+            max_unsent_bytes: How many bytes of answers they may leave unread; half of it one. Three times as many may
+                wait with their services until there is room.
             trusted: Where the proxies are that have no share of their own.
         """
         self.received = Budget(max_received_bytes, max_received_bytes // 2)
-        self.unsent = Budget(max_unsent_bytes, max_unsent_bytes // 2)
+        self.unsent = PatientBudget(max_unsent_bytes, max_unsent_bytes // 2)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_connections = max(1, min(max_connections, descriptors - _OWN_DESCRIPTORS))
         self._max_peer_connections = max_peer_connections

@@ -33,7 +33,7 @@ from poste.service.report import Reporter
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.failure import Failure
-from poste_gateway.link import _CANCELLATIONS
+from poste_gateway.link import _NUMBERS
 from poste_gateway.replicas import Replica
 from poste_mom import messages
 
@@ -194,7 +194,9 @@ def test_a_payload_fits_all_that_wraps_it() -> None:
     task.create_time.GetCurrentTime()
     done = task_pb2.Task(service=NAME, method=NAME, key="k" * 50, state=task_pb2.TASK_STATE_SUCCEEDED, response=payload)
     for largest in (
-        link_service_pb2.ConnectRequest(calls=[call], cancelled_numbers=[2**63] * _CANCELLATIONS),
+        link_service_pb2.ConnectRequest(
+            calls=[call], cancelled_numbers=[2**63] * _NUMBERS, wanted_numbers=[2**63] * _NUMBERS
+        ),
         link_service_pb2.ConnectResponse(answers=[link_service_pb2.LinkAnswer(number=2**63, response=payload)]),
         pb.EnqueueTasksRequest(tasks=[task]),
         pb.CompleteTasksRequest(completions=[pb.Completion(service=NAME, key="k", token="t" * 100, response=payload)]),

@@ -98,6 +98,10 @@ for _reason in CUT_REASONS:
 connections = Gauge("poste_connections", "Connections that clients have to this gateway.")
 received_bytes = Gauge("poste_received_bytes", "Bytes of clients' requests that this gateway holds.")
 unsent_bytes = Gauge("poste_unsent_bytes", "Bytes of large answers that this gateway holds until clients take them.")
+unsent_waiting_bytes = Gauge(
+    "poste_unsent_waiting_bytes",
+    "Bytes of large answers that stay with their services until there is room here.",
+)
 clock_ahead_seconds = Gauge(
     "poste_clock_ahead_seconds",
     "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",

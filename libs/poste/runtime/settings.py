@@ -151,8 +151,9 @@ class GatewaySettings(Settings):
     #: refused: 503 `gateway-busy`.
     max_received_bytes: Bytes = 40 * 1024 * 1024
     #: Bytes of answers that clients may leave unread, in all; one client half of it. A large one counts as the message
-    #: and its JSON, for both are there while it is written. Beyond it large answers are not given: 503 `gateway-busy`,
-    #: or the task's place.
+    #: and its JSON, for both are there while it is written. Beyond it large answers wait with their services, three
+    #: times as much of them, of one client half of that; what would be more is not given: 503 `gateway-busy`, or the
+    #: task's place.
     max_unsent_bytes: Bytes = 40 * 1024 * 1024
     #: Connections in all. Where there are so many those that are idle longest are closed, and if none is idle no more
     #: come in. It is no more than the process may have descriptors for.

@@ -1,4 +1,8 @@
-"""The link's side in the service: calls that come many in a frame, and answers that leave as soon as they are ready."""
+"""The link's side in the service: calls that come many in a frame, and answers that leave as soon as they are ready.
+
+Large ones are kept until the gateway, which is told of them, sends for them: it alone knows when it has room for whose.
+What is kept here is bounded too, and no small answer waits for any of it.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,17 @@ from poste.v1 import link_service_pb2_grpc
 #: What an answer's frame has for it beside what it brings, in bytes.
 _BESIDE_BYTES: Final = 32
 
-#: How many calls, and how many cancellations, a frame may have: more than a gateway ever puts in one.
+#: How many calls, cancellations and answers that are sent for a frame may have, of each: more than a gateway ever puts
+#: in one.
 _MOST_IN_FRAME: Final = 10_000
 #: The longest that a handler may take, whatever a gateway says, in seconds: a day.
 _MOST_SECONDS: Final = 86_400.0
 #: While so many bytes of answers wait to be read, no more calls are; after so many seconds of that the link is closed.
 _MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
 _UNREAD_SECONDS: Final = 30.0
+#: So many bytes of large answers are kept until they are sent for; what would be more is dropped. A gateway that has no
+#: other settings than its own has less of them wait (60 MiB, as they are counted here, for all of its links).
+_MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
 
 _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
@@ -39,6 +47,8 @@ _Wire = grpc.aio.ServicerContext[Any, Any]
 
 #: What a call ended with: its number, its outcome, and whether it was counted in.
 _Answer = tuple[int, Outcome, bool]
+#: The same of a large one, whose number it is found by.
+_Large = tuple[Outcome, bool]
 
 
 class _Broken(Exception):  # noqa: N818 - it states a fact
@@ -80,9 +90,13 @@ class _Link:
         self._loop = asyncio.get_running_loop()
         #: What waits for the next frame.
         self._ready: list[_Answer] = []
-        #: The same of large ones; and whether it is their turn.
-        self._large: list[_Answer] = []
+        #: Large ones that the gateway sent for; and whether it is their turn.
+        self._large: dict[int, _Large] = {}
         self._large_next = False
+        #: Large ones that it did not send for yet; how many bytes these are; and what it is still to be told of such.
+        self._kept: dict[int, _Large] = {}
+        self._kept_bytes = 0
+        self._announced: list[pb.LinkAnswer] = []
         self._some = asyncio.Event()
         self._ended = False
         #: How many bytes of answers wait for their frames, and what is set when there are fewer.
@@ -109,6 +123,9 @@ class _Link:
                     broken = error
                     writing.cancel()
                 self._ended = True
+                for number in [*self._kept]:
+                    # Nobody can send for it any more.
+                    self._drop(number)
                 self._some.set()
         finally:
             # Owned by this and by no task group, which costs as much as the task itself. Cancelled once: a handler may
@@ -119,20 +136,26 @@ class _Link:
                 self._some.clear()
                 await self._some.wait()
             # What is ready and can't leave any more.
-            self._intake.end(sum(counted for *_, counted in (*self._ready, *self._large)))
+            ready = [counted for *_, counted in self._ready]
+            self._intake.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
         if broken is not None:
             metrics.links_broken_total.inc()
             _log.error("link closed: its gateway breaks the protocol", reason=str(broken), peer=self._peer)
             await self._wire.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
 
     def _take_all(self, frame: pb.ConnectRequest) -> None:
-        if len(frame.calls) > _MOST_IN_FRAME or len(frame.cancelled_numbers) > _MOST_IN_FRAME:
-            raise _Broken(f"a frame has more than {_MOST_IN_FRAME} calls, or cancellations")
-        for call in frame.calls:
+        calls, wanted, cancelled = frame.calls, frame.wanted_numbers, frame.cancelled_numbers
+        if max(len(calls), len(wanted), len(cancelled)) > _MOST_IN_FRAME:
+            raise _Broken(f"a frame has more than {_MOST_IN_FRAME} calls, wishes or cancellations")
+        for call in calls:
             self._take(call)
-        for number in frame.cancelled_numbers:
+        for number in wanted:
+            self._bring(number)
+        for number in cancelled:
             if number in self._calls:
                 self._cancel(number)
+            else:
+                self._drop(number)
 
     def _cancel(self, number: int) -> None:
         task = self._calls[number]
@@ -209,35 +232,86 @@ class _Link:
         self._answer(number, outcome, counted=True)
 
     def _answer(self, number: int, outcome: Outcome, *, counted: bool = False) -> None:
-        ready = self._large if len(outcome.response) > sizes.LARGE else self._ready
-        ready.append((number, outcome, counted))
-        self._waiting_bytes += _BESIDE_BYTES + len(outcome.response)
+        size = len(outcome.response)
+        if size > sizes.LARGE:
+            self._keep(number, (outcome, counted), size)
+        else:
+            self._ready.append((number, outcome, counted))
+            self._waiting_bytes += _BESIDE_BYTES + size
         self._some.set()
+
+    def _keep(self, number: int, large: _Large, size: int) -> None:
+        """Tell the gateway of a large answer, and keep it until it is sent for, if there is room for that."""
+        full = bool(self._kept) and self._kept_bytes + size > _MOST_KEPT_BYTES
+        # A number that is in use is the gateway's mistake: it knows of one answer by it.
+        if full or self._ended or number in self._kept or number in self._large:
+            self._announced.append(pb.LinkAnswer(number=number, dropped_bytes=size))
+            self._intake.end(large[1])
+            return
+        self._announced.append(pb.LinkAnswer(number=number, kept_bytes=size))
+        self._kept[number] = large
+        self._kept_bytes += size
+
+    def _bring(self, number: int) -> None:
+        """Have a large answer leave that the gateway sent for."""
+        if (large := self._kept.pop(number, None)) is not None:
+            size = len(large[0].response)
+            self._kept_bytes -= size
+            self._large[number] = large
+            self._waiting_bytes += _BESIDE_BYTES + size
+            self._some.set()
+
+    def _drop(self, number: int) -> None:
+        """Let go of a large answer that nobody waits for."""
+        if (large := self._kept.pop(number, None)) is not None:
+            self._kept_bytes -= len(large[0].response)
+        elif (large := self._large.pop(number, None)) is not None:
+            self._left(len(large[0].response))
+        else:
+            return
+        self._intake.end(large[1])
+
+    def _left(self, size: int) -> None:
+        """Count an answer that waits for its frame no longer."""
+        self._waiting_bytes -= _BESIDE_BYTES + size
+        self._some_left.set()
 
     async def _write(self) -> None:
         """Send what is ready, a frame at a time, until everything is answered."""
-        while not (self._ended and not self._calls and not self._ready and not self._large):
+        while not (self._ended and not self._calls and not self._some_wait()):
             await self._some.wait()
             self._some.clear()
-            while self._ready or self._large:
+            while self._some_wait():
                 frame, counted = self._frame()
                 try:
                     await self._wire.write(frame)
                 finally:
                     self._intake.end(counted)
 
+    def _some_wait(self) -> bool:
+        return bool(self._ready or self._large or self._announced)
+
     def _frame(self) -> tuple[pb.ConnectResponse, int]:
         """Take what goes in the next frame; returns it, and how many of its calls were counted in."""
         frame = pb.ConnectResponse()
+        if self._announced:
+            frame.answers.extend(self._announced)
+            self._announced.clear()
         # A large one goes alone, in every second frame while small ones wait too: neither waits for all of the other.
         alone = bool(self._large) and (self._large_next or not self._ready)
         self._large_next = bool(self._large) and not alone
-        ready = self._large if alone else self._ready
+        if alone:
+            number = next(iter(self._large))
+            outcome, was_counted = self._large.pop(number)
+            frame.answers.add(number=number, response=outcome.response)
+            self._left(len(outcome.response))
+            return frame, int(was_counted)
+        ready = self._ready
         size = end = counted = 0
         for number, outcome, was_counted in ready:
             error = None if outcome.code is Code.OK else outcome.public_status()
             size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
-            if end and (alone or size > sizes.FRAME):
+            if end and size > sizes.FRAME:
                 break
             if error is None:
                 frame.answers.add(number=number, response=outcome.response)

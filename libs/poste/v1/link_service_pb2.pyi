@@ -71,23 +71,29 @@ class ConnectRequest(_message.Message):
 
     CALLS_FIELD_NUMBER: _builtins.int
     CANCELLED_NUMBERS_FIELD_NUMBER: _builtins.int
+    WANTED_NUMBERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkCall]:
         """Calls to run at once."""
 
     @_builtins.property
     def cancelled_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Calls whose answers nobody waits for any more: their handlers are cancelled."""
+        """Calls whose answers nobody waits for any more: their handlers are cancelled, and what was kept of them is dropped."""
+
+    @_builtins.property
+    def wanted_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Calls whose large answers are to be sent now."""
 
     def __init__(
         self,
         *,
         calls: _abc.Iterable[Global___LinkCall] | None = ...,
         cancelled_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        wanted_numbers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cancelled_numbers", b"cancelled_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cancelled_numbers", b"cancelled_numbers", "wanted_numbers", b"wanted_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,18 +101,26 @@ Global___ConnectRequest: _TypeAlias = ConnectRequest  # noqa: Y015
 
 @_typing.final
 class LinkAnswer(_message.Message):
-    """The answer to one call."""
+    """The answer to one call; of one with a large response, what there is to say first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     NOT_RUN_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The call's number."""
     response: _builtins.bytes
     """The serialized response message."""
+    kept_bytes: _builtins.int
+    """The response is ready, and has so many bytes: more than may be sent before the gateway has room for it. It is kept
+    until the gateway wants it, and is then the call's second answer, or until the call is cancelled.
+    """
+    dropped_bytes: _builtins.int
+    """The same, but so much is kept already that it was dropped."""
     not_run: _builtins.bool
     """The handler was not run, and nothing was changed: the replica is stopping, or has as many calls as it runs at once."""
     @_builtins.property
@@ -119,13 +133,15 @@ class LinkAnswer(_message.Message):
         number: _builtins.int = ...,
         response: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
+        kept_bytes: _builtins.int = ...,
+        dropped_bytes: _builtins.int = ...,
         not_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "error", b"error", "kept_bytes", b"kept_bytes", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "not_run", b"not_run", "number", b"number", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "error", b"error", "kept_bytes", b"kept_bytes", "not_run", b"not_run", "number", b"number", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "kept_bytes", "dropped_bytes"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
