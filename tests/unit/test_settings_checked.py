@@ -17,9 +17,16 @@ PARTS_OF = {"gateway": GatewaySettings, "mom": MomSettings, "worker": WorkerSett
 
 
 def refused(part: str, *words: str, **variables: str) -> None:
-    with pytest.raises(StartError) as caught:
-        load(PARTS_OF[part], {f"POSTE_{name}": value for name, value in variables.items()})
+    named = {f"POSTE_{name}": value for name, value in variables.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in named.items():
+            patch.setenv(name, value)
+        with pytest.raises(StartError) as caught:
+            load(PARTS_OF[part])
     text = str(caught.value)
+    # And so if it stands in an environment that is not the process' own.
+    with pytest.raises(StartError, match=re.escape(text)):
+        load(PARTS_OF[part], named)
     assert "\n" not in text
     assert [word for word in words if word not in text] == [], text
 

@@ -1,4 +1,4 @@
-"""The environment is read here, once, in `main`: `POSTE_` and a setting's name in capitals.
+"""The environment is read here, once, in `main`: a setting's variable is `POSTE_` and its name in capitals.
 
 What is wrong with it is told at once and in one line, which names the variable, its value, and what would do.
 """
@@ -39,6 +39,8 @@ OTHERS: Final[Mapping[str, str]] = {
 }
 #: How Kubernetes calls what it says of services, e.g. of one called `poste-gateway`.
 _SERVICE_LINKS: Final = re.compile(r"POSTE_\w*?(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+#: The prefix of no variable.
+_NOBODYS: Final = "\0"
 #: The longest part of a value that is told.
 _TOLD: Final = 120
 
@@ -48,24 +50,27 @@ def variable(name: str) -> str:
     return f"{PREFIX}{name.upper()}"
 
 
-def load(kind: type[SettingsT], environment: Mapping[str, str] = os.environ, /, **overrides: object) -> SettingsT:
+def load(kind: type[SettingsT], environment: Mapping[str, str] | None = None, /, **overrides: object) -> SettingsT:
     """Read settings from the environment; `overrides` that are not None win.
+
+    Args:
+        kind: Whose settings.
+        environment: What is read instead of the process' own.
+        **overrides: What wins.
 
     Raises:
         StartError: A value does not fit, by itself or to others, or a variable is none that there is; the text names
             each.
     """
-    wrong = list(unknown(environment))
-    given: dict[str, Any] = {
-        name: environment[variable(name)] for name in kind.model_fields if variable(name) in environment
-    }
-    given |= {name: value for name, value in overrides.items() if value is not None}
-    for name in [name for name, value in given.items() if value == "" and not _is_list(kind, name)]:
-        # As it stands there when something else that was to fill it in was not set: which is not what anybody chose.
-        wrong.append(f"{variable(name)}= is empty: give it a value, or leave it out")
-        del given[name]
+    variables = os.environ if environment is None else environment
+    wrong = [*unknown(variables), *_empty(kind, variables)]
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    if environment is not None:
+        # Given by name, and none is looked for.
+        given = {name: value for name in kind.model_fields if (value := environment.get(variable(name)))}
+        chosen = {"_env_prefix": _NOBODYS, **given, **chosen}
     try:
-        settings = kind(**given)
+        settings = kind(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
         wrong.extend(dict.fromkeys(_told(item) for item in error.errors()))
     except StartError as error:
@@ -91,8 +96,12 @@ def unknown(environment: Mapping[str, str]) -> Iterator[str]:
         yield f"there is no setting {name}: {hint}"
 
 
-def _is_list(kind: type[Settings], name: str) -> bool:
-    return isinstance(kind.model_fields[name].get_default(), tuple)
+def _empty(kind: type[Settings], environment: Mapping[str, str]) -> Iterator[str]:
+    """Tell of each variable that holds nothing, as when what was to fill it in was not set: nobody chose that."""
+    for name, field in kind.model_fields.items():
+        is_list = isinstance(field.get_default(), tuple)
+        if environment.get(variable(name)) == "" and not is_list:
+            yield f"{variable(name)}= is empty: give it a value, or leave it out"
 
 
 def _told(item: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from poste.domain.door import is_address
 from poste.runtime.addresses import MAX_SOCKET_PATH, UNIX, names_a_socket
@@ -129,7 +130,7 @@ Target = Annotated[str, AfterValidator(_target)]
 #: Where a replica is called.
 ReplicaAddress = Annotated[str, AfterValidator(_replica_address)]
 Network = IPv4Network | IPv6Network
-Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], BeforeValidator(split)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(split)]
+Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(split)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(split)]
 #: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
 Keeps = Literal["always", "second", "nothing"]

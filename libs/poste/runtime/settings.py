@@ -12,7 +12,8 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
@@ -39,10 +40,10 @@ _HEARTBEATS: Final = 3
 _PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@|[?&]password=")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """What every process is told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="POSTE_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
     host: Host = "127.0.0.1"
