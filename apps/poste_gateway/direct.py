@@ -81,6 +81,7 @@ async def call(
         make_room: Makes room for a large response.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
+    loop = asyncio.get_running_loop()
     tried: list[Replica] = []
     reason = ""
     while True:
@@ -92,6 +93,7 @@ async def call(
             timeout, impatient = left, True
             if timeout <= 0:
                 return Away(reason or "timeout", impatient=True)
+        sent = loop.time()
         answer = await replica.call(
             *(method.path, request, timeout, request_id, traceparent),
             repeatable=method.policy.repeatable,
@@ -104,7 +106,7 @@ async def call(
         proof = prove(answer.code, not_run=answer.not_run)
         reason = _reason(answer.code, proof)
         overdue = answer is SILENT and not impatient
-        _judge(replica, proof, silent=overdue)
+        _judge(replica, proof, sent=sent, silent=overdue)
         # Of those that prove that they did not run it every one may be asked: one may be of another version.
         others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
         match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
@@ -118,12 +120,12 @@ async def call(
                 continue
 
 
-def _judge(replica: Replica, proof: Proof, *, silent: bool) -> None:
+def _judge(replica: Replica, proof: Proof, *, sent: float, silent: bool) -> None:
     """Note what a failed call says of its replica. A client's short patience says nothing."""
     if proof is Proof.ANSWERED:
         replica.circuit.answered()
     elif silent:
-        replica.circuit.silent(asyncio.get_running_loop().time())
+        replica.circuit.silent(asyncio.get_running_loop().time(), sent=sent)
 
 
 def _reason(code: Code, proof: Proof) -> str:

@@ -145,7 +145,7 @@ class Replica:
         begin = self._loop.time()
         # Counted in, and out again however it ends.
         self.in_flight += 1
-        self.circuit.sent()
+        probe = self.circuit.sent()
         try:
             if self._link is not None and self._link.open:
                 return await self._link.call(
@@ -161,7 +161,7 @@ class Replica:
             return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
         finally:
             self.in_flight -= 1
-            self.circuit.ended()
+            self.circuit.ended(probe=probe)
             self._changed()
 
     async def _alone(self, call: Any) -> bytes | Failure:
