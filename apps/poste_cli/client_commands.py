@@ -173,7 +173,8 @@ def queues(url: str, as_json: bool) -> None:
     """List the queues in figures; each call is counted once.
 
     KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
-    take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room).
+    take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room). A queue
+    stands still, as a paused one does, while results that are kept take all of it.
     """
 
     async def work(client: Client) -> int:
@@ -193,7 +194,7 @@ def queues(url: str, as_json: bool) -> None:
                     queue.kept,
                     f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",
                     "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",
-                    "yes" if queue.paused else "no",
+                    "yes" if queue.paused else "stands still" if queue.stands_still else "no",
                 )
                 for queue in found
             ],

@@ -63,7 +63,9 @@ def _print(look: Look) -> None:
         [
             (
                 service.name,
-                f"{service.light}, paused" if service.figures and service.figures.paused else service.light,
+                f"{service.light}, {service.figures.halt}"
+                if service.figures and service.figures.halt
+                else service.light,
                 f"{service.ready}/{service.known}",
                 *tables.figures(service).values(),
             )

@@ -15,8 +15,8 @@ only the deployment's file knows they can't. `queued` is null while nobody can t
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
                  "running": 0, "delayed": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
-                 "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "consumers": 1,
-                 "enqueued": 5, "replayed": 0, "ended": 5}]}
+                 "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "standsStill": false,
+                 "consumers": 1, "enqueued": 5, "replayed": 0, "ended": 5}]}
 
 `kept` are the ended tasks whose results are kept (counted for a 32nd of their time to live too long at most), and
 `keptBytes` the store's memory that they take; `heldBytes` is that of all that the queue holds, what waits and what is
@@ -94,6 +94,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "maxHeldBytes": queue.max_held_bytes,
         "oldestAgeSeconds": queue.oldest_age_seconds if queue.HasField("oldest_age_seconds") else None,
         "paused": queue.paused,
+        "standsStill": queue.stands_still,
         "consumers": queue.consumers,
         "enqueued": queue.enqueued,
         "replayed": queue.replayed,

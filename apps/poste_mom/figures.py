@@ -131,6 +131,7 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
     samples["poste_queue_oldest_seconds"][queue,] = figures.oldest_age_seconds or 0
     samples["poste_queue_consumers"][queue,] = figures.consumers
     samples["poste_queue_paused"][queue,] = figures.paused
+    samples["poste_queue_standing_still"][queue,] = figures.stands_still
     for name, (metric, label) in _TOTALS.items():
         # Those that never happened too: what begins with its first one has no rate for it.
         samples[metric][queue, *label] = figures.totals.get(name, 0)

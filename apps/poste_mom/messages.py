@@ -160,6 +160,7 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
         consumers=figures.consumers,
         oldest_age_seconds=figures.oldest_age_seconds,
         paused=figures.paused,
+        stands_still=figures.stands_still,
         enqueued=figures.totals.get("enqueued", 0),
         replayed=figures.totals.get("replayed", 0),
         ended=sum(figures.totals.get(state.value, 0) for state in TaskState if state.final),

@@ -259,6 +259,7 @@ async def test_cancel_services_and_queues():
                 "dead": 4,
                 "oldestAgeSeconds": 1.5,
                 "paused": False,
+                "standsStill": True,
             }
         ]
     }

@@ -72,6 +72,7 @@ async def test_the_listings(tmp_path):
             "maxHeldBytes": 8000,
             "oldestAgeSeconds": 1.5,
             "paused": False,
+            "standsStill": False,
             "consumers": 1,
             "enqueued": 9,
             "replayed": 2,

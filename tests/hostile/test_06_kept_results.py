@@ -171,6 +171,11 @@ async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_pat
                 waiting = (await office.tasks.figures(SUM)).queued
 
                 assert 0 < waiting < 400
+                assert (await one.figures())["standsStill"]
+                assert (await one.scrape()).total("poste_queue_standing_still", queue=SUM) == 1
+                told = await asyncio.to_thread(poste, "queues", env=one.environment)
+                assert f"{SUM} " in told.stdout
+                assert "stands still" in told.stdout
                 assert await one.accept(1) == ["BUDGET_SPENT"]
                 assert set(await one.accept(BATCH, PRODUCT)) == {"ACCEPTED"}
                 await one.kept.age_all()

@@ -62,7 +62,7 @@ def services(look: Look, width: int, rows: int, trends: Mapping[str, Sequence[in
         cells = figures(service)
         table.add_row(
             _name(service.name, short=width < _WHOLE),
-            words.light(service.light, paused=service.figures is not None and service.figures.paused),
+            words.light(service.light, service.figures.halt if service.figures else ""),
             *([f"{service.ready}/{service.known}"] if width >= _MIDDLE else []),
             *([Text(words.trend(list(trends.get(service.name, ()))), "blue")] if width >= _WIDE else []),
             *(Text(cells[title], "red" if title == "DEAD" and cells[title] != "0" else "") for title in titles),

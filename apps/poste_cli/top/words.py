@@ -37,10 +37,10 @@ _STRANGE: Final = ("?", "default")
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 
 
-def light(name: str, *, paused: bool = False) -> Text:
-    """Write a service's light."""
+def light(name: str, halt: str = "") -> Text:
+    """Write a service's light, and why nothing is taken from its queue."""
     sign, style = _LIGHTS.get(name, _STRANGE)
-    return Text.assemble((f"{sign} {visible(name)}", style), (" ‖ paused", "magenta") if paused else "")
+    return Text.assemble((f"{sign} {visible(name)}", style), (f" ‖ {halt}", "magenta") if halt else "")
 
 
 def state(name: str) -> Text:

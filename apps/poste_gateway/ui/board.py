@@ -7,8 +7,8 @@
                    "replicas": {"ready": 1, "known": 1},
                    "figures": {"queued": 0, "running": 0, "delayed": 0, "dead": 0, "kept": 5,
                                "keptBytes": 1560, "heldBytes": 1560, "maxHeldBytes": 239075328,
-                               "oldestAgeSeconds": null, "paused": false, "consumers": 1, "enqueued": 5, "replayed": 0,
-                               "ended": 5,
+                               "oldestAgeSeconds": null, "paused": false, "standsStill": false, "consumers": 1,
+                               "enqueued": 5, "replayed": 0, "ended": 5,
                                "inRate": 0.0, "outRate": 0.0, "etaSeconds": null}}],
      "tasks": [{…a task without its response and error…}]}
 

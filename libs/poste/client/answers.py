@@ -248,6 +248,7 @@ class Queue:
         max_held_bytes: How much that may be: at that no call is kept any more.
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
+        stands_still: Nothing is taken from it, for results that are kept take all the memory that it may have.
         document: The queue as it came.
     """
 
@@ -263,6 +264,7 @@ class Queue:
     max_held_bytes: int
     oldest_age_seconds: float | None
     paused: bool
+    stands_still: bool
     document: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -282,5 +284,6 @@ class Queue:
             max_held_bytes=int(document.get("maxHeldBytes", 0)),
             oldest_age_seconds=None if oldest is None else float(oldest),
             paused=bool(document["paused"]),
+            stands_still=bool(document.get("standsStill", False)),
             document=document,
         )

@@ -24,6 +24,7 @@ class Figures:
         max_held_bytes: How much that may be: at that no call is kept any more.
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
+        stands_still: Nothing is taken from it, for results that are kept take all the memory that it may have.
         in_rate: Calls a second that come in, over the last ten; None if nobody can tell yet.
         out_rate: Calls a second that end, the same way.
         eta_seconds: When it is empty if it goes on like this; None if it does not get emptier, or nobody can tell yet.
@@ -38,9 +39,15 @@ class Figures:
     max_held_bytes: int
     oldest_age_seconds: float | None
     paused: bool
+    stands_still: bool
     in_rate: float | None
     out_rate: float | None
     eta_seconds: float | None
+
+    @property
+    def halt(self) -> str:
+        """Why nothing is taken from it: `paused`, `stands still`, or empty."""
+        return "paused" if self.paused else "stands still" if self.stands_still else ""
 
     @property
     def waiting(self) -> int:
@@ -60,6 +67,7 @@ class Figures:
             max_held_bytes=int(document.get("maxHeldBytes", 0)),
             oldest_age_seconds=_number(document["oldestAgeSeconds"]),
             paused=bool(document["paused"]),
+            stands_still=bool(document.get("standsStill", False)),
             in_rate=_number(document["inRate"]),
             out_rate=_number(document["outRate"]),
             eta_seconds=_number(document["etaSeconds"]),

@@ -246,6 +246,10 @@ _SYSTEM_GAUGES: Final = {
     "poste_queue_oldest_seconds": ("Age of the task that waits longest; 0 if none.", _QUEUE),
     "poste_queue_consumers": ("Processes that hold a lease on a queue.", _QUEUE),
     "poste_queue_paused": ("1 while no task of a queue is started, because an operator said so.", _QUEUE),
+    "poste_queue_standing_still": (
+        "1 while no task of a queue is started, because what ended in it takes all the memory that it may.",
+        _QUEUE,
+    ),
     "poste_redis_up": ("1 if this Redis answered.", _SERVER),
     "poste_redis_persisting": ("1 while what is written to this Redis goes to its disk.", _SERVER),
     "poste_redis_memory_used_bytes": ("Memory that this Redis uses.", _SERVER),

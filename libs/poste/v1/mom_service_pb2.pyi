@@ -639,6 +639,7 @@ class Queue(_message.Message):
     KEPT_BYTES_FIELD_NUMBER: _builtins.int
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
+    STANDS_STILL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
     queued: _builtins.int
@@ -669,6 +670,8 @@ class Queue(_message.Message):
     """The bytes that all that it holds takes: what waits, what is DEAD and what is kept."""
     max_held_bytes: _builtins.int
     """How many that may be: beyond it nothing is accepted."""
+    stands_still: _builtins.bool
+    """No task is started, for what ended takes as many bytes as it may."""
     def __init__(
         self,
         *,
@@ -687,10 +690,11 @@ class Queue(_message.Message):
         kept_bytes: _builtins.int = ...,
         held_bytes: _builtins.int = ...,
         max_held_bytes: _builtins.int = ...,
+        stands_still: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015

@@ -14,6 +14,7 @@ const MEANINGS = {
   hung: "A replica is there and does not answer; calls wait.",
   unlisted: "It is not in the catalogue any more.",
 };
+const STILL = "Kept results take all the room that the queue may have: until there is some, no call is started.";
 const FIGURES = ["Running", "Delayed", "Dead", "Kept", "Replicas", "In/s", "Out/s", "Empty in"];
 
 // Of what a queue may hold: from here on somebody is to see to it, as the alert has it.
@@ -24,6 +25,7 @@ class Card {
   #trouble;
   #light = make("span", { class: "light" }, icon("ring"), make("span"));
   #paused = make("span", { class: "light paused", hidden: true }, icon("bars"), make("span", {}, "paused"));
+  #still = make("span", { class: "light still", hidden: true, title: STILL }, icon("bars"), make("span", {}, "stands still"));
   #waiting = new Chart("Waiting", "--waiting", count);
   #age = new Chart("Oldest", "--age", duration);
   #figures = FIGURES.map((name) => [make("dt", {}, name), make("dd")]);
@@ -38,7 +40,7 @@ class Card {
     this.element = make(
       "li",
       { class: "card" },
-      make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused)),
+      make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused, this.#still)),
       make("div", { class: "charts" }, this.#waiting.element, this.#age.element),
       make("dl", {}, ...this.#figures.map((pair) => make("div", {}, ...pair))),
       this.#button,
@@ -60,6 +62,7 @@ class Card {
     redraw(this.#light.firstChild, SHAPES[light]);
     say(this.#light.lastChild, light);
     this.#paused.hidden = !figures?.paused;
+    this.#still.hidden = !figures?.standsStill;
     this.#waiting.add(time, figures && figures.queued + figures.delayed);
     this.#age.add(time, figures && (figures.oldestAgeSeconds ?? 0));
     const [running, delayed, dead, kept, ready, into, out, eta] = this.#figures.map((pair) => pair[1]);
@@ -91,10 +94,12 @@ class Card {
   }
 
   #tell(light, figures) {
-    const now = { light, paused: figures?.paused ?? this.#last?.paused };
+    const now = { light, paused: figures?.paused ?? this.#last?.paused, still: figures?.standsStill ?? this.#last?.still };
     if (this.#last && now.light !== this.#last.light) announce(`${split(this.#name)[1]} is ${light}`);
     else if (this.#last && now.paused !== this.#last.paused) {
       announce(`${split(this.#name)[1]} is ${now.paused ? "paused" : "not paused any more"}`);
+    } else if (this.#last && now.still !== this.#last.still) {
+      announce(`${split(this.#name)[1]} ${now.still ? "stands still" : "goes on"}`);
     }
     this.#last = now;
   }
