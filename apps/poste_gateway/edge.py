@@ -18,12 +18,14 @@ from poste.runtime import logs, metrics, tracing
 from poste_gateway import calls, cors
 from poste_gateway.answers import Account, Answer
 from poste_gateway.calls import Roads
-from poste_gateway.kinds import INTERNAL, OF_CODE
+from poste_gateway.kinds import INTERNAL, NO_ROUTE, OF_CODE
 from poste_gateway.problems import Problem, problem_answer
-from poste_gateway.resources import QUIET, Resources
+from poste_gateway.resources import QUIET, Found, Resources
 from poste_gateway.routing import allow, wrong_verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poste.runtime.spans import Span
 
 _log: Final = logs.get("edge")
@@ -68,12 +70,15 @@ class Edge:
             # As it was meant: without its query, and nothing in it encoded that need not be.
             path = request.rel_url.path_safe
             method = routes.get(request.method, path)
+        # For what is no call: what is ours at the path, and what it takes, whosever it is.
+        own = self._resources.find(path) if method is None else None
+        verbs = own.verbs if own is not None else routes.verbs(path) if method is None else None
         span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
         # For whatever else is logged on its way.
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
             if method is None:
-                answer = await self._serve_own(request, path)
+                answer = await self._serve_own(request, own, verbs)
             else:
                 # First, for it is what there is most of; a service can't claim a path that is ours.
                 self._resources.check_ready()
@@ -86,7 +91,7 @@ class Edge:
             answer = self._refuse(defect, path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
-            cors.add_headers(answer, request, self._cors_origins, self._verbs(path))
+            cors.add_headers(answer, request, self._cors_origins, verbs or ())
         if self._draining.is_set():
             # The connection ends soon, and a request that is then on its way would go down with it.
             answer.keep_alive = False
@@ -101,35 +106,16 @@ class Edge:
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
 
-    async def _serve_own(self, request: web.BaseRequest, path: str) -> Answer:
-        verb = "GET" if request.method == "HEAD" else request.method
-        own = self._resources.find(path)
-        if verb == "OPTIONS":
-            return Answer(status=204, headers={"Allow": self._allow(path)})
-        if own is not None:
-            verbs, rest = own
-            handler = verbs.get(verb)
-            if handler is None:
-                raise wrong_verb(verbs)
-            return await handler(request, rest)
-        self._resources.check_ready()
-        raise wrong_verb(self._roads.directory.routes.verbs(path))
-
-    def _allow(self, path: str) -> str:
-        verbs = self._verbs(path)
-        if not verbs:
+    async def _serve_own(self, request: web.BaseRequest, own: Found | None, verbs: Iterable[str] | None) -> Answer:
+        if request.method == hdrs.METH_OPTIONS and verbs is not None:
+            return Answer(status=204, headers={"Allow": allow(verbs)})
+        if own is None:
             self._resources.check_ready()
-            self._roads.directory.routes.verbs(path)
-        return allow(verbs)
-
-    def _verbs(self, path: str) -> list[str]:
-        own = self._resources.find(path)
-        if own is not None:
-            return list(own[0])
-        try:
-            return list(self._roads.directory.routes.verbs(path))
-        except Problem:
-            return []
+            raise Problem(NO_ROUTE, "There is nothing at this path.") if verbs is None else wrong_verb(verbs)
+        handler = own.verbs.get(hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method)
+        if handler is None:
+            raise wrong_verb(own.verbs)
+        return await handler(request, own.name)
 
     def _refuse(self, problem: Problem, path: str, account: Account) -> Answer:
         kind = problem.kind

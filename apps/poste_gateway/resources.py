@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -35,6 +35,14 @@ from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
 
 Verbs = Mapping[str, Handler]
+
+
+class Found(NamedTuple):
+    """What is ours at a path: what each verb does, and the name that is in the path."""
+
+    verbs: Verbs
+    name: str
+
 
 #: Paths whose requests are not worth a line in the log.
 QUIET: Final = ("/livez", "/readyz")
@@ -100,18 +108,18 @@ class Resources:
             **operating.paths,
         }
 
-    def find(self, path: str) -> tuple[Verbs, str] | None:
-        """Return what each verb at a path does, and the name that is in the path; None if it is not ours."""
+    def find(self, path: str) -> Found | None:
+        """Return what is ours at a path; None if nothing is."""
         if path in self._exact:
-            return self._exact[path], ""
+            return Found(self._exact[path], "")
         for prefix, verbs in self._below.items():
             name = path.removeprefix(prefix)
             if name and name != path:
                 named, _, rest = name.partition("/")
                 behind = self._behind.get((prefix, rest))
                 if behind is not None:
-                    return behind, named
-                return (verbs, name) if verbs else None
+                    return Found(behind, named)
+                return Found(verbs, name) if verbs else None
         return None
 
     def check_ready(self) -> None:

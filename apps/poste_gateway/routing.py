@@ -7,7 +7,7 @@ from typing import Final
 
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import logs
-from poste_gateway.kinds import NO_ROUTE, WRONG_VERB
+from poste_gateway.kinds import WRONG_VERB
 from poste_gateway.problems import Problem
 
 _log: Final = logs.get("routing")
@@ -44,16 +44,9 @@ class RouteTable:
         verbs = self._paths.get(path)
         return None if verbs is None else verbs.get(verb)
 
-    def verbs(self, path: str) -> Mapping[str, Method]:
-        """Return what each verb at a path calls.
-
-        Raises:
-            Problem: There is nothing at the path.
-        """
-        found = self._paths.get(path)
-        if found is None:
-            raise Problem(NO_ROUTE, "There is nothing at this path.")
-        return found
+    def verbs(self, path: str) -> Mapping[str, Method] | None:
+        """Return what each verb at a path calls, None if there is nothing."""
+        return self._paths.get(path)
 
 
 def allow(verbs: Iterable[str]) -> str:

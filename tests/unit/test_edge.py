@@ -1,0 +1,60 @@
+"""How the edge finds what is at a path."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from support import shop
+
+from poste.rpc.catalogue import describe
+from poste_gateway.edge import Edge
+from poste_gateway.resources import Found
+from poste_gateway.routing import RouteTable
+
+
+class CountedRoutes(RouteTable):
+    """Services' routes; counts how often it is asked what a path takes."""
+
+    asked = 0
+
+    def verbs(self, path: str) -> Any:
+        self.asked += 1
+        return super().verbs(path)
+
+
+class CountedResources:
+    """Poste's own paths: one."""
+
+    asked = 0
+
+    def find(self, path: str) -> Found | None:
+        self.asked += 1
+        return Found({"GET": None}, "") if path == "/own" else None
+
+    def check_ready(self) -> None:
+        """It is."""
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "allow", "expected"),
+    [
+        ("/own", 204, "GET, HEAD, OPTIONS", (1, 0)),
+        ("/v1/quotes", 204, "POST, OPTIONS", (1, 1)),
+        ("/nowhere", 404, None, (1, 1)),
+    ],
+)
+async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | None, expected: tuple[int, int]) -> None:
+    """A page's preflight, before each of its calls, had its path looked up three times, and each time in two tables."""
+    resources: Any = CountedResources()
+    routes = CountedRoutes([describe(shop.entry())])
+    roads: Any = SimpleNamespace(directory=SimpleNamespace(routes=routes))
+    edge = Edge(roads, resources, ("https://app.example",), asyncio.Event())
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    answer = await edge.handle(make_mocked_request("OPTIONS", path, headers=asked))
+
+    assert (answer.status, answer.headers.get("Allow")) == (status, allow)
+    assert (resources.asked, routes.asked) == expected
