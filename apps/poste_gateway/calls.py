@@ -43,6 +43,7 @@ T = TypeVar("T")
 _AWAY_DETAILS: Final = {
     "away": "No replica of the service can be reached.",
     "busy": "Every replica of the service has as many calls as it may have.",
+    direct.PEER_CALLS: "As many calls of this client's are under way at the service as it may have.",
     "refused": "The service takes no call now.",
     "elsewhere": "No replica of the service that is up has this method.",
     "lost": "The service, or the connection to it, became unavailable before it answered.",
@@ -137,6 +138,7 @@ class _Call:
             self._fleet,
             self._method,
             self._message,
+            client=client_of(self._request),
             request_id=self._account.request_id,
             traceparent=self._account.traceparent,
             # What can't be repeated is not cut short: nobody would know what became of it.
@@ -162,14 +164,21 @@ class _Call:
             case direct.Away(reason, impatient, overdue):
                 self._account.note("reason", reason)
                 if not self._may_queue:
-                    why = self._overdue() if overdue else _AWAY_DETAILS[reason]
-                    raise self._away(f"{why} {self._why_not_kept()}")
+                    raise self._not_kept(reason, overdue=overdue)
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
 
     def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
         return make_room(self._request, size, decided)
+
+    def _not_kept(self, reason: str, *, overdue: bool) -> Problem:
+        """Say why the call was not answered, and may not be queued."""
+        why = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} {self._why_not_kept()}"
+        if reason != direct.PEER_CALLS:
+            return self._away(why)
+        refuse(reason, peer=client_of(self._request), service=self._service.name)
+        return Problem(GATEWAY_BUSY, why, headers={**RETRY_AFTER, **self._applied()})
 
     def _no_room(self) -> Problem:
         """Say that the answer came, and can't be given: its client knows whether it may have another."""

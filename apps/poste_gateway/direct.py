@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from google.rpc import status_pb2
 
 from poste.domain.codes import Code
 from poste.domain.road import Proof, Verdict, decide, prove
 from poste.rpc.catalogue import Method
-from poste_gateway.failure import NO_ROOM, SILENT
+from poste_gateway.failure import NO_ROOM, SILENT, Failure
 from poste_gateway.fleet import Fleet
 from poste_gateway.link import MakeRoom, any_room
 from poste_gateway.replicas import Replica
+
+#: Why a call is not made: its client has its share of the service's places.
+PEER_CALLS: Final = "peer-calls"
 
 
 class Failed(NamedTuple):
@@ -31,7 +34,8 @@ class Away(NamedTuple):
     """The call was not answered, and may be queued: it did not run, or may run again.
 
     Attributes:
-        reason: Why: `away`, `busy`, `refused`, `elsewhere` (no replica that is up has the method), `lost` or `timeout`.
+        reason: Why: `away`, `busy`, `PEER_CALLS`, `refused`, `elsewhere` (no replica that is up has the method), `lost`
+            or `timeout`.
         impatient: The time that its client gave it was over before the service's own.
         overdue: Its method's own time was over.
     """
@@ -64,6 +68,7 @@ async def call(
     method: Method,
     request: bytes,
     *,
+    client: str = "",
     request_id: str,
     traceparent: str = "",
     wait_seconds: float | None = None,
@@ -75,6 +80,7 @@ async def call(
         fleet: The replicas.
         method: The method.
         request: The serialized request message.
+        client: Whose call it is: each has a share of the service's places; empty for who has none of its own.
         request_id: Goes with the call, for the logs.
         traceparent: Goes with it too: its place in its trace, if it is in one.
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
@@ -83,41 +89,61 @@ async def call(
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
     loop = asyncio.get_running_loop()
     tried: list[Replica] = []
-    reason = ""
-    while True:
-        replica = fleet.pick_ready(tried, method.name) or await fleet.pick(tried, method.name)
-        if isinstance(replica, str):
-            return Away(reason or replica)
-        timeout, impatient = method.policy.timeout_seconds, False
-        if end is not None and (left := end - time.monotonic()) < timeout:
-            timeout, impatient = left, True
-            if timeout <= 0:
-                return Away(reason or "timeout", impatient=True)
-        sent = loop.time()
-        answer = await replica.call(
-            *(method.path, request, timeout, request_id, traceparent),
-            repeatable=method.policy.repeatable,
-            make_room=make_room,
-        )
-        if isinstance(answer, bytes) or answer is NO_ROOM:
-            replica.circuit.answered()
-            return answer if isinstance(answer, bytes) else NoRoom()
-        tried.append(replica)
-        proof = prove(answer.code, not_run=answer.not_run)
-        reason = _reason(answer.code, proof)
-        overdue = answer is SILENT and not impatient
-        _judge(replica, proof, sent=sent, silent=overdue)
-        # Of those that prove that they did not run it every one may be asked: one may be of another version.
-        others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
-        match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
-            case Verdict.ANSWER:
-                return Failed(answer.status)
-            case Verdict.OUTCOME_UNKNOWN:
-                return Unknown(overdue)
-            case Verdict.QUEUE:
-                return Away(reason, impatient=impatient and reason == "timeout", overdue=overdue)
-            case Verdict.TRY_ANOTHER_REPLICA:
-                continue
+    reason, begun = "", False
+    try:
+        while True:
+            replica = fleet.pick_ready(tried, method.name) or await fleet.pick(tried, method.name)
+            if isinstance(replica, str):
+                return Away(reason or replica)
+            timeout, impatient = method.policy.timeout_seconds, False
+            if end is not None and (left := end - time.monotonic()) < timeout:
+                timeout, impatient = left, True
+                if timeout <= 0:
+                    return Away(reason or "timeout", impatient=True)
+            # From here on nothing is waited for until the replica, too, has counted it in.
+            if client and not begun and not (begun := fleet.begin(client, method.name, replica)):
+                return Away(PEER_CALLS)
+            sent = loop.time()
+            answer = await replica.call(
+                *(method.path, request, timeout, request_id, traceparent),
+                repeatable=method.policy.repeatable,
+                make_room=make_room,
+            )
+            if isinstance(answer, bytes):
+                replica.circuit.answered()
+                return answer
+            tried.append(replica)
+            outcome = _outcome(fleet, method, answer, tried, sent=sent, impatient=impatient)
+            if not isinstance(outcome, str):
+                return outcome
+            reason = outcome
+    finally:
+        if begun:
+            fleet.end(client)
+
+
+def _outcome(
+    fleet: Fleet, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
+) -> Failed | Away | Unknown | NoRoom | str:
+    """Return what has become of a call without a response; or why it has none, if another replica is to be asked."""
+    if answer is NO_ROOM:
+        tried[-1].circuit.answered()
+        return NoRoom()
+    proof = prove(answer.code, not_run=answer.not_run)
+    reason = _reason(answer.code, proof)
+    overdue = answer is SILENT and not impatient
+    _judge(tried[-1], proof, sent=sent, silent=overdue)
+    # Of those that prove that they did not run it every one may be asked: one may be of another version.
+    others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
+    match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
+        case Verdict.ANSWER:
+            return Failed(answer.status)
+        case Verdict.OUTCOME_UNKNOWN:
+            return Unknown(overdue)
+        case Verdict.QUEUE:
+            return Away(reason, impatient=impatient and reason == "timeout", overdue=overdue)
+        case Verdict.TRY_ANOTHER_REPLICA:
+            return reason
 
 
 def _judge(replica: Replica, proof: Proof, *, sent: float, silent: bool) -> None:

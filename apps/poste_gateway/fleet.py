@@ -1,4 +1,4 @@
-"""The replicas of one service, and which of them a call goes to."""
+"""The replicas of one service, which of them a call goes to, and how many calls a client may have there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
 from poste_gateway.replicas import Replica
+from poste_gateway.shares import Shares
 
 #: How often the targets are resolved, in seconds.
 _RESOLVE_SECONDS: Final = 5.0
@@ -45,6 +46,7 @@ class Fleet:
         self._lacking: Mapping[str, frozenset[str]] = {}
         self._retired = False
         self._rotation = 0
+        self._shares = Shares()
         self._loop = asyncio.get_running_loop()
         self._resolver = Resolver()
         #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
@@ -136,6 +138,25 @@ class Fleet:
             self._kick.set()
         return self._choose(ready) or self._judge(ready)
 
+    def begin(self, client: str, method: str, replica: Replica) -> bool:
+        """Count a client's call in, unless the client has its share of the places; `end` counts it out.
+
+        Args:
+            client: Whose it is.
+            method: The method's short name.
+            replica: Where it is to go first.
+        """
+        # The others' places are looked at only where those that are free there are too few.
+        free = self._max_in_flight - replica.in_flight
+        if not (self._shares.allows(client, free) or self._shares.allows(client, self._free(method))):
+            return False
+        self._shares.take(client)
+        return True
+
+    def end(self, client: str) -> None:
+        """Count a client's call out."""
+        self._shares.give(client)
+
     def others(self, tried: Collection[Replica]) -> bool:
         """Tell whether a replica is ready that was not tried."""
         return self._judge(self._ready(tried)) == "up"
@@ -167,6 +188,10 @@ class Fleet:
             turn = self._rotation % len(ready)
             best = min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
         return best if best.in_flight < self._max_in_flight else None
+
+    def _free(self, method: str) -> int:
+        """Return how many more calls of a method there are places for."""
+        return sum(max(0, self._max_in_flight - replica.in_flight) for replica in self._ready(method=method))
 
     def _judge(self, ready: list[Replica]) -> str:
         if not ready:

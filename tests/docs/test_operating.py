@@ -57,4 +57,4 @@ def test_reasons_are_those_that_there_are() -> None:
     """Whom the alert wakes would not know what the reason in the metric means."""
     assert list(metrics.REFUSAL_REASONS) == OPERATING.codes("reason")
     storm = OPERATING.text.partition("### PosteFailoverStorm")[2].partition("###")[0]
-    assert set(metrics.FAILOVER_REASONS) <= set(re.findall(r"`([a-z]+)`", storm))
+    assert set(metrics.FAILOVER_REASONS) <= set(re.findall(r"`([a-z-]+)`", storm))

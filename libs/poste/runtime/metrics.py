@@ -59,7 +59,7 @@ failovers_total = Counter(
     ["service", "reason"],
 )
 #: Why a call leaves the direct road.
-FAILOVER_REASONS: Final = ("away", "busy", "refused", "elsewhere", "lost", "timeout")
+FAILOVER_REASONS: Final = ("away", "busy", "peer-calls", "refused", "elsewhere", "lost", "timeout")
 replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would call now.", ["service"])
 replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
 calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent and that are not over.", ["service"])
@@ -77,7 +77,11 @@ refused_total = Counter(
 #: reading: large bodies that wait until their JSON is read. results: large results that are asked for again. bodies:
 #: bytes of requests that are not answered yet. answers: bytes of answers that nobody takes. connections,
 #: peer-connections: in all, and of one client. descriptors: sockets that the process, or the host, can have.
-REFUSAL_REASONS: Final = ("reading", "results", "bodies", "answers", "connections", "peer-connections", "descriptors")
+#: peer-calls: one client's calls that are under way at one service.
+REFUSAL_REASONS: Final = (
+    *("reading", "results", "bodies", "answers"),
+    *("connections", "peer-connections", "descriptors", "peer-calls"),
+)
 for _reason in REFUSAL_REASONS:
     # There from the start: what begins with its first refusal has no rate for it.
     refused_total.labels(_reason)
