@@ -17,8 +17,8 @@ from support.waiting import until
 from poste.domain.errors import StoreError
 from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
+from poste.queue.consumer.lease import Lease
 from poste.queue.keys import QueueKeys
-from poste.queue.lease import Lease
 from poste.queue.steps import maintenance
 from poste.queue.upkeep import Upkeep
 from poste.runtime import lifecycle

@@ -18,8 +18,8 @@ from support.gateway import answer, staged
 from support.gateway_process import gateway_process
 from support.waiting import until
 
+from poste.queue.consumer.lease import Lease
 from poste.queue.keys import QueueKeys
-from poste.queue.lease import Lease
 from poste.rpc import protojson
 from poste.runtime.settings import WorkerSettings
 

@@ -12,10 +12,13 @@ import redis.asyncio
 
 from bench import counted
 from calculator.v1 import sum_pb2
-from poste.queue.hand import Hand
+from poste.queue.consumer.beginner import Beginner
+from poste.queue.consumer.fetcher import Fetcher
+from poste.queue.consumer.state import ConsumerState, TaskHost
+from poste.queue.consumer.task_runner import TaskRunner
 from poste.queue.keys import QueueKeys
+from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
-from poste.queue.taking import Taker
 from poste.service.handlers import Runner
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
@@ -43,26 +46,20 @@ async def prepare() -> counted.Calls:
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
     road = QueuedRoad(service, Runner("durable", threads=1), reporter, Terms(service))
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
-    hand = Hand("0123456789abcdef", QueueKeys(service.name), settings, redis.asyncio.Redis(), concurrency=lambda: None)
+    scripts = Scripts(redis.asyncio.Redis())
+    state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))
     nothing: Any = None
-    taker = Taker(
-        hand,
-        handle=road.handle,
-        blocking=nothing,
-        blocking_client_id=lambda: None,
-        tried_to_pop=lambda: None,
-        live=lambda: False,
-        lost=lambda: None,
-    )
+    runner = TaskRunner(state)
+    fetcher = Fetcher(state, nothing, runner, Beginner(state, runner))
     said = [b"run", b"Add", _REQUEST, 1, int(time.time() * 1000), b"", None]
 
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
             for number in range(begin, begin + counted.AT_ONCE):
-                taker._heed(f"key-{number}", steps._claimed(hand.name, f"key-{number}", number, said))
-            while hand.running:
-                hand.changed.clear()
-                await hand.changed.wait()
+                fetcher._heed(f"key-{number}", steps._claimed(state.name, f"key-{number}", number, said))
+            while state.running:
+                state.changed.clear()
+                await state.changed.wait()
 
     return run
 

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poste.domain.errors import StoreError
-from poste.queue.renewal import Renewal
+from poste.queue.consumer.renewal import Renewal
 from poste.runtime import logs
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""A service process' side of its queue: join, live as one incarnation after the other, and leave.
+"""Joins a queue, lives as one session after the other, and leaves.
 
-One incarnation is one lease. When the lease is refused (the process was stopped or cut off for longer than it lasts),
+One session is one lease. When the lease is refused (the process was stopped or cut off for longer than it lasts),
 somebody else has what it held; it joins again under a new name.
 """
 
@@ -15,24 +15,21 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
 from poste.queue.connection import open_client
+from poste.queue.consumer.pops import Pops
+from poste.queue.consumer.session import ConsumerSession
+from poste.queue.consumer.state import ConsumerState, TaskHost
 from poste.queue.durability import OwnersLook
-from poste.queue.hand import ClaimedTask, Handle, NotRun
-from poste.queue.incarnation import Incarnation
 from poste.queue.keys import Keys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
-from poste.queue.taking import BLOCK_SECONDS
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis.asyncio.connection import AbstractConnection
-
+    from poste.queue.consumer.task import Handle
     from poste.runtime.settings import WorkerSettings
-
-__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun"]
 
 _log = logs.get("consumer")
 #: Waits between tries while Redis is away, in seconds.
@@ -67,49 +64,42 @@ class Consumer:
         """
         self.queue = queue
         self._settings = settings
-        self._handle = handle
-        self._live = live
-        self._concurrency = concurrency
+        self._host = TaskHost(handle, live, concurrency)
         self._keys = Keys(settings.key_prefix).of(queue)
+        self._pops: Pops | None = None
         self._stopping = asyncio.Event()
-        self._life: Incarnation | None = None
-        self._began = time.monotonic()
-        self._tried_to_pop: float | None = None
-        self._blocking_client_id: int | None = None
+        self._session: ConsumerSession | None = None
+        self._begin = time.monotonic()
 
     def stop(self) -> None:
         """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
         self._stopping.set()
-        if self._life is not None:
-            self._life.end()
+        if self._session is not None:
+            self._session.end()
 
     def ready(self) -> str | None:
         """Return None if this consumer tried to pop lately, else why it is not ready."""
         if self._stopping.is_set():
             return f"{self.queue}: stopping"
-        if self._tried_to_pop is None:
+        if self._pops is None or self._pops.answer_at is None:
             return f"{self.queue}: has not reached its queue yet"
         silent = self.silent_seconds()
         return None if silent < _DEAF_SECONDS else f"{self.queue}: has not tried to pop for {silent:.0f} s"
 
     def silent_seconds(self) -> float:
         """Return for how long this consumer has not tried to pop; 0 while it has no room for more."""
-        if self._life is not None and self._life.full:
+        if self._session is not None and self._session.full:
             return 0.0
-        return time.monotonic() - (self._began if self._tried_to_pop is None else self._tried_to_pop)
+        answer_at = None if self._pops is None else self._pops.answer_at
+        return time.monotonic() - (self._begin if answer_at is None else answer_at)
 
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
-        # Both at the queue's own server, which CLIENT UNBLOCK must reach too.
+        # At the queue's own server, which CLIENT UNBLOCK must reach too.
         look = OwnersLook(self._settings, self._keys.ready)
-        control = open_client(self._settings, connected=look.connected, home=self._keys.ready)
-        blocking = open_client(
-            self._settings,
-            block_seconds=BLOCK_SECONDS,
-            connected=self._remember_client_id,
-            home=self._keys.ready,
-        )
-        scripts = Scripts(control)
+        client = open_client(self._settings, connected=look.connected, home=self._keys.ready)
+        scripts = Scripts(client, functools.partial(look.find, client))
+        pops = self._pops = Pops(self._settings, self._keys)
         metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
         pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
         try:
@@ -123,33 +113,14 @@ class Consumer:
                     continue
                 pauses.reset()
                 _log.info("joined", queue=self.queue, incarnation=name)
-                self._life = Incarnation(
-                    name=name,
-                    keys=self._keys,
-                    settings=self._settings,
-                    handle=self._handle,
-                    control=control,
-                    blocking=blocking,
-                    blocking_client_id=lambda: self._blocking_client_id,
-                    tried_to_pop=self._note_pop,
-                    live=self._live,
-                    concurrency=self._concurrency,
-                    proof=functools.partial(look.find, control),
-                )
+                state = ConsumerState(name, self._keys, self._settings, scripts, self._host)
+                self._session = ConsumerSession(state, pops)
                 if self._stopping.is_set():
-                    self._life.end()
-                await self._life.run()
+                    self._session.end()
+                await self._session.run()
         finally:
-            await blocking.aclose()
-            await control.aclose()
-
-    def _note_pop(self) -> None:
-        self._tried_to_pop = time.monotonic()
-
-    async def _remember_client_id(self, connection: AbstractConnection) -> None:
-        """Note by which id CLIENT UNBLOCK finds this connection; it changes with every reconnect."""
-        await connection.send_command("CLIENT", "ID")
-        self._blocking_client_id = int(await connection.read_response())
+            await pops.aclose()
+            await client.aclose()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the stop."""

@@ -11,9 +11,7 @@ from poste.queue.steps import consumer as steps
 from poste.runtime import leaving, lifecycle, logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from poste.queue.hand import Hand
+    from poste.queue.consumer.state import ConsumerState
 
 _log = logs.get("consumer")
 #: How long giving back is tried while Redis is away, in seconds; after that the reaper does it.
@@ -22,47 +20,47 @@ _GIVE_BACK_SECONDS: Final = 3.0
 _PAUSE_SECONDS: Final = 0.2
 
 
-async def finish_running(hand: Hand, lost: Callable[[], bool]) -> None:
+async def finish_running(state: ConsumerState) -> None:
     """Wait until nothing runs, no longer than the grace, or until the lease is lost."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(hand.settings.grace_seconds):
-            while hand.running and not lost():
-                hand.changed.clear()
-                await hand.changed.wait()
+        async with asyncio.timeout(state.settings.grace_seconds):
+            while state.running and not state.fenced:
+                state.changed.clear()
+                await state.changed.wait()
 
 
-async def end_running(hand: Hand) -> None:
+async def end_running(state: ConsumerState) -> None:
     """Tell what still runs to end, and leave behind what does not: nothing may keep its neighbours from others."""
-    running = [*hand.running.values()]
+    running = [*state.running.values()]
     left = await lifecycle.end([one.task for one in running], seconds=lifecycle.CLEANUP_SECONDS)
     for one in running:
         if one.task in left:
             where = leaving.name_of(one.task)
-            facts = {"queue": hand.keys.queue, "key": one.claimed.key, "method": one.claimed.method, "where": where}
+            facts = {"queue": state.keys.queue, "key": one.claimed.key, "method": one.claimed.method, "where": where}
             _log.error("handler left behind", **facts)
 
 
-async def give_back(hand: Hand) -> None:
+async def give_back(state: ConsumerState) -> None:
     """Put back what is not done, and end the lease."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GIVE_BACK_SECONDS):
-            while not await _try_to_give_back(hand):  # noqa: ASYNC110 - it waits for Redis, not for us
+            while not await _try_to_give_back(state):  # noqa: ASYNC110 - it waits for Redis, not for us
                 await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _try_to_give_back(hand: Hand) -> bool:
-    keys = hand.keys
+async def _try_to_give_back(state: ConsumerState) -> bool:
+    keys = state.keys
     try:
-        listed = await steps.held(hand.scripts, keys, hand.name)
+        listed = await steps.held(state.scripts, keys, state.name)
         if listed:
             returned = []
             for key in listed:
-                running = hand.running.get(key)
-                claimed = running.claimed if running else hand.to_begin.get(key)
+                running = state.running.get(key)
+                claimed = running.claimed if running else state.to_begin.get(key)
                 started = claimed is not None and not claimed.unstarted
                 returned.append(steps.Returned(key, claimed.token if claimed else "", started))
-            await steps.give_back(hand.scripts, keys, hand.name, returned)
-        return await steps.leave(hand.scripts, keys, hand.name)
+            await steps.give_back(state.scripts, keys, state.name, returned)
+        return await steps.leave(state.scripts, keys, state.name)
     except StoreError as error:
         _log.warning("giving back failed", queue=keys.queue, error=str(error))
         return False

@@ -13,30 +13,30 @@ from poste.queue.steps import consumer as steps
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from poste.queue.hand import Hand
+    from poste.queue.consumer.state import ConsumerState
 
 _log = logs.get("consumer")
 #: The wait between two tries while Redis is away, in seconds.
 _PAUSE_SECONDS: Final = 0.2
 
 
-async def put_off(hand: Hand) -> None:
+async def put_off(state: ConsumerState) -> None:
     """Put off whatever is to be put off, until cancelled."""
     while True:
-        await hand.some_put_off.wait()
-        hand.some_put_off.clear()
-        keys, batch = hand.keys, hand.put_off
+        await state.some_put_off.wait()
+        state.some_put_off.clear()
+        keys, batch = state.keys, state.put_off
         tasks = [steps.PutOff(claimed.key, claimed.token, seconds) for claimed, seconds in batch]
-        hand.put_off = []
+        state.put_off = []
         try:
-            await steps.put_off(hand.scripts, keys, hand.name, tasks)
+            await steps.put_off(state.scripts, keys, state.name, tasks)
         except StoreError as error:
-            # They stay in hand until they are known to be back: else the audit would take them for stranded ones.
+            # They stay held until they are known to be back: else they would be taken for stranded ones.
             _log.warning("putting off failed", queue=keys.queue, tasks=len(batch), error=str(error))
-            hand.put_off += batch
-            hand.some_put_off.set()
+            state.put_off += batch
+            state.some_put_off.set()
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
         for claimed, _ in batch:
-            hand.running.pop(claimed.key, None)
-        hand.changed.set()
+            state.running.pop(claimed.key, None)
+        state.changed.set()

@@ -1,4 +1,4 @@
-"""An owner audits itself: it adopts what stands in its list and is not in hand, and stops what is to be stopped.
+"""A session reconciles itself with its list: it adopts what stands there and is not held, and stops what is to stop.
 
 A lost reply strands a key while its owner lives: nobody else may take it from a list whose lease is kept.
 """
@@ -14,27 +14,27 @@ from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs
 
 if TYPE_CHECKING:
-    from poste.queue.hand import Hand
+    from poste.queue.consumer.state import ConsumerState
 
 _log = logs.get("consumer")
 
 
-async def audit(hand: Hand) -> None:
+async def reconcile(state: ConsumerState) -> None:
     """Look at the list every half lease, and whenever it is due, until cancelled."""
-    period = min(hand.settings.heartbeat_seconds, hand.settings.lease_seconds / 2)
+    period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(period):
-                await hand.audit_due.wait()
-        hand.audit_due.clear()
+                await state.reconcile_due.wait()
+        state.reconcile_due.clear()
         try:
-            listed = await steps.held(hand.scripts, hand.keys, hand.name)
-            running = list(hand.running.values())
-            wanted = await steps.stops_wanted(hand.scripts, hand.keys, [one.claimed.key for one in running])
+            listed = await steps.held(state.scripts, state.keys, state.name)
+            running = list(state.running.values())
+            wanted = await steps.stops_wanted(state.scripts, state.keys, [one.claimed.key for one in running])
         except StoreError as error:
-            _log.warning("audit failed", queue=hand.keys.queue, error=str(error))
+            _log.warning("not reconciled", queue=state.keys.queue, error=str(error))
             continue
-        hand.adopt(listed)
+        state.adopt(listed)
         for one, stop in zip(running, wanted, strict=True):
             if stop and not one.task.done() and not one.claimed.cancel_requested:
                 one.claimed.cancel_requested = True

@@ -1,0 +1,17 @@
+"""A service process' side of its queue.
+
+::
+
+    consumer ─▶ session ─▶ fetcher ─▶ task_runner ─▶ state
+                   │          └─────▶ beginner ──────▲
+                   ├─▶ reconcile, put_off, give_back
+                   └─▶ lease ─▶ renewal
+
+A `Consumer` joins its queue, and lives as one session after the other: one lease each. A session's `ConsumerState` is
+all that it holds, and what everything that belongs to it works on.
+"""
+
+from poste.queue.consumer.consumer import Consumer
+from poste.queue.consumer.task import ClaimedTask, Handle, NotRun
+
+__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun"]

@@ -1,0 +1,256 @@
+"""Takes tasks off the queue, claims them, and has them run.
+
+One is waited for by BLMOVE. Its claim tells what else is at the queue's front, and the next claim takes that: so a task
+alone is claimed at once, and a backlog costs one script for many. What may run twice starts when it is claimed;
+the `Beginner` has the rest begin one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Final
+
+from poste.domain import door, sizes
+from poste.domain.errors import StoreError
+from poste.queue import damaged
+from poste.queue.consumer.state import MAX_TAKEN
+from poste.queue.consumer.task import ClaimedTask
+from poste.queue.durability import Durability
+from poste.queue.errors import StoreFull
+from poste.queue.steps import consumer as steps
+from poste.runtime import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poste.queue.consumer.beginner import Beginner
+    from poste.queue.consumer.pops import Pops
+    from poste.queue.consumer.state import ConsumerState
+    from poste.queue.consumer.task_runner import TaskRunner
+
+_log = logs.get("consumer")
+#: The wait after a pop that failed, in seconds.
+_POP_BACKOFF: Final = 0.2
+#: How often it is looked whether a queue that stands still (paused, or at its budget) does yet, in seconds.
+_STILL_LOOK_SECONDS: Final = 0.5
+#: How often it is looked whether more tasks may run at once than may now, in seconds.
+_ROOM_LOOK_SECONDS: Final = 0.25
+#: While something is to begin, no fewer tasks are taken, as a share of those that may run at once: one a step is dear.
+_REFILL: Final = 0.25
+#: How long that is waited for, in seconds: what may run twice need not wait for one that does not begin.
+_REFILL_SECONDS: Final = 0.25
+#: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
+_UNBLOCK_SECONDS: Final = 0.05
+
+
+class Fetcher:
+    """Takes what one session has room for, claims it, and hands it on: to be started, or to begin in its turn."""
+
+    def __init__(self, state: ConsumerState, pops: Pops, runner: TaskRunner, beginner: Beginner) -> None:
+        self._state = state
+        self._pops = pops
+        self._runner = runner
+        self._beginner = beginner
+        self._live = state.host.live
+        self._seq = 0
+        #: What stood at the queue's front when it was last looked at, the oldest first.
+        self._prefetch_hint: list[str] = []
+        #: The key of the task that was last claimed to run alone.
+        self._suspect: str | None = None
+        self._stands_still = False
+        self._loop = asyncio.get_running_loop()
+        self._refill_by = 0.0
+        #: Whether something of the last claim must not run twice, as that of the next one then may.
+        self._once = False
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is taken now because there is no room for it."""
+        state = self._state
+        return self._alone or bool(state.suspects and state.holds_claimed) or state.free_slots(live=False) == 0
+
+    @property
+    def _alone(self) -> bool:
+        return self._suspect is not None and self._suspect in self._state.handling
+
+    async def run(self) -> None:
+        """Take, until nothing more is to be taken.
+
+        Raises what handling a task raised, which it must not; a PosteError, if that is no Exception.
+        """
+        state = self._state
+        while not state.ending.is_set():
+            state.changed.clear()
+            self._runner.raise_defect()
+            if self._alone:
+                await state.changed.wait()
+            elif state.unclaimed and state.bytes_left > 0:
+                keys, state.unclaimed = state.unclaimed, []
+                await self._claim(keys)
+            elif state.suspects:
+                if state.holds_claimed:
+                    await state.changed.wait()
+                else:
+                    await self._claim([state.suspects.pop(0)], alone=True)
+            elif not self._worth_taking(slots := state.free_slots(live=self._live())):
+                await self._wait_for_room(slots)
+            elif self._stands_still:
+                await self._sleep_unless_stopping(_STILL_LOOK_SECONDS)
+                await self._look()
+            else:
+                await self._take(slots)
+
+    async def stop(self, running: asyncio.Task[None]) -> None:
+        """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
+        while not running.done():
+            with contextlib.suppress(StoreError):
+                await self._pops.unblock(self._state)
+            await asyncio.wait([running], timeout=_UNBLOCK_SECONDS)
+
+    async def _take(self, slots: int) -> None:
+        """Take what there is room for."""
+        state = self._state
+        self._refill_by = self._loop.time() + _REFILL_SECONDS
+        front, self._prefetch_hint = [key for key in self._prefetch_hint[:slots] if not state.holds(key)], []
+        if front:
+            await self._claim(front, take=len(front))
+        else:
+            await self._pop(slots)
+
+    async def _pop(self, slots: int) -> None:
+        """Wait for one task."""
+        state = self._state
+        try:
+            try:
+                first = await self._pops.pop(state)
+            except StoreFull:
+                await self._sleep_unless_stopping(_POP_BACKOFF)
+                state.adopt(await steps.take(state.scripts, state.keys, state.name, count=slots))
+            else:
+                state.adopt([] if first is None else [first])
+            self._pops.note_answer()
+        except StoreError as error:
+            # Its answer may have been lost with a key in it: reconciling finds that.
+            _log.warning("pop failed", queue=state.keys.queue, error=str(error))
+            await self._recover()
+
+    async def _look(self) -> None:
+        """Look whether the queue stands still yet."""
+        try:
+            self._stands_still = await steps.look(self._state.scripts, self._state.keys)
+            self._pops.note_answer()
+        except StoreError as error:
+            _log.warning("not known whether the queue stands still", queue=self._state.keys.queue, error=str(error))
+
+    async def _claim(self, named: Sequence[str], *, alone: bool = False, take: int = 0) -> None:
+        """Claim keys, and start what may run.
+
+        Args:
+            named: The keys; they are held, and after those come some that stood at the queue's front.
+            alone: Nothing else runs in this process.
+            take: So many are taken first.
+        """
+        state, keys = self._state, self._state.keys
+        look = min(state.concurrency, MAX_TAKEN)
+        numbered = [(key, seq) for seq, key in enumerate(named, self._seq + 1)]
+        self._seq += len(numbered)
+        state.claiming = frozenset(named)
+        try:
+            # What may run twice does not ask, and need not wait for the look.
+            on_disk = self._once and await state.scripts.durability(keys.queue) is Durability.ON_REPLY
+            size = min(sizes.BATCH, state.bytes_left)
+            claims = await steps.claim(
+                state.scripts, keys, state.name, numbered,
+                most_bytes=size, alone=alone, take=take, look=look, on_disk=on_disk,
+            )  # fmt: skip
+        except StoreError as error:
+            # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
+            _log.warning("claim failed", queue=keys.queue, error=str(error))
+            state.claiming = frozenset()
+            await self._recover()
+            return
+        # From here to the end nothing is waited for, so nothing is adopted in between.
+        state.claiming = frozenset()
+        if isinstance(claims, steps.Fenced):
+            state.fence()
+            return
+        if take:
+            self._pops.note_answer()
+        self._prefetch_hint = claims.front
+        for key, said in zip(named, claims.results, strict=True):
+            self._heed(key, said)
+        once = [state.to_begin[key] for key in named if key in state.to_begin]
+        self._once = bool(once)
+        self._beginner.add(once, on_disk=on_disk)
+        if alone:
+            (self._suspect,) = named
+        state.adopt(claims.unnamed)
+
+    def _heed(self, key: str, said: steps.Claimed | steps.NotClaimed) -> None:
+        """Do with a key what its claim says."""
+        match said:
+            case steps.Claimed():
+                self._own(said)
+            case "suspect":
+                self._state.suspects.append(key)
+            case "later":
+                self._state.unclaimed.append(key)
+            case "paused":
+                self._stands_still = True
+            case "damaged":
+                damaged.tell(self._state.keys.queue, key, "it was to be run: given up")
+
+    def _own(self, said: steps.Claimed) -> None:
+        """Have what was claimed start, at once or when its turn is."""
+        key, traceparent = said.key, said.traceparent
+        claimed = ClaimedTask(
+            queue=self._state.keys.queue,
+            key=key,
+            method=said.method,
+            request=said.request,
+            token=said.token,
+            attempt=said.attempt,
+            create_time=said.create_time,
+            handled=functools.partial(self._state.handled, key),
+            go_on=functools.partial(self._runner.go_on, key),
+            traceparent=traceparent if traceparent and door.is_place_in_trace(traceparent) else "",
+            unstarted=True,
+        )
+        self._state.handling[key] = len(claimed.request)
+        if said.once:
+            claimed.began = functools.partial(self._state.begun, key)
+            self._state.to_begin[key] = claimed
+        else:
+            self._runner.start(claimed)
+
+    def _worth_taking(self, slots: int) -> bool:
+        few = bool(self._state.to_begin) and slots < self._state.concurrency * _REFILL
+        return slots > 0 and not (few and self._loop.time() < self._refill_by)
+
+    async def _wait_for_room(self, slots: int) -> None:
+        if slots > 0:
+            await self._wait(self._refill_by - self._loop.time())
+        elif self._state.concurrency == self._state.settings.concurrency:
+            await self._state.changed.wait()
+        else:
+            # What makes it fewer may end without a word.
+            await self._wait(_ROOM_LOOK_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a change, not for longer than this."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._state.changed.wait()
+
+    async def _recover(self) -> None:
+        """After an answer that was lost: have it looked for what was in it, and wait a little."""
+        self._prefetch_hint = []
+        self._state.reconcile_due.set()
+        await self._sleep_unless_stopping(_POP_BACKOFF)
+
+    async def _sleep_unless_stopping(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._state.ending.wait()

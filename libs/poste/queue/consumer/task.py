@@ -1,0 +1,59 @@
+"""A task in the hands of the process that is to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True, eq=False)
+class ClaimedTask:
+    """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
+
+    `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
+    called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
+    `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
+    `unstarted` is set for as long as it is certain that its handler has not started: given back then, it has not run.
+    `began` is told when its handler begins; None if nobody asks.
+    `left` is set once its first asyncio task is of no account any more.
+    """
+
+    queue: str
+    key: str
+    method: str
+    request: bytes
+    token: str
+    attempt: int
+    create_time: float
+    handled: Callable[[], None]
+    go_on: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+    traceparent: str = ""
+    cancel_requested: bool = False
+    unstarted: bool = False
+    left: bool = False
+    began: Callable[[], object] | None = None
+
+    def begin(self) -> None:
+        """Say that its handler begins: to be called right before that is, by whichever thread calls it.
+
+        Until then no other task begins that must not run twice.
+        """
+        if self.began is not None:
+            self.began()
+
+
+class NotRun(Exception):  # noqa: N818 - it states a fact
+    """Raised by a `Handle` that did not start its task's handler: the task waits a while, and nothing is counted.
+
+    Attributes:
+        delay_seconds: How long it waits before any process may claim it again.
+    """
+
+    def __init__(self, reason: str, *, delay_seconds: float) -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds
+
+
+#: Runs a claimed task's handler and reports its outcome; may raise `NotRun`.
+Handle = Callable[[ClaimedTask], Awaitable[None]]
