@@ -97,6 +97,21 @@ async def test_a_cancel_reaches_the_handler(office: Office) -> None:
     await until(lambda: office.all_in([key], TaskState.CANCELLED))
 
 
+async def test_a_cancel_reaches_the_handler_while_its_service_stops(office: Office) -> None:
+    """Its client waited until the grace was over: nobody looked any more for what was to stop."""
+    consumer = office.consume(office.until_released, grace_seconds=60)
+    (key,) = await office.enqueue()
+    await office.started.wait()
+    stop = asyncio.create_task(office.stop(consumer))
+    await until(lambda: (consumer.ready() or "").endswith("stopping"), what="the stop")
+
+    await office.tasks.cancel(office.queue, key)
+
+    async with asyncio.timeout(10):
+        await stop
+    assert await office.state(key) is TaskState.CANCELLED
+
+
 async def test_a_key_that_a_lost_reply_left_behind_is_adopted(office: Office) -> None:
     """A lost BLMOVE reply strands a key in the list of an owner that lives: only the audit finds it."""
     office.consume(office.at_once)

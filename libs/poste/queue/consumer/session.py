@@ -61,7 +61,7 @@ class ConsumerSession:
                 try:
                     await state.ending.wait()
                     await self._fetcher.stop(fetching)
-                    await lifecycle.end([reconciling, *beginning])
+                    await lifecycle.end(beginning)
                     await finish_running(state)
                 finally:
                     # Also when one of them failed: the group cancels the others once, which is not always enough.
