@@ -127,7 +127,7 @@ class Process:
                 session.get(self.part.ready_url) as response,
             ):
                 return None if response.status == 200 else (await response.text()).strip()
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             return f"does not answer ({type(error).__name__})"
 
     async def _ping(self) -> str | None:

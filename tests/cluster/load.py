@@ -82,7 +82,7 @@ class Load:
                     call["result"], call["result_time"] = document["result"], time.time()
                 elif response.status >= 400:
                     call["error"] = str(document.get("type", document))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             call["error"] = f"{type(error).__name__}: {error}"
         call["seconds"] = time.perf_counter() - begin
         if not self._told:
@@ -106,7 +106,7 @@ class Load:
                     if call["state"] == "SUCCEEDED":
                         call["result"], call["result_time"] = document["response"]["result"], time.time()
                         return
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            except (aiohttp.ClientError, OSError, ValueError) as error:
                 call["state"] = f"{type(error).__name__}: {error}"
             await asyncio.sleep(0.5)
 

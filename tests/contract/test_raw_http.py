@@ -118,7 +118,7 @@ async def test_an_origin_that_is_no_text_is_not_sent_back(tmp_path):
 
 async def closed(reader: asyncio.StreamReader) -> bytes:
     """Wait until the gateway has closed a connection; returns what else it said. Shorter than aiohttp's lingering."""
-    with contextlib.suppress(ConnectionResetError):
+    with contextlib.suppress(ConnectionError):
         return await asyncio.wait_for(reader.read(), 8)
     return b""
 

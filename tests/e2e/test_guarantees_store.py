@@ -12,6 +12,7 @@ import redis.asyncio as redis
 from support.cli import poste
 from support.deployment import LEDGER, PRODUCT, SUM, deployed
 from support.load import calling
+from support.reaching import http_status
 from support.redis_server import running
 from support.waiting import until
 
@@ -186,9 +187,7 @@ async def _probe(one, part) -> tuple[int, str]:
 
 
 async def _ready(one, part) -> bool:
-    with contextlib.suppress(OSError):
-        return (await _probe(one, part))[0] == 200
-    return False
+    return await http_status(one.session, f"http://127.0.0.1:{part.admin_port}/readyz") == 200
 
 
 async def _accepts(one) -> bool:

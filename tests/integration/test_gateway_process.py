@@ -16,6 +16,7 @@ from support.gateway import FakeMom, answer, running_gateway, serving_mom, servi
 from support.mom import running_mom
 from support.operating import secret_file
 from support.ports import free_port
+from support.reaching import http_status, listens
 from support.waiting import until
 
 from poste.rpc.catalogue import file_descriptor_set
@@ -36,15 +37,6 @@ async def start(folder, **variables: object) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-
-
-async def listening(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    return True
 
 
 @pytest.mark.parametrize("fault", ["port taken", "bad setting", "broken key"])
@@ -82,11 +74,7 @@ async def test_a_stop_lets_calls_finish(tmp_path):
             try:
 
                 async def ready() -> bool:
-                    try:
-                        async with session.get(f"{url}/readyz") as reply:
-                            return reply.status == 200
-                    except aiohttp.ClientConnectionError:
-                        return False
+                    return await http_status(session, f"{url}/readyz") == 200
 
                 await until(ready)
 
@@ -99,7 +87,7 @@ async def test_a_stop_lets_calls_finish(tmp_path):
                 process.send_signal(signal.SIGTERM)
 
                 async def closed() -> bool:
-                    return not await listening(port)
+                    return not await listens(port)
 
                 await until(closed)
                 assert not calling.done()
@@ -121,12 +109,12 @@ async def test_a_stop_hears_who_has_just_connected(tmp_path):
         port = free_port()
         process = await start(tmp_path, port=port, mom=f"127.0.0.1:{mom_port}")
         try:
-            await until(lambda: listening(port))
+            await until(lambda: listens(port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             process.send_signal(signal.SIGTERM)
 
             async def closed() -> bool:
-                return not await listening(port)
+                return not await listens(port)
 
             await until(closed)
             writer.write(b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -150,14 +138,13 @@ async def test_a_stop_waits_for_the_balancer_to_see_it(tmp_path):
         port = free_port()
         process = await start(tmp_path, port=port, mom=f"127.0.0.1:{mom_port}", linger_seconds=3600)
         try:
-            await until(lambda: listening(port))
+            await until(lambda: listens(port))
             url = f"http://127.0.0.1:{port}"
             async with aiohttp.ClientSession() as session:
                 process.send_signal(signal.SIGTERM)
 
                 async def leaving() -> bool:
-                    async with session.get(f"{url}/readyz") as reply:
-                        return reply.status == 503
+                    return await http_status(session, f"{url}/readyz") == 503
 
                 await until(leaving)
                 async with session.post(f"{url}/v1/orders", json={}) as reply:

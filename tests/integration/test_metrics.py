@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import grpc
 import pytest
 from support import shop
 from support.deployment import LEDGER, SUM, deployed
 from support.gateway import fail, hang, staged
+from support.reaching import http_status
 from support.scraping import scrape
 from support.waiting import until
 
@@ -51,10 +51,7 @@ async def test_a_queues_figures_are_told_once_and_by_another_if_that_one_dies(tm
 
 
 async def answers(one, part) -> bool:
-    with contextlib.suppress(OSError):
-        async with one.session.get(f"http://127.0.0.1:{part.admin_port}/readyz") as reply:
-            return reply.status == 200
-    return False
+    return await http_status(one.session, f"http://127.0.0.1:{part.admin_port}/readyz") == 200
 
 
 async def test_every_end_is_counted_once_whoever_brought_it_about_and_kept_over_restarts(tmp_path):

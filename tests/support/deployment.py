@@ -21,6 +21,7 @@ from poste_cli.local import leash
 from support import ledger, ports
 from support.cli import POSTE, Reply, environment
 from support.operating import OPERATOR, secret_file
+from support.reaching import http_status, reached
 from support.redis_server import RedisServer
 from support.registering import been_up
 from support.waiting import until
@@ -201,10 +202,7 @@ class Deployment:
         """Wait until the gateway is ready."""
 
         async def look() -> bool:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with self.session.get(f"{self.url}/readyz") as reply:
-                    return reply.status == 200
-            return False
+            return await http_status(self.session, f"{self.url}/readyz") == 200
 
         try:
             await until(look, what="the gateway")
@@ -215,7 +213,7 @@ class Deployment:
         """Wait until the gateway knows that calls of the services can be kept."""
 
         async def look() -> bool:
-            known = (await self.ask("GET", "/v1/services")).body["services"]
+            known = await self._services()
             return {one["name"] for one in known if one["queueable"]} >= set(services)
 
         await until(look, what=f"{', '.join(services)} can be queued for")
@@ -224,15 +222,19 @@ class Deployment:
         """Wait until the gateway has so many ready replicas of a service."""
 
         async def look() -> bool:
-            with contextlib.suppress(aiohttp.ClientError):
-                services = (await self.ask("GET", "/v1/services")).body.get("services", [])
-                return any(one["name"] == service and one["replicas"]["ready"] == replicas for one in services)
-            return False
+            known = await self._services()
+            return any(one["name"] == service and one["replicas"]["ready"] == replicas for one in known)
 
         try:
             await until(look, what=f"{replicas} of {service}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    async def _services(self) -> list[dict[str, Any]]:
+        """Return the services that the gateway knows: none if it is away."""
+        reply = await reached(lambda: self.ask("GET", "/v1/services"))
+        services: list[dict[str, Any]] = [] if reply is None else reply.body.get("services", [])
+        return services
 
     def runs(self, lines: Iterable[str], method: str = "Store") -> list[int]:
         """How often each line's handler was run."""

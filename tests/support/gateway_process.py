@@ -12,6 +12,7 @@ import aiohttp
 from support.cli import POSTE
 from support.deployment import Part
 from support.gateway import Behaviour, FakeMom, serving_mom, serving_shop
+from support.reaching import reached
 from support.shop import entry
 from support.waiting import until
 
@@ -71,9 +72,8 @@ async def gateway_process(
         client = await gateway.client()
 
         async def answers() -> bool:
-            with contextlib.suppress(aiohttp.ClientError):
-                return (await client.post(b"{}", Prefer="no-queue"))[0] == 200
-            return False
+            said = await reached(lambda: client.post(b"{}", Prefer="no-queue"))
+            return said is not None and said[0] == 200
 
         try:
             await until(answers, what="the gateway")

@@ -19,6 +19,7 @@ import pytest
 
 from poste_cli.local import leash
 from support.ports import free_port
+from support.reaching import reached
 from support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "compose/prometheus"
@@ -88,9 +89,8 @@ async def prometheus(folder: Path, jobs: Mapping[str, list[int]]) -> AsyncIterat
 
             async def scraping() -> bool:
                 assert process.poll() is None, "Prometheus ended"
-                with contextlib.suppress(aiohttp.ClientError):
-                    return len(await one.query("up == 1")) == targets
-                return False
+                up = await reached(lambda: one.query("up == 1"))
+                return up is not None and len(up) == targets
 
             await until(scraping, what="every target is scraped")
             yield one

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import AsyncIterator
 
-import aiohttp
 from support.deployment import SUM, Deployment, Part
+from support.reaching import reached
 from support.waiting import until
 
 from bench import stage
@@ -38,11 +37,9 @@ async def _another(one: Deployment) -> Part:
     second.start()
 
     async def look() -> bool:
-        with contextlib.suppress(aiohttp.ClientError):
-            async with one.session.get(f"http://127.0.0.1:{second.port}/v1/services") as reply:
-                services = (await reply.json()).get("services", [])
-                return any(service["name"] == SUM and service["replicas"]["ready"] for service in services)
-        return False
+        async with one.session.get(f"http://127.0.0.1:{second.port}/v1/services") as reply:
+            services = (await reply.json()).get("services", [])
+            return any(service["name"] == SUM and service["replicas"]["ready"] for service in services)
 
-    await until(look, what="the second gateway")
+    await until(lambda: reached(look), what="the second gateway")
     return second
