@@ -105,7 +105,11 @@ async def call(
                 return Away(PEER_CALLS)
             sent = loop.time()
             answer = await replica.call(
-                *(method.path, request, timeout, request_id, traceparent),
+                method.path,
+                request,
+                timeout,
+                request_id,
+                traceparent,
                 repeatable=method.policy.repeatable,
                 make_room=make_room,
             )

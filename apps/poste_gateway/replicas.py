@@ -149,7 +149,13 @@ class Replica:
         try:
             if self._link is not None and self._link.open:
                 return await self._link.call(
-                    *(path, request, timeout, request_id, traceparent), repeatable=repeatable, make_room=make_room
+                    path,
+                    request,
+                    timeout,
+                    request_id,
+                    traceparent,
+                    repeatable=repeatable,
+                    make_room=make_room,
                 )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
             lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
