@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Keys handled by one script call, so that no call holds Redis up.
 _BATCH: Final = 200
+#: So many windows of a queue are swept in one pass at most, while more than this share of its keys are of ended tasks.
+_MOST_WINDOWS: Final = 50
+_MOST_ENDED: Final = 1 / 8
 #: Retries woken by one script call.
 _WAKE_BATCH: Final = 1000
 #: So many passes' time at most counts from one pass to the next: their spread, and a little of their own time.
@@ -137,22 +140,26 @@ class Upkeep:
         """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.
 
         Times to live differ from call to call, so an overdue task may stand anywhere; whoever reads or takes it settles
-        it at once, and the wandering window gets to the rest.
+        it at once, and the wandering window gets to the rest. While much of what stands there has ended, it wanders on:
+        a client that enqueues and cancels leaves a key each time, far faster than one window takes them off.
         """
         while await self._sweep_window(at, -_BATCH, -1, report) == _BATCH:
             pass
-        length = await steps.length(self._scripts, at)
-        start = self._cursors.get(at.queue, 0)
-        if length <= _BATCH or start >= length:
-            self._cursors[at.queue] = 0
-            return
-        removed = await self._sweep_window(at, start, start + _BATCH - 1, report)
-        self._cursors[at.queue] = start + _BATCH - removed
+        for _ in range(_MOST_WINDOWS):
+            length, ended = await steps.backlog(self._scripts, at)
+            start = self._cursors.get(at.queue, 0)
+            if length <= _BATCH or start >= length:
+                self._cursors[at.queue] = 0
+            else:
+                removed = await self._sweep_window(at, start, start + _BATCH - 1, report)
+                self._cursors[at.queue] = start + _BATCH - removed
+            if ended <= max(_BATCH, length * _MOST_ENDED):
+                return
 
     async def _sweep_window(self, at: QueueKeys, first: int, last: int, report: PassReport) -> int:
         keys = await steps.listed(self._scripts, at, at.ready, first, last)
         if not keys:
             return 0
-        swept = await steps.sweep(self._scripts, at, keys)
+        swept = await steps.sweep(self._scripts, at, first, keys)
         report.ended += [*((key, "expired") for key in swept.expired), *((key, "dead") for key in swept.dead)]
         return swept.removed

@@ -84,10 +84,17 @@ async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
     return int(await scripts.run("wake", [at.delayed, at.ready], [count]))
 
 
-async def sweep(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> Swept:
-    """Settle those of some waiting tasks that are overdue, and take keys off the queue whose tasks have ended."""
+async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]) -> Swept:
+    """Settle those of some waiting tasks that are overdue, and take keys off the queue whose tasks have ended.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        first: Where they stand in the queue: the index of the first one, below 0 if they are the queue's last.
+        keys: What stands there.
+    """
     touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
-    expired, dead, removed = await scripts.run("sweep", touched, keys)
+    expired, dead, removed = await scripts.run("sweep", touched, [first, *keys])
     return Swept(texts(expired), texts(dead), int(removed))
 
 
@@ -136,7 +143,14 @@ async def listed(scripts: Scripts, at: QueueKeys, place: str, first: int, last: 
     return await damaged.sound_keys(scripts.client, place, at.queue, found)
 
 
-async def length(scripts: Scripts, at: QueueKeys) -> int:
-    """Return how many keys wait."""
+async def backlog(scripts: Scripts, at: QueueKeys) -> tuple[int, int]:
+    """Return how many keys stand in the queue, and of how many of them at least the tasks have ended."""
     with reading():
-        return int(await scripts.client.llen(at.ready))
+        pipeline = scripts.client.pipeline(transaction=False)
+        pipeline.llen(at.ready)
+        pipeline.zcard(at.delayed)
+        pipeline.hget(at.counts, "waiting")
+        length, delayed, waiting = await pipeline.execute()
+    # What waits stands there, or is delayed, or was taken just now.
+    known = int(waiting) if waiting and waiting.isdigit() else 0
+    return length, max(0, length + delayed - known)
