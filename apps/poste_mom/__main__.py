@@ -8,16 +8,16 @@ import sys
 from poste.domain.errors import CatalogueFullError, StartError
 from poste.domain.shown import visible
 from poste.queue.catalogue_store import CatalogueStore
+from poste.queue.completion_waiter import CompletionWaiter
 from poste.queue.connection import open_client
-from poste.queue.endings import Endings
 from poste.queue.history import Histories
 from poste.queue.keys import Keys
+from poste.queue.maintenance import Maintenance
+from poste.queue.metrics_leader import MetricsLeader
 from poste.queue.operators import Operators
 from poste.queue.recent import Recent
-from poste.queue.spokesman import Spokesman
 from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
-from poste.queue.upkeep import Upkeep
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
@@ -49,8 +49,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     client = open_client(settings, connected=health.connected)
     keys = Keys(settings.key_prefix)
     tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
-    upkeep = Upkeep(client, pass_seconds=settings.pass_seconds, keys=keys)
-    endings = Endings(settings, tasks)
+    maintenance = Maintenance(client, pass_seconds=settings.pass_seconds, keys=keys)
+    completions = CompletionWaiter(settings, tasks)
     sockets = None if settings.socket is None else settings.socket.parent
     catalogue = Catalogue(store, shipped, room, sockets=sockets, replaced=tasks.forget_queues)
     budgets = Budgets(catalogue, health)
@@ -62,7 +62,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             histories=Histories(client, tasks, keys),
             recent=Recent(client, tasks, keys),
             operators=Operators(client, health.proof, keys),
-            endings=endings,
+            completions=completions,
             catalogue=catalogue,
             store=store,
             health=health,
@@ -70,14 +70,14 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         ),
         server,
     )
-    spokesman = Spokesman(client, keys)
+    metrics_leader = MetricsLeader(client, keys)
     figures = Figures(
         client,
         tasks,
         catalogue,
         health,
         budgets=budgets,
-        spokesman=spokesman,
+        metrics_leader=metrics_leader,
         keeps_as_told=settings.redis_keeps is not None,
     )
     if settings.socket is None:
@@ -96,10 +96,10 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             lifecycle.side_tasks(
                 health.watch(client),
                 catalogue.keep(),
-                endings.listen(),
-                endings.look(),
-                spokesman.keep(),
-                passes.keep(tasks, upkeep, catalogue, budgets, pass_seconds=settings.pass_seconds),
+                completions.listen(),
+                completions.look(),
+                metrics_leader.hold(),
+                passes.keep(tasks, maintenance, catalogue, budgets, pass_seconds=settings.pass_seconds),
             ),
         ):
             await server.start()
@@ -107,7 +107,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             _log.info("serving", address=address)
             await stop.wait()
             await health_service.not_serving()
-            endings.close()
+            completions.close()
             # Catalogue streams never end by themselves, so a stop waits only for what is short.
             await server.stop(min(settings.grace_seconds, 2.0))
     finally:

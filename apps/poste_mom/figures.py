@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poste.queue.connection import Client
-    from poste.queue.spokesman import Spokesman
+    from poste.queue.metrics_leader import MetricsLeader
     from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import QueueFigures, Tasks
     from poste_mom.budgets import Budgets
@@ -57,7 +57,7 @@ class Figures:
         health: StoreHealth,
         *,
         budgets: Budgets,
-        spokesman: Spokesman,
+        metrics_leader: MetricsLeader,
         keeps_as_told: bool,
     ) -> None:
         """Take where figures come from, and whether what Redis keeps is what somebody says of it."""
@@ -67,13 +67,13 @@ class Figures:
         self._tasks = tasks
         self._health = health
         self._budgets = budgets
-        self._spokesman = spokesman
+        self._metrics_leader = metrics_leader
 
     async def collect(self) -> None:
         """Read what is to be told, if this replica is the one that tells it."""
         metrics.store_accepting.set(self._health.trouble is None)
         samples: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
-        if await self._spokesman.ask():
+        if await self._metrics_leader.is_leader():
             await asyncio.gather(self._ask_queues(samples), self._ask_servers(samples))
         metrics.system.tell(samples)
 

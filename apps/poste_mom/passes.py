@@ -15,8 +15,8 @@ from poste.runtime import logs
 from poste_mom.queues import for_each, known
 
 if TYPE_CHECKING:
+    from poste.queue.maintenance import Maintenance, PassReport
     from poste.queue.tasks import Tasks
-    from poste.queue.upkeep import PassReport, Upkeep
     from poste_mom.budgets import Budgets
     from poste_mom.catalogue import Catalogue
 
@@ -28,14 +28,16 @@ _ORPHANS_SECONDS: Final = 600.0
 _ORPHANS_AGAIN_SECONDS: Final = 10.0
 
 
-async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float) -> None:
+async def keep(
+    tasks: Tasks, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float
+) -> None:
     """Look after every queue, for as long as the process lives. One that is away keeps nobody else's waiting."""
     orphans_due = -math.inf
     queues: set[str] = set()
-    looks = _Looks(upkeep, catalogue, budgets)
+    looks = _Looks(maintenance, catalogue, budgets)
     while True:
         if time.monotonic() > orphans_due:
-            orphans_due = time.monotonic() + await _bury_orphans(upkeep)
+            orphans_due = time.monotonic() + await _reap_orphans(maintenance)
         try:
             # Where nothing was queued yet, a consumer's lease may be over too.
             queues = await known(tasks, catalogue)
@@ -47,23 +49,23 @@ async def keep(tasks: Tasks, upkeep: Upkeep, catalogue: Catalogue, budgets: Budg
         await asyncio.sleep(pass_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spread, not secrecy
 
 
-async def _bury_orphans(upkeep: Upkeep) -> float:
+async def _reap_orphans(maintenance: Maintenance) -> float:
     """Look for lists whose consumer has no lease at all; returns when to look again, in seconds."""
     try:
-        buried = await upkeep.bury_orphans()
+        reaped = await maintenance.reap_orphans()
     except StoreError as error:
         _log.warning("orphaned lists not looked for", error=str(error))
         return _ORPHANS_AGAIN_SECONDS
-    if buried:
-        _log.warning("orphaned lists buried", lists=buried)
+    if reaped:
+        _log.warning("orphaned lists reaped", lists=reaped)
     return _ORPHANS_SECONDS
 
 
 class _Looks:
     """Looks after one queue after the other."""
 
-    def __init__(self, upkeep: Upkeep, catalogue: Catalogue, budgets: Budgets) -> None:
-        self._upkeep = upkeep
+    def __init__(self, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets) -> None:
+        self._maintenance = maintenance
         self._catalogue = catalogue
         self._budgets = budgets
         #: The queues of which no task is started, for what ended takes as many bytes as it may.
@@ -76,7 +78,7 @@ class _Looks:
         with contextlib.suppress(StoreError):
             budget = await self._budgets.of_ended(queue)
         try:
-            report = await self._upkeep.look_after(queue, max_crashes=policy.max_crashes, budget=budget)
+            report = await self._maintenance.run_pass(queue, max_crashes=policy.max_crashes, budget=budget)
         except StoreError as error:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
         else:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from poste.queue.catalogue_store import CatalogueStore
-    from poste.queue.endings import Endings
+    from poste.queue.completion_waiter import CompletionWaiter
     from poste.queue.history import Histories
     from poste.queue.operators import Operators
     from poste.queue.recent import Recent
@@ -75,7 +75,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         histories: Histories,
         recent: Recent,
         operators: Operators,
-        endings: Endings,
+        completions: CompletionWaiter,
         catalogue: Catalogue,
         store: CatalogueStore,
         health: StoreHealth,
@@ -85,7 +85,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
         self._histories = histories
         self._recent = recent
         self._operators = operators
-        self._endings = endings
+        self._completions = completions
         self._catalogue = catalogue
         self._store = store
         self._health = health
@@ -185,7 +185,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
     async def _look(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
         if wait > 0:
-            return await self._endings.wait(request.service, request.key, wait, most_bytes=most_bytes)
+            return await self._completions.wait(request.service, request.key, wait, most_bytes=most_bytes)
         return await self._tasks.read(request.service, request.key, most_bytes=most_bytes)
 
     async def GetTaskHistory(self, request: pb.GetTaskHistoryRequest, context: _Context) -> pb.GetTaskHistoryResponse:
@@ -268,7 +268,7 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
             _log.warning("results not stored", queue=queue, error=str(error))
             return error
         await self._budgets.spend(queue, (len(report.payload) for report in reports))
-        self._endings.tell(queue, (report.key for report in reports))
+        self._completions.notify(queue, (report.key for report in reports))
         for (place, _), said in zip(placed, answers, strict=True):
             results[place] = _COMPLETED.get(said, pb.COMPLETE_RESULT_STORED)
         return None

@@ -22,7 +22,7 @@ from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.domain.errors import CatalogueError, StartError
 from poste.domain.task import DeadReason, TaskState
-from poste.queue.operators import DeadPage, DeadTask
+from poste.queue.operators import DeadLetter, DeadPage
 from poste.queue.record import TaskRecord
 from poste.rpc.catalogue import describe
 from poste.rpc.channels import connect
@@ -212,7 +212,7 @@ def test_a_page_of_what_died_fits_a_message() -> None:
     """A thousand tasks with long errors could not be listed, nor replayed, any more."""
     error = status_pb2.Status(code=2, message="x" * sizes.MAX_STATUS).SerializeToString()
     died = [
-        DeadTask(
+        DeadLetter(
             TaskRecord(
                 key=f"{number:016}",
                 method="Put",
@@ -245,7 +245,7 @@ def test_a_page_of_what_died_fits_a_message() -> None:
     assert seen == [one.record.key for one in died]
 
 
-def _place(task: DeadTask) -> tuple[int, str]:
+def _place(task: DeadLetter) -> tuple[int, str]:
     return round(task.die_time * 1000), task.record.key
 
 

@@ -13,7 +13,7 @@ from support.mom import running_mom
 from support.redis_server import RedisServer
 
 from poste.queue.keys import Keys
-from poste.queue.upkeep import Upkeep
+from poste.queue.maintenance import Maintenance
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 
@@ -44,15 +44,15 @@ async def test_a_poste_with_a_prefix_keeps_to_it(tmp_path: Path) -> None:
             await _watch(other.stub, "another key's")
 
 
-async def test_nobody_buries_another_postes_lists(redis_server: RedisServer) -> None:
+async def test_nobody_reaps_another_postes_lists(redis_server: RedisServer) -> None:
     """A list without a lease of this Poste's is no orphan: it may be held by another's consumer."""
     mine, others = Keys("field:a"), Keys("field:a:b")
     async with redis.asyncio.Redis(port=redis_server.port) as client:
         for keys in (mine, others):
             await client.rpush(keys.of("queue").taken("gone"), "key")
-        await Upkeep(client, pass_seconds=1, keys=mine).bury_orphans()
-        assert await client.zcard(mine.of("queue").graves) == 1
-        assert not await client.exists(others.of("queue").graves)
+        await Maintenance(client, pass_seconds=1, keys=mine).reap_orphans()
+        assert await client.zcard(mine.of("queue").reaped) == 1
+        assert not await client.exists(others.of("queue").reaped)
 
 
 @pytest.mark.parametrize("prefix", ["", "a{b}", "a b", "a*", "ü"])

@@ -19,8 +19,8 @@ from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
 from poste.queue.consumer.lease import Lease
 from poste.queue.keys import QueueKeys
+from poste.queue.maintenance import Maintenance
 from poste.queue.steps import maintenance
-from poste.queue.upkeep import Upkeep
 from poste.runtime import lifecycle
 from poste.runtime.settings import WorkerSettings
 
@@ -42,10 +42,10 @@ async def away(tmp_path: Path, queue: str) -> AsyncIterator[tuple[RedisServer, O
 
 async def keep_passing(office: Office) -> None:
     """Make passes, as a middleware does."""
-    upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
+    maintenance = Maintenance(office.client, pass_seconds=PASS_SECONDS)
     while True:
         with contextlib.suppress(StoreError):
-            await upkeep.look_after(office.queue, max_crashes=3)
+            await maintenance.run_pass(office.queue, max_crashes=3)
         await asyncio.sleep(PASS_SECONDS)
 
 
@@ -67,8 +67,8 @@ async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[Red
     server, office = away
     (key,) = await office.enqueue(repeatable=False)
     owner = Post(office.client, office.queue)
-    upkeep = Upkeep(office.client, pass_seconds=PASS_SECONDS)
-    await upkeep.look_after(office.queue, max_crashes=3)
+    maintenance = Maintenance(office.client, pass_seconds=PASS_SECONDS)
+    await maintenance.run_pass(office.queue, max_crashes=3)
     # What is left of a lease between two renewals.
     await owner.join("me", lease_seconds=LEASE_SECONDS - HEARTBEAT_SECONDS)
     await owner.take("me")
@@ -77,7 +77,7 @@ async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[Red
 
     await be_away(server, how, 0.9 * LEASE_SECONDS)
 
-    assert not (await upkeep.look_after(office.queue, max_crashes=3)).reaped
+    assert not (await maintenance.run_pass(office.queue, max_crashes=3)).reaped
     assert await office.state(key) is TaskState.RUNNING
     assert await owner.complete("me", key) == "succeeded"
 
@@ -120,7 +120,7 @@ async def test_a_dead_owner_is_reaped_all_the_same(away: tuple[RedisServer, Offi
     """An absence must put an owner's end off, not call it off: its tasks would stand still for ever."""
     server, office = away
     await office.enqueue()
-    await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
+    await Maintenance(office.client, pass_seconds=PASS_SECONDS).run_pass(office.queue, max_crashes=3)
     await Post(office.client, office.queue).join("dead", lease_seconds=LEASE_SECONDS)
     passing = asyncio.create_task(keep_passing(office))
     try:
@@ -137,7 +137,7 @@ async def test_a_dead_owner_is_reaped_all_the_same(away: tuple[RedisServer, Offi
 async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[RedisServer, Office]) -> None:
     """A middleware that is short of processor time would take each of its pauses for an absence of the store."""
     _, office = away
-    late = Upkeep(office.client, pass_seconds=0.1)
+    late = Maintenance(office.client, pass_seconds=0.1)
     await Post(office.client, office.queue).join("dead", lease_seconds=0.4)
 
     async def reaped() -> bool:
@@ -151,16 +151,16 @@ async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[Redi
 async def test_one_middleware_that_was_cut_off_puts_nothing_off(away: tuple[RedisServer, Office]) -> None:
     """The others saw all the time that nobody renewed: what a dead owner held would stand still for longer."""
     _, office = away
-    cut_off, other = (Upkeep(office.client, pass_seconds=PASS_SECONDS) for _ in range(2))
-    await cut_off.look_after(office.queue, max_crashes=3)
-    await other.look_after(office.queue, max_crashes=3)
+    cut_off, other = (Maintenance(office.client, pass_seconds=PASS_SECONDS) for _ in range(2))
+    await cut_off.run_pass(office.queue, max_crashes=3)
+    await other.run_pass(office.queue, max_crashes=3)
     await Post(office.client, office.queue).join("dead", lease_seconds=LEASE_SECONDS)
     end = asyncio.get_running_loop().time() + LEASE_SECONDS
     while asyncio.get_running_loop().time() < end:
-        await other.look_after(office.queue, max_crashes=3)
+        await other.run_pass(office.queue, max_crashes=3)
         await asyncio.sleep(PASS_SECONDS / 5)
 
-    await cut_off.look_after(office.queue, max_crashes=3)
+    await cut_off.run_pass(office.queue, max_crashes=3)
     assert await office.incarnations() == []
 
 
@@ -169,7 +169,7 @@ async def test_a_reap_that_was_under_way_takes_nothing(away: tuple[RedisServer, 
     server, office = away
     (key,) = await office.enqueue(repeatable=False)
     owner = Post(office.client, office.queue)
-    await Upkeep(office.client, pass_seconds=PASS_SECONDS).look_after(office.queue, max_crashes=3)
+    await Maintenance(office.client, pass_seconds=PASS_SECONDS).run_pass(office.queue, max_crashes=3)
     await owner.join("me", lease_seconds=2 * PASS_SECONDS)
     await owner.take("me")
     assert await owner.claim("me", key) == "run"

@@ -19,9 +19,9 @@ from support.waiting import until
 from poste.domain.errors import StoreError
 from poste.domain.policy import QueuePolicy
 from poste.domain.task import TaskState
+from poste.queue.completion_waiter import CompletionWaiter
 from poste.queue.connection import open_client
 from poste.queue.durability import Durability
-from poste.queue.endings import Endings
 from poste.queue.keys import QueueKeys
 from poste.queue.steps.task import NewTask
 from poste.queue.tasks import Tasks
@@ -41,7 +41,7 @@ class Waiting:
     """What waits in one process, and what ends tasks in another."""
 
     queue: str
-    here: Endings
+    here: CompletionWaiter
     elsewhere: Tasks
     client: Any
 
@@ -73,7 +73,7 @@ class Waiting:
 async def waiting(url: str, queue: str) -> AsyncIterator[Waiting]:
     settings = StoreSettings(redis_url=url)
     async with open_client(settings) as client, open_client(settings) as other:
-        here = Endings(settings, Tasks(client))
+        here = CompletionWaiter(settings, Tasks(client))
         async with lifecycle.side_tasks(here.listen(), here.look()):
             yield Waiting(queue, here, Tasks(other), other)
 

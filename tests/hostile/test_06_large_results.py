@@ -44,7 +44,7 @@ class Store:
 
     async def pass_(self, budget: Budget | None = None) -> bool:
         """Make a pass; returns whether it found the budget spent."""
-        return (await self.office.upkeep.look_after(self.office.queue, max_crashes=3, budget=budget)).is_spent
+        return (await self.office.maintenance.run_pass(self.office.queue, max_crashes=3, budget=budget)).is_spent
 
     async def stands_still(self) -> bool:
         """Whether it does, and all that was not run waits again."""

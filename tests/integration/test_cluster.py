@@ -30,9 +30,9 @@ from poste.queue.connection import open_client, server_of
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.maintenance import Maintenance
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
-from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import StoreSettings, WorkerSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
@@ -158,7 +158,7 @@ class Office:
         self.queue, self.keys = queue, QueueKeys(queue)
         self.settings = WorkerSettings(redis_url=url, lease_seconds=1.5, heartbeat_seconds=0.2)
         self.client = open_client(self.settings)
-        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, pass_seconds=0.25)
+        self.tasks, self.maintenance = Tasks(self.client), Maintenance(self.client, pass_seconds=0.25)
         self.ran: list[str] = []
         self.consumer = Consumer(queue=queue, settings=self.settings, handle=self._handle)
 
@@ -271,13 +271,13 @@ async def test_a_master_that_is_gone_is_told_from_an_answer_that_is(cluster: Red
 async def test_lists_of_nobody_are_found_at_every_master(redis_cluster: RedisCluster) -> None:
     """SCAN tells of one server: what stands at the others would stand there for ever."""
     client = open_client(StoreSettings(redis_url=redis_cluster.url))
-    upkeep = Upkeep(client, pass_seconds=1)
+    maintenance = Maintenance(client, pass_seconds=1)
     queues = [QueueKeys(_queue_at(redis_cluster, master)) for master in redis_cluster.masters]
     for queue in queues:
         await client.lpush(queue.taken("nobody"), "key")
-    await upkeep.bury_orphans()
+    await maintenance.reap_orphans()
 
-    assert all([await client.zscore(queue.graves, "nobody") for queue in queues])
+    assert all([await client.zscore(queue.reaped, "nobody") for queue in queues])
     for queue in queues:
         await client.delete(queue.taken("nobody"))
     await client.aclose()

@@ -129,13 +129,13 @@ async def test_a_consumer_that_was_reaped_drops_everything_and_joins_anew(office
     office.consume(office.until_released)
     await office.started.wait()
     (old,) = await office.incarnations()
-    await office.upkeep.look_after(office.queue, max_crashes=3)
+    await office.maintenance.run_pass(office.queue, max_crashes=3)
     await office.client.zadd(office.keys.leases, {old: 1})
-    await office.upkeep.look_after(office.queue, max_crashes=3)
+    await office.maintenance.run_pass(office.queue, max_crashes=3)
 
     async def ran_again() -> bool:
         # Until it learns that it was reaped it may pop the key once more: the passes sweep its list.
-        await office.upkeep.look_after(office.queue, max_crashes=3)
+        await office.maintenance.run_pass(office.queue, max_crashes=3)
         return len(office.ran) == 2
 
     await until(ran_again)
@@ -155,10 +155,10 @@ async def test_a_blocked_loop_keeps_its_lease(office: Office) -> None:
         await office.report(task, "ok")
 
     (key,) = await office.enqueue()
-    await office.upkeep.look_after(office.queue, max_crashes=3)
+    await office.maintenance.run_pass(office.queue, max_crashes=3)
     office.consume(block)
     await until(lambda: office.all_in([key], TaskState.SUCCEEDED))
-    report = await office.upkeep.look_after(office.queue, max_crashes=3)
+    report = await office.maintenance.run_pass(office.queue, max_crashes=3)
 
     assert not report.reaped
     assert office.ran == [key]

@@ -441,7 +441,7 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
 
     anything: Any = None
     servicer = MomServicer(
-        tasks=cast("Any", Half()), histories=anything, recent=anything, operators=anything, endings=anything,
+        tasks=cast("Any", Half()), histories=anything, recent=anything, operators=anything, completions=anything,
         catalogue=cast("Any", NoCatalogue()), store=anything, health=anything,
         budgets=cast("Any", Unlimited()),
     )  # fmt: skip

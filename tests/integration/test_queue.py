@@ -319,12 +319,12 @@ async def test_a_pass_after_a_silence_shortens_no_lease(post: Post) -> None:
     assert await post.client.zscore(post.keys.leases, "patient") >= before
 
 
-async def test_a_list_without_any_lease_is_buried(post: Post) -> None:
-    """After a restore, or a grave that was forgotten, a list could stand there for ever."""
+async def test_a_list_without_any_lease_is_reaped(post: Post) -> None:
+    """After a restore, or an hour after its reaping, a list could stand there for ever."""
     key = await post.enqueue()
     await post.take("nobody")
 
-    assert await post.upkeep.bury_orphans() >= 1
+    assert await post.maintenance.reap_orphans() >= 1
     await post.pass_()
     await post.join("me")
     assert await post.take("me") == [key]

@@ -163,7 +163,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.cancel: 2 if model.open() else 0,
             self.become_overdue: 1 if model.open() else 0,
             self.renew: 1 if living else 0,
-            self.bury_orphans: 1 if model.graves else 0,
+            self.reap_orphans: 1 if model.reaped else 0,
             self.report_a_lie: 1 if self._running() else 0,
             self.read: 1,
             self.be_away: 1,
@@ -447,26 +447,26 @@ class QueueMachine(RuleBasedStateMachine):
 
     def look_after(self) -> None:
         """One whole pass."""
-        graves = texts(self.do(self.queue.client.zrange(self.queue.keys.graves, 0, -1)))
+        reaped = texts(self.do(self.queue.client.zrange(self.queue.keys.reaped, 0, -1)))
         budget = Budget(self.model.budget)
-        report = self.do(self.queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=budget))
-        expected = self.model.look_after(graves)
+        report = self.do(self.queue.maintenance.run_pass(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=budget))
+        expected = self.model.look_after(reaped)
         self.outdated = (0, 0)
         self.agree(expected.reaped, report.reaped)
         self.agree(
             (expected.woken, expected.expired), (report.woken, [how for _, how in report.ended].count("expired"))
         )
 
-    def bury_orphans(self) -> None:
-        """Lists without a lease are found, also those whose grave was forgotten after an hour."""
+    def reap_orphans(self) -> None:
+        """Lists without a lease are found, also those that were forgotten an hour after they were reaped."""
         if self.draw(st.booleans()):
-            name = self._any(sorted(self.model.graves))
-            self.do(self.queue.client.zrem(self.queue.keys.graves, name))
-            self.model.graves.discard(name)
-        known = {*self.model.leases, *self.model.graves}
+            name = self._any(sorted(self.model.reaped))
+            self.do(self.queue.client.zrem(self.queue.keys.reaped, name))
+            self.model.reaped.discard(name)
+        known = {*self.model.leases, *self.model.reaped}
         orphans = {name for name, listed in self.model.taken.items() if listed and name not in known}
-        self.agree(len(orphans), self.do(self.queue.upkeep.bury_orphans()))
-        self.model.graves |= orphans
+        self.agree(len(orphans), self.do(self.queue.maintenance.reap_orphans()))
+        self.model.reaped |= orphans
 
     # -- time
 
@@ -593,7 +593,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.agree(model.ready, seen.ready)
         self.agree(set(model.delayed), seen.delayed)
         self.agree({name: model.taken[name] for name in self.processes}, seen.taken)
-        self.agree((set(model.leases), model.graves), (seen.leases, seen.graves))
+        self.agree((set(model.leases), model.reaped), (seen.leases, seen.reaped))
         self.agree(set(model.dead()), seen.dead)
         self.agree(sum(task.size for task in model.waiting()), seen.counts[1])
         self.agree({key: _record(task) for key, task in model.tasks.items()}, seen.records)
@@ -613,14 +613,14 @@ class QueueMachine(RuleBasedStateMachine):
             names.append(name)
             await queue.join(name)
             no_budget = Budget(queue_model.NO_BUDGET)
-            await queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=no_budget)
-            await queue.upkeep.bury_orphans()
+            await queue.maintenance.run_pass(QUEUE, max_crashes=queue_model.MAX_CRASHES, budget=no_budget)
+            await queue.maintenance.reap_orphans()
             await _each(
                 queue.end_lease,
                 [one for one in texts(await queue.client.zrange(queue.keys.leases, 0, -1)) if one != name],
             )
             await _each(queue.end_wait, texts(await queue.client.zrange(queue.keys.delayed, 0, -1)))
-            await queue.upkeep.look_after(QUEUE, max_crashes=queue_model.MAX_CRASHES)
+            await queue.maintenance.run_pass(QUEUE, max_crashes=queue_model.MAX_CRASHES)
             for number, key in enumerate(await queue.take(name, len(KEYS)), 1):
                 if (await queue.claim(name, [(key, number)], alone=True)).answers == ["run"]:
                     assert await queue.complete(Report(key, f"{name}:{number}", "ok")) == "succeeded"

@@ -11,13 +11,13 @@ from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolic
 from poste.queue.connection import open_client, texts
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.maintenance import Maintenance
 from poste.queue.operators import Operators
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.queue.steps import maintenance
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks, count_kept
-from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import StoreSettings
 from support import queue_model
 from support.kept import KeptTasks
@@ -40,7 +40,7 @@ class Seen:
     delayed: set[str]
     dead: set[str]
     leases: set[str]
-    graves: set[str]
+    reaped: set[str]
     #: Waiting, their bytes, running.
     counts: list[int]
     taken: dict[str, list[str]]
@@ -88,7 +88,7 @@ class DrivenQueue:
 
     async def clear(self) -> None:
         await self.client.flushdb()
-        self.upkeep = Upkeep(self.client, pass_seconds=1)
+        self.maintenance = Maintenance(self.client, pass_seconds=1)
 
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
@@ -159,7 +159,7 @@ class DrivenQueue:
         """Everything that there is of the queue, in one answer."""
         pipeline = self.client.pipeline(transaction=True)
         pipeline.lrange(self.keys.ready, 0, -1)
-        for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.graves):
+        for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.reaped):
             pipeline.zrange(where, 0, -1)
         pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running", "dead_bytes", "ended_bytes"])
         pipeline.hgetall(self.keys.kept)
@@ -170,7 +170,7 @@ class DrivenQueue:
             pipeline.ttl(self.keys.record(key))
             for name in ("q", "o", "e"):
                 pipeline.hstrlen(self.keys.record(key), name)
-        ready, delayed, dead, leases, graves, counts, kept, *rest = await pipeline.execute()
+        ready, delayed, dead, leases, reaped, counts, kept, *rest = await pipeline.execute()
         lists, rest = rest[: len(names)], rest[len(names) :]
         records, ttls, requests, responses, errors = (rest[start::5] for start in range(5))
         *counted, dead_bytes, ended_bytes = (int(count or 0) for count in counts)
@@ -179,7 +179,7 @@ class DrivenQueue:
             delayed=set(texts(delayed)),
             dead=set(texts(dead)),
             leases=set(texts(leases)),
-            graves=set(texts(graves)),
+            reaped=set(texts(reaped)),
             counts=counted,
             taken={name: texts(found) for name, found in zip(names, lists, strict=True)},
             records={key: _record(record) for key, record in zip(keys, records, strict=True) if record[0]},

@@ -14,9 +14,9 @@ from poste.queue.connection import open_client
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.maintenance import Maintenance
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
-from poste.queue.upkeep import Upkeep
 from poste.runtime.settings import WorkerSettings
 
 
@@ -29,7 +29,7 @@ class Office:
         )
         self.queue, self.keys = queue, QueueKeys(queue)
         self.client = open_client(self.settings)
-        self.tasks, self.upkeep = Tasks(self.client), Upkeep(self.client, pass_seconds=0.25)
+        self.tasks, self.maintenance = Tasks(self.client), Maintenance(self.client, pass_seconds=0.25)
         self.consumers: dict[Consumer, asyncio.Task[None]] = {}
         self.ran: list[str] = []
         self.started = asyncio.Event()
@@ -97,7 +97,7 @@ class Office:
 
     async def passes(self, keys: list[str], state: TaskState) -> bool:
         """Make a pass, as the middleware does all the time, and look."""
-        await self.upkeep.look_after(self.queue, max_crashes=3)
+        await self.maintenance.run_pass(self.queue, max_crashes=3)
         return await self.all_in(keys, state)
 
     async def incarnations(self) -> list[str]:

@@ -94,7 +94,7 @@ class QueueModel:
         self.taken: defaultdict[str, list[str]] = defaultdict(list)
         #: Whether each lease is over.
         self.leases: dict[str, bool] = {}
-        self.graves: set[str] = set()
+        self.reaped: set[str] = set()
         self.paused = False
         #: What ended takes so many bytes, and may take so many.
         self.ended_bytes, self.budget = 0, NO_BUDGET
@@ -310,16 +310,16 @@ class QueueModel:
         if self.taken[name]:
             return 0
         self.leases.pop(name, None)
-        self.graves.add(name)
+        self.reaped.add(name)
         return 1
 
     # -- the passes
 
-    def look_after(self, graves: Iterable[str]) -> Report:
-        """Make one pass; `graves` in the order in which they are swept."""
+    def look_after(self, reaped: Iterable[str]) -> Report:
+        """Make one pass; `reaped` in the order in which they are swept."""
         report = Report()
         over = sorted(name for name, is_over in self.leases.items() if is_over)
-        for name in (*over, *graves):
+        for name in (*over, *reaped):
             report.reaped.update(self.reap(name, list(self.taken[name])))
         for key in sorted(key for key, due in self.delayed.items() if due):
             del self.delayed[key]
@@ -338,7 +338,7 @@ class QueueModel:
         if self.leases.get(name) is False:
             return []
         self.leases.pop(name, None)
-        self.graves.add(name)
+        self.reaped.add(name)
         ran = [key for key in keys if self._ran_under(key, name)]
         alone = len(ran) == 1 and len(self.taken[name]) == len(keys)
         return [self._reap(name, key, alone=alone) for key in keys]

@@ -11,13 +11,13 @@ from poste.domain.policy import QueuePolicy, RetryPolicy
 from poste.domain.task import TaskState
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
+from poste.queue.maintenance import Maintenance
 from poste.queue.operators import Operators
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
-from poste.queue.upkeep import Upkeep
 
 
 def word_of(said: steps.Claimed | steps.NotClaimed) -> str:
@@ -33,7 +33,7 @@ class Post:
         self.keys = QueueKeys(queue)
         self.tasks, self.scripts = Tasks(client), Scripts(client)
         self.operators = Operators(client)
-        self.upkeep = Upkeep(client, pass_seconds=1)
+        self.maintenance = Maintenance(client, pass_seconds=1)
         self.policy = QueuePolicy()
         self.retry = RetryPolicy(max_attempts=5, backoff_seconds=0.001, max_backoff_seconds=0.001)
 
@@ -100,7 +100,7 @@ class Post:
         await self.client.zadd(self.keys.leases, {name: 1})
 
     async def pass_(self) -> Any:
-        return await self.upkeep.look_after(self.queue, max_crashes=3)
+        return await self.maintenance.run_pass(self.queue, max_crashes=3)
 
     async def reap(self, name: str) -> Any:
         await self.lapse(name)

@@ -1,7 +1,8 @@
 """What became of a task so far: what its record knows, and nothing that would have to be guessed.
 
-The record keeps when its latest claim began, and a note of each attempt that did not end the task (`note` in the
-scripts' prelude). So a task that simply ran has a history too, and its record is no larger for it.
+The record keeps when its latest claim began, and of each attempt that did not end the task what became of it
+(`append_event` in the scripts' prelude). So a task that simply ran has a history too, and its record is no larger for
+it.
 """
 
 from __future__ import annotations

@@ -25,14 +25,14 @@ class Keys:
         catalogue_version: Counts up with every change of these.
         catalogue_pass: When somebody last looked for replicas that fell silent, in ms (string).
         id_key_fingerprint: The fingerprint of the key that signs the task ids.
-        spokesman: Which middleware tells the system's figures (string, with a TTL).
+        metrics_leader: Which middleware tells the system's figures (string, with a TTL).
         ended_channel: On which scripts name the record of a task that ended while somebody waited for it.
         any_taken: Matches the list of every consumer of every queue.
     """
 
     __slots__ = (
         *("_prefix", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
-        *("id_key_fingerprint", "places", "queues", "replicas", "retired", "spokesman", "store_id", "versions"),
+        *("id_key_fingerprint", "places", "queues", "replicas", "retired", "metrics_leader", "store_id", "versions"),
     )
 
     def __init__(self, prefix: str = _PREFIX) -> None:
@@ -48,7 +48,7 @@ class Keys:
         self.catalogue_version = f"{prefix}:{{catalogue}}:version"
         self.catalogue_pass = f"{prefix}:{{catalogue}}:pass"
         self.id_key_fingerprint = f"{prefix}:id-key-fingerprint"
-        self.spokesman = f"{prefix}:spokesman"
+        self.metrics_leader = f"{prefix}:metrics-leader"
         self.ended_channel = f"{prefix}:ended"
         self.any_taken = f"{prefix}:{{*}}:taken:*"
 
@@ -68,7 +68,7 @@ class QueueKeys:
     Attributes:
         ready: Keys of the tasks that wait, the oldest at the right (list).
         leases: incarnation → when its lease is over, in ms of the leases' clock (zset).
-        graves: Reaped incarnations → when, in ms (zset); their lists are still swept.
+        reaped: Reaped incarnations → when, in ms (zset); their lists are still swept.
         delayed: key → when to retry, in ms (zset).
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
@@ -79,7 +79,7 @@ class QueueKeys:
     """
 
     __slots__ = (
-        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "graves", "kept", "leases", "queue"),
+        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "reaped", "kept", "leases", "queue"),
         *("ready", "recent"),
     )
 
@@ -88,7 +88,7 @@ class QueueKeys:
         self._prefix = f"{prefix}:{{{queue}}}:"
         self.ready = self._prefix + "ready"
         self.leases = self._prefix + "leases"
-        self.graves = self._prefix + "graves"
+        self.reaped = self._prefix + "reaped"
         self.delayed = self._prefix + "delayed"
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"

@@ -35,7 +35,7 @@ _FIELDS: Final = (*record.SHOWN, record.TASK_TTL)
 
 
 @dataclass(frozen=True, slots=True)
-class DeadTask:
+class DeadLetter:
     """A task that Poste gave up. `die_time` is in seconds since the epoch; the times to live are those of its id."""
 
     record: TaskRecord
@@ -56,7 +56,7 @@ class Place:
 class DeadPage:
     """Some of what died, the longest dead first, and where to go on; None at the end. `now` is Redis' time."""
 
-    tasks: list[DeadTask]
+    tasks: list[DeadLetter]
     behind: Place | None
     now: float
 
@@ -113,7 +113,7 @@ class Operators:
                 fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
                 # One that was replayed or purged since it was listed is passed over.
                 if fields[record.STATE] == _DEAD and (task := record.read(place.key, fields, now=now)):
-                    tasks.append(DeadTask(task, place.die_ms / 1000, *record.ttls_of(fields)))
+                    tasks.append(DeadLetter(task, place.die_ms / 1000, *record.ttls_of(fields)))
             except DamagedRecord as error:
                 damaged.tell(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, now)

@@ -25,7 +25,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     e  the error (google.rpc.Status), also the last one of what waits to be tried again
     d  why it is dead (`domain.task.DeadReason`)
     z  when it ended, ms
-    v  what became of earlier attempts (`note`)
+    v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if it was purged as DEAD, ms
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of

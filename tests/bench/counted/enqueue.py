@@ -60,7 +60,7 @@ async def prepare() -> counted.Calls:
     health: Any = SimpleNamespace(durability=on_disk, free_bytes=free_bytes, give=give)
     catalogue: Any = counted.services()
     servicer = MomServicer(
-        tasks=tasks, histories=nothing, recent=nothing, operators=nothing, endings=nothing, catalogue=catalogue,
+        tasks=tasks, histories=nothing, recent=nothing, operators=nothing, completions=nothing, catalogue=catalogue,
         store=nothing, health=health, budgets=Budgets(catalogue, health),
     )  # fmt: skip
     request = pb.EnqueueTasksRequest()

@@ -57,7 +57,7 @@ class ClusterClient(redis.Redis):
         Raises:
             NotConnected: No server of the cluster says which there are.
         """
-        trouble = await self._masters.learn()
+        trouble = await self._masters.refresh_slots()
         if not self._masters.masters:
             raise NotConnected(trouble or "the cluster has no master")
         return [self._masters.at(address) for address in sorted(self._masters.masters)]
@@ -110,10 +110,10 @@ class ClusterClient(redis.Redis):
                 if asyncio.get_running_loop().time() > deadline:
                     raise
             except (RedisConnectionError, RedisTimeoutError):
-                self._masters.doubt(address)
+                self._masters.mark_suspect(address)
                 raise
             else:
-                self._masters.trust(address)
+                self._masters.mark_healthy(address)
                 return result
 
     async def _elsewhere(self, slot: int, address: Address, error: RedisError) -> tuple[Address, bool]:
@@ -125,13 +125,13 @@ class ClusterClient(redis.Redis):
             self._masters.moved(slot, address)
             return address, False
         if isinstance(error, NotConnected):
-            self._masters.doubt(address)
+            self._masters.mark_suspect(address)
             owner = await self._masters.owner(slot)
             if owner == address:
                 raise error
             return owner, False
         await asyncio.sleep(_PAUSE_SECONDS)
-        await self._masters.learn()
+        await self._masters.refresh_slots()
         return await self._masters.owner(slot), False
 
     async def _on_any(self, run: _Run) -> Any:
@@ -141,10 +141,10 @@ class ClusterClient(redis.Redis):
             try:
                 return await run(self._masters.at(address), False)
             except NotConnected as error:
-                self._masters.doubt(address)
+                self._masters.mark_suspect(address)
                 last = error
             except (RedisConnectionError, RedisTimeoutError):
-                self._masters.doubt(address)
+                self._masters.mark_suspect(address)
                 raise
         raise NotConnected(str(last)) from last
 

@@ -34,8 +34,8 @@ class Masters:
         self._clients: dict[Address, redis.Redis] = {}
         self._owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._masters: frozenset[Address] = frozenset()
-        self._doubted: set[Address] = set()
-        self._learning: asyncio.Task[str | None] | None = None
+        self._suspects: set[Address] = set()
+        self._refreshing: asyncio.Task[str | None] | None = None
 
     @property
     def masters(self) -> frozenset[Address]:
@@ -44,8 +44,8 @@ class Masters:
 
     @property
     def addresses(self) -> list[Address]:
-        """Every server that may be asked something, those in doubt last."""
-        return sorted({*self._masters, *self._seeds}, key=self._doubted.__contains__)
+        """Every server that may be asked something, suspects last."""
+        return sorted({*self._masters, *self._seeds}, key=self._suspects.__contains__)
 
     def options(self, address: Address) -> Options:
         """Return what reaches the server at an address."""
@@ -64,8 +64,8 @@ class Masters:
             NotConnected: It is not known: no server says so, or the cluster has nobody for this slot.
         """
         trouble = None
-        if self._owners[slot] is None or self._owners[slot] in self._doubted:
-            trouble = await self.learn()
+        if self._owners[slot] is None or self._owners[slot] in self._suspects:
+            trouble = await self.refresh_slots()
         owner = self._owners[slot]
         if owner is None:
             raise NotConnected(trouble or f"nobody in the cluster serves slot {slot}")
@@ -76,37 +76,37 @@ class Masters:
         self._owners[slot] = address
         self._masters |= {address}
 
-    def doubt(self, address: Address) -> None:
+    def mark_suspect(self, address: Address) -> None:
         """Note that a master did not answer: another may have taken its place."""
-        self._doubted.add(address)
+        self._suspects.add(address)
 
-    def trust(self, address: Address) -> None:
+    def mark_healthy(self, address: Address) -> None:
         """Note that a master answered."""
-        self._doubted.discard(address)
+        self._suspects.discard(address)
 
-    async def learn(self) -> str | None:
+    async def refresh_slots(self) -> str | None:
         """Ask the cluster which masters it has; everybody who wants to know meanwhile waits for the same answer.
 
         Returns:
             None, or why no server answered; what is known stays.
         """
-        if self._learning is None:
-            self._learning = asyncio.create_task(self._learn(), name="slots of the cluster")
-            self._learning.add_done_callback(self._learnt)
-        return await asyncio.shield(self._learning)
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh(), name="slots of the cluster")
+            self._refreshing.add_done_callback(self._refreshed)
+        return await asyncio.shield(self._refreshing)
 
     async def aclose(self) -> None:
         """Close every client."""
-        if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.wait([self._learning])
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
         for client in self._clients.values():
             await client.aclose()
 
-    def _learnt(self, _: asyncio.Task[str | None]) -> None:
-        self._learning = None
+    def _refreshed(self, _: asyncio.Task[str | None]) -> None:
+        self._refreshing = None
 
-    async def _learn(self) -> str | None:
+    async def _refresh(self) -> str | None:
         trouble = "no server of the cluster answers in time"
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):

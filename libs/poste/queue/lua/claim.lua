@@ -68,7 +68,7 @@ local function put_aside(record, key, state, size)
   take_off(key)
   local kind = redis.call('TYPE', record).ok
   if kind == 'hash' and size then
-    bury_damaged(record, dead, key, now, state, size)
+    give_up_damaged(record, dead, key, now, state, size)
   end
   return { kind == 'none' and 'drop' or 'damaged' }
 end
@@ -122,7 +122,7 @@ local function claim(record, key, seq)
       -- One of mine: the claim's answer was lost, so its handler never started. Another's: it may have run there.
       if not of_mine and once and not has_not_begun(known_by) then
         count_running(-1)
-        bury(record, dead, key, 'outcome-unknown', now)
+        dead_letter(record, dead, key, 'outcome-unknown', now)
         return drop(key)
       end
     end

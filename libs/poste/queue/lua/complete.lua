@@ -27,11 +27,11 @@ end
 local function fail(record, key, outcome, payload, terms)
   local once, stop, failures, defects, expiry = fields_of(record, 'n', 'w', 'f', 'i', 'x')
   if once and (outcome == 'silent' or outcome == 'overdue') then
-    bury(record, dead, key, 'outcome-unknown', now, 'e', payload)
+    dead_letter(record, dead, key, 'outcome-unknown', now, 'e', payload)
     return 'dead'
   end
   if outcome == 'large' then
-    bury(record, dead, key, 'response-too-large', now, 'e', payload)
+    dead_letter(record, dead, key, 'response-too-large', now, 'e', payload)
     return 'dead'
   end
   if once or outcome == 'final' then
@@ -49,13 +49,13 @@ local function fail(record, key, outcome, payload, terms)
     redis.call('HSET', record, 'i', defects)
   end
   if (max_failures > 0 and failures >= max_failures) or defects >= max_defects or now >= expiry then
-    bury(record, dead, key, 'attempts', now, 'e', payload, 'f', failures)
+    dead_letter(record, dead, key, 'attempts', now, 'e', payload, 'f', failures)
     return 'dead'
   end
   -- Between half of it and all of it: apart from others', and never so short that it is as good as no wait. Due at the
   -- latest when the task's time is over, so that it is settled then.
   local wait = (0.5 + random / 2) * math.min(max_backoff, backoff * 2 ^ (failures - 1))
-  note(record, 'r', now)
+  append_event(record, 'r', now)
   count_done('retried')
   redis.call('HDEL', record, 't')
   redis.call('HSET', record, 's', 'Q', 'f', failures, 'e', payload)

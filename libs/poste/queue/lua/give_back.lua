@@ -17,7 +17,7 @@ for i = 6, #KEYS do
       finish(record, 'C', now)
     elseif state == 'R' and holder == token and once and started then
       count_running(-1)
-      bury(record, dead, key, 'outcome-unknown', now)
+      dead_letter(record, dead, key, 'outcome-unknown', now)
     elseif state == 'R' and waits and not started then
       unclaim(record)
       redis.call('RPUSH', ready, key)

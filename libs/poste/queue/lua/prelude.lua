@@ -26,7 +26,7 @@ local function is_final(state)
 end
 
 -- What stands in a record may be of somebody else's making, or damaged. No step may end with an error for it: all that it
--- is done for would stand still. So fields are read by these two, and what can't be read is given up (`bury_damaged`).
+-- is done for would stand still. So fields are read by these two, and what can't be read is given up (`give_up_damaged`).
 
 -- The whole number that a field is; nil if it is none.
 local function number(value)
@@ -181,7 +181,7 @@ end
 -- word, for each; a `;` behind each, and one in front of all if earlier ones were dropped. Only what was out of the ordinary
 -- is kept, so an ordinary record does not grow by it.
 --   r retried · c crashed · g given back · d died (the word: why) · p replayed
-local function note(record, event, now, word)
+local function append_event(record, event, now, word)
   local attempt, begin, notes = unpack(redis.call('HMGET', record, 'a', 'b', 'v'))
   notes = (notes or '') .. event .. ' ' .. (attempt or 0) .. ' ' .. (begin or '') .. ' ' .. now .. ' ' .. (word or '') .. ';'
   local _, count = string.gsub(notes, '[^;]+;', '')
@@ -223,14 +223,14 @@ local function finish(record, state, now, ...)
   write_end(record, state, now, create, ttl, waited, nil, ...)
 end
 
-local function bury(record, dead, key, reason, now, ...)
+local function dead_letter(record, dead, key, reason, now, ...)
   finish(record, 'D', now, 'd', reason, ...)
   count_done('dead:' .. reason)
   redis.call('ZADD', dead, now, key)
 end
 
 -- Gives up a task whose record can't be read, for good: with what it lacks made up, so that it can be shown.
-local function bury_damaged(record, dead, key, now, state, size)
+local function give_up_damaged(record, dead, key, now, state, size)
   if state == 'Q' then
     count_waiting(record, -1, size)
   elseif state == 'R' then
@@ -239,7 +239,7 @@ local function bury_damaged(record, dead, key, now, state, size)
   local method, create, expiry, ttl, wait, attempts = unpack(redis.call('HMGET', record, 'm', 'c', 'x', 'r', 'y', 'a'))
   redis.call('HSET', record, 'm', is_method(method) and method or '?', 'c', number(create) or now, 'x', number(expiry) or now,
     'r', number(ttl) or 0, 'y', number(wait) or 0, 'a', number(attempts) or 0)
-  bury(record, dead, key, 'damaged', now)
+  dead_letter(record, dead, key, 'damaged', now)
 end
 
 -- Settles a waiting task that is overdue; returns the state. One whose handler failed until now did not end because its
@@ -247,7 +247,7 @@ end
 local function expire(record, dead, key, now, size)
   count_waiting(record, -1, size)
   if redis.call('HEXISTS', record, 'f') == 1 then
-    bury(record, dead, key, 'attempts', now)
+    dead_letter(record, dead, key, 'attempts', now)
     return 'D'
   end
   finish(record, 'E', now)
@@ -265,7 +265,7 @@ end
 
 -- A task that ran waits again; its place is at the front, for it is older than what waits there.
 local function requeue(record, ready, key, event, now)
-  note(record, event, now)
+  append_event(record, event, now)
   redis.call('HDEL', record, 't', 'h')
   redis.call('HSET', record, 's', 'Q')
   count_running(-1)

@@ -20,7 +20,7 @@ if waits_in_hand and due and due <= now then
 end
 if state == 'Q' and not due then
   redis.call('ZREM', delayed, ARGV[1])
-  bury_damaged(record, dead, ARGV[1], now, state)
+  give_up_damaged(record, dead, ARGV[1], now, state)
   write_counts(counts)
 elseif state == 'Q' and due <= now then
   redis.call('ZREM', delayed, ARGV[1])

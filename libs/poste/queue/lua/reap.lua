@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Takes back what stands in the list of an incarnation whose lease is over. It becomes a grave, whose list is swept on
+-- Takes back what stands in the list of an incarnation whose lease is over. It is noted as reaped, and its list is swept on
 -- every pass: a killed process' last BLMOVE may still arrive.
--- KEYS: 1 leases, 2 graves, 3 ready, 4 counts, 5 kept, 6 dead, 7 taken:<incarnation>, 8… records
+-- KEYS: 1 leases, 2 reaped, 3 ready, 4 counts, 5 kept, 6 dead, 7 taken:<incarnation>, 8… records
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
 -- A task was alone if nothing else in the list had been claimed, and begun. Only crashes suffered alone count towards the limit:
 -- poison must not take its neighbours along.
 -- Returns for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; nothing if the lease holds
 
-local leases, graves, ready, counts, kept, dead, taken = unpack(KEYS, 1, 7)
+local leases, reaped, ready, counts, kept, dead, taken = unpack(KEYS, 1, 7)
 local FIXED_KEYS, FIXED_ARGS = 7, 2
 local gone, max_crashes = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
@@ -16,8 +16,8 @@ local lease = redis.call('ZSCORE', leases, gone)
 if lease and tonumber(lease) > lease_clock(counts, now) then
   return {}
 end
-if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', graves, gone) then
-  redis.call('ZADD', graves, now, gone)
+if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', reaped, gone) then
+  redis.call('ZADD', reaped, now, gone)
 end
 
 local claimed = 0
@@ -54,17 +54,17 @@ local function reap(record, key)
   end
   if once then
     count_running(-1)
-    bury(record, dead, key, 'outcome-unknown', now)
+    dead_letter(record, dead, key, 'outcome-unknown', now)
     return 'dead'
   end
   if owner_of(token) == gone then
     local crashes = redis.pcall('HINCRBY', record, alone and 'k' or 'u', 1)
     if type(crashes) ~= 'number' then
-      bury_damaged(record, dead, key, now, state)
+      give_up_damaged(record, dead, key, now, state)
       return 'dead'
     elseif crashes >= max_crashes and alone then
       count_running(-1)
-      bury(record, dead, key, 'crashes', now)
+      dead_letter(record, dead, key, 'crashes', now)
       return 'dead'
     end
     requeue(record, ready, key, 'c', now)

@@ -19,8 +19,8 @@ local function replay(record, key)
     return 'gone'
   end
   count_dead(record, -1)
-  note(record, 'd', died or now, reason)
-  note(record, 'p', now)
+  append_event(record, 'd', died or now, reason)
+  append_event(record, 'p', now)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if reason == 'crashes' then

@@ -37,7 +37,7 @@ for i = 5, #KEYS do
   local state, expiry = fields_of(record, 's', 'x')
   local over = not state or is_final(state)
   if state == 'Q' and not number(expiry) then
-    bury_damaged(record, dead, key, now, state)
+    give_up_damaged(record, dead, key, now, state)
     settled.D[#settled.D + 1], over = key, true
   elseif state == 'Q' and number(expiry) <= now then
     local became = settled[expire(record, dead, key, now)]

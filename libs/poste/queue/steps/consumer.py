@@ -223,7 +223,7 @@ async def put_off(scripts: Scripts, at: QueueKeys, incarnation: str, tasks: Sequ
 
 async def leave(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool:
     """End the lease; returns whether it ended, which it does not while the list holds something."""
-    return bool(await scripts.run("leave", [at.leases, at.graves, at.taken(incarnation)], [incarnation]))
+    return bool(await scripts.run("leave", [at.leases, at.reaped, at.taken(incarnation)], [incarnation]))
 
 
 def _lease(at: QueueKeys, incarnation: str, seconds: float) -> tuple[Sequence[str], Sequence[Argument]]:

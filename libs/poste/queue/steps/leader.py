@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 async def lead(scripts: Scripts, keys: Keys, name: str, *, seconds: float) -> bool:
     """Take or keep the lead for so long, or step down if that is 0; returns whether `name` leads now."""
-    return bool(await scripts.run("speak", [keys.spokesman], [name, round(seconds * 1000)], again=False))
+    return bool(await scripts.run("lead", [keys.metrics_leader], [name, round(seconds * 1000)], again=False))

@@ -74,7 +74,7 @@ async def reap(
         keys: What stands there.
         max_crashes: How many crashes that a task suffers alone are its end.
     """
-    touched = [at.leases, at.graves, at.ready, at.counts, at.kept, at.dead, at.taken(incarnation)]
+    touched = [at.leases, at.reaped, at.ready, at.counts, at.kept, at.dead, at.taken(incarnation)]
     reply = await scripts.run("reap", [*touched, *map(at.record, keys)], [incarnation, max_crashes, *keys])
     return cast("list[Reaped]", texts(reply))
 
@@ -104,21 +104,21 @@ async def ended_leases(scripts: Scripts, at: QueueKeys, lease_clock: float) -> l
         return texts(await scripts.client.zrangebyscore(at.leases, "-inf", round(lease_clock * 1000)))
 
 
-async def graves_to_sweep(scripts: Scripts, at: QueueKeys) -> list[str]:
+async def reaped_to_sweep(scripts: Scripts, at: QueueKeys) -> list[str]:
     """Return the reaped consumers in whose lists something stands all the same."""
     with reading():
-        graves = texts(await scripts.client.zrange(at.graves, 0, -1))
+        reaped = texts(await scripts.client.zrange(at.reaped, 0, -1))
         pipeline = scripts.client.pipeline(transaction=False)
-        for grave in graves:
-            pipeline.llen(at.taken(grave))
-        lengths = await pipeline.execute() if graves else []
-    return [grave for grave, length in zip(graves, lengths, strict=True) if length]
+        for one in reaped:
+            pipeline.llen(at.taken(one))
+        lengths = await pipeline.execute() if reaped else []
+    return [one for one, length in zip(reaped, lengths, strict=True) if length]
 
 
-async def forget_graves(scripts: Scripts, at: QueueKeys, before: float) -> None:
+async def forget_reaped(scripts: Scripts, at: QueueKeys, before: float) -> None:
     """Sweep no more for the consumers that were reaped before a time (seconds, Redis' time)."""
     with writing():
-        await scripts.client.zremrangebyscore(at.graves, "-inf", round(before * 1000))
+        await scripts.client.zremrangebyscore(at.reaped, "-inf", round(before * 1000))
 
 
 async def taken_lists(server: Client, keys: Keys) -> list[str]:
@@ -132,7 +132,7 @@ async def is_orphaned(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool
     with reading():
         pipeline = scripts.client.pipeline(transaction=False)
         pipeline.zscore(at.leases, incarnation)
-        pipeline.zscore(at.graves, incarnation)
+        pipeline.zscore(at.reaped, incarnation)
         return bool(await pipeline.execute() == [None, None])
 
 

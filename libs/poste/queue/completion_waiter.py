@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from poste.queue.tasks import Reading, Tasks
     from poste.runtime.settings import StoreSettings
 
-_log = logs.get("endings")
+_log = logs.get("completions")
 #: How long an end is waited for before the record is told that somebody waits, in seconds.
 _SOON_SECONDS: Final = 0.01
 #: How often it is looked for ends that were not told, in seconds, and at how many tasks at a time. Of more that are
@@ -37,7 +37,7 @@ _LOOK_AT: Final = 256
 _BACKOFF_SECONDS: Final = 0.5
 
 
-class Endings:
+class CompletionWaiter:
     """Waits for the ends of tasks, while `listen` and `look` run."""
 
     def __init__(self, settings: StoreSettings, tasks: Tasks) -> None:
@@ -88,7 +88,7 @@ class Endings:
         for record in list(self._waiting):
             self._wake(record)
 
-    def tell(self, queue: str, keys: Iterable[str]) -> None:
+    def notify(self, queue: str, keys: Iterable[str]) -> None:
         """Wake who waits for tasks whose outcomes were just stored."""
         if self._waiting:
             at = self._keys.of(queue)
@@ -133,10 +133,10 @@ class Endings:
 
     async def _look_in(self, queue: str, keys: Sequence[str]) -> None:
         try:
-            self.tell(queue, await self._tasks.to_read(queue, keys))
+            self.notify(queue, await self._tasks.to_read(queue, keys))
         except StoreError as error:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
-            self.tell(queue, keys)
+            self.notify(queue, keys)
 
     def _wake(self, record: str) -> None:
         for event in self._waiting.get(record, ()):

@@ -2,7 +2,7 @@
 
 Per queue and pass: count what ended and is kept anew, say how many bytes of it there may be, reap consumers whose lease
 is over, sweep the lists of those already reaped, wake retries that are due, settle waiting tasks that are overdue. At
-start and every ten minutes: bury lists whose consumer has no lease at all.
+start and every ten minutes: note the consumers of lists without any lease as reaped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STEP_PASSES: Final = 1.5
 #: What a reaped task may end with.
 _ENDS: Final = ("dead", "cancelled")
 #: How long a reaped consumer's list is still swept, in seconds: far longer than a command can be under way.
-_GRAVE_SECONDS: Final = 3600.0
+_REAPED_SECONDS: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class PassReport:
     is_spent: bool = False
 
 
-class Upkeep:
+class Maintenance:
     """Looks after the queues of one Redis."""
 
     def __init__(self, client: redis.Redis, *, pass_seconds: float, keys: Keys = KEYS) -> None:
@@ -60,7 +60,7 @@ class Upkeep:
 
         Args:
             client: Reaches the Redis.
-            pass_seconds: How often `look_after` is called for each queue. What comes later than half as much again is
+            pass_seconds: How often `run_pass` is called for each queue. What comes later than half as much again is
                 taken for an absence, in which nobody could renew a lease: it counts towards no lease's end.
             keys: Name what is kept there.
         """
@@ -70,7 +70,7 @@ class Upkeep:
         self._step_seconds = pass_seconds * _STEP_PASSES
         self._cursors: dict[str, int] = {}
 
-    async def look_after(self, queue: str, *, max_crashes: int, budget: steps.Budget | None = None) -> PassReport:
+    async def run_pass(self, queue: str, *, max_crashes: int, budget: steps.Budget | None = None) -> PassReport:
         """Do one pass over a queue.
 
         Args:
@@ -86,16 +86,16 @@ class Upkeep:
         report.is_spent = tick.is_spent
         for incarnation in await steps.ended_leases(self._scripts, at, tick.lease_clock):
             await self._reap(at, incarnation, max_crashes, report)
-        await steps.forget_graves(self._scripts, at, tick.now - _GRAVE_SECONDS)
-        for incarnation in await steps.graves_to_sweep(self._scripts, at):
+        await steps.forget_reaped(self._scripts, at, tick.now - _REAPED_SECONDS)
+        for incarnation in await steps.reaped_to_sweep(self._scripts, at):
             await self._reap(at, incarnation, max_crashes, report)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken
         await self._sweep(at, report)
         return report
 
-    async def bury_orphans(self) -> int:
-        """Give every `taken:` list a grave whose consumer has neither lease nor grave.
+    async def reap_orphans(self) -> int:
+        """Note as reaped whoever has a `taken:` list, no lease, and was not reaped.
 
         Returns:
             How many there were.
@@ -103,26 +103,26 @@ class Upkeep:
         Raises:
             StoreError: A server did not answer; those that do were looked at.
         """
-        buried, trouble = 0, None
+        reaped, trouble = 0, None
         for server in await servers_of(self._client):
             try:
-                buried += await self._bury_orphans(server)
+                reaped += await self._reap_orphans(server)
             except StoreError as error:
                 trouble = error
         if trouble is not None:
             raise trouble
-        return buried
+        return reaped
 
-    async def _bury_orphans(self, server: redis.Redis) -> int:
-        buried = 0
+    async def _reap_orphans(self, server: redis.Redis) -> int:
+        reaped = 0
         for name in await steps.taken_lists(server, self._keys):
             queue, incarnation = self._keys.split_taken(name)
             at = self._keys.of(queue)
             if await steps.is_orphaned(self._scripts, at, incarnation):
-                # The reap script gives it a grave of its own; the list is swept by the next pass.
+                # The list is swept by the next pass.
                 await steps.reap(self._scripts, at, incarnation, [], max_crashes=1)
-                buried += 1
-        return buried
+                reaped += 1
+        return reaped
 
     async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
         taken = at.taken(incarnation)

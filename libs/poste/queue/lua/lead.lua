@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- One middleware at a time tells the system's figures: whoever has the key, which is taken if it is free.
--- KEYS: 1 spokesman    ARGV: 1 name, 2 for how long in ms, 0 to step down    Returns 1 if it is this one now, else 0
+-- KEYS: 1 metrics_leader    ARGV: 1 name, 2 for how long in ms, 0 to step down    Returns 1 if it is this one now, else 0
 
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

@@ -28,7 +28,7 @@ _RENEW_SECONDS: Final = 1.0
 _FORGOTTEN_SECONDS: Final = 150.0
 
 
-class Spokesman:
+class MetricsLeader:
     """One replica's candidacy."""
 
     def __init__(self, client: redis.Redis, keys: Keys = KEYS) -> None:
@@ -36,28 +36,28 @@ class Spokesman:
         self._scripts = Scripts(client)
         self._name = secrets.token_hex(8)
         self._asked = -math.inf
-        self._elected = False
+        self._leads = False
 
-    async def ask(self) -> bool:
+    async def is_leader(self) -> bool:
         """Tell whether this replica is to tell the figures now."""
         self._asked = time.monotonic()
         await self._renew(_TERM_SECONDS)
-        return self._elected
+        return self._leads
 
-    async def keep(self) -> None:
+    async def hold(self) -> None:
         """Stay it as long as it is asked, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(_RENEW_SECONDS)
-                if self._elected:
+                if self._leads:
                     forgotten = time.monotonic() - self._asked > _FORGOTTEN_SECONDS
                     await self._renew(0 if forgotten else _TERM_SECONDS)
         finally:
-            if self._elected:
+            if self._leads:
                 await self._renew(0)
 
     async def _renew(self, seconds: float) -> None:
         # Without an answer it stays as it was. Should another have taken over meanwhile, then this one can't read what
         # would be told twice either, only that it does not reach Redis.
         with contextlib.suppress(StoreError):
-            self._elected = await lead(self._scripts, self._keys, self._name, seconds=seconds)
+            self._leads = await lead(self._scripts, self._keys, self._name, seconds=seconds)
