@@ -27,6 +27,7 @@ from poste_gateway.enqueueing import Enqueuer
 from poste_gateway.figures import Figures
 from poste_gateway.guard import Guard
 from poste_gateway.http_server import Handle, Patience
+from poste_gateway.listings import Listings
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom
 from poste_gateway.operating import Operating
@@ -76,15 +77,18 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
         enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Aside(settings.max_waiting_bytes)
-        lookups = Lookups(mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes)
-        watch = Watch(Board(directory, mom, ids).look)
+        lookups = Lookups(
+            mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
+        )
+        listings = Listings(directory, mom)
+        watch = Watch(Board(directory, mom, listings, ids).look)
         wait = settings.max_wait_seconds
         resources = Resources(
             directory,
-            mom,
+            listings,
             lookups,
             aside,
-            Operating(directory, mom, lookups, ids, guard),
+            Operating(directory, mom, listings, lookups, ids=ids, guard=guard),
             clock=clock,
             pages=Pages(watch, guard),
             draining=draining,
@@ -117,6 +121,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             await lifecycle.end(following)
             aside.close()
             await enqueuer.close()
+            await listings.close()
             await directory.close()
             # Ended, not only told to: who finds its channel closed under it takes that for a defect.
             await lifecycle.end([following_mom])

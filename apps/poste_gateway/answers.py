@@ -167,6 +167,11 @@ def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None
     return Answer(protojson.dumps(value), status=status, headers={"Content-Type": JSON, **(headers or {})})
 
 
+def written_answer(body: bytes) -> Answer:
+    """Answer with JSON that is written already."""
+    return Answer(body, headers={"Content-Type": JSON})
+
+
 def text_answer(text: str, *, status: int = 200) -> Answer:
     """Answer with a text for people."""
     return Answer(text.encode(), status=status, headers={"Content-Type": TEXT})

@@ -37,6 +37,7 @@ from poste_gateway.preferences import Wishes
 from poste_gateway.problems import RETRY_AFTER, Problem
 from poste_gateway.refusing import refuse
 from poste_gateway.statuses import problem_of
+from poste_gateway.turns import Full
 from poste_gateway.unreadable import unreadable
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ class _Call:
         self._wishes = wishes
         self._message = message
         self._account = account
+        #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
+        self._may_wait = True
         self._may_queue = service.library and method.policy.queue_when_away and not wishes.no_queue
 
     def run(self) -> Coroutine[Any, Any, Answer]:
@@ -205,7 +208,12 @@ class _Call:
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
         await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
-        task = await self._roads.lookups.wait(task_id, wait) if wait > 0 else None
+        task = None
+        if wait > 0:
+            try:
+                task = await self._roads.lookups.wait(task_id, wait, peer=client_of(self._request))
+            except Full:
+                self._may_wait = False
         later = RETRY_AFTER
         if task is None:
             value = task_view.to_accepted(task_id, self._method)
@@ -310,8 +318,9 @@ class _Call:
         names = []
         if self._wishes.respond_async and self._may_queue:
             names.append("respond-async")
-        if self._wishes.wait_seconds is not None and (self._may_queue or self._method.policy.repeatable):
-            names.append(preferences.wait_applied(self._wishes.wait_seconds))
+        wait = self._wishes.wait_seconds if self._may_wait else None
+        if wait is not None and (self._may_queue or self._method.policy.repeatable):
+            names.append(preferences.wait_applied(wait))
         if self._wishes.no_queue:
             names.append("no-queue")
         return preferences.applied(*names)

@@ -30,54 +30,114 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
+from poste.rpc import protojson
 from poste.rpc.catalogue import Method
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import LOOKUP_AWAY, NO_QUEUE
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.refusing import busy
+from poste_gateway.shared_reads import Ended, SharedReads
+from poste_gateway.turns import Full
 
 QUEUES: Final = "/v1/queues/"
 SERVICES: Final = "/v1/services/"
 
 
-async def services(directory: Directory, mom: Mom) -> dict[str, Any]:
-    """Return the catalogue as JSON values; works while the middleware is away."""
-    queued = None
-    # Asked only if it is there: what can be told without it is told at once.
-    if await mom.connected(0.0):
-        with contextlib.suppress(MomAway):
-            queued = {queue.name: queue.queued + queue.delayed for queue in await mom.list_queues()}
-    return {
-        "services": [
-            {
-                "name": name,
-                "availability": directory.fleets[name].availability,
-                "queueable": service.library,
-                "queued": None if queued is None else queued.get(name),
-                "replicas": dict(zip(("ready", "known"), directory.fleets[name].counts, strict=True)),
-                "methods": [_method(method) for method in service.methods.values()],
-            }
-            for name, service in sorted(directory.services.items())
-        ]
-    }
+class Listings:
+    """Tells what there is. A listing of all is read and written once for all who asked before it began."""
+
+    def __init__(self, directory: Directory, mom: Mom) -> None:
+        """Take what is needed to tell.
+
+        Args:
+            directory: Knows the services.
+            mom: Knows the queues.
+        """
+        self._directory = directory
+        self._mom = mom
+        #: Of the services if True, of the queues if not.
+        self._listings = SharedReads[bool, bytes](self._write)
+
+    async def services(self) -> bytes:
+        """Return the catalogue as JSON; works while the middleware is away.
+
+        Raises:
+            Problem: The gateway is about to end.
+        """
+        return await self._shared(services=True)
+
+    async def all_queues(self) -> bytes:
+        """Return the queues as JSON.
+
+        Raises:
+            Problem: They can't be looked up now.
+        """
+        return await self._shared(services=False)
+
+    async def queues(self, name: str = "", *, client: str = "", patient: bool = True) -> dict[str, Any]:
+        """Return the queues, or the one of that name, as JSON values.
+
+        Args:
+            name: Which; all unless given.
+            client: Who asks for one: every client has its share of the turns.
+            patient: It waits for its turn however much waits.
+
+        Raises:
+            Problem: There is no such queue, too many are asked for, or they can't be looked up now.
+        """
+        try:
+            queues = await self._mom.list_queues(name, client=client, patient=patient)
+        except MomAway as error:
+            raise _away() from error
+        except Full:
+            detail = "Queues are asked for faster than they can be looked up."
+            raise busy("listings", detail, peer=client) from None
+        found = {queue.name: queue for queue in queues}
+        if name and name not in found:
+            if name in self._directory.services:
+                raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
+            raise Problem(NO_QUEUE, "There is no queue of this name.")
+        return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
+
+    async def close(self) -> None:
+        """End what is on its way."""
+        await self._listings.close()
+
+    async def _shared(self, *, services: bool) -> bytes:
+        try:
+            return await self._listings.get(services)
+        except Ended as error:
+            raise _away() from error
+
+    async def _write(self, services: bool) -> bytes:
+        return protojson.dumps(await (self._services() if services else self.queues()))
+
+    async def _services(self) -> dict[str, Any]:
+        queued = None
+        # Asked only if it is there: what can be told without it is told at once.
+        if await self._mom.connected(0.0):
+            with contextlib.suppress(MomAway):
+                queued = {queue.name: queue.queued + queue.delayed for queue in await self._mom.list_queues()}
+        fleets = self._directory.fleets
+        return {
+            "services": [
+                {
+                    "name": name,
+                    "availability": fleets[name].availability,
+                    "queueable": service.library,
+                    "queued": None if queued is None else queued.get(name),
+                    "replicas": dict(zip(("ready", "known"), fleets[name].counts, strict=True)),
+                    "methods": [_method(method) for method in service.methods.values()],
+                }
+                for name, service in sorted(self._directory.services.items())
+            ]
+        }
 
 
-async def queues(directory: Directory, mom: Mom, name: str = "") -> dict[str, Any]:
-    """Return the queues, or the one of that name, as JSON values.
-
-    Raises:
-        Problem: There is no such queue, or the queues can't be looked up now.
-    """
-    try:
-        found = {queue.name: queue for queue in await mom.list_queues(name)}
-    except MomAway as error:
-        raise Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER) from error
-    if name and name not in found:
-        if name in directory.services:
-            raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
-        raise Problem(NO_QUEUE, "There is no queue of this name.")
-    return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
+def _away() -> Problem:
+    return Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER)
 
 
 def _queue(queue: pb.Queue) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2, task_pb2
+from poste_gateway.budgets import Budget
 from poste_gateway.kinds import (
     ACCEPTANCE_UNKNOWN,
     GONE,
@@ -24,7 +25,7 @@ from poste_gateway.kinds import (
 )
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.problems import RETRY_AFTER, Problem
-from poste_gateway.refusing import busy
+from poste_gateway.refusing import busy, refuse
 from poste_gateway.task_view import state_of
 from poste_gateway.turns import Full, Turns
 
@@ -44,7 +45,9 @@ _log: Final = logs.get("lookups")
 class Lookups:
     """Answers what became of tasks."""
 
-    def __init__(self, mom: Mom, ids: TaskIds, draining: asyncio.Event, *, max_waiting_bytes: int) -> None:
+    def __init__(
+        self, mom: Mom, ids: TaskIds, draining: asyncio.Event, *, max_waiting_bytes: int, max_waits: int
+    ) -> None:
         """Take what is needed to ask.
 
         Args:
@@ -52,11 +55,13 @@ class Lookups:
             ids: Reads their ids.
             draining: Ends every wait: the process is to stop.
             max_waiting_bytes: How many bytes of large results may be waited for.
+            max_waits: How many may wait for tasks' ends; half of it one client.
         """
         self._mom = mom
         self._ids = ids
         self._draining = draining
         self._large = Turns(max_waiting_bytes)
+        self._waits = Budget(max_waits, max_waits // 2)
 
     def read_id(self, text: str) -> TaskId:
         """Take a task's id apart.
@@ -69,12 +74,50 @@ class Lookups:
         except InvalidTaskId as error:
             raise Problem(NO_TASK, "This task id was never issued.") from error
 
-    async def get(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task:
+    async def get(self, task_id: TaskId, wait_seconds: float = 0.0, *, peer: str = "") -> task_pb2.Task:
         """Look at a task, waiting for its end for some time.
 
+        Args:
+            task_id: The task's id.
+            wait_seconds: For how long.
+            peer: Who asks: every client has its share of the waits.
+
         Raises:
-            Problem: There is no record of it, or it can't be looked up now.
+            Problem: There is no record of it, too many wait, or it can't be looked up now.
         """
+        if wait_seconds <= 0:
+            return await self._get(task_id, 0.0)
+        if not self._waits.take(peer, 1):
+            detail = "As many requests as may wait for tasks' ends here: look at the task without a wait, or later."
+            raise busy("waits", detail, peer=peer)
+        try:
+            return await self._get(task_id, wait_seconds)
+        finally:
+            self._waits.give(peer, 1)
+
+    async def wait(self, task_id: TaskId, wait_seconds: float, *, peer: str) -> task_pb2.Task | None:
+        """Wait for the end of a task that was just accepted.
+
+        Args:
+            task_id: The task's id.
+            wait_seconds: For how long.
+            peer: Who waits.
+
+        Returns:
+            The task as it was last seen; None if it was not seen in that time.
+
+        Raises:
+            Full: Too many wait, which is counted and logged: it is kept, whether or not its client can wait for it.
+        """
+        if not self._waits.take(peer, 1):
+            refuse("waits", peer=peer)
+            raise Full
+        try:
+            return await self._wait(task_id, wait_seconds)
+        finally:
+            self._waits.give(peer, 1)
+
+    async def _get(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task:
         begin = asyncio.get_running_loop().time()
         if wait_seconds > 0 and not self._draining.is_set():
             # Most have not ended yet, or end soon: the first look waits already.
@@ -90,9 +133,9 @@ class Lookups:
         if state_of(answer.task).final:
             return answer.task
         left = wait_seconds - (asyncio.get_running_loop().time() - begin)
-        return await self.wait(task_id, left) or answer.task
+        return await self._wait(task_id, left) or answer.task
 
-    async def wait(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task | None:
+    async def _wait(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task | None:
         """Wait for a task's end; returns the task as it was last seen, None if it was not seen in that time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import grpc.aio
 
@@ -15,6 +16,8 @@ from poste.rpc import channels
 from poste.rpc.replicated import Replicated
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
+from poste_gateway.shared_reads import Ended, SharedReads
+from poste_gateway.turns import Turns
 
 #: How long a question waits for a connection before it is given up unsent, in seconds: it may be asked again.
 _CONNECT_SECONDS: Final = 1.0
@@ -28,7 +31,26 @@ _AWAY: Final = (
     Code.UNIMPLEMENTED,
 )
 
+#: How many reads of single queues are under way at once, and how many wait for that: who makes up names can ask for as
+#: many as he likes. What is read of all queues has its own way: at most one read is under way, and one follows.
+_QUEUES_AT_ONCE: Final = 8
+_QUEUES_WAITING: Final = 512
+#: How long a read of queues takes at most, in seconds, the wait for its turn included.
+_LISTING_SECONDS: Final = 10.0
+
 AnswerT = TypeVar("AnswerT")
+
+
+class _Question(NamedTuple):
+    """A read of queues, as it is shared.
+
+    Attributes:
+        queue: Which; empty for all.
+        patient: It waits for its turn however much waits. It is not shared with one that may be refused.
+    """
+
+    queue: str
+    patient: bool
 
 
 class MomAway(PosteError):  # noqa: N818 - a state of the world, read at the `except`
@@ -49,6 +71,10 @@ class Mom:
     def __init__(self, target: str) -> None:
         self._channel = Replicated(target)
         self.stub = mom_service_pb2_grpc.MomServiceStub(self._channel)
+        self._queues = SharedReads(self._list_queues)
+        self._turns = Turns(_QUEUES_WAITING, at_once=_QUEUES_AT_ONCE)
+        #: Who was the first to ask for what is asked for: it is his turn that is waited for.
+        self._askers: dict[_Question, str] = {}
 
     async def run(self) -> None:
         """Follow its replicas for ever."""
@@ -105,15 +131,35 @@ class Mom:
         request = pb.CancelTaskRequest(service=service, key=key)
         return await self._read(lambda timeout: self.stub.CancelTask(request, timeout=timeout))
 
-    async def list_queues(self, queue: str = "") -> list[pb.Queue]:
-        """Tell how full the queues are, or one of them.
+    async def list_queues(self, queue: str = "", *, client: str = "", patient: bool = True) -> Sequence[pb.Queue]:
+        """Tell how full the queues are, or one of them; one read answers all who asked before it began.
+
+        Args:
+            queue: Which; all unless given.
+            client: Who asks for one: every client has its share of the turns.
+            patient: It waits for its turn however much waits.
 
         Raises:
             MomAway: There is no answer now.
+            Full: Too many single queues are asked for.
         """
-        request = pb.ListQueuesRequest(queue=queue)
-        answer = await self._read(lambda timeout: self.stub.ListQueues(request, timeout=timeout))
-        return list(answer.queues)
+        question = _Question(queue, patient)
+        self._askers.setdefault(question, client)
+        try:
+            return await self._queues.get(question)
+        except Ended as error:
+            raise MomAway from error
+
+    async def _list_queues(self, question: _Question) -> Sequence[pb.Queue]:
+        client = self._askers.pop(question, "")
+        request = pb.ListQueuesRequest(queue=question.queue)
+        turn = self._turns.turn(client, 1, patient=question.patient) if question.queue else contextlib.nullcontext()
+        try:
+            async with asyncio.timeout(_LISTING_SECONDS), turn:
+                answer = await self._read(lambda timeout: self.stub.ListQueues(request, timeout=timeout))
+        except TimeoutError as error:
+            raise MomAway from error
+        return answer.queues
 
     async def pause_queue(self, queue: str) -> None:
         """Have no more tasks of a queue started.
@@ -191,6 +237,7 @@ class Mom:
 
     async def close(self) -> None:
         """Close the connection."""
+        await self._queues.close()
         await self._channel.close()
 
     async def _read(self, ask: Callable[[float], Awaitable[AnswerT]], wait_seconds: float = 0.0) -> AnswerT:

@@ -38,11 +38,12 @@ from aiohttp import web
 from poste.domain.codes import Code
 from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway import listings, task_view
+from poste_gateway import task_view
 from poste_gateway.answers import NO_STORE, Answer, json_answer
 from poste_gateway.directory import Directory
 from poste_gateway.guard import Guard
 from poste_gateway.kinds import CALLS_WAITING, GONE, INVALID_REQUEST, LOOKUP_AWAY, NO_SERVICE, NOT_DEAD
+from poste_gateway.listings import QUEUES, SERVICES, Listings
 from poste_gateway.lookups import Lookups
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.problems import RETRY_AFTER, Problem
@@ -60,31 +61,35 @@ _AGAIN: Final = "The middleware gives no answer now; what was asked can be asked
 class Operating:
     """Does what operators ask for."""
 
-    def __init__(self, directory: Directory, mom: Mom, lookups: Lookups, ids: TaskIds, guard: Guard) -> None:
+    def __init__(
+        self, directory: Directory, mom: Mom, listings: Listings, lookups: Lookups, *, ids: TaskIds, guard: Guard
+    ) -> None:
         """Take what is needed.
 
         Args:
             directory: The catalogue.
             mom: Does it.
+            listings: Tells of queues.
             lookups: Knows the tasks.
             ids: Makes the ids of dead tasks anew.
             guard: Knows who may.
         """
         self._directory = directory
         self._mom = mom
+        self._listings = listings
         self._lookups = lookups
         self._ids = ids
         self._guard = guard
         #: By the path's prefix and what is behind the name.
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
-            (listings.QUEUES, "pause"): {"POST": self._guarded(self._pause)},
-            (listings.QUEUES, "resume"): {"POST": self._guarded(self._resume)},
-            (listings.QUEUES, "tasks"): {"GET": self._guarded(self._recent)},
-            (listings.QUEUES, "dead"): {"GET": self._guarded(self._dead)},
-            (listings.QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
-            (listings.QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
-            (listings.QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
-            (listings.SERVICES, "forget"): {"POST": self._guarded(self._forget)},
+            (QUEUES, "pause"): {"POST": self._guarded(self._pause)},
+            (QUEUES, "resume"): {"POST": self._guarded(self._resume)},
+            (QUEUES, "tasks"): {"GET": self._guarded(self._recent)},
+            (QUEUES, "dead"): {"GET": self._guarded(self._dead)},
+            (QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
+            (QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
+            (QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
+            (SERVICES, "forget"): {"POST": self._guarded(self._forget)},
             (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
             (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
         }
@@ -102,23 +107,23 @@ class Operating:
         return guarded
 
     async def _pause(self, _: web.BaseRequest, queue: str) -> Answer:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         await self._mom.pause_queue(queue)
-        return json_answer(await listings.queues(self._directory, self._mom, queue))
+        return json_answer(await self._listings.queues(queue))
 
     async def _resume(self, _: web.BaseRequest, queue: str) -> Answer:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         await self._mom.resume_queue(queue)
-        return json_answer(await listings.queues(self._directory, self._mom, queue))
+        return json_answer(await self._listings.queues(queue))
 
     async def _recent(self, request: web.BaseRequest, queue: str) -> Answer:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         recent = await self._mom.list_recent_tasks(queue, _page_size(request))
         tasks = [task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task) for one in recent]
         return json_answer({"tasks": tasks}, headers=NO_STORE)
 
     async def _dead(self, request: web.BaseRequest, queue: str) -> Answer:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         size = _page_size(request)
         try:
             page = await self._mom.list_dead_tasks(queue, size, request.query.get("pageToken", ""))
@@ -148,7 +153,7 @@ class Operating:
         return json_answer({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
 
     async def _purge_ended(self, _: web.BaseRequest, queue: str) -> Answer:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         count, token = 0, ""
         while True:
             page = await self._mom.purge_ended_tasks(queue, token)
@@ -176,7 +181,7 @@ class Operating:
         task_id = self._lookups.read_id(text)
         (result,) = await handle(task_id.queue, [task_id.key])
         # A record that is missing is judged here; one that is there and was not handled, below.
-        task = await self._lookups.get(task_id, 0.0)
+        task = await self._lookups.get(task_id)
         if result == pb.DEAD_TASK_RESULT_NOT_DEAD:
             state = task_view.state_of(task).name
             raise Problem(NOT_DEAD, f"The task is {state}: only one that is DEAD can be {done}.")
@@ -186,7 +191,7 @@ class Operating:
         return json_answer(value, headers=NO_STORE)
 
     async def _handle_all(self, queue: str, handle: _Handle) -> int:
-        await listings.queues(self._directory, self._mom, queue)
+        await self._listings.queues(queue)
         count = 0
         async for keys in self._dead_by_now(queue):
             count += sum(result == pb.DEAD_TASK_RESULT_DONE for result in await handle(queue, keys))

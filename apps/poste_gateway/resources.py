@@ -20,14 +20,14 @@ from aiohttp import web
 
 from poste.domain.task_id import TaskId
 from poste.v1 import task_pb2
-from poste_gateway import listings, preferences, problems, task_view
-from poste_gateway.answers import NO_STORE, Answer, json_answer, room_for, text_answer
+from poste_gateway import preferences, problems, task_view
+from poste_gateway.answers import NO_STORE, Answer, json_answer, room_for, text_answer, written_answer
 from poste_gateway.aside import LARGE_MESSAGE, Aside
 from poste_gateway.clock import Clock
 from poste_gateway.directory import Directory
 from poste_gateway.kinds import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
+from poste_gateway.listings import QUEUES, SERVICES, Listings
 from poste_gateway.lookups import Lookups
-from poste_gateway.mom import Mom
 from poste_gateway.operating import Handler, Operating
 from poste_gateway.peers import client_of
 from poste_gateway.problems import RETRY_AFTER, Problem
@@ -54,7 +54,7 @@ class Resources:
     def __init__(
         self,
         directory: Directory,
-        mom: Mom,
+        listings: Listings,
         lookups: Lookups,
         aside: Aside,
         operating: Operating,
@@ -68,7 +68,7 @@ class Resources:
 
         Args:
             directory: The catalogue.
-            mom: Knows the queues.
+            listings: Tells what there is.
             lookups: Knows the tasks.
             aside: Writes large ones.
             operating: Does what operators ask for.
@@ -78,7 +78,7 @@ class Resources:
             max_wait_seconds: The longest wait that a client is granted.
         """
         self._directory = directory
-        self._mom = mom
+        self._listings = listings
         self._lookups = lookups
         self._aside = aside
         self._clock = clock
@@ -96,9 +96,9 @@ class Resources:
         }
         self._below: dict[str, Verbs] = {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
-            listings.QUEUES: {"GET": self._queues},
+            QUEUES: {"GET": self._queues},
             # Nothing is at a service's name; what is behind it is the operators'.
-            listings.SERVICES: {},
+            SERVICES: {},
             "/problems/": {"GET": self._problem},
             f"{PAGE}/": {"GET": pages.file},
         }
@@ -143,7 +143,7 @@ class Resources:
         self._check_ids()
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task_id = self._lookups.read_id(text)
-        task = await self._lookups.get(task_id, wait)
+        task = await self._lookups.get(task_id, wait, peer=client_of(request))
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return await self._show(request, task_id, task, applied)
 
@@ -179,10 +179,12 @@ class Resources:
             return await self._aside.run(show, peer=peer, size=size, accepted=done)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Answer:
-        return json_answer(await listings.services(self._directory, self._mom))
+        return written_answer(await self._listings.services())
 
-    async def _queues(self, _: web.BaseRequest, name: str) -> Answer:
-        return json_answer(await listings.queues(self._directory, self._mom, name))
+    async def _queues(self, request: web.BaseRequest, name: str) -> Answer:
+        if not name:
+            return written_answer(await self._listings.all_queues())
+        return json_answer(await self._listings.queues(name, client=client_of(request), patient=False))
 
     async def _problem(self, _: web.BaseRequest, name: str) -> Answer:
         page = problems.page(name)

@@ -1,4 +1,4 @@
-"""Whose turn it is at what serves one at a time: a fair share for each client, and what is small first.
+"""Whose turn it is at what serves one at a time, or a few: a fair share for each client, and what is small first.
 
 Each client's large and small ones wait in lines of their own, and the lines are served evenly, by bytes and not by
 number: one who brings a megabyte after the other waits for its own, and another's hundred kilobytes come in between.
@@ -36,25 +36,26 @@ class _Waiting:
 
 
 class Turns:
-    """Gives turns, one at a time. Used from one event loop only.
+    """Gives turns, one at a time or a few. Used from one event loop only.
 
     Attributes:
         waiting_bytes: How much waits.
     """
 
-    def __init__(self, max_waiting_bytes: int) -> None:
+    def __init__(self, max_waiting_bytes: int, *, at_once: int = 1) -> None:
         """Let nobody wait yet.
 
         Args:
             max_waiting_bytes: How much may wait. One client may have as much waiting as is left beside that: half of
                 all if it is alone, so that there is always room for another. Those who have no share of their own,
                 for a proxy brings them all, may have all of it.
+            at_once: How many have their turns at once.
         """
         self._max_waiting_bytes = max_waiting_bytes
         self.waiting_bytes = 0
         self._by_client: Counter[str] = Counter()
         self._line: list[_Waiting] = []
-        self._taken = False
+        self._at_once = self._free = at_once
         self._number = 0
         self._served = 0
         #: Where the last one of each line that waits stands.
@@ -72,11 +73,12 @@ class Turns:
         Raises:
             Full: It would have to wait, and there is no room for that.
         """
-        if self._taken:
+        if self._free:
+            self._free -= 1
+        else:
             if not patient and not self._has_room(client, size):
                 raise Full
             await self._wait(client, size)
-        self._taken = True
         try:
             yield
         finally:
@@ -119,5 +121,6 @@ class Turns:
                 self._served = first.served
                 first.turn.set_result(None)
                 return
-        self._taken = False
-        self._served = 0
+        self._free += 1
+        if self._free == self._at_once:
+            self._served = 0

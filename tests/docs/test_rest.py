@@ -46,7 +46,7 @@ def constants() -> list[str]:
 def test_every_route() -> None:
     """A client would find no way to do something, or be promised one that is 404."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, IDS, Guard(None))
+    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=Guard(None))
     resources = Resources(
         nothing,
         nothing,
@@ -74,7 +74,7 @@ def test_every_route() -> None:
 def test_who_may_use_a_route() -> None:
     """A route that only operators may use would be promised to everybody, or the other way round."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, IDS, Guard(None))
+    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=Guard(None))
     guarded = {rest for _, rest in operating.paths}
 
     for route, who, _ in REST.table("route"):

@@ -1,4 +1,4 @@
-"""Waits for tasks' ends cost little while nothing ends, however many there are, and miss no end for that."""
+"""Waits for tasks' ends cost little while nothing ends, miss no end for that, and each client has its share of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gateway import Gateway, Stage, staged
 from support.redis_server import RedisServer, running
 from support.waiting import until
 
@@ -25,10 +26,11 @@ from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.steps.task import NewTask
 from poste.queue.tasks import Tasks
-from poste.runtime import lifecycle
+from poste.runtime import lifecycle, metrics
 from poste.runtime.settings import StoreSettings
+from poste.v1 import task_pb2
 
-WAITS = 1000
+WAITS = 600
 LONG_SECONDS = 60.0
 
 
@@ -89,7 +91,7 @@ async def test_thousands_of_waits_cost_the_store_next_to_nothing(redis_server: R
                 await until(functools.partial(office.marked, *some), what="the waits")
 
             before = await office.commands()
-            await asyncio.sleep(2)  # a rate has a time
+            await asyncio.sleep(1)  # a rate has a time
             assert await office.commands() - before < WAITS
 
             # And each end is told, as soon as it comes.
@@ -148,3 +150,61 @@ async def test_who_waits_is_told_that_the_store_is_away(tmp_path: Path, queue: s
             async with asyncio.timeout(20):
                 with pytest.raises(StoreError):
                     await wait
+
+
+@contextlib.asynccontextmanager
+async def crowded(folder: Path) -> AsyncIterator[tuple[Stage, Gateway, str]]:
+    """Have one client wait as often as it may; yields what is there, the client, and what it waits for."""
+    entry: dict[str, Any] = {"library": True}
+    proxies = "127.0.0.1/32"
+    async with (
+        staged(folder, entry=entry, max_waits=4, trusted_proxies=proxies) as stage,
+        stage.gateway.other("127.0.0.2") as client,
+    ):
+        place = (await client.post("/v1/quotes", {})).headers["Location"]
+        waits = [asyncio.ensure_future(client.get(place, Prefer="wait=60")) for _ in range(2)]
+        await until(lambda: len(stage.mom.waits) == 2)
+        try:
+            yield stage, client, place
+        finally:
+            for key in stage.mom.tasks:
+                stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
+            await asyncio.gather(*waits)
+
+
+async def test_one_client_has_its_share_of_the_waits_and_is_told(tmp_path: Path) -> None:
+    """Each wait is held for a minute at every part: one client had as many of them as it could open connections."""
+    async with crowded(tmp_path) as (stage, client, place):
+        before = metrics.refused_total.labels("waits")._value.get()
+        refused = await client.get(place, Prefer="wait=60")
+        assert (refused.status, refused.body["type"]) == (503, "/problems/gateway-busy")
+        assert refused.headers["Retry-After"] == "1"
+        assert metrics.refused_total.labels("waits")._value.get() == before + 1
+        # Without a wait it may look, and another may wait.
+        assert (await client.get(place)).status == 200
+        async with stage.gateway.other("127.0.0.3") as other:
+            third = asyncio.ensure_future(other.get(place, Prefer="wait=60"))
+            await until(lambda: sum(seconds > 0 for seconds in stage.mom.waits) == 3)
+            (key,) = stage.mom.tasks
+            stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
+            assert (await third).status == 200
+
+
+async def test_a_call_that_was_kept_is_never_refused_for_want_of_waits(tmp_path: Path) -> None:
+    """Its client would take it for one that was not accepted, and send it again."""
+    async with crowded(tmp_path) as (stage, client, _):
+        async with asyncio.timeout(20):
+            reply = await client.post("/v1/quotes", {}, Prefer="respond-async, wait=60")
+        assert reply.status == 202
+        assert reply.headers["Location"]
+        # What it wished for was not done.
+        assert "wait" not in reply.headers.get("Preference-Applied", "")
+        assert len(stage.mom.tasks) == 2
+
+
+async def test_a_wait_that_is_over_leaves_its_place(tmp_path: Path) -> None:
+    """A place that is never given back is one that no client has any more."""
+    async with staged(tmp_path, entry={"library": True}, max_waits=1) as stage:
+        place = (await stage.gateway.post("/v1/quotes", {})).headers["Location"]
+        for _ in range(3):
+            assert (await stage.gateway.get(place, Prefer="wait=1")).status == 200

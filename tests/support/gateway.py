@@ -55,6 +55,11 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self.waits: list[float] = []
         self.silent = False
         self.queues: list[pb.Queue] = []
+        #: Which queue each ListQueues was for, how many are being answered, and what holds up answers that are made.
+        self.looks: list[str] = []
+        self.looking = 0
+        self.look_gate = asyncio.Event()
+        self.look_gate.set()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -143,12 +148,24 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         return answer
 
     async def ListQueues(self, request, context):  # noqa: N802
+        self.looks.append(request.queue)
         await self._check(context)
         # As the real one: of a service that nothing was ever queued for, too.
         found = {entry.name: pb.Queue(name=entry.name) for entry in self.entries} | {
             one.name: one for one in self.queues
         }
-        return pb.ListQueuesResponse(queues=[one for name, one in found.items() if request.queue in ("", name)])
+        answer = pb.ListQueuesResponse(queues=[one for name, one in found.items() if request.queue in ("", name)])
+        self.looking += 1
+        try:
+            await self.look_gate.wait()
+        finally:
+            self.looking -= 1
+        return answer
+
+    async def PauseQueue(self, request, context):  # noqa: N802
+        await self._check(context)
+        self.queues = [pb.Queue(name=request.queue, paused=True)]
+        return pb.PauseQueueResponse()
 
     async def WatchCatalogue(self, _request, context):  # noqa: N802
         if self.refuses_key:
@@ -271,6 +288,13 @@ class Gateway:
 
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.ask("GET", path, **headers)
+
+    @contextlib.asynccontextmanager
+    async def other(self, address: str) -> AsyncIterator[Gateway]:
+        """Be another client, who comes from that address of the host."""
+        connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield Gateway(self.port, session, self.ids, self.headers)
 
     async def available(
         self,

@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from poste.domain.task_id import TaskIds
-from poste_gateway import listings
 from poste_gateway.directory import Directory
+from poste_gateway.listings import Listings
 from poste_gateway.mom import Mom
 from poste_gateway.problems import Problem
 from poste_gateway.ui.lights import Lights
@@ -40,16 +40,18 @@ _NAMES: Final = ("queue", "service")
 class Board:
     """Looks at everything."""
 
-    def __init__(self, directory: Directory, mom: Mom, ids: TaskIds) -> None:
+    def __init__(self, directory: Directory, mom: Mom, listings: Listings, ids: TaskIds) -> None:
         """Take what is needed to look.
 
         Args:
             directory: Knows the services.
-            mom: Knows the queues and the tasks.
+            mom: Knows the tasks.
+            listings: Tells of the queues.
             ids: Makes the tasks' ids anew.
         """
         self._directory = directory
         self._mom = mom
+        self._listings = listings
         self._lights = Lights()
         self._newest = Newest(mom, ids)
 
@@ -86,7 +88,7 @@ class Board:
         if not await self._mom.connected(0.0):
             return None
         try:
-            found = (await listings.queues(self._directory, self._mom))["queues"]
+            found = (await self._listings.queues())["queues"]
         except Problem:
             return None
         return {queue["queue"]: {name: value for name, value in queue.items() if name not in _NAMES} for queue in found}

@@ -77,10 +77,11 @@ refused_total = Counter(
 #: reading: large bodies that wait until their JSON is read. results: large results that are asked for again. bodies:
 #: bytes of requests that are not answered yet. answers: bytes of answers that nobody takes. connections,
 #: peer-connections: in all, and of one client. descriptors: sockets that the process, or the host, can have.
-#: peer-calls: one client's calls that are under way at one service.
+#: peer-calls: one client's calls that are under way at one service. waits: requests that wait for the ends of tasks.
+#: listings: looks at single queues.
 REFUSAL_REASONS: Final = (
     *("reading", "results", "bodies", "answers"),
-    *("connections", "peer-connections", "descriptors", "peer-calls"),
+    *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings"),
 )
 for _reason in REFUSAL_REASONS:
     # There from the start: what begins with its first refusal has no rate for it.

@@ -161,6 +161,9 @@ class GatewaySettings(Settings):
     max_connections: Annotated[int, Field(gt=0)] = 2500
     #: Connections of one client: an IPv4 address, or the 64 bits of an IPv6 address that stand for one home.
     max_peer_connections: Bytes = 1000
+    #: Requests that may wait for the end of a task (`Prefer: wait`), in all; one client half of it. Beyond it a look at
+    #: a task is refused, 503 `gateway-busy`, and a call that is kept is answered 202 at once.
+    max_waits: Annotated[int, Field(gt=0)] = 1000
     #: Networks of proxies that bring everybody's requests, separated by commas: what one client may have at most does
     #: not count for them. This host's own unless given.
     trusted_proxies: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
