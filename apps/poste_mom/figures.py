@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poste.domain.errors import StoreError
 from poste.queue.connection import info_of, name_of, servers_of
 from poste.runtime import logs, metrics
-from poste_mom.queues import for_each, known
+from poste_mom.queues import for_each, is_over, known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,8 @@ class Figures:
         async def ask(queue: str) -> None:
             try:
                 figures = await self._tasks.figures(queue)
+                if is_over(figures, self._catalogue):
+                    return
                 _add_queue(samples, figures)
                 samples["poste_queue_unserved_tasks"][queue,] = await self._unserved(figures)
                 samples["poste_queue_max_held_bytes"][queue,] = await self._budgets.of(queue)

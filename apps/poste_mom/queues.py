@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from poste.queue.tasks import Tasks
+    from poste.queue.tasks import QueueFigures, Tasks
     from poste_mom.catalogue import Catalogue
 
 #: How many queues are seen to at once.
@@ -22,6 +22,15 @@ async def known(tasks: Tasks, catalogue: Catalogue) -> set[str]:
         StoreError: Redis can't be asked.
     """
     return {*await tasks.queues(), *(entry.name for entry in catalogue.entries())}
+
+
+def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
+    """Tell whether a queue need not be shown: its service was forgotten, and there is nothing in it.
+
+    It is looked after all the same, for a gateway may not have heard yet, and have a call kept for it.
+    """
+    held = (figures.queued, figures.running, figures.delayed, figures.dead, figures.kept, figures.consumers)
+    return catalogue.get(figures.name) is None and not any(held)
 
 
 async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:

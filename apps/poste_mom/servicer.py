@@ -18,7 +18,7 @@ from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_mom import admission, messages
-from poste_mom.queues import for_each, known
+from poste_mom.queues import for_each, is_over, known
 from poste_mom.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -283,7 +283,9 @@ class MomServicer(mom_service_pb2_grpc.MomServiceServicer):
 
         async def read(queue: str) -> None:
             try:
-                figures[queue] = messages.queue(await self._tasks.figures(queue), await self._budgets.of(queue))
+                found = await self._tasks.figures(queue)
+                if not is_over(found, self._catalogue):
+                    figures[queue] = messages.queue(found, await self._budgets.of(queue))
             except StoreError as error:
                 troubles.append(error)
 

@@ -8,17 +8,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from support import shop
 from support.cli import environment, poste
 from support.gateway import Gateway, running_gateway
+from support.kept import KeptTasks
 from support.mom import RunningMom, running_mom
 from support.operating import OPERATOR, secret_file
 from support.redis_server import RedisServer, running
 from support.rest import is_problem
+from support.scraping import Scrape
 from support.waiting import until
 
 import poste_calculator
+from poste.queue.connection import open_client
+from poste.queue.keys import QueueKeys
+from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
@@ -111,6 +117,35 @@ async def test_calls_that_wait_keep_it_unless_they_may_wait_on(office: Office, t
     place = kept[0].headers["Location"]
     assert (await office.gateway.get(place)).body["state"] == "QUEUED"
     assert (await office.gateway.ask("DELETE", place)).body["state"] == "CANCELLED"
+
+
+async def test_a_forgotten_services_queue_is_listed_until_it_is_empty(office: Office) -> None:
+    """Each name that was ever registered by mistake would stand in every listing, chart and page for good."""
+    await office.come()
+    place = (await office.gateway.post(f"/{shop.NAME}/Quote", {}, Prefer="respond-async")).headers["Location"]
+
+    async def listed() -> bool:
+        queues = (await office.gateway.get("/v1/queues")).body["queues"]
+        return shop.NAME in [queue["queue"] for queue in queues]
+
+    async def measured() -> bool:
+        async with aiohttp.ClientSession() as session, session.get(f"{office.mom.admin_url}/metrics") as reply:
+            return Scrape(await reply.text()).total("poste_queue_kept_tasks", queue=shop.NAME) is not None
+
+    assert (await office.gateway.post(f"{FORGET}?evenWithWaiting=true")).status == 200
+    assert await listed()
+    await until(measured)
+    # What is kept of it is to be seen, for it takes room.
+    assert (await office.gateway.ask("DELETE", place)).body["state"] == "CANCELLED"
+    assert await listed()
+    keys = QueueKeys(shop.NAME)
+    client = open_client(StoreSettings(redis_url=office.mom.settings.redis_url))
+    await KeptTasks(client, keys).age_all()
+    await client.aclose()
+    assert (await office.gateway.post(f"/v1/queues/{shop.NAME}/purge-ended")).body == {"purged": 1}
+
+    assert not await listed()
+    assert not await measured()
 
 
 async def test_what_the_file_will_bring_back_is_said(office: Office, tmp_path: Path) -> None:

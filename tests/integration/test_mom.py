@@ -429,11 +429,14 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
         async def figures(self, queue: str) -> QueueFigures:
             if queue == "a":
                 raise StoreUnreached("its master is away")
-            return QueueFigures(queue, *[0] * 9, None, paused=False, stands_still=False, totals={})
+            return QueueFigures(queue, *[1] * 9, None, paused=False, stands_still=False, totals={})
 
     class NoCatalogue:
         def entries(self) -> list[Any]:
             return []
+
+        def get(self, _: str) -> None:
+            return None
 
     class Unlimited:
         async def of(self, _: str) -> int:

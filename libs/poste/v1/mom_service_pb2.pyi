@@ -711,7 +711,7 @@ class ListQueuesResponse(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
-        """Every queue that ever was and can be read now, by name."""
+        """Every queue that can be read now, by name, but for those that hold nothing and whose services were forgotten."""
 
     def __init__(
         self,
