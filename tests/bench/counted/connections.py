@@ -44,7 +44,8 @@ class Connections:
         if not data.startswith(self._beginning) or not data.endswith(self._ending):
             raise AssertionError(data)
         self._idle.append(transport)
-        if len(self._idle) == 1:
+        # The last ones may come in a turn of their own: a turn of the gateway's reads only so many requests.
+        if len(self._idle) in (1, counted.AT_ONCE):
             self._loop.call_soon(self._send)
 
     def _send(self) -> None:
