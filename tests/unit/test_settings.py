@@ -29,6 +29,14 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         load(GatewaySettings)
 
 
+def test_a_list_that_is_empty_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway with no proxy before it would go on trusting its own host's as one: no client there had a share."""
+    assert load(GatewaySettings).trusted_proxies
+    assert load(GatewaySettings, {"POSTE_TRUSTED_PROXIES": ""}).trusted_proxies == ()
+    monkeypatch.setenv("POSTE_TRUSTED_PROXIES", "")
+    assert load(GatewaySettings).trusted_proxies == ()
+
+
 def test_the_environment_is_read_and_an_override_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--port` on the command line must beat what the shell happens to export."""
     monkeypatch.setenv("POSTE_PORT", "1234")

@@ -67,12 +67,13 @@ def load(kind: type[SettingsT], environment: Mapping[str, str] | None = None, /,
     chosen = {name: value for name, value in overrides.items() if value is not None}
     if environment is not None:
         # Given by name, and none is looked for.
-        given = {name: value for name in kind.model_fields if (value := environment.get(variable(name)))}
+        given = {name: value for name in kind.model_fields if (value := environment.get(variable(name))) is not None}
         chosen = {"_env_prefix": _NOBODYS, **given, **chosen}
     try:
         settings = kind(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong.extend(dict.fromkeys(_told(item) for item in error.errors()))
+        # Of what is empty it is told already.
+        wrong.extend(dict.fromkeys(_told(item) for item in error.errors() if item["input"] != ""))
     except StartError as error:
         wrong.append(str(error))
     else:

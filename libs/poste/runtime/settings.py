@@ -43,7 +43,7 @@ _PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@|[?&]password=")
 class Settings(BaseSettings):
     """What every process is told."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTE_", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore")
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
     host: Host = "127.0.0.1"
