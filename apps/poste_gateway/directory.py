@@ -27,8 +27,8 @@ from poste_gateway.mom import Mom
 from poste_gateway.routing import RouteTable
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 2.0
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 2.0
 #: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
 #: ready with an old catalogue when the new one is on its way.
 _PATIENCE_SECONDS: Final = 1.0
@@ -99,7 +99,7 @@ class Directory:
             await self._follow()
 
     async def _follow(self) -> None:
-        pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         while True:
             try:
                 # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
@@ -118,10 +118,10 @@ class Directory:
                     self.apply(whole.services)
                     self._copy.put(whole)
                     self._followed()
-                    pauses.reset()
+                    backoff.reset()
             except grpc.aio.AioRpcError as error:
                 self._ended(error)
-            await asyncio.sleep(pauses.pause_seconds())
+            await asyncio.sleep(backoff.pause_seconds())
 
     def _followed(self) -> None:
         self.trouble, self._failures = None, 0

@@ -31,8 +31,8 @@ _CONNECT_SECONDS: Final = 1.0
 #: nothing may be under way on one that ends.
 _LINK_SECONDS: Final = 45.0
 #: The pause before a link that ended is opened anew, in seconds: the first, and the longest if it can't be.
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 5.0
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 5.0
 #: The share of a call's time after which nobody can tell its end from a deadline that the service set itself.
 _OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
@@ -200,7 +200,7 @@ class Replica:
 
     async def _keep_linked(self) -> None:
         """Have a link open whenever the replica is there, a new one before the old one's connection is too old."""
-        pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         async with asyncio.TaskGroup() as links:
             while True:
                 await self._connected()
@@ -212,7 +212,7 @@ class Replica:
                 if link.unsupported:
                     return
                 if link.open:
-                    pauses.reset()
+                    backoff.reset()
                 if link.open or not self.linked:
                     # One that can't be opened takes no other's place.
                     if self._link is not None:
@@ -220,7 +220,7 @@ class Replica:
                     self._link = link
                 await asyncio.wait([running], timeout=_LINK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - spread
                 if running.done():
-                    await asyncio.sleep(pauses.pause_seconds())
+                    await asyncio.sleep(backoff.pause_seconds())
 
     async def _connected(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:

@@ -30,8 +30,8 @@ _DEADLINE_SECONDS: Final = 10.0
 #: How long a stop waits for the middleware to hear of it, in seconds.
 _WITHDRAW_SECONDS: Final = 1.0
 #: Waits after a failure, in seconds.
-_FIRST_BACKOFF: Final = 0.1
-_LAST_BACKOFF: Final = 5.0
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 5.0
 
 
 class Registration:
@@ -75,13 +75,13 @@ class Registration:
 
     async def run(self) -> None:
         """Register, and renew it, until cancelled."""
-        pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         while True:
             if await self._register():
-                pauses.reset()
+                backoff.reset()
                 await asyncio.sleep(_PERIOD_SECONDS)
             else:
-                await asyncio.sleep(pauses.pause_seconds())
+                await asyncio.sleep(backoff.pause_seconds())
 
     async def withdraw(self) -> None:
         """Say that this replica stops, if the middleware is there: otherwise it is forgotten a while later."""

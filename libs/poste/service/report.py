@@ -36,8 +36,8 @@ _LAST_DEADLINE_SECONDS: Final = 60.0
 #: What of that is left after one that was in time, down to the first.
 _SHORTER: Final = 0.9
 #: Waits after a failure, in seconds: at most the first, doubled each time, never more than the last.
-_FIRST_BACKOFF: Final = 0.1
-_LAST_BACKOFF: Final = 5.0
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 5.0
 #: What says that the middleware is away, and nothing of what was sent to it.
 _AWAY: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 
@@ -76,7 +76,7 @@ class Reporter:
         self._waiting: deque[_Entry] = deque()
         self._some = asyncio.Event()
         self._under_way = 0
-        self._pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
+        self._backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         #: How many the middleware gets at a time, and how long it has for them, in seconds.
         self._most = MAX_BATCH
         self._first_deadline = self._deadline = deadline_seconds
@@ -154,12 +154,12 @@ class Reporter:
         if unanswered:
             await self._again(unanswered, alone=False)
         else:
-            self._pauses.reset()
+            self._backoff.reset()
             self._most = min(self._most + len(batch), MAX_BATCH)
             self._deadline = max(self._deadline * _SHORTER, self._first_deadline)
 
     async def _again(self, batch: list[_Entry], *, alone: bool) -> None:
-        await asyncio.sleep(self._pauses.pause_seconds())
+        await asyncio.sleep(self._backoff.pause_seconds())
         for entry in batch:
             entry.alone = entry.alone or alone
             self._put(entry)
