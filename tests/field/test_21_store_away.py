@@ -142,7 +142,7 @@ async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[Redi
 
     async def reaped() -> bool:
         await asyncio.sleep(0.3)  # twice what counts of it
-        await late.look_after(office.queue, max_crashes=3)
+        await late.run_pass(office.queue, max_crashes=3)
         return not await office.incarnations()
 
     await until(reaped, seconds=5)
