@@ -55,6 +55,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def model(session: nox.Session) -> None:
+    """Explore the durable road's protocol whole, and each rule left out: `-- [--long] [--ways]`."""
+    # It needs Python alone.
+    session.run("python", "-m", "model", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+
+
+@nox.session
 def guarantees(session: nox.Session) -> None:
     """Measure what faults cost, as docs/performance.md tells it; `-- --help` tells the options."""
     install(session, "tests")

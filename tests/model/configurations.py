@@ -1,0 +1,178 @@
+"""What is explored: small worlds in which everything must hold, and mutants, each of which must be caught."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from model.rules import Rule
+from model.world import Rules
+
+#: May run twice; must not.
+AGAIN, ONCE = False, True
+
+
+class Configuration(NamedTuple):
+    """One world, by a name; `rules` has some rules switched off if it is a mutant's."""
+
+    name: str
+    rules: Rules
+
+
+def _world(name: str, *once: bool, processes: int = 2, **rest: Any) -> Configuration:
+    names = {field for field in Rules.__dataclass_fields__ if field != "budget"}
+    rules = {field: value for field, value in rest.items() if field in names}
+    budget = {fault: count for fault, count in rest.items() if fault not in names}
+    return Configuration(name, Rules(once, processes, budget, **rules))
+
+
+_ONE: Final = [
+    ("kill, stop", {"kill": 1, "freeze": 1}),
+    ("stop, late, failure", {"freeze": 1, "late": 1, "retry": 1}),
+    ("kill, lost, failure, store away", {"kill": 1, "lost": 1, "retry": 1, "outage": 1}),
+    ("stop, cancel, overdue", {"freeze": 1, "cancel": 1, "overdue": 1}),
+    ("late, record over, cancel", {"late": 1, "forget": 1, "cancel": 1}),
+    ("deploy, lost, cancel", {"deploy": 1, "lost": 1, "cancel": 1}),
+    ("deploy, late, refused", {"deploy": 1, "late": 1, "refuse": 1}),
+    ("pause, kill, lost", {"pause": 1, "kill": 1, "lost": 1}),
+    ("silent, replay, purge, lost", {"silent": 1, "replay": 1, "purge": 1, "lost": 1}),
+]
+#: Each must hold; a minute in all, at most.
+SHORT: Final = [
+    *(_world(f"one repeatable task: {name}", AGAIN, **faults) for name, faults in _ONE),
+    *(_world(f"one task that must not run twice: {name}", ONCE, **faults) for name, faults in _ONE),
+    _world("no process at all: overdue, cancel", AGAIN, ONCE, processes=0, overdue=2, cancel=1),
+    _world("two that must not run twice: kill", ONCE, ONCE, processes=1, kill=1),
+    _world("one of each: kill", AGAIN, ONCE, processes=1, kill=1),
+    _world("one that kills its process, and one that does not", AGAIN, AGAIN, processes=1, poison=frozenset({0})),
+    _world("a disk that lags: kill", ONCE, processes=1, weak_disk=True, lag=1, kill=1),
+    _world("a disk that lags twice", ONCE, processes=1, weak_disk=True, lag=2),
+    _world("a disk that lags, repeatable: kill", AGAIN, processes=1, weak_disk=True, lag=1, kill=1),
+    _world("a disk that lags, two processes", ONCE, weak_disk=True, lag=1, cancel=1),
+]
+#: Each must hold too; what takes longer.
+LONG: Final = [
+    _world("one repeatable task: kill, stop, lost, late", AGAIN, kill=1, freeze=1, lost=1, late=1),
+    _world("one that must not run twice: kill, stop, lost, late", ONCE, kill=1, freeze=1, lost=1, late=1),
+    _world("one repeatable task: late twice, lost, failure", AGAIN, processes=1, late=2, lost=1, retry=1),
+    _world("one that must not run twice: stop, late, cancel, deploy", ONCE, freeze=1, late=1, cancel=1, deploy=1),
+]
+
+
+class Mutant(NamedTuple):
+    """The scripts without some rules, in a world in which that does harm."""
+
+    off: tuple[Rule, ...]
+    what: str
+    rules: Rules
+
+
+_TWO_PLACES: Final = "an open task stands in two places"
+_NOWHERE: Final = "an open task stands nowhere that anybody looks"
+_TWICE: Final = "what must not run twice runs twice"
+_NEVER: Final = "a task never ends, though nothing goes wrong any more"
+_LEFT: Final = "a final state is left for another"
+_PAUSED: Final = "something of a paused queue is started"
+_OVERDUE: Final = "what is overdue is started"
+_TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
+_UNBEGUN: Final = "what was told never to have begun runs"
+
+
+def _mutant(*off: Rule, what: str, once: tuple[bool, ...], **rest: Any) -> Mutant:
+    return Mutant(off, what, _world("", *once, off=frozenset(off), **rest).rules)
+
+
+_R, _O = (AGAIN,), (ONCE,)
+#: Each must be caught, by what it says.
+MUTANTS: Final = [
+    _mutant(Rule.ENQUEUE_ONCE, what=_TWO_PLACES, once=_R, processes=1, late=1),
+    _mutant(
+        Rule.ENQUEUE_YOUNG,
+        what="what had ended, and whose record is gone, is accepted anew",
+        once=_R,
+        processes=1,
+        late=1,
+        forget=1,
+    ),
+    _mutant(Rule.CLAIM_POSSESSION, what="a task runs, and waits in the queue", once=(AGAIN, AGAIN), processes=1),
+    _mutant(Rule.CLAIM_NOT_FINAL, what=_LEFT, once=_R, processes=1, cancel=1),
+    _mutant(Rule.CLAIM_NOT_OVERDUE, what=_OVERDUE, once=_R, processes=1, overdue=1),
+    _mutant(Rule.CLAIM_LOWER_NUMBER, what=_TWICE, once=_O, processes=1, late=1, lost=1),
+    _mutant(
+        Rule.CLAIM_SUSPECT,
+        what="what kills nobody suffers more crashes than make it a suspect",
+        once=(AGAIN, AGAIN),
+        processes=1,
+        poison=frozenset({0}),
+    ),
+    _mutant(Rule.CLAIM_PAUSED, what=_PAUSED, once=_R, processes=1, pause=1),
+    _mutant(Rule.CLAIM_NOT_BEGUN, what=_TAKEN_ALONG, once=(ONCE, ONCE), processes=1, kill=1),
+    _mutant(Rule.CLAIM_KNOWN_BY, what=_TWICE, once=_O, processes=1, weak_disk=True, lag=1, kill=1),
+    _mutant(Rule.BEGIN_RUNNING, what=_UNBEGUN, once=_O, processes=1, cancel=1),
+    _mutant(Rule.BEGIN_NOT_OVERDUE, what=_OVERDUE, once=_O, processes=1, overdue=1),
+    _mutant(Rule.BEGIN_PAUSED, what=_PAUSED, once=_O, processes=1, pause=1),
+    _mutant(Rule.BEGIN_IN_TURN, what=_TAKEN_ALONG, once=(ONCE, ONCE), processes=1, kill=1),
+    _mutant(Rule.BEGIN_ON_DISK, what=_TWICE, once=_O, processes=1, weak_disk=True, lag=1, kill=1),
+    _mutant(Rule.COMPLETE_TOKEN, what=_TWO_PLACES, once=_R, freeze=1, retry=1),
+    _mutant(Rule.COMPLETE_RUNNING, what=_LEFT, once=_R, processes=1, late=1),
+    _mutant(
+        Rule.TOLD_ON_DISK,
+        what="a call was accepted, and there is no record",
+        once=_R,
+        processes=1,
+        weak_disk=True,
+        lag=1,
+    ),
+    _mutant(Rule.REAP_LEASE, what="an owner is reaped that never stalled", once=_R, processes=1, late=1),
+    _mutant(Rule.REAP_POSSESSION, what=_TWO_PLACES, once=_R, kill=1, late=1),
+    _mutant(Rule.REAP_GRAVE, Rule.ORPHANS, what=_NOWHERE, once=_R, kill=1, late=1),
+    _mutant(Rule.REAP_NOT_BEGUN, what=_TAKEN_ALONG, once=(ONCE, ONCE), processes=1, kill=1),
+    _mutant(Rule.REAP_UNKNOWN, what=_TWICE, once=_O, kill=1),
+    _mutant(
+        Rule.REAP_ALONE,
+        what="what kills nobody suffers more crashes than make it a suspect",
+        once=(AGAIN, AGAIN),
+        processes=1,
+        poison=frozenset({0}),
+    ),
+    _mutant(
+        Rule.REAP_UNCLAIMED,
+        what="what kills nobody suffers more crashes than make it a suspect",
+        once=(AGAIN, AGAIN),
+        processes=1,
+        poison=frozenset({0}),
+    ),
+    _mutant(Rule.ORPHANS, what=_NOWHERE, once=_R, processes=1, weak_disk=True, lag=1, kill=1),
+    _mutant(Rule.CLOCK, what="an owner is reaped that never stalled", once=_R, outage=1),
+    _mutant(Rule.CANCEL_BEGUN, what=_UNBEGUN, once=_O, processes=1, cancel=1),
+    _mutant(Rule.GIVE_BACK_POSSESSION, what=_TWO_PLACES, once=_R, deploy=1, late=1),
+    _mutant(Rule.GIVE_BACK_UNKNOWN, what=_TWICE, once=_O, deploy=1),
+    _mutant(Rule.PUT_OFF_TOKEN, what=_TWO_PLACES, once=_R, refuse=1, late=1),
+    _mutant(Rule.LEAVE_EMPTY, Rule.REAP_GRAVE, Rule.ORPHANS, what=_NOWHERE, once=_R, processes=1, deploy=1, late=1),
+    _mutant(Rule.REPLAY_DEAD, what="what has ended, and not as DEAD, waits again", once=_R, processes=1, replay=1),
+    _mutant(Rule.AUDIT, what=_NEVER, once=_R, processes=1, lost=1),
+    _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, retry=1),
+    _mutant(Rule.SWEEP, what=_NEVER, once=_R, processes=0, overdue=1),
+]
+
+
+class Reserve(NamedTuple):
+    """A rule whose absence alone does no harm in these worlds: what it would let through, another stops."""
+
+    rule: Rule
+    worlds: tuple[Rules, ...]
+
+
+def _reserve(rule: Rule) -> Reserve:
+    faults: tuple[dict[str, Any], ...] = (
+        {"kill": 1, "late": 1},
+        {"deploy": 1, "late": 1, "retry": 1},
+    )
+    return Reserve(
+        rule, tuple(_world("", kind, off=frozenset({rule}), **some).rules for kind in (AGAIN, ONCE) for some in faults)
+    )
+
+
+RESERVES: Final = [
+    _reserve(rule)
+    for rule in (Rule.CLAIM_LEASE, Rule.BEGIN_LEASE, Rule.RENEW_NEVER_ADDS, Rule.CLAIM_UNKNOWN, Rule.CLEAR_TOKEN)
+]

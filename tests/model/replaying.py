@@ -1,0 +1,168 @@
+"""Does with the real scripts what the model does with its own, and reads what stands in Redis in the model's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from support.driven_queue import QUEUE, DrivenQueue
+
+from model.store import GONE, GRAVE, HOLDS, NONE, OVER, Store, Token
+from model.world import Step
+from poste.queue.steps import maintenance
+from poste.queue.steps.task import Report
+
+#: What a request is, in bytes: a queue of the driver's has room for as many tasks as there are here.
+_SIZE: Final = 1
+
+
+class Replay:
+    """One queue on a real server, next to the model's."""
+
+    def __init__(self, queue: DrivenQueue, once: Sequence[bool], incarnations: int) -> None:
+        self.queue, self.once = queue, once
+        self.keys = [f"m{number:015}" for number in range(len(once))]
+        #: The model gives names out again of which nothing is left; here each is a new one.
+        self.lives = [0] * incarnations
+
+    def name(self, me: int) -> str:
+        return f"p{me}-{self.lives[me]}"
+
+    def token(self, token: Token | None) -> str:
+        return f"{self.name(token[0])}:{token[1]}" if token else ""
+
+    async def start(self, store: Store) -> None:
+        await self.queue.clear()
+        for me, lease in enumerate(store.leases):
+            if lease == HOLDS:
+                await self.queue.join(self.name(me))
+
+    async def do(self, before: Store, step: Step) -> Any:
+        """Run what a step is, and return its answer."""
+        if step.command is None:
+            return None
+        name, arguments = step.command
+        return await getattr(self, f"_{name}")(before, *arguments)
+
+    def _numbers(self, keys: Sequence[str]) -> tuple[int, ...]:
+        return tuple(map(self.keys.index, keys))
+
+    async def _enqueue(self, before: Store, key: int) -> str:
+        late = before.tasks[key].state == GONE
+        return await self.queue.enqueue(self.keys[key], repeatable=not self.once[key], size=_SIZE, late=late)
+
+    async def _cancel(self, _: Store, key: int) -> None:
+        await self.queue.tasks.cancel(QUEUE, self.keys[key])
+
+    async def _read(self, _: Store, key: int) -> None:
+        await self.queue.tasks.read(QUEUE, self.keys[key])
+
+    async def _join(self, _: Store, me: int) -> None:
+        self.lives[me] += 1
+        await self.queue.join(self.name(me))
+
+    async def _renew(self, _: Store, me: int) -> int:
+        return await self.queue.renew(self.name(me))
+
+    async def _take(self, _: Store, me: int) -> list[int]:
+        return list(self._numbers(await self.queue.take(self.name(me), 1)))
+
+    async def _claim(
+        self, _: Store, me: int, claims: Sequence[tuple[int, int]], alone: bool, take: int
+    ) -> tuple[Any, ...]:
+        named = [(self.keys[key], number) for key, number in claims]
+        said = await self.queue.claim(self.name(me), named, alone=alone, take=take)
+        if said.answers == ["fenced"]:
+            return ("fenced",)
+        return (self._numbers(said.unnamed), *said.answers)
+
+    async def _begin(self, _: Store, me: int, key: int, token: Token) -> str:
+        return await self.queue.begin(self.name(me), self.keys[key], self.token(token))
+
+    async def _complete(self, _: Store, key: int, token: Token, outcome: Any) -> str:
+        return await self.queue.complete(Report(self.keys[key], self.token(token), outcome, b"r"))
+
+    async def _give_back(self, _: Store, me: int, returned: Sequence[tuple[int, Token | None, bool]]) -> int:
+        listed = [(self.keys[key], self.token(token), started) for key, token, started in returned]
+        return await self.queue.give_back(self.name(me), listed)
+
+    async def _put_off(self, _: Store, key: int, token: Token) -> int:
+        return await self.queue.put_off(self.name(token[0]), self.keys[key], self.token(token))
+
+    async def _leave(self, _: Store, me: int) -> int:
+        return await self.queue.leave(self.name(me))
+
+    async def _lapse(self, _: Store, *names: int) -> None:
+        for me in names:
+            await self.queue.end_lease(self.name(me))
+
+    async def _overdue(self, _: Store, key: int) -> None:
+        await self.queue.end_time(self.keys[key])
+
+    async def _reap(self, _: Store, me: int, keys: Sequence[int]) -> tuple[str, ...]:
+        return tuple(await self.queue.reap(self.name(me), [self.keys[key] for key in keys]))
+
+    async def _wake(self, _: Store, due: Sequence[int]) -> int:
+        for key in due:
+            await self.queue.end_wait(self.keys[key])
+        return await maintenance.wake(self.queue.scripts, self.queue.keys, count=1000)
+
+    async def _sweep(self, _: Store, keys: Sequence[int]) -> None:
+        await maintenance.sweep(self.queue.scripts, self.queue.keys, [self.keys[key] for key in keys])
+
+    async def _pause(self, _: Store, paused: bool) -> None:
+        await self.queue.operators.pause(QUEUE, paused=paused)
+
+    async def _replay(self, _: Store, key: int) -> str:
+        (said,) = await self.queue.operators.replay(QUEUE, [self.keys[key]])
+        return said
+
+    async def _purge(self, _: Store, key: int) -> str:
+        (said,) = await self.queue.operators.purge(QUEUE, [self.keys[key]])
+        return said
+
+    async def _forget(self, _: Store, key: int) -> None:
+        await self.queue.kept.drop(self.keys[key])
+
+    # -- what stands there
+
+    def expected(self, store: Store) -> dict[str, Any]:
+        """What the model says, in the words of `found`."""
+        tasks = {self.keys[number]: task for number, task in enumerate(store.tasks) if task.state not in (NONE, GONE)}
+        return {
+            "ready": [self.keys[key] for key in store.ready],
+            "delayed": {self.keys[key] for key in store.delayed},
+            "dead": {key for key, task in tasks.items() if task.state == "D" and not task.purged},
+            "leases": {self.name(me) for me, lease in enumerate(store.leases) if lease in (HOLDS, OVER)},
+            "graves": {self.name(me) for me, lease in enumerate(store.leases) if lease == GRAVE},
+            "taken": {self.name(me): [self.keys[key] for key in listed] for me, listed in enumerate(store.taken)},
+            "paused": store.paused,
+            "counts": [sum(task.state == state for task in store.tasks) for state in ("Q", "R")],
+            "records": {
+                key: (
+                    *(task.state, self.token(task.token), task.failures, task.alone, task.company),
+                    *(task.stop, task.reason, task.known_by is not None),
+                )
+                for key, task in tasks.items()
+            },
+        }
+
+    async def found(self) -> dict[str, Any]:
+        """What stands in Redis, of this life's names."""
+        names = [self.name(me) for me in range(len(self.lives))]
+        seen = await self.queue.seen(self.keys, names)
+        waits = {key: await self.queue.client.hexists(self.queue.keys.record(key), "h") for key in seen.records}
+        return {
+            "ready": seen.ready,
+            "delayed": seen.delayed,
+            "dead": seen.dead,
+            "leases": seen.leases,
+            "graves": seen.graves.intersection(names),
+            "taken": seen.taken,
+            "paused": bool(await self.queue.client.hexists(self.queue.keys.counts, "paused")),
+            "counts": [seen.counts[0], seen.counts[2]],
+            "records": {
+                key: (state, token or "", failures, alone, company, stop, reason or "", bool(waits[key]))
+                for key, (state, token, _, failures, alone, company, stop, reason, _) in seen.records.items()
+            },
+        }

@@ -1,0 +1,59 @@
+"""The rules that keep the durable road's promises, each of which can be switched off to see what it prevents."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Rule(Enum):
+    """One rule: where it stands, and what it says."""
+
+    ENQUEUE_ONCE = "enqueue.lua", "a key that has a record is accepted again without being written again"
+    ENQUEUE_YOUNG = "enqueue.lua", "an id that is old by Redis' clock is refused"
+    CLAIM_LEASE = "claim.lua", "only an incarnation that has a lease claims"
+    CLAIM_POSSESSION = "claim.lua", "only a key that stands in the claimer's own list is claimed"
+    CLAIM_NOT_FINAL = "claim.lua", "what has ended is dropped, not run"
+    CLAIM_NOT_OVERDUE = "claim.lua", "what is overdue is settled, not run"
+    CLAIM_LOWER_NUMBER = "claim.lua", "a claim with a lower number than the record's token is refused"
+    CLAIM_UNKNOWN = "claim.lua", "what another has begun and must not run twice is DEAD, not run"
+    CLAIM_SUSPECT = "claim.lua", "what was there when two processes died is claimed alone"
+    CLAIM_PAUSED = "claim.lua", "a claim of a paused queue starts nothing"
+    CLAIM_NOT_BEGUN = "claim.lua", "the claim of what must not run twice notes that it has not begun"
+    CLAIM_KNOWN_BY = "claim.lua", "that note counts only for the run of the server that knows what came after it"
+    BEGIN_LEASE = "begin.lua", "nothing begins without a lease"
+    BEGIN_RUNNING = "begin.lua", "only what is RUNNING under this very token begins"
+    BEGIN_NOT_OVERDUE = "begin.lua", "what is overdue by now does not begin"
+    BEGIN_PAUSED = "begin.lua", "nothing of a paused queue begins"
+    BEGIN_IN_TURN = "beginning.py", "each begins when the handler of the one before has started"
+    BEGIN_ON_DISK = "beginning.py", "nothing begins before its claim is on disk"
+    COMPLETE_TOKEN = "complete.lua", "a report under another token than the record's is refused"
+    COMPLETE_RUNNING = "complete.lua", "a report of what is not RUNNING is refused"
+    TOLD_ON_DISK = "scripts.py", "what is answered as accepted or reported is on disk"
+    CLEAR_TOKEN = "prelude.lua, complete.lua, put_off.lua", "what waits again has no token"
+    RENEW_NEVER_ADDS = "renew.lua", "the lease of one that was reaped is not renewed"
+    REAP_LEASE = "reap.lua", "nothing is taken from an owner whose lease holds"
+    REAP_POSSESSION = "reap.lua", "only what still stands in the dead one's list is taken back"
+    REAP_GRAVE = "reap.lua, upkeep.py", "the list of one that was reaped is swept on"
+    REAP_NOT_BEGUN = "reap.lua", "what was claimed and had not begun waits again"
+    REAP_UNKNOWN = "reap.lua", "what must not run twice and may have run is DEAD"
+    REAP_ALONE = "reap.lua", "only crashes suffered alone count towards the limit"
+    REAP_UNCLAIMED = "reap.lua", "what was taken and not claimed has suffered no crash"
+    CLOCK = "prelude.lua, tick.lua", "leases go by a clock that stands still while the store is away"
+    CANCEL_BEGUN = "cancel.lua", "what may have begun is asked to stop, not ended"
+    GIVE_BACK_POSSESSION = "give_back.lua", "only what stands in the giver's list is put back"
+    GIVE_BACK_UNKNOWN = "give_back.lua", "what must not run twice and had started is DEAD"
+    PUT_OFF_TOKEN = "put_off.lua", "only what is RUNNING under this very token is put off"
+    LEAVE_EMPTY = "leave.lua", "only one that holds nothing ends its lease"
+    REPLAY_DEAD = "replay.lua", "only what is DEAD, and was not purged, is replayed"
+    ORPHANS = "upkeep.py", "a list whose owner has neither a lease nor a grave is reaped"
+    AUDIT = "auditing.py", "an owner adopts what stands in its list and is not in its hand"
+    WAKE = "wake.lua", "what is due is put back to the queue"
+    SWEEP = "sweep.lua", "what waits and is overdue is settled, whether anybody takes it or not"
+
+    @property
+    def where(self) -> str:
+        return str(self.value[0])
+
+    @property
+    def says(self) -> str:
+        return str(self.value[1])

@@ -1,0 +1,102 @@
+"""What stands in Redis, as far as the promises depend on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: An incarnation and the number of its claim.
+Token = tuple[int, int]
+#: States that are in no record: it was never accepted; its record's time is over, or an operator dropped it.
+NONE, GONE = "-", "X"
+#: Who would know if a claimed task had begun: whatever server there is.
+EVERY_RUN = 0
+#: A lease: there is none; it holds; it is over; its owner was reaped, or left.
+NO_LEASE, HOLDS, OVER, GRAVE = range(4)
+
+
+class Task(NamedTuple):
+    """One task's record. `known_by` is the field h: None if it has begun, or may run twice."""
+
+    state: str = NONE
+    token: Token | None = None
+    known_by: int | None = None
+    stop: bool = False
+    overdue: bool = False
+    failures: int = 0
+    alone: int = 0
+    company: int = 0
+    reason: str = ""
+    purged: bool = False
+    #: How it ended, each time: a replay (r) lies between, or something is broken. A small letter if that told
+    #: that it had never begun.
+    ends: str = ""
+
+    @property
+    def open(self) -> bool:
+        return self.state in ("Q", "R")
+
+    @property
+    def final(self) -> bool:
+        return self.state in ("S", "F", "C", "E", "D")
+
+
+class Store(NamedTuple):
+    """One queue. Lists have their front at the end, as Redis has it at the right."""
+
+    tasks: tuple[Task, ...]
+    ready: tuple[int, ...]
+    delayed: frozenset[int]
+    leases: tuple[int, ...]
+    taken: tuple[tuple[int, ...], ...]
+    paused: bool = False
+    #: Which run of the server this is.
+    run: int = 1
+
+
+def empty(tasks: int, incarnations: int) -> Store:
+    return Store((Task(),) * tasks, (), frozenset(), (NO_LEASE,) * incarnations, ((),) * incarnations)
+
+
+class Draft:
+    """A store that a step changes."""
+
+    def __init__(self, store: Store) -> None:
+        self.tasks = list(store.tasks)
+        self.ready = list(store.ready)
+        self.delayed = set(store.delayed)
+        self.leases = list(store.leases)
+        self.taken = [list(listed) for listed in store.taken]
+        self.paused = store.paused
+        self.run = store.run
+        #: What must never be, and was done.
+        self.broken: list[str] = []
+
+    def store(self) -> Store:
+        return Store(
+            tuple(self.tasks),
+            tuple(self.ready),
+            frozenset(self.delayed),
+            tuple(self.leases),
+            tuple(map(tuple, self.taken)),
+            self.paused,
+            self.run,
+        )
+
+    def set(self, key: int, **changes: object) -> None:
+        self.tasks[key] = self.tasks[key]._replace(**changes)  # type: ignore[arg-type]
+
+    def end(self, key: int, state: str, reason: str = "", *, unbegun: bool = False) -> None:
+        task = self.tasks[key]
+        if task.ends and task.ends[-1] != "r":
+            self.broken.append("a final state is left for another")
+        letter = state.lower() if unbegun else state
+        self.set(key, state=state, reason=reason, known_by=None, ends=task.ends + letter)
+
+    def drop(self, incarnation: int, key: int) -> bool:
+        """LREM: from the right, one."""
+        listed = self.taken[incarnation]
+        for place in reversed(range(len(listed))):
+            if listed[place] == key:
+                del listed[place]
+                return True
+        return False

@@ -1,0 +1,29 @@
+"""Every rule of the durable road is there for something: without it the model comes to what must never be."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.configurations import MUTANTS, RESERVES, SHORT, Mutant
+from model.exploring import explore
+from model.rules import Rule
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: "+".join(rule.name.lower() for rule in mutant.off))
+def test_each_rule_prevents_something(mutant: Mutant) -> None:
+    """A model that can't fail proves nothing."""
+    assert mutant.what in explore(mutant.rules, first_only=True).ways
+
+
+def test_every_rule_is_switched_off_once() -> None:
+    """A rule that nobody leaves out may be one that nothing needs."""
+    off = {rule for mutant in MUTANTS for rule in mutant.off} | {reserve.rule for reserve in RESERVES}
+    assert off == set(Rule)
+
+
+@pytest.mark.parametrize("name", ["one repeatable task: kill, stop", "two that must not run twice: kill"])
+def test_the_rules_hold_together(name: str) -> None:
+    """With every rule on nothing is lost, nothing runs twice, and all ends: `nox -s model` explores the rest."""
+    found = explore(next(one.rules for one in SHORT if one.name == name))
+    assert found.complete
+    assert found.ways == {}
