@@ -108,7 +108,7 @@ class Replay:
         return await maintenance.wake(self.queue.scripts, self.queue.keys, count=1000)
 
     async def _sweep(self, _: Store, keys: Sequence[int]) -> None:
-        await maintenance.sweep(self.queue.scripts, self.queue.keys, [self.keys[key] for key in keys])
+        await maintenance.sweep(self.queue.scripts, self.queue.keys, -len(keys), [self.keys[key] for key in keys])
 
     async def _pause(self, _: Store, paused: bool) -> None:
         await self.queue.operators.pause(QUEUE, paused=paused)
@@ -157,7 +157,7 @@ class Replay:
             "delayed": seen.delayed,
             "dead": seen.dead,
             "leases": seen.leases,
-            "graves": seen.graves.intersection(names),
+            "graves": seen.reaped.intersection(names),
             "taken": seen.taken,
             "paused": bool(await self.queue.client.hexists(self.queue.keys.counts, "paused")),
             "counts": [seen.counts[0], seen.counts[2]],
