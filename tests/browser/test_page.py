@@ -192,6 +192,20 @@ async def test_a_queue_is_paused_and_resumed(office):
     assert task["state"] == "SUCCEEDED"
 
 
+async def test_kept_results_are_dropped_after_a_question(office):
+    """An operator whose queue is full of results would need a terminal; or drop them by a slip of the hand."""
+    async with browsing(office) as sight:
+        await office.ended([await office.queue(SUM, a=2, b=3)])
+        drop = sight.card(SUM).get_by_role("button", name=f"Drop results of {SUM}")
+        await expect(drop).to_be_visible()
+        await drop.click()
+        dialog = sight.page.get_by_role("dialog", name=f"Drop 1 kept result of {SUM}?")
+        await expect(dialog).to_be_visible()
+        await dialog.get_by_role("button", name="Drop them").click()
+        # Those of the last minute stay.
+        await expect(sight.page.get_by_text("Dropped 0 results")).to_have_count(1)
+
+
 async def test_everything_is_reached_by_tab_and_the_focus_stays(office):
     """Without a mouse the page would be of no use; or each second throw its reader back to the top."""
     await die(office)

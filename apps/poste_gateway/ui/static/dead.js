@@ -1,7 +1,7 @@
 // The dead letters: what Poste gave up, why, and a button that has it run again.
 
 import { ask, queue, Refused, task } from "./api.js";
-import { announce, keep, make, say, set } from "./dom.js";
+import { announce, confirm, keep, make, say, set } from "./dom.js";
 import { clock, count, many, split } from "./text.js";
 
 const PAGE = 25;
@@ -14,19 +14,6 @@ const REASONS = {
   "response-too-large": "ran, and its answer is too large to be kept",
   damaged: "its record can't be read",
 };
-
-/** Asks before what can't be undone; resolves to whether it is wanted. */
-function confirm(title, text, yes) {
-  const dialog = document.getElementById("confirm");
-  say(document.getElementById("confirm-title"), title);
-  say(document.getElementById("confirm-text"), text);
-  say(document.getElementById("confirm-yes"), yes);
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
-}
 
 class DeadQueue {
   #name;

@@ -77,3 +77,16 @@ export function keep(list, items, key, create, fill) {
     fill(element, item);
   }
 }
+
+/** Asks before what can't be undone; resolves to whether it is wanted. */
+export function confirm(title, text, yes) {
+  const dialog = document.getElementById("confirm");
+  say(document.getElementById("confirm-title"), title);
+  say(document.getElementById("confirm-text"), text);
+  say(document.getElementById("confirm-yes"), yes);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}

@@ -2,7 +2,7 @@
 
 import { ask, queue, Refused } from "./api.js";
 import { Chart } from "./charts.js";
-import { announce, icon, keep, make, redraw, say, set } from "./dom.js";
+import { announce, confirm, icon, keep, make, redraw, say, set } from "./dom.js";
 import { count, duration, many, rate, size, split } from "./text.js";
 
 // Each light has a shape of its own: colour alone tells not everybody.
@@ -30,6 +30,8 @@ class Card {
   #age = new Chart("Oldest", "--age", duration);
   #figures = FIGURES.map((name) => [make("dt", {}, name), make("dd")]);
   #button = make("button", { type: "button" });
+  #drop = make("button", { type: "button", hidden: true }, "Drop results");
+  #kept = 0;
   #last = null;
 
   constructor(name, past, trouble) {
@@ -43,8 +45,10 @@ class Card {
       make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused, this.#still)),
       make("div", { class: "charts" }, this.#waiting.element, this.#age.element),
       make("dl", {}, ...this.#figures.map((pair) => make("div", {}, ...pair))),
-      this.#button,
+      make("div", { class: "verbs" }, this.#button, this.#drop),
     );
+    set(this.#drop, "aria-label", `Drop results of ${name}`);
+    this.#drop.addEventListener("click", () => this.#purge());
     this.#button.addEventListener("click", () => this.#switch());
     const before = past.services[name];
     if (before) {
@@ -80,6 +84,9 @@ class Card {
     say(out, rate(figures?.outRate));
     say(eta, figures?.etaSeconds ? duration(figures.etaSeconds) : "–");
     this.#button.hidden = !operator;
+    this.#kept = figures?.kept ?? 0;
+    // Not while it has the focus: whoever is there would be thrown back to the top.
+    this.#drop.hidden = !operator || (!this.#kept && document.activeElement !== this.#drop);
     if (figures) {
       const verb = figures.paused ? "Resume" : "Pause";
       say(this.#button, verb);
@@ -102,6 +109,20 @@ class Card {
       announce(`${split(this.#name)[1]} ${now.still ? "stands still" : "goes on"}`);
     }
     this.#last = now;
+  }
+
+  async #purge() {
+    const title = `Drop ${many(this.#kept, "kept result")} of ${this.#name}?`;
+    const text = "Whoever has not read his result yet is told that it is gone. Those of the last minute stay.";
+    if (!(await confirm(title, text, "Drop them"))) return;
+    try {
+      const { purged } = await ask("POST", queue(this.#name, "purge-ended"));
+      this.#trouble("");
+      announce(`Dropped ${many(purged, "result")}`);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#trouble(`Results of ${this.#name} can't be dropped: ${error.message}`);
+    }
   }
 
   async #switch() {
