@@ -16,28 +16,28 @@ from poste.runtime import admin, lifecycle, logs, secret_files, tracing
 from poste.runtime.addresses import authority
 from poste.runtime.environment import load
 from poste.runtime.settings import GatewaySettings
-from poste_gateway import http_server
-from poste_gateway.aside import Aside
-from poste_gateway.calls import Roads
-from poste_gateway.catalogue_copy import CatalogueCopy
+from poste_gateway.calls.call import CallServices
+from poste_gateway.calls.enqueuer import Enqueuer
+from poste_gateway.calls.offload import Offload
 from poste_gateway.clock import Clock
-from poste_gateway.directory import Directory
-from poste_gateway.edge import Edge
-from poste_gateway.enqueueing import Enqueuer
+from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.figures import Figures
-from poste_gateway.guard import Guard
-from poste_gateway.http_server import Handle, Patience
-from poste_gateway.listings import Listings
-from poste_gateway.lookups import Lookups
+from poste_gateway.http import server
+from poste_gateway.http.https_redirect import Redirect
+from poste_gateway.http.operator_auth import OperatorAuth
+from poste_gateway.http.server import Handle, Patience
+from poste_gateway.http.tls import Certificate
+from poste_gateway.limits.capacity import Capacity
 from poste_gateway.mom import Mom
-from poste_gateway.operating import Operating
-from poste_gateway.redirecting import Redirect
-from poste_gateway.resources import Resources
-from poste_gateway.room import Room
-from poste_gateway.tls import Certificate
+from poste_gateway.own_routes import OwnRoutes
+from poste_gateway.tasks.listings import Listings
+from poste_gateway.tasks.operators import Operating
+from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.ui.board import Board
 from poste_gateway.ui.pages import Pages
 from poste_gateway.ui.watch import Watch
+from poste_gateway.upstream.catalogue import ServiceCatalogue
+from poste_gateway.upstream.catalogue_cache import CatalogueCache
 
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
@@ -62,8 +62,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     certificate = _certificate(settings)
     ids = TaskIds(secret_files.id_key(settings.id_key_file))
     token = settings.operator_token_file
-    guard = Guard(None if token is None else secret_files.operator_token(token))
-    room = Room(
+    guard = OperatorAuth(None if token is None else secret_files.operator_token(token))
+    room = Capacity(
         max_connections=settings.max_connections,
         max_peer_connections=settings.max_peer_connections,
         max_received_bytes=settings.max_received_bytes,
@@ -74,16 +74,16 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     async with asyncio.TaskGroup() as duties:
         mom = Mom(settings.mom)
         following_mom = duties.create_task(mom.run())
-        copy = CatalogueCopy(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
-        directory = Directory(mom, copy, ids.fingerprint, duties.create_task)
-        enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Aside(settings.max_waiting_bytes)
-        lookups = Lookups(
+        copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
+        directory = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
+        enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
+        lookups = TaskReader(
             mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
         )
         listings = Listings(directory, mom)
         watch = Watch(Board(directory, mom, listings, ids).look)
         wait = settings.max_wait_seconds
-        resources = Resources(
+        resources = OwnRoutes(
             directory,
             listings,
             lookups,
@@ -94,8 +94,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             draining=draining,
             max_wait_seconds=wait,
         )
-        roads = Roads(directory, enqueuer, lookups, aside, ids, wait, settings.body_seconds)
-        edge = Edge(roads, resources, settings.cors_origins, draining)
+        roads = CallServices(directory, enqueuer, lookups, aside, ids, wait, settings.body_seconds)
+        edge = Dispatcher(roads, resources, settings.cors_origins, draining)
         following = [duties.create_task(duty) for duty in (directory.follow(), watch.run(), clock.keep())]
         try:
             await directory.begun(_BEGIN_SECONDS)
@@ -136,14 +136,14 @@ def _certificate(settings: GatewaySettings) -> Certificate | None:
 
 @contextlib.asynccontextmanager
 async def _listening(
-    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, room: Room
+    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, room: Capacity
 ) -> AsyncIterator[int]:
     """Serve by HTTP alone; or by HTTPS, with the HTTP port leading there."""
 
     def serving(
         handle: Handle, port: int, tls: ssl.SSLContext | None = None
     ) -> contextlib.AbstractAsyncContextManager[int]:
-        return http_server.serving(
+        return server.serving(
             handle,
             settings.host,
             port,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from poste.runtime import metrics
-from poste_gateway.directory import Directory
-from poste_gateway.room import Room
+from poste_gateway.limits.capacity import Capacity
+from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 
 class Figures:
     """Brings them up to date."""
 
-    def __init__(self, directory: Directory, room: Room) -> None:
+    def __init__(self, directory: ServiceCatalogue, room: Capacity) -> None:
         """Look at what these know."""
         self._directory = directory
         self._room = room

@@ -16,8 +16,8 @@ from poste.rpc import channels
 from poste.rpc.replicated import Replicated
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
+from poste_gateway.limits.fair_queue import FairQueue
 from poste_gateway.shared_reads import Ended, SharedReads
-from poste_gateway.turns import Turns
 
 #: How long a question waits for a connection before it is given up unsent, in seconds: it may be asked again.
 _CONNECT_SECONDS: Final = 1.0
@@ -72,7 +72,7 @@ class Mom:
         self._channel = Replicated(target)
         self.stub = mom_service_pb2_grpc.MomServiceStub(self._channel)
         self._queues = SharedReads(self._list_queues)
-        self._turns = Turns(_QUEUES_WAITING, at_once=_QUEUES_AT_ONCE)
+        self._turns = FairQueue(_QUEUES_WAITING, at_once=_QUEUES_AT_ONCE)
         #: Who was the first to ask for what is asked for: it is his turn that is waited for.
         self._askers: dict[_Question, str] = {}
 

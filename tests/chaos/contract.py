@@ -7,7 +7,7 @@ from typing import Final
 
 from chaos.observations import Wish
 from poste.domain.codes import PASSING, UNFORESEEN, Code
-from poste_gateway.kinds import OF_CODE
+from poste_gateway.http.problem_types import OF_CODE
 
 #: An answer's status, and the last part of its problem's type.
 Pair = tuple[int, str]

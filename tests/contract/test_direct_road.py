@@ -28,7 +28,7 @@ from support.waiting import until
 
 from poste.rpc import servers
 from poste.v1 import task_pb2
-from poste_gateway.aside import Aside
+from poste_gateway.calls.offload import Offload
 
 # The direct road
 
@@ -331,7 +331,7 @@ async def test_a_deadline_that_a_handler_tells_of_is_no_silence(tmp_path):
 async def test_a_large_message_is_read_beside_the_loop(tmp_path, monkeypatch):
     """Else one client with one large body stops the gateway for everybody, for as long as its JSON takes."""
     threads = []
-    run = Aside.run
+    run = Offload.run
 
     async def seen(self, work, **more):
         def noted():
@@ -340,7 +340,7 @@ async def test_a_large_message_is_read_beside_the_loop(tmp_path, monkeypatch):
 
         return await run(self, noted, **more)
 
-    monkeypatch.setattr(Aside, "run", seen)
+    monkeypatch.setattr(Offload, "run", seen)
     async with staged(tmp_path, answer) as stage:
         assert (await stage.gateway.post(QUOTE, ORDER)).status == 200
         assert threads == []

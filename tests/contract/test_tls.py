@@ -18,9 +18,9 @@ from support.waiting import until
 from poste.domain.errors import StartError
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.__main__ import running
-from poste_gateway.answers import Answer
-from poste_gateway.http_server import Patience, serving
-from poste_gateway.tls import Certificate
+from poste_gateway.http.responses import Response
+from poste_gateway.http.server import Patience, serving
+from poste_gateway.http.tls import Certificate
 
 
 def make_certificate(folder, name="localhost"):
@@ -188,7 +188,7 @@ async def test_a_head_that_does_not_come_whole_by_tls_ends_its_connection(tmp_pa
     certificate, key = make_certificate(tmp_path)
 
     async def handle(_):
-        return Answer()
+        return Response()
 
     async with serving(
         handle,

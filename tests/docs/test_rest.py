@@ -21,11 +21,11 @@ from poste.domain.task_id import TaskIds
 from poste.rpc.catalogue import RESERVED_PATHS, describe
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
-from poste_gateway import task_view
-from poste_gateway.guard import Guard
-from poste_gateway.kinds import KINDS
-from poste_gateway.operating import Operating
-from poste_gateway.resources import Resources
+from poste_gateway.http.operator_auth import OperatorAuth
+from poste_gateway.http.problem_types import PROBLEM_TYPES
+from poste_gateway.own_routes import OwnRoutes
+from poste_gateway.tasks import task_view
+from poste_gateway.tasks.operators import Operating
 from poste_gateway.ui.pages import Pages
 
 REST = Document("docs/rest.md")
@@ -46,15 +46,15 @@ def constants() -> list[str]:
 def test_every_route() -> None:
     """A client would find no way to do something, or be promised one that is 404."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=Guard(None))
-    resources = Resources(
+    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=OperatorAuth(None))
+    resources = OwnRoutes(
         nothing,
         nothing,
         nothing,
         nothing,
         operating,
         clock=nothing,
-        pages=Pages(nothing, Guard(None)),
+        pages=Pages(nothing, OperatorAuth(None)),
         draining=nothing,
         max_wait_seconds=1,
     )
@@ -74,7 +74,7 @@ def test_every_route() -> None:
 def test_who_may_use_a_route() -> None:
     """A route that only operators may use would be promised to everybody, or the other way round."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=Guard(None))
+    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=OperatorAuth(None))
     guarded = {rest for _, rest in operating.paths}
 
     for route, who, _ in REST.table("route"):
@@ -118,12 +118,12 @@ def test_every_problem_type() -> None:
     """A client would meet a type that it can't look up, or a status other than the page says."""
     told = {row[0].strip("`"): (row[1], row[2].strip("`")) for row in REST.table("type")}
 
-    assert {kind.name: (str(int(kind.status)), kind.code.name) for kind in KINDS.values()} == told
+    assert {kind.name: (str(int(kind.status)), kind.code.name) for kind in PROBLEM_TYPES.values()} == told
 
 
 def test_every_status() -> None:
     """A client would get a status that it was not told of."""
-    statuses = {int(kind.status) for kind in KINDS.values()} | {HTTPStatus.OK}
+    statuses = {int(kind.status) for kind in PROBLEM_TYPES.values()} | {HTTPStatus.OK}
     statuses |= {
         keyword.value.value
         for path in SOURCES

@@ -30,9 +30,9 @@ from support.waiting import until
 from support.worker import FakeMom, running_worker, serving_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
-from poste.rpc import protojson
+from poste import protojson
+from poste.protojson.plans import find_message_type
 from poste.rpc.catalogue import describe
-from poste.rpc.protojson.plans import find_message_type
 from poste.service import loaded
 from poste.v1 import catalogue_pb2, task_pb2
 

@@ -14,7 +14,7 @@ from support import described
 from support.described import F
 from support.gateway import FakeMom, running_gateway, serving_mom
 
-from poste.rpc import protojson
+from poste import protojson
 from poste.rpc.catalogue import describe
 from poste.rpc.servers import Health, bind, new_server
 from poste.v1 import catalogue_pb2, task_pb2

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from support import described
 from support.described import F
 
-from poste.rpc import protojson
+from poste import protojson
 
 SCALARS = {name.removeprefix("TYPE_").lower(): number for name, number in F.Type.items()}
 for _compound in ("message", "group", "enum"):

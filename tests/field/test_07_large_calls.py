@@ -21,10 +21,10 @@ from poste.domain import sizes
 from poste.rpc.servers import Health
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
-from poste_gateway.enqueueing import Acceptance, Enqueuer
-from poste_gateway.link import Link
+from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.mom import Mom
-from poste_gateway.replicas import Replica
+from poste_gateway.upstream.link import Link
+from poste_gateway.upstream.replica import Replica
 
 MEGABYTE = "x" * 1_000_000
 

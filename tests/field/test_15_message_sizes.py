@@ -32,9 +32,9 @@ from poste.service.outcome import Outcome
 from poste.service.report import Reporter
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.failure import Failure
-from poste_gateway.link import _NUMBERS
-from poste_gateway.replicas import Replica
+from poste_gateway.upstream.failure import Failure
+from poste_gateway.upstream.link import _NUMBERS
+from poste_gateway.upstream.replica import Replica
 from poste_mom import messages
 
 LOOK = "/testing.v1.LedgerService/Look"

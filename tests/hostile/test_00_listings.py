@@ -15,8 +15,8 @@ from support.waiting import until
 
 from poste.runtime import metrics
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.limits.fair_queue import FairQueue
 from poste_gateway.shared_reads import Ended, SharedReads
-from poste_gateway.turns import Turns
 
 MANY = 200
 
@@ -179,7 +179,7 @@ async def test_nobody_is_left_waiting_when_the_process_ends() -> None:
 
 async def test_turns_of_a_few_at_once() -> None:
     """A turn that is lost when a client gives up is one less for all, for ever."""
-    turns = Turns(100, at_once=2)
+    turns = FairQueue(100, at_once=2)
     gate = asyncio.Event()
     running = 0
 

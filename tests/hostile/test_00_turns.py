@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from poste_gateway import http_server
-from poste_gateway.answers import Answer
+from poste_gateway.http import server
+from poste_gateway.http.responses import Response
 
 
 async def _send(port: int, requests: bytes) -> asyncio.StreamWriter:
@@ -22,13 +22,13 @@ async def test_a_client_that_sends_requests_without_end_leaves_others_their_turn
     heard: list[str] = []
     other = asyncio.Event()
 
-    async def handle(request: web.BaseRequest) -> Answer:
+    async def handle(request: web.BaseRequest) -> Response:
         heard.append(request.raw_path)
         if request.raw_path == "/other":
             other.set()
-        return Answer(status=404)
+        return Response(status=404)
 
-    async with http_server.serving(handle, "127.0.0.1", 0, max_body_bytes=1024, grace_seconds=0.1) as port:
+    async with server.serving(handle, "127.0.0.1", 0, max_body_bytes=1024, grace_seconds=0.1) as port:
         writers = [await _send(port, b"GET /many HTTP/1.1\r\nHost: x\r\n\r\n" * many)]
         writers.append(await _send(port, b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"))
         async with asyncio.timeout(20):
@@ -44,15 +44,15 @@ async def test_a_body_in_chunks_of_two_bytes_is_refused_before_it_costs_much() -
     ended: list[Exception | int] = []
     done = asyncio.Event()
 
-    async def handle(request: web.BaseRequest) -> Answer:
+    async def handle(request: web.BaseRequest) -> Response:
         try:
             ended.append(len(await request.read()))
         except web.RequestPayloadError as error:
             ended.append(error)
         done.set()
-        return Answer(status=400)
+        return Response(status=400)
 
-    async with http_server.serving(handle, "127.0.0.1", 0, max_body_bytes=2**20, grace_seconds=0.1) as port:
+    async with server.serving(handle, "127.0.0.1", 0, max_body_bytes=2**20, grace_seconds=0.1) as port:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         for chunk, count in ((b"x" * 100, 2000), (b"xx", 200_000)):
             done.clear()

@@ -19,10 +19,10 @@ from support.gateway import answer
 from support.gateway_process import QUOTE, gateway_process
 from support.memory import MEGABYTE
 
+from poste import protojson
 from poste.domain import sizes
-from poste.rpc import protojson
-from poste.rpc.protojson import forms, writers, writing
-from poste.rpc.protojson.errors import NoFormError
+from poste.protojson import forms, writers, writing
+from poste.protojson.errors import NoFormError
 
 SMALL, LARGE = 1 << 16, 1 << 18
 #: Bytes of memory for each byte of a body, beyond a little for any: an empty array has 72, and two bytes in JSON.

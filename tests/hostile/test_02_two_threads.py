@@ -18,9 +18,9 @@ from support.gateway import answer, staged
 from support.gateway_process import gateway_process
 from support.waiting import until
 
+from poste import protojson
 from poste.queue.consumer.lease import Lease
 from poste.queue.keys import QueueKeys
-from poste.rpc import protojson
 from poste.runtime.settings import WorkerSettings
 
 #: More than is read by the loop itself.

@@ -21,8 +21,8 @@ from support.shop import Receipt
 from support.waiting import until
 
 from poste.runtime import metrics
-from poste_gateway.budgets import Budget
-from poste_gateway.seldom import Seldom
+from poste_gateway.limits.budgets import Budget
+from poste_gateway.limits.log_throttle import LogThrottle
 
 MEGABYTE = 1 << 20
 LARGE = 4 * MEGABYTE
@@ -303,7 +303,7 @@ def test_a_client_that_is_refused_often_does_not_fill_the_log() -> None:
     """A line for each refusal makes the log what one client attacks."""
     lines: list[dict[str, Any]] = []
     log = SimpleNamespace(warning=lambda event, **facts: lines.append({"event": event, **facts}))
-    seldom = Seldom(log, "warning")
+    seldom = LogThrottle(log, "warning")
     for _ in range(1000):
         seldom.tell("busy", "bodies", peer="a")
     seldom.tell("busy", "answers", peer="a")

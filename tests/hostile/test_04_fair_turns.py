@@ -13,7 +13,7 @@ from support import heavy_bodies
 from support.gateway import answer
 from support.gateway_process import gateway_process
 
-from poste_gateway.turns import Full, Turns
+from poste_gateway.limits.fair_queue import FairQueue, Full
 
 MEGABYTE = 1 << 20
 OTHER = "127.0.0.2"
@@ -23,7 +23,7 @@ class Served:
     """What comes to its turn, and in which order."""
 
     def __init__(self, max_waiting_bytes: int) -> None:
-        self.turns = Turns(max_waiting_bytes)
+        self.turns = FairQueue(max_waiting_bytes)
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from poste_gateway.answers import Answer, json_answer
-from poste_gateway.http_server import serving
-from poste_gateway.inflow import PART_BYTES, Inflow
-from poste_gateway.room import Room
+from poste_gateway.http.responses import Response, json_response
+from poste_gateway.http.server import serving
+from poste_gateway.limits.capacity import Capacity
+from poste_gateway.limits.inflow import PART_BYTES, Inflow
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -89,7 +89,7 @@ async def test_what_comes_in_many_lines_is_read_by_and_by() -> None:
 
 @contextlib.asynccontextmanager
 async def served(
-    handle: Callable[[web.BaseRequest], Awaitable[Answer]], room: Room | None = None
+    handle: Callable[[web.BaseRequest], Awaitable[Response]], room: Capacity | None = None
 ) -> AsyncIterator[Callable[[str], socket.socket]]:
     """Serve; yields what connects from an address."""
     with contextlib.ExitStack() as stack:
@@ -113,11 +113,11 @@ async def test_a_client_that_comes_last_is_not_answered_last() -> None:
     """Whoever has many connections would have the gateway for itself."""
     served_to: list[str] = []
 
-    async def handle(request: web.BaseRequest) -> Answer:
+    async def handle(request: web.BaseRequest) -> Response:
         served_to.append(str(request.remote))
-        return json_answer({})
+        return json_response({})
 
-    async with served(handle, Room()) as connected:
+    async with served(handle, Capacity()) as connected:
         crowd = [connected(CROWD) for _ in range(300)]
         stranger = connected(STRANGER)
         await asyncio.gather(*(warm(one) for one in [*crowd, stranger]))
@@ -139,8 +139,8 @@ async def warm(one: socket.socket) -> None:
 async def test_others_have_their_turns_while_a_body_comes_in_tiny_chunks() -> None:
     """Sixteen such bodies had everybody else wait for 0.6 s."""
 
-    async def handle(request: web.BaseRequest) -> Answer:
-        return json_answer({"bytes": len(await request.read())})
+    async def handle(request: web.BaseRequest) -> Response:
+        return json_response({"bytes": len(await request.read())})
 
     async with served(handle) as connected:
         one = connected(CROWD)
@@ -159,12 +159,12 @@ async def test_others_have_their_turns_while_a_body_comes_in_tiny_chunks() -> No
 
 async def test_what_waits_for_its_turn_is_counted_and_given_back() -> None:
     """A thousand connections with a quarter of a megabyte each would wait in a gateway of 256 MB."""
-    room = Room(trusted=[ipaddress.ip_network("127.0.0.1/32")])
+    room = Capacity(trusted=[ipaddress.ip_network("127.0.0.1/32")])
     held: list[int] = []
 
-    async def handle(request: web.BaseRequest) -> Answer:
+    async def handle(request: web.BaseRequest) -> Response:
         held.append(room.received.held)
-        return json_answer({"bytes": len(await request.read())})
+        return json_response({"bytes": len(await request.read())})
 
     async with served(handle, room) as connected:
         several: list[Any] = [connected(CROWD) for _ in range(4)]

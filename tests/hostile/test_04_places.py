@@ -26,10 +26,10 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.rpc.catalogue import Method, describe, file_descriptor_set
 from poste.v1 import catalogue_pb2
-from poste_gateway import direct
-from poste_gateway.direct import PEER_CALLS, Away
-from poste_gateway.fleet import Fleet
-from poste_gateway.shares import Shares
+from poste_gateway.calls import direct
+from poste_gateway.calls.direct import PEER_CALLS, Away
+from poste_gateway.limits.shares import Shares
+from poste_gateway.upstream.replica_pool import ReplicaPool
 
 HOG, OTHER = "127.0.0.2", "127.0.0.3"
 #: Who comes from here has no share of its own, and no other has none.
@@ -223,10 +223,10 @@ def methods() -> tuple[Method, Method]:
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(*targets: str, library: bool, places: int) -> AsyncIterator[Fleet]:
+async def fleet_of(*targets: str, library: bool, places: int) -> AsyncIterator[ReplicaPool]:
     """Run the fleet of these replicas, which are all ready."""
     async with asyncio.TaskGroup() as group:
-        fleet = Fleet("testing.v1.LedgerService", group.create_task)
+        fleet = ReplicaPool("testing.v1.LedgerService", group.create_task)
         try:
             fleet.update(targets, library=library, max_in_flight=places)
             await until(lambda: fleet.counts[0] == len(targets))
@@ -281,7 +281,7 @@ async def test_the_share_is_of_all_replicas_that_would_be_called() -> None:
     odd = Odd()
     record = methods()[1]
 
-    async def taken(fleet: Fleet) -> int:
+    async def taken(fleet: ReplicaPool) -> int:
         """How many calls a client may begin that do not end."""
         message = line("hang").SerializeToString()
         calls = [asyncio.create_task(direct.call(fleet, record, message, client="a", request_id="")) for _ in range(30)]

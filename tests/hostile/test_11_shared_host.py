@@ -23,7 +23,7 @@ from poste.runtime.addresses import MAX_SOCKET_PATH, names_a_socket
 from poste.runtime.environment import load
 from poste.runtime.settings import MomSettings, StoreSettings
 from poste_cli.local import folder, sockets
-from poste_gateway.tls import Certificate
+from poste_gateway.http.tls import Certificate
 
 SUM = "calculator.v1.SumService"
 _LISTENS = "0A"

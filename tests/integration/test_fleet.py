@@ -12,14 +12,14 @@ from support.gateway import answer, serving_shop
 from support.waiting import until
 
 from poste.rpc.resolving import Resolver
-from poste_gateway.fleet import Fleet
-from poste_gateway.replicas import Replica
+from poste_gateway.upstream.replica import Replica
+from poste_gateway.upstream.replica_pool import ReplicaPool
 
 
 @contextlib.asynccontextmanager
-async def a_fleet() -> AsyncIterator[Fleet]:
+async def a_fleet() -> AsyncIterator[ReplicaPool]:
     async with asyncio.TaskGroup() as group:
-        fleet = Fleet("shop.v1.OrderService", group.create_task)
+        fleet = ReplicaPool("shop.v1.OrderService", group.create_task)
         try:
             yield fleet
         finally:

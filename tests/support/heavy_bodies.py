@@ -17,7 +17,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from poste.rpc import protojson
+from poste import protojson
 from support import memory, shop
 
 _LONG_KEY = "k" * 100

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from poste_gateway.circuit import Circuit
+from poste_gateway.upstream.circuit_breaker import CircuitBreaker
 
 
 def test_it_opens_after_a_silence_and_then_lets_one_call_through():
     """Else every call waits for a hung replica, or many do at once when it is tried again."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     assert circuit.lets_through(0)
     circuit.silent(10, sent=0)
     assert not circuit.lets_through(10.9)
@@ -21,7 +21,7 @@ def test_it_opens_after_a_silence_and_then_lets_one_call_through():
 
 def test_a_probe_that_ends_without_an_answer_leaves_the_way_free_for_the_next():
     """Else a cancelled probe keeps the replica out for ever."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     circuit.silent(0, sent=-1)
     circuit.ended(probe=circuit.sent())
     assert circuit.lets_through(2)
@@ -29,7 +29,7 @@ def test_a_probe_that_ends_without_an_answer_leaves_the_way_free_for_the_next():
 
 def test_it_stays_open_longer_each_time_up_to_ten_seconds():
     """Else a replica that hangs for an hour costs a call its timeout every second; or is away for an hour more."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     now, lengths = 0.0, []
     for _ in range(6):
         circuit.silent(now, sent=now)
@@ -41,7 +41,7 @@ def test_it_stays_open_longer_each_time_up_to_ten_seconds():
 
 def test_calls_that_were_out_together_count_once():
     """Else a burst of timeouts opens it for the longest time at once."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     for _ in range(10):
         circuit.silent(5, sent=0)
     assert circuit.lets_through(6.1)
@@ -52,7 +52,7 @@ def test_calls_that_were_out_together_count_once():
 
 def test_the_end_of_an_older_call_lets_no_second_probe_through():
     """Else a hung replica has as many probes, each of which waits out its time, as calls were out when it hung."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     older = [circuit.sent() for _ in range(3)]
     circuit.silent(10, sent=5)
     circuit.ended(probe=older[0])
@@ -66,7 +66,7 @@ def test_the_end_of_an_older_call_lets_no_second_probe_through():
 
 def test_one_that_was_sent_beside_the_probe_is_none():
     """Else its end would let a further one through."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     circuit.silent(0, sent=0)
 
     assert (circuit.sent(), circuit.sent()) == (True, False)
@@ -74,7 +74,7 @@ def test_one_that_was_sent_beside_the_probe_is_none():
 
 def test_it_opens_again_for_what_was_sent_before_it_closed():
     """Else a replica that answers some calls and hangs in others keeps every one of them waiting."""
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     circuit.silent(10, sent=5)
     circuit.answered()
     circuit.silent(10.5, sent=6)

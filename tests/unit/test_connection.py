@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from poste.domain.errors import StartError
-from poste_gateway import connection
+from poste_gateway.http import connection
 
 
 def test_the_aiohttp_that_is_installed_has_all_that_is_used_of_it():

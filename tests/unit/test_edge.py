@@ -11,9 +11,9 @@ from aiohttp.test_utils import make_mocked_request
 from support import shop
 
 from poste.rpc.catalogue import describe
-from poste_gateway.edge import Edge
-from poste_gateway.resources import Found
-from poste_gateway.routing import RouteTable
+from poste_gateway.dispatcher import Dispatcher
+from poste_gateway.own_routes import Found
+from poste_gateway.upstream.route_table import RouteTable
 
 
 class CountedRoutes(RouteTable):
@@ -52,7 +52,7 @@ async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | Non
     resources: Any = CountedResources()
     routes = CountedRoutes([describe(shop.entry())])
     roads: Any = SimpleNamespace(directory=SimpleNamespace(routes=routes))
-    edge = Edge(roads, resources, ("https://app.example",), asyncio.Event())
+    edge = Dispatcher(roads, resources, ("https://app.example",), asyncio.Event())
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     answer = await edge.handle(make_mocked_request("OPTIONS", path, headers=asked))
 

@@ -7,7 +7,7 @@ import asyncio
 from support.waiting import until
 
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.enqueueing import Acceptance, Enqueuer
+from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 
 
 class Middleware:

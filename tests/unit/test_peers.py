@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poste_gateway.peers import peer_of
+from poste_gateway.limits.clients import peer_of
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from poste.domain.policy import MethodPolicy
-from poste_gateway import preferences
-from poste_gateway.problems import Problem
+from poste_gateway.http import preferences
+from poste_gateway.http.problems import Problem
 
 #: A method of which nobody says anything.
 ANY = MethodPolicy()

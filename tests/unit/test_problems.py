@@ -5,27 +5,28 @@ from __future__ import annotations
 import pytest
 
 from poste.domain.codes import Code
-from poste_gateway import kinds
-from poste_gateway.kinds import KINDS, Kind
-from poste_gateway.problems import Problem, page
+from poste_gateway.http import problem_types
+from poste_gateway.http.problem_types import PROBLEM_TYPES, ProblemType
+from poste_gateway.http.problems import Problem, page
 
 
 def test_every_kind_has_its_page_and_its_place_in_the_table():
     """Else a type leads nowhere."""
-    made = [value for value in vars(kinds).values() if isinstance(value, Kind)] + list(kinds.OF_CODE.values())
-    assert {kind.name for kind in made} == KINDS.keys()
+    named = problem_types.OF_CODE.values()
+    made = [value for value in vars(problem_types).values() if isinstance(value, ProblemType)] + list(named)
+    assert {kind.name for kind in made} == PROBLEM_TYPES.keys()
     assert len({kind.name for kind in made}) == len(made)
-    for name in KINDS:
+    for name in PROBLEM_TYPES:
         assert page(name)
     assert page("nothing") is None
 
 
 def test_every_code_but_ok_has_a_kind():
     """Else a service's status is a 500 of the gateway's own."""
-    assert set(Code) - {Code.OK} == kinds.OF_CODE.keys()
+    assert set(Code) - {Code.OK} == problem_types.OF_CODE.keys()
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("kind", PROBLEM_TYPES.values())
 def test_a_problem_object_is_whole(kind):
     """Else a client can't rely on its members."""
     value = Problem(kind, "this time", errors=[]).to_value("/v1/x")

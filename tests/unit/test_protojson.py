@@ -14,7 +14,7 @@ from support import shop
 from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2
-from poste.rpc import protojson
+from poste import protojson
 
 ORDER = shop.Order.DESCRIPTOR
 DEEP = 60

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from poste.domain.task_id import TaskIds
 from poste.v1 import task_pb2
-from poste_gateway import task_view
+from poste_gateway.tasks import task_view
 
 
 def test_a_task_just_accepted_is_shown_as_its_record_would_be() -> None:

@@ -24,12 +24,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from poste.domain.task_id import TaskIds
-from poste_gateway.directory import Directory
-from poste_gateway.listings import Listings
+from poste_gateway.http.problems import Problem
 from poste_gateway.mom import Mom
-from poste_gateway.problems import Problem
+from poste_gateway.tasks.listings import Listings
 from poste_gateway.ui.lights import Lights
 from poste_gateway.ui.newest import Newest
+from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 _UNLISTED: Final = "unlisted"
 _NOBODY: Final = {"ready": 0, "known": 0}
@@ -40,7 +40,7 @@ _NAMES: Final = ("queue", "service")
 class Board:
     """Looks at everything."""
 
-    def __init__(self, directory: Directory, mom: Mom, listings: Listings, ids: TaskIds) -> None:
+    def __init__(self, directory: ServiceCatalogue, mom: Mom, listings: Listings, ids: TaskIds) -> None:
         """Take what is needed to look.
 
         Args:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from poste.rpc import protojson
-from poste_gateway.answers import NO_STORE, Answer
+from poste import protojson
+from poste_gateway.http.responses import NO_STORE, Response
 from poste_gateway.ui.watch import Watch
 
 #: How long nothing may come before a sign of life is sent, in seconds: what is between the two ends cuts connections
@@ -31,7 +31,7 @@ _HEADERS: Final = {
 }
 
 
-class EventStream(Answer):
+class EventStream(Response):
     """An answer without an end: its head goes out like any other's, its body is what is seen from then on."""
 
     __slots__ = ("_hello", "_operator", "_request", "_watch")

@@ -11,9 +11,9 @@ from typing import Final
 
 from aiohttp import web
 
-from poste_gateway.answers import Answer
-from poste_gateway.kinds import NO_ROUTE
-from poste_gateway.problems import Problem
+from poste_gateway.http.problem_types import NO_ROUTE
+from poste_gateway.http.problems import Problem
+from poste_gateway.http.responses import Response
 
 #: The page itself.
 INDEX: Final = "index.html"
@@ -52,7 +52,7 @@ class Files:
         root = resources.files(__package__) / "static"
         self._files = {path: _read(path, file) for path, file in _walk(root)}
 
-    def respond(self, request: web.BaseRequest, path: str) -> Answer:
+    def respond(self, request: web.BaseRequest, path: str) -> Response:
         """Answer with a file, or that the browser's copy of it is still good.
 
         Raises:
@@ -66,8 +66,8 @@ class Files:
         # Not aiohttp's own reading, which takes a millisecond for a thousand of them.
         known = ",".join(request.headers.getall("If-None-Match", ()))
         if tag in known or known.strip() == "*":
-            return Answer(status=304, headers=headers)
-        return Answer(file.body, headers={**headers, "Content-Type": file.content_type})
+            return Response(status=304, headers=headers)
+        return Response(file.body, headers={**headers, "Content-Type": file.content_type})
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:

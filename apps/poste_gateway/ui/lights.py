@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from poste.rpc import knocking
-from poste_gateway.fleet import Fleet
+from poste_gateway.upstream.replica_pool import ReplicaPool
 
 _HUNG: Final = "hung"
 _AWAY: Final = "away"
@@ -23,7 +23,7 @@ class Lights:
         #: When to knock again at the addresses where something hung.
         self._hung: dict[str, float] = {}
 
-    async def of(self, fleet: Fleet) -> str:
+    async def of(self, fleet: ReplicaPool) -> str:
         """Return the light of one service."""
         availability = fleet.availability
         if availability != _AWAY:

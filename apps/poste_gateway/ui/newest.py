@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poste.domain.task_id import TaskIds
-from poste_gateway import task_view
 from poste_gateway.mom import Mom, MomAway
+from poste_gateway.tasks import task_view
 
 #: How many are shown.
 _COUNT: Final = 20

@@ -1,7 +1,7 @@
 """The paths of the page: `/ui`, its files, and `/ui/events`, which brings what is shown.
 
 Anybody may see the services and the queues in figures, which `/v1/services` and `/v1/queues` tell too; tasks are for
-operators, as `poste_gateway.guard` knows them.
+operators, as `poste_gateway.http.operator_auth` knows them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from poste_gateway.answers import Answer
-from poste_gateway.guard import Guard, names_token
-from poste_gateway.kinds import TOO_MANY_WATCHERS
-from poste_gateway.problems import RETRY_AFTER, Problem
+from poste_gateway.http.operator_auth import OperatorAuth, names_token
+from poste_gateway.http.problem_types import TOO_MANY_WATCHERS
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.responses import Response
 from poste_gateway.ui.events import EventStream
 from poste_gateway.ui.files import INDEX, Files
 from poste_gateway.ui.watch import Watch
@@ -24,24 +24,24 @@ ROOT: Final = "/ui"
 class Pages:
     """Answers everything below `/ui`."""
 
-    def __init__(self, watch: Watch, guard: Guard) -> None:
+    def __init__(self, watch: Watch, guard: OperatorAuth) -> None:
         self._watch = watch
         self._guard = guard
         self._files = Files()
 
-    async def index(self, request: web.BaseRequest, _: str) -> Answer:
+    async def index(self, request: web.BaseRequest, _: str) -> Response:
         """Answer with the page."""
         return self._files.respond(request, INDEX)
 
-    async def elsewhere(self, _: web.BaseRequest, __: str) -> Answer:
+    async def elsewhere(self, _: web.BaseRequest, __: str) -> Response:
         """Lead to the page who looks for it where people look first."""
-        return Answer(status=308, headers={"Location": ROOT})
+        return Response(status=308, headers={"Location": ROOT})
 
-    async def file(self, request: web.BaseRequest, name: str) -> Answer:
+    async def file(self, request: web.BaseRequest, name: str) -> Response:
         """Answer with one of its files."""
         return self._files.respond(request, name)
 
-    async def events(self, request: web.BaseRequest, _: str) -> Answer:
+    async def events(self, request: web.BaseRequest, _: str) -> Response:
         """Answer with the stream of looks."""
         why = self._why_guest(request)
         if self._watch.full(operator=why is None):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from poste.rpc import protojson
+from poste import protojson
 from poste.runtime import logs
 from poste_gateway.ui.past import Past
 

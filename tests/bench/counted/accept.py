@@ -11,8 +11,8 @@ from bench import counted
 from bench.counted.connections import Connections
 from bench.counted.gateway import server
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.enqueueing import Enqueuer
-from poste_gateway.fleet import Fleet
+from poste_gateway.calls.enqueuer import Enqueuer
+from poste_gateway.upstream.replica_pool import ReplicaPool
 
 
 class _Mom:
@@ -30,7 +30,7 @@ class _Mom:
 
 async def prepare() -> counted.Calls:
     mom: Any = _Mom()
-    fleet = Fleet(SUM, asyncio.get_running_loop().create_task)
+    fleet = ReplicaPool(SUM, asyncio.get_running_loop().create_task)
     # Nowhere to look for replicas, and no look at the names.
     fleet._task.cancel()
     return Connections(server(fleet, Enqueuer(mom)), status=202, ending=b'"attempt":0}').call

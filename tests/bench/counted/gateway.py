@@ -13,14 +13,14 @@ from bench.counted.connections import Connections
 from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds
 from poste.v1 import link_service_pb2 as pb
-from poste_gateway import http_server
-from poste_gateway.aside import Aside
-from poste_gateway.calls import Roads
-from poste_gateway.edge import Edge
-from poste_gateway.fleet import Fleet
-from poste_gateway.link import Link
-from poste_gateway.replicas import Replica
-from poste_gateway.routing import RouteTable
+from poste_gateway.calls.call import CallServices
+from poste_gateway.calls.offload import Offload
+from poste_gateway.dispatcher import Dispatcher
+from poste_gateway.http import server as http_server
+from poste_gateway.upstream.link import Link
+from poste_gateway.upstream.replica import Replica
+from poste_gateway.upstream.replica_pool import ReplicaPool
+from poste_gateway.upstream.route_table import RouteTable
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
@@ -46,7 +46,7 @@ class _Stream:
 
 async def prepare() -> counted.Calls:
     loop = asyncio.get_running_loop()
-    fleet = Fleet(SUM, loop.create_task)
+    fleet = ReplicaPool(SUM, loop.create_task)
     replica = Replica("127.0.0.1:1", library=True, changed=lambda: None)
     link = Link(replica._channel)
     link._stub = SimpleNamespace(Connect=_Stream)
@@ -59,7 +59,7 @@ async def prepare() -> counted.Calls:
     return Connections(server(fleet)).call
 
 
-def server(fleet: Fleet, enqueuer: Any = None) -> http_server.Server:
+def server(fleet: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
     """Make the gateway's HTTP server, with a fleet for the one service that is called."""
     services = counted.services()
     directory: Any = SimpleNamespace(
@@ -67,8 +67,10 @@ def server(fleet: Fleet, enqueuer: Any = None) -> http_server.Server:
     )
     nothing: Any = None
     resources: Any = SimpleNamespace(check_ready=lambda: None)
-    roads = Roads(directory, enqueuer, nothing, Aside(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30)
-    return http_server.Server(Edge(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
+    roads = CallServices(
+        directory, enqueuer, nothing, Offload(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30
+    )
+    return http_server.Server(Dispatcher(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,328 @@
+"""One call: what it asks for is checked, then it takes the direct road, the durable one, or one after the other."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+from poste import protojson
+from poste.domain.task import TaskState
+from poste.domain.task_id import TaskId, TaskIds
+from poste.rpc.catalogue import Method, Service
+from poste.runtime import metrics, tracing
+from poste.v1 import mom_service_pb2
+from poste_gateway.calls import direct, request_body
+from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
+from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.http import preferences
+from poste_gateway.http.grpc_status import problem_of
+from poste_gateway.http.preferences import Preferences
+from poste_gateway.http.problem_types import (
+    ACCEPTANCE_UNKNOWN,
+    BUDGET_SPENT,
+    GATEWAY_BUSY,
+    NOT_ACCEPTED,
+    OUTCOME_UNKNOWN,
+    QUEUE_FULL,
+    SERVICE_AWAY,
+)
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.responses import JSON, AccessRecord, Response, json_response, make_room, room_for
+from poste_gateway.http.unprintable import unreadable
+from poste_gateway.limits.clients import client_of
+from poste_gateway.limits.fair_queue import Full
+from poste_gateway.limits.refusals import refuse
+from poste_gateway.tasks import task_view
+from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.upstream.catalogue import ServiceCatalogue
+from poste_gateway.upstream.replica_pool import ReplicaPool
+
+T = TypeVar("T")
+_AWAY_DETAILS: Final = {
+    "away": "No replica of the service can be reached.",
+    "busy": "Every replica of the service has as many calls as it may have.",
+    direct.PEER_CALLS: "As many calls of this client's are under way at the service as it may have.",
+    "refused": "The service takes no call now.",
+    "elsewhere": "No replica of the service that is up has this method.",
+    "lost": "The service, or the connection to it, became unavailable before it answered.",
+    "timeout": "The call, or what its handler waited for, was not answered in time.",
+}
+_NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
+_NO_CONSUMER: Final = (
+    "The call was not kept: no process with the worker library has registered this service, so nobody would take it"
+    " from a queue."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallServices:
+    """What calls need on their way, whichever it is.
+
+    Attributes:
+        directory: The services, their replicas and routes.
+        enqueuer: Has calls kept.
+        lookups: Waits for their ends.
+        aside: Reads large bodies, and writes large answers.
+        ids: Mints their ids.
+        max_wait_seconds: The longest wait that a client is granted.
+        body_seconds: How long a client may take to bring a call's body.
+    """
+
+    directory: ServiceCatalogue
+    enqueuer: Enqueuer
+    lookups: TaskReader
+    aside: Offload
+    ids: TaskIds
+    max_wait_seconds: float
+    body_seconds: float
+
+
+async def answer(request: web.BaseRequest, method: Method, roads: CallServices, account: AccessRecord) -> Response:
+    """Answer one call.
+
+    Raises:
+        Problem: It ends with an error.
+    """
+    account.service, account.method = method.service, method.name
+    # Held from here on: the catalogue may change while the body comes in.
+    service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
+    wishes = preferences.read(request.headers, method.policy, max_wait_seconds=roads.max_wait_seconds)
+    message = await request_body.read(request, method.input, roads.aside, seconds=roads.body_seconds)
+    call = _Call(roads, request, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
+    return await call.run()
+
+
+class _Call:
+    """One call on its way."""
+
+    def __init__(
+        self,
+        roads: CallServices,
+        request: web.BaseRequest,
+        method: Method,
+        *,
+        service: Service,
+        fleet: ReplicaPool,
+        wishes: Preferences,
+        message: bytes,
+        account: AccessRecord,
+    ) -> None:
+        self._roads = roads
+        self._request = request
+        self._service = service
+        self._fleet = fleet
+        self._method = method
+        self._wishes = wishes
+        self._message = message
+        self._account = account
+        #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
+        self._may_wait = True
+        self._may_queue = service.library and method.policy.queue_when_away and not wishes.no_queue
+
+    def run(self) -> Coroutine[Any, Any, Response]:
+        """Choose the road; returns the way along it."""
+        wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
+        if not self._may_queue:
+            return self._direct(wait)
+        if wait is None:
+            return self._durable(0.0) if self._wishes.respond_async else self._direct(None)
+        # A call that can't be repeated could not be queued once the wait is over: it is queued first.
+        if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
+            return self._durable(wait)
+        return self._direct(wait)
+
+    async def _direct(self, wait: float | None) -> Response:
+        self._account.road = "direct"
+        begin = time.monotonic()
+        outcome = await direct.call(
+            self._fleet,
+            self._method,
+            self._message,
+            client=client_of(self._request),
+            request_id=self._account.request_id,
+            traceparent=self._account.traceparent,
+            # What can't be repeated is not cut short: nobody would know what became of it.
+            wait_seconds=wait if self._method.policy.repeatable else None,
+            make_room=self._make_room,
+        )
+        if isinstance(outcome, bytes):
+            if not room_for(self._request, len(outcome)):
+                raise self._no_room()
+            return await self._answered(outcome)
+        match outcome:
+            case direct.Failed(status):
+                raise await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
+            case direct.NoRoom():
+                if self._request.transport is not None:
+                    # Otherwise nobody was refused: its client has left.
+                    refuse("answers", peer=self._request.remote or "", service=self._service.name)
+                raise self._no_room()
+            case direct.Unknown(overdue):
+                why = f" {self._overdue()}" if overdue else ""
+                detail = f"The call was sent, and what became of it is not known.{why} It was not run again."
+                raise Problem(OUTCOME_UNKNOWN, detail)
+            case direct.Away(reason, impatient, overdue):
+                self._account.note("reason", reason)
+                if not self._may_queue:
+                    raise self._not_kept(reason, overdue=overdue)
+                if not impatient:
+                    metrics.failovers(self._service.name, reason).inc()
+                return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+        return make_room(self._request, size, decided)
+
+    def _not_kept(self, reason: str, *, overdue: bool) -> Problem:
+        """Say why the call was not answered, and may not be queued."""
+        why = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} {self._why_not_kept()}"
+        if reason != direct.PEER_CALLS:
+            return self._away(why)
+        refuse(reason, peer=client_of(self._request), service=self._service.name)
+        return Problem(GATEWAY_BUSY, why, headers={**RETRY_AFTER, **self._applied()})
+
+    def _no_room(self) -> Problem:
+        """Say that the answer came, and can't be given: its client knows whether it may have another."""
+        if self._method.policy.repeatable:
+            return Problem(GATEWAY_BUSY, _NO_ROOM, headers=RETRY_AFTER)
+        return Problem(OUTCOME_UNKNOWN, f"{_NO_ROOM} The call was not run again.")
+
+    def _overdue(self) -> str:
+        """Say whose time was over: who can give it more must know where."""
+        seconds = self._method.policy.timeout_seconds
+        return f"It was not answered within {seconds:g} s, the timeout_seconds of {self._method.path.lstrip('/')}."
+
+    async def _durable(self, wait: float) -> Response:
+        """Have the call kept, then wait for its end as long as its client wishes."""
+        self._account.road = "durable"
+        if not self._roads.directory.key_agreed:
+            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
+        task_id = self._roads.ids.mint(
+            self._service.name,
+            # What its client did not ask for is cut to what it might.
+            task_ttl_seconds=min(self._wishes.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
+            result_ttl_seconds=min(self._wishes.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
+        )
+        self._account.note("task", task_id.text)
+        traced = tracing.wanted(self._account.traceparent)
+        await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
+        task = None
+        if wait > 0:
+            try:
+                task = await self._roads.lookups.wait(task_id, wait, peer=client_of(self._request))
+            except Full:
+                self._may_wait = False
+        later = RETRY_AFTER
+        if task is None:
+            value = task_view.to_accepted(task_id, self._method)
+        else:
+            state = task_view.state_of(task)
+            if state is TaskState.SUCCEEDED:
+                looked = self._roads.lookups.whole(task_id, task, peer=client_of(self._request), patient=True)
+                async with looked as whole:
+                    if not room_for(self._request, len(whole.response)):
+                        detail = f"{_NO_ROOM} It is kept: look at the path that Location names."
+                        place = {"Location": task_view.location(task_id)}
+                        raise Problem(GATEWAY_BUSY, detail, headers={**RETRY_AFTER, **place})
+                    return await self._answered(whole.response)
+            size = task.ByteSize()
+            problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
+            if state is TaskState.FAILED and problem is not None:
+                raise problem
+            value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
+            if state.final:
+                # What has ended already (expired, cancelled, dead) does not come out otherwise later.
+                later = {}
+        self._account.outcome = "QUEUED"
+        place = {"Location": task_view.location(task_id)}
+        return json_response(value, status=202, headers={**place, **later, **self._applied()})
+
+    async def _keep_traced(self, task_id: TaskId) -> None:
+        """Have the call kept, with a span of its own: what its handler's span leads back to over the queue's gap."""
+        span = tracing.begin(f"enqueue {self._service.name}", "producer", parent=self._account.traceparent)
+        kept = False
+        try:
+            await self._keep(task_id, span.traceparent)
+            kept = True
+        finally:
+            span.end(failed=not kept, poste__task__key=task_id.key)
+
+    async def _keep(self, task_id: TaskId, traceparent: str) -> None:
+        """Have the call kept.
+
+        Raises:
+            Problem: It is not, or nobody knows.
+        """
+        match await self._roads.enqueuer.enqueue(self._new(task_id, traceparent)):
+            case Acceptance.QUEUE_FULL:
+                detail = "The service is away and its queue is full: nothing was accepted."
+                raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
+            case Acceptance.BUDGET_SPENT:
+                detail = "The queue, with the results kept in it, takes as much room as it may: nothing was accepted."
+                raise Problem(BUDGET_SPENT, detail, headers=RETRY_AFTER)
+            case Acceptance.NO_CONSUMER:
+                raise self._away(_NO_CONSUMER)
+            case Acceptance.NOT_ACCEPTED:
+                raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
+            case Acceptance.UNKNOWN:
+                detail = "The answer whether the call is kept was lost. Look at the path that Location names."
+                place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
+                raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
+
+    def _away(self, detail: str) -> Problem:
+        return Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
+
+    def _why_not_kept(self) -> str:
+        """Return why a call that may not be queued was not: its client's or its method's rule goes first."""
+        ruled = self._wishes.no_queue or not self._method.policy.queue_when_away
+        return "The call was not kept." if ruled else _NO_CONSUMER
+
+    def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
+        # Field by field: as arguments, a time made first among them, they cost twice as much.
+        new = mom_service_pb2.NewTask()
+        new.service, new.method = self._service.name, self._method.name
+        new.key, new.request = task_id.key, self._message
+        created, created_ms = new.create_time, task_id.create_ms
+        created.seconds, created.nanos = created_ms // 1000, created_ms % 1000 * 1_000_000
+        new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
+        new.traceparent = traceparent
+        return new
+
+    async def _answered(self, response: bytes) -> Response:
+        """Answer with the service's response."""
+        size = len(response)
+        if size <= LARGE_MESSAGE:
+            return self._written(response)
+        return await self._made(functools.partial(self._written, response), size)
+
+    async def _made(self, make: Callable[[], T], size: int) -> T:
+        """Make what is answered of so many bytes: beside the loop if they are many."""
+        if size <= LARGE_MESSAGE:
+            return make()
+        # What ran can't be refused any more.
+        return await self._roads.aside.run(make, peer=client_of(self._request), size=size, accepted=True)
+
+    def _written(self, response: bytes) -> Response:
+        try:
+            body = protojson.encode(self._method.output, response)
+        except protojson.UnprintableError as error:
+            raise unreadable(error, service=self._service.name, method=self._method.name) from error
+        return Response(body, headers={"Content-Type": JSON, **self._applied()})
+
+    def _applied(self) -> dict[str, str]:
+        """Return the header that tells which of the client's preferences were honoured."""
+        if self._wishes is preferences.NONE:
+            return {}
+        names = []
+        if self._wishes.respond_async and self._may_queue:
+            names.append("respond-async")
+        wait = self._wishes.wait_seconds if self._may_wait else None
+        if wait is not None and (self._may_queue or self._method.policy.repeatable):
+            names.append(preferences.wait_applied(wait))
+        if self._wishes.no_queue:
+            names.append("no-queue")
+        return preferences.applied(*names)

@@ -1,0 +1,164 @@
+"""The direct road: one call to a service that is up, or proof of why it could not be answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, NamedTuple
+
+from google.rpc import status_pb2
+
+from poste.domain.codes import Code
+from poste.domain.road import Proof, Verdict, decide, prove
+from poste.rpc.catalogue import Method
+from poste_gateway.upstream.failure import NO_ROOM, SILENT, Failure
+from poste_gateway.upstream.link import MakeRoom, any_room
+from poste_gateway.upstream.replica import Replica
+from poste_gateway.upstream.replica_pool import ReplicaPool
+
+#: Why a call is not made: its client has its share of the service's places.
+PEER_CALLS: Final = "peer-calls"
+
+
+class Failed(NamedTuple):
+    """The service answered with an error.
+
+    Attributes:
+        status: Its status, with its details.
+    """
+
+    status: status_pb2.Status
+
+
+class Away(NamedTuple):
+    """The call was not answered, and may be queued: it did not run, or may run again.
+
+    Attributes:
+        reason: Why: `away`, `busy`, `PEER_CALLS`, `refused`, `elsewhere` (no replica that is up has the method), `lost`
+            or `timeout`.
+        impatient: The time that its client gave it was over before the service's own.
+        overdue: Its method's own time was over.
+    """
+
+    reason: str
+    impatient: bool = False
+    overdue: bool = False
+
+
+class Unknown(NamedTuple):
+    """The call may have run, and may not be run again.
+
+    Attributes:
+        overdue: Its method's own time was over.
+    """
+
+    overdue: bool
+
+
+class NoRoom(NamedTuple):
+    """The service answered, and there was no room for its answer here, or in the service until there was."""
+
+
+#: The serialized response message, or why there is none.
+Outcome = bytes | Failed | Away | Unknown | NoRoom
+
+
+async def call(
+    fleet: ReplicaPool,
+    method: Method,
+    request: bytes,
+    *,
+    client: str = "",
+    request_id: str,
+    traceparent: str = "",
+    wait_seconds: float | None = None,
+    make_room: MakeRoom = any_room,
+) -> Outcome:
+    """Call a method on a replica of its service, and on another if that is proved to do no harm.
+
+    Args:
+        fleet: The replicas.
+        method: The method.
+        request: The serialized request message.
+        client: Whose call it is: each has a share of the service's places; empty for who has none of its own.
+        request_id: Goes with the call, for the logs.
+        traceparent: Goes with it too: its place in its trace, if it is in one.
+        wait_seconds: The client waits no longer than this, all in all; None if it did not say.
+        make_room: Makes room for a large response.
+    """
+    end = None if wait_seconds is None else time.monotonic() + wait_seconds
+    loop = asyncio.get_running_loop()
+    tried: list[Replica] = []
+    reason, begun = "", False
+    try:
+        while True:
+            replica = fleet.pick_ready(tried, method.name) or await fleet.pick(tried, method.name)
+            if isinstance(replica, str):
+                return Away(reason or replica)
+            timeout, impatient = method.policy.timeout_seconds, False
+            if end is not None and (left := end - time.monotonic()) < timeout:
+                timeout, impatient = left, True
+                if timeout <= 0:
+                    return Away(reason or "timeout", impatient=True)
+            # From here on nothing is waited for until the replica, too, has counted it in.
+            if client and not begun and not (begun := fleet.begin(client, method.name, replica)):
+                return Away(PEER_CALLS)
+            sent = loop.time()
+            answer = await replica.call(
+                method.path,
+                request,
+                timeout,
+                request_id,
+                traceparent,
+                repeatable=method.policy.repeatable,
+                make_room=make_room,
+            )
+            if isinstance(answer, bytes):
+                replica.circuit.answered()
+                return answer
+            tried.append(replica)
+            outcome = _outcome(fleet, method, answer, tried, sent=sent, impatient=impatient)
+            if not isinstance(outcome, str):
+                return outcome
+            reason = outcome
+    finally:
+        if begun:
+            fleet.end(client)
+
+
+def _outcome(
+    fleet: ReplicaPool, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
+) -> Failed | Away | Unknown | NoRoom | str:
+    """Return what has become of a call without a response; or why it has none, if another replica is to be asked."""
+    if answer is NO_ROOM:
+        tried[-1].circuit.answered()
+        return NoRoom()
+    proof = prove(answer.code, not_run=answer.not_run)
+    reason = _reason(answer.code, proof)
+    overdue = answer is SILENT and not impatient
+    _judge(tried[-1], proof, sent=sent, silent=overdue)
+    # Of those that prove that they did not run it every one may be asked: one may be of another version.
+    others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
+    match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
+        case Verdict.ANSWER:
+            return Failed(answer.status)
+        case Verdict.OUTCOME_UNKNOWN:
+            return Unknown(overdue)
+        case Verdict.QUEUE:
+            return Away(reason, impatient=impatient and reason == "timeout", overdue=overdue)
+        case Verdict.TRY_ANOTHER_REPLICA:
+            return reason
+
+
+def _judge(replica: Replica, proof: Proof, *, sent: float, silent: bool) -> None:
+    """Note what a failed call says of its replica. A client's short patience says nothing."""
+    if proof is Proof.ANSWERED:
+        replica.circuit.answered()
+    elif silent:
+        replica.circuit.silent(asyncio.get_running_loop().time(), sent=sent)
+
+
+def _reason(code: Code, proof: Proof) -> str:
+    if proof is Proof.NOT_RUN:
+        return "elsewhere" if code is Code.UNIMPLEMENTED else "refused"
+    return "timeout" if code is Code.DEADLINE_EXCEEDED else "lost"

@@ -1,0 +1,114 @@
+"""The body of a call: its type, its size, and from its JSON to the serialized message."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Final
+
+from aiohttp import StreamReader, hdrs, web
+from google.protobuf.descriptor import Descriptor
+
+from poste import protojson
+from poste.domain import sizes
+from poste_gateway.calls.offload import LARGE_BODY, Offload
+from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.responses import JSON
+from poste_gateway.limits.capacity import NoCapacityError
+from poste_gateway.limits.clients import client_of
+
+_UTF8: Final = ("utf-8", "utf8")
+#: The content coding that is none (RFC 9110, section 12.5.3).
+_PLAIN: Final = "identity"
+
+
+async def read(request: web.BaseRequest, message: Descriptor, aside: Offload, *, seconds: float) -> bytes:
+    """Read a call's body.
+
+    Args:
+        request: The request.
+        message: The type of the method's request message.
+        aside: Reads large ones.
+        seconds: How long the client may take to bring it.
+
+    Returns:
+        The serialized message.
+
+    Raises:
+        Problem: It is not JSON, too large, did not come in time, or does not fit the message; or there is no room
+            for it.
+    """
+    _check_type(request)
+    # `client_max_size` is the application's own limit; it holds for bodies without a length too.
+    limit = request.client_max_size
+    content = request.content
+    try:
+        # As a rule it came in with the head: then there is nothing to wait for.
+        body = content.read_nowait() if content.is_eof() else await _awaited(request, seconds)
+    except NoCapacityError as error:
+        detail = "There is no room for the body, or for more of this client's. Nothing was accepted."
+        raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER) from error
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
+    if len(body) > limit:
+        raise _too_large(limit)
+    try:
+        if len(body) > LARGE_BODY:
+            read = functools.partial(protojson.decode, message, body)
+            encoded = await aside.run(read, peer=client_of(request), size=len(body))
+        else:
+            encoded = protojson.decode(message, body)
+    except protojson.FieldErrors as error:
+        errors = [{"field": field, "reason": reason} for field, reason in error.errors]
+        raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
+    if len(encoded) > sizes.MAX_PAYLOAD:
+        # A number's digit or two may become eight bytes.
+        raise Problem(
+            TOO_LARGE,
+            f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message; this body makes one of {len(encoded)}.",
+        )
+    return encoded
+
+
+async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _all_of(request.content, limit)
+    except TimeoutError as error:
+        # Nothing more is read, and the body counts as ended: else aiohttp goes on reading it after the answer.
+        request.protocol.close()
+        request.content.feed_eof()
+        raise Problem(
+            REQUEST_TIMEOUT, f"The body did not come within {seconds:g} seconds. Nothing was accepted."
+        ) from error
+
+
+async def _all_of(content: StreamReader, limit: int) -> bytes:
+    """Read to the end; not by the request, which would keep what it read for as long as it lives."""
+    parts, size = [], 0
+    while part := await content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(TOO_LARGE, f"The body may have {limit} bytes.")
+
+
+def _check_type(request: web.BaseRequest) -> None:
+    headers = request.headers
+    if headers.get(hdrs.CONTENT_TYPE) == JSON and hdrs.CONTENT_ENCODING not in headers:
+        return
+    if request.content_type != JSON:
+        raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
+    if (request.charset or _UTF8[0]).lower() not in _UTF8:
+        raise Problem(NOT_JSON, "The charset must be utf-8.")
+    if request.headers.get("Content-Encoding", _PLAIN).lower() != _PLAIN:
+        raise Problem(NOT_JSON, "The body must not be compressed.")

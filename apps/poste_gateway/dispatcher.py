@@ -1,0 +1,178 @@
+"""The edge: every request comes in here and is answered from here, whatever happens behind it.
+
+One handler for all paths, a request id for each, one line in the log, and no exception that goes past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from poste.domain import door, traceparents
+from poste.runtime import logs, metrics, tracing
+from poste_gateway.calls import call
+from poste_gateway.calls.call import CallServices
+from poste_gateway.http import cors
+from poste_gateway.http.probes import PROBES
+from poste_gateway.http.problem_types import INTERNAL, NO_ROUTE, OF_CODE
+from poste_gateway.http.problems import Problem, problem_response
+from poste_gateway.http.responses import AccessRecord, Response
+from poste_gateway.http.verbs import allow, wrong_verb
+from poste_gateway.own_routes import Found, OwnRoutes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poste.runtime.spans import Span
+
+_log: Final = logs.get("edge")
+_journal: Final = logs.Journal("edge", "request")
+
+
+async def _meet(expectation: str, request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
+    if expectation.lower() == "100-continue" and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class Dispatcher:
+    """Answers HTTP requests."""
+
+    def __init__(
+        self, roads: CallServices, resources: OwnRoutes, cors_origins: tuple[str, ...], draining: asyncio.Event
+    ) -> None:
+        self._roads = roads
+        self._resources = resources
+        self._cors_origins = cors_origins
+        self._draining = draining
+        #: Request ids: what is random is drawn once, for each draw is a system call.
+        self._prefix = f"{secrets.token_hex(5)}-"
+        self._numbers = itertools.count(1)
+
+    async def handle(self, request: web.BaseRequest) -> Response:
+        """Answer one request, whatever happens behind it.
+
+        Raises:
+            ConnectionError: The client is gone before its body came.
+        """
+        begin = time.perf_counter()
+        headers = request.headers
+        if (expectation := headers.get(hdrs.EXPECT)) is not None:
+            await _meet(expectation, request)
+        given = headers.get(cors.REQUEST_ID)
+        account = AccessRecord(given if given and door.is_request_id(given) else self._new_id())
+        routes, path = self._roads.directory.routes, request.raw_path
+        method = routes.get(request.method, path)
+        if method is None:
+            # As it was meant: without its query, and nothing in it encoded that need not be.
+            path = request.rel_url.path_safe
+            method = routes.get(request.method, path)
+        # For what is no call: what is ours at the path, and what it takes, whosever it is.
+        own = self._resources.find(path) if method is None else None
+        verbs = own.verbs if own is not None else routes.verbs(path) if method is None else None
+        span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
+        # For whatever else is logged on its way.
+        traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
+        try:
+            if method is None:
+                answer = await self._serve_own(request, own, verbs)
+            else:
+                # First, for it is what there is most of; a service can't claim a path that is ours.
+                self._resources.check_ready()
+                answer = await call.answer(request, method, self._roads, account)
+        except Problem as problem:
+            answer = self._refuse(problem, path, account)
+        except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
+            _log.exception("failed", verb=request.method, path=path, request_id=account.request_id)
+            defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
+            answer = self._refuse(defect, path, account)
+        answer.headers[cors.REQUEST_ID] = account.request_id
+        if self._cors_origins:
+            cors.add_headers(answer, request, self._cors_origins, verbs or ())
+        if self._draining.is_set():
+            # The connection ends soon, and a request that is then on its way would go down with it.
+            answer.keep_alive = False
+        self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
+        if span is not None:
+            _end_span(span, answer.status, account)
+        if traced is not None:
+            # A connection's requests share one context.
+            tracing.trace_id.reset(traced)
+        return answer
+
+    def _new_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers)}"
+
+    async def _serve_own(self, request: web.BaseRequest, own: Found | None, verbs: Iterable[str] | None) -> Response:
+        if request.method == hdrs.METH_OPTIONS and verbs is not None:
+            return Response(status=204, headers={"Allow": allow(verbs)})
+        if own is None:
+            self._resources.check_ready()
+            raise Problem(NO_ROUTE, "There is nothing at this path.") if verbs is None else wrong_verb(verbs)
+        handler = own.verbs.get(hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method)
+        if handler is None:
+            raise wrong_verb(own.verbs)
+        return await handler(request, own.name)
+
+    def _refuse(self, problem: Problem, path: str, account: AccessRecord) -> Response:
+        kind = problem.kind
+        account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
+        return problem_response(problem, path)
+
+    def _tell(self, verb: str, path: str, status: int, account: AccessRecord, seconds: float) -> None:
+        """Write the one line of a request, and count it if it was a call."""
+        service, method, road, outcome = account.service, account.method, account.road, account.outcome
+        facts = {
+            "request_id": account.request_id,
+            "verb": verb,
+            "path": path,
+            "status": status,
+            "outcome": outcome,
+            "seconds": int(seconds * 1e6) / 1e6,
+        }
+        if service:
+            metrics.calls_total.add((service, method, road, outcome))
+            metrics.call_seconds.observe((service, road), seconds)
+            facts["service"], facts["method"], facts["road"] = service, method, road
+        elif path in PROBES:
+            return
+        if account.trace_id:
+            facts["trace_id"] = account.trace_id
+        if account.facts:
+            facts.update(account.facts)
+        _journal.write(facts)
+
+
+def _place(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:
+    """Find a request's place in its trace; returns its span if it is recorded."""
+    span, traceparent = None, ""
+    if (header := request.headers.get(traceparents.HEADER)) is not None:
+        traceparent = traceparents.read(header)
+    if not traceparent and tracing.lost():
+        account.traceparent = traceparents.UNRECORDED
+        return None
+    if tracing.wanted(traceparent) and path not in PROBES:
+        # A verb that is none of HTTP's is a client's own word.
+        name = request.method if request.method in hdrs.METH_ALL else "HTTP"
+        span = tracing.begin(name, "server", parent=traceparent)
+        traceparent = span.traceparent
+    if traceparent:
+        account.traceparent, account.trace_id = traceparent, traceparents.trace_id(traceparent)
+    return span
+
+
+def _end_span(span: Span, status: int, account: AccessRecord) -> None:
+    span.end(
+        # One for each method there is, never a path that a client made up.
+        name=f"{account.service}/{account.method}" if account.service else "",
+        failed=status >= INTERNAL.status,
+        http__response__status_code=status,
+        poste__request_id=account.request_id,
+        poste__road=account.road,
+        poste__outcome=account.outcome,
+    )

@@ -1,0 +1,1 @@
+"""HTTP: connections, responses and problems. Knows neither gRPC nor the middleware."""

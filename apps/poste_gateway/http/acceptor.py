@@ -1,0 +1,167 @@
+"""Lets clients' connections in, as far as there is room: who has no room is told, or closed, before it costs anything.
+
+asyncio's own servers take whoever comes. They know the client only once its handshake is over, and when descriptors run
+out uvloop closes the connections that come without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from poste.runtime import lifecycle, logs
+from poste.runtime.addresses import unusable
+from poste_gateway.limits.capacity import Capacity
+from poste_gateway.limits.refusals import refuse
+
+#: Makes the protocol of a connection, for its client and the address that it came from.
+MakeProtocol = Callable[[str, str], asyncio.Protocol]
+
+#: How many connections may stand at the door; the kernel's `somaxconn` may allow fewer.
+_BACKLOG: Final = 1024
+#: How many are let in at one time: others' calls have their turn in between, and who was let in is one that can be idle
+#: before room is sought for the next.
+_AT_ONCE: Final = 8
+#: The process, or the host, can't have more sockets now.
+_SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: How long nobody is let in then, in seconds.
+_SHORT_SECONDS: Final = 0.25
+
+#: How much of what is written the kernel holds that it can't send yet, in bytes: of megabytes, as it would otherwise,
+#: it tells too late that some were taken.
+_UNSENT_BYTES: Final = 128 * 1024
+
+_log: Final = logs.get("accepting")
+
+
+class Acceptor:
+    """The listening sockets of one address."""
+
+    def __init__(
+        self,
+        make: MakeProtocol,
+        room: Capacity,
+        *,
+        refusal: Callable[[], bytes],
+        tls: ssl.SSLContext | None = None,
+        handshake_seconds: float = 30.0,
+    ) -> None:
+        """Take what is needed; `open` begins.
+
+        Args:
+            make: Makes the protocol of each connection, which leaves the room if its connection is lost.
+            room: What there is room for.
+            refusal: Spells what is said to whom there is no room for, where that needs no handshake.
+            tls: Shakes hands first.
+            handshake_seconds: How long that may take.
+        """
+        self._make, self._room = make, room
+        self._refusal = refusal
+        self._tls = tls is not None
+        self._patience: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_seconds}
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._entering: set[asyncio.Task[None]] = set()
+
+    async def open(self, host: str, port: int) -> int:
+        """Let connections in from now on; returns the port, which is any free one for 0.
+
+        Raises:
+            StartError: The port is taken, or the address is not this host's.
+        """
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                one = socket.socket(family, kind, protocol)
+                self._sockets.append(one)
+                one.setblocking(False)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # A name may be several addresses; all of them have the one port.
+                one.bind((address[0], port, *address[2:]))
+                one.listen(_BACKLOG)
+                port = int(one.getsockname()[1])
+        except OSError as error:
+            for one in self._sockets:
+                one.close()
+            raise unusable(host, port, error) from error
+        for one in self._sockets:
+            self._loop.add_reader(one, self._accept, one)
+        return port
+
+    def close(self) -> None:
+        """Let in who stands at the door, and nobody after."""
+        for one in self._sockets:
+            self._loop.remove_reader(one)
+            with contextlib.suppress(OSError):
+                while self._let_in(one):
+                    pass
+            one.close()
+        self._sockets.clear()
+
+    async def end(self) -> None:
+        """Wait for nobody's handshake any more."""
+        await lifecycle.end([*self._entering])
+
+    def _accept(self, one: socket.socket) -> None:
+        try:
+            for _ in range(_AT_ONCE):
+                if not self._let_in(one):
+                    return
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            # What was idle gives its socket to who waits; and nobody asks again until that can have happened.
+            refuse("descriptors", peer="", error=error.strerror)
+            self._room.free()
+            self._loop.remove_reader(one)
+            self._loop.call_later(_SHORT_SECONDS, self._again, one)
+
+    def _again(self, one: socket.socket) -> None:
+        if one in self._sockets:
+            self._loop.add_reader(one, self._accept, one)
+
+    def _let_in(self, one: socket.socket) -> bool:
+        """Let the next one in that stands at the door; returns whether there was one."""
+        try:
+            connection, place = one.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionError:
+            # It went while it stood there.
+            return True
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        address = place[0]
+        peer = self._room.whose(address)
+        if not self._room.enter(peer, address):
+            with contextlib.suppress(OSError), connection:
+                if not self._tls:
+                    connection.send(self._refusal())
+            return True
+        task = self._loop.create_task(self._enter(connection, peer, address))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+        return True
+
+    async def _enter(self, connection: socket.socket, peer: str, address: str) -> None:
+        entered = False
+
+        def make() -> asyncio.Protocol:
+            return self._make(peer, address)
+
+        try:
+            await self._loop.connect_accepted_socket(make, connection, **self._patience)
+            entered = True
+        except OSError as error:
+            # Hands were not shaken: in time, or at all.
+            _log.debug("not entered", peer=address, error=type(error).__name__)
+        finally:
+            if not entered:
+                self._room.leave(peer)

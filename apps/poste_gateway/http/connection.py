@@ -1,0 +1,545 @@
+"""One connection: aiohttp's protocol, whose requests are answered one after the other without a task for each.
+
+aiohttp serves handlers of every kind, and a request pays for that: a task of its own, and reading that is resumed twice
+though nothing had paused it. That is a tenth of what the gateway does for a call, so `Connection` does without. It also
+bounds what aiohttp does not: what came and is not answered, what is written and not taken, and for how long.
+
+For that it uses what aiohttp keeps to itself, and this is the only file that does: `INSIDES` lists it. At import it is
+looked for, so that a release without it is named in one line. What it is relied upon for is shown by
+`tests/hostile/test_03_room.py` (flow control, refusals, times), `tests/hostile/test_04_inflow.py` (turns of reading),
+and `tests/contract/test_connections.py` and `test_raw_http.py` (keep-alive, pipelining, shutdown, what is no HTTP).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, cast
+
+import aiohttp
+from aiohttp import StreamReader, web, web_protocol
+from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from poste.domain.errors import StartError
+from poste.runtime import logs
+from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST
+from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
+from poste_gateway.limits.budgets import Asked
+from poste_gateway.limits.capacity import Capacity, NoCapacityError
+from poste_gateway.limits.inflow import Inflow
+from poste_gateway.limits.log_throttle import LogThrottle
+from poste_gateway.limits.refusals import refuse
+
+#: What is used of aiohttp's own: by class or module, its names.
+INSIDES: Final = (
+    (
+        web.RequestHandler,
+        (
+            # The requests that came whole, and who waits for the next one.
+            *("_messages", "_waiter", "_parser", "_current_request", "_request_in_progress", "_handler_waiter"),
+            # That the connection ends: after this answer, or here and now.
+            *("_close", "_force_close", "_task_handler", "_manager", "_loop", "_lingering_time"),
+            # When it was idle for too long.
+            *("_keepalive_handle", "_keepalive_timeout", "_next_keepalive_close_time", "_process_keepalive"),
+            # Flow control: the body's, and the requests' that wait.
+            *("_reading_paused", "_buffer_paused", "_pause_transport_reading", "_resume_transport_reading"),
+            *("_pause_reading_for_buffer", "_resume_reading_if_drained"),
+            # How an answer is written, and what never became a request is answered.
+            *("finish_response", "handle_error", "_make_error_handler", "start"),
+        ),
+    ),
+    (web_protocol, ("ERROR", "_ErrInfo")),
+    (StreamReader, ("total_bytes",)),
+)
+
+_log: Final = logs.get("http")
+_seldom: Final = LogThrottle(_log, "info")
+#: How long who was refused in the middle of a request may go on sending it until it reads why, in seconds.
+_LINGER_SECONDS: Final = 2.0
+#: What a connection may leave unread of its answers without being waited for, in bytes. All of them may, at once.
+_UNREAD_BYTES: Final = 16 * 1024
+#: What a connection may send before it is answered without being counted, in bytes. All of them may, at once.
+_FREE_BYTES: Final = 8 * 1024
+#: What a request costs besides its bytes while it waits for those before it on its connection.
+_REQUEST_BYTES: Final = 4 * 1024
+#: The largest head, in bytes.
+_HEAD_BYTES: Final = 64 * 1024
+#: Nothing more is read from a connection of which so many bytes wait for their turn.
+_WAITING_BYTES: Final = 16 * 1024
+#: So many bytes of requests may wait behind one on its connection; the others are read later.
+_AHEAD_BYTES: Final = 64 * 1024
+_UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
+_HEAD_TOO_LARGE: Final = Problem(INVALID_REQUEST, f"A request's head may have {_HEAD_BYTES} bytes.")
+#: What a client is told whose connection, or whose request, there is no room for.
+BUSY: Final = Problem(
+    GATEWAY_BUSY, "There is no room for more requests, or for this client's. Nothing was accepted.", headers=RETRY_AFTER
+)
+
+
+class _HeadTooLargeError(Exception):
+    pass
+
+
+class Owner(Protocol):
+    """The server that a connection belongs to."""
+
+    max_body_bytes: int
+    room: Capacity
+    request_handler: Any
+
+    def not_waited_for(self, protocol: Connection) -> None:
+        """Know that a connection brought a request, or ended."""
+
+
+def check_insides() -> None:
+    """Look for what is used of aiohttp's own.
+
+    Raises:
+        StartError: This release does not have it.
+    """
+    for holder, names in INSIDES:
+        for name in names:
+            if not hasattr(holder, name):
+                raise StartError(
+                    f"aiohttp {aiohttp.__version__} has no {holder.__name__}.{name}, which the gateway is built on: "
+                    "install a release that its pyproject.toml allows"
+                )
+
+
+class Connection(web.RequestHandler):
+    """One connection.
+
+    Attributes:
+        peer: Whose it is, as its share is counted; empty if it has none of its own.
+        address: Where it comes from.
+        room: What there is room for.
+        inflow: What gives it its turn to be read.
+        waiting: What came and waits for that.
+        heard: It has brought a request.
+        begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
+        stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
+        pipe: What it is, until it is lost.
+        left_over: How much was still to be taken when it was seen to be closing.
+        came: How many bytes came that are not answered yet.
+        counted: How many of them are counted as received.
+        promised: How many bytes of its answer are counted as unsent.
+        gone: Called when it is lost, if an answer waits for room.
+        passing: What comes is passed over.
+        refused: There was no room for what came; nothing more is read.
+        left: It is not counted any more.
+        ended: Done when it is lost, if somebody waits for that.
+        writer: What writes to it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "begun",
+        "came",
+        "counted",
+        "ended",
+        "gone",
+        "heard",
+        "inflow",
+        "left",
+        "left_over",
+        "passing",
+        "peer",
+        "pipe",
+        "promised",
+        "refused",
+        "room",
+        "stuck",
+        "waiting",
+        "writer",
+    )
+    peer: str
+    address: str
+    room: Capacity
+    inflow: Inflow
+    waiting: bytes
+    begun: float | None
+    heard: bool
+    stuck: float | None
+    pipe: asyncio.Transport | None
+    came: int
+    counted: int
+    promised: int
+    gone: Callable[[], None] | None
+    passing: bool
+    refused: bool
+    left: bool
+    left_over: int
+    ended: asyncio.Future[None] | None
+    writer: StreamWriter
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, inflow: Inflow, *, idle_seconds: float) -> None:
+        """Begin; `connection_made` comes later.
+
+        Args:
+            owner: The server.
+            loop: The event loop.
+            inflow: What gives it its turn to be read.
+            idle_seconds: How long it may wait for a request after the first.
+        """
+        anything: Any = owner
+        # Bodies come in as they were sent: a compressed one could grow without bounds.
+        super().__init__(
+            anything,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # none is what aiohttp's own runners pass too
+            auto_decompress=False,
+            keepalive_timeout=idle_seconds,
+        )
+        self.peer = self.address = ""
+        self.room, self.inflow, self.waiting = owner.room, inflow, b""
+        self.heard = self.passing = self.refused = self.left = False
+        self.begun = self.stuck = self.pipe = self.ended = self.gone = None
+        self.left_over = self.came = self.counted = self.promised = 0
+        self.writer = StreamWriter(self, loop)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Know that it stands; by TLS, once hands are shaken, which asyncio limits itself."""
+        super().connection_made(transport)
+        self.pipe = cast("asyncio.Transport", transport)
+        self.pipe.set_write_buffer_limits(_UNREAD_BYTES)
+        self.begun = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, at once or in its turn."""
+        # Nothing is what its own flow control brings, for what waits in the parser.
+        if not data or self._close or self._force_close or self.inflow.now(self, data):
+            self.take(data)
+            return
+        waiting = len(self.waiting)
+        if self.came + waiting > _FREE_BYTES:
+            self._weigh()
+        if waiting > _WAITING_BYTES:
+            self._pause_transport_reading()
+
+    def emptied(self) -> None:
+        """Read on, unless something else is in the way."""
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def take(self, data: bytes) -> None:
+        """Read what came, and know when it was only a part of a head.
+
+        A part that came while the request before it was under way is seen when more of it comes. Until then its
+        connection is like an idle one, and ends as those do.
+        """
+        super().data_received(data)
+        self.came += len(data)
+        if self.came > _FREE_BYTES or len(self._messages) > 1:
+            self._weigh()
+        waiter = self._waiter
+        if waiter is not None and self.begun is None and not waiter.done():
+            self.begun = self._loop.time()
+
+    def _is_split(self) -> bool:
+        """Tell whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
+        messages, current = self._messages, self._current_request
+        if len(messages) == 1:
+            body = messages[0][1]
+        elif not messages and current is not None:
+            body = current.content
+        else:
+            return False
+        return self.came > _HEAD_BYTES + 2 * int(body.total_bytes)
+
+    def _weigh(self) -> None:
+        """Count what came and is not answered yet, if there is room for it."""
+        if self.passing or self._close or self._force_close:
+            return
+        messages = self._messages
+        if not messages and self._waiter is not None and self.came > _HEAD_BYTES:
+            self._refuse(_HeadTooLargeError())
+            return
+        if self._is_split():
+            self._refuse(web.RequestPayloadError("the body comes in chunks that are too small"))
+            return
+        more = self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
+        if more > 0:
+            if not self.room.received.take(self.peer, more, beside=self.counted):
+                refuse("bodies", peer=self.address, bytes=self.came)
+                self._refuse(NoCapacityError())
+                # At once, or all that come at the same time would be refused for what each of them brought.
+                self._recount(0)
+                return
+            self.counted += more
+        if messages and self.came > _AHEAD_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _refuse(self, error: Exception) -> None:
+        """Read nothing more, and have the request that came last answered so, if it is not whole or not begun."""
+        current = self._current_request
+        if self._messages:
+            self._messages[-1][1].set_exception(error)
+        elif current is not None:
+            current.content.set_exception(error)
+        else:
+            self._messages.append((web_protocol._ErrInfo(400, error, ""), EMPTY_PAYLOAD))  # noqa: SLF001 - see INSIDES
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+        self._close = self.refused = True
+        self.waiting = b""
+        # So that its client can bring it to an end, and read why.
+        self._reading_paused = False
+        self._resume_transport_reading()
+
+    def promise(self, size: int) -> bool:
+        """Count an answer of so many bytes that is to be written; returns whether there is room for it."""
+        more = size - self.promised
+        if more <= 0:
+            return True
+        if not self.room.unsent.take(self.peer, more, beside=self.promised):
+            refuse("answers", peer=self.address, bytes=size)
+            return False
+        self.promised += more
+        return True
+
+    def make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+        """Count an answer of so many bytes that is still with its service, as soon as there is room for it.
+
+        Args:
+            size: How many bytes it will be.
+            decided: Called with True once it is counted; with False if there is no room, not even to wait for some, or
+                if the client goes.
+
+        Returns:
+            What is to be called when the answer is here, or not wanted any more.
+        """
+        more = max(0, size - self.promised)
+
+        def made() -> None:
+            self.promised += more
+            decided(True)
+
+        def over() -> None:
+            self.gone = None
+            self.room.unsent.withdraw(asked)
+
+        def gone() -> None:
+            over()
+            decided(False)
+
+        asked = Asked(self.peer, more, self.promised, made)
+        self.gone = gone
+        if self.pipe is None or not self.room.unsent.ask(asked):
+            gone()
+        return over
+
+    def _release(self) -> None:
+        """Count nothing of what is answered now."""
+        if self.promised:
+            self.room.unsent.give(self.peer, self.promised)
+            self.promised = 0
+        if not self._messages:
+            self._recount(0)
+
+    def _recount(self, came: int) -> None:
+        self.came = came
+        if not self.counted:
+            # As nearly always, and this comes with every request.
+            return
+        less = self.counted - max(0, came + len(self.waiting) - _FREE_BYTES)
+        if less > 0:
+            self.room.received.give(self.peer, less)
+            self.counted -= less
+
+    def pause_writing(self) -> None:
+        """Know that the client leaves unread what is written."""
+        super().pause_writing()
+        self.stuck = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """Know that it has taken what there was."""
+        super().resume_writing()
+        self.stuck = None
+
+    def stuck_since(self, now: float, limit: float) -> bool:
+        """Tell whether the client has taken nothing since then of what is written, or of what is left at its end."""
+        if self.pipe is None:
+            return False
+        if self.stuck is None:
+            if self.pipe.is_closing():
+                self.stuck, self.left_over = now, self.pipe.get_write_buffer_size()
+            return False
+        if self.left_over and self.pipe.get_write_buffer_size() != self.left_over:
+            # It ends once this has left, and some of it has.
+            self.stuck = None
+            return False
+        return self.stuck <= limit
+
+    def leave(self) -> None:
+        """Count it no more."""
+        if not self.left:
+            self.left = True
+            self.room.leave(self.peer)
+
+    def abort(self) -> None:
+        """End it here and now, whatever is not sent yet."""
+        pipe = self.pipe
+        self.force_close()
+        if pipe is not None:
+            pipe.abort()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self.pipe is not None and self._waiter is not None and not self._waiter.done() and not self.waiting
+
+    @property
+    def idle_until(self) -> float:
+        """When it would be closed if it stayed idle."""
+        return self._next_keepalive_close_time
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on, if reading was paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    async def start(self) -> None:
+        """Answer the connection's requests, one after the other, in its one task and so in one context."""
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._answer_all()
+        except Exception:  # noqa: BLE001 - the task's edge: what is wrong with one connection is logged once, here
+            _log.exception("connection failed")
+        finally:
+            self._task_handler = None
+            if self.transport is not None:
+                # What is written by now still leaves.
+                self.transport.close()
+
+    async def _answer_all(self) -> None:
+        request: Any = None
+        answer: Any = None
+        while not self._force_close:
+            if not self._messages:
+                # They may be of megabytes, and a client may be idle for long.
+                request = answer = None
+                await self._wait()
+                # Or the client went while its request waited for this turn.
+                continue
+            request, handler = self._next()
+            # By these two aiohttp's own shutdown knows what to wait for, and whose body comes no more.
+            self._request_in_progress, self._current_request = True, request
+            try:
+                answer = await handler(request)
+                self._current_request = None
+                if self._close:
+                    answer.keep_alive = False
+                gone = (await self.finish_response(request, answer, None))[1]
+            finally:
+                self._request_in_progress, self._current_request = False, None
+                self._release()
+                if self._handler_waiter is not None:
+                    self._handler_waiter.set_result(None)
+            if gone:
+                return
+            if self.refused or not request.content.is_eof():
+                await self._pass_over(request.content)
+            if self._close or not answer.keep_alive:
+                return
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+            if self._messages:
+                # What is answered at once waits for nothing: a client that sends without end would stop the loop.
+                await asyncio.sleep(0)
+
+    async def _wait(self) -> None:
+        """Wait for the next request."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _next(self) -> tuple[web.BaseRequest, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]:
+        """Take the next request; returns it and what answers it."""
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and not self._messages:
+            # All that came before it is answered.
+            if isinstance(message, RawRequestMessage):
+                self._recount(sum(len(name) + len(value) for name, value in message.raw_headers))
+            self._resume_reading_if_drained()
+        server = cast("Owner", self._manager)
+        self.begun = None
+        if not self.heard:
+            self.heard = True
+            server.not_waited_for(self)
+        handler = server.request_handler
+        if not isinstance(message, RawRequestMessage):
+            handler, message = self._make_error_handler(message), web_protocol.ERROR
+        # All of them are written by one writer: it keeps nothing of what it wrote.
+        writer, task = self.writer, cast("asyncio.Task[None]", self._task_handler)
+        request = web.BaseRequest(
+            message, payload, self, writer, task, self._loop, client_max_size=server.max_body_bytes
+        )
+        return request, handler
+
+    async def _pass_over(self, payload: StreamReader) -> None:
+        """Let the client send the rest of a body that nobody wants, so that it reads its answer; but not for long."""
+        if self.refused:
+            await self._linger()
+            return
+        self.passing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lingering_time):
+                while not payload.is_eof():
+                    await payload.readany()
+        self.passing = False
+        self._recount(0)
+        if not payload.is_eof():
+            self.close()
+
+    async def _linger(self) -> None:
+        """Let a client that was refused in the middle of its request read why; but not for long."""
+        if self.pipe is None:
+            return
+        self.ended = self._loop.create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self.ended
+
+    def owes_since(self, limit: float) -> bool:
+        """Tell whether a head began to come by then and is still not whole."""
+        # A whole one may be here that its task has not taken up yet.
+        return self.begun is not None and self.begun <= limit and not self._messages
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Know that the client, or this side, has ended it."""
+        server = cast("Owner | None", self._manager)
+        super().connection_lost(exc)
+        if server is not None:
+            server.not_waited_for(self)
+        self.pipe = self.stuck = None
+        self.waiting = b""
+        if self.gone is not None:
+            self.gone()
+        self.leave()
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never became a request."""
+        problem = _UNREADABLE
+        if isinstance(exc, NoCapacityError):
+            problem = BUSY
+        elif isinstance(exc, _HeadTooLargeError):
+            problem = _HEAD_TOO_LARGE
+        if problem is not BUSY:
+            _seldom.tell("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
+        return cast("web.StreamResponse", problem_response(problem, "", keep_alive=False))

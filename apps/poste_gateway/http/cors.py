@@ -1,0 +1,44 @@
+"""Cross-origin requests of browsers (Fetch standard, "CORS protocol"): from the origins that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from aiohttp import web
+from multidict import istr
+
+from poste_gateway.http import preferences
+from poste_gateway.http.responses import Response
+
+# As multidict keeps names: looked up without being spelt in small letters each time.
+REQUEST_ID: Final = istr("X-Request-Id")
+_ANY: Final = "*"
+_ALLOWED: Final = f"Content-Type, {preferences.PREFER}, {preferences.TASK_TTL}, {preferences.RESULT_TTL}, {REQUEST_ID}"
+_EXPOSED: Final = f"Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
+#: How long a browser may remember what is allowed, in seconds.
+_MAX_AGE: Final = "600"
+
+
+def add_headers(
+    response: Response | web.StreamResponse, request: web.BaseRequest, origins: tuple[str, ...], verbs: Iterable[str]
+) -> None:
+    """Let a browser's page see the answer, if it comes from a named origin.
+
+    Args:
+        response: The answer.
+        request: What it answers.
+        origins: The origins that may see it.
+        verbs: What the path takes, told to a browser that asks first.
+    """
+    response.headers["Vary"] = "Origin"
+    origin = request.headers.get("Origin")
+    # It is sent back, so it must be what a header may hold; a browser's own always is (RFC 6454, section 7).
+    if origin is None or not origin.isascii() or not (origin in origins or _ANY in origins):
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(verbs)
+        response.headers["Access-Control-Allow-Headers"] = _ALLOWED
+        response.headers["Access-Control-Max-Age"] = _MAX_AGE

@@ -1,0 +1,46 @@
+"""The plain HTTP port of a gateway that speaks TLS: it leads to https, and answers nothing else but the probes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from aiohttp import web
+
+from poste_gateway.http.probes import PROBES
+from poste_gateway.http.problem_types import INVALID_REQUEST
+from poste_gateway.http.problems import Problem, problem_response
+from poste_gateway.http.responses import Response
+from poste_gateway.http.server import Handle
+
+#: The host of a Host header (RFC 9110, section 7.2), without its port.
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?", re.ASCII)
+_HTTPS: Final = 443
+
+
+class Redirect:
+    """Answers the plain port's requests."""
+
+    def __init__(self, handle: Handle, port: int) -> None:
+        """Take what there is to know.
+
+        Args:
+            handle: Answers the probes.
+            port: Where clients find https.
+        """
+        self._handle = handle
+        self._authority = "" if port == _HTTPS else f":{port}"
+
+    async def handle(self, request: web.BaseRequest) -> Response | web.StreamResponse:
+        """Answer one request."""
+        if request.path in PROBES:
+            # Health checks come from within the deployment, where nobody listens in.
+            return await self._handle(request)
+        host = _HOST.fullmatch(request.headers.get("Host", ""))
+        target = request.rel_url.raw_path_qs
+        if host is None or not target.startswith("/"):
+            problem = Problem(INVALID_REQUEST, "This port leads to https, and the request names no host to go to.")
+            return problem_response(problem, "")
+        # 308, not 301: a POST stays one.
+        location = f"https://{host[1]}{self._authority}{target}"
+        return Response(status=308, headers={"Location": location})

@@ -1,0 +1,58 @@
+"""Who is an operator: whoever has the token, and nobody else, wherever they come from.
+
+What died can be listed with its ids, and by them everybody's results be read; so it is not for every client. Where a
+request comes from tells nothing: behind a proxy on the gateway's host everybody comes from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from aiohttp import web
+
+from poste.runtime import metrics
+from poste_gateway.http.problem_types import OPERATORS_ONLY, TOKEN_NEEDED
+from poste_gateway.http.problems import Problem
+
+_SCHEME: Final = "bearer"
+
+
+class OperatorAuth:
+    """Lets operators through."""
+
+    def __init__(self, token: bytes | None) -> None:
+        """Take the operators' token; without one nobody gets through."""
+        self._digest = None if token is None else _digest(token)
+
+    def check(self, request: web.BaseRequest) -> None:
+        """Refuse whoever is no operator.
+
+        Raises:
+            Problem: The token is missing or wrong, or this gateway has none.
+        """
+        if self._digest is None:
+            raise Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
+        given = _token_of(request)
+        # Digests, for a comparison takes as long for any of them; what was given has any length.
+        if given is None or not hmac.compare_digest(_digest(given), self._digest):
+            if given is not None:
+                metrics.operator_tokens_wrong_total.inc()
+            detail = "The header Authorization must be Bearer and the operators' token."
+            raise Problem(TOKEN_NEEDED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def names_token(request: web.BaseRequest) -> bool:
+    """Tell whether a request brings a token, right or wrong."""
+    return _token_of(request) is not None
+
+
+def _token_of(request: web.BaseRequest) -> bytes | None:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    # Bytes that are no UTF-8 are in the header's text as lone surrogates.
+    return given.strip().encode(errors="surrogateescape") if scheme.lower() == _SCHEME else None
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()

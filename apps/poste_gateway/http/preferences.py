@@ -1,0 +1,165 @@
+"""What a request's headers ask for: `Prefer` (RFC 7240), `Poste-Task-TTL` and `Poste-Result-TTL`.
+
+They are read on every call, whichever road it takes, so that a client's mistake does not show first when the service
+is away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from multidict import CIMultiDictProxy, istr
+
+from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
+from poste_gateway.http.problem_types import INVALID_REQUEST
+from poste_gateway.http.problems import Problem
+
+TASK_TTL: Final = istr("Poste-Task-TTL")
+RESULT_TTL: Final = istr("Poste-Result-TTL")
+PREFER: Final = istr("Prefer")
+APPLIED: Final = "Preference-Applied"
+
+_DIGITS: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+#: One preference: a name, and perhaps a value, as a token or quoted, and parameters behind a `;`. Nothing in it is
+#: tried twice, so that no header can make it slow.
+_PREFERENCE: Final = re.compile(
+    r"""\s*+ (?P<name> [!#$%&'*+.^_`|~\w-]++ )
+        (?: \s*+ = \s*+ (?: "(?P<quoted> (?: [^"\\] | \\. )*+ )" | (?P<token> [^",;\s]*+ ) ) )?+
+        \s*+ (?: ; (?: "(?: [^"\\] | \\. )*+" | [^",] )*+ )?+ (?: , | $ )""",
+    re.VERBOSE | re.ASCII,
+)
+_NAME: Final = re.compile(r"\s*+([\w-]++)", re.ASCII)
+#: Stands for the value of a preference that is not well formed: no value is this.
+_MALFORMED: Final = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What a client wishes of one call.
+
+    Attributes:
+        task_ttl_seconds: How long the call may wait for its service.
+        result_ttl_seconds: How long its result is to be kept.
+        respond_async: It does not wait for the answer.
+        wait_seconds: It waits this long for the answer, on whichever road; None if it did not say.
+        no_queue: The call is never to be kept.
+    """
+
+    task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
+    result_ttl_seconds: int = DEFAULT_RESULT_TTL_SECONDS
+    respond_async: bool = False
+    wait_seconds: float | None = None
+    no_queue: bool = False
+
+
+#: What a client wishes that says nothing.
+NONE: Final = Preferences()
+
+
+def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_seconds: float) -> Preferences:
+    """Read what a call's headers ask for.
+
+    Args:
+        headers: The call's.
+        policy: What its method allows: the longest times to live.
+        max_wait_seconds: The longest wait; more is cut to it.
+
+    Raises:
+        Problem: A header has a value that it can't have; `errors` names each.
+    """
+    if not (PREFER in headers or TASK_TTL in headers or RESULT_TTL in headers):
+        return NONE
+    errors: list[dict[str, str]] = []
+    wishes = Preferences(
+        task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, policy.max_task_ttl_seconds, errors),
+        result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, policy.max_result_ttl_seconds, errors),
+        **_preferences(headers, max_wait_seconds, errors),
+    )
+    _raise(errors)
+    return wishes
+
+
+def read_wait(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> float:
+    """Read how long a look at a task may wait for its end, in seconds.
+
+    Raises:
+        Problem: The header has a value that it can't have.
+    """
+    errors: list[dict[str, str]] = []
+    wait: float | None = _preferences(headers, max_wait_seconds, errors)["wait_seconds"]
+    _raise(errors)
+    return wait or 0.0
+
+
+def applied(*preferences: str) -> dict[str, str]:
+    """Return the header that tells which preferences were honoured."""
+    return {APPLIED: ", ".join(preferences)} if preferences else {}
+
+
+def wait_applied(wait_seconds: float) -> str:
+    """Spell the preference for a wait as it was honoured."""
+    return f"wait={wait_seconds:g}"
+
+
+def _raise(errors: list[dict[str, str]]) -> None:
+    if errors:
+        detail = "; ".join(f"{error['field']} {error['reason']}" for error in errors)
+        raise Problem(INVALID_REQUEST, detail, errors=errors)
+
+
+def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, longest: int, errors: list[dict[str, str]]) -> int:
+    values = headers.getall(name, [])
+    if not values:
+        return default
+    text = values[0].strip()
+    seconds = int(text) if _DIGITS.fullmatch(text) else 0
+    if len(values) > 1:
+        errors.append({"field": name, "reason": "must be there once only"})
+    elif not 1 <= seconds <= longest:
+        errors.append({"field": name, "reason": f"must be whole seconds between 1 and {longest}"})
+    return seconds
+
+
+def _preferences(
+    headers: CIMultiDictProxy[str], max_wait_seconds: float, errors: list[dict[str, str]]
+) -> dict[str, Any]:
+    stated = _stated(headers)
+    wait: float | None = None
+    if "wait" in stated:
+        text = stated["wait"]
+        if text.isascii() and text.isdigit():
+            wait = min(float(text), max_wait_seconds)
+        else:
+            errors.append({"field": PREFER, "reason": "must have whole seconds as its wait, e.g. wait=10"})
+    return {
+        "respond_async": "respond-async" in stated,
+        "wait_seconds": wait,
+        "no_queue": "no-queue" in stated,
+    }
+
+
+def _stated(headers: CIMultiDictProxy[str]) -> Mapping[str, str]:
+    """Return the preferences by their names. Of one that is stated twice the first holds (RFC 7240, section 2)."""
+    stated: dict[str, str] = {}
+    for line in headers.getall(PREFER, []):
+        for name, value in _split(line):
+            stated.setdefault(name.lower(), value)
+    return stated
+
+
+def _split(line: str) -> Iterator[tuple[str, str]]:
+    position = 0
+    while position < len(line):
+        match = _PREFERENCE.match(line, position)
+        if match is None:
+            name = _NAME.match(line, position)
+            if name is not None:
+                yield name[1], _MALFORMED
+            comma = line.find(",", position)
+            position = len(line) if comma < 0 else comma + 1
+            continue
+        yield match["name"], match["quoted"] if match["quoted"] is not None else match["token"] or ""
+        position = match.end()

@@ -1,0 +1,334 @@
+"""The kinds of problems: one for each `type` under `/problems/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from poste.domain import sizes
+from poste.domain.codes import Code
+
+_ROOT: Final = "/problems/"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem.
+
+    Attributes:
+        name: Its name in the path of its page.
+        status: The HTTP status that it is answered with.
+        code: The google.rpc.Code that it stands for.
+        title: What it is, in a few words.
+        about: What its page says.
+    """
+
+    name: str
+    status: int
+    code: Code
+    title: str
+    about: str
+
+    @property
+    def path(self) -> str:
+        """The path of its page, which is its `type`."""
+        return _ROOT + self.name
+
+
+INVALID_REQUEST: Final = ProblemType(
+    "invalid-request",
+    HTTPStatus.BAD_REQUEST,
+    Code.INVALID_ARGUMENT,
+    "The request is not valid",
+    "The body is not the JSON of the method's request, or a header has a value that it can't have. "
+    "`errors` names each field and header, and says what is wrong with it. Nothing was done.",
+)
+NO_ROUTE: Final = ProblemType(
+    "no-such-route",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is nothing at this path",
+    "No catalogued service has this route. GET /v1/services lists those there are.",
+)
+NO_TASK: Final = ProblemType(
+    "no-such-task",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There never was such a task",
+    "This Poste never issued that task id, or the id was altered on its way.",
+)
+NO_QUEUE: Final = ProblemType(
+    "no-such-queue",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is no such queue",
+    "No service of that name is catalogued, and none was. A queue is called as its service is.",
+)
+NO_SERVICE: Final = ProblemType(
+    "no-such-service",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "There is no such service",
+    "No service of that name is in the catalogue.",
+)
+WRONG_VERB: Final = ProblemType(
+    "wrong-verb",
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    Code.UNIMPLEMENTED,
+    "The path does not take this verb",
+    "The header `Allow` names the verbs that it takes.",
+)
+TOO_LARGE: Final = ProblemType(
+    "body-too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.INVALID_ARGUMENT,
+    "The body is too large",
+    "The request's body is larger than this gateway takes. Nothing was done.",
+)
+REQUEST_TIMEOUT: Final = ProblemType(
+    "request-timeout",
+    HTTPStatus.REQUEST_TIMEOUT,
+    Code.DEADLINE_EXCEEDED,
+    "The body did not come in time",
+    "The request's head came, but not the whole of its body within the time that this gateway waits for it. Nothing "
+    "was accepted, and the connection is closed: send the request again, on a new one.",
+)
+NOT_JSON: Final = ProblemType(
+    "not-json",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.INVALID_ARGUMENT,
+    "The body must be application/json",
+    "Calls are made with the header `Content-Type: application/json`, in UTF-8. Nothing was done.",
+)
+NOT_READY: Final = ProblemType(
+    "not-ready",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The gateway does not know its services yet",
+    "The gateway has just started and waits for its catalogue. Nothing was accepted: try again.",
+)
+SERVICE_AWAY: Final = ProblemType(
+    "service-away",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The service is away",
+    "The service can't answer now, and this call is not kept for it: the client said `Prefer: no-queue`, or the "
+    "catalogue says so of the method, or no process with the worker library ever registered the service, so that "
+    "nobody would take the call from a queue. Nothing was accepted: try again later.",
+)
+NOT_ACCEPTED: Final = ProblemType(
+    "not-accepted",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The call can't be kept now",
+    "The call could not be kept safely, so it was not accepted, and will not be run. Try again.",
+)
+QUEUE_FULL: Final = ProblemType(
+    "queue-full",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The service's queue is full",
+    "As many calls wait for the service as its queue may hold. Nothing was accepted: try again later.",
+)
+BUDGET_SPENT: Final = ProblemType(
+    "queue-budget-spent",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The service's queue holds as much as it may",
+    "All that the queue holds takes as much memory as it may: calls that wait, those that Poste gave up, and results, "
+    "each kept for as long as its client asked (Poste-Result-TTL). Nothing was accepted: try again when results' times "
+    "to live are over, or an operator has made room (`poste purge`).",
+)
+LOOKUP_AWAY: Final = ProblemType(
+    "lookup-away",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "Tasks and queues can't be looked up now",
+    "The place where tasks are kept can't be reached. They are safe; try again.",
+)
+OUTCOME_UNKNOWN: Final = ProblemType(
+    "outcome-unknown",
+    HTTPStatus.BAD_GATEWAY,
+    Code.UNKNOWN,
+    "The call may or may not have run",
+    "The call was sent to its service, and no answer came, or one that leaves open what was done (UNAVAILABLE, "
+    "DEADLINE_EXCEEDED). It may have run, and its method is not declared idempotent, so Poste did not run it again. "
+    "Find out what became of it before you repeat it.",
+)
+ACCEPTANCE_UNKNOWN: Final = ProblemType(
+    "acceptance-unknown",
+    HTTPStatus.BAD_GATEWAY,
+    Code.UNKNOWN,
+    "The call may or may not have been accepted",
+    "The call was to be kept, and the answer whether it is was lost. The header `Location` has the path of its "
+    "task. Look there before you repeat the call: 200 is the task, 404 `not-kept` means that it was not accepted, and "
+    "this problem that it is not decided yet, which takes half a minute at most.",
+)
+NOT_KEPT: Final = ProblemType(
+    "not-kept",
+    HTTPStatus.NOT_FOUND,
+    Code.NOT_FOUND,
+    "The call was not accepted",
+    "It was not known at first whether the call was accepted, and now it is: it was not. It did not run and will not; "
+    "it can be repeated.",
+)
+RECORD_LOST: Final = ProblemType(
+    "record-lost",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.DATA_LOSS,
+    "The task's record is lost",
+    "The task was accepted and must still be on record, and it is not. Tell the operator.",
+)
+GONE: Final = ProblemType(
+    "gone",
+    HTTPStatus.GONE,
+    Code.NOT_FOUND,
+    "The task is no longer kept",
+    "The task id was issued, and the time for which its result is kept is over, or an operator has dropped it to make "
+    "room. (If it was not known whether the call "
+    "was accepted, it may not have been.)",
+)
+TASK_ENDED: Final = ProblemType(
+    "task-ended",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "The task has ended",
+    "A task that has ended can't be cancelled.",
+)
+NOT_DEAD: Final = ProblemType(
+    "not-dead",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "The task is not DEAD",
+    "Only a task that Poste gave up can be replayed or purged.",
+)
+CALLS_WAITING: Final = ProblemType(
+    "calls-waiting",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "Calls wait for the service",
+    "A service is not forgotten while its calls wait, unless that is asked for: `?evenWithWaiting=true`, or "
+    "`poste forget --even-with-waiting`. They would stay in its queue: they run if the service registers again in "
+    "time, else they expire.",
+)
+OPERATORS_ONLY: Final = ProblemType(
+    "operators-only",
+    HTTPStatus.FORBIDDEN,
+    Code.PERMISSION_DENIED,
+    "This is for operators",
+    "Pausing queues and handling what died is for operators, who have the gateway's token; this gateway was given none "
+    "(POSTE_OPERATOR_TOKEN_FILE), so nobody is one, wherever they come from. Nothing was done.",
+)
+TOKEN_NEEDED: Final = ProblemType(
+    "operator-token",
+    HTTPStatus.UNAUTHORIZED,
+    Code.UNAUTHENTICATED,
+    "The operators' token is missing or wrong",
+    "This is for operators: send the header `Authorization: Bearer` and the gateway's token. Nothing was done.",
+)
+TOO_MANY_WATCHERS: Final = ProblemType(
+    "too-many-watchers",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "Too many watch this gateway",
+    "As many pages and terminals follow this gateway as it serves at once. Close some, or try again later.",
+)
+GATEWAY_BUSY: Final = ProblemType(
+    "gateway-busy",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    "The gateway has all that it can take",
+    "As much is on its way through this gateway as it has room for, from this client or from all of them. Nothing was "
+    "accepted, unless the detail says otherwise: try again after the seconds that the header `Retry-After` names.",
+)
+UNREADABLE_ANSWER: Final = ProblemType(
+    "unreadable-answer",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The service's answer can't be shown",
+    "The service ran the call and answered, and its answer can't be written as JSON. `errors` names the field that "
+    "can't, and says why. Do not repeat the call for that.",
+)
+PAYLOAD_TOO_LARGE: Final = ProblemType(
+    "payload-too-large",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The service's answer is too large",
+    f"The service ran the call, and answered with more than a message carries ({sizes.MAX_PAYLOAD} bytes as "
+    "protobuf). It would be as large the next time: do not repeat the call, but ask for less. A queued call that was "
+    "answered so is DEAD, reason `response-too-large`.",
+)
+INTERNAL: Final = ProblemType(
+    "internal",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INTERNAL,
+    "The gateway failed",
+    "Something went wrong that should not. The operator's log has it under the id of the header `X-Request-Id`.",
+)
+
+#: What a service may answer, by its code. HTTP statuses: the table of google/rpc/code.proto.
+OF_CODE: Final[dict[Code, ProblemType]] = {
+    code: ProblemType(
+        f"status-{code.name.lower().replace('_', '-')}",
+        status,
+        code,
+        title,
+        f"The service answered with the status {code.name}: {title[0].lower()}{title[1:]}.",
+    )
+    for code, status, title in (
+        (Code.CANCELLED, 499, "The call was cancelled"),
+        (Code.UNKNOWN, 500, "The service failed"),
+        (Code.INVALID_ARGUMENT, 400, "The service finds an argument invalid"),
+        (Code.DEADLINE_EXCEEDED, 504, "The service did not finish in time"),
+        (Code.NOT_FOUND, 404, "The service did not find what was asked for"),
+        (Code.ALREADY_EXISTS, 409, "What was to be made exists already"),
+        (Code.PERMISSION_DENIED, 403, "The caller is not allowed to do this"),
+        (Code.RESOURCE_EXHAUSTED, 429, "A quota or another resource is used up"),
+        (Code.FAILED_PRECONDITION, 400, "The system is not in the state that the call needs"),
+        (Code.ABORTED, 409, "The call was aborted: another one was in its way"),
+        (Code.OUT_OF_RANGE, 400, "An argument is out of range"),
+        (Code.UNIMPLEMENTED, 501, "The service does not have this method"),
+        (Code.INTERNAL, 500, "The service failed within"),
+        (Code.UNAVAILABLE, 503, "The service is unavailable"),
+        (Code.DATA_LOSS, 500, "The service lost data"),
+        (Code.UNAUTHENTICATED, 401, "The caller is not authenticated"),
+    )
+}
+#: Every kind by its name.
+PROBLEM_TYPES: Final = {
+    kind.name: kind
+    for kind in (
+        INVALID_REQUEST,
+        NO_ROUTE,
+        NO_TASK,
+        NO_QUEUE,
+        NO_SERVICE,
+        WRONG_VERB,
+        TOO_LARGE,
+        REQUEST_TIMEOUT,
+        NOT_JSON,
+        NOT_READY,
+        SERVICE_AWAY,
+        NOT_ACCEPTED,
+        QUEUE_FULL,
+        BUDGET_SPENT,
+        LOOKUP_AWAY,
+        OUTCOME_UNKNOWN,
+        ACCEPTANCE_UNKNOWN,
+        NOT_KEPT,
+        RECORD_LOST,
+        GONE,
+        TASK_ENDED,
+        NOT_DEAD,
+        CALLS_WAITING,
+        OPERATORS_ONLY,
+        TOKEN_NEEDED,
+        TOO_MANY_WATCHERS,
+        GATEWAY_BUSY,
+        UNREADABLE_ANSWER,
+        PAYLOAD_TOO_LARGE,
+        INTERNAL,
+        *OF_CODE.values(),
+    )
+}

@@ -1,0 +1,201 @@
+"""What the gateway answers, and how it becomes HTTP.
+
+aiohttp's own response builds a table of headers, asks it for each thing that might be in it, and writes head and body
+apart: a third of what a bare request costs. What is answered here is whole when it is made, so its head is spelt in one
+piece and leaves with its body in one write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import HttpVersion11, web
+
+from poste import protojson
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain; charset=utf-8"
+#: Heads what changes from one look to the next.
+NO_STORE: Final = {"Cache-Control": "no-store"}
+
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+#: A larger body leaves in pieces of so many bytes: what is written at once is held until the client has all of it.
+_PIECE: Final = 64 * 1024
+#: How often an answer counts: while it is written both are there, the message and its JSON.
+_WRITTEN: Final = 2
+#: Answers that are no longer are not counted, unless their clients leave them unread.
+_UNCOUNTED_BYTES: Final = 16 * 1024
+#: What has no body, and says nothing of its length.
+_BODILESS: Final = (204, 304)
+
+
+@dataclass(slots=True)
+class AccessRecord:
+    """What is to be said of one request in the log and the metrics; filled on its way.
+
+    Attributes:
+        request_id: Its id.
+        traceparent: Its place in its trace; empty if it is in none.
+        trace_id: The trace; empty if it has no id.
+        service: The service that it calls, if it calls one.
+        method: The method.
+        road: The road that it took: `direct`, `durable`, or `none` if it was refused before.
+        outcome: The code, or the name of the problem, that it ended with; `QUEUED` if it was kept.
+        facts: What else the log is to say, if there is anything.
+    """
+
+    request_id: str
+    traceparent: str = ""
+    trace_id: str = ""
+    service: str = ""
+    method: str = ""
+    road: str = "none"
+    outcome: str = "OK"
+    facts: dict[str, Any] | None = None
+
+    def note(self, name: str, value: object) -> None:
+        """Have the log say one thing more."""
+        self.facts = {**(self.facts or {}), name: value}
+
+
+class Response:
+    """A whole answer. aiohttp asks of one `keep_alive`, `prepare` and `write_eof`.
+
+    Attributes:
+        status: The HTTP status.
+        body: The body; None if it comes later, and ends with the connection.
+        headers: The headers, but for those that every answer has.
+        keep_alive: The connection takes another request.
+    """
+
+    __slots__ = ("body", "headers", "keep_alive", "status")
+
+    def __init__(
+        self,
+        body: bytes | None = b"",
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        keep_alive: bool = True,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = {} if headers is None else headers
+        self.keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write it.
+
+        Raises:
+            ConnectionError: The client is gone.
+        """
+        self.keep_alive = self.keep_alive and request.keep_alive
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        without_body = request.method == "HEAD"
+        transport.write(self.spelt(http11=request.version == HttpVersion11, without_body=without_body))
+        if request.protocol.writing_paused or (not without_body and len(self.body or b"") > _PIECE):
+            await self._write_rest(request, b"" if without_body else self.body or b"")
+
+    async def _write_rest(self, request: web.BaseRequest, body: bytes) -> None:
+        """Write what is left of a large body as fast as the client takes it, and wait for one that takes nothing."""
+        protocol: Any = request.protocol
+        if not protocol.promise(len(body)):
+            # It was not refused before, so the client has the beginning of it.
+            protocol.abort()
+            raise ConnectionResetError("there is no room for the answer")
+        left = memoryview(body)[_PIECE:]
+        while True:
+            if protocol.writing_paused:
+                await request.writer.drain()
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            if not left:
+                return
+            transport.write(left[:_PIECE])
+            left = left[_PIECE:]
+
+    async def write_eof(self) -> None:
+        """Do nothing: it left whole."""
+
+    def spelt(self, *, http11: bool, without_body: bool = False) -> bytes:
+        """Return the head with the body, or with the beginning of a large one.
+
+        Args:
+            http11: The request is HTTP/1.1's.
+            without_body: The head alone.
+        """
+        status, body = self.status, self.body
+        headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        if not headers.count("\n") == headers.count("\r") == len(self.headers):
+            raise ValueError(f"a header has more than one line: {self.headers}")
+        # What each version does unless it is told otherwise (RFC 9112, section 9.3).
+        if self.keep_alive is not http11:
+            headers += "Connection: keep-alive\r\n" if self.keep_alive else "Connection: close\r\n"
+        if body is not None and status not in _BODILESS:
+            headers += f"Content-Length: {len(body)}\r\n"
+        head = f"{_clock.beginning(status)}{headers}\r\n".encode()
+        if body is None or without_body:
+            return head
+        return head + (body if len(body) <= _PIECE else body[:_PIECE])
+
+
+def room_for(request: web.BaseRequest, size: int) -> bool:
+    """Tell whether there is room for an answer of so many bytes; it is held until the answer is taken, or given up."""
+    if size <= _UNCOUNTED_BYTES:
+        return True
+    protocol: Any = request.protocol
+    return bool(protocol.promise(_WRITTEN * size))
+
+
+def make_room(request: web.BaseRequest, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+    """Have room made for an answer of so many bytes that is still with its service (`upstream.link.MakeRoom`)."""
+    protocol: Any = request.protocol
+    over: Callable[[], None] = protocol.make_room(_WRITTEN * size, decided)
+    return over
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer with JSON."""
+    return Response(protojson.dumps(value), status=status, headers={"Content-Type": JSON, **(headers or {})})
+
+
+def written_answer(body: bytes) -> Response:
+    """Answer with JSON that is written already."""
+    return Response(body, headers={"Content-Type": JSON})
+
+
+def text_answer(text: str, *, status: int = 200) -> Response:
+    """Answer with a text for people."""
+    return Response(text.encode(), status=status, headers={"Content-Type": TEXT})
+
+
+class _Clock:
+    """Spells what a head begins with, the header Date in it (RFC 9110, section 6.6.1), once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._beginnings: dict[int, str] = {}
+
+    def beginning(self, status: int) -> str:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._beginnings.clear()
+        beginning = self._beginnings.get(status)
+        if beginning is None:
+            # The version is the server's own, whatever the request's is (RFC 9110, section 6.2).
+            line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"
+            beginning = f"{line}\r\nServer: poste\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+            self._beginnings[status] = beginning
+        return beginning
+
+
+_clock: Final = _Clock()

@@ -1,0 +1,192 @@
+"""The gateway's HTTP server: aiohttp's protocol without its applications, whose router can't change while it serves.
+
+Every request goes to one handler. What can't be read as HTTP is answered here, as a problem like any other: aiohttp's
+own answer is a page that names its version, and its log a traceback for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import operator
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from aiohttp import web
+
+from poste.runtime import lifecycle
+from poste_gateway.http.acceptor import Acceptor
+from poste_gateway.http.connection import BUSY, Connection, check_insides
+from poste_gateway.http.problems import problem_response
+from poste_gateway.http.responses import Response
+from poste_gateway.limits.capacity import Capacity
+from poste_gateway.limits.inflow import Inflow
+
+Handle = Callable[[web.BaseRequest], Awaitable[Response | web.StreamResponse]]
+
+#: How often within the time that they have those who are late are looked for: a timer for each request would cost every
+#: request.
+_SWEEPS: Final = 6
+#: How long a connection that was just made may take to bring its request once the listener has closed, in seconds.
+_FIRST_REQUEST_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long clients may take, in seconds.
+
+    Attributes:
+        idle_seconds: Between two requests.
+        head_seconds: To bring a request's whole head, and to shake hands.
+        write_seconds: To take any of an answer.
+    """
+
+    idle_seconds: float = 75.0
+    head_seconds: float = 30.0
+    write_seconds: float = 30.0
+
+
+_PATIENCE: Final = Patience()
+
+
+def _refusal() -> bytes:
+    """Spell what a client is told whose connection there is no room for."""
+    return problem_response(BUSY, "", keep_alive=False).spelt(http11=True)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handle: Handle,
+    host: str,
+    port: int,
+    *,
+    max_body_bytes: int,
+    grace_seconds: float,
+    patience: Patience = _PATIENCE,
+    room: Capacity | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve HTTP while the body runs; yields the port.
+
+    Args:
+        handle: Answers every request; it must not raise.
+        host: The address to listen on.
+        port: The port, 0 for any free one.
+        max_body_bytes: How large a request's body may be.
+        grace_seconds: How long requests may take at the end.
+        patience: How long clients may take.
+        room: What they may take of the gateway; the defaults, and this port's alone, unless given.
+        tls: Serves HTTPS.
+
+    Raises:
+        StartError: The port is taken, or the address is not this host's.
+    """
+    check_insides()
+    server = Server(handle, max_body_bytes, patience, room)
+    door = Acceptor(server.connection, server.room, refusal=_refusal, tls=tls, handshake_seconds=patience.head_seconds)
+    runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
+    await runner.setup()
+    try:
+        bound = await door.open(host, port)
+        async with lifecycle.side_tasks(server.sweep()):
+            try:
+                yield bound
+            finally:
+                # Those who stand at the door are let in before it closes, and heard before anybody is sent away.
+                door.close()
+                await asyncio.sleep(0)
+                await server.heard()
+    finally:
+        await runner.cleanup()
+        await door.end()
+        server.room.closes_idle_no_more(server.close_idle)
+
+
+class Server(web.Server):
+    """Makes a protocol for each connection.
+
+    Attributes:
+        max_body_bytes: How large a request's body may be.
+        room: What clients may take.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        max_body_bytes: int,
+        patience: Patience = _PATIENCE,
+        room: Capacity | None = None,
+    ) -> None:
+        # What an `Response` has is what it asks of one.
+        anything: Any = handle
+        super().__init__(anything)
+        self._loop_of_all = asyncio.get_running_loop()
+        self._patience = patience
+        self.max_body_bytes = max_body_bytes
+        self.room = Capacity() if room is None else room
+        self.room.closes_idle(self.close_idle)
+        self._inflow = Inflow(self._loop_of_all)
+        #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
+        self._unheard: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._one_heard = asyncio.Event()
+
+    async def heard(self) -> None:
+        """Wait until every connection has brought a request, or has shown that it is in no hurry."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
+                while self._unheard:
+                    self._one_heard.clear()
+                    await self._one_heard.wait()
+
+    def not_waited_for(self, protocol: Connection) -> None:
+        """Know that a connection brought a request, or ended."""
+        self._unheard.discard(protocol)
+        self._one_heard.set()
+
+    async def sweep(self) -> None:
+        """End, again and again, the connections whose clients take too long to bring a head, or to take an answer."""
+        patience = self._patience
+        while True:
+            await asyncio.sleep(min(patience.head_seconds, patience.write_seconds) / _SWEEPS)
+            now = self._loop_of_all.time()
+            late, unread = [], []
+            for protocol in cast("list[Connection]", self.connections):
+                if protocol.stuck_since(now, now - patience.write_seconds):
+                    protocol.abort()
+                    unread.append(protocol.address)
+                elif protocol.owes_since(now - patience.head_seconds):
+                    protocol.force_close()
+                    late.append(protocol.address)
+            # One line for all of them: they may be many, and a browser that connects in advance is no attack.
+            if late:
+                self.room.cut("late", late)
+            if unread:
+                self.room.cut("unread", unread)
+
+    def close_idle(self, most: int) -> int:
+        """Close connections that wait for a request; returns how many, at most `most`.
+
+        First those that never brought one, then the others, the longest idle first.
+        """
+        idle = [protocol for protocol in cast("list[Connection]", self.connections) if protocol.idle]
+        idle.sort(key=operator.attrgetter("heard", "idle_until"))
+        del idle[most:]
+        for protocol in idle:
+            protocol.abort()
+            # It is none any more, though its end is only heard of in a moment.
+            protocol.leave()
+        return len(idle)
+
+    def __call__(self) -> web.RequestHandler:
+        """Make the protocol of a connection of nobody in particular."""
+        return self.connection("", "")
+
+    def connection(self, peer: str, address: str) -> Connection:
+        """Make the protocol of a connection of a client that came from an address."""
+        connection = Connection(self, self._loop_of_all, self._inflow, idle_seconds=self._patience.idle_seconds)
+        connection.peer, connection.address = peer, address
+        self._unheard.add(connection)
+        return connection

@@ -1,0 +1,20 @@
+"""An answer that came, and can't be shown: its client is told of the field that can't be written, and so is the log."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from poste.protojson import UnprintableError
+from poste.runtime import logs
+from poste_gateway.http.problem_types import UNREADABLE_ANSWER
+from poste_gateway.http.problems import Problem
+
+_log: Final = logs.get("answers")
+
+
+def unreadable(error: UnprintableError, *, service: str, method: str) -> Problem:
+    """Return the problem that a method's unprintable answer is, and have it logged."""
+    field, reason = error.error
+    _log.warning("answer unreadable", service=service, method=method, field=field, reason=reason)
+    detail = f"The service's answer can't be written as JSON: {error}."
+    return Problem(UNREADABLE_ANSWER, detail, errors=[{"field": field, "reason": reason}])

@@ -1,0 +1,23 @@
+"""What there is no room for: each refusal is counted, and written to the log with whom it met."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from poste.runtime import logs, metrics
+from poste_gateway.limits.log_throttle import LogThrottle
+
+_seldom: Final = LogThrottle(logs.get("refusing"), "warning")
+
+
+def refuse(reason: str, *, peer: str, **facts: object) -> None:
+    """Have it counted and logged that there is no room for something.
+
+    Args:
+        reason: What there is too much of: one of `metrics.REFUSAL_REASONS`.
+        peer: Who is refused.
+        **facts: What else the log is to say.
+    """
+    metrics.refused_total.labels(reason).inc()
+    # A client that is refused comes again, as often as it likes.
+    _seldom.tell("busy", reason, peer=peer, **facts)

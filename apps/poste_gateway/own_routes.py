@@ -1,0 +1,204 @@
+"""The paths that are Poste's own: tasks, queues, services, problems, probes, and the page.
+
+`GET /v1/tasks/{id}/history` tells what the task's record knows of its life, as it happened::
+
+    {"events": [{"time": "…", "event": "accepted"}, {"time": "…", "event": "started", "attempt": 1},
+                {"time": "…", "event": "retried", "attempt": 1}, {"time": "…", "event": "started", "attempt": 2},
+                {"time": "…", "event": "ended", "state": "SUCCEEDED"}], "truncated": false}
+
+Further events: `crashed` and `given-back` (with the attempt), `cancel-requested`, `replayed`; an end as DEAD has its
+`reason`. `truncated`: of a task that was tried often, earlier attempts are not told any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from aiohttp import web
+
+from poste.domain.task_id import TaskId
+from poste.v1 import task_pb2
+from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.clock import Clock
+from poste_gateway.http import preferences, problems
+from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.responses import NO_STORE, Response, json_response, room_for, text_answer, written_answer
+from poste_gateway.limits.clients import client_of
+from poste_gateway.tasks import task_view
+from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
+from poste_gateway.tasks.operators import Handler, Operating
+from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.ui.pages import ROOT as PAGE
+from poste_gateway.ui.pages import Pages
+from poste_gateway.upstream.catalogue import ServiceCatalogue
+
+Verbs = Mapping[str, Handler]
+
+
+class Found(NamedTuple):
+    """What is ours at a path: what each verb does, and the name that is in the path."""
+
+    verbs: Verbs
+    name: str
+
+
+class OwnRoutes:
+    """Poste's own paths."""
+
+    def __init__(
+        self,
+        directory: ServiceCatalogue,
+        listings: Listings,
+        lookups: TaskReader,
+        aside: Offload,
+        operating: Operating,
+        *,
+        clock: Clock,
+        pages: Pages,
+        draining: asyncio.Event,
+        max_wait_seconds: float,
+    ) -> None:
+        """Take what is needed to answer.
+
+        Args:
+            directory: The catalogue.
+            listings: Tells what there is.
+            lookups: Knows the tasks.
+            aside: Writes large ones.
+            operating: Does what operators ask for.
+            clock: Knows whether this host's clock is right.
+            pages: Shows everything to people.
+            draining: The process is to stop.
+            max_wait_seconds: The longest wait that a client is granted.
+        """
+        self._directory = directory
+        self._listings = listings
+        self._lookups = lookups
+        self._aside = aside
+        self._clock = clock
+        self._draining = draining
+        self._max_wait_seconds = max_wait_seconds
+        self._exact: dict[str, Verbs] = {
+            "/v1/services": {"GET": self._services},
+            "/v1/queues": {"GET": self._queues},
+            "/livez": {"GET": self._livez},
+            "/readyz": {"GET": self._readyz},
+            "/": {"GET": pages.elsewhere},
+            f"{PAGE}/": {"GET": pages.elsewhere},
+            PAGE: {"GET": pages.index},
+            f"{PAGE}/events": {"GET": pages.events},
+        }
+        self._below: dict[str, Verbs] = {
+            task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
+            QUEUES: {"GET": self._queues},
+            # Nothing is at a service's name; what is behind it is the operators'.
+            SERVICES: {},
+            "/problems/": {"GET": self._problem},
+            f"{PAGE}/": {"GET": pages.file},
+        }
+        #: By the path's prefix and what is behind the name.
+        self._behind: dict[tuple[str, str], Verbs] = {
+            (task_view.TASKS, "history"): {"GET": self._get_history},
+            **operating.paths,
+        }
+
+    def find(self, path: str) -> Found | None:
+        """Return what is ours at a path; None if nothing is."""
+        if path in self._exact:
+            return Found(self._exact[path], "")
+        for prefix, verbs in self._below.items():
+            name = path.removeprefix(prefix)
+            if name and name != path:
+                named, _, rest = name.partition("/")
+                behind = self._behind.get((prefix, rest))
+                if behind is not None:
+                    return Found(behind, named)
+                return Found(verbs, name) if verbs else None
+        return None
+
+    def check_ready(self) -> None:
+        """Refuse what can't be answered without the catalogue.
+
+        Raises:
+            Problem: The gateway does not have it yet.
+        """
+        if self._directory.unready is not None:
+            # Not "no such route": which there are is not known.
+            detail = "The gateway does not have its catalogue yet. Nothing was accepted."
+            raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
+
+    def _check_ids(self) -> None:
+        """Refuse to judge ids while it is not known that this gateway has the right key for them."""
+        self.check_ready()
+        if not self._directory.key_agreed:
+            raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
+
+    async def _get_task(self, request: web.BaseRequest, text: str) -> Response:
+        self._check_ids()
+        wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
+        task_id = self._lookups.read_id(text)
+        task = await self._lookups.get(task_id, wait, peer=client_of(request))
+        applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
+        return await self._show(request, task_id, task, applied)
+
+    async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
+        self._check_ids()
+        history = await self._lookups.history(self._lookups.read_id(text))
+        events = [task_view.to_event(event) for event in history.events]
+        return json_response({"events": events, "truncated": history.truncated}, headers=NO_STORE)
+
+    async def _cancel_task(self, request: web.BaseRequest, text: str) -> Response:
+        self._check_ids()
+        task_id = self._lookups.read_id(text)
+        return await self._show(request, task_id, await self._lookups.cancel(task_id), {})
+
+    async def _show(
+        self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
+    ) -> Response:
+        service, peer = self._directory.services.get(task.service), client_of(request)
+        async with self._lookups.whole(task_id, task, peer=peer) as whole:
+
+            def show() -> Response:
+                return json_response(task_view.to_value(task_id, whole, service), headers={**NO_STORE, **headers})
+
+            # Its response, or its error's details.
+            size = whole.ByteSize()
+            if size <= LARGE_MESSAGE:
+                return show()
+            # A cancel that was done can't be refused any more.
+            done = request.method == "DELETE"
+            if not done and not room_for(request, size):
+                detail = "There is no room for the task's result while so many answers are not taken."
+                raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
+            return await self._aside.run(show, peer=peer, size=size, accepted=done)
+
+    async def _services(self, _: web.BaseRequest, __: str) -> Response:
+        return written_answer(await self._listings.services())
+
+    async def _queues(self, request: web.BaseRequest, name: str) -> Response:
+        if not name:
+            return written_answer(await self._listings.all_queues())
+        return json_response(await self._listings.queues(name, client=client_of(request), patient=False))
+
+    async def _problem(self, _: web.BaseRequest, name: str) -> Response:
+        page = problems.page(name)
+        if page is None:
+            raise Problem(NO_ROUTE, "There is no problem of this name.")
+        return text_answer(page)
+
+    async def _livez(self, _: web.BaseRequest, __: str) -> Response:
+        return text_answer("alive\n")
+
+    async def _readyz(self, _: web.BaseRequest, __: str) -> Response:
+        reason = self.unready()
+        return text_answer("ready\n") if reason is None else text_answer(f"{reason}\n", status=503)
+
+    def unready(self) -> str | None:
+        """Return None while this gateway is ready, else why it is not."""
+        # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
+        if self._draining.is_set():
+            return "stopping"
+        return self._directory.unready or self._directory.trouble or self._clock.unready

@@ -1,0 +1,1 @@
+"""What was kept: tasks read, waited for, listed, and the operators' verbs."""

@@ -1,0 +1,174 @@
+"""What is there: the services with their routes and replicas, and the queues in figures.
+
+`GET /v1/services`::
+
+    {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queueable": true,
+                   "queued": 0, "replicas": {"ready": 1, "known": 1},
+                   "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
+                                "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"],
+                                "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
+                                "queuedTimeoutSeconds": 600}]}]}
+
+`queueable`: calls can be kept, for the worker library registered the service, so somebody will take them; of one that
+only the deployment's file knows they can't. `queued` is null while nobody can tell. `GET /v1/queues`, and
+`/v1/queues/{queue}` with one queue only::
+
+    {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
+                 "running": 0, "delayed": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
+                 "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "standsStill": false,
+                 "consumers": 1, "enqueued": 5, "replayed": 0, "ended": 5}]}
+
+`kept` are the ended tasks whose results are kept (counted for a 32nd of their time to live too long at most), and
+`keptBytes` the store's memory that they take; `heldBytes` is that of all that the queue holds, what waits and what is
+dead, too; at `maxHeldBytes` no call is kept any more. `oldestAgeSeconds` is null if no task waits; `enqueued` and
+`ended` count all that ever were, `replayed` the DEAD ones that an operator had run again: each ends once more. A queue
+that can't be read now (its master in a Redis Cluster is away) is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+from poste import protojson
+from poste.rpc.catalogue import Method
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.http.busy import busy
+from poste_gateway.http.problem_types import LOOKUP_AWAY, NO_QUEUE
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.limits.fair_queue import Full
+from poste_gateway.mom import Mom, MomAway
+from poste_gateway.shared_reads import Ended, SharedReads
+from poste_gateway.upstream.catalogue import ServiceCatalogue
+
+QUEUES: Final = "/v1/queues/"
+SERVICES: Final = "/v1/services/"
+
+
+class Listings:
+    """Tells what there is. A listing of all is read and written once for all who asked before it began."""
+
+    def __init__(self, directory: ServiceCatalogue, mom: Mom) -> None:
+        """Take what is needed to tell.
+
+        Args:
+            directory: Knows the services.
+            mom: Knows the queues.
+        """
+        self._directory = directory
+        self._mom = mom
+        #: Of the services if True, of the queues if not.
+        self._listings = SharedReads[bool, bytes](self._write)
+
+    async def services(self) -> bytes:
+        """Return the catalogue as JSON; works while the middleware is away.
+
+        Raises:
+            Problem: The gateway is about to end.
+        """
+        return await self._shared(services=True)
+
+    async def all_queues(self) -> bytes:
+        """Return the queues as JSON.
+
+        Raises:
+            Problem: They can't be looked up now.
+        """
+        return await self._shared(services=False)
+
+    async def queues(self, name: str = "", *, client: str = "", patient: bool = True) -> dict[str, Any]:
+        """Return the queues, or the one of that name, as JSON values.
+
+        Args:
+            name: Which; all unless given.
+            client: Who asks for one: every client has its share of the turns.
+            patient: It waits for its turn however much waits.
+
+        Raises:
+            Problem: There is no such queue, too many are asked for, or they can't be looked up now.
+        """
+        try:
+            queues = await self._mom.list_queues(name, client=client, patient=patient)
+        except MomAway as error:
+            raise _away() from error
+        except Full:
+            detail = "Queues are asked for faster than they can be looked up."
+            raise busy("listings", detail, peer=client) from None
+        found = {queue.name: queue for queue in queues}
+        if name and name not in found:
+            if name in self._directory.services:
+                raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
+            raise Problem(NO_QUEUE, "There is no queue of this name.")
+        return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
+
+    async def close(self) -> None:
+        """End what is on its way."""
+        await self._listings.close()
+
+    async def _shared(self, *, services: bool) -> bytes:
+        try:
+            return await self._listings.get(services)
+        except Ended as error:
+            raise _away() from error
+
+    async def _write(self, services: bool) -> bytes:
+        return protojson.dumps(await (self._services() if services else self.queues()))
+
+    async def _services(self) -> dict[str, Any]:
+        queued = None
+        # Asked only if it is there: what can be told without it is told at once.
+        if await self._mom.connected(0.0):
+            with contextlib.suppress(MomAway):
+                queued = {queue.name: queue.queued + queue.delayed for queue in await self._mom.list_queues()}
+        fleets = self._directory.fleets
+        return {
+            "services": [
+                {
+                    "name": name,
+                    "availability": fleets[name].availability,
+                    "queueable": service.library,
+                    "queued": None if queued is None else queued.get(name),
+                    "replicas": dict(zip(("ready", "known"), fleets[name].counts, strict=True)),
+                    "methods": [_method(method) for method in service.methods.values()],
+                }
+                for name, service in sorted(self._directory.services.items())
+            ]
+        }
+
+
+def _away() -> Problem:
+    return Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER)
+
+
+def _queue(queue: pb.Queue) -> dict[str, Any]:
+    return {
+        "queue": queue.name,
+        "service": queue.name,
+        "queued": queue.queued,
+        "running": queue.running,
+        "delayed": queue.delayed,
+        "dead": queue.dead,
+        "kept": queue.kept,
+        "keptBytes": queue.kept_bytes,
+        "heldBytes": queue.held_bytes,
+        "maxHeldBytes": queue.max_held_bytes,
+        "oldestAgeSeconds": queue.oldest_age_seconds if queue.HasField("oldest_age_seconds") else None,
+        "paused": queue.paused,
+        "standsStill": queue.stands_still,
+        "consumers": queue.consumers,
+        "enqueued": queue.enqueued,
+        "replayed": queue.replayed,
+        "ended": queue.ended,
+    }
+
+
+def _method(method: Method) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "path": method.path,
+        "routes": [f"{route.verb} {route.path}" for route in method.routes],
+        "idempotent": method.policy.idempotent,
+        "away": "queue" if method.policy.queue_when_away else "reject",
+        "timeoutSeconds": method.policy.timeout_seconds,
+        "queuedTimeoutSeconds": method.policy.queued_timeout_seconds,
+    }

@@ -1,0 +1,239 @@
+"""The operators' verbs: see a queue's tasks, pause it, see, replay and purge what died, make room, forget a service.
+
+`GET /v1/queues/{queue}/tasks` lists the newest tasks, whatever became of them, the newest first, each without its
+response and error; `?pageSize=` is at most 1000, and so many are remembered::
+
+    {"tasks": [{…the task…}]}
+
+`POST /v1/queues/{queue}/pause` and `/resume` answer with the queue's figures, as `GET /v1/queues/{queue}` does.
+`GET /v1/queues/{queue}/dead` lists what died, the longest dead first, in pages::
+
+    {"tasks": [{…the task…, "dieTime": "…"}], "nextPageToken": ""}
+
+An error's detail is there what an unexpected exception said, or the handler in a DebugInfo: no client sees that.
+`?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `POST /v1/tasks/{id}/replay` and `/purge` answer
+with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with
+`{"replayed": 3}` and `{"purged": 3}`.
+
+`POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
+to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. Who asks for one of those is told 410 `gone`.
+
+`POST /v1/services/{service}/forget` takes a service out of the catalogue. It is refused while its calls wait or run
+(409), unless `?evenWithWaiting=true` says that they may: they stay in the queue, and run if the service registers again
+before they expire::
+
+    {"service": "calculator.v1.SumService", "waiting": 0, "replicas": 0, "shipped": false}
+
+What brings it back is said: `replicas` that were known to live do as soon as they register again, within 10 s, and the
+middleware's catalogue file, if it is `shipped`, does when a middleware starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from poste.domain.codes import Code
+from poste.domain.task_id import TaskIds
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.http.grpc_status import debug_text
+from poste_gateway.http.operator_auth import OperatorAuth
+from poste_gateway.http.problem_types import CALLS_WAITING, GONE, INVALID_REQUEST, LOOKUP_AWAY, NO_SERVICE, NOT_DEAD
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.responses import NO_STORE, Response, json_response
+from poste_gateway.mom import Mom, MomAway, MomRefused
+from poste_gateway.tasks import task_view
+from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
+from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.upstream.catalogue import ServiceCatalogue
+
+Handler = Callable[[web.BaseRequest, str], Awaitable[Response]]
+
+_PAGE_SIZE: Final = 100
+_MAX_PAGE_SIZE: Final = 1000
+#: How many tasks are replayed or purged by one call to the middleware.
+_BATCH: Final = 500
+_AGAIN: Final = "The middleware gives no answer now; what was asked can be asked again."
+
+
+class Operating:
+    """Does what operators ask for."""
+
+    def __init__(
+        self,
+        directory: ServiceCatalogue,
+        mom: Mom,
+        listings: Listings,
+        lookups: TaskReader,
+        *,
+        ids: TaskIds,
+        guard: OperatorAuth,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            directory: The catalogue.
+            mom: Does it.
+            listings: Tells of queues.
+            lookups: Knows the tasks.
+            ids: Makes the ids of dead tasks anew.
+            guard: Knows who may.
+        """
+        self._directory = directory
+        self._mom = mom
+        self._listings = listings
+        self._lookups = lookups
+        self._ids = ids
+        self._guard = guard
+        #: By the path's prefix and what is behind the name.
+        self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
+            (QUEUES, "pause"): {"POST": self._guarded(self._pause)},
+            (QUEUES, "resume"): {"POST": self._guarded(self._resume)},
+            (QUEUES, "tasks"): {"GET": self._guarded(self._recent)},
+            (QUEUES, "dead"): {"GET": self._guarded(self._dead)},
+            (QUEUES, "replay"): {"POST": self._guarded(self._replay_all)},
+            (QUEUES, "purge"): {"POST": self._guarded(self._purge_all)},
+            (QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
+            (SERVICES, "forget"): {"POST": self._guarded(self._forget)},
+            (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
+            (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
+        }
+
+    def _guarded(self, handle: Handler) -> Handler:
+        async def guarded(request: web.BaseRequest, name: str) -> Response:
+            self._guard.check(request)
+            if not self._directory.key_agreed:
+                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER)
+            try:
+                return await handle(request, name)
+            except MomAway as error:
+                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER) from error
+
+        return guarded
+
+    async def _pause(self, _: web.BaseRequest, queue: str) -> Response:
+        await self._listings.queues(queue)
+        await self._mom.pause_queue(queue)
+        return json_response(await self._listings.queues(queue))
+
+    async def _resume(self, _: web.BaseRequest, queue: str) -> Response:
+        await self._listings.queues(queue)
+        await self._mom.resume_queue(queue)
+        return json_response(await self._listings.queues(queue))
+
+    async def _recent(self, request: web.BaseRequest, queue: str) -> Response:
+        await self._listings.queues(queue)
+        recent = await self._mom.list_recent_tasks(queue, _page_size(request))
+        tasks = [task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task) for one in recent]
+        return json_response({"tasks": tasks}, headers=NO_STORE)
+
+    async def _dead(self, request: web.BaseRequest, queue: str) -> Response:
+        await self._listings.queues(queue)
+        size = _page_size(request)
+        try:
+            page = await self._mom.list_dead_tasks(queue, size, request.query.get("pageToken", ""))
+        except MomRefused as error:
+            if error.code is Code.INVALID_ARGUMENT:
+                raise _bad("pageToken", "is not the nextPageToken of a page") from error
+            raise
+        service = self._directory.services.get(queue)
+        tasks = []
+        for dead in page.tasks:
+            value = task_view.to_value(task_view.listed_id(self._ids, queue, dead), dead.task, service)
+            if told := debug_text(dead.task.error):
+                value["error"]["detail"] = told
+            tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
+        return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
+
+    async def _replay(self, _: web.BaseRequest, text: str) -> Response:
+        return await self._handle_one(text, self._mom.replay_tasks, "replayed")
+
+    async def _purge(self, _: web.BaseRequest, text: str) -> Response:
+        return await self._handle_one(text, self._mom.purge_tasks, "purged")
+
+    async def _replay_all(self, _: web.BaseRequest, queue: str) -> Response:
+        return json_response({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
+
+    async def _purge_all(self, _: web.BaseRequest, queue: str) -> Response:
+        return json_response({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
+
+    async def _purge_ended(self, _: web.BaseRequest, queue: str) -> Response:
+        await self._listings.queues(queue)
+        count, token = 0, ""
+        while True:
+            page = await self._mom.purge_ended_tasks(queue, token)
+            count, token = count + page.purged, page.next_page_token
+            if not token:
+                return json_response({"purged": count})
+
+    async def _forget(self, request: web.BaseRequest, service: str) -> Response:
+        even = request.query.get("evenWithWaiting", "false")
+        if even not in ("true", "false"):
+            raise _bad("evenWithWaiting", "must be true or false")
+        try:
+            said = await self._mom.forget_service(service, even_with_waiting=even == "true")
+        except MomRefused as error:
+            if error.code is Code.NOT_FOUND:
+                raise Problem(NO_SERVICE, "There is no service of this name.") from error
+            raise
+        if not said.forgotten:
+            raise Problem(CALLS_WAITING, f"{said.waiting} of its calls wait or run.")
+        return json_response(
+            {"service": service, "waiting": said.waiting, "replicas": said.replicas, "shipped": said.shipped}
+        )
+
+    async def _handle_one(self, text: str, handle: _Handle, done: str) -> Response:
+        task_id = self._lookups.read_id(text)
+        (result,) = await handle(task_id.queue, [task_id.key])
+        # A record that is missing is judged here; one that is there and was not handled, below.
+        task = await self._lookups.get(task_id)
+        if result == pb.DEAD_TASK_RESULT_NOT_DEAD:
+            state = task_view.state_of(task).name
+            raise Problem(NOT_DEAD, f"The task is {state}: only one that is DEAD can be {done}.")
+        if result == pb.DEAD_TASK_RESULT_GONE:
+            raise Problem(GONE, f"The task was purged: nothing of it is left that could be {done}.")
+        value = task_view.to_value(task_id, task, self._directory.services.get(task.service))
+        return json_response(value, headers=NO_STORE)
+
+    async def _handle_all(self, queue: str, handle: _Handle) -> int:
+        await self._listings.queues(queue)
+        count = 0
+        async for keys in self._dead_by_now(queue):
+            count += sum(result == pb.DEAD_TASK_RESULT_DONE for result in await handle(queue, keys))
+        return count
+
+    async def _dead_by_now(self, queue: str) -> AsyncIterator[list[str]]:
+        """Yield the keys of what is dead now; what dies meanwhile, perhaps again, is left for the next time."""
+        token, now = "", None
+        while True:
+            page = await self._mom.list_dead_tasks(queue, _BATCH, token)
+            now = now or page.read_time.ToNanoseconds()
+            keys = [dead.task.key for dead in page.tasks if dead.die_time.ToNanoseconds() <= now]
+            if keys:
+                yield keys
+            token = page.next_page_token
+            if not token or len(keys) < len(page.tasks):
+                return
+
+
+_Handle = Callable[[str, Sequence[str]], Awaitable[Sequence[int]]]
+
+
+def _page_size(request: web.BaseRequest) -> int:
+    """Read how many of a list are asked for.
+
+    Raises:
+        Problem: The size is none.
+    """
+    text = request.query.get("pageSize", str(_PAGE_SIZE))
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_PAGE_SIZE)) else 0
+    if not 1 <= size <= _MAX_PAGE_SIZE:
+        raise _bad("pageSize", f"must be a whole number between 1 and {_MAX_PAGE_SIZE}")
+    return size
+
+
+def _bad(field: str, reason: str) -> Problem:
+    errors: list[Any] = [{"field": field, "reason": reason}]
+    return Problem(INVALID_REQUEST, f"{field} {reason}", errors=errors)

@@ -1,0 +1,171 @@
+"""A task as its client sees it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from poste import protojson
+from poste.domain.codes import ENDS_UNTOLD, code_of
+from poste.domain.task import DeadReason, TaskEventType, TaskState
+from poste.domain.task_id import TaskId, TaskIds
+from poste.rpc.catalogue import Method, Service
+from poste.v1 import mom_service_pb2, task_pb2
+from poste_gateway.http.grpc_status import problem_of
+from poste_gateway.http.problem_types import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
+from poste_gateway.http.problems import Problem
+from poste_gateway.http.unprintable import unreadable
+
+TASKS: Final = "/v1/tasks/"
+_STATES: Final = {
+    task_pb2.TASK_STATE_QUEUED: TaskState.QUEUED,
+    task_pb2.TASK_STATE_RUNNING: TaskState.RUNNING,
+    task_pb2.TASK_STATE_SUCCEEDED: TaskState.SUCCEEDED,
+    task_pb2.TASK_STATE_FAILED: TaskState.FAILED,
+    task_pb2.TASK_STATE_CANCELLED: TaskState.CANCELLED,
+    task_pb2.TASK_STATE_EXPIRED: TaskState.EXPIRED,
+    task_pb2.TASK_STATE_DEAD: TaskState.DEAD,
+}
+_QUEUED: Final = TaskState.QUEUED.name
+_REASONS: Final = {
+    task_pb2.DEAD_REASON_ATTEMPTS: DeadReason.ATTEMPTS,
+    task_pb2.DEAD_REASON_CRASHES: DeadReason.CRASHES,
+    task_pb2.DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.OUTCOME_UNKNOWN,
+    task_pb2.DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.RESPONSE_TOO_LARGE,
+    task_pb2.DEAD_REASON_DAMAGED: DeadReason.DAMAGED,
+}
+
+
+def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.RecentTask) -> TaskId:
+    """Make the id of a task that a list has: the very one that was given out."""
+    return ids.remake(
+        queue,
+        listed.task.key,
+        create_ms=listed.task.create_time.ToMilliseconds(),
+        task_ttl_seconds=listed.task_ttl_seconds,
+        result_ttl_seconds=listed.result_ttl_seconds,
+    )
+
+
+def location(task_id: TaskId) -> str:
+    """Return the path of a task."""
+    return TASKS + task_id.text
+
+
+def state_of(task: task_pb2.Task) -> TaskState:
+    """Return where a task is in its life."""
+    return _STATES[task.state]
+
+
+def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> dict[str, Any]:
+    """Return the task as JSON values.
+
+    Args:
+        task_id: Its id.
+        task: Its record.
+        service: Its service; None if that is not in the catalogue any more.
+    """
+    value = to_summary(task_id, task)
+    try:
+        if task.HasField("response"):
+            value["response"] = response_value(task, service)
+        problem = error_of(task, service)
+    except Problem as unreadable:
+        problem = unreadable
+    if problem is not None:
+        # Of what is tried again, perhaps for a day, one is told what its latest attempt failed with.
+        value["error" if state_of(task).final else "lastError"] = problem.to_value(location(task_id))
+    return value
+
+
+def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
+    """Return the task as JSON values, but for its response or error."""
+    value: dict[str, Any] = {
+        "id": task_id.text,
+        "service": task.service,
+        "method": task.method,
+        "state": state_of(task).name,
+        "createTime": time(task.create_time),
+    }
+    if task.HasField("expire_time"):
+        value["expireTime"] = time(task.expire_time)
+    value["attempt"] = task.attempt
+    if task.cancel_requested:
+        value["cancelRequested"] = True
+    if task.dead_reason in _REASONS:
+        value["reason"] = _REASONS[task.dead_reason].value
+    return value
+
+
+def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
+    """Return a task as it is right after its acceptance, as `to_summary` would have it of its record.
+
+    When it expires is told by this gateway's clock; its record has it by the store's, from its acceptance on.
+    """
+    created_ms = task_id.create_ms
+    second, rest = created_ms // 1000, _fraction(created_ms % 1000)
+    return {
+        "id": task_id.text,
+        "service": method.service,
+        "method": method.name,
+        "state": _QUEUED,
+        "createTime": _second(second) + rest,
+        "expireTime": _second(second + task_id.task_ttl_seconds) + rest,
+        "attempt": 0,
+    }
+
+
+def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
+    """Return something that happened to a task as JSON values."""
+    name = task_pb2.TaskEventType.Name(event.type).removeprefix("TASK_EVENT_TYPE_")
+    value: dict[str, Any] = {"time": time(event.time), "event": TaskEventType[name].value}
+    if event.attempt:
+        value["attempt"] = event.attempt
+    if event.state in _STATES:
+        value["state"] = _STATES[event.state].name
+    if event.dead_reason in _REASONS:
+        value["reason"] = _REASONS[event.dead_reason].value
+    return value
+
+
+def response_value(task: task_pb2.Task, service: Service | None) -> Any:
+    """Return the response of a task that succeeded, as JSON values.
+
+    Raises:
+        Problem: It can't be written as JSON.
+    """
+    method = None if service is None else service.find(task.method)
+    if method is None:
+        raise Problem(UNREADABLE_ANSWER, "The service's description is not in the catalogue any more.")
+    try:
+        return protojson.to_value(method.output, task.response)
+    except protojson.UnprintableError as error:
+        raise unreadable(error, service=task.service, method=task.method) from error
+
+
+def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
+    """Return the problem that the direct road would have answered with, None if the task has no error."""
+    if task.dead_reason == task_pb2.DEAD_REASON_OUTCOME_UNKNOWN:
+        # Where its handler ended, or was cut off, without saying whether it had run, that says why.
+        said = task.error.message if code_of(task.error.code) in ENDS_UNTOLD else ""
+        detail = "The call may have run, and what became of it is not known"
+        return Problem(OUTCOME_UNKNOWN, f"{detail}: {said}." if said else f"{detail}.")
+    return problem_of(task.error, service) if task.HasField("error") else None
+
+
+def time(stamp: Timestamp) -> str:
+    """Spell an instant as RFC 3339 has it, to the millisecond."""
+    return _second(stamp.seconds) + _fraction(stamp.nanos // 1_000_000)
+
+
+def _fraction(milliseconds: int) -> str:
+    return f".{milliseconds:03}Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    """Spell a second: those of calls that come together are the same."""
+    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,212 @@
+"""The catalogue as this gateway has it: followed for ever, applied without touching what did not change.
+
+If the middleware is away when the gateway starts, the copy on disk stands in: services are called, but nothing is
+queued or looked up until the middleware has agreed to the key that this gateway signs task ids with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.domain.errors import CatalogueError
+from poste.rpc import channels
+from poste.rpc.catalogue import Service, redescribe
+from poste.runtime import logs, metrics
+from poste.runtime.backoff import Backoff
+from poste.v1 import catalogue_pb2
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.mom import Mom
+from poste_gateway.upstream.catalogue_cache import CatalogueCache
+from poste_gateway.upstream.replica_pool import ReplicaPool, Spawn
+from poste_gateway.upstream.route_table import RouteTable
+
+#: The pause before the catalogue is asked for again, in seconds, first and at most.
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 2.0
+#: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
+#: ready with an old catalogue when the new one is on its way.
+_PATIENCE_SECONDS: Final = 1.0
+#: How the stream ends where the middleware is away, or is exchanged: it is followed again as soon as it is back.
+_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
+#: After so many ends of another kind without a catalogue between it can't be read.
+_MANY_FAILURES: Final = 3
+_OTHER_KEY: Final = "another gateway signs task ids with another key"
+
+_log: Final = logs.get("directory")
+
+
+class ServiceCatalogue:
+    """Every service that is catalogued, its replicas and its routes.
+
+    Attributes:
+        services: The services by name.
+        fleets: Their replicas, by the same names.
+        routes: Their routes.
+        key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
+        trouble: Why what is known may be old, though the middleware is there; None if it is not so.
+    """
+
+    def __init__(self, mom: Mom, copy: CatalogueCache, fingerprint: str, spawn: Spawn) -> None:
+        """Know nothing yet.
+
+        Args:
+            mom: Keeps the catalogue.
+            copy: Has the last catalogue that was received.
+            fingerprint: Tells the key that signs this gateway's task ids from others.
+            spawn: Starts tasks that somebody owns.
+        """
+        self.services: Mapping[str, Service] = {}
+        self.fleets: dict[str, ReplicaPool] = {}
+        self.routes = RouteTable()
+        self.key_agreed = False
+        self.trouble: str | None = None
+        self._failures = 0
+        self._mom = mom
+        self._copy = copy
+        self._fingerprint = fingerprint
+        self._spawn = spawn
+        self._store_id = ""
+        #: What the store that was there before knew, and this one does not know yet.
+        self._awaited: dict[str, catalogue_pb2.CatalogueService] = {}
+        self._unready: str | None = "the catalogue was not received yet"
+        #: The middleware has answered, whatever it was.
+        self._answered = asyncio.Event()
+        #: It has, or the copy stands in.
+        self._begun = asyncio.Event()
+
+    @property
+    def unready(self) -> str | None:
+        """Why calls can't be served; None if they can. A service that is away does not matter here."""
+        return self._unready
+
+    async def begun(self, seconds: float) -> None:
+        """Wait until the catalogue is there, or why it can't be had is known, but no longer than so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
+
+    async def follow(self) -> None:
+        """Follow the catalogue for ever."""
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._copy.keep())
+            duties.create_task(self._stand_in())
+            await self._follow()
+
+    async def _follow(self) -> None:
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+        while True:
+            try:
+                # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
+                request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
+                known: dict[str, catalogue_pb2.CatalogueService] = {}
+                async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
+                    self.key_agreed = True
+                    self._answered.set()
+                    known.update((entry.name, entry) for entry in part.services)
+                    for name in part.removed:
+                        known.pop(name, None)
+                    if part.more:
+                        continue
+                    whole = pb.WatchCatalogueResponse(services=known.values(), store_id=part.store_id)
+                    self._keep_awaited(whole)
+                    self.apply(whole.services)
+                    self._copy.put(whole)
+                    self._followed()
+                    backoff.reset()
+            except grpc.aio.AioRpcError as error:
+                self._ended(error)
+            await asyncio.sleep(backoff.pause_seconds())
+
+    def _followed(self) -> None:
+        self.trouble, self._failures = None, 0
+        metrics.catalogue_followed.set(1)
+
+    def _keep_awaited(self, catalogue: pb.WatchCatalogueResponse) -> None:
+        """Add what only the store before this one knew: who has not registered again yet must not become unknown."""
+        if self._store_id and catalogue.store_id != self._store_id:
+            _log.error("the store was emptied or replaced: services are known as before until they come again")
+            metrics.store_replaced_total.inc()
+            self._awaited = {name: service.entry for name, service in self.services.items()}
+        self._store_id = catalogue.store_id
+        for entry in catalogue.services:
+            self._awaited.pop(entry.name, None)
+        catalogue.services.extend(self._awaited.values())
+
+    async def _stand_in(self) -> None:
+        """Take over the copy if the middleware is late."""
+        copy = await self._copy.read()
+        if copy is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._answered.wait()
+        if not self._answered.is_set():
+            _log.warning("the middleware is away: the last catalogue is used")
+            self.apply(copy.services)
+
+    def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
+        """Take over the whole catalogue as it is now."""
+        services, passed_over = {}, 0
+        for entry in entries:
+            service = self._described(entry)
+            if service is not None:
+                services[entry.name] = service
+            passed_over += service is None or service.entry is not entry
+        metrics.catalogue_passed_over.set(passed_over)
+        self.services = services
+        self._man_fleets()
+        self.routes = RouteTable(services.values())
+        self._unready = None
+        self._begun.set()
+        _log.info("catalogue applied", services=sorted(services))
+
+    async def close(self) -> None:
+        """Close every connection to a service."""
+        for fleet in self.fleets.values():
+            await fleet.close()
+
+    def _described(self, entry: catalogue_pb2.CatalogueService) -> Service | None:
+        known = self.services.get(entry.name)
+        try:
+            return redescribe(entry, known)
+        except CatalogueError as error:
+            _log.error("catalogue entry passed over", service=entry.name, error=str(error))
+        except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
+            _log.exception("catalogue entry passed over", service=entry.name)
+        return known
+
+    def _man_fleets(self) -> None:
+        for name in self.fleets.keys() - self.services.keys():
+            self.fleets.pop(name).retire()
+        for name, service in self.services.items():
+            fleet = self.fleets.get(name)
+            if fleet is None:
+                fleet = self.fleets[name] = ReplicaPool(name, self._spawn)
+            fleet.update(
+                service.targets,
+                library=service.library,
+                max_in_flight=service.policy.max_in_flight,
+                lacking=service.lacking,
+            )
+
+    def _ended(self, error: grpc.aio.AioRpcError) -> None:
+        metrics.catalogue_followed.set(0)
+        if channels.code(error) is Code.FAILED_PRECONDITION:
+            if self._unready != _OTHER_KEY:
+                _log.error("refused: this gateway's key is not the one that task ids are signed with")
+            self._unready = _OTHER_KEY
+            self.key_agreed = False
+            self._answered.set()
+            self._begun.set()
+        else:
+            _log.warning("catalogue stream ended", code=error.code().name)
+            self._failures += channels.code(error) not in _AWAY
+            if self._failures >= _MANY_FAILURES and self.trouble is None:
+                self.trouble = f"the catalogue can't be read ({error.code().name}): services are known as before"
+                _log.error(self.trouble)

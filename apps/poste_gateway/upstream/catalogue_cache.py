@@ -1,0 +1,77 @@
+"""The last catalogue that came from the middleware, on disk: with it a gateway starts while the middleware is away.
+
+A digest stands before the catalogue, for a damaged file may well be a message that can be read: an empty one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from poste.runtime import logs
+from poste.v1 import mom_service_pb2 as pb
+
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+
+_log: Final = logs.get("catalogue_copy")
+
+
+class CatalogueCache:
+    """One file; gateways may share it, for each write replaces it as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._newest = b""
+        self._some = asyncio.Event()
+
+    async def read(self) -> pb.WatchCatalogueResponse | None:
+        """Return what was kept last; None if there is nothing, or nothing that can be trusted."""
+        try:
+            return await asyncio.to_thread(self._read)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, DecodeError) as error:
+            _log.warning("catalogue copy passed over", path=str(self._path), error=str(error))
+            return None
+
+    def put(self, catalogue: pb.WatchCatalogueResponse) -> None:
+        """Have a catalogue kept, in place of any that waits to be written."""
+        self._newest = catalogue.SerializeToString()
+        self._some.set()
+
+    async def keep(self) -> None:
+        """Write what is put, until cancelled. Off the loop: a slow disk must not hold calls up."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            try:
+                await asyncio.to_thread(self._write, self._newest)
+            except OSError as error:
+                # It serves all the same; only its next start depends on the middleware.
+                _log.warning("catalogue not copied", path=str(self._path), error=str(error))
+
+    def _read(self) -> pb.WatchCatalogueResponse:
+        content = self._path.read_bytes()
+        digest, catalogue = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(catalogue).digest() != digest:
+            raise ValueError("it is damaged")
+        return pb.WatchCatalogueResponse.FromString(catalogue)
+
+    def _write(self, catalogue: bytes) -> None:
+        # Written aside, under a name that is nobody else's, and moved into place: a reader never sees half of it.
+        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        aside = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(catalogue).digest() + catalogue)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self._path)
+        finally:
+            aside.unlink(missing_ok=True)

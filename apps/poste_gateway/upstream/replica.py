@@ -1,0 +1,238 @@
+"""One replica of a service: one address with a channel of its own, so that its state is nobody else's.
+
+Calls go by the link where the replica runs the worker library, each by itself where it does not, or the link is not
+open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from poste.domain import traceparents
+from poste.domain.codes import Code
+from poste.rpc import channels
+from poste.rpc.pulse import Pulse
+from poste.runtime import logs
+from poste.runtime.backoff import Backoff
+from poste_gateway.upstream import failure
+from poste_gateway.upstream.circuit_breaker import CircuitBreaker
+from poste_gateway.upstream.failure import LOST, SILENT, Failure
+from poste_gateway.upstream.link import Link, MakeRoom, any_room
+
+#: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
+_CONNECT_SECONDS: Final = 1.0
+#: How long a link takes calls, in seconds, until a new one does: servers end old connections (`poste.rpc.servers`), and
+#: nothing may be under way on one that ends.
+_LINK_SECONDS: Final = 45.0
+#: The pause before a link that ended is opened anew, in seconds: the first, and the longest if it can't be.
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 5.0
+#: The share of a call's time after which nobody can tell its end from a deadline that the service set itself.
+_OVER_SHARE: Final = 0.9
+#: The metadata under which a call's request id travels on.
+REQUEST_ID: Final = "x-request-id"
+
+_log: Final = logs.get("replicas")
+RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+class Replica:
+    """One replica.
+
+    Attributes:
+        address: Where it is.
+        circuit: Whether it answers.
+        in_flight: Calls that are sent and not over.
+        listed: Its service's targets still lead to it.
+    """
+
+    def __init__(self, address: str, *, library: bool, changed: Callable[[], None]) -> None:
+        """Start connecting.
+
+        Args:
+            address: Where it is.
+            library: It runs the worker library.
+            changed: Called whenever the connection's state changes.
+        """
+        self.address = address
+        self.circuit = CircuitBreaker()
+        self.in_flight = 0
+        self.listed = True
+        self._changed = changed
+        self._library = library
+        #: The one that takes calls, and all that have some under way.
+        self._link: Link | None = None
+        self._links: set[Link] = set()
+        self._loop = asyncio.get_running_loop()
+        #: What a connection last proved; since when the next one is being made, None if none is, or it was refused.
+        self._serving = False
+        self._connecting_since: float | None = self._loop.time()
+        self._channel = channels.connect(address, library=library)
+        self._pulse = Pulse(self._turned)
+        #: What may be made again elsewhere, of the calls that go without a link; and those that were given up.
+        self._lone: set[Any] = set()
+        self._left: set[Any] = set()
+        self._calls: dict[str, RawCall] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be sent now. Asking also keeps it connecting."""
+        if self._pulse.silent:
+            return False
+        # A link goes on over its connection while a new one is made in its place, and its end is known at once; a lone
+        # call would go by the new one.
+        if self._serving and self._link is not None and self._link.open:
+            return True
+        return self._look() is grpc.ChannelConnectivity.READY
+
+    @property
+    def linked(self) -> bool:
+        """Whether a call would go by the link now."""
+        return self._link is not None and self._link.open
+
+    @property
+    def connecting(self) -> bool:
+        """Whether nothing is known of it for a moment: its first connection is being made, or the next after one ended.
+
+        Servers end connections by their age, and one that died refuses the next at once.
+        """
+        return self._connecting_since is not None and self._loop.time() < self._connecting_since + _CONNECT_SECONDS
+
+    async def watch(self) -> None:
+        """Keep it connecting for ever, and tell of each change of its connection's state."""
+        async with asyncio.TaskGroup() as duties:
+            if self._library:
+                duties.create_task(self._keep_linked())
+                duties.create_task(self._pulse.follow(self._channel))
+            while True:
+                state = self._look()
+                self._changed()
+                await self._channel.wait_for_state_change(state)
+
+    def _look(self) -> grpc.ChannelConnectivity:
+        """Return its connection's state, and note what that says; has it connect if it does not."""
+        state = self._channel.get_state(try_to_connect=True)
+        if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+            self._serving = state is grpc.ChannelConnectivity.READY
+            self._connecting_since = None
+        elif self._serving and self._connecting_since is None and self._link is None:
+            # Where there is a link it would have gone on: what has ended is more than a connection.
+            self._connecting_since = self._loop.time()
+        return state
+
+    async def call(
+        self,
+        path: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109 - goes to gRPC
+        request_id: str,
+        traceparent: str = "",
+        *,
+        repeatable: bool = False,
+        make_room: MakeRoom = any_room,
+    ) -> bytes | Failure:
+        """Call one of its methods, bytes in and bytes out.
+
+        A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
+        large response that comes by the link is not sent before `make_room` has made room for it.
+        """
+        begin = self._loop.time()
+        # Counted in, and out again however it ends.
+        self.in_flight += 1
+        probe = self.circuit.sent()
+        try:
+            if self._link is not None and self._link.open:
+                return await self._link.call(
+                    path,
+                    request,
+                    timeout,
+                    request_id,
+                    traceparent,
+                    repeatable=repeatable,
+                    make_room=make_room,
+                )
+            traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
+            lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
+            return await (self._alone(lone) if repeatable else lone)
+        except grpc.aio.AioRpcError as error:
+            failed = failure.of_error(error)
+            # Before its time is over, a deadline is the service's own word: it does answer.
+            over = self._loop.time() - begin > timeout * _OVER_SHARE
+            return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
+        finally:
+            self.in_flight -= 1
+            self.circuit.ended(probe=probe)
+            self._changed()
+
+    async def _alone(self, call: Any) -> bytes | Failure:
+        self._lone.add(call)
+        try:
+            response: bytes = await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if call in self._left and not (task and task.cancelling()):
+                return LOST
+            raise
+        else:
+            return response
+        finally:
+            self._lone.discard(call)
+            self._left.discard(call)
+
+    def _turned(self) -> None:
+        """Note that it fell silent, or is no longer."""
+        if self._pulse.silent:
+            _log.warning("replica silent", address=self.address, calls=self.in_flight)
+            for link in self._links:
+                link.leave()
+            for call in self._lone - self._left:
+                self._left.add(call)
+                call.cancel()
+        else:
+            _log.info("replica no longer silent", address=self.address)
+        self._changed()
+
+    async def _keep_linked(self) -> None:
+        """Have a link open whenever the replica is there, a new one before the old one's connection is too old."""
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+        async with asyncio.TaskGroup() as links:
+            while True:
+                await self._connected()
+                link = Link(self._channel)
+                self._links.add(link)
+                running = links.create_task(link.run())
+                running.add_done_callback(lambda _, link=link: self._links.discard(link))  # type: ignore[misc]
+                await link.settled.wait()
+                if link.unsupported:
+                    return
+                if link.open:
+                    backoff.reset()
+                if link.open or not self.linked:
+                    # One that can't be opened takes no other's place.
+                    if self._link is not None:
+                        self._link.retire()
+                    self._link = link
+                await asyncio.wait([running], timeout=_LINK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - spread
+                if running.done():
+                    await asyncio.sleep(backoff.pause_seconds())
+
+    async def _connected(self) -> None:
+        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+
+    def _method(self, path: str) -> RawCall:
+        call = self._calls.get(path)
+        if call is None:
+            untyped: Any = self._channel.unary_unary(path)
+            call = self._calls[path] = untyped
+        return call
+
+    async def close(self) -> None:
+        """Close its connection."""
+        await self._channel.close()

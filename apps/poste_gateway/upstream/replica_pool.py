@@ -1,0 +1,267 @@
+"""The replicas of one service, which of them a call goes to, and how many calls a client may have there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from poste.rpc.resolving import Resolver
+from poste.runtime import logs
+from poste_gateway.limits.shares import Shares
+from poste_gateway.upstream.replica import Replica
+
+#: How often the targets are resolved, in seconds.
+_RESOLVE_SECONDS: Final = 5.0
+#: The least time between two looks while nothing is ready, in seconds.
+_PAUSE_SECONDS: Final = 0.25
+#: How long a call waits for connections that are being made, in seconds.
+_CONNECT_SECONDS: Final = 0.2
+#: Targets whose names take longer than this to resolve count as away meanwhile, in seconds.
+_NEW_SECONDS: Final = 1.0
+
+#: Starts a task that somebody owns.
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+_log: Final = logs.get("fleet")
+
+
+class ReplicaPool:
+    """The replicas of one service."""
+
+    def __init__(self, service: str, spawn: Spawn) -> None:
+        """Start with no replica.
+
+        Args:
+            service: The service's full name.
+            spawn: Starts the tasks that watch over the replicas; their owner must outlive them.
+        """
+        self._service = service
+        self._spawn = spawn
+        self._targets: tuple[str, ...] = ()
+        self._library = False
+        self._max_in_flight = 1
+        self._lacking: Mapping[str, frozenset[str]] = {}
+        self._retired = False
+        self._rotation = 0
+        self._shares = Shares()
+        self._loop = asyncio.get_running_loop()
+        self._resolver = Resolver()
+        #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
+        self._replicas: dict[tuple[str, bool], tuple[Replica, asyncio.Task[None]]] = {}
+        self._settle_time = 0.0
+        #: Set at the next change; there is one only while somebody waits for it.
+        self._changes: asyncio.Event | None = None
+        self._kick = asyncio.Event()
+        self._updated = asyncio.Event()
+        self._task = spawn(self._look_after())
+
+    def update(
+        self,
+        targets: tuple[str, ...],
+        *,
+        library: bool,
+        max_in_flight: int,
+        lacking: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> None:
+        """Take over what the catalogue says now. Replicas that are still listed keep their connections.
+
+        Args:
+            targets: Where they are.
+            library: They run the worker library.
+            max_in_flight: How many calls each may have outstanding.
+            lacking: Where replicas are that are known to lack a method, by its short name: they are asked last.
+        """
+        self._max_in_flight, self._lacking = max_in_flight, lacking
+        if (targets, library) != (self._targets, self._library):
+            self._targets, self._library = targets, library
+            self._settle_time = self._loop.time() + _NEW_SECONDS
+            self._updated.set()
+            self._kick.set()
+
+    def retire(self) -> None:
+        """Let go of every replica as soon as its calls are over: the service left the catalogue."""
+        self._retired = True
+        self._updated.set()
+        self._kick.set()
+
+    @property
+    def availability(self) -> str:
+        """Whether a call would go direct now: `up`, or `away` or `busy`."""
+        return self._judge(self._ready())
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many replicas are ready, and how many are known."""
+        return len(self._ready()), len(self._replicas)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are sent and not over."""
+        return sum(replica.in_flight for replica, _ in self._replicas.values())
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that are known now, ready or not."""
+        return [replica for replica, _ in self._replicas.values()]
+
+    def pick_ready(self, tried: Collection[Replica] = (), method: str = "") -> Replica | None:
+        """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
+
+        Args:
+            tried: Replicas that had their chance.
+            method: The method's short name.
+
+        Returns:
+            The replica; None if there is none that takes a call now.
+        """
+        return self._choose(self._ready(tried, method))
+
+    async def pick(self, tried: Collection[Replica] = (), method: str = "") -> Replica | str:
+        """Choose the replica for a call as `pick_ready` does, but wait a moment for connections that are being made.
+
+        Args:
+            tried: Replicas that had their chance.
+            method: The method's short name.
+
+        Returns:
+            The replica; or why there is none, `away` or `busy`.
+        """
+        ready = self._ready(tried, method)
+        if not ready and not tried and self._unsettled():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    ready = await self._first_ready()
+        if not ready:
+            self._kick.set()
+        return self._choose(ready) or self._judge(ready)
+
+    def begin(self, client: str, method: str, replica: Replica) -> bool:
+        """Count a client's call in, unless the client has its share of the places; `end` counts it out.
+
+        Args:
+            client: Whose it is.
+            method: The method's short name.
+            replica: Where it is to go first.
+        """
+        # The others' places are looked at only where those that are free there are too few.
+        free = self._max_in_flight - replica.in_flight
+        if not (self._shares.allows(client, free) or self._shares.allows(client, self._free(method))):
+            return False
+        self._shares.take(client)
+        return True
+
+    def end(self, client: str) -> None:
+        """Count a client's call out."""
+        self._shares.give(client)
+
+    def others(self, tried: Collection[Replica]) -> bool:
+        """Tell whether a replica is ready that was not tried."""
+        return self._judge(self._ready(tried)) == "up"
+
+    async def close(self) -> None:
+        """Close every connection; what is in flight is cut off."""
+        self._task.cancel()
+        for key in list(self._replicas):
+            await self._drop(key)
+
+    def _ready(self, tried: Collection[Replica] = (), method: str = "") -> list[Replica]:
+        now = self._loop.time()
+        ready = [
+            replica
+            for replica, _ in self._replicas.values()
+            if replica.ready and replica.circuit.lets_through(now) and replica not in tried
+        ]
+        if lacking := self._lacking.get(method):
+            # What is known may be old: where there is nobody else, those are asked too, and prove it if it is so.
+            return [replica for replica in ready if replica.address not in lacking] or ready
+        return ready
+
+    def _choose(self, ready: list[Replica]) -> Replica | None:
+        if not ready:
+            return None
+        best = ready[0]
+        if len(ready) > 1:
+            self._rotation += 1
+            turn = self._rotation % len(ready)
+            best = min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
+        return best if best.in_flight < self._max_in_flight else None
+
+    def _free(self, method: str) -> int:
+        """Return how many more calls of a method there are places for."""
+        return sum(max(0, self._max_in_flight - replica.in_flight) for replica in self._ready(method=method))
+
+    def _judge(self, ready: list[Replica]) -> str:
+        if not ready:
+            return "away"
+        return "up" if min(replica.in_flight for replica in ready) < self._max_in_flight else "busy"
+
+    def _unsettled(self) -> bool:
+        """Tell whether connections are being made: away is not known yet."""
+        if self._updated.is_set() or not self._replicas:
+            return bool(self._targets) and self._loop.time() < self._settle_time
+        return any(replica.connecting for replica, _ in self._replicas.values())
+
+    async def _first_ready(self) -> list[Replica]:
+        while True:
+            ready = self._ready()
+            if ready or not self._unsettled():
+                return ready
+            if self._changes is None:
+                self._changes = asyncio.Event()
+            await self._changes.wait()
+
+    def _changed(self) -> None:
+        if self._changes is not None:
+            self._changes.set()
+            self._changes = None
+
+    async def _look_after(self) -> None:
+        """Resolve the targets, at once when nothing is ready, and let go of replicas that are no longer listed."""
+        while not (self._retired and not self._replicas):
+            targets = () if self._retired else self._targets
+            addresses = await self._resolver.resolve(targets)
+            self._list(addresses)
+            self._kick.clear()
+            if self._retired or targets == self._targets:
+                self._updated.clear()
+            self._changed()
+            for key, (replica, _) in list(self._replicas.items()):
+                if replica.in_flight == 0 and not replica.listed and self._dispensable(key, replica):
+                    await self._drop(key)
+            await _wait(self._updated, _PAUSE_SECONDS)
+            if not (self._updated.is_set() or self._retired):
+                # An update kicks too, so that it is not slept over.
+                await _wait(self._kick, _RESOLVE_SECONDS)
+
+    def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
+        """Tell whether a replica that is no longer listed may go."""
+        if self._retired or not replica.ready:
+            return True
+        # One that is still ready may only have fallen out of a stale answer; unless another channel leads there.
+        successor = self._replicas.get((key[0], self._library))
+        return successor is not None and successor[0] is not replica and successor[0].ready
+
+    def _list(self, addresses: frozenset[str]) -> None:
+        wanted = {(address, self._library) for address in addresses}
+        for key, (replica, _) in self._replicas.items():
+            replica.listed = key in wanted
+        for address, library in wanted - self._replicas.keys():
+            _log.info("replica found", service=self._service, address=address)
+            replica = Replica(address, library=library, changed=self._changed)
+            self._replicas[address, library] = (replica, self._spawn(replica.watch()))
+
+    async def _drop(self, key: tuple[str, bool]) -> None:
+        replica, watch = self._replicas.pop(key)
+        _log.info("replica dropped", service=self._service, address=replica.address)
+        watch.cancel()
+        await asyncio.wait([watch])
+        await replica.close()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,19 @@
+"""ProtoJSON (https://protobuf.dev/programming-guides/json/), stricter on input than `json_format` is.
+
+`decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's.
+"""
+
+from poste.protojson.errors import FieldError, FieldErrors, UnprintableError
+from poste.protojson.reading import decode
+from poste.protojson.writing import any_to_value, dumps, encode, to_value
+
+__all__ = [
+    "FieldError",
+    "FieldErrors",
+    "UnprintableError",
+    "any_to_value",
+    "decode",
+    "dumps",
+    "encode",
+    "to_value",
+]
