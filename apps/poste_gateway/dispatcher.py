@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from poste.runtime.spans import Span
 
-_log: Final = logs.get("edge")
-_journal: Final = logs.Journal("edge", "request")
+_log: Final = logs.get("dispatcher")
+_journal: Final = logs.Journal("dispatcher", "request")
 
 
 async def _meet(expectation: str, request: web.BaseRequest) -> None:

@@ -29,7 +29,7 @@ from poste_gateway.tasks.operators import Operating
 from poste_gateway.ui.pages import Pages
 
 REST = Document("docs/rest.md")
-SOURCES = [path for path in Path(poste_gateway.__file__).parent.rglob("*.py") if path.name != "http_server.py"]
+SOURCES = sorted(Path(poste_gateway.__file__).parent.rglob("*.py"))
 IDS = TaskIds(b"0123456789abcdef")
 
 

@@ -39,7 +39,7 @@ _TRY_SECONDS: Final = 4.0
 #: The pause before a lost answer is asked for again, in seconds.
 _PAUSE_SECONDS: Final = 0.05
 
-_log: Final = logs.get("enqueueing")
+_log: Final = logs.get("enqueuer")
 
 
 class Acceptance(enum.Enum):

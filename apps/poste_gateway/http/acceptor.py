@@ -36,7 +36,7 @@ _SHORT_SECONDS: Final = 0.25
 #: it tells too late that some were taken.
 _UNSENT_BYTES: Final = 128 * 1024
 
-_log: Final = logs.get("accepting")
+_log: Final = logs.get("acceptor")
 
 
 class Acceptor:

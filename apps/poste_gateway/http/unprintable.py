@@ -9,7 +9,7 @@ from poste.runtime import logs
 from poste_gateway.http.problem_types import UNREADABLE_ANSWER
 from poste_gateway.http.problems import Problem
 
-_log: Final = logs.get("answers")
+_log: Final = logs.get("unprintable")
 
 
 def unreadable(error: UnprintableError, *, service: str, method: str) -> Problem:

@@ -24,7 +24,7 @@ _OWN_DESCRIPTORS: Final = 128
 #: Of all connections this part is made free when there is no room for one more.
 _FREED: Final = 16
 
-_log: Final = logs.get("room")
+_log: Final = logs.get("capacity")
 
 
 class NoCapacityError(ConnectionError):

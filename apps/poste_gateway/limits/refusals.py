@@ -7,7 +7,7 @@ from typing import Final
 from poste.runtime import logs, metrics
 from poste_gateway.limits.log_throttle import LogThrottle
 
-_seldom: Final = LogThrottle(logs.get("refusing"), "warning")
+_seldom: Final = LogThrottle(logs.get("refusals"), "warning")
 
 
 def refuse(reason: str, *, peer: str, **facts: object) -> None:

@@ -40,7 +40,7 @@ _NoRecord: TypeAlias = (
     mom_service_pb2.GetTaskResponse | mom_service_pb2.GetTaskHistoryResponse | mom_service_pb2.CancelTaskResponse
 )
 
-_log: Final = logs.get("lookups")
+_log: Final = logs.get("task_reader")
 
 
 class TaskReader:

@@ -38,7 +38,7 @@ _AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
 _MANY_FAILURES: Final = 3
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
-_log: Final = logs.get("directory")
+_log: Final = logs.get("catalogue")
 
 
 class ServiceCatalogue:

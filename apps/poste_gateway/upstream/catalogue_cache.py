@@ -19,7 +19,7 @@ from poste.v1 import mom_service_pb2 as pb
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
-_log: Final = logs.get("catalogue_copy")
+_log: Final = logs.get("catalogue_cache")
 
 
 class CatalogueCache:

@@ -38,7 +38,7 @@ _OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
 REQUEST_ID: Final = "x-request-id"
 
-_log: Final = logs.get("replicas")
+_log: Final = logs.get("replica")
 RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 

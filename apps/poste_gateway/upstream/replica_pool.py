@@ -25,7 +25,7 @@ _NEW_SECONDS: Final = 1.0
 #: Starts a task that somebody owns.
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
-_log: Final = logs.get("fleet")
+_log: Final = logs.get("replica_pool")
 
 
 class ReplicaPool:

@@ -8,7 +8,7 @@ from typing import Final
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import logs
 
-_log: Final = logs.get("routing")
+_log: Final = logs.get("route_table")
 
 
 class RouteTable:
