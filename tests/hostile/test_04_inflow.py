@@ -81,7 +81,7 @@ async def test_what_comes_in_many_lines_is_read_by_and_by() -> None:
 
     assert not Inflow(asyncio.get_running_loop()).now(source, chunks)
     await turns(2)
-    assert 0 < len(read) <= 4
+    assert 0 < len(read) <= 20
     await turns(100)
     assert len(read) == -(-len(chunks) // PART_BYTES)
     assert source.is_empty
@@ -153,8 +153,7 @@ async def test_others_have_their_turns_while_a_body_comes_in_tiny_chunks() -> No
         await sending
 
     assert b"270000" in reading.result()
-    # A chunk is two lines.
-    assert passed > 60_000 // 2048
+    assert passed > len(body) // PART_BYTES // 10
 
 
 async def test_what_waits_for_its_turn_is_counted_and_given_back() -> None:

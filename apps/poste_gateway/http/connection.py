@@ -117,6 +117,7 @@ class Connection(web.RequestHandler):
         room: What there is room for.
         inflow: What gives it its turn to be read.
         waiting: What came and waits for that.
+        held: Reading is held up until nothing waits.
         heard: It has brought a request.
         begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
         stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
@@ -142,6 +143,7 @@ class Connection(web.RequestHandler):
         "ended",
         "gone",
         "heard",
+        "held",
         "inflow",
         "left",
         "left_over",
@@ -160,6 +162,7 @@ class Connection(web.RequestHandler):
     room: Capacity
     inflow: Inflow
     waiting: bytes
+    held: bool
     begun: float | None
     heard: bool
     stuck: float | None
@@ -195,7 +198,7 @@ class Connection(web.RequestHandler):
         )
         self.peer = self.address = ""
         self.room, self.inflow, self.waiting = owner.room, inflow, b""
-        self.heard = self.passing = self.refused = self.left = False
+        self.heard = self.held = self.passing = self.refused = self.left = False
         self.begun = self.stuck = self.pipe = self.ended = self.gone = None
         self.left_over = self.came = self.counted = self.promised = 0
         self.writer = StreamWriter(self, loop)
@@ -216,13 +219,16 @@ class Connection(web.RequestHandler):
         waiting = len(self.waiting)
         if self.came + waiting > _FREE_BYTES:
             self._weigh()
-        if waiting > _WAITING_BYTES:
+        if waiting > _WAITING_BYTES and not self.held:
+            self.held = True
             self._pause_transport_reading()
 
     def emptied(self) -> None:
-        """Read on, unless something else is in the way."""
-        if not self._reading_paused and not self._buffer_paused:
-            self._resume_transport_reading()
+        """Read on if reading was held up, unless something else is in the way."""
+        if self.held:
+            self.held = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
 
     def take(self, data: bytes) -> None:
         """Read what came, and know when it was only a part of a head.
