@@ -154,15 +154,15 @@ async def test_who_waits_is_told_that_the_store_is_away(tmp_path: Path, queue: s
 
 @contextlib.asynccontextmanager
 async def crowded(folder: Path) -> AsyncIterator[tuple[Stage, Gateway, str]]:
-    """Have one client wait as often as it may; yields what is there, the client, and what it waits for."""
+    """Have one client wait as often as it may; yields what is there, the client, and a task that nobody waits for."""
     entry: dict[str, Any] = {"library": True}
     proxies = "127.0.0.1/32"
     async with (
         staged(folder, entry=entry, max_waits=4, trusted_proxies=proxies) as stage,
         stage.gateway.other("127.0.0.2") as client,
     ):
-        place = (await client.post("/v1/quotes", {})).headers["Location"]
-        waits = [asyncio.ensure_future(client.get(place, Prefer="wait=60")) for _ in range(2)]
+        *places, place = [(await client.post("/v1/quotes", {})).headers["Location"] for _ in range(3)]
+        waits = [asyncio.ensure_future(client.get(one, Prefer="wait=60")) for one in places]
         await until(lambda: len(stage.mom.waits) == 2)
         try:
             yield stage, client, place
@@ -185,8 +185,8 @@ async def test_one_client_has_its_share_of_the_waits_and_is_told(tmp_path: Path)
         async with stage.gateway.other("127.0.0.3") as other:
             third = asyncio.ensure_future(other.get(place, Prefer="wait=60"))
             await until(lambda: sum(seconds > 0 for seconds in stage.mom.waits) == 3)
-            (key,) = stage.mom.tasks
-            stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
+            for key in stage.mom.tasks:
+                stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
             assert (await third).status == 200
 
 
@@ -199,7 +199,7 @@ async def test_a_call_that_was_kept_is_never_refused_for_want_of_waits(tmp_path:
         assert reply.headers["Location"]
         # What it wished for was not done.
         assert "wait" not in reply.headers.get("Preference-Applied", "")
-        assert len(stage.mom.tasks) == 2
+        assert len(stage.mom.tasks) == 4
 
 
 async def test_a_wait_that_is_over_leaves_its_place(tmp_path: Path) -> None:
@@ -208,3 +208,22 @@ async def test_a_wait_that_is_over_leaves_its_place(tmp_path: Path) -> None:
         place = (await stage.gateway.post("/v1/quotes", {})).headers["Location"]
         for _ in range(3):
             assert (await stage.gateway.get(place, Prefer="wait=1")).status == 200
+
+
+async def test_all_who_wait_for_one_task_share_one_look(tmp_path: Path) -> None:
+    """Five hundred waits of one client for one task were five hundred calls that came back in one turn of the loop."""
+    async with staged(tmp_path, entry={"library": True}) as stage:
+        place = (await stage.gateway.post("/v1/quotes", {})).headers["Location"]
+        before = len(stage.mom.waits)
+        waits = [asyncio.ensure_future(stage.gateway.get(place, Prefer="wait=60")) for _ in range(60)]
+        await until(lambda: len(stage.mom.waits) > before)
+        # One that has waited long enough sees it as it is, and the first one's going takes nothing from the others.
+        assert (await stage.gateway.get(place, Prefer="wait=1")).body["state"] == "QUEUED"
+        waits.pop(0).cancel()
+        assert sum(seconds > 0 for seconds in stage.mom.waits[before:]) < 10
+        (key,) = stage.mom.tasks
+        stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
+        async with asyncio.timeout(20):
+            replies = await asyncio.gather(*waits)
+
+    assert [reply.body["state"] for reply in replies] == ["CANCELLED"] * 59

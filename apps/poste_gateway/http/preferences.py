@@ -7,7 +7,7 @@ is away.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _PREFERENCE: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _NAME: Final = re.compile(r"\s*+([\w-]++)", re.ASCII)
+#: What `Prefer` may say, in characters: two thousand preferences take milliseconds, of everybody's.
+_MAX_PREFER: Final = 1000
 #: Stands for the value of a preference that is not well formed: no value is this.
 _MALFORMED: Final = "?"
 
@@ -126,7 +128,11 @@ def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, longest: int, 
 def _preferences(
     headers: CIMultiDictProxy[str], max_wait_seconds: float, errors: list[dict[str, str]]
 ) -> dict[str, Any]:
-    stated = _stated(headers)
+    lines = headers.getall(PREFER, [])
+    if sum(map(len, lines)) > _MAX_PREFER:
+        errors.append({"field": PREFER, "reason": f"must have {_MAX_PREFER} characters at most"})
+        lines = []
+    stated = _stated(lines)
     wait: float | None = None
     if "wait" in stated:
         text = stated["wait"]
@@ -141,10 +147,10 @@ def _preferences(
     }
 
 
-def _stated(headers: CIMultiDictProxy[str]) -> Mapping[str, str]:
+def _stated(lines: Iterable[str]) -> Mapping[str, str]:
     """Return the preferences by their names. Of one that is stated twice the first holds (RFC 7240, section 2)."""
     stated: dict[str, str] = {}
-    for line in headers.getall(PREFER, []):
+    for line in lines:
         for name, value in _split(line):
             stated.setdefault(name.lower(), value)
     return stated

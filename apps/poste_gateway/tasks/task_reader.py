@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from poste.domain.errors import InvalidTaskId
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
@@ -35,6 +37,9 @@ _LOOK_SECONDS: Final = 20.0
 #: The pause after a look that was lost, in seconds.
 _PAUSE_SECONDS: Final = 0.2
 
+#: Of those who wait for one task so many are answered in one turn of the loop.
+_WOKEN_AT_ONCE: Final = 32
+
 #: What the middleware answers if there is no record.
 _NoRecord: TypeAlias = (
     mom_service_pb2.GetTaskResponse | mom_service_pb2.GetTaskHistoryResponse | mom_service_pb2.CancelTaskResponse
@@ -63,6 +68,8 @@ class TaskReader:
         self._draining = draining
         self._large = FairQueue(max_waiting_bytes)
         self._waits = Budget(max_waits, max_waits // 2)
+        #: The looks that wait for ends now, by queue and key.
+        self._looks: dict[tuple[str, str], _Look] = {}
 
     def read_id(self, text: str) -> TaskId:
         """Take a task's id apart.
@@ -215,22 +222,64 @@ class TaskReader:
         return answer.task
 
     async def _look(self, task_id: TaskId, seconds: float) -> mom_service_pb2.GetTaskResponse | None:
-        """Look once, waiting for the end; None if nothing was seen. The end of the process ends the wait."""
-        look = asyncio.ensure_future(self._mom.get_task(task_id.queue, task_id.key, seconds))
+        """Look once, waiting for the end; None if nothing was seen. The end of the process ends the wait.
+
+        All who wait for one task share one look.
+        """
+        name = task_id.queue, task_id.key
+        look = self._looks.get(name)
+        began = look is None
+        if look is None:
+            look = self._looks[name] = _Look(asyncio.ensure_future(self._mom.get_task(*name, seconds)))
+            look.task.add_done_callback(functools.partial(self._end_look, name, look))
+        place = look.joined
+        look.joined, look.waiting = place + 1, look.waiting + 1
         drained = asyncio.ensure_future(self._draining.wait())
         try:
-            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
-            if not look.done():
+            await asyncio.wait(
+                {look.task, drained}, timeout=None if began else seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not look.task.done():
                 return None
+            # All are woken in one turn of the loop, and it is others', too.
+            for _ in range(place // _WOKEN_AT_ONCE):
+                await asyncio.sleep(0)
             try:
-                return look.result()
+                answer = look.task.result()
             except MomAway:
                 await asyncio.sleep(min(seconds, _PAUSE_SECONDS))
                 return None
+            # What was read before this one asked may be older than what it knows, unless nothing changes any more.
+            return answer if began or (answer.HasField("task") and state_of(answer.task).final) else None
         finally:
-            look.cancel()
-            drained.cancel()
-            await asyncio.wait({look, drained})
+            look.waiting -= 1
+            left: set[asyncio.Task[Any]] = {drained}
+            if not look.waiting:
+                self._end_look(name, look)
+                left.add(look.task)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+
+    def _end_look(self, name: tuple[str, str], look: _Look, *_: object) -> None:
+        """Have nobody join a look any more: what it sees, it has seen."""
+        if self._looks.get(name) is look:
+            del self._looks[name]
+
+
+@dataclass(slots=True)
+class _Look:
+    """A look that waits for a task's end.
+
+    Attributes:
+        task: Brings what is seen.
+        joined: How many have waited for it.
+        waiting: How many still do; with the last one it ends.
+    """
+
+    task: asyncio.Task[mom_service_pb2.GetTaskResponse]
+    joined: int = 0
+    waiting: int = 0
 
 
 def _away(detail: str) -> Problem:
