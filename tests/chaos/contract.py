@@ -17,7 +17,9 @@ LOOKS: Final = frozenset({(200, ""), (503, "lookup-away"), (503, "not-ready")})
 DOUBTS: Final = frozenset({(502, "acceptance-unknown"), (404, "not-kept")})
 CANCELS: Final = LOOKS | {(409, "task-ended")}
 #: What an answer says that promises that nothing was accepted, and nothing run that must not run twice.
-REFUSALS: Final = frozenset({(503, "not-accepted"), (503, "not-ready"), (503, "service-away")})
+REFUSALS: Final = frozenset(
+    {(503, "not-accepted"), (503, "not-ready"), (503, "service-away"), (503, "queue-budget-spent")}
+)
 
 
 def answers(wish: Wish) -> set[Pair]:
@@ -29,7 +31,8 @@ def answers(wish: Wish) -> set[Pair]:
     if wish.prefer == "no-queue":
         allowed.add((503, "service-away"))
     else:
-        allowed |= {(202, ""), (503, "not-accepted"), (502, "acceptance-unknown")}
+        # The queues' budgets are what Redis has free.
+        allowed |= {(202, ""), (503, "not-accepted"), (503, "queue-budget-spent"), (502, "acceptance-unknown")}
     if not wish.repeatable and not queued_first:
         allowed.add((502, "outcome-unknown"))
     return allowed

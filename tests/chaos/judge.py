@@ -195,6 +195,8 @@ def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator
         trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles
     ):
         yield "unexplained", f"{answer.status} {answer.problem}, and nothing was wrong anywhere"
+    if answer.problem == "queue-budget-spent" and not _troubled((REDIS,), troubles, answer.begin, answer.end):
+        yield "unexplained", "was refused for want of memory, and nothing was wrong with Redis"
     if contract.leaves_unknown(call.wish):
         return
     if answer.problem == "outcome-unknown" and not _troubled(

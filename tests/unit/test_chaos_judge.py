@@ -147,6 +147,14 @@ def test_only_a_fault_of_its_own_gateway_excuses_a_lost_connection() -> None:
     assert found(lost, troubles=(Trouble("gateway-1", "clock off by 7 s", 10, 12),)) == ["unexplained"]
 
 
+def test_only_a_fault_of_redis_excuses_that_a_budget_is_spent() -> None:
+    """Budgets are what Redis has free: a run in which one is spent for nothing accepts nothing, and says so."""
+    refused = Call(0, SUM, answer(503, "queue-budget-spent"))
+
+    assert found(refused, troubles=(Trouble("redis", "maxmemory", 10.5, 12),)) == []
+    assert found(refused, troubles=(Trouble("mom-1", "SIGKILL", 10.5, 12),)) == ["unexplained"]
+
+
 def test_only_a_fault_of_its_own_service_leaves_an_outcome_unknown() -> None:
     """Else any fault anywhere would excuse everything; but a handler that says UNAVAILABLE needs no excuse."""
     unknown = kept(RECORD, task("DEAD", reason="outcome-unknown"))
