@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import resource
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from aiohttp import web
 from support import memory, shop
 from support.bystander import bystander
 from support.gateway import answer, staged
@@ -21,7 +25,10 @@ from support.shop import Receipt
 from support.waiting import until
 
 from poste.runtime import metrics
+from poste_gateway.http.responses import Response, json_response
+from poste_gateway.http.server import serving
 from poste_gateway.limits.budgets import Budget
+from poste_gateway.limits.capacity import Capacity
 from poste_gateway.limits.log_throttle import LogThrottle
 
 MEGABYTE = 1 << 20
@@ -308,3 +315,41 @@ def test_a_client_that_is_refused_often_does_not_fill_the_log() -> None:
         seldom.tell("busy", "bodies", peer="a")
     seldom.tell("busy", "answers", peer="a")
     assert [line["reason"] for line in lines] == ["bodies", "answers"]
+
+
+class Held:
+    """What a handler holds while it reads a body."""
+
+
+@pytest.mark.parametrize("end", ["refused", "gone"])
+async def test_nothing_of_a_body_that_failed_is_held_in_a_circle(end: str) -> None:
+    """Circles are looked for seldom: a hundred refused bodies of a megabyte were a hundred megabytes, and grew."""
+    held: list[weakref.ref[Held]] = []
+
+    async def handle(request: web.BaseRequest) -> Response:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        try:
+            await request.read()
+        except Exception:  # noqa: BLE001 - whatever it is, it has ended
+            return json_response({"failed": True})
+        return json_response({})
+
+    room = Capacity(max_received_bytes=64 * 1024)
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(handle, "127.0.0.1", 0, max_body_bytes=MEGABYTE, grace_seconds=1, room=room) as port:
+            assert room.received.take("other", 8 * 1024)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(CALL + b"Content-Length: 200000\r\n\r\n" + b" " * 4096)
+            await until(lambda: held)
+            if end == "refused":
+                writer.write(b" " * 100_000)
+                assert b"failed" in await reader.read()
+            writer.close()
+            del reader, writer
+            await until(lambda: room.connections == 0)
+            await until(lambda: held[0]() is None)
+    finally:
+        gc.enable()

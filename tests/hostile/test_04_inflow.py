@@ -25,7 +25,7 @@ class Source:
     """A connection that notes when it is read."""
 
     def __init__(self, peer: str, read: list[str]) -> None:
-        self.peer, self.waiting, self.is_empty = peer, b"", False
+        self.peer, self.waiting, self.is_empty = peer, bytearray(), False
         self._read = read
 
     def take(self, _: bytes) -> None:

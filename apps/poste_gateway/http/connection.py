@@ -161,7 +161,7 @@ class Connection(web.RequestHandler):
     address: str
     room: Capacity
     inflow: Inflow
-    waiting: bytes
+    waiting: bytearray
     held: bool
     begun: float | None
     heard: bool
@@ -197,7 +197,7 @@ class Connection(web.RequestHandler):
             keepalive_timeout=idle_seconds,
         )
         self.peer = self.address = ""
-        self.room, self.inflow, self.waiting = owner.room, inflow, b""
+        self.room, self.inflow, self.waiting = owner.room, inflow, bytearray()
         self.heard = self.held = self.passing = self.refused = self.left = False
         self.begun = self.stuck = self.pipe = self.ended = self.gone = None
         self.left_over = self.came = self.counted = self.promised = 0
@@ -290,7 +290,7 @@ class Connection(web.RequestHandler):
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
         self._close = self.refused = True
-        self.waiting = b""
+        self.waiting.clear()
         # So that its client can bring it to an end, and read why.
         self._reading_paused = False
         self._resume_transport_reading()
@@ -337,8 +337,10 @@ class Connection(web.RequestHandler):
             gone()
         return over
 
-    def _release(self) -> None:
-        """Count nothing of what is answered now."""
+    def _release(self, content: StreamReader) -> None:
+        """Count nothing of what is answered now, and hold nothing of it."""
+        if self.refused or self.pipe is None:
+            _forget(content)
         if self.promised:
             self.room.unsent.give(self.peer, self.promised)
             self.promised = 0
@@ -441,7 +443,7 @@ class Connection(web.RequestHandler):
                 gone = (await self.finish_response(request, answer, None))[1]
             finally:
                 self._request_in_progress, self._current_request = False, None
-                self._release()
+                self._release(request.content)
                 if self._handler_waiter is not None:
                     self._handler_waiter.set_result(None)
             if gone:
@@ -526,7 +528,7 @@ class Connection(web.RequestHandler):
         if server is not None:
             server.not_waited_for(self)
         self.pipe = self.stuck = None
-        self.waiting = b""
+        self.waiting.clear()
         if self.gone is not None:
             self.gone()
         self.leave()
@@ -549,3 +551,14 @@ class Connection(web.RequestHandler):
         if problem is not BUSY:
             _seldom.tell("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
         return cast("web.StreamResponse", problem_response(problem, "", keep_alive=False))
+
+
+def _forget(content: StreamReader) -> None:
+    """Let go of the frames that a body's failure was raised in: they hold what came of it, in a circle.
+
+    Circles are looked for seldom, and a hundred clients that are refused a megabyte are a hundred megabytes.
+    """
+    error = content.exception()
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

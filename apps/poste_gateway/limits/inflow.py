@@ -26,7 +26,7 @@ class Source(Protocol):
     """A connection whose client sends."""
 
     peer: str
-    waiting: bytes
+    waiting: bytearray
 
     def take(self, data: bytes, /) -> None:
         """Read what came."""
@@ -60,10 +60,10 @@ class Inflow:
             if after < _TURN_COST // 2 <= left:
                 self._loop.call_soon(self._begin_turn)
             return True
-        if source.waiting:
-            source.waiting += data
+        waits = bool(source.waiting)
+        source.waiting += data
+        if waits:
             return False
-        source.waiting = data
         if not self._lines:
             self._left = 0
             self._loop.call_soon(self._serve)
@@ -83,11 +83,8 @@ class Inflow:
         while lines and cost < _TURN_COST:
             peer, line = next(iter(lines.items()))
             source = line.popleft()
-            part = source.waiting
-            if len(part) <= PART_BYTES:
-                source.waiting = b""
-            else:
-                part, source.waiting = part[:PART_BYTES], part[PART_BYTES:]
+            part = bytes(source.waiting[:PART_BYTES])
+            del source.waiting[:PART_BYTES]
             # Nothing waits any more of what has ended meanwhile.
             if part:
                 cost += _REQUEST_COST + len(part) // _COST_BYTES
