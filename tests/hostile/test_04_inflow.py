@@ -26,6 +26,7 @@ class Source:
 
     def __init__(self, peer: str, read: list[str]) -> None:
         self.peer, self.waiting, self.is_empty = peer, bytearray(), False
+        self.aborted = False
         self._read = read
 
     def take(self, _: bytes) -> None:
@@ -33,6 +34,17 @@ class Source:
 
     def emptied(self) -> None:
         self.is_empty = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Failing(Source):
+    """One whose bytes can't be read."""
+
+    def take(self, data: bytes, /) -> None:
+        super().take(data)
+        raise ValueError(data)
 
 
 async def turns(count: int) -> None:
@@ -60,6 +72,21 @@ async def test_what_one_turn_of_the_loop_can_not_take_is_read_from_each_client_i
     await turns(60)
     assert read.count(CROWD) == at_once.count(False)
     assert not any(one.waiting for one in crowd)
+
+
+async def test_one_that_fails_in_its_turn_ends_alone() -> None:
+    """Nobody would be read any more: neither who waits nor who comes later, as long as the gateway lives."""
+    inflow, read = Inflow(asyncio.get_running_loop()), []
+    large = b" " * (PART_BYTES + 1)
+    failing, sound = Failing(CROWD, read), Source(CROWD, read)
+    assert not inflow.now(failing, large)
+    assert not inflow.now(sound, large)
+    await turns(10)
+
+    assert (failing.aborted, sound.aborted) == (True, False)
+    assert read == [CROWD] * 3
+    assert not failing.waiting
+    assert inflow.now(Source(STRANGER, read), GET)
 
 
 async def test_a_loop_that_is_not_crowded_reads_at_once() -> None:

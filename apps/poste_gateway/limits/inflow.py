@@ -12,6 +12,8 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
+from poste.runtime import logs
+
 #: What is read in one turn of the loop: some 50 requests, or 25 KB in chunks of two bytes, each some 5 ms.
 _TURN_COST: Final = 4096
 #: What a request costs besides its bytes: it is answered, too.
@@ -20,6 +22,8 @@ _REQUEST_COST: Final = 64
 _COST_BYTES: Final = 8
 #: What is read at a time, in bytes.
 PART_BYTES: Final = 4 * 1024
+
+_log: Final = logs.get("inflow")
 
 
 class Source(Protocol):
@@ -33,6 +37,9 @@ class Source(Protocol):
 
     def emptied(self) -> None:
         """Know that nothing that came waits any more."""
+
+    def abort(self) -> None:
+        """End here and now."""
 
 
 class Inflow:
@@ -88,7 +95,13 @@ class Inflow:
             # Nothing waits any more of what has ended meanwhile.
             if part:
                 cost += _REQUEST_COST + len(part) // _COST_BYTES
-                source.take(part)
+                try:
+                    source.take(part)
+                except Exception:  # noqa: BLE001 - whatever it is, it is this connection's
+                    # It ends alone, as by its transport if it were read at once: nobody else would be read any more.
+                    _log.exception("connection failed")
+                    source.abort()
+                    source.waiting.clear()
                 if source.waiting:
                     line.append(source)
                 else:
