@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 from poste.domain.errors import CatalogueFullError, StartError
 from poste.domain.shown import visible
@@ -23,12 +23,25 @@ from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
 from poste.runtime.environment import load
 from poste.runtime.settings import MomSettings
-from poste_mom import catalogue_file, passes, serving
-from poste_mom.budgets import Budgets
-from poste_mom.catalogue import Catalogue
+from poste_mom import passes
+from poste_mom.catalogue import catalogue_file
+from poste_mom.catalogue.catalogue import Catalogue
+from poste_mom.catalogue.limits import CatalogueLimits
 from poste_mom.figures import Figures
-from poste_mom.room import Room
-from poste_mom.servicer import MomServicer
+from poste_mom.methods.catalogue import CatalogueServicer
+from poste_mom.methods.complete import CompleteServicer
+from poste_mom.methods.enqueue import EnqueueServicer
+from poste_mom.methods.operators import OperatorServicer
+from poste_mom.methods.tasks import TaskServicer
+from poste_mom.queues.budgets import Budgets
+from poste_mom.server import method_handlers
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import grpc.aio
+
+    from poste.v1.catalogue_pb2 import CatalogueService
 
 _log = logs.get("mom")
 
@@ -39,12 +52,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     Raises:
         StartError: The port is taken, or the catalogue file is wrong.
     """
-    shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
-    room = Room(settings.max_catalogue_bytes, settings.max_replicas)
-    try:
-        room.check_shipped(shipped)
-    except CatalogueFullError as error:
-        raise StartError(f"the catalogue {settings.catalogue}: {error} (POSTE_MAX_CATALOGUE_BYTES)") from error
+    limits = CatalogueLimits(settings.max_catalogue_bytes, settings.max_replicas)
+    shipped = _shipped(settings, limits)
     health = StoreHealth(settings)
     client = open_client(settings, connected=health.connected)
     keys = Keys(settings.key_prefix)
@@ -52,43 +61,27 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     maintenance = Maintenance(client, pass_seconds=settings.pass_seconds, keys=keys)
     completions = CompletionWaiter(settings, tasks)
     sockets = None if settings.socket is None else settings.socket.parent
-    catalogue = Catalogue(store, shipped, room, sockets=sockets, replaced=tasks.forget_queues)
+    catalogue = Catalogue(store, shipped, limits, sockets=sockets, replaced=tasks.forget_queues)
     budgets = Budgets(catalogue, health)
+    metrics_leader = MetricsLeader(client, keys)
+    as_told = settings.redis_keeps is not None
+    figures = Figures(
+        client, tasks, catalogue, health, budgets=budgets, metrics_leader=metrics_leader, keeps_as_told=as_told
+    )
     server = new_server()
     health_service = Health(server, "poste.v1.MomService")
-    serving.add_to_server(
-        MomServicer(
-            tasks=tasks,
-            histories=Histories(client, tasks, keys),
-            recent=Recent(client, tasks, keys),
-            operators=Operators(client, health.proof, keys),
-            completions=completions,
-            catalogue=catalogue,
-            store=store,
-            health=health,
-            budgets=budgets,
-        ),
-        server,
+    servicers = (
+        EnqueueServicer(tasks, catalogue, health, budgets),
+        TaskServicer(tasks, Histories(client, tasks, keys), completions),
+        CompleteServicer(tasks, catalogue, completions, budgets),
+        OperatorServicer(tasks, Recent(client, tasks, keys), Operators(client, health.proof, keys), catalogue, budgets),
+        CatalogueServicer(catalogue, store, tasks),
     )
-    metrics_leader = MetricsLeader(client, keys)
-    figures = Figures(
-        client,
-        tasks,
-        catalogue,
-        health,
-        budgets=budgets,
-        metrics_leader=metrics_leader,
-        keeps_as_told=settings.redis_keeps is not None,
-    )
-    if settings.socket is None:
-        address = authority(settings.host, bind(server, settings.host, settings.port))
-    else:
-        address = bind_socket(server, settings.socket)
+    method_handlers.add_to_server(servicers, server)
+    address = _bind(server, settings)
 
     def ready() -> str | None:
-        if stop.is_set():
-            return "stopping"
-        return health.trouble or catalogue.trouble
+        return "stopping" if stop.is_set() else health.trouble or catalogue.trouble
 
     try:
         async with (
@@ -114,6 +107,23 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         await server.stop(0)
         await client.aclose()
     _log.info("stopped")
+
+
+def _shipped(settings: MomSettings, limits: CatalogueLimits) -> list[CatalogueService]:
+    """Read what the deployment says of services."""
+    shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
+    try:
+        limits.check_shipped(shipped)
+    except CatalogueFullError as error:
+        raise StartError(f"the catalogue {settings.catalogue}: {error} (POSTE_MAX_CATALOGUE_BYTES)") from error
+    return shipped
+
+
+def _bind(server: grpc.aio.Server, settings: MomSettings) -> str:
+    """Take the port or the socket; returns its address."""
+    if settings.socket is not None:
+        return bind_socket(server, settings.socket)
+    return authority(settings.host, bind(server, settings.host, settings.port))
 
 
 def main(**overrides: object) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poste.domain.errors import StoreError
 from poste.queue.connection import info_of, name_of, servers_of
 from poste.runtime import logs, metrics
-from poste_mom.queues import for_each, is_over, known
+from poste_mom.queues.all_queues import for_each, is_over, known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from poste.queue.metrics_leader import MetricsLeader
     from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import QueueFigures, Tasks
-    from poste_mom.budgets import Budgets
-    from poste_mom.catalogue import Catalogue
+    from poste_mom.catalogue.catalogue import Catalogue
+    from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("figures")
 #: The totals' names in Redis: what they are counted in, and under which label.

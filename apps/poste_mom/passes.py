@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from poste.domain.errors import StoreError
 from poste.domain.policy import QueuePolicy
 from poste.runtime import logs
-from poste_mom.queues import for_each, known
+from poste_mom.queues.all_queues import for_each, known
 
 if TYPE_CHECKING:
     from poste.queue.maintenance import Maintenance, PassReport
     from poste.queue.tasks import Tasks
-    from poste_mom.budgets import Budgets
-    from poste_mom.catalogue import Catalogue
+    from poste_mom.catalogue.catalogue import Catalogue
+    from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("passes")
 _journal = logs.Journal("passes", "task")

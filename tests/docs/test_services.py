@@ -17,7 +17,7 @@ from support.documents import Document
 import poste as poste_library
 from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
 from poste.service import context, policies
-from poste_mom import catalogue_file
+from poste_mom.catalogue import catalogue_file
 
 SERVICES = Document("docs/services.md")
 OF_BOTH, OF_SERVICE = "setting of a service or a method", "setting of a service"

@@ -25,7 +25,7 @@ from calculator.v1 import sum_pb2
 from poste.domain.errors import StartError
 from poste.rpc.catalogue import describe
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom.catalogue_file import read
+from poste_mom.catalogue.catalogue_file import read
 
 SAMPLES = Path(poste_calculator.__path__[0])
 SUM = "calculator.v1.SumService"

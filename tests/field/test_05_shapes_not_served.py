@@ -19,7 +19,8 @@ from testing.v1 import ledger_pb2_grpc
 
 from poste.rpc.catalogue import Method, describe
 from poste.rpc.servers import Health, bind, new_server
-from poste_mom import catalogue_file, messages
+from poste_mom.catalogue import catalogue_file
+from poste_mom.messages import catalogue
 
 NAME = "raw.v1.RawService"
 THING, BODY = ".raw.v1.Thing", ".google.api.HttpBody"
@@ -82,7 +83,7 @@ async def test_the_worker_is_told_and_says_it_once():
     """Else the author of the annotation hears of it from clients, whose calls are 404."""
     service = describe(entry(RULE(post="/v1/raw", body="*", response_body="name")))
     mom = WorkersMom()
-    mom.settings = messages.registered(service)
+    mom.settings = catalogue.registered(service)
     with capture_logs() as logs:
         async with (
             serving_workers_mom(mom) as target,

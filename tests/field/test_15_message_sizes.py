@@ -35,7 +35,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.upstream.failure import Failure
 from poste_gateway.upstream.link import _NUMBERS
 from poste_gateway.upstream.replica import Replica
-from poste_mom import messages
+from poste_mom.messages import catalogue, incoming, listings
 
 LOOK = "/testing.v1.LedgerService/Look"
 NAME = "a.package.of.services.v1.WithAServiceOfALongName" * 10
@@ -133,7 +133,7 @@ async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
 
         assert isinstance(said, Failure)
         assert str(sizes.MAX_PAYLOAD) in said.status.message
-        assert messages.report(pb.Completion(error=said.status), None).ending == "large"
+        assert incoming.report(pb.Completion(error=said.status), None).ending == "large"
         assert isinstance(await look(replica, "other"), bytes)
 
 
@@ -152,7 +152,7 @@ async def test_a_result_that_is_refused_for_its_size_ends_its_task() -> None:
 
     kept = {one.key: one for one in mom.completions}
     assert "5000" in kept["large"].error.message
-    assert messages.report(kept["large"], None).ending == "large"
+    assert incoming.report(kept["large"], None).ending == "large"
     assert {one.response for key, one in kept.items() if key != "large"} == {b"x"}
 
 
@@ -232,13 +232,13 @@ def test_a_page_of_what_died_fits_a_message() -> None:
         for number in range(1000)
     ]
     seen: list[str] = []
-    behind = messages.place("")
+    behind = listings.place("")
     while True:
         left = [one for one in died if behind is None or _place(one) > (behind.die_ms, behind.key)]
-        page = messages.dead_page("queue", DeadPage(left, None, 1e9))
+        page = listings.dead_page("queue", DeadPage(left, None, 1e9))
         assert page.ByteSize() <= sizes.MAX_MESSAGE
         seen += [one.task.key for one in page.tasks]
-        behind = messages.place(page.next_page_token)
+        behind = listings.place(page.next_page_token)
         if behind is None:
             break
 
@@ -273,7 +273,7 @@ async def test_a_catalogue_larger_than_a_message_reaches_the_gateway(tmp_path: P
 
     class Parts(FakeMom):
         async def WatchCatalogue(self, _request, _context):  # noqa: N802 - the proto's
-            for part in messages.changes({}, {entry.name: entry for entry in self.entries}, self.store_id):
+            for part in catalogue.changes({}, {entry.name: entry for entry in self.entries}, self.store_id):
                 assert part.ByteSize() <= sizes.MAX_MESSAGE
                 yield part
             await asyncio.Event().wait()

@@ -13,7 +13,7 @@ from testing.v1 import ledger_pb2_grpc
 
 from poste.rpc.statuses import status_of
 from poste_gateway.upstream.failure import Failure
-from poste_mom import messages
+from poste_mom.messages import listings
 
 
 async def test_what_ended_is_no_more_than_what_came_and_was_replayed(post: Post) -> None:
@@ -30,7 +30,7 @@ async def test_what_ended_is_no_more_than_what_came_and_was_replayed(post: Post)
             for _ in range(2):
                 assert await post.operators.replay(post.queue, [key]) == ["done"]
 
-    queue = messages.queue(await post.tasks.figures(post.queue), max_held_bytes=0)
+    queue = listings.queue(await post.tasks.figures(post.queue), max_held_bytes=0)
     assert (queue.enqueued, queue.replayed, queue.ended) == (1, 2, 3)
 
 

@@ -28,8 +28,8 @@ from poste.runtime.settings import MomSettings, StoreSettings
 from poste.service.servicer import services_of
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom import catalogue_file
 from poste_mom.__main__ import run
+from poste_mom.catalogue import catalogue_file
 
 
 def files(package: str, service: str, *, methods: int = 1, fields: int = 1, name: str = "the_field") -> bytes:

@@ -38,7 +38,7 @@ from poste.queue.steps.task import Report
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste_cli.local import redis_server
-from poste_mom import catalogue_file
+from poste_mom.catalogue import catalogue_file
 
 QUEUE = f"/v1/queues/{SUM}"
 BATCH = 200

@@ -36,8 +36,8 @@ from poste.rpc.channels import proves_not_run
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
-from poste_mom.catalogue import Catalogue
-from poste_mom.servicer import MomServicer
+from poste_mom.catalogue.catalogue import Catalogue
+from poste_mom.methods.operators import OperatorServicer
 
 SUM = "calculator.v1.SumService"
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
@@ -443,11 +443,9 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
             return 0
 
     anything: Any = None
-    servicer = MomServicer(
-        tasks=cast("Any", Half()), histories=anything, recent=anything, operators=anything, completions=anything,
-        catalogue=cast("Any", NoCatalogue()), store=anything, health=anything,
-        budgets=cast("Any", Unlimited()),
-    )  # fmt: skip
+    servicer = OperatorServicer(
+        cast("Any", Half()), anything, anything, cast("Any", NoCatalogue()), cast("Any", Unlimited())
+    )
     answer = await servicer.ListQueues(pb.ListQueuesRequest(), anything)
 
     assert [queue.name for queue in answer.queues] == ["b"]

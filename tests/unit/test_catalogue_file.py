@@ -12,7 +12,7 @@ import poste_calculator
 from poste.domain.errors import StartError
 from poste.domain.policy import MethodPolicy, RetryPolicy
 from poste.rpc.catalogue import describe
-from poste_mom.catalogue_file import read
+from poste_mom.catalogue.catalogue_file import read
 
 FOLDER = Path(poste_calculator.__path__[0])
 SUM = "calculator.v1.SumService"

@@ -14,7 +14,7 @@ import pytest
 from poste.domain.errors import StartError
 from poste.v1 import catalogue_pb2
 from poste_cli.local import folder, inherited, parts, ports
-from poste_mom import catalogue_file
+from poste_mom.catalogue import catalogue_file
 
 
 async def test_one_folder_is_held_by_one(tmp_path):

@@ -45,7 +45,7 @@ def write(path: Path, addresses: Mapping[str, str], more: Path | None) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from poste_mom import catalogue_file  # noqa: PLC0415 - loads gRPC, for those who have a file of their own alone
+    from poste_mom.catalogue import catalogue_file  # noqa: PLC0415 - loads gRPC, for those who have a file of their own alone
 
     # By the one who will read it in the end, so that what is wrong is told now, and of the user's own file.
     catalogue_file.read(path)

@@ -17,7 +17,7 @@ import uvloop
 import poste_calculator
 from poste.rpc.catalogue import Service, describe
 from poste.runtime import logs
-from poste_mom.catalogue_file import read
+from poste_mom.catalogue.catalogue_file import read
 
 #: How many calls are under way at once, as from so many connections.
 AT_ONCE: Final = 32

@@ -15,8 +15,8 @@ from poste.queue import node
 from poste.queue.durability import Durability
 from poste.queue.tasks import Tasks
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom.budgets import Budgets
-from poste_mom.servicer import MomServicer
+from poste_mom.methods.enqueue import EnqueueServicer
+from poste_mom.queues.budgets import Budgets
 
 #: As many as come together when 32 connections call.
 _TOGETHER: Final = 16
@@ -59,10 +59,7 @@ async def prepare() -> counted.Calls:
 
     health: Any = SimpleNamespace(durability=on_disk, free_bytes=free_bytes, give=give)
     catalogue: Any = counted.services()
-    servicer = MomServicer(
-        tasks=tasks, histories=nothing, recent=nothing, operators=nothing, completions=nothing, catalogue=catalogue,
-        store=nothing, health=health, budgets=Budgets(catalogue, health),
-    )  # fmt: skip
+    servicer = EnqueueServicer(tasks, catalogue, health, Budgets(catalogue, health))
     request = pb.EnqueueTasksRequest()
     for number in range(_TOGETHER):
         request.tasks.add(

@@ -19,8 +19,8 @@ from poste.queue.catalogue_store import Place, Snapshot
 from poste.rpc.catalogue import Service, describe, redescribe, refuse_taken_routes, weigh
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
-from poste_mom import versions
-from poste_mom.room import Room
+from poste_mom.catalogue import versions
+from poste_mom.catalogue.limits import CatalogueLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,7 +51,7 @@ class Catalogue:
         self,
         store: CatalogueStore,
         shipped: Sequence[catalogue_pb2.CatalogueService],
-        room: Room | None = None,
+        limits: CatalogueLimits | None = None,
         *,
         sockets: Path | None = None,
         replaced: Callable[[], None] = lambda: None,
@@ -61,13 +61,13 @@ class Catalogue:
         Args:
             store: Where it is kept.
             shipped: What the deployment says of services.
-            room: How much it may hold.
+            limits: How much it may hold.
             sockets: The folder in which replicas may be called by sockets; None if they may not: a gateway is not led
                 to any other socket of its host.
             replaced: Called when Redis turns out to be another store than it was, or is seen first.
         """
         self._store = store
-        self._room = room or Room()
+        self._limits = limits or CatalogueLimits()
         self._sockets = sockets
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
@@ -145,7 +145,7 @@ class Catalogue:
             except DecodeError as error:
                 _log.error("entry passed over", service=name, error=str(error))
                 passed_over += 1
-        if lost := self._room.fit(entries.values()):
+        if lost := self._limits.fit(entries.values()):
             _log.warning("retired versions left out: the catalogue is full", services=lost)
         services = {}
         for name, entry in entries.items():
@@ -239,15 +239,15 @@ class Catalogue:
             version.weight = weigh(request.file_descriptor_set, len(request.methods) or None)
         except CatalogueError as error:
             raise type(error)(f"service {request.service!r} can't be catalogued: {error}") from error
-        self._room.check_weight(request.service, version.weight)
+        self._limits.check_weight(request.service, version.weight)
 
     def _check_room(
         self, request: mom_service_pb2.RegisterServiceRequest, replica: str, version: str, weight: int
     ) -> None:
         if (request.service, replica) not in self._known.places:
-            self._room.check_replica(request.service, request.address, self._known.places)
+            self._limits.check_replica(request.service, request.address, self._known.places)
         if (request.service, version) not in self._known.standing:
-            self._room.check_version(request.service, weight, self.entries())
+            self._limits.check_version(request.service, weight, self.entries())
 
     async def withdraw(self, service: str, replica: str) -> None:
         """Note that a replica stops.

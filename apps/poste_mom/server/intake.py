@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from poste.domain import sizes
-from poste_mom.turns import Turns
+from poste_mom.server.turns import Turns
 
 #: How many messages are read at once, and how many from one peer: another's need not wait for one that comes slowly.
 #: One that has come, as nearly all have, is read in no time.

@@ -1,4 +1,4 @@
-"""How the middleware's methods are served: what comes in is looked at before its servicer is asked."""
+"""How the middleware's methods are served: what comes in is judged before its method is called."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom.admission import Questions
-from poste_mom.intake import Intake, NotTaken
-from poste_mom.turns import Crowd, peer_of
+from poste_mom.server.intake import Intake, NotTaken
+from poste_mom.server.turns import Crowd, peer_of
+from poste_mom.server.validation import Questions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
-
-    from poste_mom.servicer import MomServicer
 
 #: How many streams of a kind are open at once: one for each gateway.
 MAX_STREAMS: Final = 256
@@ -39,18 +37,23 @@ _MOST_FIELDS: Final = 50_000
 #: How many wait for a task's end: in all, and of one peer.
 _MOST_WAITS, _MOST_WAITS_OF_ONE = 4000, 1000
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["MomService"]
-_log: Final = logs.get("door")
+_log: Final = logs.get("server")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def add_to_server(servicer: MomServicer, server: grpc.aio.Server) -> None:
-    """Serve `poste.v1.MomService`."""
+def add_to_server(servicers: Iterable[object], server: grpc.aio.Server) -> None:
+    """Serve `poste.v1.MomService`, each of its methods by the servicer that has it.
+
+    Raises:
+        KeyError: None has a method.
+    """
     intake = Intake()
-    handlers = {method.name: _handler(servicer, method, intake) for method in _SERVICE.methods}
+    servicer_of = {name: servicer for servicer in servicers for name in dir(servicer)}
+    handlers = {method.name: _handler(servicer_of[method.name], method, intake) for method in _SERVICE.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
 
 
-def _handler(servicer: MomServicer, method: MethodDescriptor, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
     behaviour = getattr(servicer, method.name)
     # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours.
     read = _reader(method)

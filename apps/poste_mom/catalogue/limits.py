@@ -26,8 +26,8 @@ _MAX_VERSIONS: Final = 16
 _STARTS: Final = 8
 
 
-class Room:
-    """The bounds of the catalogue."""
+class CatalogueLimits:
+    """What the catalogue may hold."""
 
     def __init__(self, max_bytes: int = MAX_CATALOGUE_BYTES, max_replicas: int = MAX_REPLICAS) -> None:
         """Set them.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste.queue.store_health import StoreHealth
-    from poste_mom.catalogue import Catalogue
+    from poste_mom.catalogue.catalogue import Catalogue
 
 #: What ended in a queue may always take this share of what its Redis takes. Were it none, a Redis that is full of what
 #: waits, with nothing left to share, would never be emptied: what ends must take a little.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from poste.queue.tasks import QueueFigures, Tasks
-    from poste_mom.catalogue import Catalogue
+    from poste_mom.catalogue.catalogue import Catalogue
 
 #: How many queues are seen to at once.
 _AT_ONCE: Final = 16

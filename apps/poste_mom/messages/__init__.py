@@ -1,0 +1,1 @@
+"""Between the words of the queue and the messages of `poste.v1`."""

@@ -1,0 +1,117 @@
+"""What operators are shown: queues' figures, the newest tasks and dead letters, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from poste.domain import door, sizes
+from poste.domain.task import TaskState
+from poste.queue import damaged
+from poste.queue.operators import Place, Search
+from poste.v1 import mom_service_pb2
+from poste_mom.messages.tasks import of_record, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poste.queue.operators import DeadPage, EndedPage
+    from poste.queue.recent import RecentTask
+    from poste.queue.record import TaskRecord
+    from poste.queue.tasks import QueueFigures
+
+
+def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
+    """Spell one queue's figures, and how much it may hold."""
+    return mom_service_pb2.Queue(
+        name=figures.name,
+        queued=figures.queued,
+        running=figures.running,
+        delayed=figures.delayed,
+        dead=figures.dead,
+        kept=figures.kept,
+        kept_bytes=figures.kept_bytes,
+        held_bytes=figures.held_bytes,
+        max_held_bytes=max_held_bytes,
+        consumers=figures.consumers,
+        oldest_age_seconds=figures.oldest_age_seconds,
+        paused=figures.paused,
+        stands_still=figures.stands_still,
+        enqueued=figures.totals.get("enqueued", 0),
+        replayed=figures.totals.get("replayed", 0),
+        ended=sum(figures.totals.get(state.value, 0) for state in TaskState if state.final),
+    )
+
+
+def place(page_token: str) -> Place | None:
+    """Read where a page begins; None is the start.
+
+    Raises:
+        ValueError: This token was never given.
+    """
+    if not page_token:
+        return None
+    die_ms, _, key = page_token.partition(".")
+    return Place(int(die_ms), key)
+
+
+def search(page_token: str) -> Search | None:
+    """Read where a search for what ended goes on; None is its beginning.
+
+    Raises:
+        ValueError: This token was never given.
+    """
+    if not page_token:
+        return None
+    until_ms, _, cursor = page_token.partition(".")
+    return Search(int(until_ms), int(cursor))
+
+
+def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
+    """Spell what one part of such a search did."""
+    behind = page.behind
+    token = "" if behind is None else f"{behind.until_ms}.{behind.cursor}"
+    return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=token)
+
+
+def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
+    """Spell one page of what died, as much of it as a message may have."""
+    response = mom_service_pb2.ListDeadTasksResponse(read_time=timestamp(page.now))
+    behind, size = page.behind, 0
+    for task in page.tasks:
+        if not _named(queue_name, task.record):
+            continue
+        spelt = mom_service_pb2.DeadTask(
+            task=of_record(queue_name, task.record),
+            die_time=timestamp(task.die_time),
+            task_ttl_seconds=task.task_ttl_seconds,
+            result_ttl_seconds=task.result_ttl_seconds,
+        )
+        size += spelt.ByteSize()
+        if response.tasks and size > sizes.BATCH:
+            last = response.tasks[-1]
+            behind = Place(last.die_time.ToMilliseconds(), last.task.key)
+            break
+        response.tasks.append(spelt)
+    if behind is not None:
+        response.next_page_token = f"{behind.die_ms}.{behind.key}"
+    return response
+
+
+def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.ListRecentTasksResponse:
+    """Spell the newest tasks of a queue, without their results."""
+    response = mom_service_pb2.ListRecentTasksResponse()
+    for one in tasks:
+        if not _named(queue_name, one.record):
+            continue
+        task = of_record(queue_name, one.record)
+        task.ClearField("result")
+        response.tasks.add(task=task, task_ttl_seconds=one.task_ttl_seconds, result_ttl_seconds=one.result_ttl_seconds)
+    return response
+
+
+def _named(queue_name: str, record: TaskRecord) -> bool:
+    """Tell whether a task has a key that an id can be made of: without one it can't be listed."""
+    named = door.is_key(record.key)
+    if not named:
+        damaged.tell(queue_name, record.key, "its key is none")
+    return named

@@ -1,0 +1,93 @@
+"""Services come and go: replicas register, gateways follow, operators have a service forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from poste.domain import sizes
+from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
+from poste.runtime import logs, metrics
+from poste.v1 import mom_service_pb2 as pb
+from poste_mom.messages import catalogue as messages
+from poste_mom.methods.answers import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from poste.queue.catalogue_store import CatalogueStore
+    from poste.queue.tasks import Tasks
+    from poste.v1.catalogue_pb2 import CatalogueService
+    from poste_mom.catalogue.catalogue import Catalogue
+    from poste_mom.methods.answers import Context
+
+_log = logs.get("catalogue")
+
+
+class CatalogueServicer:
+    """Serves `RegisterService`, `WithdrawReplica`, `ForgetService` and `WatchCatalogue`."""
+
+    def __init__(self, catalogue: Catalogue, store: CatalogueStore, tasks: Tasks) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._tasks = tasks
+
+    async def RegisterService(
+        self,
+        request: pb.RegisterServiceRequest,
+        context: Context,
+    ) -> pb.RegisterServiceResponse:
+        try:
+            service = await self._catalogue.register(request)
+        except CatalogueError as error:
+            full = isinstance(error, CatalogueFullError)
+            metrics.registrations_refused_total.labels("full" if full else "invalid").inc()
+            _log.warning("registration refused", peer=context.peer(), error=str(error))
+            status = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INVALID_ARGUMENT
+            await context.abort(status, str(error)[: sizes.MAX_STATUS_TEXT])
+        except StoreError as error:
+            await refuse(context, error)
+        return messages.registered(service)
+
+    async def WithdrawReplica(self, request: pb.WithdrawReplicaRequest, context: Context) -> pb.WithdrawReplicaResponse:
+        try:
+            await self._catalogue.withdraw(request.service, request.replica)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.WithdrawReplicaResponse()
+
+    async def ForgetService(self, request: pb.ForgetServiceRequest, context: Context) -> pb.ForgetServiceResponse:
+        try:
+            figures = await self._tasks.figures(request.service)
+            waiting = figures.queued + figures.delayed + figures.running
+            if waiting and not request.even_with_waiting:
+                return pb.ForgetServiceResponse(waiting=waiting)
+            forgotten = await self._catalogue.forget(request.service)
+        except StoreError as error:
+            await refuse(context, error)
+        if forgotten is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no service of this name")
+        _log.info("forgotten", service=request.service, waiting=waiting, **forgotten._asdict())
+        return pb.ForgetServiceResponse(forgotten=True, waiting=waiting, **forgotten._asdict())
+
+    async def WatchCatalogue(
+        self,
+        request: pb.WatchCatalogueRequest,
+        context: Context,
+    ) -> AsyncIterator[pb.WatchCatalogueResponse]:
+        try:
+            same = not request.id_key_fingerprint or await self._store.pin_fingerprint(request.id_key_fingerprint)
+        except StoreError as error:
+            await refuse(context, error)
+        if not same:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "this gateway signs task ids with another key than the ids on this Redis were signed with; "
+                "give every gateway the same POSTE_ID_KEY_FILE",
+            )
+        sent: Mapping[str, CatalogueService] = {}
+        async for entries in self._catalogue.watch():
+            for part in messages.changes(sent, entries, self._catalogue.store_id):
+                yield part
+            sent = entries

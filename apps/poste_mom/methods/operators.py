@@ -1,0 +1,149 @@
+"""What operators see and do: queues, the newest tasks, dead letters."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from poste.domain import door
+from poste.domain.errors import StoreError
+from poste.runtime import logs
+from poste.v1 import mom_service_pb2 as pb
+from poste_mom.messages import listings
+from poste_mom.methods.answers import refuse
+from poste_mom.queues.all_queues import for_each, is_over, known
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from poste.queue.operators import Operators
+    from poste.queue.recent import Recent
+    from poste.queue.steps.operator import Done
+    from poste.queue.tasks import Tasks
+    from poste_mom.catalogue.catalogue import Catalogue
+    from poste_mom.methods.answers import Context
+    from poste_mom.queues.budgets import Budgets
+
+_log = logs.get("operators")
+#: How many tasks one page of a list may have.
+_MAX_PAGE: Final = 1000
+_DEAD_TASK_RESULTS: Final[Mapping[Done, pb.DeadTaskResult.ValueType]] = {
+    "done": pb.DEAD_TASK_RESULT_DONE,
+    "ended": pb.DEAD_TASK_RESULT_NOT_DEAD,
+    "gone": pb.DEAD_TASK_RESULT_GONE,
+}
+
+
+class OperatorServicer:
+    """Serves what lists queues and their tasks, and what pauses, replays and purges."""
+
+    def __init__(
+        self, tasks: Tasks, recent: Recent, operators: Operators, catalogue: Catalogue, budgets: Budgets
+    ) -> None:
+        self._tasks = tasks
+        self._recent = recent
+        self._operators = operators
+        self._catalogue = catalogue
+        self._budgets = budgets
+
+    async def ListQueues(
+        self,
+        request: pb.ListQueuesRequest,
+        context: Context,
+    ) -> pb.ListQueuesResponse:
+        figures: dict[str, pb.Queue] = {}
+        troubles: list[StoreError] = []
+
+        async def read(queue: str) -> None:
+            try:
+                found = await self._tasks.figures(queue)
+                if not is_over(found, self._catalogue):
+                    figures[queue] = listings.queue(found, await self._budgets.of(queue))
+            except StoreError as error:
+                troubles.append(error)
+
+        try:
+            queues = await known(self._tasks, self._catalogue)
+        except StoreError as error:
+            await refuse(context, error)
+        await for_each(queues & {request.queue} if request.queue else queues, read)
+        if troubles and not figures:
+            await refuse(context, troubles[0])
+        return pb.ListQueuesResponse(queues=[figures[queue] for queue in sorted(figures)])
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
+        await self._pause(request.queue, context, paused=True)
+        return pb.PauseQueueResponse()
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
+        await self._pause(request.queue, context, paused=False)
+        return pb.ResumeQueueResponse()
+
+    async def _pause(self, queue: str, context: Context, *, paused: bool) -> None:
+        try:
+            if queue not in await known(self._tasks, self._catalogue):
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no queue of this name")
+            await self._operators.pause(queue, paused=paused)
+        except StoreError as error:
+            await refuse(context, error)
+        _log.info("paused" if paused else "resumed", queue=queue)
+
+    async def ListRecentTasks(self, request: pb.ListRecentTasksRequest, context: Context) -> pb.ListRecentTasksResponse:
+        try:
+            count = min(max(request.page_size, 1), _MAX_PAGE)
+            return listings.recent(request.queue, await self._recent.newest(request.queue, count=count))
+        except StoreError as error:
+            await refuse(context, error)
+
+    async def ListDeadTasks(self, request: pb.ListDeadTasksRequest, context: Context) -> pb.ListDeadTasksResponse:
+        try:
+            behind = listings.place(request.page_token)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        count = min(max(request.page_size, 1), _MAX_PAGE)
+        try:
+            page = await self._operators.dead(request.queue, count=count, behind=behind)
+        except StoreError as error:
+            await refuse(context, error)
+        return listings.dead_page(request.queue, page)
+
+    async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: Context) -> pb.ReplayTasksResponse:
+        try:
+            results = await _of_sound(request.keys, functools.partial(self._operators.replay, request.queue))
+        except StoreError as error:
+            await refuse(context, error)
+        _log.info("replayed", queue=request.queue, keys=_done(request.keys, results))
+        return pb.ReplayTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+
+    async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:
+        try:
+            results = await _of_sound(request.keys, functools.partial(self._operators.purge, request.queue))
+        except StoreError as error:
+            await refuse(context, error)
+        _log.info("purged", queue=request.queue, keys=_done(request.keys, results))
+        return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+
+    async def PurgeEndedTasks(self, request: pb.PurgeEndedTasksRequest, context: Context) -> pb.PurgeEndedTasksResponse:
+        try:
+            behind = listings.search(request.page_token)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        try:
+            page = await self._operators.purge_ended(request.queue, behind=behind)
+        except StoreError as error:
+            await refuse(context, error)
+        _log.info("purged what had ended", queue=request.queue, tasks=page.purged)
+        return listings.ended_page(page)
+
+
+async def _of_sound(keys: Iterable[str], do: Callable[[list[str]], Awaitable[list[Done]]]) -> list[Done]:
+    """Do something with the tasks of these keys: of a key that is none there is nothing it could be done with."""
+    sound = [key for key in keys if door.is_key(key)]
+    done = iter(await do(sound) if sound else ())
+    return [next(done) if door.is_key(key) else "gone" for key in keys]
+
+
+def _done(keys: Iterable[str], results: Iterable[Done]) -> list[str]:
+    return [key for key, result in zip(keys, results, strict=True) if result == "done"]

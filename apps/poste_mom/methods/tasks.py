@@ -1,0 +1,80 @@
+"""Tells what became of a task, and cancels it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from poste.domain import sizes
+from poste.domain.errors import StoreError
+from poste.v1 import mom_service_pb2 as pb
+from poste_mom.messages import tasks as messages
+from poste_mom.methods.answers import refuse
+
+if TYPE_CHECKING:
+    from poste.queue.completion_waiter import CompletionWaiter
+    from poste.queue.history import Histories
+    from poste.queue.tasks import Reading, Tasks
+    from poste_mom.methods.answers import Context
+
+#: The longest wait for a task's end that one call may ask for, in seconds.
+_MAX_WAIT_SECONDS: Final = 300.0
+#: How many tasks with a large response are on their way at once: each is there several times over until it has left.
+_LARGE_AT_ONCE: Final = 2
+
+
+class TaskServicer:
+    """Serves `GetTask`, `GetTaskHistory`, `ReadClock` and `CancelTask`."""
+
+    def __init__(self, tasks: Tasks, histories: Histories, completions: CompletionWaiter) -> None:
+        self._tasks = tasks
+        self._histories = histories
+        self._completions = completions
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+        most = request.max_response_bytes or sizes.MAX_MESSAGE
+        try:
+            reading = await self._look(request, min(most, sizes.LARGE))
+            if 0 < reading.left_out_bytes <= most:
+                await self._large.acquire()
+                # Until it has left, or whoever asked is gone.
+                left: Any = lambda _: self._large.release()  # noqa: E731 - its type is gRPC's own
+                context.add_done_callback(left)
+                reading = await self._tasks.read(request.service, request.key, most_bytes=most)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.GetTaskResponse(**messages.answer(request.service, reading))
+
+    async def _look(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
+        wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
+        if wait > 0:
+            return await self._completions.wait(request.service, request.key, wait, most_bytes=most_bytes)
+        return await self._tasks.read(request.service, request.key, most_bytes=most_bytes)
+
+    async def GetTaskHistory(self, request: pb.GetTaskHistoryRequest, context: Context) -> pb.GetTaskHistoryResponse:
+        try:
+            return messages.history(await self._histories.read(request.service, request.key))
+        except StoreError as error:
+            await refuse(context, error)
+
+    async def ReadClock(
+        self,
+        request: pb.ReadClockRequest,  # noqa: ARG002 - it says nothing
+        context: Context,
+    ) -> pb.ReadClockResponse:
+        try:
+            return messages.clock(await self._tasks.now())
+        except StoreError as error:
+            await refuse(context, error)
+
+    async def CancelTask(
+        self,
+        request: pb.CancelTaskRequest,
+        context: Context,
+    ) -> pb.CancelTaskResponse:
+        try:
+            reading = await self._tasks.cancel(request.service, request.key)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.CancelTaskResponse(**messages.answer(request.service, reading))

@@ -1,0 +1,1 @@
+"""All queues: which there are, what each may hold, and what they refuse."""
