@@ -19,7 +19,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 from poste.domain.codes import Code
 from poste.rpc.channels import code
 from poste.service import streams
-from poste_gateway.upstream.failure import Failure
+from poste.upstream.failure import Failure
 
 SERVICE = "/testing.v1.LedgerService"
 Response = ledger_pb2.RecordResponse

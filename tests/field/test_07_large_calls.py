@@ -19,12 +19,12 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain import sizes
 from poste.rpc.servers import Health
+from poste.upstream.link import Link
+from poste.upstream.replica import Replica
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.mom import Mom
-from poste_gateway.upstream.link import Link
-from poste_gateway.upstream.replica import Replica
 
 MEGABYTE = "x" * 1_000_000
 

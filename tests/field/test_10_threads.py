@@ -21,7 +21,7 @@ from poste.domain.codes import Code
 from poste.queue.consumer import NotRun
 from poste.rpc.channels import code, proves_not_run
 from poste.service.threads import NoThread, Threads
-from poste_gateway.upstream.failure import Failure
+from poste.upstream.failure import Failure
 
 LEGACY = "/testing.v1.LedgerService/Legacy"
 

@@ -30,11 +30,11 @@ from poste.runtime.environment import load
 from poste.runtime.settings import GatewaySettings
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter
+from poste.upstream.failure import Failure
+from poste.upstream.link import _NUMBERS
+from poste.upstream.replica import Replica
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.upstream.failure import Failure
-from poste_gateway.upstream.link import _NUMBERS
-from poste_gateway.upstream.replica import Replica
 from poste_mom.messages import catalogue, incoming, listings
 
 LOOK = "/testing.v1.LedgerService/Look"

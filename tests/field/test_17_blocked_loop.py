@@ -10,8 +10,8 @@ from support.worker import line, running_worker
 from testing.v1 import ledger_pb2_grpc
 
 from poste.rpc.channels import connect
-from poste_gateway.upstream.failure import UNSENT
-from poste_gateway.upstream.link import Link
+from poste.upstream.failure import UNSENT
+from poste.upstream.link import Link
 
 #: How long the loop is blocked, in seconds: much longer than anybody may wait for it.
 BLOCKED_SECONDS = 6.0

@@ -12,7 +12,7 @@ from support.worker import FakeMom, claimed, line, running_worker, serving_mom
 from testing.v1 import ledger_pb2_grpc
 
 from poste.rpc.statuses import status_of
-from poste_gateway.upstream.failure import Failure
+from poste.upstream.failure import Failure
 from poste_mom.messages import listings
 
 

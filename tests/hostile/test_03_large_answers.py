@@ -27,10 +27,10 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain import sizes
 from poste.queue.consumer import Consumer
+from poste.upstream.failure import LOST, NO_ROOM, Failure
+from poste.upstream.link import MakeRoom, any_room
+from poste.upstream.replica import Replica
 from poste_gateway.limits.budgets import Asked, PatientBudget
-from poste_gateway.upstream.failure import LOST, NO_ROOM, Failure
-from poste_gateway.upstream.link import MakeRoom, any_room
-from poste_gateway.upstream.replica import Replica
 
 HEAVY = "support.heavy:LedgerService"
 LOOK = f"/{LEDGER}/Look"

@@ -25,11 +25,11 @@ from support.worker import line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.rpc.catalogue import Method, describe, file_descriptor_set
+from poste.upstream.replica_pool import ReplicaPool
+from poste.upstream.shares import Shares
 from poste.v1 import catalogue_pb2
 from poste_gateway.calls import direct
 from poste_gateway.calls.direct import PEER_CALLS, Away
-from poste_gateway.limits.shares import Shares
-from poste_gateway.upstream.replica_pool import ReplicaPool
 
 HOG, OTHER = "127.0.0.2", "127.0.0.3"
 #: Who comes from here has no share of its own, and no other has none.

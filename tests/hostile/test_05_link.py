@@ -19,10 +19,10 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 from poste.domain.codes import Code
 from poste.rpc.servers import Health, bind, new_server
 from poste.runtime import metrics
+from poste.upstream.failure import LOST, Failure
+from poste.upstream.replica import Replica
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
-from poste_gateway.upstream.failure import LOST, Failure
-from poste_gateway.upstream.replica import Replica
 
 LOOK = "/testing.v1.LedgerService/Look"
 #: How many calls the service runs at once: so many slots there are to leak.

@@ -12,8 +12,8 @@ from support.gateway import answer, serving_shop
 from support.waiting import until
 
 from poste.rpc.resolving import Resolver
-from poste_gateway.upstream.replica import Replica
-from poste_gateway.upstream.replica_pool import ReplicaPool
+from poste.upstream.replica import Replica
+from poste.upstream.replica_pool import ReplicaPool
 
 
 @contextlib.asynccontextmanager

@@ -20,9 +20,9 @@ from poste.domain.codes import Code
 from poste.rpc import servers
 from poste.rpc.channels import connect
 from poste.runtime import lifecycle
-from poste_gateway.upstream.failure import LOST, SILENT, UNSENT, Failure
-from poste_gateway.upstream.link import Link
-from poste_gateway.upstream.replica import Replica
+from poste.upstream.failure import LOST, SILENT, UNSENT, Failure
+from poste.upstream.link import Link
+from poste.upstream.replica import Replica
 
 LOOK = "/testing.v1.LedgerService/Look"
 

@@ -12,7 +12,7 @@ from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
 from poste.rpc.statuses import status_of
-from poste_gateway.upstream.failure import Failure, of_error
+from poste.upstream.failure import Failure, of_error
 
 SERVICE = "/testing.v1.LedgerService"
 #: Handlers whose exception is told on the queued road, in a detail for the operator, and to nobody on the direct one.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from poste_gateway.upstream.replica import Replica
+from poste.upstream.replica import Replica
 from support.waiting import until
 
 

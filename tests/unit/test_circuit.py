@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poste_gateway.upstream.circuit_breaker import CircuitBreaker
+from poste.upstream.circuit_breaker import CircuitBreaker
 
 
 def test_it_opens_after_a_silence_and_then_lets_one_call_through():

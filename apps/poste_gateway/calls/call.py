@@ -15,6 +15,7 @@ from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
+from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
 from poste_gateway.calls import direct, request_body
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
@@ -40,7 +41,6 @@ from poste_gateway.limits.refusals import refuse
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.upstream.catalogue import ServiceCatalogue
-from poste_gateway.upstream.replica_pool import ReplicaPool
 
 T = TypeVar("T")
 _AWAY_DETAILS: Final = {

@@ -11,10 +11,10 @@ from google.rpc import status_pb2
 from poste.domain.codes import Code
 from poste.domain.road import Proof, Verdict, decide, prove
 from poste.rpc.catalogue import Method
-from poste_gateway.upstream.failure import NO_ROOM, SILENT, Failure
-from poste_gateway.upstream.link import MakeRoom, any_room
-from poste_gateway.upstream.replica import Replica
-from poste_gateway.upstream.replica_pool import ReplicaPool
+from poste.upstream.failure import NO_ROOM, SILENT, Failure
+from poste.upstream.link import MakeRoom, any_room
+from poste.upstream.replica import Replica
+from poste.upstream.replica_pool import ReplicaPool
 
 #: Why a call is not made: its client has its share of the service's places.
 PEER_CALLS: Final = "peer-calls"

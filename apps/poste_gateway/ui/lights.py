@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from poste.rpc import knocking
-from poste_gateway.upstream.replica_pool import ReplicaPool
+from poste.upstream.replica_pool import ReplicaPool
 
 _HUNG: Final = "hung"
 _AWAY: Final = "away"

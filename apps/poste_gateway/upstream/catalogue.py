@@ -19,11 +19,11 @@ from poste.rpc import channels
 from poste.rpc.catalogue import Service, redescribe
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
+from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.mom import Mom
 from poste_gateway.upstream.catalogue_cache import CatalogueCache
-from poste_gateway.upstream.replica_pool import ReplicaPool, Spawn
 from poste_gateway.upstream.route_table import RouteTable
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.

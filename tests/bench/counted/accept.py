@@ -10,9 +10,9 @@ from support.deployment import SUM
 from bench import counted
 from bench.counted.connections import Connections
 from bench.counted.gateway import server
+from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.calls.enqueuer import Enqueuer
-from poste_gateway.upstream.replica_pool import ReplicaPool
 
 
 class _Mom:

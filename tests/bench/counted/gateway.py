@@ -12,14 +12,14 @@ from bench import counted
 from bench.counted.connections import Connections
 from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds
+from poste.upstream.link import Link
+from poste.upstream.replica import Replica
+from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http import server as http_server
-from poste_gateway.upstream.link import Link
-from poste_gateway.upstream.replica import Replica
-from poste_gateway.upstream.replica_pool import ReplicaPool
 from poste_gateway.upstream.route_table import RouteTable
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()

@@ -27,9 +27,9 @@ from poste.domain.codes import Code
 from poste.rpc import channels, statuses
 from poste.runtime import lifecycle, logs, metrics, own_time
 from poste.runtime.deadlines import Deadlines
+from poste.upstream.failure import LOST, NO_ROOM, SILENT, UNSENT, Failure
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
-from poste_gateway.upstream.failure import LOST, NO_ROOM, SILENT, UNSENT, Failure
 
 #: How long the replica's first frame may take, in seconds of this process' own time: one that is silent is told by its
 #: pulse, and calls go without a link meanwhile.

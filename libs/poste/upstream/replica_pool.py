@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
-from poste_gateway.limits.shares import Shares
-from poste_gateway.upstream.replica import Replica
+from poste.upstream.replica import Replica
+from poste.upstream.shares import Shares
 
 #: How often the targets are resolved, in seconds.
 _RESOLVE_SECONDS: Final = 5.0

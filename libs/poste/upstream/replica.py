@@ -20,10 +20,10 @@ from poste.rpc import channels
 from poste.rpc.pulse import Pulse
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
-from poste_gateway.upstream import failure
-from poste_gateway.upstream.circuit_breaker import CircuitBreaker
-from poste_gateway.upstream.failure import LOST, SILENT, Failure
-from poste_gateway.upstream.link import Link, MakeRoom, any_room
+from poste.upstream import failure
+from poste.upstream.circuit_breaker import CircuitBreaker
+from poste.upstream.failure import LOST, SILENT, Failure
+from poste.upstream.link import Link, MakeRoom, any_room
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
