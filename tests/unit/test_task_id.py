@@ -41,10 +41,10 @@ def test_an_id_is_made_anew_from_its_record(now: float) -> None:
 def test_an_id_in_doubt_leads_to_the_same_task() -> None:
     """A client could not find the call that was accepted after all."""
     made = IDS.mint("q.Service", task_ttl_seconds=5, result_ttl_seconds=6)
-    doubted = IDS.doubt(made)
+    doubted = IDS.with_acceptance_unknown(made)
 
     assert IDS.read(doubted.text) == doubted
-    assert (doubted.key, doubted.create_ms, doubted.doubtful) == (made.key, made.create_ms, True)
+    assert (doubted.key, doubted.create_ms, doubted.acceptance_unknown) == (made.key, made.create_ms, True)
     assert doubted.text != made.text
 
 

@@ -270,7 +270,7 @@ class _Call:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Look at the path that Location names."
-                place = {"Location": task_view.location(self._roads.ids.doubt(task_id))}
+                place = {"Location": task_view.location(self._roads.ids.with_acceptance_unknown(task_id))}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
     def _away(self, detail: str) -> Problem:

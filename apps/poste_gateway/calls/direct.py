@@ -1,4 +1,4 @@
-"""The direct road: one call to a service that is up, or proof of why it could not be answered."""
+"""The direct road: one call to a service that is up, or evidence of why it could not be answered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from google.rpc import status_pb2
 
 from poste.domain.codes import Code
-from poste.domain.road import Proof, Verdict, decide, prove
+from poste.domain.road import CallEvidence, Verdict, classify, decide
 from poste.rpc.catalogue import Method
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
 from poste.upstream.link import MakeRoom, any_room
@@ -114,7 +114,7 @@ async def call(
                 make_room=make_room,
             )
             if isinstance(answer, bytes):
-                replica.circuit.answered()
+                replica.circuit.record_success()
                 return answer
             tried.append(replica)
             outcome = _outcome(fleet, method, answer, tried, sent=sent, impatient=impatient)
@@ -131,15 +131,15 @@ def _outcome(
 ) -> Failed | Away | Unknown | NoRoom | str:
     """Return what has become of a call without a response; or why it has none, if another replica is to be asked."""
     if answer is NO_ROOM:
-        tried[-1].circuit.answered()
+        tried[-1].circuit.record_success()
         return NoRoom()
-    proof = prove(answer.code, not_run=answer.not_run)
-    reason = _reason(answer.code, proof)
+    evidence = classify(answer.code, not_run=answer.not_run)
+    reason = _reason(answer.code, evidence)
     overdue = answer is SILENT and not impatient
-    _judge(tried[-1], proof, sent=sent, silent=overdue)
+    _judge(tried[-1], evidence, sent=sent, silent=overdue)
     # Of those that prove that they did not run it every one may be asked: one may be of another version.
-    others = (proof is Proof.NOT_RUN or len(tried) == 1) and fleet.others(tried)
-    match decide(proof, repeatable=method.policy.repeatable, replicas_left=others):
+    others = (evidence is CallEvidence.NOT_RUN or len(tried) == 1) and fleet.others(tried)
+    match decide(evidence, repeatable=method.policy.repeatable, replicas_left=others):
         case Verdict.ANSWER:
             return Failed(answer.status)
         case Verdict.OUTCOME_UNKNOWN:
@@ -150,15 +150,15 @@ def _outcome(
             return reason
 
 
-def _judge(replica: Replica, proof: Proof, *, sent: float, silent: bool) -> None:
+def _judge(replica: Replica, evidence: CallEvidence, *, sent: float, silent: bool) -> None:
     """Note what a failed call says of its replica. A client's short patience says nothing."""
-    if proof is Proof.ANSWERED:
-        replica.circuit.answered()
+    if evidence is CallEvidence.ANSWERED:
+        replica.circuit.record_success()
     elif silent:
-        replica.circuit.silent(asyncio.get_running_loop().time(), sent=sent)
+        replica.circuit.record_timeout(asyncio.get_running_loop().time(), sent=sent)
 
 
-def _reason(code: Code, proof: Proof) -> str:
-    if proof is Proof.NOT_RUN:
+def _reason(code: Code, evidence: CallEvidence) -> str:
+    if evidence is CallEvidence.NOT_RUN:
         return "elsewhere" if code is Code.UNIMPLEMENTED else "refused"
     return "timeout" if code is Code.DEADLINE_EXCEEDED else "lost"

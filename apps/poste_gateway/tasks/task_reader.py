@@ -295,17 +295,17 @@ def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
     have dropped what had ended: of what was made before that nobody can tell whether it was among it.
     """
     age = (answer.read_time.ToMilliseconds() - task_id.create_ms) / 1000
-    if task_id.doubtful and age <= MAX_ENQUEUE_AGE_SECONDS:
+    if task_id.acceptance_unknown and age <= MAX_ENQUEUE_AGE_SECONDS:
         return Problem(ACCEPTANCE_UNKNOWN, "The call is not kept so far; it may still be.", headers=RETRY_AFTER)
     if age >= task_id.result_ttl_seconds:
-        if task_id.doubtful:
+        if task_id.acceptance_unknown:
             return Problem(
                 GONE, "The call was not accepted, or its result's time to live is over: nothing is on record."
             )
         return Problem(GONE, "The task is no longer kept: its result's time to live is over.")
     if task_id.create_ms <= answer.purge_time.ToMilliseconds():
         return Problem(GONE, "The task is no longer kept: an operator has dropped what had ended in its queue.")
-    if task_id.doubtful:
+    if task_id.acceptance_unknown:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
     metrics.records_lost_total.inc()
     _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)

@@ -29,7 +29,7 @@ class Lights:
         if availability != _AWAY:
             return availability
         now = asyncio.get_running_loop().time()
-        if any(replica.ready and not replica.circuit.lets_through(now) for replica in fleet.replicas):
+        if any(replica.ready and not replica.circuit.allows(now) for replica in fleet.replicas):
             return _HUNG
         knocks = [self._hangs(replica.address, now) for replica in fleet.replicas if replica.listed]
         return _HUNG if any(await asyncio.gather(*knocks)) else _AWAY

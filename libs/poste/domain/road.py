@@ -10,7 +10,7 @@ import enum
 from poste.domain.codes import ENDS_UNTOLD, Code
 
 
-class Proof(enum.Enum):
+class CallEvidence(enum.Enum):
     """What is known of a call that was tried on the direct road."""
 
     #: Never issued on any channel (no ready replica, refused, name unknown), or the replica proves it did not run it.
@@ -30,33 +30,33 @@ class Verdict(enum.Enum):
     OUTCOME_UNKNOWN = enum.auto()
 
 
-def prove(code: Code, *, not_run: bool) -> Proof:
+def classify(code: Code, *, not_run: bool) -> CallEvidence:
     """Judge a call that was issued, by its status and by whether the replica says that it did not run it.
 
     UNAVAILABLE is a refused connection as well as a kill in the middle of the handler, and DEADLINE_EXCEEDED is
     silence: neither proves anything. Every other status was somebody's answer.
     """
     if not_run:
-        return Proof.NOT_RUN
+        return CallEvidence.NOT_RUN
     if code in ENDS_UNTOLD:
-        return Proof.MAY_HAVE_RUN
-    return Proof.ANSWERED
+        return CallEvidence.MAY_HAVE_RUN
+    return CallEvidence.ANSWERED
 
 
-def decide(proof: Proof, *, repeatable: bool, replicas_left: bool) -> Verdict:
+def decide(evidence: CallEvidence, *, repeatable: bool, replicas_left: bool) -> Verdict:
     """Choose what becomes of a call.
 
     Args:
-        proof: What is known of the last try.
+        evidence: What is known of the last try.
         repeatable: The method may be run again although it may have run.
         replicas_left: Another replica is ready, and it may be tried there: once, if it may have run.
     """
-    match proof:
-        case Proof.ANSWERED:
+    match evidence:
+        case CallEvidence.ANSWERED:
             return Verdict.ANSWER
-        case Proof.NOT_RUN:
+        case CallEvidence.NOT_RUN:
             return Verdict.TRY_ANOTHER_REPLICA if replicas_left else Verdict.QUEUE
-        case Proof.MAY_HAVE_RUN if repeatable:
+        case CallEvidence.MAY_HAVE_RUN if repeatable:
             return Verdict.TRY_ANOTHER_REPLICA if replicas_left else Verdict.QUEUE
-        case Proof.MAY_HAVE_RUN:
+        case CallEvidence.MAY_HAVE_RUN:
             return Verdict.OUTCOME_UNKNOWN

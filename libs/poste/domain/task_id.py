@@ -22,7 +22,7 @@ from poste.domain.errors import InvalidTaskId
 
 #: The first byte: the task was accepted before the id was given out, or nobody knew whether it was.
 _ACCEPTED: Final = 1
-_DOUBTFUL: Final = 2
+_ACCEPTANCE_UNKNOWN: Final = 2
 _HEAD: Final = struct.Struct(">B12s6sII")
 _SIGNATURE_BYTES: Final = 16
 #: Longer strings are refused before any work is done on them: a queue's name is at most a few hundred bytes.
@@ -41,7 +41,7 @@ class TaskId(NamedTuple):
         create_ms: When it was minted, in milliseconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
-        doubtful: It was given out although nobody knew whether the task was accepted.
+        acceptance_unknown: It was given out although nobody knew whether the task was accepted.
     """
 
     text: str
@@ -50,28 +50,30 @@ class TaskId(NamedTuple):
     create_ms: int
     task_ttl_seconds: int
     result_ttl_seconds: int
-    doubtful: bool = False
+    acceptance_unknown: bool = False
 
 
 class TaskIds:
     """Mints and reads ids under one secret key."""
 
-    def __init__(self, key: bytes) -> None:
-        """Take the signing key, of at least `MIN_KEY_BYTES` bytes.
+    def __init__(self, signing_key: bytes) -> None:
+        """Take a key of at least `MIN_KEY_BYTES` bytes.
 
         Raises:
             ValueError: The key is too short.
         """
-        if len(key) < MIN_KEY_BYTES:
-            raise ValueError(f"the key that signs task ids has {len(key)} bytes; it needs at least {MIN_KEY_BYTES}")
-        self._key = key
+        if len(signing_key) < MIN_KEY_BYTES:
+            raise ValueError(
+                f"the key that signs task ids has {len(signing_key)} bytes; it needs at least {MIN_KEY_BYTES}"
+            )
+        self._signing_key = signing_key
         #: The key's own rounds of each signature, made once.
-        self._signer = hmac.new(key, digestmod="sha256")
+        self._signer = hmac.new(signing_key, digestmod="sha256")
 
     @property
     def fingerprint(self) -> str:
         """What tells two keys apart without telling either."""
-        return hmac.new(self._key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
+        return hmac.new(self._signing_key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
 
     def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:
         """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
@@ -82,7 +84,7 @@ class TaskIds:
         """Make the id of a task that is on record: the very one that was minted."""
         return self._make(queue, _decode(key), create_ms, task_ttl_seconds, result_ttl_seconds)
 
-    def doubt(self, task_id: TaskId) -> TaskId:
+    def with_acceptance_unknown(self, task_id: TaskId) -> TaskId:
         """Make the id under which a task is given out of which nobody knows whether it was accepted.
 
         It leads to the same record; only where there is none does it mean something else.
@@ -93,7 +95,7 @@ class TaskIds:
             task_id.create_ms,
             task_id.task_ttl_seconds,
             task_id.result_ttl_seconds,
-            doubtful=True,
+            acceptance_unknown=True,
         )
 
     def _make(
@@ -104,9 +106,9 @@ class TaskIds:
         task_ttl_seconds: int,
         result_ttl_seconds: int,
         *,
-        doubtful: bool = False,
+        acceptance_unknown: bool = False,
     ) -> TaskId:
-        kind = _DOUBTFUL if doubtful else _ACCEPTED
+        kind = _ACCEPTANCE_UNKNOWN if acceptance_unknown else _ACCEPTED
         head = _HEAD.pack(kind, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
         payload = head + queue.encode()
         return TaskId(
@@ -116,7 +118,7 @@ class TaskIds:
             create_ms=milliseconds,
             task_ttl_seconds=task_ttl_seconds,
             result_ttl_seconds=result_ttl_seconds,
-            doubtful=doubtful,
+            acceptance_unknown=acceptance_unknown,
         )
 
     def read(self, text: str) -> TaskId:
@@ -126,7 +128,7 @@ class TaskIds:
             InvalidTaskId: It was never issued under this key, or is not spelled as it was issued.
         """
         raw = _decode(text)
-        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] not in (_ACCEPTED, _DOUBTFUL):
+        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] not in (_ACCEPTED, _ACCEPTANCE_UNKNOWN):
             raise InvalidTaskId
         payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._sign(payload)):
@@ -139,7 +141,7 @@ class TaskIds:
             create_ms=int.from_bytes(milliseconds, "big"),
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
-            doubtful=kind == _DOUBTFUL,
+            acceptance_unknown=kind == _ACCEPTANCE_UNKNOWN,
         )
 
     def _sign(self, payload: bytes) -> bytes:

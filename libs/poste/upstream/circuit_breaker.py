@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: How long calls are kept off a replica after its first silence, in seconds; doubled for each further one.
+#: How long calls are kept off a replica after its first timeout, in seconds; doubled for each further one.
 _FIRST_SECONDS: Final = 1.0
 #: The longest that they are kept off, in seconds.
 _LONGEST_SECONDS: Final = 10.0
@@ -18,38 +18,38 @@ class CircuitBreaker:
     """
 
     def __init__(self) -> None:
-        self._silences = 0
+        self._timeouts = 0
         self._open_until = 0.0
         self._probing = False
 
-    def lets_through(self, now: float) -> bool:
+    def allows(self, now: float) -> bool:
         """Tell whether a call may be sent at `now`, in seconds of the loop's clock."""
-        return self._silences == 0 or (now >= self._open_until and not self._probing)
+        return self._timeouts == 0 or (now >= self._open_until and not self._probing)
 
-    def sent(self) -> bool:
+    def on_start(self) -> bool:
         """Note that a call is sent; tells whether it is the probe."""
-        if self._silences == 0 or self._probing:
+        if self._timeouts == 0 or self._probing:
             return False
         self._probing = True
         return True
 
-    def ended(self, *, probe: bool) -> None:
-        """Note that a call is over, however it went; `probe` is what `sent` told of it."""
+    def on_finish(self, *, probe: bool) -> None:
+        """Note that a call is over, however it went; `probe` is what `on_start` told of it."""
         if probe:
             self._probing = False
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         """Note a sign of life: any answer."""
-        self._silences = 0
+        self._timeouts = 0
 
-    def silent(self, now: float, *, sent: float) -> None:
+    def record_timeout(self, now: float, *, sent: float) -> None:
         """Note that an answer did not come in time.
 
         Args:
             now: In seconds of the loop's clock.
             sent: When the call was sent. One of many that were sent before it opened has counted for all.
         """
-        if self._silences and sent < self._open_until:
+        if self._timeouts and sent < self._open_until:
             return
-        self._open_until = now + min(_FIRST_SECONDS * 2.0**self._silences, _LONGEST_SECONDS)
-        self._silences += 1
+        self._open_until = now + min(_FIRST_SECONDS * 2.0**self._timeouts, _LONGEST_SECONDS)
+        self._timeouts += 1

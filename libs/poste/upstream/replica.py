@@ -145,7 +145,7 @@ class Replica:
         begin = self._loop.time()
         # Counted in, and out again however it ends.
         self.in_flight += 1
-        probe = self.circuit.sent()
+        probe = self.circuit.on_start()
         try:
             if self._link is not None and self._link.open:
                 return await self._link.call(
@@ -167,7 +167,7 @@ class Replica:
             return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
         finally:
             self.in_flight -= 1
-            self.circuit.ended(probe=probe)
+            self.circuit.on_finish(probe=probe)
             self._changed()
 
     async def _alone(self, call: Any) -> bytes | Failure:

@@ -172,7 +172,7 @@ class ReplicaPool:
         ready = [
             replica
             for replica, _ in self._replicas.values()
-            if replica.ready and replica.circuit.lets_through(now) and replica not in tried
+            if replica.ready and replica.circuit.allows(now) and replica not in tried
         ]
         if lacking := self._lacking.get(method):
             # What is known may be old: where there is nobody else, those are asked too, and prove it if it is so.
