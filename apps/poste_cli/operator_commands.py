@@ -106,7 +106,7 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
 
     async def work(client: Client) -> int:
         queues = [queue] if queue else [one.queue for one in await client.queues() if one.dead]
-        tasks = [task for name in queues async for task in client.dead(name)]
+        tasks = [task for name in queues async for task in client.dead_letters(name)]
         if as_json:
             printing.compact([task.document for task in tasks])
             return OK

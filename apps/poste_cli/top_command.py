@@ -8,11 +8,11 @@ from typing import Final
 
 import click
 
-from poste.client import AnswerLost, Client, Look
+from poste.client import AnswerLost, Client, Snapshot
 from poste_cli import asking, operator_commands, printing
 from poste_cli.exits import OK
 
-#: The first look can't tell yet how fast the queues drain.
+#: The first snapshot can't tell yet how fast the queues drain.
 _LOOKS: Final = 2
 
 
@@ -35,27 +35,27 @@ def top(token: str | None, url: str, as_json: bool) -> None:
 
             await screen.watch(client)
             return OK
-        look = await _look(client)
+        snapshot = await _first_snapshot(client)
         if as_json:
-            printing.compact(dict(look.document))
+            printing.compact(dict(snapshot.document))
         else:
-            _print(look)
+            _print(snapshot)
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
-async def _look(client: Client) -> Look:
-    async with contextlib.aclosing(client.watch()) as looks:
+async def _first_snapshot(client: Client) -> Snapshot:
+    async with contextlib.aclosing(client.watch()) as snapshots:
         number = 0
-        async for look in looks:
+        async for snapshot in snapshots:
             number += 1
             if number == _LOOKS:
-                return look
+                return snapshot
     raise AnswerLost(f"{client.url} ended the stream")
 
 
-def _print(look: Look) -> None:
+def _print(snapshot: Snapshot) -> None:
     from poste_cli.top import tables  # noqa: PLC0415 - the same
 
     printing.table(
@@ -69,6 +69,6 @@ def _print(look: Look) -> None:
                 f"{service.ready}/{service.known}",
                 *tables.figures(service).values(),
             )
-            for service in look.services
+            for service in snapshot.services
         ],
     )

@@ -31,11 +31,11 @@ from poste_gateway.limits.capacity import Capacity
 from poste_gateway.mom import Mom
 from poste_gateway.own_routes import OwnRoutes
 from poste_gateway.tasks.listings import Listings
-from poste_gateway.tasks.operators import Operating
+from poste_gateway.tasks.operators import OperatorRoutes
 from poste_gateway.tasks.task_reader import TaskReader
-from poste_gateway.ui.board import Board
+from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.pages import Pages
-from poste_gateway.ui.watch import Watch
+from poste_gateway.ui.snapshot import Snapshots
 from poste_gateway.upstream.catalogue import ServiceCatalogue
 from poste_gateway.upstream.catalogue_cache import CatalogueCache
 
@@ -62,8 +62,8 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     certificate = _certificate(settings)
     ids = TaskIds(secret_files.id_key(settings.id_key_file))
     token = settings.operator_token_file
-    guard = OperatorAuth(None if token is None else secret_files.operator_token(token))
-    room = Capacity(
+    operator_auth = OperatorAuth(None if token is None else secret_files.operator_token(token))
+    capacity = Capacity(
         max_connections=settings.max_connections,
         max_peer_connections=settings.max_peer_connections,
         max_received_bytes=settings.max_received_bytes,
@@ -75,38 +75,38 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         mom = Mom(settings.mom)
         following_mom = duties.create_task(mom.run())
         copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
-        directory = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
-        enqueuer, clock, aside = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
-        lookups = TaskReader(
+        catalogue = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
+        enqueuer, clock, offload = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
+        task_reader = TaskReader(
             mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
         )
-        listings = Listings(directory, mom)
-        watch = Watch(Board(directory, mom, listings, ids).look)
+        listings = Listings(catalogue, mom)
+        broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
         wait = settings.max_wait_seconds
-        resources = OwnRoutes(
-            directory,
+        own_routes = OwnRoutes(
+            catalogue,
             listings,
-            lookups,
-            aside,
-            Operating(directory, mom, listings, lookups, ids=ids, guard=guard),
+            task_reader,
+            offload,
+            OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
             clock=clock,
-            pages=Pages(watch, guard),
+            pages=Pages(broadcaster, operator_auth),
             draining=draining,
             max_wait_seconds=wait,
         )
-        roads = CallServices(directory, enqueuer, lookups, aside, ids, wait, settings.body_seconds)
-        edge = Dispatcher(roads, resources, settings.cors_origins, draining)
-        following = [duties.create_task(duty) for duty in (directory.follow(), watch.run(), clock.keep())]
+        call_services = CallServices(catalogue, enqueuer, task_reader, offload, ids, wait, settings.body_seconds)
+        dispatcher = Dispatcher(call_services, own_routes, settings.cors_origins, draining)
+        following = [duties.create_task(duty) for duty in (catalogue.follow(), broadcaster.run(), clock.keep())]
         try:
-            await directory.begun(_BEGIN_SECONDS)
+            await catalogue.begun(_BEGIN_SECONDS)
             async with (
                 admin.serving(
                     settings.admin_host or settings.host,
                     settings.probes_port(),
-                    resources.unready,
-                    collect=Figures(directory, room).collect,
+                    own_routes.unready,
+                    collect=Figures(catalogue, capacity).collect,
                 ),
-                _listening(edge.handle, settings, certificate, room) as port,
+                _listening(dispatcher.handle, settings, certificate, capacity) as port,
             ):
                 try:
                     yield port
@@ -114,15 +114,15 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                     # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a
                     # while to see it, and sends more; then the listener closes and calls finish.
                     draining.set()
-                    watch.close()
+                    broadcaster.close()
                     _log.info("stopping")
                     await asyncio.sleep(settings.linger_seconds)
         finally:
             await lifecycle.end(following)
-            aside.close()
+            offload.close()
             await enqueuer.close()
             await listings.close()
-            await directory.close()
+            await catalogue.close()
             # Ended, not only told to: who finds its channel closed under it takes that for a defect.
             await lifecycle.end([following_mom])
             await mom.close()
@@ -136,7 +136,7 @@ def _certificate(settings: GatewaySettings) -> Certificate | None:
 
 @contextlib.asynccontextmanager
 async def _listening(
-    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, room: Capacity
+    handle: Handle, settings: GatewaySettings, certificate: Certificate | None, capacity: Capacity
 ) -> AsyncIterator[int]:
     """Serve by HTTP alone; or by HTTPS, with the HTTP port leading there."""
 
@@ -150,7 +150,7 @@ async def _listening(
             max_body_bytes=settings.max_body_bytes,
             grace_seconds=settings.grace_seconds,
             patience=Patience(settings.idle_seconds, settings.head_seconds, settings.write_seconds),
-            room=room,
+            capacity=capacity,
             tls=tls,
         )
 

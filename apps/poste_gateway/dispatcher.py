@@ -44,10 +44,10 @@ class Dispatcher:
     """Answers HTTP requests."""
 
     def __init__(
-        self, roads: CallServices, resources: OwnRoutes, cors_origins: tuple[str, ...], draining: asyncio.Event
+        self, call_services: CallServices, own_routes: OwnRoutes, cors_origins: tuple[str, ...], draining: asyncio.Event
     ) -> None:
-        self._roads = roads
-        self._resources = resources
+        self._call_services = call_services
+        self._own_routes = own_routes
         self._cors_origins = cors_origins
         self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
@@ -66,14 +66,14 @@ class Dispatcher:
             await _meet(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and door.is_request_id(given) else self._new_id())
-        routes, path = self._roads.directory.routes, request.raw_path
+        routes, path = self._call_services.catalogue.routes, request.raw_path
         method = routes.get(request.method, path)
         if method is None:
             # As it was meant: without its query, and nothing in it encoded that need not be.
             path = request.rel_url.path_safe
             method = routes.get(request.method, path)
         # For what is no call: what is ours at the path, and what it takes, whosever it is.
-        own = self._resources.find(path) if method is None else None
+        own = self._own_routes.find(path) if method is None else None
         verbs = own.verbs if own is not None else routes.verbs(path) if method is None else None
         span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
         # For whatever else is logged on its way.
@@ -83,8 +83,8 @@ class Dispatcher:
                 answer = await self._serve_own(request, own, verbs)
             else:
                 # First, for it is what there is most of; a service can't claim a path that is ours.
-                self._resources.check_ready()
-                answer = await call.answer(request, method, self._roads, account)
+                self._own_routes.check_ready()
+                answer = await call.answer(request, method, self._call_services, account)
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
@@ -112,7 +112,7 @@ class Dispatcher:
         if request.method == hdrs.METH_OPTIONS and verbs is not None:
             return Response(status=204, headers={"Allow": allow(verbs)})
         if own is None:
-            self._resources.check_ready()
+            self._own_routes.check_ready()
             raise Problem(NO_ROUTE, "There is nothing at this path.") if verbs is None else wrong_verb(verbs)
         handler = own.verbs.get(hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method)
         if handler is None:

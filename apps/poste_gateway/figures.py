@@ -10,25 +10,25 @@ from poste_gateway.upstream.catalogue import ServiceCatalogue
 class Figures:
     """Brings them up to date."""
 
-    def __init__(self, directory: ServiceCatalogue, room: Capacity) -> None:
+    def __init__(self, catalogue: ServiceCatalogue, capacity: Capacity) -> None:
         """Look at what these know."""
-        self._directory = directory
-        self._room = room
+        self._catalogue = catalogue
+        self._capacity = capacity
 
     async def collect(self) -> None:
         """Look; what is told of services that left the catalogue goes."""
-        room = self._room
-        metrics.connections.set(room.connections)
-        metrics.received_bytes.set(room.received.held)
-        metrics.unsent_bytes.set(room.unsent.held)
-        metrics.unsent_waiting_bytes.set(room.unsent.waiting)
+        capacity = self._capacity
+        metrics.connections.set(capacity.connections)
+        metrics.received_bytes.set(capacity.received.held)
+        metrics.unsent_bytes.set(capacity.unsent.held)
+        metrics.unsent_waiting_bytes.set(capacity.unsent.waiting)
         for gauge in (metrics.replicas_ready, metrics.replicas_known, metrics.calls_in_flight):
             gauge.clear()
-        for name, fleet in self._directory.fleets.items():
-            ready, known = fleet.counts
+        for name, pool in self._catalogue.pools.items():
+            ready, known = pool.counts
             metrics.replicas_ready.labels(name).set(ready)
             metrics.replicas_known.labels(name).set(known)
-            metrics.calls_in_flight.labels(name).set(fleet.in_flight)
+            metrics.calls_in_flight.labels(name).set(pool.in_flight)
             for reason in metrics.FAILOVER_REASONS:
                 # There from the start: what begins with its first one has no rate for it.
                 metrics.failovers(name, reason)

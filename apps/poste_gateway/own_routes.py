@@ -29,7 +29,7 @@ from poste_gateway.http.responses import NO_STORE, Response, json_response, room
 from poste_gateway.limits.clients import client_of
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
-from poste_gateway.tasks.operators import Handler, Operating
+from poste_gateway.tasks.operators import Handler, OperatorRoutes
 from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
@@ -50,11 +50,11 @@ class OwnRoutes:
 
     def __init__(
         self,
-        directory: ServiceCatalogue,
+        catalogue: ServiceCatalogue,
         listings: Listings,
-        lookups: TaskReader,
-        aside: Offload,
-        operating: Operating,
+        task_reader: TaskReader,
+        offload: Offload,
+        operator_routes: OperatorRoutes,
         *,
         clock: Clock,
         pages: Pages,
@@ -64,20 +64,20 @@ class OwnRoutes:
         """Take what is needed to answer.
 
         Args:
-            directory: The catalogue.
+            catalogue: The catalogue.
             listings: Tells what there is.
-            lookups: Knows the tasks.
-            aside: Writes large ones.
-            operating: Does what operators ask for.
+            task_reader: Knows the tasks.
+            offload: Writes large ones.
+            operator_routes: Does what operators ask for.
             clock: Knows whether this host's clock is right.
             pages: Shows everything to people.
             draining: The process is to stop.
             max_wait_seconds: The longest wait that a client is granted.
         """
-        self._directory = directory
+        self._catalogue = catalogue
         self._listings = listings
-        self._lookups = lookups
-        self._aside = aside
+        self._task_reader = task_reader
+        self._offload = offload
         self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
@@ -102,7 +102,7 @@ class OwnRoutes:
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
             (task_view.TASKS, "history"): {"GET": self._get_history},
-            **operating.paths,
+            **operator_routes.paths,
         }
 
     def find(self, path: str) -> Found | None:
@@ -125,7 +125,7 @@ class OwnRoutes:
         Raises:
             Problem: The gateway does not have it yet.
         """
-        if self._directory.unready is not None:
+        if self._catalogue.unready is not None:
             # Not "no such route": which there are is not known.
             detail = "The gateway does not have its catalogue yet. Nothing was accepted."
             raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
@@ -133,33 +133,33 @@ class OwnRoutes:
     def _check_ids(self) -> None:
         """Refuse to judge ids while it is not known that this gateway has the right key for them."""
         self.check_ready()
-        if not self._directory.key_agreed:
+        if not self._catalogue.key_agreed:
             raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
 
     async def _get_task(self, request: web.BaseRequest, text: str) -> Response:
         self._check_ids()
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
-        task_id = self._lookups.read_id(text)
-        task = await self._lookups.get(task_id, wait, peer=client_of(request))
+        task_id = self._task_reader.read_id(text)
+        task = await self._task_reader.get(task_id, wait, peer=client_of(request))
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return await self._show(request, task_id, task, applied)
 
     async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
         self._check_ids()
-        history = await self._lookups.history(self._lookups.read_id(text))
+        history = await self._task_reader.history(self._task_reader.read_id(text))
         events = [task_view.to_event(event) for event in history.events]
         return json_response({"events": events, "truncated": history.truncated}, headers=NO_STORE)
 
     async def _cancel_task(self, request: web.BaseRequest, text: str) -> Response:
         self._check_ids()
-        task_id = self._lookups.read_id(text)
-        return await self._show(request, task_id, await self._lookups.cancel(task_id), {})
+        task_id = self._task_reader.read_id(text)
+        return await self._show(request, task_id, await self._task_reader.cancel(task_id), {})
 
     async def _show(
         self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
     ) -> Response:
-        service, peer = self._directory.services.get(task.service), client_of(request)
-        async with self._lookups.whole(task_id, task, peer=peer) as whole:
+        service, peer = self._catalogue.services.get(task.service), client_of(request)
+        async with self._task_reader.whole(task_id, task, peer=peer) as whole:
 
             def show() -> Response:
                 return json_response(task_view.to_value(task_id, whole, service), headers={**NO_STORE, **headers})
@@ -173,7 +173,7 @@ class OwnRoutes:
             if not done and not room_for(request, size):
                 detail = "There is no room for the task's result while so many answers are not taken."
                 raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
-            return await self._aside.run(show, peer=peer, size=size, accepted=done)
+            return await self._offload.run(show, peer=peer, size=size, accepted=done)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Response:
         return written_answer(await self._listings.services())
@@ -201,4 +201,4 @@ class OwnRoutes:
         # Calls that come all the same are served, and said to be not accepted where they would have to be kept.
         if self._draining.is_set():
             return "stopping"
-        return self._directory.unready or self._directory.trouble or self._clock.unready
+        return self._catalogue.unready or self._catalogue.trouble or self._clock.unready

@@ -25,7 +25,7 @@ from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.problem_types import PROBLEM_TYPES
 from poste_gateway.own_routes import OwnRoutes
 from poste_gateway.tasks import task_view
-from poste_gateway.tasks.operators import Operating
+from poste_gateway.tasks.operators import OperatorRoutes
 from poste_gateway.ui.pages import Pages
 
 REST = Document("docs/rest.md")
@@ -46,13 +46,13 @@ def constants() -> list[str]:
 def test_every_route() -> None:
     """A client would find no way to do something, or be promised one that is 404."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=OperatorAuth(None))
-    resources = OwnRoutes(
+    operator_routes = OperatorRoutes(nothing, nothing, nothing, nothing, ids=IDS, operator_auth=OperatorAuth(None))
+    own_routes = OwnRoutes(
         nothing,
         nothing,
         nothing,
         nothing,
-        operating,
+        operator_routes,
         clock=nothing,
         pages=Pages(nothing, OperatorAuth(None)),
         draining=nothing,
@@ -63,9 +63,9 @@ def test_every_route() -> None:
     def below(prefix: str) -> str:
         return f"{prefix}{{{names[prefix.strip('/').rpartition('/')[2]]}}}"
 
-    paths = dict(resources._exact)
-    paths |= {below(prefix): verbs for prefix, verbs in resources._below.items()}
-    paths |= {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in resources._behind.items()}
+    paths = dict(own_routes._exact)
+    paths |= {below(prefix): verbs for prefix, verbs in own_routes._below.items()}
+    paths |= {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in own_routes._behind.items()}
     served = {f"{verb} {path}" for path, verbs in paths.items() for verb in verbs}
 
     assert served == set(REST.codes("route"))
@@ -74,8 +74,8 @@ def test_every_route() -> None:
 def test_who_may_use_a_route() -> None:
     """A route that only operators may use would be promised to everybody, or the other way round."""
     nothing: Any = None
-    operating = Operating(nothing, nothing, nothing, nothing, ids=IDS, guard=OperatorAuth(None))
-    guarded = {rest for _, rest in operating.paths}
+    operator_routes = OperatorRoutes(nothing, nothing, nothing, nothing, ids=IDS, operator_auth=OperatorAuth(None))
+    guarded = {rest for _, rest in operator_routes.paths}
 
     for route, who, _ in REST.table("route"):
         behind = route.strip("`").partition("}/")[2]

@@ -335,12 +335,12 @@ async def test_nothing_of_a_body_that_failed_is_held_in_a_circle(end: str) -> No
             return json_response({"failed": True})
         return json_response({})
 
-    room = Capacity(max_received_bytes=64 * 1024)
+    capacity = Capacity(max_received_bytes=64 * 1024)
     gc.collect()
     gc.disable()
     try:
-        async with serving(handle, "127.0.0.1", 0, max_body_bytes=MEGABYTE, grace_seconds=1, room=room) as port:
-            assert room.received.take("other", 8 * 1024)
+        async with serving(handle, "127.0.0.1", 0, max_body_bytes=MEGABYTE, grace_seconds=1, capacity=capacity) as port:
+            assert capacity.received.take("other", 8 * 1024)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(CALL + b"Content-Length: 200000\r\n\r\n" + b" " * 4096)
             await until(lambda: held)
@@ -349,7 +349,7 @@ async def test_nothing_of_a_body_that_failed_is_held_in_a_circle(end: str) -> No
                 assert b"failed" in await reader.read()
             writer.close()
             del reader, writer
-            await until(lambda: room.connections == 0)
+            await until(lambda: capacity.connections == 0)
             await until(lambda: held[0]() is None)
     finally:
         gc.enable()

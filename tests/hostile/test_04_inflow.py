@@ -116,11 +116,11 @@ async def test_what_comes_in_many_lines_is_read_by_and_by() -> None:
 
 @contextlib.asynccontextmanager
 async def served(
-    handle: Callable[[web.BaseRequest], Awaitable[Response]], room: Capacity | None = None
+    handle: Callable[[web.BaseRequest], Awaitable[Response]], capacity: Capacity | None = None
 ) -> AsyncIterator[Callable[[str], socket.socket]]:
     """Serve; yields what connects from an address."""
     with contextlib.ExitStack() as stack:
-        async with serving(handle, "127.0.0.1", 0, max_body_bytes=1 << 20, grace_seconds=1, room=room) as port:
+        async with serving(handle, "127.0.0.1", 0, max_body_bytes=1 << 20, grace_seconds=1, capacity=capacity) as port:
 
             def connected(source: str) -> socket.socket:
                 one = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, (source, 0)))
@@ -185,14 +185,14 @@ async def test_others_have_their_turns_while_a_body_comes_in_tiny_chunks() -> No
 
 async def test_what_waits_for_its_turn_is_counted_and_given_back() -> None:
     """A thousand connections with a quarter of a megabyte each would wait in a gateway of 256 MB."""
-    room = Capacity(trusted=[ipaddress.ip_network("127.0.0.1/32")])
+    capacity = Capacity(trusted=[ipaddress.ip_network("127.0.0.1/32")])
     held: list[int] = []
 
     async def handle(request: web.BaseRequest) -> Response:
-        held.append(room.received.held)
+        held.append(capacity.received.held)
         return json_response({"bytes": len(await request.read())})
 
-    async with served(handle, room) as connected:
+    async with served(handle, capacity) as connected:
         several: list[Any] = [connected(CROWD) for _ in range(4)]
         body = b"Content-Length: 200000\r\n\r\n" + b" " * 200_000
         for one in several:
@@ -203,4 +203,4 @@ async def test_what_waits_for_its_turn_is_counted_and_given_back() -> None:
 
     assert all(b"200000" in one for one in answers)
     assert max(held) > 0
-    assert room.received.held == 0
+    assert capacity.received.held == 0

@@ -223,18 +223,18 @@ def methods() -> tuple[Method, Method]:
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(*targets: str, library: bool, places: int) -> AsyncIterator[ReplicaPool]:
-    """Run the fleet of these replicas, which are all ready."""
+async def pool_of(*targets: str, library: bool, places: int) -> AsyncIterator[ReplicaPool]:
+    """Run the pool of these replicas, which are all ready."""
     async with asyncio.TaskGroup() as group:
-        fleet = ReplicaPool("testing.v1.LedgerService", group.create_task)
+        pool = ReplicaPool("testing.v1.LedgerService", group.create_task)
         try:
-            fleet.update(targets, library=library, max_in_flight=places)
-            await until(lambda: fleet.counts[0] == len(targets))
+            pool.update(targets, library=library, max_in_flight=places)
+            await until(lambda: pool.counts[0] == len(targets))
             if library:
-                await until(lambda: all(replica.linked for replica in fleet.replicas))
-            yield fleet
+                await until(lambda: all(replica.linked for replica in pool.replicas))
+            yield pool
         finally:
-            await fleet.close()
+            await pool.close()
 
 
 @pytest.mark.parametrize("library", [True, False], ids=["link", "lone"])
@@ -245,12 +245,12 @@ async def test_accounts_are_whole_after_thousands_of_ends_of_every_kind(*, libra
 
     async with (
         running_worker(Odd(), max_direct_calls=8, grace_seconds=0.1) as worker,
-        fleet_of(worker.target, library=library, places=20) as fleet,
+        pool_of(worker.target, library=library, places=20) as pool,
     ):
 
         async def call(kind: str, client: str, method: Method, seconds: float | None) -> None:
             message = line(kind).SerializeToString()
-            said = await direct.call(fleet, method, message, client=client, request_id="id", wait_seconds=seconds)
+            said = await direct.call(pool, method, message, client=client, request_id="id", wait_seconds=seconds)
             outcomes.add(said.reason if isinstance(said, Away) else type(said).__name__)
 
         async def caller(client: str) -> None:
@@ -265,15 +265,15 @@ async def test_accounts_are_whole_after_thousands_of_ends_of_every_kind(*, libra
 
         await asyncio.gather(*(caller(client) for client in [*"aaaaaaaaaaaaaaaaaaaaaaaabbcd", ""]))
         assert outcomes >= {"bytes", "Failed", "Unknown", "lost", "timeout", PEER_CALLS}
-        assert (fleet.in_flight, fleet._shares.held) == (0, {})
+        assert (pool.in_flight, pool._shares.held) == (0, {})
 
         # And those whose service goes meanwhile.
         last = [asyncio.create_task(call("hang", client, one, None)) for client in "abcd" for one in methods_]
-        await until(lambda: fleet.in_flight == len(last))
-        assert fleet._shares.held == dict.fromkeys("abcd", 2)
+        await until(lambda: pool.in_flight == len(last))
+        assert pool._shares.held == dict.fromkeys("abcd", 2)
         worker.stop.set()
         await asyncio.wait(last)
-        assert (fleet.in_flight, fleet._shares.held) == (0, {})
+        assert (pool.in_flight, pool._shares.held) == (0, {})
 
 
 async def test_the_share_is_of_all_replicas_that_would_be_called() -> None:
@@ -281,13 +281,13 @@ async def test_the_share_is_of_all_replicas_that_would_be_called() -> None:
     odd = Odd()
     record = methods()[1]
 
-    async def taken(fleet: ReplicaPool) -> int:
+    async def taken(pool: ReplicaPool) -> int:
         """How many calls a client may begin that do not end."""
         message = line("hang").SerializeToString()
-        calls = [asyncio.create_task(direct.call(fleet, record, message, client="a", request_id="")) for _ in range(30)]
-        await until(lambda: fleet.in_flight + sum(call.done() for call in calls) == 30)
+        calls = [asyncio.create_task(direct.call(pool, record, message, client="a", request_id="")) for _ in range(30)]
+        await until(lambda: pool.in_flight + sum(call.done() for call in calls) == 30)
         assert {call.result() for call in calls if call.done()} == {Away(PEER_CALLS)}
-        count = fleet.in_flight
+        count = pool.in_flight
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
@@ -296,9 +296,9 @@ async def test_the_share_is_of_all_replicas_that_would_be_called() -> None:
     async with (
         running_worker(odd) as one,
         running_worker(odd) as two,
-        fleet_of(one.target, two.target, library=True, places=10) as fleet,
+        pool_of(one.target, two.target, library=True, places=10) as pool,
     ):
-        assert await taken(fleet) == 18
+        assert await taken(pool) == 18
         lacking = {"Record": frozenset({one.target})}
-        fleet.update((one.target, two.target), library=True, max_in_flight=10, lacking=lacking)
-        assert await taken(fleet) == 9
+        pool.update((one.target, two.target), library=True, max_in_flight=10, lacking=lacking)
+        assert await taken(pool) == 9

@@ -52,9 +52,9 @@ def read(*prefer: str, policy: MethodPolicy = ANY, **headers: str) -> preference
 )
 def test_preferences_are_read_as_rfc_7240_has_them(lines, expected):
     """Else clients that keep to the standard are not understood, or others refused for what is not ours."""
-    wishes = read(*lines)
+    found = read(*lines)
 
-    assert (wishes.respond_async, wishes.wait_seconds, wishes.no_queue) == expected
+    assert (found.respond_async, found.wait_seconds, found.no_queue) == expected
 
 
 @pytest.mark.parametrize(

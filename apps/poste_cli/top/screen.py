@@ -1,4 +1,4 @@
-"""The whole terminal, filled with the last look, until somebody has seen enough."""
+"""The whole terminal, filled with the last snapshot, until somebody has seen enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from poste.client import Client, Look
+from poste.client import Client, Snapshot
 from poste.domain.shown import visible
 from poste_cli.top import tables, words
 from poste_cli.top.following import follow
@@ -35,15 +35,15 @@ class Top:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._look: Look | None = None
+        self._snapshot: Snapshot | None = None
         self._lost = False
         self._trends: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=tables.TREND))
 
-    def show(self, look: Look) -> None:
-        """Take over a look."""
-        self._look = look
+    def show(self, snapshot: Snapshot) -> None:
+        """Take over a snapshot."""
+        self._snapshot = snapshot
         self._lost = False
-        for service in look.services:
+        for service in snapshot.services:
             if service.figures is not None:
                 self._trends[service.name].append(service.figures.waiting)
 
@@ -54,17 +54,17 @@ class Top:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw it: rich asks for this."""
         yield self._head()
-        look = self._look
-        if look is None:
+        snapshot = self._snapshot
+        if snapshot is None:
             return
-        yield words.summary(look)
+        yield words.summary(snapshot)
         yield Text()
         rows = max(console.size.height - _HEAD_LINES, 1)
-        yield tables.services(look, options.max_width, rows, self._trends)
-        rows -= len(look.services) + _HEADING_LINES
+        yield tables.services(snapshot, options.max_width, rows, self._trends)
+        rows -= len(snapshot.services) + _HEADING_LINES
         if rows > 0:
             yield Text()
-            yield self._tasks(look, options.max_width, rows)
+            yield self._tasks(snapshot, options.max_width, rows)
 
     def _head(self) -> Table:
         head = Table.grid(expand=True)
@@ -73,20 +73,20 @@ class Top:
         if self._lost:
             state = Text("connection lost, trying again", "bold red")
         else:
-            state = Text("connecting" if self._look is None else f"{self._look.time.astimezone():%H:%M:%S}")
+            state = Text("connecting" if self._snapshot is None else f"{self._snapshot.time.astimezone():%H:%M:%S}")
         head.add_row(
             Text.assemble(("Poste", "bold"), f"  {visible(self._url)}"), Text.assemble(state, ("  q quits", "dim"))
         )
         return head
 
-    def _tasks(self, look: Look, width: int, rows: int) -> Table | Text:
-        if look.tasks is None:
+    def _tasks(self, snapshot: Snapshot, width: int, rows: int) -> Table | Text:
+        if snapshot.tasks is None:
             return Text(
                 "The newest tasks are for operators: with --data, the folder of a `poste up`, or --token-file.", "dim"
             )
-        if not look.tasks:
+        if not snapshot.tasks:
             return Text("No call was kept so far; one is when its service is away.", "dim")
-        return tables.tasks(look, width, rows)
+        return tables.tasks(snapshot, width, rows)
 
 
 async def watch(client: Client) -> None:
@@ -102,8 +102,8 @@ async def watch(client: Client) -> None:
     # Whoever sees it can leave it: what is struck counts before anything is drawn.
     with _signals(enough.set, live.refresh), _keys(enough.set), live:
 
-        def show(look: Look) -> None:
-            top.show(look)
+        def show(snapshot: Snapshot) -> None:
+            top.show(snapshot)
             live.refresh()
 
         def lost() -> None:

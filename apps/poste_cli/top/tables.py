@@ -1,4 +1,4 @@
-"""A look as tables: the services, and the newest tasks."""
+"""A snapshot as tables: the services, and the newest tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from poste.client import Look, SeenService
+from poste.client import ServiceStatus, Snapshot
 from poste.domain.shown import visible
 from poste_cli.top import words
 
@@ -18,7 +18,7 @@ _WIDE: Final = 126
 _MIDDLE: Final = 104
 _USUAL: Final = 78
 _SMALL: Final = 64
-#: How many looks a trend shows.
+#: How many snapshots a trend shows.
 TREND: Final = 20
 
 
@@ -36,14 +36,14 @@ FIGURES: Final = {
 }
 
 
-def services(look: Look, width: int, rows: int, trends: Mapping[str, Sequence[int]]) -> Table:
+def services(snapshot: Snapshot, width: int, rows: int, trends: Mapping[str, Sequence[int]]) -> Table:
     """Return the table of the services; if there are too many, of those that need a look most.
 
     Args:
-        look: What is seen.
+        snapshot: What is seen.
         width: How many columns the terminal has.
         rows: How many rows there may be.
-        trends: How many calls waited for each service at the last looks; shown if there is room for it.
+        trends: How many calls waited for each service at the last snapshots; shown if there is room for it.
     """
     table = _table()
     table.add_column("SERVICE", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -55,7 +55,7 @@ def services(look: Look, width: int, rows: int, trends: Mapping[str, Sequence[in
     titles = [title for title, least in FIGURES.items() if width >= least]
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    shown = look.services
+    shown = snapshot.services
     if len(shown) > rows:
         shown = tuple(sorted(shown, key=_urgency)[: max(rows - 1, 0)])
     for service in shown:
@@ -67,12 +67,12 @@ def services(look: Look, width: int, rows: int, trends: Mapping[str, Sequence[in
             *([Text(words.trend(list(trends.get(service.name, ()))), "blue")] if width >= _WIDE else []),
             *(Text(cells[title], "red" if title == "DEAD" and cells[title] != "0" else "") for title in titles),
         )
-    if len(shown) < len(look.services):
-        table.add_row(Text(f"… and {len(look.services) - len(shown)} more", "dim"))
+    if len(shown) < len(snapshot.services):
+        table.add_row(Text(f"… and {len(snapshot.services) - len(shown)} more", "dim"))
     return table
 
 
-def tasks(look: Look, width: int, rows: int) -> Table:
+def tasks(snapshot: Snapshot, width: int, rows: int) -> Table:
     """Return the table of the newest tasks, with so many rows at most."""
     table = _table()
     table.add_column("STATE", no_wrap=True, min_width=11)
@@ -81,8 +81,8 @@ def tasks(look: Look, width: int, rows: int) -> Table:
     if width >= _USUAL:
         table.add_column("ATTEMPT", justify="right", no_wrap=True)
     table.add_column("TASK", no_wrap=True, overflow="ellipsis", ratio=1)
-    for task in (look.tasks or ())[:rows]:
-        age = max(0.0, (look.time - task.create_time).total_seconds())
+    for task in (snapshot.tasks or ())[:rows]:
+        age = max(0.0, (snapshot.time - task.create_time).total_seconds())
         table.add_row(
             words.state(task.state.name),
             Text(visible(f"{task.service.rpartition('.')[2]}/{task.method}")),
@@ -93,7 +93,7 @@ def tasks(look: Look, width: int, rows: int) -> Table:
     return table
 
 
-def figures(service: SeenService) -> Mapping[str, str]:
+def figures(service: ServiceStatus) -> Mapping[str, str]:
     """Write a queue's figures, by their titles."""
     known = service.figures
     if known is None:
@@ -109,7 +109,7 @@ def figures(service: SeenService) -> Mapping[str, str]:
     return dict(zip(FIGURES, cells, strict=True))
 
 
-def _urgency(service: SeenService) -> tuple[bool, int, str]:
+def _urgency(service: ServiceStatus) -> tuple[bool, int, str]:
     waiting = 0 if service.figures is None else service.figures.waiting + service.figures.dead
     return service.light == "up", -waiting, service.name
 

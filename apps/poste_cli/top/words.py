@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.text import Text
 
-from poste.client import Look
+from poste.client import Snapshot
 from poste.domain.shown import visible
 
 _MINUTE: Final = 60
@@ -77,16 +77,16 @@ def trend(values: list[int]) -> str:
     return "".join(_BARS[-(-value * (len(_BARS) - 1) // most) if most else 0] for value in values)
 
 
-def summary(look: Look) -> Text:
-    """Sum a look up in one line."""
+def summary(snapshot: Snapshot) -> Text:
+    """Sum a snapshot up in one line."""
     lights = Text(", ").join(
         Text(f"{sign} {number} {name}", style)
         for name, (sign, style) in _LIGHTS.items()
-        if (number := sum(one.light == name for one in look.services))
+        if (number := sum(one.light == name for one in snapshot.services))
     )
-    if not look.middleware:
+    if not snapshot.middleware:
         return Text.assemble(lights, " · ", ("the middleware is away: what waits is safe", "bold red"))
-    figures = [one.figures for one in look.services if one.figures is not None]
+    figures = [one.figures for one in snapshot.services if one.figures is not None]
     waiting = sum(one.waiting for one in figures)
     oldest = max((one.oldest_age_seconds or 0.0 for one in figures), default=0.0)
     dead = sum(one.dead for one in figures)

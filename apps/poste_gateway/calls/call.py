@@ -64,25 +64,27 @@ class CallServices:
     """What calls need on their way, whichever it is.
 
     Attributes:
-        directory: The services, their replicas and routes.
+        catalogue: The services, their replicas and routes.
         enqueuer: Has calls kept.
-        lookups: Waits for their ends.
-        aside: Reads large bodies, and writes large answers.
+        task_reader: Waits for their ends.
+        offload: Reads large bodies, and writes large answers.
         ids: Mints their ids.
         max_wait_seconds: The longest wait that a client is granted.
         body_seconds: How long a client may take to bring a call's body.
     """
 
-    directory: ServiceCatalogue
+    catalogue: ServiceCatalogue
     enqueuer: Enqueuer
-    lookups: TaskReader
-    aside: Offload
+    task_reader: TaskReader
+    offload: Offload
     ids: TaskIds
     max_wait_seconds: float
     body_seconds: float
 
 
-async def answer(request: web.BaseRequest, method: Method, roads: CallServices, account: AccessRecord) -> Response:
+async def answer(
+    request: web.BaseRequest, method: Method, call_services: CallServices, account: AccessRecord
+) -> Response:
     """Answer one call.
 
     Raises:
@@ -90,10 +92,12 @@ async def answer(request: web.BaseRequest, method: Method, roads: CallServices, 
     """
     account.service, account.method = method.service, method.name
     # Held from here on: the catalogue may change while the body comes in.
-    service, fleet = roads.directory.services[method.service], roads.directory.fleets[method.service]
-    wishes = preferences.read(request.headers, method.policy, max_wait_seconds=roads.max_wait_seconds)
-    message = await request_body.read(request, method.input, roads.aside, seconds=roads.body_seconds)
-    call = _Call(roads, request, method, service=service, fleet=fleet, wishes=wishes, message=message, account=account)
+    service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
+    prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
+    message = await request_body.read(request, method.input, call_services.offload, seconds=call_services.body_seconds)
+    call = _Call(
+        call_services, request, method, service=service, pool=pool, prefer=prefer, message=message, account=account
+    )
     return await call.run()
 
 
@@ -102,35 +106,35 @@ class _Call:
 
     def __init__(
         self,
-        roads: CallServices,
+        call_services: CallServices,
         request: web.BaseRequest,
         method: Method,
         *,
         service: Service,
-        fleet: ReplicaPool,
-        wishes: Preferences,
+        pool: ReplicaPool,
+        prefer: Preferences,
         message: bytes,
         account: AccessRecord,
     ) -> None:
-        self._roads = roads
+        self._call_services = call_services
         self._request = request
         self._service = service
-        self._fleet = fleet
+        self._pool = pool
         self._method = method
-        self._wishes = wishes
+        self._prefer = prefer
         self._message = message
         self._account = account
         #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
         self._may_wait = True
-        self._may_queue = service.library and method.policy.queue_when_away and not wishes.no_queue
+        self._may_queue = service.library and method.policy.queue_when_away and not prefer.no_queue
 
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road; returns the way along it."""
-        wait, repeatable = self._wishes.wait_seconds, self._method.policy.repeatable
+        wait, repeatable = self._prefer.wait_seconds, self._method.policy.repeatable
         if not self._may_queue:
             return self._direct(wait)
         if wait is None:
-            return self._durable(0.0) if self._wishes.respond_async else self._direct(None)
+            return self._durable(0.0) if self._prefer.respond_async else self._direct(None)
         # A call that can't be repeated could not be queued once the wait is over: it is queued first.
         if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
             return self._durable(wait)
@@ -140,7 +144,7 @@ class _Call:
         self._account.road = "direct"
         begin = time.monotonic()
         outcome = await direct.call(
-            self._fleet,
+            self._pool,
             self._method,
             self._message,
             client=client_of(self._request),
@@ -199,13 +203,13 @@ class _Call:
     async def _durable(self, wait: float) -> Response:
         """Have the call kept, then wait for its end as long as its client wishes."""
         self._account.road = "durable"
-        if not self._roads.directory.key_agreed:
+        if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        task_id = self._roads.ids.mint(
+        task_id = self._call_services.ids.mint(
             self._service.name,
             # What its client did not ask for is cut to what it might.
-            task_ttl_seconds=min(self._wishes.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
-            result_ttl_seconds=min(self._wishes.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
+            task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
+            result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
         )
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
@@ -213,7 +217,7 @@ class _Call:
         task = None
         if wait > 0:
             try:
-                task = await self._roads.lookups.wait(task_id, wait, peer=client_of(self._request))
+                task = await self._call_services.task_reader.wait(task_id, wait, peer=client_of(self._request))
             except Full:
                 self._may_wait = False
         later = RETRY_AFTER
@@ -222,7 +226,9 @@ class _Call:
         else:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
-                looked = self._roads.lookups.whole(task_id, task, peer=client_of(self._request), patient=True)
+                looked = self._call_services.task_reader.whole(
+                    task_id, task, peer=client_of(self._request), patient=True
+                )
                 async with looked as whole:
                     if not room_for(self._request, len(whole.response)):
                         detail = f"{_NO_ROOM} It is kept: look at the path that Location names."
@@ -257,7 +263,7 @@ class _Call:
         Raises:
             Problem: It is not, or nobody knows.
         """
-        match await self._roads.enqueuer.enqueue(self._new(task_id, traceparent)):
+        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent)):
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -270,7 +276,7 @@ class _Call:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Look at the path that Location names."
-                place = {"Location": task_view.location(self._roads.ids.with_acceptance_unknown(task_id))}
+                place = {"Location": task_view.location(self._call_services.ids.with_acceptance_unknown(task_id))}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
     def _away(self, detail: str) -> Problem:
@@ -278,7 +284,7 @@ class _Call:
 
     def _why_not_kept(self) -> str:
         """Return why a call that may not be queued was not: its client's or its method's rule goes first."""
-        ruled = self._wishes.no_queue or not self._method.policy.queue_when_away
+        ruled = self._prefer.no_queue or not self._method.policy.queue_when_away
         return "The call was not kept." if ruled else _NO_CONSUMER
 
     def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
@@ -304,7 +310,7 @@ class _Call:
         if size <= LARGE_MESSAGE:
             return make()
         # What ran can't be refused any more.
-        return await self._roads.aside.run(make, peer=client_of(self._request), size=size, accepted=True)
+        return await self._call_services.offload.run(make, peer=client_of(self._request), size=size, accepted=True)
 
     def _written(self, response: bytes) -> Response:
         try:
@@ -315,14 +321,14 @@ class _Call:
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""
-        if self._wishes is preferences.NONE:
+        if self._prefer is preferences.NONE:
             return {}
         names = []
-        if self._wishes.respond_async and self._may_queue:
+        if self._prefer.respond_async and self._may_queue:
             names.append("respond-async")
-        wait = self._wishes.wait_seconds if self._may_wait else None
+        wait = self._prefer.wait_seconds if self._may_wait else None
         if wait is not None and (self._may_queue or self._method.policy.repeatable):
             names.append(preferences.wait_applied(wait))
-        if self._wishes.no_queue:
+        if self._prefer.no_queue:
             names.append("no-queue")
         return preferences.applied(*names)

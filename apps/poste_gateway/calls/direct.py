@@ -64,7 +64,7 @@ Outcome = bytes | Failed | Away | Unknown | NoRoom
 
 
 async def call(
-    fleet: ReplicaPool,
+    pool: ReplicaPool,
     method: Method,
     request: bytes,
     *,
@@ -77,7 +77,7 @@ async def call(
     """Call a method on a replica of its service, and on another if that is proved to do no harm.
 
     Args:
-        fleet: The replicas.
+        pool: The replicas.
         method: The method.
         request: The serialized request message.
         client: Whose call it is: each has a share of the service's places; empty for who has none of its own.
@@ -92,7 +92,7 @@ async def call(
     reason, begun = "", False
     try:
         while True:
-            replica = fleet.pick_ready(tried, method.name) or await fleet.pick(tried, method.name)
+            replica = pool.pick_ready(tried, method.name) or await pool.pick(tried, method.name)
             if isinstance(replica, str):
                 return Away(reason or replica)
             timeout, impatient = method.policy.timeout_seconds, False
@@ -101,7 +101,7 @@ async def call(
                 if timeout <= 0:
                     return Away(reason or "timeout", impatient=True)
             # From here on nothing is waited for until the replica, too, has counted it in.
-            if client and not begun and not (begun := fleet.begin(client, method.name, replica)):
+            if client and not begun and not (begun := pool.begin(client, method.name, replica)):
                 return Away(PEER_CALLS)
             sent = loop.time()
             answer = await replica.call(
@@ -117,17 +117,17 @@ async def call(
                 replica.circuit.record_success()
                 return answer
             tried.append(replica)
-            outcome = _outcome(fleet, method, answer, tried, sent=sent, impatient=impatient)
+            outcome = _outcome(pool, method, answer, tried, sent=sent, impatient=impatient)
             if not isinstance(outcome, str):
                 return outcome
             reason = outcome
     finally:
         if begun:
-            fleet.end(client)
+            pool.end(client)
 
 
 def _outcome(
-    fleet: ReplicaPool, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
+    pool: ReplicaPool, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
 ) -> Failed | Away | Unknown | NoRoom | str:
     """Return what has become of a call without a response; or why it has none, if another replica is to be asked."""
     if answer is NO_ROOM:
@@ -138,7 +138,7 @@ def _outcome(
     overdue = answer is SILENT and not impatient
     _judge(tried[-1], evidence, sent=sent, silent=overdue)
     # Of those that prove that they did not run it every one may be asked: one may be of another version.
-    others = (evidence is CallEvidence.NOT_RUN or len(tried) == 1) and fleet.others(tried)
+    others = (evidence is CallEvidence.NOT_RUN or len(tried) == 1) and pool.others(tried)
     match decide(evidence, repeatable=method.policy.repeatable, replicas_left=others):
         case Verdict.ANSWER:
             return Failed(answer.status)

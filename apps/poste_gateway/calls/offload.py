@@ -19,9 +19,9 @@ from poste_gateway.http.busy import busy
 from poste_gateway.http.problems import Problem
 from poste_gateway.limits.fair_queue import FairQueue, Full
 
-#: Bodies longer than this, in bytes, are read aside: ten of them at once may take as long as a call may wait.
+#: Bodies longer than this, in bytes, are read by a thread: ten of them at once may take as long as a call may wait.
 LARGE_BODY: Final = 16 * 1024
-#: Messages longer than this, in bytes, are written aside. Default values are always printed, so of two bytes there may
+#: Messages longer than this, in bytes, are written by one. Default values are always printed, so of two bytes there may
 #: become hundreds.
 LARGE_MESSAGE: Final = 8 * 1024
 #: What is longer than this, in bytes, is not quickly done: a megabyte may take half a second.
@@ -62,7 +62,7 @@ class _Lane:
     """A thread, and who waits for it."""
 
     def __init__(self, name: str, max_waiting_bytes: int) -> None:
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"aside {name}")
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"offload {name}")
         self.turns = FairQueue(max_waiting_bytes)
 
 

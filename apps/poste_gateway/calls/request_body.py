@@ -23,13 +23,13 @@ _UTF8: Final = ("utf-8", "utf8")
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.BaseRequest, message: Descriptor, aside: Offload, *, seconds: float) -> bytes:
+async def read(request: web.BaseRequest, message: Descriptor, offload: Offload, *, seconds: float) -> bytes:
     """Read a call's body.
 
     Args:
         request: The request.
         message: The type of the method's request message.
-        aside: Reads large ones.
+        offload: Reads large ones.
         seconds: How long the client may take to bring it.
 
     Returns:
@@ -56,7 +56,7 @@ async def read(request: web.BaseRequest, message: Descriptor, aside: Offload, *,
     try:
         if len(body) > LARGE_BODY:
             read = functools.partial(protojson.decode, message, body)
-            encoded = await aside.run(read, peer=client_of(request), size=len(body))
+            encoded = await offload.run(read, peer=client_of(request), size=len(body))
         else:
             encoded = protojson.decode(message, body)
     except protojson.FieldErrors as error:

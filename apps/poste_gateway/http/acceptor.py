@@ -45,7 +45,7 @@ class Acceptor:
     def __init__(
         self,
         make: MakeProtocol,
-        room: Capacity,
+        capacity: Capacity,
         *,
         refusal: Callable[[], bytes],
         tls: ssl.SSLContext | None = None,
@@ -55,12 +55,12 @@ class Acceptor:
 
         Args:
             make: Makes the protocol of each connection, which leaves the room if its connection is lost.
-            room: What there is room for.
+            capacity: What there is room for.
             refusal: Spells what is said to whom there is no room for, where that needs no handshake.
             tls: Shakes hands first.
             handshake_seconds: How long that may take.
         """
-        self._make, self._room = make, room
+        self._make, self._capacity = make, capacity
         self._refusal = refusal
         self._tls = tls is not None
         self._patience: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_seconds}
@@ -119,7 +119,7 @@ class Acceptor:
                 raise
             # What was idle gives its socket to who waits; and nobody asks again until that can have happened.
             refuse("descriptors", peer="", error=error.strerror)
-            self._room.free()
+            self._capacity.free()
             self._loop.remove_reader(one)
             self._loop.call_later(_SHORT_SECONDS, self._again, one)
 
@@ -139,8 +139,8 @@ class Acceptor:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         address = place[0]
-        peer = self._room.whose(address)
-        if not self._room.enter(peer, address):
+        peer = self._capacity.whose(address)
+        if not self._capacity.enter(peer, address):
             with contextlib.suppress(OSError), connection:
                 if not self._tls:
                     connection.send(self._refusal())
@@ -164,4 +164,4 @@ class Acceptor:
             _log.debug("not entered", peer=address, error=type(error).__name__)
         finally:
             if not entered:
-                self._room.leave(peer)
+                self._capacity.leave(peer)

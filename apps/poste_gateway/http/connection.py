@@ -86,7 +86,7 @@ class Owner(Protocol):
     """The server that a connection belongs to."""
 
     max_body_bytes: int
-    room: Capacity
+    capacity: Capacity
     request_handler: Any
 
     def not_waited_for(self, protocol: Connection) -> None:
@@ -114,7 +114,7 @@ class Connection(web.RequestHandler):
     Attributes:
         peer: Whose it is, as its share is counted; empty if it has none of its own.
         address: Where it comes from.
-        room: What there is room for.
+        capacity: What there is room for.
         inflow: What gives it its turn to be read.
         waiting: What came and waits for that.
         held: Reading is held up until nothing waits.
@@ -139,6 +139,7 @@ class Connection(web.RequestHandler):
         "address",
         "begun",
         "came",
+        "capacity",
         "counted",
         "ended",
         "gone",
@@ -152,14 +153,13 @@ class Connection(web.RequestHandler):
         "pipe",
         "promised",
         "refused",
-        "room",
         "stuck",
         "waiting",
         "writer",
     )
     peer: str
     address: str
-    room: Capacity
+    capacity: Capacity
     inflow: Inflow
     waiting: bytearray
     held: bool
@@ -197,7 +197,7 @@ class Connection(web.RequestHandler):
             keepalive_timeout=idle_seconds,
         )
         self.peer = self.address = ""
-        self.room, self.inflow, self.waiting = owner.room, inflow, bytearray()
+        self.capacity, self.inflow, self.waiting = owner.capacity, inflow, bytearray()
         self.heard = self.held = self.passing = self.refused = self.left = False
         self.begun = self.stuck = self.pipe = self.ended = self.gone = None
         self.left_over = self.came = self.counted = self.promised = 0
@@ -268,7 +268,7 @@ class Connection(web.RequestHandler):
             return
         more = self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
         if more > 0:
-            if not self.room.received.take(self.peer, more, beside=self.counted):
+            if not self.capacity.received.take(self.peer, more, beside=self.counted):
                 refuse("bodies", peer=self.address, bytes=self.came)
                 self._refuse(NoCapacityError())
                 # At once, or all that come at the same time would be refused for what each of them brought.
@@ -300,7 +300,7 @@ class Connection(web.RequestHandler):
         more = size - self.promised
         if more <= 0:
             return True
-        if not self.room.unsent.take(self.peer, more, beside=self.promised):
+        if not self.capacity.unsent.take(self.peer, more, beside=self.promised):
             refuse("answers", peer=self.address, bytes=size)
             return False
         self.promised += more
@@ -325,7 +325,7 @@ class Connection(web.RequestHandler):
 
         def over() -> None:
             self.gone = None
-            self.room.unsent.withdraw(asked)
+            self.capacity.unsent.withdraw(asked)
 
         def gone() -> None:
             over()
@@ -333,7 +333,7 @@ class Connection(web.RequestHandler):
 
         asked = Asked(self.peer, more, self.promised, made)
         self.gone = gone
-        if self.pipe is None or not self.room.unsent.ask(asked):
+        if self.pipe is None or not self.capacity.unsent.ask(asked):
             gone()
         return over
 
@@ -342,7 +342,7 @@ class Connection(web.RequestHandler):
         if self.refused or self.pipe is None:
             _forget(content)
         if self.promised:
-            self.room.unsent.give(self.peer, self.promised)
+            self.capacity.unsent.give(self.peer, self.promised)
             self.promised = 0
         if not self._messages:
             self._recount(0)
@@ -354,7 +354,7 @@ class Connection(web.RequestHandler):
             return
         less = self.counted - max(0, came + len(self.waiting) - _FREE_BYTES)
         if less > 0:
-            self.room.received.give(self.peer, less)
+            self.capacity.received.give(self.peer, less)
             self.counted -= less
 
     def pause_writing(self) -> None:
@@ -385,7 +385,7 @@ class Connection(web.RequestHandler):
         """Count it no more."""
         if not self.left:
             self.left = True
-            self.room.leave(self.peer)
+            self.capacity.leave(self.peer)
 
     def abort(self) -> None:
         """End it here and now, whatever is not sent yet."""

@@ -75,13 +75,13 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
     if not (PREFER in headers or TASK_TTL in headers or RESULT_TTL in headers):
         return NONE
     errors: list[dict[str, str]] = []
-    wishes = Preferences(
+    found = Preferences(
         task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, policy.max_task_ttl_seconds, errors),
         result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, policy.max_result_ttl_seconds, errors),
         **_preferences(headers, max_wait_seconds, errors),
     )
     _raise(errors)
-    return wishes
+    return found
 
 
 def read_wait(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> float:

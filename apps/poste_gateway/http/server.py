@@ -66,7 +66,7 @@ async def serving(
     max_body_bytes: int,
     grace_seconds: float,
     patience: Patience = _PATIENCE,
-    room: Capacity | None = None,
+    capacity: Capacity | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP while the body runs; yields the port.
@@ -78,31 +78,33 @@ async def serving(
         max_body_bytes: How large a request's body may be.
         grace_seconds: How long requests may take at the end.
         patience: How long clients may take.
-        room: What they may take of the gateway; the defaults, and this port's alone, unless given.
+        capacity: What they may take of the gateway; the defaults, and this port's alone, unless given.
         tls: Serves HTTPS.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
     check_insides()
-    server = Server(handle, max_body_bytes, patience, room)
-    door = Acceptor(server.connection, server.room, refusal=_refusal, tls=tls, handshake_seconds=patience.head_seconds)
+    server = Server(handle, max_body_bytes, patience, capacity)
+    acceptor = Acceptor(
+        server.connection, server.capacity, refusal=_refusal, tls=tls, handshake_seconds=patience.head_seconds
+    )
     runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
     await runner.setup()
     try:
-        bound = await door.open(host, port)
+        bound = await acceptor.open(host, port)
         async with lifecycle.side_tasks(server.sweep()):
             try:
                 yield bound
             finally:
-                # Those who stand at the door are let in before it closes, and heard before anybody is sent away.
-                door.close()
+                # Those who stand at the acceptor are let in before it closes, and heard before anybody is sent away.
+                acceptor.close()
                 await asyncio.sleep(0)
                 await server.heard()
     finally:
         await runner.cleanup()
-        await door.end()
-        server.room.closes_idle_no_more(server.close_idle)
+        await acceptor.end()
+        server.capacity.closes_idle_no_more(server.close_idle)
 
 
 class Server(web.Server):
@@ -110,7 +112,7 @@ class Server(web.Server):
 
     Attributes:
         max_body_bytes: How large a request's body may be.
-        room: What clients may take.
+        capacity: What clients may take.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Server(web.Server):
         handle: Handle,
         max_body_bytes: int,
         patience: Patience = _PATIENCE,
-        room: Capacity | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         # What an `Response` has is what it asks of one.
         anything: Any = handle
@@ -126,8 +128,8 @@ class Server(web.Server):
         self._loop_of_all = asyncio.get_running_loop()
         self._patience = patience
         self.max_body_bytes = max_body_bytes
-        self.room = Capacity() if room is None else room
-        self.room.closes_idle(self.close_idle)
+        self.capacity = Capacity() if capacity is None else capacity
+        self.capacity.closes_idle(self.close_idle)
         self._inflow = Inflow(self._loop_of_all)
         #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
         self._unheard: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -162,9 +164,9 @@ class Server(web.Server):
                     late.append(protocol.address)
             # One line for all of them: they may be many, and a browser that connects in advance is no attack.
             if late:
-                self.room.cut("late", late)
+                self.capacity.cut("late", late)
             if unread:
-                self.room.cut("unread", unread)
+                self.capacity.cut("unread", unread)
 
     def close_idle(self, most: int) -> int:
         """Close connections that wait for a request; returns how many, at most `most`.

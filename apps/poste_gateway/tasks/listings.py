@@ -48,14 +48,14 @@ SERVICES: Final = "/v1/services/"
 class Listings:
     """Tells what there is. A listing of all is read and written once for all who asked before it began."""
 
-    def __init__(self, directory: ServiceCatalogue, mom: Mom) -> None:
+    def __init__(self, catalogue: ServiceCatalogue, mom: Mom) -> None:
         """Take what is needed to tell.
 
         Args:
-            directory: Knows the services.
+            catalogue: Knows the services.
             mom: Knows the queues.
         """
-        self._directory = directory
+        self._catalogue = catalogue
         self._mom = mom
         #: Of the services if True, of the queues if not.
         self._listings = SharedReads[bool, bytes](self._write)
@@ -96,7 +96,7 @@ class Listings:
             raise busy("listings", detail, peer=client) from None
         found = {queue.name: queue for queue in queues}
         if name and name not in found:
-            if name in self._directory.services:
+            if name in self._catalogue.services:
                 raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
             raise Problem(NO_QUEUE, "There is no queue of this name.")
         return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
@@ -120,18 +120,18 @@ class Listings:
         if await self._mom.connected(0.0):
             with contextlib.suppress(MomAway):
                 queued = {queue.name: queue.queued + queue.delayed for queue in await self._mom.list_queues()}
-        fleets = self._directory.fleets
+        pools = self._catalogue.pools
         return {
             "services": [
                 {
                     "name": name,
-                    "availability": fleets[name].availability,
+                    "availability": pools[name].availability,
                     "queueable": service.library,
                     "queued": None if queued is None else queued.get(name),
-                    "replicas": dict(zip(("ready", "known"), fleets[name].counts, strict=True)),
+                    "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
                     "methods": [_method(method) for method in service.methods.values()],
                 }
-                for name, service in sorted(self._directory.services.items())
+                for name, service in sorted(self._catalogue.services.items())
             ]
         }
 

@@ -58,35 +58,35 @@ _BATCH: Final = 500
 _AGAIN: Final = "The middleware gives no answer now; what was asked can be asked again."
 
 
-class Operating:
+class OperatorRoutes:
     """Does what operators ask for."""
 
     def __init__(
         self,
-        directory: ServiceCatalogue,
+        catalogue: ServiceCatalogue,
         mom: Mom,
         listings: Listings,
-        lookups: TaskReader,
+        task_reader: TaskReader,
         *,
         ids: TaskIds,
-        guard: OperatorAuth,
+        operator_auth: OperatorAuth,
     ) -> None:
         """Take what is needed.
 
         Args:
-            directory: The catalogue.
+            catalogue: The catalogue.
             mom: Does it.
             listings: Tells of queues.
-            lookups: Knows the tasks.
+            task_reader: Knows the tasks.
             ids: Makes the ids of dead tasks anew.
-            guard: Knows who may.
+            operator_auth: Knows who may.
         """
-        self._directory = directory
+        self._catalogue = catalogue
         self._mom = mom
         self._listings = listings
-        self._lookups = lookups
+        self._task_reader = task_reader
         self._ids = ids
-        self._guard = guard
+        self._operator_auth = operator_auth
         #: By the path's prefix and what is behind the name.
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
             (QUEUES, "pause"): {"POST": self._guarded(self._pause)},
@@ -103,8 +103,8 @@ class Operating:
 
     def _guarded(self, handle: Handler) -> Handler:
         async def guarded(request: web.BaseRequest, name: str) -> Response:
-            self._guard.check(request)
-            if not self._directory.key_agreed:
+            self._operator_auth.check(request)
+            if not self._catalogue.key_agreed:
                 raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER)
             try:
                 return await handle(request, name)
@@ -138,7 +138,7 @@ class Operating:
             if error.code is Code.INVALID_ARGUMENT:
                 raise _bad("pageToken", "is not the nextPageToken of a page") from error
             raise
-        service = self._directory.services.get(queue)
+        service = self._catalogue.services.get(queue)
         tasks = []
         for dead in page.tasks:
             value = task_view.to_value(task_view.listed_id(self._ids, queue, dead), dead.task, service)
@@ -185,16 +185,16 @@ class Operating:
         )
 
     async def _handle_one(self, text: str, handle: _Handle, done: str) -> Response:
-        task_id = self._lookups.read_id(text)
+        task_id = self._task_reader.read_id(text)
         (result,) = await handle(task_id.queue, [task_id.key])
         # A record that is missing is judged here; one that is there and was not handled, below.
-        task = await self._lookups.get(task_id)
+        task = await self._task_reader.get(task_id)
         if result == pb.DEAD_TASK_RESULT_NOT_DEAD:
             state = task_view.state_of(task).name
             raise Problem(NOT_DEAD, f"The task is {state}: only one that is DEAD can be {done}.")
         if result == pb.DEAD_TASK_RESULT_GONE:
             raise Problem(GONE, f"The task was purged: nothing of it is left that could be {done}.")
-        value = task_view.to_value(task_id, task, self._directory.services.get(task.service))
+        value = task_view.to_value(task_id, task, self._catalogue.services.get(task.service))
         return json_response(value, headers=NO_STORE)
 
     async def _handle_all(self, queue: str, handle: _Handle) -> int:

@@ -1,1 +1,1 @@
-"""The page for people at `/ui`: its files, the shared look at everything, and the stream that brings it."""
+"""The page for people at `/ui`: its files, the shared snapshot of everything, and the stream that brings it."""

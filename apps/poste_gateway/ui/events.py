@@ -1,7 +1,7 @@
-"""The stream that brings the looks: `text/event-stream`, as browsers and `poste top` follow it.
+"""The stream that brings the snapshots: `text/event-stream`, as browsers and `poste top` follow it.
 
-`hello` says whether the watcher is an operator, `past` has the last minutes for the charts, and then a `look` comes
-each second. It ends when the gateway stops, or when whoever follows it takes nothing any more.
+`hello` says whether the watcher is an operator, `past` has the last minutes for the charts, and then a snapshot comes
+each second, as `look`. It ends when the gateway stops, or when whoever follows it takes nothing any more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from poste import protojson
 from poste_gateway.http.responses import NO_STORE, Response
-from poste_gateway.ui.watch import Watch
+from poste_gateway.ui.broadcaster import Broadcaster
 
 #: How long nothing may come before a sign of life is sent, in seconds: what is between the two ends cuts connections
 #: that are idle, and whoever follows takes silence for the end.
@@ -26,7 +26,7 @@ _HEADERS: Final = {
     **NO_STORE,
     "Content-Type": "text/event-stream",
     "X-Content-Type-Options": "nosniff",
-    # A proxy that gathers what it passes on would hold the looks back.
+    # A proxy that gathers what it passes on would hold the snapshots back.
     "X-Accel-Buffering": "no",
 }
 
@@ -34,18 +34,18 @@ _HEADERS: Final = {
 class EventStream(Response):
     """An answer without an end: its head goes out like any other's, its body is what is seen from then on."""
 
-    __slots__ = ("_hello", "_operator", "_request", "_watch")
+    __slots__ = ("_broadcaster", "_hello", "_operator", "_request")
 
-    def __init__(self, watch: Watch, *, operator: bool, hello: Mapping[str, Any]) -> None:
+    def __init__(self, broadcaster: Broadcaster, *, operator: bool, hello: Mapping[str, Any]) -> None:
         """Take what is to be sent.
 
         Args:
-            watch: Where the looks come from.
+            broadcaster: Where the snapshots come from.
             operator: Whether tasks may be shown.
             hello: What is sent first.
         """
         super().__init__(None, headers=dict(_HEADERS), keep_alive=False)
-        self._watch = watch
+        self._broadcaster = broadcaster
         self._operator = operator
         self._hello = hello
         self._request: web.BaseRequest
@@ -67,21 +67,21 @@ class EventStream(Response):
         """
         if self._request.method == "HEAD":
             return
-        with self._watch.watching(operator=self._operator):
+        with self._broadcaster.watching(operator=self._operator):
             await self._send(_event("hello", protojson.dumps(self._hello)))
-            await self._send(_event("past", protojson.dumps(self._watch.series())))
-            last = self._watch.begin()
+            await self._send(_event("past", protojson.dumps(self._broadcaster.series())))
+            last = self._broadcaster.begin()
             while True:
                 try:
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                        seen = await self._watch.next(last)
+                        snapshot = await self._broadcaster.next(last)
                 except TimeoutError:
                     await self._send(_HEARTBEAT)
                     continue
-                if seen is None:
+                if snapshot is None:
                     return
-                last = seen.number
-                await self._send(_event("look", (seen.full if self._operator else None) or seen.public))
+                last = snapshot.number
+                await self._send(_event("look", (snapshot.full if self._operator else None) or snapshot.public))
 
     async def _send(self, block: bytes) -> None:
         try:

@@ -14,9 +14,9 @@ from poste_gateway.http.operator_auth import OperatorAuth, names_token
 from poste_gateway.http.problem_types import TOO_MANY_WATCHERS
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import Response
+from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.events import EventStream
 from poste_gateway.ui.files import INDEX, Files
-from poste_gateway.ui.watch import Watch
 
 ROOT: Final = "/ui"
 
@@ -24,9 +24,9 @@ ROOT: Final = "/ui"
 class Pages:
     """Answers everything below `/ui`."""
 
-    def __init__(self, watch: Watch, guard: OperatorAuth) -> None:
-        self._watch = watch
-        self._guard = guard
+    def __init__(self, broadcaster: Broadcaster, operator_auth: OperatorAuth) -> None:
+        self._broadcaster = broadcaster
+        self._operator_auth = operator_auth
         self._files = Files()
 
     async def index(self, request: web.BaseRequest, _: str) -> Response:
@@ -42,12 +42,12 @@ class Pages:
         return self._files.respond(request, name)
 
     async def events(self, request: web.BaseRequest, _: str) -> Response:
-        """Answer with the stream of looks."""
+        """Answer with the stream of snapshots."""
         why = self._why_guest(request)
-        if self._watch.full(operator=why is None):
+        if self._broadcaster.full(operator=why is None):
             raise Problem(TOO_MANY_WATCHERS, "No further page can be served now.", headers=RETRY_AFTER)
         hello: dict[str, Any] = {"operator": why is None, "needs": why}
-        return EventStream(self._watch, operator=why is None, hello=hello)
+        return EventStream(self._broadcaster, operator=why is None, hello=hello)
 
     def _why_guest(self, request: web.BaseRequest) -> str | None:
         """Tell what a request lacks to come from an operator, as a problem's name; None if it does.
@@ -56,7 +56,7 @@ class Pages:
             Problem: It has a token, and that is wrong.
         """
         try:
-            self._guard.check(request)
+            self._operator_auth.check(request)
         except Problem as problem:
             # Any other scheme is meant for somebody before the gateway, such as a proxy that asks for a password.
             if names_token(request):

@@ -46,7 +46,7 @@ class ServiceCatalogue:
 
     Attributes:
         services: The services by name.
-        fleets: Their replicas, by the same names.
+        pools: Their replicas, by the same names.
         routes: Their routes.
         key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
         trouble: Why what is known may be old, though the middleware is there; None if it is not so.
@@ -62,7 +62,7 @@ class ServiceCatalogue:
             spawn: Starts tasks that somebody owns.
         """
         self.services: Mapping[str, Service] = {}
-        self.fleets: dict[str, ReplicaPool] = {}
+        self.pools: dict[str, ReplicaPool] = {}
         self.routes = RouteTable()
         self.key_agreed = False
         self.trouble: str | None = None
@@ -95,7 +95,7 @@ class ServiceCatalogue:
         """Follow the catalogue for ever."""
         async with asyncio.TaskGroup() as duties:
             duties.create_task(self._copy.keep())
-            duties.create_task(self._stand_in())
+            duties.create_task(self._fall_back_to_cache())
             await self._follow()
 
     async def _follow(self) -> None:
@@ -138,7 +138,7 @@ class ServiceCatalogue:
             self._awaited.pop(entry.name, None)
         catalogue.services.extend(self._awaited.values())
 
-    async def _stand_in(self) -> None:
+    async def _fall_back_to_cache(self) -> None:
         """Take over the copy if the middleware is late."""
         copy = await self._copy.read()
         if copy is None:
@@ -160,7 +160,7 @@ class ServiceCatalogue:
             passed_over += service is None or service.entry is not entry
         metrics.catalogue_passed_over.set(passed_over)
         self.services = services
-        self._man_fleets()
+        self._sync_pools()
         self.routes = RouteTable(services.values())
         self._unready = None
         self._begun.set()
@@ -168,8 +168,8 @@ class ServiceCatalogue:
 
     async def close(self) -> None:
         """Close every connection to a service."""
-        for fleet in self.fleets.values():
-            await fleet.close()
+        for pool in self.pools.values():
+            await pool.close()
 
     def _described(self, entry: catalogue_pb2.CatalogueService) -> Service | None:
         known = self.services.get(entry.name)
@@ -181,14 +181,14 @@ class ServiceCatalogue:
             _log.exception("catalogue entry passed over", service=entry.name)
         return known
 
-    def _man_fleets(self) -> None:
-        for name in self.fleets.keys() - self.services.keys():
-            self.fleets.pop(name).retire()
+    def _sync_pools(self) -> None:
+        for name in self.pools.keys() - self.services.keys():
+            self.pools.pop(name).retire()
         for name, service in self.services.items():
-            fleet = self.fleets.get(name)
-            if fleet is None:
-                fleet = self.fleets[name] = ReplicaPool(name, self._spawn)
-            fleet.update(
+            pool = self.pools.get(name)
+            if pool is None:
+                pool = self.pools[name] = ReplicaPool(name, self._spawn)
+            pool.update(
                 service.targets,
                 library=service.library,
                 max_in_flight=service.policy.max_in_flight,

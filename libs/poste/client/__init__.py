@@ -12,7 +12,7 @@
 from poste.client.answers import Answer, Forgotten, History, Method, Queue, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
-from poste.client.looks import Figures, Look, SeenService
+from poste.client.snapshots import Figures, ServiceStatus, Snapshot
 
 __all__ = [
     "Answer",
@@ -24,13 +24,13 @@ __all__ = [
     "Forgotten",
     "GatewayUnreachable",
     "History",
-    "Look",
     "Method",
     "NotAGateway",
     "Problem",
     "Queue",
-    "SeenService",
     "Service",
+    "ServiceStatus",
+    "Snapshot",
     "Task",
     "TaskEvent",
     "gateway_url",

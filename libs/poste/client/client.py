@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from poste.client.answers import Answer, Forgotten, History, Queue, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
-from poste.client.looks import Look
+from poste.client.snapshots import Snapshot
 from poste.client.transport import Reply, Transport
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
@@ -188,13 +188,13 @@ class Client:
         reply = await self._ask("GET", "/v1/queues")
         return self._read_all(Queue.read, reply.document, "queues")
 
-    async def watch(self) -> AsyncGenerator[Look, None]:
+    async def watch(self) -> AsyncGenerator[Snapshot, None]:
         """Yield what the gateway sees, about once a second, for ever; the newest tasks only if this is an operator."""
         stream = self._transport.events("/ui/events", silence_seconds=_SILENCE_SECONDS, headers=self._operator)
         async with contextlib.aclosing(stream) as events:
             async for name, document in events:
                 if name == "look":
-                    yield self._read(Look.read, document)
+                    yield self._read(Snapshot.read, document)
 
     async def pause(self, queue: str) -> Queue:
         """Have no more calls of a queue started; calls are still accepted, and those that run go on."""
@@ -209,7 +209,7 @@ class Client:
         reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/tasks?pageSize={count}")
         return self._read_all(Task.read, reply.document, "tasks")
 
-    async def dead(self, queue: str) -> AsyncIterator[Task]:
+    async def dead_letters(self, queue: str) -> AsyncIterator[Task]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
         token = ""
         while True:

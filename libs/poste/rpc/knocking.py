@@ -12,7 +12,7 @@ from poste.runtime.addresses import path_of
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
-async def hangs(address: str, seconds: float) -> bool:
+async def accepts_but_silent(address: str, seconds: float) -> bool:
     """Tell whether something listens at an address, `host:port` or `unix:/path`, and says nothing.
 
     The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings

@@ -30,10 +30,10 @@ class _Mom:
 
 async def prepare() -> counted.Calls:
     mom: Any = _Mom()
-    fleet = ReplicaPool(SUM, asyncio.get_running_loop().create_task)
+    pool = ReplicaPool(SUM, asyncio.get_running_loop().create_task)
     # Nowhere to look for replicas, and no look at the names.
-    fleet._task.cancel()
-    return Connections(server(fleet, Enqueuer(mom)), status=202, ending=b'"attempt":0}').call
+    pool._task.cancel()
+    return Connections(server(pool, Enqueuer(mom)), status=202, ending=b'"attempt":0}').call
 
 
 if __name__ == "__main__":

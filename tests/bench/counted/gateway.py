@@ -46,7 +46,7 @@ class _Stream:
 
 async def prepare() -> counted.Calls:
     loop = asyncio.get_running_loop()
-    fleet = ReplicaPool(SUM, loop.create_task)
+    pool = ReplicaPool(SUM, loop.create_task)
     replica = Replica("127.0.0.1:1", library=True, changed=lambda: None)
     link = Link(replica._channel)
     link._stub = SimpleNamespace(Connect=_Stream)
@@ -54,23 +54,23 @@ async def prepare() -> counted.Calls:
     await link.settled.wait()
     # As `watch` finds it, which would look for a connection.
     replica._serving, replica._link = True, link
-    fleet.update((), library=True, max_in_flight=1000)
-    fleet._replicas[replica.address, True] = replica, running
-    return Connections(server(fleet)).call
+    pool.update((), library=True, max_in_flight=1000)
+    pool._replicas[replica.address, True] = replica, running
+    return Connections(server(pool)).call
 
 
-def server(fleet: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
-    """Make the gateway's HTTP server, with a fleet for the one service that is called."""
+def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
+    """Make the gateway's HTTP server, with a pool for the one service that is called."""
     services = counted.services()
-    directory: Any = SimpleNamespace(
-        services=services, fleets={SUM: fleet}, routes=RouteTable(services.values()), key_agreed=True
+    catalogue: Any = SimpleNamespace(
+        services=services, pools={SUM: pool}, routes=RouteTable(services.values()), key_agreed=True
     )
     nothing: Any = None
-    resources: Any = SimpleNamespace(check_ready=lambda: None)
-    roads = CallServices(
-        directory, enqueuer, nothing, Offload(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30
+    own_routes: Any = SimpleNamespace(check_ready=lambda: None)
+    call_services = CallServices(
+        catalogue, enqueuer, nothing, Offload(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30
     )
-    return http_server.Server(Dispatcher(roads, resources, (), asyncio.Event()).handle, 1024 * 1024)
+    return http_server.Server(Dispatcher(call_services, own_routes, (), asyncio.Event()).handle, 1024 * 1024)
 
 
 if __name__ == "__main__":

@@ -17,67 +17,67 @@ from poste.upstream.replica_pool import ReplicaPool
 
 
 @contextlib.asynccontextmanager
-async def a_fleet() -> AsyncIterator[ReplicaPool]:
+async def a_pool() -> AsyncIterator[ReplicaPool]:
     async with asyncio.TaskGroup() as group:
-        fleet = ReplicaPool("shop.v1.OrderService", group.create_task)
+        pool = ReplicaPool("shop.v1.OrderService", group.create_task)
         try:
-            yield fleet
+            yield pool
         finally:
-            await fleet.close()
+            await pool.close()
 
 
 async def test_the_first_call_waits_for_the_first_connection():
     """Else the first call after a start is queued although the service is up."""
-    async with serving_shop(answer) as one, a_fleet() as fleet:
-        fleet.update((one.target,), library=True, max_in_flight=10)
+    async with serving_shop(answer) as one, a_pool() as pool:
+        pool.update((one.target,), library=True, max_in_flight=10)
 
-        replica = await fleet.pick()
+        replica = await pool.pick()
         assert isinstance(replica, Replica)
         assert replica.address == one.target
 
 
 async def test_a_name_is_resolved_to_its_replicas():
     """Else one connection of many is used, or none."""
-    async with serving_shop(answer) as one, a_fleet() as fleet:
-        fleet.update((f"dns:///localhost:{one.port}",), library=True, max_in_flight=10)
+    async with serving_shop(answer) as one, a_pool() as pool:
+        pool.update((f"dns:///localhost:{one.port}",), library=True, max_in_flight=10)
 
-        assert isinstance(await fleet.pick(), Replica)
+        assert isinstance(await pool.pick(), Replica)
 
 
 async def test_a_replica_that_is_no_longer_listed_is_used_until_its_connection_ends():
     """Else a stale answer of DNS takes replicas out that are up."""
-    async with serving_shop(answer) as one, serving_shop(answer) as two, a_fleet() as fleet:
-        fleet.update((one.target, two.target), library=True, max_in_flight=10)
-        await until(lambda: fleet.counts == (2, 2))
-        fleet.update((two.target,), library=True, max_in_flight=10)
+    async with serving_shop(answer) as one, serving_shop(answer) as two, a_pool() as pool:
+        pool.update((one.target, two.target), library=True, max_in_flight=10)
+        await until(lambda: pool.counts == (2, 2))
+        pool.update((two.target,), library=True, max_in_flight=10)
         # Longer than a look takes.
         await asyncio.sleep(0.5)
-        assert fleet.counts == (2, 2)
+        assert pool.counts == (2, 2)
 
         await one.server.stop(None)
-        await until(lambda: fleet.counts[0] == 1)
+        await until(lambda: pool.counts[0] == 1)
         # The next look, which a call without a replica brings forward, lets go of it.
-        fleet.update((two.target,), library=True, max_in_flight=11)
+        pool.update((two.target,), library=True, max_in_flight=11)
         await two.health.not_serving()
-        await until(lambda: fleet.counts[0] == 0)
+        await until(lambda: pool.counts[0] == 0)
 
         async def dropped() -> bool:
-            await fleet.pick()
-            return fleet.counts == (0, 1)
+            await pool.pick()
+            return pool.counts == (0, 1)
 
         await until(dropped)
 
 
 async def test_a_replica_that_runs_the_library_after_all_is_connected_anew_without_a_gap():
     """Else a hung replica is never seen, since its channel has no keepalive; or calls are queued meanwhile."""
-    async with serving_shop(answer) as one, a_fleet() as fleet:
-        fleet.update((one.target,), library=False, max_in_flight=10)
-        first = await fleet.pick()
-        fleet.update((one.target,), library=True, max_in_flight=10)
+    async with serving_shop(answer) as one, a_pool() as pool:
+        pool.update((one.target,), library=False, max_in_flight=10)
+        first = await pool.pick()
+        pool.update((one.target,), library=True, max_in_flight=10)
         picked = set()
 
         async def replaced() -> bool:
-            replica = await fleet.pick()
+            replica = await pool.pick()
             assert isinstance(replica, Replica), replica
             picked.add(replica)
             return len(picked) == 2
@@ -86,7 +86,7 @@ async def test_a_replica_that_runs_the_library_after_all_is_connected_anew_witho
         assert first in picked
 
 
-async def test_a_retired_fleet_lets_its_calls_end():
+async def test_a_retired_pool_lets_its_calls_end():
     """Else a service that leaves the catalogue takes the calls along that it runs."""
     release = asyncio.Event()
 
@@ -94,18 +94,18 @@ async def test_a_retired_fleet_lets_its_calls_end():
         await release.wait()
         return await answer(request, context)
 
-    async with serving_shop(late) as one, a_fleet() as fleet:
-        fleet.update((one.target,), library=True, max_in_flight=10)
-        replica = await fleet.pick()
+    async with serving_shop(late) as one, a_pool() as pool:
+        pool.update((one.target,), library=True, max_in_flight=10)
+        replica = await pool.pick()
         assert isinstance(replica, Replica)
         call = asyncio.create_task(replica.call(f"/{shop.NAME}/Quote", b"", 20, "id"))
         await until(lambda: one.ran)
-        fleet.retire()
+        pool.retire()
         await asyncio.sleep(0.5)
-        assert fleet.counts == (1, 1)
+        assert pool.counts == (1, 1)
         release.set()
         assert isinstance(await call, bytes)
-        await until(lambda: fleet.counts == (0, 0))
+        await until(lambda: pool.counts == (0, 0))
 
 
 async def test_the_last_good_answer_is_kept():

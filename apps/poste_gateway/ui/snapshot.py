@@ -1,4 +1,4 @@
-"""One look at everything: the services with their lights and their queues in figures, and the newest tasks.
+"""A snapshot of everything: the services with their lights and their queues in figures, and the newest tasks.
 
 ::
 
@@ -27,7 +27,7 @@ from poste.domain.task_id import TaskIds
 from poste_gateway.http.problems import Problem
 from poste_gateway.mom import Mom
 from poste_gateway.tasks.listings import Listings
-from poste_gateway.ui.lights import Lights
+from poste_gateway.ui.health import Health
 from poste_gateway.ui.newest import Newest
 from poste_gateway.upstream.catalogue import ServiceCatalogue
 
@@ -37,51 +37,51 @@ _NOBODY: Final = {"ready": 0, "known": 0}
 _NAMES: Final = ("queue", "service")
 
 
-class Board:
+class Snapshots:
     """Looks at everything."""
 
-    def __init__(self, directory: ServiceCatalogue, mom: Mom, listings: Listings, ids: TaskIds) -> None:
-        """Take what is needed to look.
+    def __init__(self, catalogue: ServiceCatalogue, mom: Mom, listings: Listings, ids: TaskIds) -> None:
+        """Take what is needed for one.
 
         Args:
-            directory: Knows the services.
+            catalogue: Knows the services.
             mom: Knows the tasks.
             listings: Tells of the queues.
             ids: Makes the tasks' ids anew.
         """
-        self._directory = directory
+        self._catalogue = catalogue
         self._mom = mom
         self._listings = listings
-        self._lights = Lights()
+        self._health = Health()
         self._newest = Newest(mom, ids)
 
-    async def look(self, tasks: bool) -> dict[str, Any]:
+    async def take(self, tasks: bool) -> dict[str, Any]:
         """Return everything as it is now, as JSON values; what can't be told is null.
 
         Args:
             tasks: The newest tasks, too, if they can be told.
         """
-        fleets = dict(self._directory.fleets)
-        queues, *lights = await asyncio.gather(self._queues(), *(self._lights.of(fleet) for fleet in fleets.values()))
-        light = dict(zip(fleets, lights, strict=True))
-        names = sorted({*fleets, *(queues or ())})
-        look = {
+        pools = dict(self._catalogue.pools)
+        queues, *lights = await asyncio.gather(self._queues(), *(self._health.of(pool) for pool in pools.values()))
+        light = dict(zip(pools, lights, strict=True))
+        names = sorted({*pools, *(queues or ())})
+        snapshot = {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "middleware": queues is not None,
             "services": [
                 {
                     "name": name,
                     "light": light.get(name, _UNLISTED),
-                    "replicas": dict(zip(_NOBODY, fleets[name].counts, strict=True)) if name in fleets else _NOBODY,
+                    "replicas": dict(zip(_NOBODY, pools[name].counts, strict=True)) if name in pools else _NOBODY,
                     "figures": None if queues is None else queues.get(name),
                 }
                 for name in names
             ],
         }
         # Ids are made with a key that the middleware has agreed to, or not at all.
-        if tasks and queues is not None and self._directory.key_agreed:
-            look["tasks"] = await self._newest.of(queues)
-        return look
+        if tasks and queues is not None and self._catalogue.key_agreed:
+            snapshot["tasks"] = await self._newest.of(queues)
+        return snapshot
 
     async def _queues(self) -> Mapping[str, dict[str, Any]] | None:
         """Return each queue's figures by its name; None if nobody can tell."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from poste_gateway.ui.past import Past
-from poste_gateway.ui.watch import Watch
+from poste_gateway.ui.broadcaster import Broadcaster
+from poste_gateway.ui.timeseries import TimeSeries
 
 
 class Eyes:
@@ -33,79 +33,79 @@ def eyes() -> Eyes:
 
 
 @pytest.fixture
-async def watch(eyes: Eyes) -> Iterator[Watch]:
-    one = Watch(eyes.look, period_seconds=0.01)
+async def broadcaster(eyes: Eyes) -> Iterator[Broadcaster]:
+    one = Broadcaster(eyes.look, period_seconds=0.01)
     running = asyncio.create_task(one.run())
     yield one
     running.cancel()
     await asyncio.wait([running])
 
 
-async def follow(watch: Watch, looks: int, *, operator: bool = False) -> list[bytes]:
+async def follow(broadcaster: Broadcaster, looks: int, *, operator: bool = False) -> list[bytes]:
     found = []
-    with watch.watching(operator=operator):
-        last = watch.begin()
+    with broadcaster.watching(operator=operator):
+        last = broadcaster.begin()
         while len(found) < looks:
-            seen = await watch.next(last)
-            assert seen is not None
-            last = seen.number
-            found.append(seen.full if operator and seen.full else seen.public)
+            snapshot = await broadcaster.next(last)
+            assert snapshot is not None
+            last = snapshot.number
+            found.append(snapshot.full if operator and snapshot.full else snapshot.public)
     return found
 
 
-async def test_many_watchers_share_one_look(watch, eyes):
+async def test_many_watchers_share_one_look(broadcaster, eyes):
     """Each open page would ask the middleware by itself, and many pages would be a load."""
-    seen = await asyncio.gather(*(follow(watch, 5) for _ in range(50)))
+    seen = await asyncio.gather(*(follow(broadcaster, 5) for _ in range(50)))
 
     assert len(eyes.looks) <= 7
     assert all(one == seen[0] for one in seen)
 
 
-async def test_nobody_looks_while_nobody_watches(watch, eyes):
+async def test_nobody_looks_while_nobody_watches(broadcaster, eyes):
     """A gateway would ask for figures for ever that nobody reads."""
-    await follow(watch, 2)
+    await follow(broadcaster, 2)
     before = len(eyes.looks)
     await asyncio.sleep(0.1)
 
     assert len(eyes.looks) <= before + 1
 
 
-async def test_tasks_are_looked_up_for_operators_only(watch):
+async def test_tasks_are_looked_up_for_operators_only(broadcaster):
     """A guest would be sent the ids of tasks, by which everybody's results are read."""
-    public, full = await asyncio.gather(follow(watch, 4), follow(watch, 4, operator=True))
+    public, full = await asyncio.gather(follow(broadcaster, 4), follow(broadcaster, 4, operator=True))
 
     assert all("tasks" not in json.loads(one) for one in public)
     assert json.loads(full[-1])["tasks"] == ["a"]
 
 
-async def test_a_look_that_fails_ends_nothing(watch, eyes):
+async def test_a_look_that_fails_ends_nothing(broadcaster, eyes):
     """A defect in what the page shows would take the gateway down, and every call with it."""
     eyes.blind = 2
 
-    assert await follow(watch, 1)
+    assert await follow(broadcaster, 1)
     assert len(eyes.looks) == 3
 
 
-async def test_the_end_wakes_everybody(watch):
+async def test_the_end_wakes_everybody(broadcaster):
     """A stream would hold the gateway's stop up."""
-    with watch.watching(operator=False):
-        await watch.next(0)
-        waiting = asyncio.create_task(watch.next(10_000))
+    with broadcaster.watching(operator=False):
+        await broadcaster.next(0)
+        waiting = asyncio.create_task(broadcaster.next(10_000))
         await asyncio.sleep(0)
-        watch.close()
+        broadcaster.close()
 
         assert await waiting is None
 
 
 def test_the_bound_keeps_room_for_operators():
     """Whoever opens streams enough would shut the operators out of their own page."""
-    watch = Watch(Eyes().look)
+    broadcaster = Broadcaster(Eyes().look)
     joined = []
-    while not watch.full(operator=False):
-        joined.append(watch.watching(operator=False))
+    while not broadcaster.full(operator=False):
+        joined.append(broadcaster.watching(operator=False))
         joined[-1].__enter__()
 
-    assert not watch.full(operator=True)
+    assert not broadcaster.full(operator=True)
 
 
 def figures(**more):
@@ -122,7 +122,7 @@ def figures(**more):
 
 def test_how_fast_a_queue_fills_and_drains():
     """An operator would be told a wrong time, or one for a queue that grows."""
-    past = Past()
+    series = TimeSeries()
     found = []
     steps = [(100, 0, 500, 0, 400), (90, 2, 502, 0, 410), (80, 4, 505, 3, 424), (180, 4, 605, 15, 436)]
     for second, (waiting, running, enqueued, replayed, ended) in enumerate(steps):
@@ -130,7 +130,7 @@ def test_how_fast_a_queue_fills_and_drains():
             "name": "s",
             "figures": figures(queued=waiting, running=running, enqueued=enqueued, replayed=replayed, ended=ended),
         }
-        past.add(1000.0 + second, [service])
+        series.add(1000.0 + second, [service])
         found.append(tuple(service["figures"][name] for name in ("inRate", "outRate", "etaSeconds")))
 
     # 8 less in a second, though 2 came in; 16 less in two, though 8 did; then more came in than went.
@@ -139,29 +139,29 @@ def test_how_fast_a_queue_fills_and_drains():
 
 def test_a_queue_whose_count_began_anew_has_no_rate():
     """After Redis lost its data, an operator would read of calls that came in backwards."""
-    past = Past()
-    past.add(1.0, [{"name": "s", "figures": figures(enqueued=1000)}])
+    series = TimeSeries()
+    series.add(1.0, [{"name": "s", "figures": figures(enqueued=1000)}])
     service = {"name": "s", "figures": figures(enqueued=3)}
-    past.add(2.0, [service])
+    series.add(2.0, [service])
 
     assert service["figures"]["outRate"] is None
 
 
 def test_what_was_not_known_leaves_a_gap():
     """A chart would join what was before an outage and after it, as if it had been seen."""
-    past = Past()
-    past.add(1.0, [{"name": "s", "figures": figures(queued=3, oldestAgeSeconds=2.0)}])
-    past.add(2.0, [{"name": "s", "figures": None}])
-    past.add(3.0, [{"name": "s", "figures": figures()}])
+    series = TimeSeries()
+    series.add(1.0, [{"name": "s", "figures": figures(queued=3, oldestAgeSeconds=2.0)}])
+    series.add(2.0, [{"name": "s", "figures": None}])
+    series.add(3.0, [{"name": "s", "figures": figures()}])
 
-    assert past.series() == {
+    assert series.series() == {
         "times": [1.0, 2.0, 3.0],
         "services": {"s": {"waiting": [3, None, 0], "age": [2.0, None, None]}},
     }
 
 
-async def test_who_comes_after_the_end_is_sent_away(watch):
+async def test_who_comes_after_the_end_is_sent_away(broadcaster):
     """A page would be told that all is well, then that it is over, three times a second while the gateway stops."""
-    watch.close()
+    broadcaster.close()
 
-    assert watch.full(operator=True)
+    assert broadcaster.full(operator=True)

@@ -16,22 +16,22 @@ _PATIENCE_SECONDS: Final = 0.5
 _BELIEF_SECONDS: Final = 5.0
 
 
-class Lights:
+class Health:
     """Tells a service that hangs from one that is away, while somebody looks."""
 
     def __init__(self) -> None:
         #: When to knock again at the addresses where something hung.
         self._hung: dict[str, float] = {}
 
-    async def of(self, fleet: ReplicaPool) -> str:
+    async def of(self, pool: ReplicaPool) -> str:
         """Return the light of one service."""
-        availability = fleet.availability
+        availability = pool.availability
         if availability != _AWAY:
             return availability
         now = asyncio.get_running_loop().time()
-        if any(replica.ready and not replica.circuit.allows(now) for replica in fleet.replicas):
+        if any(replica.ready and not replica.circuit.allows(now) for replica in pool.replicas):
             return _HUNG
-        knocks = [self._hangs(replica.address, now) for replica in fleet.replicas if replica.listed]
+        knocks = [self._hangs(replica.address, now) for replica in pool.replicas if replica.listed]
         return _HUNG if any(await asyncio.gather(*knocks)) else _AWAY
 
     async def _hangs(self, address: str, now: float) -> bool:
@@ -39,7 +39,7 @@ class Lights:
             return True
         # Those whose time is over go: an address that left its service is never asked for again.
         self._hung = {one: end for one, end in self._hung.items() if end > now}
-        hangs = await knocking.hangs(address, _PATIENCE_SECONDS)
+        hangs = await knocking.accepts_but_silent(address, _PATIENCE_SECONDS)
         if hangs:
             self._hung[address] = now + _BELIEF_SECONDS
         return hangs

@@ -1,4 +1,4 @@
-"""The last minutes as the looks found them: what the charts begin with, and how fast a queue fills and drains."""
+"""The last minutes by the snapshots: what the charts begin with, and how fast a queue fills and drains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Point:
     age: float | None
 
 
-class Past:
+class TimeSeries:
     """What the last looks found."""
 
     def __init__(self) -> None:

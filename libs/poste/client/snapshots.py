@@ -75,7 +75,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenService:
+class ServiceStatus:
     """A service as the gateway sees it.
 
     Attributes:
@@ -93,7 +93,7 @@ class SeenService:
     figures: Figures | None
 
     @classmethod
-    def read(cls, document: Mapping[str, Any]) -> SeenService:
+    def read(cls, document: Mapping[str, Any]) -> ServiceStatus:
         """Take the service from its JSON; raises as `Task.read` does."""
         figures = document["figures"]
         return cls(
@@ -106,7 +106,7 @@ class SeenService:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """Everything at one time.
 
     Attributes:
@@ -114,23 +114,23 @@ class Look:
         middleware: Whether the middleware answered; without it there are no figures.
         services: The services, by name.
         tasks: The newest tasks, the newest first; None if they are not for whoever asks.
-        document: The look as it came.
+        document: The snapshot as it came.
     """
 
     time: datetime
     middleware: bool
-    services: tuple[SeenService, ...]
+    services: tuple[ServiceStatus, ...]
     tasks: tuple[Task, ...] | None
     document: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def read(cls, document: Mapping[str, Any]) -> Look:
-        """Take a look from its JSON; raises as `Task.read` does."""
+    def read(cls, document: Mapping[str, Any]) -> Snapshot:
+        """Take a snapshot from its JSON; raises as `Task.read` does."""
         tasks = document.get("tasks")
         return cls(
             time=datetime.fromisoformat(document["time"]),
             middleware=bool(document["middleware"]),
-            services=tuple(SeenService.read(service) for service in document["services"]),
+            services=tuple(ServiceStatus.read(service) for service in document["services"]),
             tasks=None if tasks is None else tuple(Task.read(task) for task in tasks),
             document=document,
         )

@@ -1,4 +1,4 @@
-"""How the edge finds what is at a path."""
+"""How the dispatcher finds what is at a path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CountedRoutes(RouteTable):
         return super().verbs(path)
 
 
-class CountedResources:
+class CountedOwnRoutes:
     """Poste's own paths: one."""
 
     asked = 0
@@ -49,12 +49,12 @@ class CountedResources:
 )
 async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | None, expected: tuple[int, int]) -> None:
     """A page's preflight, before each of its calls, had its path looked up three times, and each time in two tables."""
-    resources: Any = CountedResources()
+    own_routes: Any = CountedOwnRoutes()
     routes = CountedRoutes([describe(shop.entry())])
-    roads: Any = SimpleNamespace(directory=SimpleNamespace(routes=routes))
-    edge = Dispatcher(roads, resources, ("https://app.example",), asyncio.Event())
+    call_services: Any = SimpleNamespace(catalogue=SimpleNamespace(routes=routes))
+    dispatcher = Dispatcher(call_services, own_routes, ("https://app.example",), asyncio.Event())
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-    answer = await edge.handle(make_mocked_request("OPTIONS", path, headers=asked))
+    answer = await dispatcher.handle(make_mocked_request("OPTIONS", path, headers=asked))
 
     assert (answer.status, answer.headers.get("Allow")) == (status, allow)
-    assert (resources.asked, routes.asked) == expected
+    assert (own_routes.asked, routes.asked) == expected

@@ -1,4 +1,4 @@
-"""One look a second at everything, however many watch; none while nobody does."""
+"""One snapshot a second, however many watch; none while nobody does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from poste import protojson
 from poste.runtime import logs
-from poste_gateway.ui.past import Past
+from poste_gateway.ui.timeseries import TimeSeries
 
-#: Between the begins of two looks, in seconds.
+#: Between the begins of two snapshots, in seconds.
 _PERIOD_SECONDS: Final = 1.0
 #: How many may watch at once; of those, how many that are no operators: they must not shut those out.
 _MOST: Final = 128
@@ -22,15 +22,15 @@ _MOST_GUESTS: Final = 64
 _log: Final = logs.get("ui")
 
 #: Looks at everything; at tasks, too, if it is given True.
-Look = Callable[[bool], Awaitable[dict[str, Any]]]
+TakeSnapshot = Callable[[bool], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One look, as it is sent.
+class Snapshot:
+    """One snapshot, as it is sent.
 
     Attributes:
-        number: Counts the looks.
+        number: Counts the snapshots.
         time: When it was taken, by the loop's clock.
         public: What anybody may see.
         full: What operators may see; None if no operator watched.
@@ -42,20 +42,20 @@ class Seen:
     full: bytes | None
 
 
-class Watch:
+class Broadcaster:
     """Looks while somebody watches."""
 
-    def __init__(self, look: Look, *, period_seconds: float = _PERIOD_SECONDS) -> None:
-        """Take what looks.
+    def __init__(self, take: TakeSnapshot, *, period_seconds: float = _PERIOD_SECONDS) -> None:
+        """Take what takes the snapshots.
 
         Args:
-            look: It.
-            period_seconds: What lies between the begins of two looks.
+            take: It.
+            period_seconds: What lies between the begins of two snapshots.
         """
-        self._look = look
+        self._take_snapshot = take
         self._period_seconds = period_seconds
-        self._past = Past()
-        self._seen = Seen(0, float("-inf"), b"", None)
+        self._timeseries = TimeSeries()
+        self._last = Snapshot(0, float("-inf"), b"", None)
         self._operators = 0
         self._guests = 0
         self._watched = asyncio.Event()
@@ -78,21 +78,21 @@ class Watch:
 
     def series(self) -> Mapping[str, Any]:
         """Return the last minutes, for charts."""
-        return self._past.series()
+        return self._timeseries.series()
 
     def begin(self) -> int:
-        """Return the number that `next` begins after: a look that is old already is not worth to be shown."""
-        fresh = asyncio.get_running_loop().time() - self._seen.time < self._period_seconds
-        return self._seen.number - fresh
+        """Return the number that `next` begins after: a snapshot that is old already is not worth to be shown."""
+        fresh = asyncio.get_running_loop().time() - self._last.time < self._period_seconds
+        return self._last.number - fresh
 
-    async def next(self, last: int) -> Seen | None:
-        """Wait for a look after the one of that number; None if there will be none."""
-        while not self.closed and self._seen.number <= last:
+    async def next(self, last: int) -> Snapshot | None:
+        """Wait for a snapshot after the one of that number; None if there will be none."""
+        while not self.closed and self._last.number <= last:
             await self._news.wait()
-        return None if self.closed else self._seen
+        return None if self.closed else self._last
 
     async def run(self) -> None:
-        """Look once a second, for ever, whenever somebody watches."""
+        """Take a snapshot once a second, for ever, whenever somebody watches."""
         loop = asyncio.get_running_loop()
         while True:
             await self._watched.wait()
@@ -100,20 +100,20 @@ class Watch:
             try:
                 await self._take(tasks=self._operators > 0)
             except Exception:  # noqa: BLE001 - what fails to be shown must not take the gateway down
-                _log.exception("look failed")
+                _log.exception("snapshot failed")
             await asyncio.sleep(begin + self._period_seconds - loop.time())
 
     def close(self) -> None:
-        """Send everybody home."""
+        """End all event streams."""
         self.closed = True
         self._tell()
 
     async def _take(self, *, tasks: bool) -> None:
-        value = await self._look(tasks)
-        self._past.add(time.time(), value["services"])
+        value = await self._take_snapshot(tasks)
+        self._timeseries.add(time.time(), value["services"])
         public = protojson.dumps({name: part for name, part in value.items() if name != "tasks"})
         now = asyncio.get_running_loop().time()
-        self._seen = Seen(self._seen.number + 1, now, public, protojson.dumps(value) if tasks else None)
+        self._last = Snapshot(self._last.number + 1, now, public, protojson.dumps(value) if tasks else None)
         self._tell()
 
     def _tell(self) -> None:
