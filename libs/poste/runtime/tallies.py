@@ -17,7 +17,6 @@ from typing import Final
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
-from prometheus_client.utils import floatToGoString
 
 #: The values of the labels, in their order.
 Labels = tuple[str, ...]
@@ -93,7 +92,7 @@ class Distribution(_Tally):
     ) -> None:
         """Begin at nothing; `buckets` are their upper bounds, ascending, without the infinite one."""
         bounds = tuple(buckets)
-        self._names = [*map(floatToGoString, bounds), "+Inf"]
+        self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
         self._bucket = functools.partial(bisect_left, bounds)
         #: How many in each bucket, and the sum of all.
         self._rows: dict[Labels, tuple[list[int], list[float]]] = {}

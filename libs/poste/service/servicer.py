@@ -85,7 +85,11 @@ def _services(servicer: object) -> Iterator[ServedService]:
     for kind in type(servicer).__mro__:
         add = getattr(sys.modules.get(kind.__module__), f"add_{kind.__name__}_to_server", None)
         if callable(add):
-            add(servicer, registrar)
+            try:
+                add(servicer, registrar)
+            except AttributeError as error:
+                # Of a newer generator than Poste knows.
+                raise StartError(f"the generated code of {kind.__name__} does not fit Poste: {error}") from error
             generated.append(kind)
     if not registrar.generic:
         raise StartError(
@@ -98,7 +102,10 @@ def _services(servicer: object) -> Iterator[ServedService]:
 
 
 class _Registrar:
-    """Stands in for the server that generated code adds a servicer to, and keeps what it is given."""
+    """Takes the place of the server that generated code adds a servicer to, and keeps the handlers that it is given.
+
+    It has the two methods of `grpc.Server` that such code calls.
+    """
 
     def __init__(self) -> None:
         self.generic: list[grpc.ServiceRpcHandler] = []

@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import redis.asyncio as redis
-from redis.asyncio.client import Pipeline, PubSub
-from redis.crc import key_slot
+from redis.asyncio.client import PubSub
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.queue.cluster.masters import Address, Masters
-from poste.queue.node import NotConnected, Options
+from poste.queue.node import Batch, Command, NotConnected, Options, slot_of
 
 #: How long redirections are followed, in seconds. A slot that moves refuses scripts until all of it has moved.
 _FOLLOW_SECONDS: Final = 1.0
@@ -49,7 +48,7 @@ class ClusterClient(redis.Redis):
         # The pool is one of the masters', for what redis-py reads from it (encodings); nothing is sent over it here.
         super().__init__(connection_pool=masters.at(masters.addresses[0]).connection_pool)
         self._masters = masters
-        self._home = None if home is None else _slot(home)
+        self._home = None if home is None else slot_of(home)
 
     async def servers(self) -> list[redis.Redis]:
         """Return a client of each master there is now.
@@ -68,7 +67,7 @@ class ClusterClient(redis.Redis):
         Raises:
             NotConnected: It is not known.
         """
-        return self._masters.at(await self._masters.owner(_slot(key)))
+        return self._masters.at(await self._masters.owner(slot_of(key)))
 
     def known_servers(self) -> list[Options]:
         """Return what reaches each server that is known now; safe to call from another thread."""
@@ -97,7 +96,7 @@ class ClusterClient(redis.Redis):
         Raises:
             NotConnected: Nothing was sent.
         """
-        slot = self._home if key is None else _slot(key)
+        slot = self._home if key is None else slot_of(key)
         if slot is None:
             return await self._on_any(run)
         address, asking = await self._masters.owner(slot), False
@@ -148,12 +147,16 @@ class ClusterClient(redis.Redis):
                 raise
         raise NotConnected(str(last)) from last
 
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:  # noqa: ARG002 - redis-py's
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Batch:  # noqa: ARG002 - redis-py's
         """Return a pipeline for one master: that of its first key. It is repeated as a whole if that key has moved.
 
         So it may hold reads, or one script and what waits for its fsync. It is never a transaction.
         """
-        return _ClusterPipeline(self)
+        return Batch(self, self._send)
+
+    async def _send(self, commands: list[Command]) -> list[Any]:
+        key = next((key for args, _ in commands if (key := _key(args)) is not None), None)
+        return list(await self.on_master(key, lambda master, asking: _pipelined(master, commands, asking=asking)))
 
     def pubsub(self, **kwargs: Any) -> PubSub:
         """Listen at any server: what is published at one is heard at all."""
@@ -165,29 +168,10 @@ class ClusterClient(redis.Redis):
         await self._masters.aclose()
 
 
-class _ClusterPipeline(Pipeline):
-    """Commands for one master, kept until they are sent."""
-
-    def __init__(self, client: ClusterClient) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction=False, shard_hint=None)
-        self._client = client
-
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send them, and return what each answers; errors among them unless they are to be raised."""
-        stack, self.command_stack = self.command_stack, []
-        key = next((key for args, _ in stack if (key := _key(args)) is not None), None)
-        results = list(
-            await self._client.on_master(key, lambda master, asking: _pipelined(master, stack, asking=asking))
-        )
-        if raise_on_error and (errors := [one for one in results if isinstance(one, Exception)]):
-            raise errors[0]
-        return results
-
-
-async def _pipelined(master: redis.Redis, stack: list[Any], *, asking: bool) -> list[Any]:
+async def _pipelined(master: redis.Redis, commands: list[Command], *, asking: bool) -> list[Any]:
     """Send commands over one connection of a master. ASKING holds for the one command after it."""
     pipeline = master.pipeline(transaction=False)
-    for args, options in stack:
+    for args, options in commands:
         if asking:
             pipeline.execute_command("ASKING")
         pipeline.execute_command(*args, **options)
@@ -198,10 +182,6 @@ async def _pipelined(master: redis.Redis, stack: list[Any], *, asking: bool) -> 
             # Where its key has gone; all of them belong there.
             raise result
     return list(results)
-
-
-def _slot(key: str | bytes) -> int:
-    return key_slot(key.encode() if isinstance(key, str) else key)
 
 
 def _key(args: tuple[Any, ...]) -> Any:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisError
 
-from poste.queue.node import ANSWER_TIMEOUT_SECONDS, DEFAULT_PORT, NotConnected, Options
+from poste.queue.node import ANSWER_TIMEOUT_SECONDS, DEFAULT_PORT, SLOTS, NotConnected, Options
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -32,10 +31,11 @@ class Masters:
         self._seeds = [(seed.get("host", "localhost"), seed.get("port", DEFAULT_PORT)) for seed in seeds]
         self._open_node = open_node
         self._clients: dict[Address, redis.Redis] = {}
-        self._owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._owners: list[Address | None] = [None] * SLOTS
         self._masters: frozenset[Address] = frozenset()
         self._suspects: set[Address] = set()
         self._refreshing: asyncio.Task[str | None] | None = None
+        self._closed = False
 
     @property
     def masters(self) -> frozenset[Address]:
@@ -52,8 +52,14 @@ class Masters:
         return {**self._options, "host": address[0], "port": address[1]}
 
     def at(self, address: Address) -> redis.Redis:
-        """Return the client of the server at an address."""
+        """Return the client of the server at an address.
+
+        Raises:
+            NotConnected: There is none, and all are closed.
+        """
         if address not in self._clients:
+            if self._closed:
+                raise NotConnected("this client of the cluster is closed")
             self._clients[address] = self._open_node(self.options(address))
         return self._clients[address]
 
@@ -96,12 +102,14 @@ class Masters:
         return await asyncio.shield(self._refreshing)
 
     async def aclose(self) -> None:
-        """Close every client."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        """Close every client, and make no more; a cancellation leaves none of them open."""
+        self._closed = True
+        # Nothing is waited for in this.
         for client in self._clients.values():
             await client.aclose()
+        if self._refreshing is not None:
+            # It finds nothing to ask any more. Not cancelled: who waits for its answer was not.
+            await asyncio.wait([self._refreshing])
 
     def _refreshed(self, _: asyncio.Task[str | None]) -> None:
         self._refreshing = None
@@ -123,7 +131,7 @@ class Masters:
         return trouble
 
     def _note(self, slots: list[Any], said_by: Address) -> None:
-        owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        owners: list[Address | None] = [None] * SLOTS
         for first, last, master, *_ in slots:
             # A server that does not know its own name leaves it out: it is where it was asked.
             host = master[0].decode() if master[0] else said_by[0]

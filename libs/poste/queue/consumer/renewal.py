@@ -9,23 +9,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import redis as sync_redis
-from redis.asyncio.connection import SSLConnection
-from redis.backoff import NoBackoff
 from redis.exceptions import AskError, MovedError, NoScriptError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 
 from poste.queue.errors import writing
-from poste.queue.node import CONNECT_TIMEOUT_SECONDS, Options
+from poste.queue.node import Options, open_blocking_node
 from poste.queue.scripts import Script, knows_flags, load
 from poste.queue.steps.consumer import renewal
 from poste.runtime import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import redis
 
     from poste.queue.keys import QueueKeys
 
@@ -56,7 +53,7 @@ class Renewal:
         self._timeout_seconds = timeout_seconds
         self._servers = servers
         self._options: Options | None = None
-        self._client: sync_redis.Redis | None = None
+        self._client: redis.Redis | None = None
         self._script: Script | None = None
 
     def run(self) -> bool:
@@ -104,7 +101,7 @@ class Renewal:
 
     def _renew(self, options: Options, *, asking: bool) -> bool:
         if self._client is None:
-            self._client = _open(options, self._timeout_seconds)
+            self._client = open_blocking_node(options, timeout_seconds=self._timeout_seconds)
         if self._script is None:
             self._script = load("renew", flags=knows_flags(self._client.info("server")))
         try:
@@ -113,22 +110,7 @@ class Renewal:
             return bool(_send(self._client, ("EVAL", self._script.text, *self._arguments), asking=asking))
 
 
-def _open(options: Options, timeout_seconds: float) -> sync_redis.Redis:
-    rest = dict(options)
-    tls = rest.pop("connection_class", None) is SSLConnection
-    if "path" in rest:
-        rest["unix_socket_path"] = rest.pop("path")
-    return sync_redis.Redis(
-        ssl=tls,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        **rest,
-    )
-
-
-def _send(client: sync_redis.Redis, command: tuple[Any, ...], *, asking: bool) -> Any:
+def _send(client: redis.Redis, command: tuple[Any, ...], *, asking: bool) -> Any:
     """Send a command; after ASKING, which holds for the one command that follows it over the same connection."""
     pipeline = client.pipeline(transaction=False)
     metrics.store_round_trips_total.inc()
