@@ -42,6 +42,7 @@ _VERBS: Final = {
     "gateway": ("part_commands", "Run a gateway."),
     "mom": ("part_commands", "Run the middleware that keeps the calls."),
     "worker": ("part_commands", "Run a service."),
+    "courier": ("part_commands", "Run a courier: it delivers the calls of services that take none themselves."),
     "health": ("health_command", "Ask one part whether it is well; for health checks of containers."),
 }
 

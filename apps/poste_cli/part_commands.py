@@ -1,4 +1,4 @@
-"""Each part on its own: gateway, mom, worker. Configured by `POSTE_*` variables; the options here win over them."""
+"""Each part on its own. Configured by `POSTE_*` variables; the options here win over them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def mom(host: str | None, port: int | None) -> None:
     from poste_mom.__main__ import main  # noqa: PLC0415 - the same
 
     sys.exit(main(host=host, port=port))
+
+
+@click.command()
+@click.option("--admin-port", type=_PORT, help="The port for probes and metrics  [POSTE_ADMIN_PORT; default: 51059]")
+def courier(admin_port: int | None) -> None:
+    """Run a courier: it delivers the calls of services that take none themselves. Configured by POSTE_* variables.
+
+    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
+    """
+    from poste_courier.__main__ import main  # noqa: PLC0415 - the same
+
+    sys.exit(main(admin_port=admin_port))
 
 
 @click.command()

@@ -74,6 +74,7 @@ class Figures:
         metrics.store_accepting.set(self._health.trouble is None)
         samples: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
         if await self._metrics_leader.is_leader():
+            samples["poste_couriers"][()] = self._catalogue.couriers
             await asyncio.gather(self._ask_queues(samples), self._ask_servers(samples))
         metrics.system.tell(samples)
 

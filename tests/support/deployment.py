@@ -116,6 +116,8 @@ class Deployment:
         self.file = folder / "ledger"
         self._program = program
         self.parts: list[Part] = []
+        self.foreigners: list[Part] = []
+        self.couriers: list[Part] = []
         self.moms = [
             self._part(
                 *(f"mom{number}", "mom"),
@@ -140,6 +142,20 @@ class Deployment:
         name = f"{spec.rpartition(':')[2]}{len(self.parts)}"
         fixed = {"redis_url": self.redis.url, "mom": self._mom, "x_ledger": self.file, **self.pace}
         return self._part(name, "worker", spec, **(fixed | settings))
+
+    def foreigner(self, **settings: Any) -> Part:
+        """Make a replica of the ledger's service that is a gRPC server and nothing else; it is not started yet."""
+        command = [sys.executable, "-m", "support.plain_ledger"]
+        part = Part(f"foreigner{len(self.foreigners)}", command, self.folder, **{"x_ledger": self.file, **settings})
+        self.parts.append(part)
+        self.foreigners.append(part)
+        return part
+
+    def courier(self, **settings: Any) -> Part:
+        """Make a courier; it is not started yet."""
+        fixed = {"redis_url": self.redis.url, "mom": self._mom, "grace_seconds": 5, **self.pace}
+        self.couriers.append(self._part(f"courier{len(self.couriers)}", "courier", **(fixed | settings)))
+        return self.couriers[-1]
 
     def make_gateway(self, name: str, **settings: Any) -> Part:
         """Make a gateway; it is not started yet."""
@@ -271,6 +287,9 @@ async def deployed(
     mom_settings: dict[str, Any] | None = None,
     gateway_settings: dict[str, Any] | None = None,
     program: Sequence[str] = POSTE,
+    foreigners: int = 0,
+    couriers: int = 0,
+    foreign_settings: dict[str, Any] | None = None,
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
@@ -287,6 +306,9 @@ async def deployed(
         mom_settings: What the middleware is told besides.
         gateway_settings: What the gateway is told besides.
         program: What runs the parts; the `poste` command unless given.
+        foreigners: How many replicas of the ledger's service run without the worker library, which never knew it then.
+        couriers: How many couriers there are.
+        foreign_settings: What those replicas are told.
         worker_settings: What the workers are told.
     """
     server = RedisServer(folder / "redis", **(redis or {}))
@@ -302,7 +324,15 @@ async def deployed(
             gateway_settings=gateway_settings,
             program=program,
         )
-        one.ship(**(settings or {}))
+        for _ in range(foreigners):
+            one.foreigner(**(foreign_settings or {}))
+        settings = dict(settings or {})
+        if foreigners:
+            target = "ipv4:" + ",".join(f"127.0.0.1:{part.port}" for part in one.foreigners)
+            settings[LEDGER] = {"target": target, **settings.get(LEDGER, {})}
+        one.ship(**settings)
+        for _ in range(couriers):
+            one.courier()
         for service in workers:
             one.worker(service, **worker_settings)
         try:
@@ -310,8 +340,9 @@ async def deployed(
                 part.start()
             await asyncio.to_thread(server.start)
             await one.ready()
-            await been_up(f"127.0.0.1:{one.moms[0].port}", *SERVICERS)
-            await one.queueable(*SERVICERS)
+            ours = [service for service in SERVICERS if not (foreigners and service == LEDGER)]
+            await been_up(f"127.0.0.1:{one.moms[0].port}", *ours)
+            await one.queueable(*(SERVICERS if couriers else ours))
             for service in set(workers):
                 await one.up(service, workers.count(service))
             yield one

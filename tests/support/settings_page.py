@@ -9,16 +9,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from poste.runtime import settings
-from poste.runtime.settings import GatewaySettings, MomSettings, Settings, StoreSettings, WorkerSettings
+from poste.runtime.settings import (
+    ConsumerSettings,
+    CourierSettings,
+    GatewaySettings,
+    MomSettings,
+    Settings,
+    StoreSettings,
+    WorkerSettings,
+)
 from support.documents import ROOT
 
 PAGE: Final = ROOT / "docs/settings.md"
 _PARTS: Final = (
     ("Every part", Settings),
-    ("The middleware and the services", StoreSettings),
+    ("The middleware, the services and the couriers", StoreSettings),
     ("The gateway", GatewaySettings),
     ("The middleware", MomSettings),
+    ("A service and a courier", ConsumerSettings),
     ("A service", WorkerSettings),
+    ("A courier", CourierSettings),
 )
 _BEGIN: Final = """\
 # Settings

@@ -54,8 +54,8 @@ _AWAY_DETAILS: Final = {
 }
 _NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
 _NO_CONSUMER: Final = (
-    "The call was not kept: no process with the worker library has registered this service, so nobody would take it"
-    " from a queue."
+    "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
+    " nobody would take it from a queue."
 )
 
 
@@ -126,7 +126,7 @@ class _Call:
         self._account = account
         #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
         self._may_wait = True
-        self._may_queue = service.library and method.policy.queue_when_away and not prefer.no_queue
+        self._may_queue = service.queueable and method.policy.queue_when_away and not prefer.no_queue
 
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road; returns the way along it."""

@@ -9,8 +9,8 @@
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
 
-`queueable`: calls can be kept, for the worker library registered the service, so somebody will take them; of one that
-only the deployment's file knows they can't. `queued` is null while nobody can tell. `GET /v1/queues`, and
+`queueable`: calls can be kept, for somebody will take them: the worker library registered the service, or a courier
+lives, which delivers for those that it did not. `queued` is null while nobody can tell. `GET /v1/queues`, and
 `/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
@@ -126,7 +126,7 @@ class Listings:
                 {
                     "name": name,
                     "availability": pools[name].availability,
-                    "queueable": service.library,
+                    "queueable": service.queueable,
                     "queued": None if queued is None else queued.get(name),
                     "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
                     "methods": [_method(method) for method in service.methods.values()],

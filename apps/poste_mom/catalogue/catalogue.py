@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from poste.domain import door
-from poste.domain.errors import CatalogueError, StoreError
+from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
 from poste.rpc.catalogue import Service, describe, redescribe, refuse_taken_routes, weigh
 from poste.runtime import logs, metrics
@@ -35,6 +35,8 @@ _log = logs.get("catalogue")
 _POLL_SECONDS: Final = 0.5
 #: How often replicas that fell silent are looked for, in seconds.
 _FORGET_SECONDS: Final = 10.0
+#: How many couriers there may be: each that a careless one names anew is kept for a minute.
+MAX_COURIERS: Final = 100
 
 
 class Forgotten(NamedTuple):
@@ -256,6 +258,34 @@ class Catalogue:
             StoreError: Redis does not answer.
         """
         await self._store.withdraw(service, replica)
+
+    async def register_courier(self, courier: str) -> None:
+        """Note that a courier is there: it delivers for every service that has no consumer of its own.
+
+        Raises:
+            CatalogueError: It has no name that may be one.
+            CatalogueFullError: There are as many as may be.
+            StoreError: Redis does not answer.
+        """
+        if not door.is_replica(courier):
+            raise CatalogueError(f"{courier!r} can't be a courier's name")
+        if courier not in self._known.couriers and len(self._known.couriers) >= MAX_COURIERS:
+            raise CatalogueFullError(f"there are {MAX_COURIERS} couriers already")
+        await self._store.register_courier(courier)
+        await self.refresh()
+
+    async def withdraw_courier(self, courier: str) -> None:
+        """Note that a courier stops.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        await self._store.withdraw_courier(courier)
+
+    @property
+    def couriers(self) -> int:
+        """How many couriers live."""
+        return len(self._known.couriers)
 
     async def forget(self, service: str) -> Forgotten | None:
         """Take a service out of the catalogue; returns what may bring it back, None if it is not in it.

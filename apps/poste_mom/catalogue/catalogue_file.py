@@ -1,7 +1,7 @@
 """The catalogue file that a deployment ships: a service that has never been up is known by its routes already.
 
-Its calls are kept from the day that it was up once: until the worker library has registered it, nobody is known to take
-them from a queue. That is why no setting here can say what runs the library.
+Its calls are kept while a courier lives, and from the day that it was up once with the worker library: until then
+nobody else is known to take them from a queue. That is why no setting here can say what runs the library.
 
 ::
 

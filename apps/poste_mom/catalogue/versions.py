@@ -66,6 +66,7 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
         entry.MergeFromString(known.shipped[name])
     mine = {version: kept for (service, version), kept in known.versions.items() if service == name}
     entry.library = bool(mine)
+    entry.courier = not mine and bool(known.couriers)
     newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_ms, one[0]))
     standing, retired = {}, []
     for version, kept in newest_first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 
@@ -26,7 +26,7 @@ _log = logs.get("catalogue")
 
 
 class CatalogueServicer:
-    """Serves `RegisterService`, `WithdrawReplica`, `ForgetService` and `WatchCatalogue`."""
+    """Serves what registers and withdraws replicas and couriers, `ForgetService` and `WatchCatalogue`."""
 
     def __init__(self, catalogue: Catalogue, store: CatalogueStore, tasks: Tasks) -> None:
         self._catalogue = catalogue
@@ -41,14 +41,26 @@ class CatalogueServicer:
         try:
             service = await self._catalogue.register(request)
         except CatalogueError as error:
-            full = isinstance(error, CatalogueFullError)
-            metrics.registrations_refused_total.labels("full" if full else "invalid").inc()
-            _log.warning("registration refused", peer=context.peer(), error=str(error))
-            status = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INVALID_ARGUMENT
-            await context.abort(status, str(error)[: sizes.MAX_STATUS_TEXT])
+            await _refuse_registration(context, error)
         except StoreError as error:
             await refuse(context, error)
         return messages.registered(service)
+
+    async def RegisterCourier(self, request: pb.RegisterCourierRequest, context: Context) -> pb.RegisterCourierResponse:
+        try:
+            await self._catalogue.register_courier(request.courier)
+        except CatalogueError as error:
+            await _refuse_registration(context, error)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.RegisterCourierResponse()
+
+    async def WithdrawCourier(self, request: pb.WithdrawCourierRequest, context: Context) -> pb.WithdrawCourierResponse:
+        try:
+            await self._catalogue.withdraw_courier(request.courier)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.WithdrawCourierResponse()
 
     async def WithdrawReplica(self, request: pb.WithdrawReplicaRequest, context: Context) -> pb.WithdrawReplicaResponse:
         try:
@@ -91,3 +103,11 @@ class CatalogueServicer:
             for part in messages.changes(sent, entries, self._catalogue.store_id):
                 yield part
             sent = entries
+
+
+async def _refuse_registration(context: Context, error: CatalogueError) -> NoReturn:
+    full = isinstance(error, CatalogueFullError)
+    metrics.registrations_refused_total.labels("full" if full else "invalid").inc()
+    _log.warning("registration refused", peer=context.peer(), error=str(error))
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.INVALID_ARGUMENT
+    await context.abort(status, str(error)[: sizes.MAX_STATUS_TEXT])

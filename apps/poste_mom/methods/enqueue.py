@@ -115,7 +115,7 @@ class EnqueueServicer:
         service = self._catalogue.get(task.service)
         if service is None or task.method not in service.methods:
             return pb.ENQUEUE_RESULT_NOT_CATALOGUED
-        return None if service.library else pb.ENQUEUE_RESULT_NO_CONSUMER
+        return None if service.queueable else pb.ENQUEUE_RESULT_NO_CONSUMER
 
 
 def _short(result: pb.EnqueueResult.ValueType) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
 
 _STOPPED: Final = "stopped"
+#: How couriers' names begin among those of the replicas: no service is called so.
+_COURIERS: Final = "* "
 #: So much of a record's name is logged.
 _SHOWN: Final = 200
 
@@ -69,11 +71,13 @@ class Snapshot:
         shipped: What the deployment ships, by the service's name.
         versions: By the service's name and the version's.
         places: By the service's name and the replica's.
+        couriers: The names of those that live.
     """
 
     shipped: Mapping[str, bytes] = field(default_factory=dict)
     versions: Mapping[tuple[str, str], Version] = field(default_factory=dict)
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
+    couriers: frozenset[str] = frozenset()
 
     @property
     def standing(self) -> dict[tuple[str, str], Version]:
@@ -124,10 +128,12 @@ class CatalogueStore:
             versions = await self._client.hgetall(self._keys.versions)
             retired: Any = await self._client.zrange(self._keys.retired, 0, -1, withscores=True)
             places = await self._client.hgetall(self._keys.places)
+            replicas = [text(one) for one in await self._client.zrange(self._keys.replicas, 0, -1)]
         return Snapshot(
             shipped=shipped,
             versions=_versions(cast("dict[bytes, bytes]", versions), dict(retired)),
             places=dict(_readable(places, lambda who, kept: (_names(text(who)), _place(text(kept))))),
+            couriers=frozenset(one.removeprefix(_COURIERS) for one in replicas if one.startswith(_COURIERS)),
         )
 
     async def register(self, service: str, replica: str, address: str, version: str, content: bytes) -> None:
@@ -148,6 +154,22 @@ class CatalogueStore:
         """
         await steps.withdraw(self._scripts, self._keys, service, replica)
 
+    async def register_courier(self, courier: str) -> None:
+        """Note that a courier is there.
+
+        Raises:
+            StoreLost: It may be noted.
+        """
+        await steps.register_courier(self._scripts, self._keys, courier)
+
+    async def withdraw_courier(self, courier: str) -> None:
+        """Note that a courier stops.
+
+        Raises:
+            StoreLost: It may be noted.
+        """
+        await steps.withdraw_courier(self._scripts, self._keys, courier)
+
     async def forget(self, service: str) -> None:
         """Forget a service: what is shipped of it, its versions and its replicas.
 
@@ -157,7 +179,7 @@ class CatalogueStore:
         await steps.forget(self._scripts, self._keys, service)
 
     async def clear(self) -> None:
-        """Forget replicas that have not registered for long, and versions that were retired long ago.
+        """Forget replicas and couriers that have not registered for long, and versions that were retired long ago.
 
         Raises:
             StoreLost: It may be done.
@@ -179,6 +201,8 @@ class CatalogueStore:
                 await self._client.zadd(self._keys.replicas, {who: now}, nx=True)
                 said = [place.version, place.address, *([_STOPPED] if place.stopped else [])]
                 await self._client.hsetnx(self._keys.places, who, " ".join(said))
+            for courier in known.couriers:
+                await self._client.zadd(self._keys.replicas, {f"{_COURIERS}{courier}": now}, nx=True)
             await self._client.incr(self._keys.catalogue_version)
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:

@@ -132,6 +132,11 @@ class Service:
     pool: descriptor_pool.DescriptorPool
     lacking: Mapping[str, frozenset[str]]
 
+    @property
+    def queueable(self) -> bool:
+        """Whether somebody takes its calls from its queue: its own consumers, be they away, or a courier that lives."""
+        return self.library or self.entry.courier
+
     def find(self, method: str) -> Method | None:
         """Return a method by its short name, be it dropped; None if it is not known."""
         return self.methods.get(method) or self.dropped.get(method)

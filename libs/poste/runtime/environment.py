@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from poste.domain.errors import StartError
 from poste.runtime.setting_values import SERVICE_LINK
-from poste.runtime.settings import GatewaySettings, MomSettings, Settings, WorkerSettings
+from poste.runtime.settings import CourierSettings, GatewaySettings, MomSettings, Settings, WorkerSettings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -27,6 +27,7 @@ PARTS: Final[Mapping[str, type[Settings]]] = {
     "gateway": GatewaySettings,
     "middleware": MomSettings,
     "service": WorkerSettings,
+    "courier": CourierSettings,
 }
 #: What is read by others than the parts, and who reads it.
 OTHERS: Final[Mapping[str, str]] = {

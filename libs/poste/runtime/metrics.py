@@ -174,6 +174,18 @@ consumer_silent_seconds = Gauge(
     ["queue"],
 )
 
+# -- a courier
+
+deliveries_total = Counts(
+    "poste_deliveries", "Queued calls that a courier made at their service.", ["service", "method", "code"]
+)
+delivery_seconds = Distribution(
+    "poste_delivery_seconds", "Time that such a call took.", ["service"], buckets=_LATENCY_BUCKETS
+)
+delivery_limit = Levels(
+    "poste_delivery_limit", "Queued calls that this courier may have under way at a service now.", ["service"]
+)
+
 # -- a gateway and a service, of the link between them
 
 links_broken_total = Counter(
@@ -255,6 +267,7 @@ _SYSTEM_GAUGES: Final = {
         "1 while no task of a queue is started, because what ended in it takes all the memory that it may.",
         _QUEUE,
     ),
+    "poste_couriers": ("Couriers that live: they deliver for services that have no consumer of their own.", ()),
     "poste_redis_up": ("1 if this Redis answered.", _SERVER),
     "poste_redis_persisting": ("1 while what is written to this Redis goes to its disk.", _SERVER),
     "poste_redis_memory_used_bytes": ("Memory that this Redis uses.", _SERVER),

@@ -240,22 +240,13 @@ class MomSettings(StoreSettings):
     pass_seconds: Seconds = 1.0
 
 
-class WorkerSettings(StoreSettings):
-    """What a service's process is told."""
+class ConsumerSettings(StoreSettings):
+    """What a process that takes from queues is told."""
 
-    #: Serves gRPC; the servicer's own `default_port`, or 50052, unless given.
-    port: Port | None = None
-    #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
-    #: call it. If the middleware is reached by a socket, and neither this nor a port is given: one beside that.
-    socket: Socket | None = None
     #: gRPC target of the middleware.
     mom: Target = "dns:///127.0.0.1:50051"
-    #: The `host:port`, or `unix:/path`, that gateways call this replica at; found out if not given.
-    advertise: ReplicaAddress | None = None
-    #: How many queued tasks run at once in this process.
+    #: How many queued tasks run at once in this process; in a courier, of each service.
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
-    #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
-    max_direct_calls: Annotated[int, Field(ge=1)] = 1000
     #: How many bytes the requests of the queued tasks that run at once in this process may have together, give or take
     #: one of them: what would be more waits.
     max_claimed_bytes: Bytes = 64 * 1024 * 1024
@@ -264,9 +255,6 @@ class WorkerSettings(StoreSettings):
     lease_seconds: Seconds = 6.0
     #: How often the lease is renewed, in seconds.
     heartbeat_seconds: Seconds = 2.0
-    #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the
-    #: process ends itself in order, to be started anew, in seconds; 0 is for ever.
-    threads_lost_seconds: SomeSeconds = 10.0
     #: How long a handler may block the event loop before the process loses its lease, in seconds; at least a
     #: second, for the loop shows twice a second that it turns.
     blocked_loop_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
@@ -280,3 +268,27 @@ class WorkerSettings(StoreSettings):
                 f"POSTE_HEARTBEAT_SECONDS={self.heartbeat_seconds:g}: a lease of {needed:g} or more would do, or a "
                 f"heartbeat of {self.lease_seconds / _HEARTBEATS:.3g} or less"
             )
+
+
+class WorkerSettings(ConsumerSettings):
+    """What a service's process is told."""
+
+    #: Serves gRPC; the servicer's own `default_port`, or 50052, unless given.
+    port: Port | None = None
+    #: Listens for gRPC on this socket in the file system instead of host and port: who can't enter its folder can't
+    #: call it. If the middleware is reached by a socket, and neither this nor a port is given: one beside that.
+    socket: Socket | None = None
+    #: The `host:port`, or `unix:/path`, that gateways call this replica at; found out if not given.
+    advertise: ReplicaAddress | None = None
+    #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
+    max_direct_calls: Annotated[int, Field(ge=1)] = 1000
+    #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the
+    #: process ends itself in order, to be started anew, in seconds; 0 is for ever.
+    threads_lost_seconds: SomeSeconds = 10.0
+
+
+class CourierSettings(ConsumerSettings):
+    """What a courier is told."""
+
+    #: Where `/metrics` and the probes are served.
+    admin_port: Port | None = 51059

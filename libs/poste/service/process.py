@@ -27,7 +27,7 @@ from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
 from poste.service.isolation import Isolation
 from poste.service.losses import ThreadWatch
-from poste.service.queued import QueuedRoad
+from poste.service.queued import QueuedHandlers, QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
 from poste.service.servicer import ServedService, services_of
@@ -221,7 +221,7 @@ class _Queued:
             consumer(
                 queue=service.name,
                 settings=settings,
-                handle=QueuedRoad(service, self.runner, reporter, self.terms[service.name]).handle,
+                handle=QueuedRoad(QueuedHandlers(service, self.runner, self.terms[service.name]).run, reporter).handle,
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 from poste.domain import traceparents
 from poste.domain.codes import Code
@@ -31,15 +32,16 @@ _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
 
+#: Runs a claimed task to its outcome; raises `NotRun` if it did not begin. Its call's stage is WAITING until it has.
+Run: TypeAlias = Callable[[ClaimedTask, Call], Awaitable[Outcome]]
+
 
 class QueuedRoad:
-    """Runs the tasks of one service's queue."""
+    """Has the tasks of one queue run, and reports what they ended with."""
 
-    def __init__(self, service: ServedService, runner: Runner, reporter: Reporter, terms: Terms) -> None:
-        self._service = service
-        self._runner = runner
+    def __init__(self, run: Run, reporter: Reporter) -> None:
+        self._run = run
         self._reporter = reporter
-        self._terms = terms
 
     async def handle(self, task: ClaimedTask) -> None:
         """Run a task and report its outcome; returns once the report is answered.
@@ -99,26 +101,6 @@ class QueuedRoad:
             facts["client_trace_id"] = asked_in
         _journal.write(facts)
 
-    async def _run(self, task: ClaimedTask, call: Call) -> Outcome:
-        method = self._service.methods.get(task.method)
-        if method is None:
-            # Another process, of another version, may have it; or one that is still to come.
-            words = f"{self._service.name} has no method {task.method} here"
-            raise NotRun(words, delay_seconds=_elsewhere_seconds(task))
-        timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
-        call.deadline = time.monotonic() + timeout_seconds
-        if method.coroutine:
-            # Its first step is a part of this one.
-            if task.began is not None:
-                task.begin()
-        else:
-            call.begin = task.begin
-        outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
-        if not (outcome.overdue and call.stage is Stage.OVERDUE):
-            # It answered, or it was cut off by something else than this time.
-            return outcome
-        return _naming_the_setting(task, outcome)
-
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
         while True:
             try:
@@ -134,8 +116,42 @@ class QueuedRoad:
                 _stay()
 
 
-def _elsewhere_seconds(task: ClaimedTask) -> float:
-    """How long a task waits for a process that has its method: longer, the longer it has waited already."""
+class QueuedHandlers:
+    """Runs tasks by this process' own handlers of their service."""
+
+    def __init__(self, service: ServedService, runner: Runner, terms: Terms) -> None:
+        self._service = service
+        self._runner = runner
+        self._terms = terms
+
+    async def run(self, task: ClaimedTask, call: Call) -> Outcome:
+        """Run a task's handler.
+
+        Raises:
+            NotRun: This process has no such method.
+        """
+        method = self._service.methods.get(task.method)
+        if method is None:
+            # Another process, of another version, may have it; or one that is still to come.
+            words = f"{self._service.name} has no method {task.method} here"
+            raise NotRun(words, delay_seconds=elsewhere_seconds(task))
+        timeout_seconds = self._terms.of(task.method).queued_timeout_seconds
+        call.deadline = time.monotonic() + timeout_seconds
+        if method.coroutine:
+            # Its first step is a part of this one.
+            if task.began is not None:
+                task.begin()
+        else:
+            call.begin = task.begin
+        outcome = await self._runner.run(method, task.request, call, timeout_seconds=timeout_seconds)
+        if not (outcome.overdue and call.stage is Stage.OVERDUE):
+            # It answered, or it was cut off by something else than this time.
+            return outcome
+        return _naming_the_setting(task, outcome)
+
+
+def elsewhere_seconds(task: ClaimedTask) -> float:
+    """Return how long a task waits for a process that has its method: longer, the longer it has waited already."""
     waited = time.time() - task.create_time
     return min(max(_BESIDE_SECONDS, waited * _ELSEWHERE_SHARE), _ELSEWHERE_SECONDS)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.runtime import tracing
 from poste.service.context import Call
-from poste.service.servicer import ServedMethod
 
 if TYPE_CHECKING:
     from poste.runtime.spans import Span
@@ -19,7 +18,16 @@ _FAILURES: Final = frozenset(
 )
 
 
-def begin(method: ServedMethod, call: Call, *, after_a_gap: bool) -> Span | None:
+class NamedMethod(Protocol):
+    """A method by its service's full name and its own short one."""
+
+    @property
+    def service(self) -> str: ...  # noqa: D102 - as it says
+    @property
+    def name(self) -> str: ...  # noqa: D102 - the same
+
+
+def begin(method: NamedMethod, call: Call, *, after_a_gap: bool) -> Span | None:
     """Begin one in an asyncio task of its own, which is a part of its trace from now on.
 
     Args:
@@ -50,6 +58,6 @@ def begin(method: ServedMethod, call: Call, *, after_a_gap: bool) -> Span | None
     return span
 
 
-def end(span: Span, method: ServedMethod, code: Code) -> None:
+def end(span: Span, method: NamedMethod, code: Code) -> None:
     """End one's span, with what the handler ended with."""
     span.end(failed=code in _FAILURES, rpc__service=method.service, rpc__method=method.name, poste__code=code.name)

@@ -39,6 +39,7 @@ _OVER_SHARE: Final = 0.9
 REQUEST_ID: Final = "x-request-id"
 
 _log: Final = logs.get("replica")
+Metadata = tuple[tuple[str, str], ...]
 RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
@@ -136,11 +137,13 @@ class Replica:
         *,
         repeatable: bool = False,
         make_room: MakeRoom = any_room,
+        metadata: Metadata = (),
     ) -> bytes | Failure:
         """Call one of its methods, bytes in and bytes out.
 
         A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
-        large response that comes by the link is not sent before `make_room` has made room for it.
+        large response that comes by the link is not sent before `make_room` has made room for it. `metadata` goes with
+        a call that goes without a link.
         """
         begin = self._loop.time()
         # Counted in, and out again however it ends.
@@ -158,7 +161,7 @@ class Replica:
                     make_room=make_room,
                 )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced))
+            lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced, *metadata))
             return await (self._alone(lone) if repeatable else lone)
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)

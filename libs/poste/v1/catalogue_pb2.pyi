@@ -380,6 +380,7 @@ class CatalogueService(_message.Message):
     OTHERS_FIELD_NUMBER: _builtins.int
     LACKING_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    COURIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -392,6 +393,8 @@ class CatalogueService(_message.Message):
     """
     weight: _builtins.int
     """The newest version's."""
+    courier: _builtins.bool
+    """No replica of the worker library takes from its queue, and a courier lives: that delivers what waits there."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`) and the replicas that registered."""
@@ -433,10 +436,11 @@ class CatalogueService(_message.Message):
         others: _abc.Iterable[Global___ServiceVersion] | None = ...,
         lacking: _abc.Iterable[Global___LackingReplica] | None = ...,
         weight: _builtins.int = ...,
+        courier: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,7 +44,9 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     ENQUEUE_RESULT_NOT_CATALOGUED: _EnqueueResult.ValueType  # 6
     """The middleware does not know this service or method: nothing was kept."""
     ENQUEUE_RESULT_NO_CONSUMER: _EnqueueResult.ValueType  # 7
-    """No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+    """No process with the worker library ever registered the service, and no courier lives: nobody would take it. Nothing
+    was kept.
+    """
     ENQUEUE_RESULT_BUDGET_SPENT: _EnqueueResult.ValueType  # 8
     """All that the queue holds (what waits, what is DEAD, the results that are kept) takes as many bytes as it may: nothing was
     kept.
@@ -78,7 +80,9 @@ ENQUEUE_RESULT_UNKNOWN: EnqueueResult.ValueType  # 5
 ENQUEUE_RESULT_NOT_CATALOGUED: EnqueueResult.ValueType  # 6
 """The middleware does not know this service or method: nothing was kept."""
 ENQUEUE_RESULT_NO_CONSUMER: EnqueueResult.ValueType  # 7
-"""No process with the worker library ever registered the service: nobody would take it. Nothing was kept."""
+"""No process with the worker library ever registered the service, and no courier lives: nobody would take it. Nothing
+was kept.
+"""
 ENQUEUE_RESULT_BUDGET_SPENT: EnqueueResult.ValueType  # 8
 """All that the queue holds (what waits, what is DEAD, the results that are kept) takes as many bytes as it may: nothing was
 kept.
@@ -1264,6 +1268,84 @@ class WithdrawReplicaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawReplicaResponse: _TypeAlias = WithdrawReplicaResponse  # noqa: Y015
+
+@_typing.final
+class RegisterCourierRequest(_message.Message):
+    """Makes a courier known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURIER_FIELD_NUMBER: _builtins.int
+    courier: _builtins.str
+    """A random name, which tells it from others."""
+    def __init__(
+        self,
+        *,
+        courier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courier", b"courier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCourierRequest: _TypeAlias = RegisterCourierRequest  # noqa: Y015
+
+@_typing.final
+class RegisterCourierResponse(_message.Message):
+    """The courier is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCourierResponse: _TypeAlias = RegisterCourierResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawCourierRequest(_message.Message):
+    """Tells that a courier stops."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURIER_FIELD_NUMBER: _builtins.int
+    courier: _builtins.str
+    """The name under which it registered."""
+    def __init__(
+        self,
+        *,
+        courier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courier", b"courier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawCourierRequest: _TypeAlias = WithdrawCourierRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawCourierResponse(_message.Message):
+    """The courier is known to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawCourierResponse: _TypeAlias = WithdrawCourierResponse  # noqa: Y015
 
 @_typing.final
 class PassedOverRoute(_message.Message):

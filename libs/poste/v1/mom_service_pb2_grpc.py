@@ -117,6 +117,16 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
                 _registered_method=True)
+        self.RegisterCourier = channel.unary_unary(
+                '/poste.v1.MomService/RegisterCourier',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterCourierRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterCourierResponse.FromString,
+                _registered_method=True)
+        self.WithdrawCourier = channel.unary_unary(
+                '/poste.v1.MomService/WithdrawCourier',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.FromString,
+                _registered_method=True)
         self.ForgetService = channel.unary_unary(
                 '/poste.v1.MomService/ForgetService',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceRequest.SerializeToString,
@@ -248,6 +258,21 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterCourier(self, request, context):
+        """Makes a courier known, or renews that it is there: calls of services that have no consumer of their own are kept from
+        then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawCourier(self, request, context):
+        """Takes back that a courier is there, for it stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForgetService(self, request, context):
         """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it.
         """
@@ -344,6 +369,16 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.WithdrawReplica,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.SerializeToString,
+            ),
+            'RegisterCourier': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterCourier,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterCourierRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterCourierResponse.SerializeToString,
+            ),
+            'WithdrawCourier': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawCourier,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.SerializeToString,
             ),
             'ForgetService': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetService,
@@ -791,6 +826,60 @@ class MomService:
             '/poste.v1.MomService/WithdrawReplica',
             poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.WithdrawReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterCourier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/RegisterCourier',
+            poste_dot_v1_dot_mom__service__pb2.RegisterCourierRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.RegisterCourierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawCourier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/WithdrawCourier',
+            poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.FromString,
             options,
             channel_credentials,
             insecure,

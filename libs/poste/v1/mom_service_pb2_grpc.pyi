@@ -53,6 +53,12 @@ class MomServiceStub:
     """Makes a service known, or renews that a replica of it is at its address."""
     WithdrawReplica: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawReplicaRequest, _mom_service_pb2.WithdrawReplicaResponse]
     """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
+    RegisterCourier: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterCourierRequest, _mom_service_pb2.RegisterCourierResponse]
+    """Makes a courier known, or renews that it is there: calls of services that have no consumer of their own are kept from
+    then on.
+    """
+    WithdrawCourier: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawCourierRequest, _mom_service_pb2.WithdrawCourierResponse]
+    """Takes back that a courier is there, for it stops."""
     ForgetService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ForgetServiceRequest, _mom_service_pb2.ForgetServiceResponse]
     """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it."""
     WatchCatalogue: _aio.UnaryStreamMultiCallable[_mom_service_pb2.WatchCatalogueRequest, _mom_service_pb2.WatchCatalogueResponse]
@@ -193,6 +199,24 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.WithdrawReplicaRequest, _abc.Awaitable[_mom_service_pb2.WithdrawReplicaResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.WithdrawReplicaResponse]:
         """Takes back that a replica is at its address, for it stops: it is forgotten at once, unless it was the last one."""
+
+    @_abc_1.abstractmethod
+    def RegisterCourier(
+        self,
+        request: _mom_service_pb2.RegisterCourierRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.RegisterCourierRequest, _abc.Awaitable[_mom_service_pb2.RegisterCourierResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.RegisterCourierResponse]:
+        """Makes a courier known, or renews that it is there: calls of services that have no consumer of their own are kept from
+        then on.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawCourier(
+        self,
+        request: _mom_service_pb2.WithdrawCourierRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.WithdrawCourierRequest, _abc.Awaitable[_mom_service_pb2.WithdrawCourierResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.WithdrawCourierResponse]:
+        """Takes back that a courier is there, for it stops."""
 
     @_abc_1.abstractmethod
     def ForgetService(

@@ -20,7 +20,7 @@ from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.service.handlers import Runner
-from poste.service.queued import QueuedRoad
+from poste.service.queued import QueuedHandlers, QueuedRoad
 from poste.service.report import Reporter
 from poste.service.servicer import services_of
 from poste.service.terms import Terms
@@ -44,7 +44,7 @@ async def prepare() -> counted.Calls:
     reporter = Reporter(grpc.aio.insecure_channel("127.0.0.1:1"))
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
-    road = QueuedRoad(service, Runner("durable", threads=1), reporter, Terms(service))
+    road = QueuedRoad(QueuedHandlers(service, Runner("durable", threads=1), Terms(service)).run, reporter)
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     scripts = Scripts(redis.asyncio.Redis())
     state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poste.queue.consumer.task import Handle
-    from poste.runtime.settings import WorkerSettings
+    from poste.runtime.settings import ConsumerSettings
 
 _log = logs.get("consumer")
 #: Waits between tries while Redis is away, in seconds.
@@ -46,7 +46,7 @@ class Consumer:
         self,
         *,
         queue: str,
-        settings: WorkerSettings,
+        settings: ConsumerSettings,
         handle: Handle,
         live: Callable[[], bool] = lambda: False,
         concurrency: Callable[[], int | None] = lambda: None,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from poste.queue.keys import QueueKeys
     from poste.queue.node import Options
-    from poste.runtime.settings import WorkerSettings
+    from poste.runtime.settings import ConsumerSettings
 
 _log = logs.get("lease")
 #: How often the loop shows that it turns, in seconds.
@@ -38,7 +38,7 @@ class Lease:
     def __init__(
         self,
         *,
-        settings: WorkerSettings,
+        settings: ConsumerSettings,
         keys: QueueKeys,
         incarnation: str,
         servers: Callable[[], Sequence[Options]],

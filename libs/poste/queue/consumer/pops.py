@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from poste.queue.consumer.state import ConsumerState
     from poste.queue.keys import QueueKeys
-    from poste.runtime.settings import WorkerSettings
+    from poste.runtime.settings import ConsumerSettings
 
 #: How long a pop blocks when there is nothing to take, in seconds.
 _BLOCK_SECONDS: Final = 2.0
@@ -26,7 +26,7 @@ class Pops:
         answer_at: When Redis last answered a pop, or was asked in place of one, by the monotonic clock; None if never.
     """
 
-    def __init__(self, settings: WorkerSettings, keys: QueueKeys) -> None:
+    def __init__(self, settings: ConsumerSettings, keys: QueueKeys) -> None:
         # At the queue's own server.
         self._client = open_client(
             settings, block_seconds=_BLOCK_SECONDS, connected=self._remember_client_id, home=keys.ready

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from poste.queue.consumer.task import ClaimedTask, Handle
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Scripts
-    from poste.runtime.settings import WorkerSettings
+    from poste.runtime.settings import ConsumerSettings
 
 _log = logs.get("consumer")
 #: How many tasks start at once while direct calls come in: so long a call waits for its turn in the loop, at most. How
@@ -80,7 +80,9 @@ class ConsumerState:
         reconcile_due: Something may stand in the list that is not held.
     """
 
-    def __init__(self, name: str, keys: QueueKeys, settings: WorkerSettings, scripts: Scripts, host: TaskHost) -> None:
+    def __init__(
+        self, name: str, keys: QueueKeys, settings: ConsumerSettings, scripts: Scripts, host: TaskHost
+    ) -> None:
         self.name = name
         self.keys = keys
         self.settings = settings

@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- Keeps which replicas of services live, and with that which versions stand: a version is retired when a replica lives and
 -- none that lives has it. While none lives the last ones stand, for a service that is away must still be callable.
+-- Couriers are among the replicas, under a name that no service has, and have no place.
 -- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass, 7 shipped
 -- ARGV: 1 how long a replica is listed after its last registration, in ms, 2 the longest pause between two passes, in ms,
 --       3 how long a retired version is kept, in ms, 4 how many of one service are, then one of
 --   'register', service, replica, address, version, what it registers
 --   'withdraw', service, replica
 --   'forget', service: all that is known of it goes
+--   'courier', name: it is there; 'stop courier', name: it is no longer
 --   'pass': forgets replicas that fell silent, and versions that were retired long ago. If the last pass is too long ago,
 --           nobody could register: then all are taken to have registered now.
 -- Returns 1 if anything changed, else 0
@@ -15,6 +17,7 @@ local replicas, places, versions, retired, counter, pass, shipped = unpack(KEYS)
 local lease, pause, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local step, service = ARGV[5], ARGV[6]
 local now, changed = now_ms(), false
+local COURIERS = '* '
 
 local function mark(count)
   changed = changed or count ~= 0
@@ -85,6 +88,10 @@ elseif step == 'withdraw' then
     changed = true
     settle(service)
   end
+elseif step == 'courier' then
+  mark(redis.call('ZADD', replicas, now, COURIERS .. ARGV[6]))
+elseif step == 'stop courier' then
+  mark(redis.call('ZREM', replicas, COURIERS .. ARGV[6]))
 elseif step == 'forget' then
   mark(redis.call('HDEL', shipped, service))
   for _, who in ipairs(redis.call('HKEYS', places)) do

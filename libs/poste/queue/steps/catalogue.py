@@ -36,8 +36,18 @@ async def forget(scripts: Scripts, keys: Keys, service: str) -> None:
     await _replicas(scripts, keys, "forget", service)
 
 
+async def register_courier(scripts: Scripts, keys: Keys, courier: str) -> None:
+    """Note that a courier is there."""
+    await _replicas(scripts, keys, "courier", courier)
+
+
+async def withdraw_courier(scripts: Scripts, keys: Keys, courier: str) -> None:
+    """Note that a courier stops."""
+    await _replicas(scripts, keys, "stop courier", courier)
+
+
 async def clear(scripts: Scripts, keys: Keys) -> None:
-    """Forget replicas that have not registered for long, and versions that were retired long ago."""
+    """Forget replicas and couriers that have not registered for long, and versions that were retired long ago."""
     await _replicas(scripts, keys, "pass")
 
 

@@ -1,0 +1,114 @@
+"""Delivers one service's tasks: each is an ordinary gRPC call to one of its replicas.
+
+What the call's end means is judged as on the direct road (`poste.domain.road`), and what becomes of the task as of any
+handler's: the middleware does that, by the status that is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from poste.domain.codes import Code
+from poste.domain.road import Proof, prove
+from poste.queue.consumer import ClaimedTask, NotRun
+from poste.rpc.catalogue import Method, Service
+from poste.rpc.statuses import DETAILS_TRAILER
+from poste.runtime import metrics
+from poste.service import traced
+from poste.service.context import ATTEMPT, TASK_KEY, Call, Stage
+from poste.service.outcome import Metadatum, Outcome
+from poste.service.queued import elsewhere_seconds
+from poste.upstream.failure import SILENT, Failure
+from poste.upstream.replica import Replica
+from poste.upstream.replica_pool import ReplicaPool
+from poste_courier.concurrency_limit import ConcurrencyLimit
+
+#: How long a task waits whose call was not made, or was refused unrun, in seconds.
+_NOT_RUN_SECONDS: Final = 0.5
+
+
+class Delivery:
+    """One service's.
+
+    Attributes:
+        service: The service as the catalogue has it now.
+        in_flight: How many calls are under way.
+    """
+
+    def __init__(self, service: Service, pool: ReplicaPool, limit: ConcurrencyLimit) -> None:
+        self.service = service
+        self.in_flight = 0
+        self._pool = pool
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, task: ClaimedTask, call: Call) -> Outcome:
+        """Make a task's call; returns what it ended with.
+
+        Raises:
+            NotRun: No replica could be called, or the one that was proves that it did not run it.
+        """
+        call.stage = Stage.WAITING
+        method = self.service.methods.get(task.method)
+        if method is None:
+            # As a process of another version has it.
+            words = f"{self.service.name} has no method {task.method} in the catalogue"
+            raise NotRun(words, delay_seconds=elsewhere_seconds(task))
+        replica = self._pool.pick_ready(method=method.name) or await self._pool.pick(method=method.name)
+        if isinstance(replica, str):
+            raise NotRun(f"{self.service.name} is {replica}", delay_seconds=_NOT_RUN_SECONDS)
+        # From here on nothing is waited for until it is sent.
+        call.stage = None
+        task.begin()
+        span = traced.begin(method, call, after_a_gap=True)
+        code = Code.CANCELLED
+        try:
+            outcome = await self._send(task, call, method, replica, traceparent=span.traceparent if span else None)
+            code = outcome.code
+            return outcome
+        finally:
+            if span is not None:
+                traced.end(span, method, code)
+            metrics.deliveries_total.add((method.service, method.name, code.name))
+
+    async def _send(
+        self, task: ClaimedTask, call: Call, method: Method, replica: Replica, *, traceparent: str | None
+    ) -> Outcome:
+        sent_at = self._loop.time()
+        self.in_flight += 1
+        try:
+            answer = await replica.call(
+                method.path,
+                task.request,
+                method.policy.queued_timeout_seconds,
+                call.request_id,
+                call.traceparent if traceparent is None else traceparent,
+                repeatable=method.policy.repeatable,
+                metadata=((TASK_KEY, task.key), (ATTEMPT, str(task.attempt))),
+            )
+            took = self._loop.time() - sent_at
+            metrics.delivery_seconds.observe((method.service,), took)
+            if isinstance(answer, bytes):
+                replica.circuit.answered()
+                self._limit.answered(method.name, took, in_flight=self.in_flight)
+                return Outcome(Code.OK, response=answer)
+            return self._failed(method, replica, answer, sent_at=sent_at)
+        finally:
+            self.in_flight -= 1
+
+    def _failed(self, method: Method, replica: Replica, failure: Failure, *, sent_at: float) -> Outcome:
+        now = self._loop.time()
+        proof = prove(failure.code, not_run=failure.not_run)
+        if proof is Proof.ANSWERED:
+            replica.circuit.answered()
+        elif failure is SILENT:
+            replica.circuit.silent(now, sent=sent_at)
+        if proof is Proof.ANSWERED and failure.code is not Code.RESOURCE_EXHAUSTED:
+            self._limit.answered(method.name, now - sent_at, in_flight=self.in_flight)
+        else:
+            self._limit.refused(sent_at=sent_at, now=now)
+        if proof is Proof.NOT_RUN:
+            raise NotRun(failure.status.message, delay_seconds=_NOT_RUN_SECONDS)
+        rich = (Metadatum(DETAILS_TRAILER, failure.status.SerializeToString()),)
+        return Outcome(failure.code, failure.status.message, trailing_metadata=rich, overdue=failure is SILENT)

@@ -1,0 +1,132 @@
+"""Which services the courier delivers for: follows the catalogue, and has a round for each that needs one.
+
+A service needs one until the worker library has registered it: from then on its own processes take from its queue,
+under the same protocol. Its round ends in order meanwhile: both take from one queue for a moment, and a task is one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import grpc.aio
+
+from poste.domain.errors import CatalogueError, PosteError
+from poste.rpc.catalogue import Service, redescribe
+from poste.rpc.channels import code
+from poste.runtime import logs, metrics
+from poste.runtime.backoff import Backoff
+from poste.runtime.settings import CourierSettings
+from poste.service.report import Reporter
+from poste.v1 import catalogue_pb2, mom_service_pb2, mom_service_pb2_grpc
+from poste_courier.round import Round
+
+#: The pause before the catalogue is asked for again, in seconds, first and at most.
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 2.0
+
+_log: Final = logs.get("rounds")
+
+
+class Rounds:
+    """All rounds of one courier.
+
+    Attributes:
+        known: Is set once the catalogue was received.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, settings: CourierSettings, reporter: Reporter) -> None:
+        """Know no service yet.
+
+        Args:
+            channel: To the middleware.
+            settings: What each round is told.
+            reporter: Reports for all of them.
+        """
+        self.known = asyncio.Event()
+        self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
+        self._settings = settings
+        self._reporter = reporter
+        self._services: dict[str, Service] = {}
+        self._rounds: dict[str, Round] = {}
+        self._stopping = False
+
+    def ready(self) -> str | None:
+        """Return None if every queue is taken from whose service is there, else why one is not."""
+        if not self.known.is_set():
+            return "the catalogue was not received yet"
+        return next((reason for one in self._rounds.values() if (reason := one.ready()) is not None), None)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on rounds until `stop`; returns once each has finished, or given back, all that it held."""
+        # The replicas' watches end last: what is under way at a stop is finished.
+        async with asyncio.TaskGroup() as watches:
+            try:
+                async with asyncio.TaskGroup() as running:
+                    following = running.create_task(self._follow(running, watches))
+                    await stop.wait()
+                    self._stopping = True
+                    following.cancel()
+                    for one in self._rounds.values():
+                        one.stop()
+            finally:
+                self._rounds.clear()
+
+    async def _follow(self, running: asyncio.TaskGroup, watches: asyncio.TaskGroup) -> None:
+        """Follow the catalogue for ever; while the middleware is away what was known holds."""
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+        while True:
+            try:
+                known: dict[str, catalogue_pb2.CatalogueService] = {}
+                # No deadline: the stream lives as long as the middleware.
+                request = mom_service_pb2.WatchCatalogueRequest()
+                async for part in self._stub.WatchCatalogue(request, wait_for_ready=True):
+                    known.update((entry.name, entry) for entry in part.services)
+                    for name in part.removed:
+                        known.pop(name, None)
+                    if not part.more:
+                        self._apply(known.values(), running, watches)
+                        backoff.reset()
+            except grpc.aio.AioRpcError as error:
+                _log.warning("catalogue stream ended", code=code(error).name)
+            await asyncio.sleep(backoff.pause_seconds())
+
+    def _apply(
+        self,
+        entries: Iterable[catalogue_pb2.CatalogueService],
+        running: asyncio.TaskGroup,
+        watches: asyncio.TaskGroup,
+    ) -> None:
+        services = self._described(entry for entry in entries if not entry.library)
+        for name in self._rounds.keys() - services.keys():
+            _log.info("round ends", service=name)
+            self._rounds.pop(name).stop()
+        for name, service in services.items():
+            if name in self._rounds:
+                self._rounds[name].update(service)
+            else:
+                _log.info("round begins", service=name)
+                one = self._rounds[name] = Round(service, self._settings, self._reporter, watches.create_task)
+                running.create_task(self._go(one))
+        self._services = services
+        self.known.set()
+
+    async def _go(self, one: Round) -> None:
+        await one.run()
+        if not self._stopping and self._rounds.get(one.name) is one:
+            raise PosteError(f"the round of {one.name} ended by itself")
+
+    def _described(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> dict[str, Service]:
+        services, passed_over = {}, 0
+        for entry in entries:
+            known = self._services.get(entry.name)
+            try:
+                services[entry.name] = redescribe(entry, known)
+            except CatalogueError as error:
+                _log.error("catalogue entry passed over", service=entry.name, error=str(error))
+                passed_over += 1
+                if known is not None:
+                    services[entry.name] = known
+        metrics.catalogue_passed_over.set(passed_over)
+        return services

@@ -1,0 +1,200 @@
+"""The courier: queued calls of a service that is a gRPC server and nothing else, delivered, each as it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import pytest
+from support.deployment import LEDGER, deployed
+from support.reaching import http_status
+from support.waiting import until
+
+
+async def keep(one, method: str, lines: list[str], **fields) -> list[str]:
+    """Have a call for each line kept; returns where their tasks are."""
+    replies = await asyncio.gather(
+        *(one.ask("POST", f"/{LEDGER}/{method}", {"line": line, **fields}, Prefer="respond-async") for line in lines)
+    )
+    assert [reply.status for reply in replies] == [202] * len(lines), replies[0]
+    return [reply.headers["Location"] for reply in replies]
+
+
+async def running(one, method: str, lines: list[str]) -> None:
+    await until(lambda: all(count > 0 for count in one.runs(lines, method)), what="all of them run")
+
+
+def numbered(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_there(tmp_path):
+    """The library's promise would end where somebody else's server begins: accepted, and never run."""
+    async with deployed(tmp_path, foreigners=2, couriers=1) as one:
+        for part in one.foreigners:
+            part.kill()
+        await one.up(LEDGER, 0)
+        lines, others = numbered("a", 25), numbered("b", 25)
+        places = [*await keep(one, "Store", lines), *await keep(one, "Record", others)]
+        direct = await one.ask("POST", f"/{LEDGER}/Store", {"line": "direct"})
+        places.append(direct.headers["Location"])
+        await asyncio.sleep(0.5)
+        states = {(await one.task(place))["state"] for place in places}
+        for part in one.foreigners:
+            part.start()
+        tasks = await one.ended(places)
+        notes = [json.loads(line) for line in (tmp_path / "ledger.metadata").read_text().splitlines()]
+
+    assert direct.status == 202
+    assert states == {"QUEUED"}
+    assert {task["state"] for task in tasks} == {"SUCCEEDED"}
+    assert [task["response"]["line"] for task in tasks] == [*lines, *others, "direct"]
+    assert one.runs([*lines, "direct"]) == [1] * 26
+    assert one.runs(others, "Record") == [1] * 25
+    assert {note["poste-attempt"] for note in notes} == {"1"}
+    assert len({note["poste-task-key"] for note in notes}) == 51
+
+
+async def test_nothing_is_kept_for_a_foreign_service_without_a_courier(tmp_path):
+    """Its client would be promised a result, and be told a day later that nobody ever ran it."""
+    async with deployed(tmp_path, foreigners=1) as one:
+        one.foreigners[0].kill()
+        await one.up(LEDGER, 0)
+        before = await one.ask("POST", f"/{LEDGER}/Store", {"line": "a"})
+        one.courier().start()
+        await one.queueable(LEDGER)
+        kept = await keep(one, "Store", ["b"])
+        await one.couriers[0].stop()
+
+        async def refused() -> bool:
+            return (await one.ask("POST", f"/{LEDGER}/Store", {"line": "c"})).status == 503
+
+        await until(refused)
+        waiting = await one.task(kept[0])
+
+    assert (before.status, before.body["type"]) == (503, "/problems/service-away")
+    assert "courier" in before.body["detail"]
+    assert waiting["state"] == "QUEUED"
+
+
+async def test_a_call_that_was_lost_is_run_again_only_if_it_may_be(tmp_path):
+    """A killed process' calls would be lost, or run twice where once is all that may be."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        often, once = numbered("often", 2), numbered("once", 2)
+        places = await keep(one, "Store", often, sleepSeconds=2)
+        unsure = await keep(one, "Record", once, sleepSeconds=2)
+        await running(one, "Record", once)
+        await running(one, "Store", often)
+        one.foreigners[0].kill()
+        one.foreigners[0].start()
+        tasks = await one.ended(places)
+        dead = await one.ended(unsure)
+
+    assert [task["state"] for task in tasks] == ["SUCCEEDED"] * 2
+    assert one.runs(often) == [2] * 2
+    assert {(task["state"], task["reason"]) for task in dead} == {("DEAD", "outcome-unknown")}
+    assert one.runs(once, "Record") == [1] * 2
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_one_of_two_couriers_ends_and_the_other_goes_on(tmp_path, how):
+    """A courier's death would take along what it had under way, or have it run twice that must not be."""
+    async with deployed(tmp_path, foreigners=1, couriers=2, settings={LEDGER: {"max_in_flight": 100}}) as one:
+        often, once = numbered("often", 30), numbered("once", 30)
+        places = await keep(one, "Store", often, sleepSeconds=0.2)
+        unsure = await keep(one, "Record", once, sleepSeconds=0.2)
+        await until(lambda: sum(one.runs(often)) > 3)
+        if how == "killed":
+            one.couriers[0].kill()
+        else:
+            await one.couriers[0].stop()
+        tasks = await one.ended(places)
+        ended = await one.ended(unsure)
+
+    assert [task["state"] for task in tasks] == ["SUCCEEDED"] * len(often)
+    states = [task["state"] for task in ended]
+    assert set(states) <= ({"SUCCEEDED", "DEAD"} if how == "killed" else {"SUCCEEDED"})
+    assert {task.get("reason") for task in ended if task["state"] == "DEAD"} <= {"outcome-unknown"}
+    assert all(count <= 1 for count in one.runs(once, "Record"))
+    if how == "stopped":
+        assert one.runs(often) == [1] * len(often)
+
+
+async def test_a_service_that_is_not_serving_yet_gets_nothing(tmp_path):
+    """A service that warms up would be sent its backlog before it is able to answer it."""
+    healthy = tmp_path / "healthy"
+    async with deployed(tmp_path, foreigners=1, couriers=1, foreign_settings={"x_health": healthy}) as one:
+        places = await keep(one, "Store", numbered("a", 5))
+        await asyncio.sleep(1)
+        early = one.runs(numbered("a", 5))
+        healthy.touch()
+        await one.ended(places)
+
+    assert early == [0] * 5
+
+
+async def test_a_service_that_gets_the_library_takes_its_own_queue_over(tmp_path):
+    """Its calls would lie about between the two, or be run by both."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        lines = numbered("a", 60)
+        places = await keep(one, "Record", lines, sleepSeconds=0.1)
+        await until(lambda: sum(one.runs(lines, "Record")) > 3)
+        one.worker(LEDGER).start()
+        tasks = await one.ended(places)
+
+        async def alone() -> bool:
+            return (await one.figures(LEDGER))["consumers"] == 1
+
+        await until(alone, what="the courier's round is over")
+        one.foreigners[0].kill()
+        more = await one.ended(await keep(one, "Record", numbered("b", 5)))
+
+    assert {task["state"] for task in [*tasks, *more]} == {"SUCCEEDED"}
+    assert one.runs(lines, "Record") == [1] * len(lines)
+
+
+async def test_a_client_cancels_a_call_that_is_being_delivered(tmp_path):
+    """Whoever changed his mind would wait for the end of what nobody wants."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        (place,) = await keep(one, "Store", ["a"], sleepSeconds=30)
+        await running(one, "Store", ["a"])
+        reply = await one.ask("DELETE", place)
+        (task,) = await one.ended([place])
+
+    assert reply.status == 200
+    assert task["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "runs"),
+    [(5, "FAILED", 1), (14, "SUCCEEDED", 2), (8, "SUCCEEDED", 2), (13, "SUCCEEDED", 2), (9, "FAILED", 1)],
+)
+async def test_a_status_means_what_it_means_of_the_librarys_handlers(tmp_path, code, state, runs):
+    """A final error would be tried for a day, or an outage be anybody's last answer."""
+    settings = {LEDGER: {"backoff_seconds": 0.05, "max_backoff_seconds": 0.1}}
+    async with deployed(tmp_path, foreigners=1, couriers=1, settings=settings) as one:
+        (task,) = await one.ended(await keep(one, "Store", ["a"], failCode=code, times=1))
+
+    assert task["state"] == state
+    assert one.runs(["a"]) == [runs]
+
+
+async def test_a_courier_tells_how_it_is(tmp_path):
+    """Nobody would know of a courier that is deaf, nor what it does."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        await one.ended(await keep(one, "Store", ["a"]))
+        admin = f"http://127.0.0.1:{one.couriers[0].admin_port}"
+
+        async def ready() -> bool:
+            return await http_status(one.session, f"{admin}/readyz") == 200
+
+        await until(ready)
+        async with one.session.get(f"{admin}/metrics") as reply:
+            text = await reply.text()
+        one.couriers[0].send(signal.SIGTERM)
+        await until(lambda: not one.couriers[0].alive)
+
+    assert f'poste_deliveries_total{{code="OK",method="Store",service="{LEDGER}"}} 1.0' in text
+    assert f'poste_delivery_limit{{service="{LEDGER}"}}' in text
+    assert one.couriers[0].process.returncode == 0
