@@ -4,10 +4,11 @@ As TCP finds a path's room: it begins with few and doubles them from round to ro
 too many, and from then on adds some a round. Signs are answers that say so (UNAVAILABLE, RESOURCE_EXHAUSTED, none in
 time), which halve it, and answers that take longer than they used to, which shrink it in proportion: a queue has grown
 at the service. A round is as many answers as calls may be under way. Times are compared method by method, so that a
-service with slow methods and fast ones does not look loaded whenever more of the slow are called.
+service with slow methods and fast ones does not look loaded whenever more of the slow are called. What a method usually
+takes is learnt anew only while few calls are under way: with many it is their own queue that one would learn.
 
-(The gradient, its tolerance and the square root that is added are those of Gradient2 in Netflix's concurrency-limits;
-Jacobson, Congestion avoidance and control, SIGCOMM 1988.)
+(Jacobson, Congestion avoidance and control, SIGCOMM 1988, for the rounds; Brakmo and Peterson, TCP Vegas, SIGCOMM 1994,
+for the times; the tolerance and the square root are from Gradient2 of Netflix's concurrency-limits.)
 """
 
 from __future__ import annotations
@@ -21,10 +22,33 @@ _FIRST: Final = 4.0
 _TOLERANCE: Final = 2.0
 #: What is left at least of the limit after one round.
 _LEAST_LEFT: Final = 0.5
-#: What one more answer counts in how long a method's usually take.
-_WEIGHT: Final = 0.01
+#: So many answers of a method tell how long they take; and what that counts beside what was known.
+_SAMPLE: Final = 32
+_WEIGHT: Final = 0.5
 #: A limit that is not used up to this share says nothing about more.
 _USED: Final = 0.5
+
+
+class _Usual:
+    """How long a method's answers usually take.
+
+    Attributes:
+        seconds: So long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._count = 0
+        self._sum = 0.0
+
+    def note(self, seconds: float, *, few: bool) -> None:
+        """Note one more answer; `few` says that there is no queue that it could have waited in."""
+        self._count += 1
+        self._sum += seconds
+        if self._count == _SAMPLE:
+            mean = self._sum / _SAMPLE
+            self.seconds = self.seconds + _WEIGHT * (mean - self.seconds) if few else min(self.seconds, mean)
+            self._count, self._sum = 0, 0.0
 
 
 class ConcurrencyLimit:
@@ -37,8 +61,7 @@ class ConcurrencyLimit:
         self._doubling = True
         #: When it last fell: what was sent before says nothing new.
         self._fell_at = -math.inf
-        #: How long answers of each method usually take, in seconds.
-        self._usual: dict[str, float] = {}
+        self._usual: dict[str, _Usual] = {}
         self._answers = 0
         #: The sum of what this round's answers took, each as a multiple of the usual.
         self._slowness = 0.0
@@ -64,12 +87,9 @@ class ConcurrencyLimit:
         """
         usual = self._usual.get(method)
         if usual is None:
-            usual = self._usual[method] = seconds
-        slowness = seconds / usual if usual > 0 else 1.0
-        if slowness < 1 or not self._doubling:
-            # While it doubles, what grows is the load.
-            self._usual[method] = usual + _WEIGHT * (seconds - usual)
-        self._slowness += slowness
+            usual = self._usual[method] = _Usual(seconds)
+        self._slowness += seconds / usual.seconds if usual.seconds > 0 else 1.0
+        usual.note(seconds, few=self._limit <= _FIRST)
         self._answers += 1
         self._full = self._full or in_flight >= self._limit * _USED
         if self._answers >= self._limit:

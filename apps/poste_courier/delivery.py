@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from poste.domain.codes import Code
-from poste.domain.road import Proof, prove
+from poste.domain.road import CallEvidence, classify
 from poste.queue.consumer import ClaimedTask, NotRun
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.statuses import DETAILS_TRAILER
@@ -90,7 +90,7 @@ class Delivery:
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)
             if isinstance(answer, bytes):
-                replica.circuit.answered()
+                replica.circuit.record_success()
                 self._limit.answered(method.name, took, in_flight=self.in_flight)
                 return Outcome(Code.OK, response=answer)
             return self._failed(method, replica, answer, sent_at=sent_at)
@@ -99,16 +99,16 @@ class Delivery:
 
     def _failed(self, method: Method, replica: Replica, failure: Failure, *, sent_at: float) -> Outcome:
         now = self._loop.time()
-        proof = prove(failure.code, not_run=failure.not_run)
-        if proof is Proof.ANSWERED:
-            replica.circuit.answered()
+        evidence = classify(failure.code, not_run=failure.not_run)
+        if evidence is CallEvidence.ANSWERED:
+            replica.circuit.record_success()
         elif failure is SILENT:
-            replica.circuit.silent(now, sent=sent_at)
-        if proof is Proof.ANSWERED and failure.code is not Code.RESOURCE_EXHAUSTED:
+            replica.circuit.record_timeout(now, sent=sent_at)
+        if evidence is CallEvidence.ANSWERED and failure.code is not Code.RESOURCE_EXHAUSTED:
             self._limit.answered(method.name, now - sent_at, in_flight=self.in_flight)
         else:
             self._limit.refused(sent_at=sent_at, now=now)
-        if proof is Proof.NOT_RUN:
+        if evidence is CallEvidence.NOT_RUN:
             raise NotRun(failure.status.message, delay_seconds=_NOT_RUN_SECONDS)
         rich = (Metadatum(DETAILS_TRAILER, failure.status.SerializeToString()),)
         return Outcome(failure.code, failure.status.message, trailing_metadata=rich, overdue=failure is SILENT)

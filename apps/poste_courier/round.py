@@ -1,4 +1,7 @@
-"""One service's round: the consumer of its queue, and the replicas that its tasks are delivered to."""
+"""One service's round: the replicas that its tasks are delivered to, and while there are some a consumer of its queue.
+
+Without them it takes nothing, and holds no lease: a queue that nobody takes from is seen as one.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from poste_courier.delivery import Delivery
 
 #: How often it is looked whether the service is there, in seconds.
 _LOOK_SECONDS: Final = 0.1
+#: How long the service is away before its queue is left, in seconds: connections end by their age, too.
+_LEAVE_SECONDS: Final = 3.0
 
 _log: Final = logs.get("round")
 
 
 class Round:
-    """Delivers one service's tasks while the service is there; while it is not, takes none."""
+    """Delivers one service's tasks while the service is there."""
 
     def __init__(self, service: Service, settings: CourierSettings, reporter: Reporter, spawn: Spawn) -> None:
         """Prepare; `run` begins.
@@ -34,16 +39,15 @@ class Round:
             spawn: Starts the tasks that watch over the replicas.
         """
         self.name = service.name
-        self._most = settings.concurrency
+        self._settings = settings
         self._pool = ReplicaPool(service.name, spawn)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
-        self._consumer = Consumer(
-            queue=service.name,
-            settings=settings,
-            handle=QueuedRoad(self._delivery.run, reporter).handle,
-            concurrency=self._concurrency,
-        )
+        self._handle = QueuedRoad(self._delivery.run, reporter).handle
+        self._consumer: Consumer | None = None
+        self._stopping = False
+        #: The service is there, and was a moment ago; or this is to end.
+        self._go = asyncio.Event()
         self._up = False
         self._told = 0
         metrics.task_wait_seconds.expect((service.name,))
@@ -63,39 +67,66 @@ class Round:
 
     def ready(self) -> str | None:
         """Return None if the queue is taken from, or the service is away, else why it is not."""
-        return self._consumer.ready() if self._up else None
+        if not self._up:
+            return None
+        return f"{self.name}: has not reached its queue yet" if self._consumer is None else self._consumer.ready()
 
     def stop(self) -> None:
         """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
-        self._consumer.stop()
+        self._stopping = True
+        self._go.set()
+        if self._consumer is not None:
+            self._consumer.stop()
 
     async def run(self) -> None:
         """Deliver until `stop`."""
         try:
             async with lifecycle.side_tasks(self._look()):
-                await self._consumer.run()
+                while not self._stopping:
+                    await self._go.wait()
+                    if not self._stopping:
+                        await self._consume()
         finally:
             metrics.delivery_limit.add((self.name,), -self._told)
             await self._pool.close()
 
+    async def _consume(self) -> None:
+        """Take from the queue until the service is away, or this is to end."""
+        self._consumer = Consumer(
+            queue=self.name, settings=self._settings, handle=self._handle, concurrency=self._concurrency
+        )
+        try:
+            await self._consumer.run()
+        finally:
+            self._consumer = None
+
     async def _look(self) -> None:
         """Notice when the service comes and goes, for ever."""
+        loop = asyncio.get_running_loop()
+        seen_at = loop.time()
         while True:
             up = self._pool.availability != "away"
-            if up and not self._up:
-                self._limit.restart()
-                _log.info("delivering", service=self.name)
-            elif self._up and not up:
+            if up:
+                seen_at = loop.time()
+                if not self._up:
+                    self._limit.restart()
+                    _log.info("service there", service=self.name)
+                self._go.set()
+            elif self._up:
                 _log.info("service away", service=self.name)
             self._up = up
+            if loop.time() - seen_at > _LEAVE_SECONDS and not self._stopping:
+                self._go.clear()
+                if self._consumer is not None:
+                    self._consumer.stop()
             told = self._concurrency()
             metrics.delivery_limit.add((self.name,), told - self._told)
             self._told = told
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _concurrency(self) -> int:
-        """How many of the service's tasks may run at once: none before it is there."""
+        """How many of the service's tasks may run at once: none while it is away."""
         if not self._up or self._pool.availability == "away":
             return 0
         said = self._delivery.service.policy.concurrency
-        return min(self._limit.now, self._most if said is None else said)
+        return self._limit.now if said is None else min(self._limit.now, said)

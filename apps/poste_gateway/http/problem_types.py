@@ -114,8 +114,8 @@ SERVICE_AWAY: Final = ProblemType(
     Code.UNAVAILABLE,
     "The service is away",
     "The service can't answer now, and this call is not kept for it: the client said `Prefer: no-queue`, or the "
-    "catalogue says so of the method, or no process with the worker library ever registered the service, so that "
-    "nobody would take the call from a queue. Nothing was accepted: try again later.",
+    "catalogue says so of the method, or no process with the worker library ever registered the service, and no "
+    "courier is there, so that nobody would take the call from a queue. Nothing was accepted: try again later.",
 )
 NOT_ACCEPTED: Final = ProblemType(
     "not-accepted",

@@ -119,6 +119,8 @@ class Consumer:
                     self._session.end()
                 await self._session.run()
         finally:
+            # Where nobody takes any more, nobody is deaf.
+            metrics.consumer_silent_seconds.remove(self.queue)
             await pops.aclose()
             await client.aclose()
 
