@@ -10,9 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from poste import protojson
 from poste.domain.codes import ENDS_UNTOLD, code_of
-from poste.domain.task import DeadReason, TaskEventType, TaskState
+from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc.catalogue import Method, Service
+from poste.rpc.task_enums import EVENT_OF, REASON_OF, STATE_OF
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.http.grpc_status import problem_of
 from poste_gateway.http.problem_types import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
@@ -20,23 +21,7 @@ from poste_gateway.http.problems import Problem
 from poste_gateway.http.unprintable import unreadable
 
 TASKS: Final = "/v1/tasks/"
-_STATES: Final = {
-    task_pb2.TASK_STATE_QUEUED: TaskState.QUEUED,
-    task_pb2.TASK_STATE_RUNNING: TaskState.RUNNING,
-    task_pb2.TASK_STATE_SUCCEEDED: TaskState.SUCCEEDED,
-    task_pb2.TASK_STATE_FAILED: TaskState.FAILED,
-    task_pb2.TASK_STATE_CANCELLED: TaskState.CANCELLED,
-    task_pb2.TASK_STATE_EXPIRED: TaskState.EXPIRED,
-    task_pb2.TASK_STATE_DEAD: TaskState.DEAD,
-}
 _QUEUED: Final = TaskState.QUEUED.name
-_REASONS: Final = {
-    task_pb2.DEAD_REASON_ATTEMPTS: DeadReason.ATTEMPTS,
-    task_pb2.DEAD_REASON_CRASHES: DeadReason.CRASHES,
-    task_pb2.DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.OUTCOME_UNKNOWN,
-    task_pb2.DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.RESPONSE_TOO_LARGE,
-    task_pb2.DEAD_REASON_DAMAGED: DeadReason.DAMAGED,
-}
 
 
 def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.RecentTask) -> TaskId:
@@ -57,7 +42,7 @@ def location(task_id: TaskId) -> str:
 
 def state_of(task: task_pb2.Task) -> TaskState:
     """Return where a task is in its life."""
-    return _STATES[task.state]
+    return STATE_OF[task.state]
 
 
 def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> dict[str, Any]:
@@ -95,8 +80,8 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
     value["attempt"] = task.attempt
     if task.cancel_requested:
         value["cancelRequested"] = True
-    if task.dead_reason in _REASONS:
-        value["reason"] = _REASONS[task.dead_reason].value
+    if task.dead_reason in REASON_OF:
+        value["reason"] = REASON_OF[task.dead_reason].value
     return value
 
 
@@ -120,14 +105,13 @@ def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
 
 def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
     """Return something that happened to a task as JSON values."""
-    name = task_pb2.TaskEventType.Name(event.type).removeprefix("TASK_EVENT_TYPE_")
-    value: dict[str, Any] = {"time": time(event.time), "event": TaskEventType[name].value}
+    value: dict[str, Any] = {"time": time(event.time), "event": EVENT_OF[event.type].value}
     if event.attempt:
         value["attempt"] = event.attempt
-    if event.state in _STATES:
-        value["state"] = _STATES[event.state].name
-    if event.dead_reason in _REASONS:
-        value["reason"] = _REASONS[event.dead_reason].value
+    if event.state in STATE_OF:
+        value["state"] = STATE_OF[event.state].name
+    if event.dead_reason in REASON_OF:
+        value["reason"] = REASON_OF[event.dead_reason].value
     return value
 
 

@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 from poste.domain.codes import Code
 from poste.domain.task import DeadReason, TaskState
 from poste.rpc.statuses import too_large
+from poste.rpc.task_enums import EVENTS, REASONS, STATES
 from poste.v1 import mom_service_pb2, task_pb2
 
 if TYPE_CHECKING:
@@ -18,22 +19,6 @@ if TYPE_CHECKING:
     from poste.queue.record import TaskRecord
     from poste.queue.tasks import Reading
 
-_STATES: Final = {
-    TaskState.QUEUED: task_pb2.TASK_STATE_QUEUED,
-    TaskState.RUNNING: task_pb2.TASK_STATE_RUNNING,
-    TaskState.SUCCEEDED: task_pb2.TASK_STATE_SUCCEEDED,
-    TaskState.FAILED: task_pb2.TASK_STATE_FAILED,
-    TaskState.CANCELLED: task_pb2.TASK_STATE_CANCELLED,
-    TaskState.EXPIRED: task_pb2.TASK_STATE_EXPIRED,
-    TaskState.DEAD: task_pb2.TASK_STATE_DEAD,
-}
-_REASONS: Final = {
-    DeadReason.ATTEMPTS: task_pb2.DEAD_REASON_ATTEMPTS,
-    DeadReason.CRASHES: task_pb2.DEAD_REASON_CRASHES,
-    DeadReason.OUTCOME_UNKNOWN: task_pb2.DEAD_REASON_OUTCOME_UNKNOWN,
-    DeadReason.RESPONSE_TOO_LARGE: task_pb2.DEAD_REASON_RESPONSE_TOO_LARGE,
-    DeadReason.DAMAGED: task_pb2.DEAD_REASON_DAMAGED,
-}
 _WITHOUT_ERROR: Final = (TaskState.SUCCEEDED, TaskState.CANCELLED)
 #: What the error says where no handler left one.
 _DEFAULT_ERRORS: Final = {
@@ -79,10 +64,10 @@ def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
         events=[
             task_pb2.TaskEvent(
                 time=timestamp(event.time),
-                type=task_pb2.TaskEventType.Value(f"TASK_EVENT_TYPE_{event.type.name}"),
+                type=EVENTS[event.type],
                 attempt=event.attempt or 0,
-                state=_STATES[event.state] if event.state else task_pb2.TASK_STATE_UNSPECIFIED,
-                dead_reason=_REASONS[event.dead_reason] if event.dead_reason else task_pb2.DEAD_REASON_UNSPECIFIED,
+                state=STATES[event.state] if event.state else task_pb2.TASK_STATE_UNSPECIFIED,
+                dead_reason=REASONS[event.dead_reason] if event.dead_reason else task_pb2.DEAD_REASON_UNSPECIFIED,
             )
             for event in found.events
         ],
@@ -98,7 +83,7 @@ def of_record(queue_name: str, record: TaskRecord) -> task_pb2.Task:
         service=queue_name,
         method=record.method,
         key=record.key,
-        state=_STATES[record.state],
+        state=STATES[record.state],
         create_time=timestamp(record.create_time),
         attempt=record.attempt,
         cancel_requested=record.cancel_requested,
@@ -108,7 +93,7 @@ def of_record(queue_name: str, record: TaskRecord) -> task_pb2.Task:
     if record.state is TaskState.SUCCEEDED:
         task.response = record.response or b""
     if record.dead_reason is not None:
-        task.dead_reason = _REASONS[record.dead_reason]
+        task.dead_reason = REASONS[record.dead_reason]
         task.error.CopyFrom(_DEFAULT_ERRORS[record.dead_reason])
     # Of one that died of its crashes, or ended otherwise after all, it is what an earlier attempt failed with.
     told = record.dead_reason is not DeadReason.CRASHES and record.state not in _WITHOUT_ERROR
