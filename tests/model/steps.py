@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from model.rules import Rule
 from model.store import EVERY_RUN, GONE, GRAVE, HOLDS, NO_LEASE, NONE, OVER, Draft, Store, Task, Token
-
-SUSPECT_AFTER = 2
+from poste.domain.policy import SUSPECT_AFTER
 
 
 class Done(NamedTuple):

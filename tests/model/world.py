@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from model.rules import Rule
-from model.steps import SUSPECT_AFTER, Done, Steps
+from model.steps import Done, Steps
 from model.store import GRAVE, HOLDS, NO_LEASE, NONE, OVER, Store, Token, empty
+from poste.domain.policy import SUSPECT_AFTER
 
 #: A process' modes: up, stopped by a signal, finishing what runs, giving back, dead.
 UP, FROZEN, ENDING, GIVING, DEAD = "up", "frozen", "ending", "giving", "dead"

@@ -13,6 +13,9 @@ DEFAULT_TASK_TTL_SECONDS: Final = 86400
 DEFAULT_RESULT_TTL_SECONDS: Final = 3600
 #: A final record stays at least this long, in seconds: longer than an old enqueue may come in again.
 MIN_RECORD_SECONDS: Final = 60
+#: A task that was there when so many processes died is a suspect: it may be what kills them, and runs alone. (One death
+#: says little: it is a deploy far more often than a poison.)
+SUSPECT_AFTER: Final = 2
 #: An enqueue whose id is older (or younger) than this, in seconds, is refused.
 MAX_ENQUEUE_AGE_SECONDS: Final = 30
 #: What a queue may hold if nobody says it, on a Redis without `maxmemory`, in bytes. On one with it that depends on how

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 _PREFIX: Final = "poste"
+#: What stands behind the prefix in the name of the channel that tells of ends.
+ENDED: Final = ":ended"
 
 
 class Keys:
@@ -49,7 +51,7 @@ class Keys:
         self.catalogue_pass = f"{prefix}:{{catalogue}}:pass"
         self.id_key_fingerprint = f"{prefix}:id-key-fingerprint"
         self.metrics_leader = f"{prefix}:metrics-leader"
-        self.ended_channel = f"{prefix}:ended"
+        self.ended_channel = prefix + ENDED
         self.any_taken = f"{prefix}:{{*}}:taken:*"
 
     def of(self, queue: str) -> QueueKeys:

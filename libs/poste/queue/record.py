@@ -65,7 +65,8 @@ SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, 
 #: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
 MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
-#: What a task takes in Redis beside its request, response and error, in bytes, as the scripts count it.
+#: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 220 while it
+#: waits and 290 once it has ended. So many tiny ones count as what they are.
 RECORD_BYTES: Final = 300
 
 #: What was read of a record, by the field's letter: None, or no entry, is what is not there or was not asked for.

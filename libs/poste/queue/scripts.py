@@ -19,9 +19,12 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreError, StoreLost, StoreUnreached
+from poste.domain.policy import MIN_RECORD_SECONDS, SUSPECT_AFTER
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import NO_EFFECT
+from poste.queue.keys import ENDED
 from poste.queue.node import NotConnected
+from poste.queue.record import RECORD_BYTES
 from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
@@ -34,6 +37,16 @@ if TYPE_CHECKING:
 _log = logs.get("scripts")
 _LUA = resources.files("poste.queue") / "lua"
 _SHEBANG: Final = "#!"
+#: What scripts and Python both go by: it stands in Python, and in front of every script.
+_CONSTANTS: Final = "".join(
+    f"local {name} = {value}\n"
+    for name, value in (
+        ("ENDED", f"'{ENDED}'"),
+        ("MIN_RECORD_SECONDS", MIN_RECORD_SECONDS),
+        ("RECORD_BYTES", RECORD_BYTES),
+        ("SUSPECT_AFTER", SUSPECT_AFTER),
+    )
+)
 #: Servers older than this do not know the flags in a script's first line.
 _FLAGS_SINCE: Final = 7
 #: How often a script is run at most, the first time included, when its answers get lost.
@@ -58,7 +71,7 @@ def load(name: str, *, flags: bool) -> Script:
     """Read a script, with what all scripts share before it, and its flags line in front if the server knows flags."""
     text = (_LUA / f"{name}.lua").read_text()
     first, _, rest = text.partition("\n")
-    prelude = (_LUA / "prelude.lua").read_text()
+    prelude = _CONSTANTS + (_LUA / "prelude.lua").read_text()
     if not first.startswith(_SHEBANG):
         whole = f"{prelude}\n{text}"
     elif flags:

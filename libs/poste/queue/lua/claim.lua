@@ -21,7 +21,6 @@
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
-local SUSPECT_AFTER = 2
 local KEY_LENGTH = 16
 local STATES = { S = true, F = true, C = true, E = true, D = true }
 

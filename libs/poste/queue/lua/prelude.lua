@@ -1,4 +1,5 @@
--- Put before every script. What the steps of a task's life have in common.
+-- Put before every script. What the steps of a task's life have in common. In front of it stand the constants that they share
+-- with Python: ENDED, MIN_RECORD_SECONDS, RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
 --
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take),
@@ -10,11 +11,7 @@
 -- the stretch of time in which their TTLs end (see `count_kept`).
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
-local MIN_RECORD_SECONDS = 60
 local MAX_NOTES = 20
--- What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 220 while it waits and
--- 290 once it has ended. So many tiny ones count as what they are.
-local RECORD_BYTES = 300
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -214,7 +211,7 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   end
   if waited then
     -- On the channel of the Poste whose record it is: in front of the queue's name stands its prefix.
-    redis.call('PUBLISH', string.match(record, '^(.-):{') .. ':ended', record)
+    redis.call('PUBLISH', string.match(record, '^(.-):{') .. ENDED, record)
   end
 end
 

@@ -4,8 +4,6 @@
 -- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: for each record: key
 -- Returns for each: 'done', also if it waits or runs already | 'ended' (not as DEAD) | 'gone' (no record, or purged)
 
-local SUSPECT = 2
-
 local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
 local now = now_ms()
 
@@ -24,7 +22,7 @@ local function replay(record, key)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if reason == 'crashes' then
-    redis.call('HSET', record, 'u', SUSPECT)
+    redis.call('HSET', record, 'u', SUSPECT_AFTER)
   end
   count_waiting(record, 1)
   count_done('replayed')
