@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from poste.runtime import insides, lifecycle
+from poste.runtime.waits import done_within
 from poste_gateway.http.acceptor import Acceptor
 from poste_gateway.http.connection import BUSY, INSIDES, Connection
 from poste_gateway.http.problems import problem_response
@@ -137,11 +138,12 @@ class Server(web.Server):
 
     async def heard(self) -> None:
         """Wait until every connection has brought a request, or has shown that it is in no hurry."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-                while self._unheard:
-                    self._one_heard.clear()
-                    await self._one_heard.wait()
+        await done_within(_FIRST_REQUEST_SECONDS, self._all_heard())
+
+    async def _all_heard(self) -> None:
+        while self._unheard:
+            self._one_heard.clear()
+            await self._one_heard.wait()
 
     def not_waited_for(self, protocol: Connection) -> None:
         """Know that a connection brought a request, or ended."""

@@ -7,7 +7,6 @@ queued or looked up until the middleware has agreed to the key that this gateway
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -19,6 +18,7 @@ from poste.rpc import channels
 from poste.rpc.catalogue import Service, redescribe
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
+from poste.runtime.waits import done_within
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
@@ -86,10 +86,8 @@ class ServiceCatalogue:
         return self._unready
 
     async def begun(self, seconds: float) -> None:
-        """Wait until the catalogue is there, or why it can't be had is known, but no longer than so."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._begun.wait()
+        """Wait at most `seconds` until the catalogue, or the reason for its absence, is known."""
+        await done_within(seconds, self._begun.wait())
 
     async def follow(self) -> None:
         """Follow the catalogue for ever."""
@@ -143,10 +141,7 @@ class ServiceCatalogue:
         copy = await self._copy.read()
         if copy is None:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._answered.wait()
-        if not self._answered.is_set():
+        if not await done_within(_PATIENCE_SECONDS, self._answered.wait()):
             _log.warning("the middleware is away: the last catalogue is used")
             self.apply(copy.services)
 

@@ -9,7 +9,6 @@ more the more wait, with nothing to be seen.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -19,6 +18,7 @@ from poste.queue.connection import open_client
 from poste.queue.errors import reading
 from poste.queue.keys import Keys
 from poste.runtime import logs
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,9 +113,7 @@ class CompletionWaiter:
                 left = deadline - asyncio.get_running_loop().time()
                 if found.record is None or found.record.state.final or left <= 0 or self._closing:
                     return found
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left if watch else min(left, _SOON_SECONDS)):
-                        await event.wait()
+                await done_within(left if watch else min(left, _SOON_SECONDS), event.wait())
                 event.clear()
                 watch = True
         finally:

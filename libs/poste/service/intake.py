@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 from poste.domain.codes import Code
+from poste.runtime.waits import done_within
 from poste.service.outcome import Outcome
 
 #: Calls count as coming in for so long after the last one, in seconds.
@@ -56,6 +56,4 @@ class Intake:
 
     async def drained(self, seconds: float) -> None:
         """Wait until no call runs, as long as `seconds` at most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+        await done_within(seconds, self._idle.wait())

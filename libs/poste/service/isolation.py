@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.runtime import logs
+from poste.runtime.waits import done_within
 from poste.service.context import Call, SyncContext
 from poste.service.outcome import Outcome, answered
 from poste.service.servicer import ServedMethod, ServedService, services_of
@@ -81,12 +82,7 @@ class Isolation:
         """Wait for a process; tells whether there was one in time. Give the place back with `leave_place`."""
         if self._places is None:
             self._places = asyncio.Semaphore(self._size)
-        try:
-            async with asyncio.timeout(patience_seconds):
-                await self._places.acquire()
-        except TimeoutError:
-            return False
-        return True
+        return await done_within(patience_seconds, self._places.acquire())
 
     def leave_place(self) -> None:
         """Give a process back."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
+from poste.runtime.waits import done_within
 from poste.upstream.replica import Replica
 from poste.upstream.shares import Shares
 
@@ -231,10 +232,10 @@ class ReplicaPool:
             for key, (replica, _) in list(self._replicas.items()):
                 if replica.in_flight == 0 and not replica.listed and self._dispensable(key, replica):
                     await self._drop(key)
-            await _wait(self._updated, _PAUSE_SECONDS)
+            await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
                 # An update kicks too, so that it is not slept over.
-                await _wait(self._kick, _RESOLVE_SECONDS)
+                await done_within(_RESOLVE_SECONDS, self._kick.wait())
 
     def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
         """Tell whether a replica that is no longer listed may go."""
@@ -259,9 +260,3 @@ class ReplicaPool:
         watch.cancel()
         await asyncio.wait([watch])
         await replica.close()
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -7,7 +7,6 @@ somebody else has what it held; it joins again under a new name.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import secrets
 import time
@@ -24,6 +23,7 @@ from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,4 @@ class Consumer:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+        await done_within(seconds, self._stopping.wait())

@@ -21,6 +21,7 @@ from poste.queue.durability import Durability
 from poste.queue.errors import StoreFull
 from poste.queue.steps import consumer as steps
 from poste.runtime import logs
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,9 +241,7 @@ class Fetcher:
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a change, not for longer than this."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._state.changed.wait()
+        await done_within(seconds, self._state.changed.wait())
 
     async def _recover(self) -> None:
         """After an answer that was lost: have it looked for what was in it, and wait a little."""
@@ -251,6 +250,4 @@ class Fetcher:
         await self._sleep_unless_stopping(_POP_BACKOFF)
 
     async def _sleep_unless_stopping(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._state.ending.wait()
+        await done_within(seconds, self._state.ending.wait())

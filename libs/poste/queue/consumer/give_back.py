@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
 from poste.queue.steps import consumer as steps
 from poste.runtime import leaving, lifecycle, logs
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from poste.queue.consumer.state import ConsumerState
@@ -22,11 +22,13 @@ _PAUSE_SECONDS: Final = 0.2
 
 async def finish_running(state: ConsumerState) -> None:
     """Wait until nothing runs, no longer than the grace, or until the lease is lost."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(state.settings.grace_seconds):
-            while state.running and not state.fenced:
-                state.changed.clear()
-                await state.changed.wait()
+    await done_within(state.settings.grace_seconds, _nothing_runs(state))
+
+
+async def _nothing_runs(state: ConsumerState) -> None:
+    while state.running and not state.fenced:
+        state.changed.clear()
+        await state.changed.wait()
 
 
 async def end_running(state: ConsumerState) -> None:
@@ -42,10 +44,12 @@ async def end_running(state: ConsumerState) -> None:
 
 async def give_back(state: ConsumerState) -> None:
     """Put back what is not done, and end the lease."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GIVE_BACK_SECONDS):
-            while not await _try_to_give_back(state):  # noqa: ASYNC110 - it waits for Redis, not for us
-                await asyncio.sleep(_PAUSE_SECONDS)
+    await done_within(_GIVE_BACK_SECONDS, _keep_trying(state))
+
+
+async def _keep_trying(state: ConsumerState) -> None:
+    while not await _try_to_give_back(state):  # noqa: ASYNC110 - it waits for Redis, not for us
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _try_to_give_back(state: ConsumerState) -> bool:

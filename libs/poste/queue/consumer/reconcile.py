@@ -5,13 +5,12 @@ A lost reply strands a key while its owner lives: nobody else may take it from a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from poste.domain.errors import StoreError
 from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from poste.queue.consumer.state import ConsumerState
@@ -23,9 +22,7 @@ async def reconcile(state: ConsumerState) -> None:
     """Look at the list every half lease, and whenever it is due, until cancelled."""
     period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
     while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(period):
-                await state.reconcile_due.wait()
+        await done_within(period, state.reconcile_due.wait())
         state.reconcile_due.clear()
         try:
             listed = await steps.held(state.scripts, state.keys, state.name)
