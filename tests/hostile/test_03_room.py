@@ -25,11 +25,11 @@ from support.shop import Receipt
 from support.waiting import until
 
 from poste.runtime import metrics
+from poste.runtime.log_throttle import LogThrottle
 from poste_gateway.http.responses import Response, json_response
 from poste_gateway.http.server import serving
 from poste_gateway.limits.budgets import Budget
 from poste_gateway.limits.capacity import Capacity
-from poste_gateway.limits.log_throttle import LogThrottle
 
 MEGABYTE = 1 << 20
 LARGE = 4 * MEGABYTE
@@ -315,6 +315,12 @@ def test_a_client_that_is_refused_often_does_not_fill_the_log() -> None:
         seldom.tell("busy", "bodies", peer="a")
     seldom.tell("busy", "answers", peer="a")
     assert [line["reason"] for line in lines] == ["bodies", "answers"]
+    lines.clear()
+    often = LogThrottle(log, "warning", period_seconds=0)
+    for throttle in (seldom, often):
+        for number in (3, 4):
+            throttle.tell_sum("calls refused", counted="calls", number=number, queue="a", reason="full")
+    assert [line["calls"] for line in lines] == [3, 3, 4]
 
 
 class Held:

@@ -20,12 +20,13 @@ from typing import Any, Final, Protocol, cast
 from aiohttp import StreamReader, web
 
 from poste.runtime import insides, logs
+from poste.runtime.log_throttle import LogThrottle
+from poste.runtime.waits import done_within
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST
 from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
 from poste_gateway.limits.budgets import Asked
 from poste_gateway.limits.capacity import Capacity, NoCapacityError
 from poste_gateway.limits.inflow import Inflow
-from poste_gateway.limits.log_throttle import LogThrottle
 from poste_gateway.limits.refusals import refuse
 
 with insides.importing("aiohttp"):
@@ -498,9 +499,7 @@ class Connection(web.RequestHandler):
         if self.pipe is None:
             return
         self.ended = self._loop.create_future()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                await self.ended
+        await done_within(_LINGER_SECONDS, self.ended)
 
     def owes_since(self, limit: float) -> bool:
         """Tell whether a head began to come by then and is still not whole."""

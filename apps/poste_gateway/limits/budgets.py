@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from poste.runtime.counts import Counts
 
 #: Of what may be held so many times as much may wait until there is room.
 _WAITING: Final = 3
@@ -27,7 +28,7 @@ class Budget:
         """
         self._limit, self._peer_limit = limit, peer_limit
         self.held = 0
-        self._of: Counter[str] = Counter()
+        self._of = Counts()
 
     def take(self, peer: str, size: int, *, beside: int = 0) -> bool:
         """Hold so many bytes more, if there is room for them.
@@ -46,7 +47,7 @@ class Budget:
             of_peer = self._of[peer]
             if of_peer - beside and of_peer + size > self._peer_limit:
                 return False
-            self._of[peer] = of_peer + size
+            self._of.add(peer, size)
         self.held += size
         return True
 
@@ -54,11 +55,7 @@ class Budget:
         """Hold so many bytes less."""
         self.held -= size
         if peer:
-            left = self._of[peer] - size
-            if left:
-                self._of[peer] = left
-            else:
-                del self._of[peer]
+            self._of.remove(peer, size)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import resource
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from poste.runtime import logs, metrics
+from poste.runtime.counts import Counts
+from poste.runtime.log_throttle import LogThrottle
 from poste.runtime.setting_values import Network
 from poste_gateway.limits.budgets import Budget, PatientBudget
 from poste_gateway.limits.clients import peer_of
-from poste_gateway.limits.log_throttle import LogThrottle
 from poste_gateway.limits.refusals import refuse
 
 #: Descriptors that are not for clients: channels, files, listeners.
@@ -66,7 +66,7 @@ class Capacity:
         self._max_peer_connections = max_peer_connections
         self._trusted = tuple(trusted)
         self.connections = 0
-        self._of: Counter[str] = Counter()
+        self._of = Counts()
         #: Each closes as many idle connections as it is told, and returns how many these were.
         self._closers: list[Callable[[int], int]] = []
         self._seldom = LogThrottle(_log, "warning")
@@ -104,16 +104,14 @@ class Capacity:
             return False
         self.connections += 1
         if peer:
-            self._of[peer] += 1
+            self._of.add(peer)
         return True
 
     def leave(self, peer: str) -> None:
         """Know that a connection ended."""
         self.connections -= 1
         if peer:
-            self._of[peer] -= 1
-            if not self._of[peer]:
-                del self._of[peer]
+            self._of.remove(peer)
 
     def free(self) -> bool:
         """Close connections that were idle longest; returns whether there were any."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+
+from poste.runtime.counts import Counts
 
 
 class Full(Exception):  # noqa: N818 - it states a fact
@@ -53,7 +54,7 @@ class FairQueue:
         """
         self._max_waiting_bytes = max_waiting_bytes
         self.waiting_bytes = 0
-        self._by_client: Counter[str] = Counter()
+        self._by_client = Counts()
         self._line: list[_Waiting] = []
         self._at_once = self._free = at_once
         self._number = 0
@@ -97,7 +98,7 @@ class FairQueue:
         self._ends[line] = end
         heapq.heappush(self._line, waiting)
         self.waiting_bytes += size
-        self._by_client[client] += size
+        self._by_client.add(client, size)
         try:
             await waiting.turn
         except asyncio.CancelledError:
@@ -107,9 +108,7 @@ class FairQueue:
             raise
         finally:
             self.waiting_bytes -= size
-            self._by_client[client] -= size
-            if not self._by_client[client]:
-                del self._by_client[client]
+            self._by_client.remove(client, size)
             if self._ends.get(line) == end:
                 del self._ends[line]
 

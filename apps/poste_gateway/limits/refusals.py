@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from poste.runtime import logs, metrics
-from poste_gateway.limits.log_throttle import LogThrottle
+from poste.runtime.log_throttle import LogThrottle
 
 _seldom: Final = LogThrottle(logs.get("refusals"), "warning")
 

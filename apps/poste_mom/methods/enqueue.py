@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
 from poste.runtime import logs, metrics
+from poste.runtime.log_throttle import LogThrottle
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.messages import incoming
 from poste_mom.methods.answers import for_queues
-from poste_mom.queues.refusals import Refusals
 from poste_mom.server import validation
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _ENQUEUED: Final = {
 }
 #: Answers that an operator is to know of: they end when somebody makes room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
+#: How often it is told which calls a queue has no room for, in seconds: the first at once.
+_TELL_SECONDS: Final = 10.0
 
 
 class EnqueueServicer:
@@ -40,7 +42,7 @@ class EnqueueServicer:
         self._catalogue = catalogue
         self._health = health
         self._budgets = budgets
-        self._refusals = Refusals()
+        self._seldom = LogThrottle(_log, "warning", period_seconds=_TELL_SECONDS)
 
     async def EnqueueTasks(
         self,
@@ -108,7 +110,9 @@ class EnqueueServicer:
         for result, count in Counter(said).items():
             metrics.enqueue_answers(queue, _short(result)).inc(count)
             if result in _NO_ROOM:
-                self._refusals.add(queue, _short(result), count)
+                self._seldom.tell_sum(
+                    "calls refused", queue=queue, reason=_short(result), counted="calls", number=count
+                )
 
     def _unknown(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
         """Return why a task can't be kept, by what the catalogue says; None if it can."""

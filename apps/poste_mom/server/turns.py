@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc.aio
+
+from poste.runtime.counts import Counts
 
 
 def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -24,7 +26,7 @@ class Turns:
         """Let so many have their turn at once."""
         self._free = at_once
         self._of_one_peer = of_one_peer
-        self._having: Counter[str] = Counter()
+        self._having = Counts()
         #: Who waits for a turn, by peer; the peers in the order of their turns.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
@@ -52,13 +54,11 @@ class Turns:
 
     def _begin(self, peer: str) -> None:
         self._free -= 1
-        self._having[peer] += 1
+        self._having.add(peer)
 
     def _end(self, peer: str) -> None:
         self._free += 1
-        self._having[peer] -= 1
-        if not self._having[peer]:
-            del self._having[peer]
+        self._having.remove(peer)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -84,7 +84,7 @@ class Crowd:
     def __init__(self, *, most: int, of_one_peer: int) -> None:
         self._most = most
         self._of_one_peer = of_one_peer
-        self._staying: Counter[str] = Counter()
+        self._staying = Counts()
         self._all = 0
 
     @contextlib.contextmanager
@@ -95,11 +95,9 @@ class Crowd:
             return
         may_stay = self._all < self._most and self._staying[peer] < self._of_one_peer
         self._all += may_stay
-        self._staying[peer] += may_stay
+        self._staying.add(peer, may_stay)
         try:
             yield may_stay
         finally:
             self._all -= may_stay
-            self._staying[peer] -= may_stay
-            if not self._staying[peer]:
-                del self._staying[peer]
+            self._staying.remove(peer, may_stay)

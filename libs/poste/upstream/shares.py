@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from poste.runtime.counts import Counts
+
 #: How many places a client may have for each that is free.
 _FOR_EACH_FREE: Final = 8
 
@@ -23,20 +25,16 @@ class Shares:
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self.held: dict[str, int] = {}
+        self.held = Counts()
 
     def allows(self, client: str, free: int) -> bool:
         """Tell whether a client may take another place while so many are free."""
-        return self.held.get(client, 0) < _FOR_EACH_FREE * free
+        return self.held[client] < _FOR_EACH_FREE * free
 
     def take(self, client: str) -> None:
         """Give a client another place."""
-        self.held[client] = self.held.get(client, 0) + 1
+        self.held.add(client)
 
     def give(self, client: str) -> None:
         """Take one of a client's places back."""
-        left = self.held[client] - 1
-        if left:
-            self.held[client] = left
-        else:
-            del self.held[client]
+        self.held.remove(client)
