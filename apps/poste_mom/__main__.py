@@ -18,6 +18,7 @@ from poste.queue.operators import Operators
 from poste.queue.recent import Recent
 from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
+from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs
 from poste.runtime.addresses import authority
@@ -68,8 +69,8 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     figures = Figures(
         client, tasks, catalogue, health, budgets=budgets, metrics_leader=metrics_leader, keeps_as_told=as_told
     )
-    server = new_server()
-    health_service = Health(server, "poste.v1.MomService")
+    server, intake = new_server(), Intake()
+    health_service = Health(server, "poste.v1.MomService", intake=intake)
     servicers = (
         EnqueueServicer(tasks, catalogue, health, budgets),
         TaskServicer(tasks, Histories(client, tasks, keys), completions),
@@ -77,7 +78,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         OperatorServicer(tasks, Recent(client, tasks, keys), Operators(client, health.proof, keys), catalogue, budgets),
         CatalogueServicer(catalogue, store, tasks),
     )
-    method_handlers.add_to_server(servicers, server)
+    method_handlers.add_to_server(servicers, server, intake)
     address = _bind(server, settings)
 
     def ready() -> str | None:

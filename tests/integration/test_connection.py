@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer
 from support.waiting import until
@@ -150,3 +152,19 @@ async def test_a_connection_that_is_cancelled_while_it_is_made_is_not_used(redis
     await client.aclose()
 
     assert hooked == 2
+
+
+async def test_nothing_holds_what_a_refused_command_brought(redis_server: RedisServer) -> None:
+    """redis-py raises the very object that it has read, in a circle: 16 MB of each refused call stayed for minutes."""
+    client = open_client(StoreSettings(redis_url=redis_server.url))
+    brought = bytes(1000)
+    gc.disable()
+    try:
+        held = sys.getrefcount(brought)
+        for _ in range(3):
+            with pytest.raises(ResponseError):
+                await client.execute_command("NONE_SUCH", brought)  # type: ignore[no-untyped-call]
+        assert sys.getrefcount(brought) == held
+    finally:
+        gc.enable()
+        await client.aclose()

@@ -12,10 +12,10 @@ from google.protobuf.message_factory import GetMessageClass
 from poste.domain import sizes
 from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
+from poste.rpc.intake import NotTaken
+from poste.rpc.turns import Crowd, peer_of
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
-from poste_mom.server.intake import Intake, NotTaken
-from poste_mom.server.turns import Crowd, peer_of
 from poste_mom.server.validation import Questions
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
+
+    from poste.rpc.intake import Intake
 
 #: How many streams of a kind are open at once: one for each gateway.
 MAX_STREAMS: Final = 256
@@ -32,6 +34,9 @@ _CODES: Final = {
     "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "late": grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+#: The methods whose messages bring what others sent: up to as many bytes as a message may have. Any other is a question
+#: of some names; were it large, it would take others' room for as long as it waits for its answer.
+_BRINGING: Final = frozenset({"EnqueueTasks", "CompleteTasks", "RegisterService"})
 #: How many fields a message may have that is large, its tasks' and reports' included: a batch has some thousands.
 _MOST_FIELDS: Final = 50_000
 #: How many wait for a task's end: in all, and of one peer.
@@ -41,13 +46,12 @@ _log: Final = logs.get("server")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def add_to_server(servicers: Iterable[object], server: grpc.aio.Server) -> None:
-    """Serve `poste.v1.MomService`, each of its methods by the servicer that has it.
+def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: Intake) -> None:
+    """Serve `poste.v1.MomService`, each of its methods by the servicer that has it; what comes is read by `intake`.
 
     Raises:
         KeyError: None has a method.
     """
-    intake = Intake()
     servicer_of = {name: servicer for servicer in servicers for name in dir(servicer)}
     handlers = {method.name: _handler(servicer_of[method.name], method, intake) for method in _SERVICE.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
@@ -57,13 +61,19 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
     behaviour = getattr(servicer, method.name)
     # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours.
     read = _reader(method)
+    most_bytes = sizes.MAX_MESSAGE if method.name in _BRINGING else sizes.LARGE
+    # On the wire the same as methods that take one message; but gRPC reads that only when it is asked for it.
     make: Any
     if method.server_streaming:
-        make = grpc.unary_stream_rpc_method_handler
+        make = grpc.stream_stream_rpc_method_handler
         streams = Crowd(most=MAX_STREAMS, of_one_peer=MAX_STREAMS)
 
-        async def stream(raw: bytes, context: _Context) -> AsyncIterator[Message]:
-            question = await read([raw], context)
+        async def stream(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Message]:
+            try:
+                async with intake.taking(messages, peer_of(context), most_bytes) as message:
+                    question = await read(message, context)
+            except NotTaken as error:
+                await _refuse(method, context, error.why, str(error))
             with streams.staying(peer_of(context)) as may_stay:
                 if not may_stay:
                     await _refuse(method, context, "busy", f"{MAX_STREAMS} streams of this kind are open already")
@@ -73,12 +83,11 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
         served: Any = stream
     else:
         waits = Crowd(most=_MOST_WAITS, of_one_peer=_MOST_WAITS_OF_ONE)
-        # On the wire the same as a method that takes one message; but gRPC reads that only when it is asked for it.
         make = grpc.stream_unary_rpc_method_handler
 
         async def unary(messages: AsyncIterator[bytes], context: _Context) -> Message:
             try:
-                async with intake.taking(messages, peer_of(context)) as message:
+                async with intake.taking(messages, peer_of(context), most_bytes) as message:
                     question = await read(message, context)
                     with waits.staying(peer_of(context), getattr(question, "wait_seconds", 0) > 0) as may_stay:
                         if not may_stay:
@@ -88,11 +97,29 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
             except NotTaken as error:
                 await _refuse(method, context, error.why, str(error))
 
-        served = unary
+        served = _forgetting(unary)
     made: grpc.RpcMethodHandler[Any, Any] = make(
         served, response_serializer=GetMessageClass(method.output_type).SerializeToString
     )
     return made
+
+
+def _forgetting(serve: Callable[..., Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
+    """Have nothing hold what a refused call brought.
+
+    gRPC keeps the exception that ends a call with the call, which every frame of its traceback knows: until somebody
+    looked for cycles, each refused message of 16 MB stayed, and a gigabyte of them came in seconds.
+    """
+
+    async def served(messages: AsyncIterator[bytes], context: _Context) -> Message:
+        try:
+            return await serve(messages, context)
+        except grpc.aio.AbortError as error:
+            error.__context__ = None
+            error.__traceback__ = None
+            raise
+
+    return served
 
 
 def _reader(method: MethodDescriptor) -> Callable[[list[bytes], _Context], Awaitable[Any]]:

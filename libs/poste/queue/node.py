@@ -142,6 +142,18 @@ class _Telling(AbstractConnection):
             # uvloop's word for a transport that has broken and was not read from since; redis-py lets it through.
             raise RedisConnectionError(str(error)) from error
 
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read an answer; what is raised of it is not held by where it was raised, nor what the command brought by it.
+
+        redis-py raises the very object that it has read, so that and its traceback hold each other: until somebody
+        looks for cycles, the command's arguments stayed, 16 MB of each that was refused.
+        """
+        try:
+            return await super().read_response(*args, **kwargs)
+        except RedisError as error:
+            error.__traceback__ = None
+            raise
+
 
 class _TellingTcp(_Telling, Connection):
     pass

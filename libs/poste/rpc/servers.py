@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
 from poste.rpc.channels import KEEPALIVE_MS
+from poste.rpc.intake import Intake, NotTaken
+from poste.rpc.turns import peer_of
+from poste.runtime import logs
 from poste.runtime.addresses import UNIX, authority
 
 #: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
 _MAX_CONNECTION_AGE_MS: Final = 90_000
 #: How long calls may go on over a connection that has reached its age, in milliseconds.
 _MAX_CONNECTION_AGE_GRACE_MS: Final = 600_000
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_log: Final = logs.get("server")
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def new_server() -> grpc.aio.Server:
@@ -71,12 +80,30 @@ def _bind(server: grpc.aio.Server, address: str, trouble: str) -> int:
 
 
 class Health:
-    """The standard health service (grpc.health.v1) of one server."""
+    """The standard health service (grpc.health.v1) of one server.
 
-    def __init__(self, server: grpc.aio.Server, *services: str) -> None:
+    What it is asked is read in turns, as all that is large: whoever reaches the port may send it 16 MB, and a dozen of
+    those that gRPC reads by itself are most of a gigabyte.
+    """
+
+    def __init__(self, server: grpc.aio.Server, *services: str, intake: Intake | None = None) -> None:
+        """Add it to a server.
+
+        Args:
+            server: The server.
+            services: Which services it knows besides the server as a whole.
+            intake: What reads the server's other messages in turns, if anything does.
+        """
         self._servicer = health.aio.HealthServicer()
         self._services = ("", *services)
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        self._intake = intake or Intake()
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        # On the wire the same as methods that take one message; but gRPC reads that only when it is asked for it.
+        handlers: dict[str, Any] = {
+            "Check": grpc.stream_unary_rpc_method_handler(self._check, response_serializer=serialize),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._watch, response_serializer=serialize),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH, handlers),))
 
     async def serving(self) -> None:
         """Tell clients to send calls."""
@@ -87,3 +114,24 @@ class Health:
         """Tell clients to send no more calls."""
         for service in self._services:
             await self._servicer.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def _check(self, messages: AsyncIterator[bytes], context: _Context) -> Any:
+        return await self._servicer.Check(await self._read(messages, context), context)
+
+    async def _watch(self, messages: AsyncIterator[bytes], context: _Context) -> None:
+        await self._servicer.Watch(await self._read(messages, context), context)
+
+    async def _read(self, messages: AsyncIterator[bytes], context: _Context) -> health_pb2.HealthCheckRequest:
+        try:
+            async with self._intake.taking(messages, peer_of(context), sizes.LARGE) as message:
+                return health_pb2.HealthCheckRequest.FromString(message.pop())
+        except NotTaken as error:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if error.why == "late" else grpc.StatusCode.INVALID_ARGUMENT
+            await _refuse(context, code, str(error))
+        except DecodeError:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the message can't be decoded")
+
+
+async def _refuse(context: _Context, code: grpc.StatusCode, words: str) -> NoReturn:
+    _log.warning("health not told", reason=words, peer=context.peer())
+    await context.abort(code, words)

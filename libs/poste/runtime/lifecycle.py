@@ -28,8 +28,9 @@ from poste.runtime import leaving, logs, loop_lag
 T = TypeVar("T")
 
 _log = logs.get("lifecycle")
-#: From this size on a block of memory is mapped by itself, in bytes; and glibc's name for that (malloc.h).
-_MAPPED_BYTES: Final = 256 * 1024
+#: From this size on a block of memory is mapped by itself, in bytes; and glibc's name for that (malloc.h). gRPC reads
+#: large messages in pieces of this size: elsewhere what was left of them lay about, megabytes of each.
+_MAPPED_BYTES: Final = 64 * 1024
 _M_MMAP_THRESHOLD: Final = -3
 #: How many more objects were made than freed before cycles are looked for, and how often in older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)

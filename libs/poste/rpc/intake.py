@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from poste.domain import sizes
-from poste_mom.server.turns import Turns
+from poste.rpc.turns import Turns
 
 #: How many messages are read at once, and how many from one peer: another's need not wait for one that comes slowly.
 #: One that has come, as nearly all have, is read in no time.
@@ -42,11 +42,16 @@ class Intake:
         self._less = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def taking(self, messages: AsyncIterator[bytes], peer: str) -> AsyncIterator[list[bytes]]:
+    async def taking(self, messages: AsyncIterator[bytes], peer: str, most_bytes: int) -> AsyncIterator[list[bytes]]:
         """Read the one message of a call; it is handled in the body, which takes it out of the list: nobody keeps it.
 
+        Args:
+            messages: Where it comes from.
+            peer: Who sends it: each has its turn.
+            most_bytes: How large it may be.
+
         Raises:
-            NotTaken: It does not come in time (`late`), or is not one (`invalid`).
+            NotTaken: It does not come in time (`late`), or is too large, or is not one (`invalid`).
         """
         async with self._turns.turn(peer):
             await self._room_for(0)
@@ -56,6 +61,9 @@ class Intake:
             except TimeoutError:
                 raise NotTaken("late", f"the message did not come within {_READ_SECONDS:g} s") from None
             size = len(message[0])
+            if size > most_bytes:
+                message.clear()
+                raise NotTaken("invalid", f"the message has {size} bytes, and may have {most_bytes}")
             await self._room_for(size)
             self._handled_bytes += size
         try:
