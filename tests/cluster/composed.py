@@ -13,7 +13,7 @@ from cluster.proof import Line
 from cluster.site import ROOT
 
 _FILE = ROOT / "compose/compose.yml"
-_PARTS = ("gateway", "mom", "sum", "multiplication", "subtraction", "redis")
+_PARTS = ("gateway", "mom", "courier", "sum", "multiplication", "subtraction", "redis")
 _UP_SECONDS = 120
 
 

@@ -16,7 +16,7 @@ from cluster.swarm import STACK, Swarm
 #: Calls a second while something is broken.
 RATE = 20.0
 #: What a new version replaces.
-PARTS = ("gateway", "mom", "sum", "multiplication", "subtraction")
+PARTS = ("gateway", "mom", "courier", "sum", "multiplication", "subtraction")
 #: While a new version is rolled out.
 UPDATE_RATE = 50.0
 #: How large the image may be. The stand-in for its base is as large as the official one, about 125.

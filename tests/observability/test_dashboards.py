@@ -132,8 +132,8 @@ async def figures(watcher: Prometheus, text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "swarm.yml"])
-def test_every_sample_service_is_scraped(name):
+def test_every_part_is_scraped(name):
     """The Parts dashboard would not know of one, and nobody would notice."""
     jobs = re.findall(r"job_name: (\w+)", (FOLDER / name).read_text())
 
-    assert jobs == ["gateway", "mom", "sum", "multiplication", "subtraction"]
+    assert jobs == ["gateway", "mom", "courier", "sum", "multiplication", "subtraction"]
