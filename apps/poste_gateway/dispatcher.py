@@ -153,7 +153,7 @@ def _place(request: web.BaseRequest, path: str, account: AccessRecord) -> Span |
     span, traceparent = None, ""
     if (header := request.headers.get(traceparents.HEADER)) is not None:
         traceparent = traceparents.read(header)
-    if not traceparent and tracing.lost():
+    if not traceparent and tracing.sampled_out():
         account.traceparent = traceparents.UNRECORDED
         return None
     if tracing.wanted(traceparent) and path not in PROBES:

@@ -148,9 +148,9 @@ def test_a_trace_is_drawn_once(monkeypatch):
     """Were the SDK to draw again, a share of a tenth would be a hundredth."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
-    draws = sampling.Draws()
-    tracer = TracerProvider(sampler=draws, id_generator=draws).get_tracer("one")
-    won = [spans.Span(tracer, "GET", "server", parent="", link="") for _ in range(200) if draws.win()]
+    sampler = sampling.HeadSampler()
+    tracer = TracerProvider(sampler=sampler, id_generator=sampler).get_tracer("one")
+    won = [spans.Span(tracer, "GET", "server", parent="", link="") for _ in range(200) if sampler.start_trace()]
 
     assert 0 < len(won) < 200
     assert all(traceparents.recorded(span.traceparent) for span in won)
@@ -166,7 +166,7 @@ def test_a_share_that_is_none_is_told_at_the_start(monkeypatch, share):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
 
     with pytest.raises(StartError, match=f"OTEL_TRACES_SAMPLER_ARG is no share from 0 to 1: {share}"):
-        sampling.Draws()
+        sampling.HeadSampler()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_samplers_without_a_share_record_all_or_nothing(monkeypatch, sampler
     """An operator who turned traces off would pay for them all the same."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
 
-    assert sampling.Draws().win() is wins
+    assert sampling.HeadSampler().start_trace() is wins
 
 
 @pytest.mark.parametrize("traceparent", [traceparents.UNRECORDED, f"00-{TRACE}-{CALLER}-00"])

@@ -13,7 +13,7 @@ _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @contextlib.contextmanager
-def without(module: str) -> Iterator[None]:
+def block_import(module: str) -> Iterator[None]:
     """Have what is imported in the body not find a module; whoever imports it later does."""
     if module in sys.modules:
         yield

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from poste.runtime.tallies import Counts, Distribution, Levels
+from poste.runtime.fast_metrics import FastCounter, FastGauge, FastHistogram
 from poste.version import __version__
 
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -46,8 +46,8 @@ catalogue_passed_over = Gauge(
 
 # -- the gateway
 
-calls_total = Counts("poste_calls", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
-call_seconds = Distribution(
+calls_total = FastCounter("poste_calls", "Calls that the gateway answered.", ["service", "method", "road", "outcome"])
+call_seconds = FastHistogram(
     "poste_call_seconds",
     "Time from a call's arrival at the gateway to its answer.",
     ["service", "road"],
@@ -144,28 +144,30 @@ store_accepting = Gauge("poste_store_accepting", "1 while this middleware's Redi
 
 # -- a service
 
-handled_total = Counts("poste_handled", "Handler runs in a service's process.", ["service", "method", "road", "code"])
-handler_seconds = Distribution(
+handled_total = FastCounter(
+    "poste_handled", "Handler runs in a service's process.", ["service", "method", "road", "code"]
+)
+handler_seconds = FastHistogram(
     "poste_handler_seconds", "Time that a handler took.", ["service", "road"], buckets=_LATENCY_BUCKETS
 )
-running_calls = Levels("poste_running_calls", "Handlers that run now.", ["service", "road"])
-handlers_left_behind = Levels(
+running_calls = FastGauge("poste_running_calls", "Handlers that run now.", ["service", "road"])
+handlers_left_behind = FastGauge(
     "poste_handlers_left_behind",
     "Handlers that go on though their time is over: they do not heed their cancellation.",
     ["service", "road"],
 )
-threads_lost = Levels(
+threads_lost = FastGauge(
     "poste_threads_lost",
     "Threads of `def` handlers that go on though nobody waits for them any more: no other call gets these.",
     ["service", "road"],
 )
-task_wait_seconds = Distribution(
+task_wait_seconds = FastHistogram(
     "poste_task_wait_seconds",
     "Time from a task's creation to the start of its first attempt; told again if a stop gave that one back.",
     ["queue"],
     buckets=_WAIT_BUCKETS,
 )
-task_attempts = Distribution(
+task_attempts = FastHistogram(
     "poste_task_attempts", "Attempts that a task took, once one was its last.", ["queue"], buckets=(1, 2, 3, 5, 10, 20)
 )
 consumer_silent_seconds = Gauge(
@@ -176,13 +178,13 @@ consumer_silent_seconds = Gauge(
 
 # -- a courier
 
-deliveries_total = Counts(
+deliveries_total = FastCounter(
     "poste_deliveries", "Queued calls that a courier made at their service.", ["service", "method", "code"]
 )
-delivery_seconds = Distribution(
+delivery_seconds = FastHistogram(
     "poste_delivery_seconds", "Time that such a call took.", ["service"], buckets=_LATENCY_BUCKETS
 )
-delivery_limit = Levels(
+delivery_limit = FastGauge(
     "poste_delivery_limit", "Queued calls that this courier may have under way at a service now.", ["service"]
 )
 

@@ -23,7 +23,7 @@ _SHARE: Final = "OTEL_TRACES_SAMPLER_ARG"
 _LOW_BITS: Final = 64
 
 
-class Draws(Sampler, RandomIdGenerator):
+class HeadSampler(Sampler, RandomIdGenerator):
     """Decides by the sampler that OpenTelemetry's variables name, with two things that it can't do by itself.
 
     A new trace is drawn before anything of it is made: the SDK's way to a span that it then drops costs ten times as
@@ -47,7 +47,7 @@ class Draws(Sampler, RandomIdGenerator):
         #: The trace that was drawn and not begun yet; 0 if there is none.
         self._drawn = 0
 
-    def win(self) -> bool:
+    def start_trace(self) -> bool:
         """Tell whether a new trace is recorded; if so, the next span is to begin it."""
         low = random.getrandbits(_LOW_BITS)
         if low >= self._bound:

@@ -17,7 +17,7 @@ from poste.domain.errors import StartError
 from poste.domain.traceparents import recorded
 
 if TYPE_CHECKING:
-    from poste.runtime.sampling import Draws
+    from poste.runtime.sampling import HeadSampler
     from poste.runtime.spans import Kind, Span
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -35,7 +35,7 @@ class _Tracing:
     tracer: Any = None
     spans: Any = None
     #: Decides on new traces; None if whoever set up the provider has another way.
-    draws: Draws | None = None
+    sampler: HeadSampler | None = None
 
 
 def wanted(traceparent: str) -> bool:
@@ -52,9 +52,9 @@ def off() -> bool:
     return _Tracing.tracer is None
 
 
-def lost() -> bool:
+def sampled_out() -> bool:
     """Draw for a trace that would begin here; tells whether it is not recorded. Of one that is, a span follows."""
-    return _Tracing.draws is not None and not _Tracing.draws.win()
+    return _Tracing.sampler is not None and not _Tracing.sampler.start_trace()
 
 
 def silence(traceparent: str) -> None:
@@ -77,13 +77,13 @@ def configure(part: str) -> None:
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - the same
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - the same
 
-            from poste.runtime.sampling import Draws  # noqa: PLC0415 - the same
+            from poste.runtime.sampling import HeadSampler  # noqa: PLC0415 - the same
         except ImportError as error:
             raise StartError(f"{_ENDPOINTS[-1]} is set: pip install 'poste[tracing]'") from error
         name = os.environ.get("OTEL_SERVICE_NAME") or f"poste-{part}"
-        draws = _Tracing.draws = Draws()
+        sampler = _Tracing.sampler = HeadSampler()
         resource = Resource.create({"service.name": name})
-        provider = TracerProvider(sampler=draws, id_generator=draws, resource=resource)
+        provider = TracerProvider(sampler=sampler, id_generator=sampler, resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
     if (api := sys.modules.get("opentelemetry.trace")) is not None:

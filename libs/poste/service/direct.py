@@ -21,9 +21,9 @@ from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
+from poste.service.admission_control import AdmissionControl
 from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
-from poste.service.intake import Intake
 from poste.service.link import LinkServicer
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
@@ -51,7 +51,7 @@ class DirectRoad:
             max_calls: How many unary calls may run at once.
         """
         self._runner = runner
-        self._intake = Intake(max_calls)
+        self._admission = AdmissionControl(max_calls)
         self._server = new_server()
         names = [service.name for service in services]
         for service in services:
@@ -60,7 +60,7 @@ class DirectRoad:
             generic = grpc.method_handlers_generic_handler(service.name, {**streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
         by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
-        add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._intake), self._server)
+        add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._admission), self._server)
         self._health = Health(self._server, *names)
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
         # The last one: they are asked in turn.
@@ -91,29 +91,29 @@ class DirectRoad:
 
     def live(self) -> bool:
         """Tell whether direct calls come in."""
-        return self._intake.live()
+        return self._admission.live()
 
     async def drain(self, grace_seconds: float) -> None:
         """Run no more calls, and wait for those that run, as long as the grace goes.
 
         Those that come in meanwhile are refused with the proof that they did not run.
         """
-        self._intake.close()
+        self._admission.close()
         await self._health.not_serving()
         await asyncio.sleep(min(_LINGER_SECONDS, grace_seconds))
-        await self._intake.drained(grace_seconds)
+        await self._admission.drained(grace_seconds)
 
     async def close(self) -> None:
         """Stop serving; what still runs is cancelled."""
         # A stop waits for streams, and every gateway keeps one open (health): so the grace ends here.
         await self._server.stop(_FLUSH_SECONDS)
-        await self._intake.drained(1.0)
+        await self._admission.drained(1.0)
 
     def _serve(self, method: ServedMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def behaviour(request: bytes, wire: Wire) -> bytes:
-            if (refusal := self._intake.refusal()) is not None:
+            if (refusal := self._admission.refusal()) is not None:
                 await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
-            self._intake.begin()
+            self._admission.begin()
             call = _call(wire)
             # A task of its own: gRPC cancels its task when the client has left, and nothing would tell that from a
             # handler that cancels itself.
@@ -156,7 +156,7 @@ class DirectRoad:
                 over.set_result(outcome)
 
     def _ended(self, _: object) -> None:
-        self._intake.end()
+        self._admission.end()
 
 
 class _NotHere(grpc.GenericRpcHandler):

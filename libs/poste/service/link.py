@@ -18,9 +18,9 @@ import grpc.aio
 from poste.domain import door, sizes
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
+from poste.service.admission_control import AdmissionControl
 from poste.service.context import Call, Stage
 from poste.service.handlers import Runner
-from poste.service.intake import Intake
 from poste.service.outcome import Outcome, not_here
 from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
@@ -58,32 +58,34 @@ class _Broken(Exception):  # noqa: N818 - it states a fact
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
     """Serves `poste.v1.LinkService`."""
 
-    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, intake: Intake) -> None:
+    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, admission: AdmissionControl) -> None:
         """Take what runs the calls.
 
         Args:
             methods: By their paths.
             runner: Runs their handlers.
-            intake: Counts them.
+            admission: Counts them.
         """
         self._methods = methods
         self._runner = runner
-        self._intake = intake
+        self._admission = admission
 
     async def Connect(  # type: ignore[override]  # noqa: N802 - gRPC's name; its frames are written, not yielded
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Wire
     ) -> None:
         """Serve one gateway's link."""
-        await _Link(self._methods, self._runner, self._intake, context).serve(request_iterator)
+        await _Link(self._methods, self._runner, self._admission, context).serve(request_iterator)
 
 
 class _Link:
     """One gateway's link."""
 
-    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, intake: Intake, wire: _Wire) -> None:
+    def __init__(
+        self, methods: Mapping[str, ServedMethod], runner: Runner, admission: AdmissionControl, wire: _Wire
+    ) -> None:
         self._methods = methods
         self._runner = runner
-        self._intake = intake
+        self._admission = admission
         self._wire = wire
         self._peer = wire.peer()
         self._calls: dict[int, asyncio.Task[None]] = {}
@@ -137,7 +139,7 @@ class _Link:
                 await self._some.wait()
             # What is ready and can't leave any more.
             ready = [counted for *_, counted in self._ready]
-            self._intake.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
+            self._admission.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
         if broken is not None:
             metrics.links_broken_total.inc()
             _log.error("link closed: its gateway breaks the protocol", reason=str(broken), peer=self._peer)
@@ -166,7 +168,7 @@ class _Link:
         """Count a call out that was cancelled before its task had its first turn: nothing of it has run."""
         if self._calls.get(number) is task:
             del self._calls[number]
-            self._intake.end()
+            self._admission.end()
             self._some.set()
 
     async def _wait_for_reader(self) -> None:
@@ -182,7 +184,7 @@ class _Link:
     def _take(self, call: pb.LinkCall) -> None:
         if call.number in self._calls:
             raise _Broken(f"call number {call.number} is in use")
-        if (refusal := self._intake.refusal()) is not None:
+        if (refusal := self._admission.refusal()) is not None:
             self._answer(call.number, refusal)
             return
         method = self._methods.get(call.method)
@@ -194,7 +196,7 @@ class _Link:
             words = f"a handler can't take {call.timeout_seconds:g} s"
             self._answer(call.number, Outcome(Code.INVALID_ARGUMENT, words, not_run=True))
             return
-        self._intake.begin()
+        self._admission.begin()
         self._calls[call.number] = self._loop.create_task(self._run(method, call))
 
     async def _run(self, method: ServedMethod, call: pb.LinkCall) -> None:
@@ -213,7 +215,7 @@ class _Link:
         except asyncio.CancelledError:
             # Nobody waits for the answer; or it was given meanwhile.
             if state.stage is not Stage.LEFT:
-                self._intake.end()
+                self._admission.end()
             return
         except Exception:  # noqa: BLE001 - the task's edge: its caller must not wait for nothing
             _log.exception("call failed", method=call.method)
@@ -246,7 +248,7 @@ class _Link:
         # A number that is in use is the gateway's mistake: it knows of one answer by it.
         if full or self._ended or number in self._kept or number in self._large:
             self._announced.append(pb.LinkAnswer(number=number, dropped_bytes=size))
-            self._intake.end(large[1])
+            self._admission.end(large[1])
             return
         self._announced.append(pb.LinkAnswer(number=number, kept_bytes=size))
         self._kept[number] = large
@@ -269,7 +271,7 @@ class _Link:
             self._left(len(large[0].response))
         else:
             return
-        self._intake.end(large[1])
+        self._admission.end(large[1])
 
     def _left(self, size: int) -> None:
         """Count an answer that waits for its frame no longer."""
@@ -286,7 +288,7 @@ class _Link:
                 try:
                     await self._wire.write(frame)
                 finally:
-                    self._intake.end(counted)
+                    self._admission.end(counted)
 
     def _some_wait(self) -> bool:
         return bool(self._ready or self._large or self._announced)

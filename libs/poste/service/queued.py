@@ -60,7 +60,7 @@ class QueuedRoad:
             task.unstarted = call.stage is Stage.WAITING
             if call.stage is Stage.LEFT or not task.cancel_requested:
                 raise
-            _stay()
+            _uncancel()
             outcome = None
         if outcome is not None and outcome.not_run:
             raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
@@ -113,7 +113,7 @@ class QueuedRoad:
                     if asked or not task.cancel_requested:
                         raise
                     asked = True
-                _stay()
+                _uncancel()
 
 
 class QueuedHandlers:
@@ -174,7 +174,7 @@ def _was_told() -> bool:
     return current is None or lifecycle.was_told(current)
 
 
-def _stay() -> None:
+def _uncancel() -> None:
     """Take back the cancellation that was just caught: this asyncio task goes on."""
     current = asyncio.current_task()
     if current is not None:

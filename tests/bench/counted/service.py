@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from bench import counted
 from calculator.v1 import sum_pb2
+from poste.service.admission_control import AdmissionControl
 from poste.service.handlers import Runner
-from poste.service.intake import Intake
 from poste.service.link import LinkServicer
 from poste.service.servicer import services_of
 from poste.v1 import link_service_pb2 as pb
@@ -74,7 +74,7 @@ async def prepare() -> counted.Calls:
         f"/{one.name}/{name}": method for one in services_of([SumService()]) for name, method in one.methods.items()
     }
     wire: Any = _Wire()
-    servicer = LinkServicer(methods, Runner("direct", threads=1), Intake(1000))
+    servicer = LinkServicer(methods, Runner("direct", threads=1), AdmissionControl(1000))
     _running.append(asyncio.get_running_loop().create_task(servicer.Connect(wire.frames(), wire)))
     calls: counted.Calls = wire.call
     return calls

@@ -13,7 +13,7 @@ from poste.service.outcome import Outcome
 _LIVE_SECONDS: Final = 0.1
 
 
-class Intake:
+class AdmissionControl:
     """Counts direct calls in and out."""
 
     def __init__(self, max_calls: int) -> None:

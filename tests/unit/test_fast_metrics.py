@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from poste.runtime.tallies import Counts, Distribution, Levels
+from poste.runtime.fast_metrics import FastCounter, FastGauge, FastHistogram
 
 _BUCKETS = (0.001, 0.25, 1, 60)
 _WHO = st.sampled_from([("one", "a"), ("one", "b"), ('quoted "two"', "")])
@@ -22,9 +22,9 @@ def exposed(registry: CollectorRegistry) -> list[bytes]:
 def test_they_are_exposed_as_the_library_exposes_its_own(events):
     """Else Prometheus reads something else than what happened, or refuses the whole page."""
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    counts = Counts("calls", "Calls.", ["who", "what"], registry=ours)
-    levels = Levels("running", "Running.", ["who", "what"], registry=ours)
-    times = Distribution("call_seconds", "Times.", ["who", "what"], buckets=_BUCKETS, registry=ours)
+    counts = FastCounter("calls", "Calls.", ["who", "what"], registry=ours)
+    levels = FastGauge("running", "Running.", ["who", "what"], registry=ours)
+    times = FastHistogram("call_seconds", "Times.", ["who", "what"], buckets=_BUCKETS, registry=ours)
     counter = Counter("calls", "Calls.", ["who", "what"], registry=theirs)
     gauge = Gauge("running", "Running.", ["who", "what"], registry=theirs)
     histogram = Histogram("call_seconds", "Times.", ["who", "what"], buckets=_BUCKETS, registry=theirs)

@@ -24,13 +24,13 @@ Labels = tuple[str, ...]
 _NOTED: Final = 256
 
 
-class _Tally(Collector):
+class _FastMetric(Collector):
     def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self._name, self._text, self._labels = name, text, tuple(labels)
         registry.register(self)
 
 
-class Counts(_Tally):
+class FastCounter(_FastMetric):
     """A counter."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry = REGISTRY) -> None:
@@ -58,7 +58,7 @@ class Counts(_Tally):
         return [family]
 
 
-class Levels(_Tally):
+class FastGauge(_FastMetric):
     """A gauge of what goes up and down."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry = REGISTRY) -> None:
@@ -78,7 +78,7 @@ class Levels(_Tally):
         return [family]
 
 
-class Distribution(_Tally):
+class FastHistogram(_FastMetric):
     """A histogram."""
 
     def __init__(
