@@ -51,9 +51,10 @@ async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
             return await work(client)
     except Problem as error:
         if as_json:
-            printing.compact(dict(error.document))
+            named = {"requestId": error.request_id} if error.request_id else {}
+            printing.compact({**error.document, **named})
         else:
-            printing.problem(error.document, str(error), [(fault.field, fault.reason) for fault in error.errors])
+            printing.problem(error)
         return FAILURE
     except GatewayUnreachable as error:
         printing.complain(f"{error} (`poste up` starts one; --url or POSTE_URL names another)")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from poste.domain.shown import visible, visible_json
+
+if TYPE_CHECKING:
+    from poste.client import Problem
 
 #: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
 _PIPE_WIDTH: Final = 400
@@ -78,9 +81,10 @@ def complain(text: str) -> None:
     click.echo(f"poste: {visible(text)}", err=True)
 
 
-def problem(document: Mapping[str, Any], summary: str, faults: Sequence[tuple[str, str]]) -> None:
-    """Tell a person what the gateway refused, and why, on standard error."""
-    code = document.get("code")
-    complain(f"{summary} ({code})" if code else summary)
-    for field, reason in faults:
-        click.echo(visible(f"  {field}: {reason}"), err=True)
+def problem(error: Problem) -> None:
+    """Tell a person what the gateway refused, and why, and which request that was, on standard error."""
+    request = f"request {error.request_id}" if error.request_id else ""
+    said = ", ".join(filter(None, (error.document.get("code"), request)))
+    complain(f"{error.message} ({said})" if said else error.message)
+    for fault in error.errors:
+        click.echo(visible(f"  {fault.field}: {fault.reason}"), err=True)

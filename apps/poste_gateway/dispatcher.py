@@ -76,7 +76,8 @@ class Dispatcher:
         own = self._own_routes.find(path) if method is None else None
         verbs = own.verbs if own is not None else routes.verbs(path) if method is None else None
         span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
-        # For whatever else is logged on its way.
+        # For whatever else is logged on its way, and until the connection's next request: they share one context.
+        logs.names.set(account.names)
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
             if method is None:
@@ -88,7 +89,7 @@ class Dispatcher:
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
-            _log.exception("failed", verb=request.method, path=path, request_id=account.request_id)
+            _log.exception("failed", verb=request.method, path=path)
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
             answer = self._refuse(defect, path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
@@ -101,7 +102,6 @@ class Dispatcher:
         if span is not None:
             _end_span(span, answer.status, account)
         if traced is not None:
-            # A connection's requests share one context.
             tracing.trace_id.reset(traced)
         return answer
 

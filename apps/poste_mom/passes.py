@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("passes")
-_journal = logs.Journal("passes", "task")
 #: How often lists whose consumer has no lease at all are looked for, in seconds.
 _ORPHANS_SECONDS: Final = 600.0
 #: How soon they are looked for again where a server did not answer, in seconds.
@@ -87,8 +86,6 @@ class _Looks:
     def _tell(self, queue: str, report: PassReport) -> None:
         if report.reaped:
             _log.warning("reaped", queue=queue, **report.reaped)
-        for key, how in report.ended:
-            _journal.write({"key": key, "service": queue, "result": how})
         if report.is_spent and queue not in self._spent:
             self._spent.add(queue)
             _log.warning("queue stands still", queue=queue, reason="what ended in it takes all that it may hold")

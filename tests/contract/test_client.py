@@ -146,7 +146,7 @@ async def test_a_problem_comes_whole():
         "code": "INVALID_ARGUMENT",
         "errors": [{"field": "a", "reason": "missing"}],
     }
-    async with gateway(says(document, 400, **{"Retry-After": "7"})) as (client, _):
+    async with gateway(says(document, 400, **{"Retry-After": "7", "X-Request-Id": "r-1"})) as (client, asked):
         with pytest.raises(Problem) as caught:
             await client.call("x.Y/Z", {})
 
@@ -155,7 +155,9 @@ async def test_a_problem_comes_whole():
     assert problem.errors == (FieldError("a", "missing"),)
     assert problem.retry_after_seconds == 7
     assert problem.document == document
-    assert str(problem) == "Invalid request: the message does not fit"
+    # By this the operator finds it.
+    assert (problem.request_id, str(problem)) == ("r-1", "Invalid request: the message does not fit (request r-1)")
+    assert asked[0][0].headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize("detail", ["", "It is full", "It is full."])

@@ -57,7 +57,9 @@ def test_a_wrong_call_says_what_is_wrong(ask):
     assert person.returncode == program.returncode == 1
     assert person.stdout == ""
     assert "  a: " in person.stderr
+    assert "(INVALID_ARGUMENT, request " in person.stderr
     assert json.loads(program.stdout)["status"] == 400
+    assert json.loads(program.stdout)["requestId"]
 
 
 @pytest.mark.parametrize("method", ["no.Such/Method", "calculator.v1.SumService/Sum", "sum/Add", "/v1/sums"])

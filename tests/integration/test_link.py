@@ -264,6 +264,6 @@ async def test_the_handler_knows_its_caller_and_its_deadline() -> None:
             return ledger_pb2.RecordResponse()
 
     async with running_worker(Curious()) as worker, linked(worker.target) as replica:
-        assert isinstance(await replica.call(LOOK, b"", 20, "the id"), bytes)
+        assert isinstance(await replica.call(LOOK, b"", 20, "its-id"), bytes)
 
-    assert seen == [("the id", "1", "ipv4"), (True,)]
+    assert seen == [("its-id", "1", "ipv4"), (True,)]

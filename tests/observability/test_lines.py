@@ -13,8 +13,8 @@ CALL = {
     "timestamp", "verb",
 }  # fmt: skip
 TASK = {
-    "attempt", "code", "event", "key", "level", "method", "part", "result", "room", "seconds", "service", "timestamp",
-    "waited_seconds",
+    "attempt", "code", "event", "level", "method", "part", "request_id", "result", "room", "seconds", "service", "task",
+    "timestamp", "waited_seconds",
 }  # fmt: skip
 
 

@@ -80,7 +80,6 @@ class Report:
 
     reaped: Counter[str] = field(default_factory=Counter)
     woken: int = 0
-    expired: int = 0
 
 
 class QueueModel:
@@ -329,7 +328,6 @@ class QueueModel:
             task = self.tasks.get(key)
             if task and task.state == "Q" and task.overdue:
                 task.be_over()
-                report.expired += task.state == "E"
             if task is None or task.final:
                 self.ready.remove(key)
         return report

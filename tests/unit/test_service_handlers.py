@@ -13,7 +13,7 @@ from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
 from poste.rpc.statuses import is_too_large
-from poste.runtime import lifecycle
+from poste.runtime import lifecycle, logs
 from poste.service.context import Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
@@ -99,18 +99,16 @@ async def test_a_decorated_handler_is_still_a_coroutine() -> None:
 
 async def test_the_request_id_is_bound_to_the_handlers_log_lines() -> None:
     """Without it a handler's lines could not be found by the request they belong to."""
-    import structlog  # noqa: PLC0415 - the one test that looks at it
-
-    seen: list[dict[str, Any]] = []
+    seen: list[Any] = []
 
     def behaviour(_: Any, __: Any) -> Any:
-        seen.append(structlog.contextvars.get_contextvars())
+        seen.append(logs.names.get()())
         return ledger_pb2.RecordResponse()
 
-    await run(behaviour, coroutine=False, call=Call(request_id="r1"))
+    await asyncio.create_task(run(behaviour, coroutine=False, call=Call(request_id="r1")))
 
-    assert seen[0]["request_id"] == "r1"
-    assert "request_id" not in structlog.contextvars.get_contextvars()
+    assert seen == [{"request_id": "r1"}]
+    assert logs.names.get(None) is None
 
 
 async def test_threads_are_bounded_and_a_job_cancelled_in_time_never_runs() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poste.domain.errors import InvalidTaskId
-from poste.domain.task_id import TaskIds
+from poste.domain.task_id import MAX_WITHOUT_QUEUE, TaskIds, with_queue, without_queue
 
 IDS = TaskIds(b"k" * 32)
 
@@ -27,6 +27,16 @@ def test_an_id_says_what_it_was_made_of(queue: str, task_ttl: int, result_ttl: i
     assert IDS.read(made.text) == made
     assert (made.queue, made.task_ttl_seconds, made.result_ttl_seconds) == (queue, task_ttl, result_ttl)
     assert abs(made.create_ms - now * 1000) <= 1
+
+
+@given(queue=st.text(st.characters(codec="utf-8"), min_size=1, max_size=80))
+def test_an_id_is_spelt_without_its_queue_and_with_it(queue: str) -> None:
+    """A service's log would call a task by an id that nobody was given, or its record grow for its queue's name."""
+    made = IDS.mint(queue, task_ttl_seconds=5, result_ttl_seconds=6)
+    rest = without_queue(made)
+
+    assert len(rest) <= MAX_WITHOUT_QUEUE
+    assert with_queue(queue, rest) == made.text
 
 
 @given(now=st.floats(0, 4e9))

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from poste import protojson
 from poste.domain.task import TaskState
-from poste.domain.task_id import TaskId, TaskIds
+from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics, tracing
 from poste.upstream.replica_pool import ReplicaPool
@@ -276,7 +276,9 @@ class _Call:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Look at the path that Location names."
-                place = {"Location": task_view.location(self._call_services.ids.with_acceptance_unknown(task_id))}
+                unknown = self._call_services.ids.with_acceptance_unknown(task_id)
+                self._account.note("task", unknown.text)
+                place = {"Location": task_view.location(unknown)}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
 
     def _away(self, detail: str) -> Problem:
@@ -296,6 +298,7 @@ class _Call:
         created.seconds, created.nanos = created_ms // 1000, created_ms % 1000 * 1_000_000
         new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
         new.traceparent = traceparent
+        new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
         return new
 
     async def _answered(self, response: bytes) -> Response:

@@ -7,8 +7,10 @@ Large calls have a queue and flights of their own, so that small ones never wait
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,6 +67,7 @@ _DEFECTS: Final = (
     pb.ENQUEUE_RESULT_BAD_TIME,
     pb.ENQUEUE_RESULT_BAD_TTL,
     pb.ENQUEUE_RESULT_BAD_TRACE,
+    pb.ENQUEUE_RESULT_BAD_IDS,
     pb.ENQUEUE_RESULT_TOO_LARGE,
 )
 _REFUSED: Final = {
@@ -133,6 +136,8 @@ class _Queue:
         #: When the latest RPC left.
         self._left = 0.0
         self._loop = asyncio.get_running_loop()
+        #: Of no call: a flight carries many, and its lines would say that they are of the one that came first.
+        self._context = contextvars.copy_context()
 
     def put(self, item: _Item) -> None:
         """Send a call as soon as there is an RPC for it."""
@@ -153,7 +158,7 @@ class _Queue:
         self._left = self._loop.time()
         # What waits then looks again, should this one not be back. A little later: clocks are rounded.
         self._loop.call_later(1.1 * _YOUNG_SECONDS, self._take_off)
-        flight = self._loop.create_task(self._fly())
+        flight = self._loop.create_task(self._fly(), context=self._context)
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
 
@@ -204,7 +209,8 @@ class _Queue:
             if channels.code(error) is Code.RESOURCE_EXHAUSTED:
                 return await self._send_split(batch)
             not_run = channels.proves_not_run(error)
-            _log.warning("enqueue lost", code=error.code().name, calls=len(batch), not_run=not_run)
+            facts = {"code": error.code().name, "calls": len(batch), "not_run": not_run}
+            _log.warning("enqueue lost", **facts, request_ids=_request_ids(batch))
             for item in batch:
                 item.lost = item.lost or not not_run
             return _again(batch)
@@ -226,7 +232,8 @@ class _Queue:
         By this status a message is refused before it is sent or read: whatever it brought did not run. (The middleware
         itself never says so here, and its answer is a few bytes a call.)
         """
-        _log.warning("enqueue refused: too large", calls=len(batch), bytes=sum(item.size for item in batch))
+        size = sum(item.size for item in batch)
+        _log.warning("enqueue refused: too large", calls=len(batch), bytes=size, request_ids=_request_ids(batch))
         if len(batch) == 1:
             batch[0].settle(Acceptance.NOT_ACCEPTED)
             return []
@@ -247,10 +254,15 @@ def _again(items: list[_Item]) -> list[_Item]:
 
 
 def _tell(result: pb.EnqueueResult.ValueType, item: _Item) -> None:
+    facts = {"service": item.task.service, "request_id": item.task.request_id}
     if result == pb.ENQUEUE_RESULT_CLOCK_OFF:
-        _log.error("this gateway's clock is off: the store refuses its calls", service=item.task.service)
+        _log.error("this gateway's clock is off: the store refuses its calls", **facts)
     elif result == pb.ENQUEUE_RESULT_NOT_CATALOGUED:
-        _log.error("the middleware does not know the service", service=item.task.service)
+        _log.error("the middleware does not know the service", **facts)
     elif result in _DEFECTS:
         word = pb.EnqueueResult.Name(result)
-        _log.error("the middleware refuses a call that this gateway let in", service=item.task.service, result=word)
+        _log.error("the middleware refuses a call that this gateway let in", **facts, result=word)
+
+
+def _request_ids(items: Iterable[_Item]) -> list[str]:
+    return [item.task.request_id for item in items]

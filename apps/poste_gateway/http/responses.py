@@ -58,6 +58,13 @@ class AccessRecord:
     outcome: str = "OK"
     facts: dict[str, Any] | None = None
 
+    def names(self) -> dict[str, str]:
+        """Return what any other line of the log calls it."""
+        names = {"request_id": self.request_id}
+        if self.facts and "task" in self.facts:
+            names["task"] = self.facts["task"]
+        return names
+
     def note(self, name: str, value: object) -> None:
         """Have the log say one thing more."""
         self.facts = {**(self.facts or {}), name: value}

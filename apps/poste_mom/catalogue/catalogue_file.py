@@ -44,7 +44,7 @@ max_crashes              3        how often a task may kill its process, alone, 
 max_length               5000000  how many tasks may wait
 max_bytes                2 GiB    how many bytes of requests may wait
 max_held_bytes           none     how many bytes of Redis' memory all that its queue holds may take: what waits, what is
-                                  DEAD and the results that are kept, about 300 bytes for each besides its payload; new
+                                  DEAD and the results that are kept, about 400 bytes for each besides its payload; new
                                   calls are refused beyond it. Without it as much as is free: of 0.9 of `maxmemory` one
                                   queue gets a half, two greedy ones a third each, and so on, so that there is always
                                   room for another. (2 GiB where Redis has no `maxmemory`.)

@@ -4,30 +4,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poste.domain import sizes
+from poste.domain import door, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
 from poste.domain.policy import RetryPolicy
+from poste.domain.task_id import MAX_WITHOUT_QUEUE
 from poste.queue.steps.task import NewTask, Report
 from poste.rpc.statuses import bounded, is_too_large, response_too_large
+from poste.v1 import mom_service_pb2
 
 if TYPE_CHECKING:
     from poste.queue.steps.task import Ending
     from poste.rpc.catalogue import Service
-    from poste.v1 import mom_service_pb2
 
 
-def new_task(message: mom_service_pb2.NewTask, *, repeatable: bool) -> NewTask:
-    """Read a task that is to be kept."""
+def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool) -> NewTask:
+    """Read a task of a method that is to be kept, whatever is wrong with it: of a time that is none, -1 is made."""
+    created = message.create_time
+    seconds, nanos = created.seconds, created.nanos
+    # Each field is read once, for that costs as much as all that is done with it; and they are given by their places,
+    # for by their names they cost twice as much.
     return NewTask(
-        key=message.key,
-        method=message.method,
-        request=message.request,
-        create_time=message.create_time.seconds + message.create_time.nanos / 1e9,
-        task_ttl_seconds=message.task_ttl_seconds,
-        result_ttl_seconds=message.result_ttl_seconds,
-        repeatable=repeatable,
-        traceparent=message.traceparent,
+        message.key,
+        method,
+        message.request,
+        seconds + nanos / 1e9 if door.is_instant(seconds, nanos) else -1.0,
+        message.task_ttl_seconds,
+        message.result_ttl_seconds,
+        repeatable,
+        message.traceparent,
+        message.id_rest,
+        message.request_id,
     )
+
+
+def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
+    """Return what is wrong with a task that is to be kept, whatever its service; None if nothing is."""
+    if not door.is_key(task.key):
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
+    if not (door.is_ttl(task.task_ttl_seconds) and door.is_ttl(task.result_ttl_seconds)):
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_TTL
+    if task.create_time < 0:
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_TIME
+    if not door.is_place_in_trace(task.traceparent):
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_TRACE
+    # They are in lines of every part's log, and a request's in metadata.
+    known = len(task.id_rest) <= MAX_WITHOUT_QUEUE and task.id_rest.isascii()
+    if not known or (task.request_id and not door.is_request_id(task.request_id)):
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_IDS
+    return mom_service_pb2.ENQUEUE_RESULT_TOO_LARGE if len(task.request) > sizes.MAX_PAYLOAD else None
 
 
 def report(message: mom_service_pb2.Completion, service: Service | None) -> Report:

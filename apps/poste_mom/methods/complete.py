@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _log = logs.get("complete")
 _COMPLETED: Final = {
+    "dead": pb.COMPLETE_RESULT_DEAD,
     "retried": pb.COMPLETE_RESULT_RETRY_SCHEDULED,
     "refused": pb.COMPLETE_RESULT_REFUSED,
 }

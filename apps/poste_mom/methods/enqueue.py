@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
+from poste.domain import door
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
 from poste.runtime import logs, metrics
 from poste.runtime.log_throttle import LogThrottle
@@ -15,6 +16,9 @@ from poste_mom.methods.answers import for_queues
 from poste_mom.server import validation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poste.queue.steps.task import NewTask
     from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import Tasks
     from poste_mom.catalogue.catalogue import Catalogue
@@ -28,6 +32,8 @@ _ENQUEUED: Final = {
     "spent": pb.ENQUEUE_RESULT_BUDGET_SPENT,
     "clock": pb.ENQUEUE_RESULT_CLOCK_OFF,
 }
+#: Why a task can't be kept by what the catalogue says.
+_UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
 #: Answers that an operator is to know of: they end when somebody makes room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
 #: How often it is told which calls a queue has no room for, in seconds: the first at once.
@@ -49,32 +55,34 @@ class EnqueueServicer:
         request: pb.EnqueueTasksRequest,
         context: Context,  # noqa: ARG002 - every answer is in the message
     ) -> pb.EnqueueTasksResponse:
-        if any(self._unknown(task) is not None for task in request.tasks):
+        judged = [self._judge(task) for task in request.tasks]
+        if any(result in _UNKNOWN for _, result in judged):
             # It may have registered at another replica of the middleware a moment ago.
             with contextlib.suppress(StoreError):
                 await self._catalogue.refresh()
-        results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(request.tasks)
-        queues: defaultdict[str, list[tuple[int, pb.NewTask]]] = defaultdict(list)
+            judged = [self._judge(task) for task in request.tasks]
+        results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged)
+        queues: defaultdict[str, list[tuple[int, NewTask]]] = defaultdict(list)
         refused: Counter[str] = Counter()
-        for place, task in enumerate(request.tasks):
-            unknown = self._unknown(task)
-            refusal = unknown or validation.wrong_with_task(task)
-            if refusal is None:
-                queues[task.service].append((place, task))
+        for place, (task, result) in enumerate(judged):
+            queue = request.tasks[place].service
+            if task is not None:
+                queues[queue].append((place, task))
                 continue
-            results[place], word = refusal, _short(refusal)
-            known = self._catalogue.get(task.service) is not None
-            metrics.enqueue_answers(task.service if known else "unknown", word).inc()
-            refused[word] += unknown is None
+            results[place], word = result, _short(result)
+            known = self._catalogue.get(queue) is not None
+            metrics.enqueue_answers(queue if known else "unknown", word).inc()
+            refused[word] += result not in _UNKNOWN
         if refused.total():
-            _log.warning("tasks refused at the door", **+refused)
+            ids = _request_ids(task for task, result in zip(request.tasks, results, strict=True) if result)
+            _log.warning("tasks refused at the door", **+refused, request_ids=ids)
         await for_queues([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
         return pb.EnqueueTasksResponse(results=results)
 
     async def _enqueue(
         self,
         queue: str,
-        placed: list[tuple[int, pb.NewTask]],
+        placed: list[tuple[int, NewTask]],
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
         """Enqueue the tasks of one queue, some at a time, and write what became of each to its place."""
@@ -84,14 +92,13 @@ class EnqueueServicer:
     async def _enqueue_some(
         self,
         queue: str,
-        placed: list[tuple[int, pb.NewTask]],
+        placed: list[tuple[int, NewTask]],
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
         service = self._catalogue.get(queue)
         if service is None:
             return
-        methods = service.methods
-        tasks = [incoming.new_task(task, repeatable=methods[task.method].policy.repeatable) for _, task in placed]
+        tasks = [task for _, task in placed]
         try:
             durability = await self._health.durability(queue)
             max_held = await self._budgets.of(queue)
@@ -100,10 +107,10 @@ class EnqueueServicer:
             accepted = (task for task, one in zip(tasks, became, strict=True) if one == "accepted")
             await self._budgets.spend(queue, (len(task.request) for task in accepted))
         except (StoreUnreached, StoreNotRead) as error:
-            _log.warning("not accepted", queue=queue, error=str(error))
+            _log.warning("not accepted", queue=queue, error=str(error), request_ids=_request_ids(tasks))
             said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed)
         except StoreLost as error:
-            _log.warning("acceptance unknown", queue=queue, error=str(error))
+            _log.warning("acceptance unknown", queue=queue, error=str(error), request_ids=_request_ids(tasks))
             said = [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed)
         for (place, _), result in zip(placed, said, strict=True):
             results[place] = result
@@ -114,12 +121,21 @@ class EnqueueServicer:
                     "calls refused", queue=queue, reason=_short(result), counted="calls", number=count
                 )
 
-    def _unknown(self, task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
-        """Return why a task can't be kept, by what the catalogue says; None if it can."""
-        service = self._catalogue.get(task.service)
-        if service is None or task.method not in service.methods:
-            return pb.ENQUEUE_RESULT_NOT_CATALOGUED
-        return None if service.queueable else pb.ENQUEUE_RESULT_NO_CONSUMER
+    def _judge(self, message: pb.NewTask) -> tuple[NewTask | None, pb.EnqueueResult.ValueType]:
+        """Return a task as it is kept; or None, and why it can't be."""
+        service, method = self._catalogue.get(message.service), message.method
+        if service is None or method not in service.methods:
+            return None, pb.ENQUEUE_RESULT_NOT_CATALOGUED
+        if not service.queueable:
+            return None, pb.ENQUEUE_RESULT_NO_CONSUMER
+        task = incoming.new_task(message, method, repeatable=service.methods[method].policy.repeatable)
+        wrong = incoming.wrong_with(task)
+        return (task, pb.ENQUEUE_RESULT_UNSPECIFIED) if wrong is None else (None, wrong)
+
+
+def _request_ids(tasks: Iterable[pb.NewTask | NewTask]) -> list[str]:
+    """Return what a line calls some calls by."""
+    return [task.request_id for task in tasks if door.is_request_id(task.request_id)]
 
 
 def _short(result: pb.EnqueueResult.ValueType) -> str:

@@ -16,7 +16,7 @@ from poste_mom.methods.answers import refuse
 from poste_mom.queues.all_queues import for_each, is_over, known
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from poste.queue.operators import Operators
     from poste.queue.recent import Recent
@@ -114,7 +114,7 @@ class OperatorServicer:
             results = await _of_sound(request.keys, functools.partial(self._operators.replay, request.queue))
         except StoreError as error:
             await refuse(context, error)
-        _log.info("replayed", queue=request.queue, keys=_done(request.keys, results))
+        await self._tell("replayed", request.queue, _done(request.keys, results))
         return pb.ReplayTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:
@@ -122,7 +122,7 @@ class OperatorServicer:
             results = await _of_sound(request.keys, functools.partial(self._operators.purge, request.queue))
         except StoreError as error:
             await refuse(context, error)
-        _log.info("purged", queue=request.queue, keys=_done(request.keys, results))
+        await self._tell("purged", request.queue, _done(request.keys, results))
         return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
 
     async def PurgeEndedTasks(self, request: pb.PurgeEndedTasksRequest, context: Context) -> pb.PurgeEndedTasksResponse:
@@ -136,6 +136,10 @@ class OperatorServicer:
             await refuse(context, error)
         _log.info("purged what had ended", queue=request.queue, tasks=page.purged)
         return listings.ended_page(page)
+
+    async def _tell(self, what: str, queue: str, keys: Sequence[str]) -> None:
+        for names in await self._operators.names(queue, keys):
+            _log.info(what, queue=queue, **names)
 
 
 async def _of_sound(keys: Iterable[str], do: Callable[[list[str]], Awaitable[list[Done]]]) -> list[Done]:

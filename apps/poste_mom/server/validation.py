@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from poste.domain import door, sizes
+from poste.domain import door
 from poste.v1 import mom_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -33,22 +33,6 @@ _RULES: Final = {
 _OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})
 #: What a service says of itself is judged by the catalogue.
 _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
-
-
-def wrong_with_task(task: pb.NewTask) -> pb.EnqueueResult.ValueType | None:
-    """Return what is wrong with a task that is to be kept, whatever its service; None if nothing is."""
-    if not door.is_key(task.key):
-        return pb.ENQUEUE_RESULT_BAD_KEY
-    if not (door.is_ttl(task.task_ttl_seconds) and door.is_ttl(task.result_ttl_seconds)):
-        return pb.ENQUEUE_RESULT_BAD_TTL
-    created = task.create_time
-    if not door.is_instant(created.seconds, created.nanos):
-        return pb.ENQUEUE_RESULT_BAD_TIME
-    if not door.is_place_in_trace(task.traceparent):
-        return pb.ENQUEUE_RESULT_BAD_TRACE
-    if len(task.request) > sizes.MAX_PAYLOAD:
-        return pb.ENQUEUE_RESULT_TOO_LARGE
-    return None
 
 
 def is_report(completion: pb.Completion) -> bool:

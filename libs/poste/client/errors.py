@@ -20,7 +20,20 @@ from poste.domain.errors import PosteError
 
 
 class ClientError(PosteError):
-    """A request did not get the answer that it asked for."""
+    """A request did not get the answer that it asked for.
+
+    Attributes:
+        request_id: The request's id, by which the gateway's log, and every other part's, is searched; empty if none was
+            sent.
+    """
+
+    def __init__(self, message: str, *, request_id: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.message} (request {self.request_id})" if self.request_id else self.message
 
 
 class GatewayUnreachable(ClientError):  # noqa: N818 - a state of the world, read at the `except`
@@ -63,7 +76,14 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         document: The whole problem as it came.
     """
 
-    def __init__(self, document: Mapping[str, Any], *, status: int, retry_after_seconds: int | None = None) -> None:
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        *,
+        status: int,
+        retry_after_seconds: int | None = None,
+        request_id: str = "",
+    ) -> None:
         self.status = status
         self.type = str(document.get("type", "about:blank"))
         self.title = str(document.get("title", ""))
@@ -75,7 +95,7 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         self.document = document
         # Some details only repeat the title.
         texts = (self.title, self.detail if self.detail.rstrip(".") != self.title.rstrip(".") else "")
-        super().__init__(": ".join(text for text in texts if text) or f"HTTP {status}")
+        super().__init__(": ".join(text for text in texts if text) or f"HTTP {status}", request_id=request_id)
 
 
 def _field_errors(given: object) -> tuple[FieldError, ...]:

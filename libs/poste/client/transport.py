@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from poste.client.errors import AnswerLost, GatewayUnreachable, NotAGateway, Pro
 #: A gateway that does not take a connection within this time, in seconds, counts as unreachable.
 _CONNECT_SECONDS: Final = 5.0
 _FIRST_ERROR: Final = 400
+#: Names a request in the logs: each is given one here, so that one whose answer is lost has it too.
+REQUEST_ID: Final = "X-Request-Id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,11 @@ class Transport:
             ValueError: The message holds what JSON can't say (NaN, infinity).
         """
         body = None if message is None else json.dumps(message, allow_nan=False).encode()
-        sent = {**_trace(), **(headers or {})}
+        sent = {REQUEST_ID: secrets.token_hex(8), **_trace(), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
-        with self._failures(f"{self._url} did not answer within {timeout_seconds:g} s"):
+        with self._failures(f"{self._url} did not answer within {timeout_seconds:g} s", sent[REQUEST_ID]):
             return await self._exchange(verb, path, body, sent, limits)
 
     async def events(
@@ -92,9 +95,10 @@ class Transport:
             NotAGateway: The answer is not one that a gateway gives.
         """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
-        with self._failures(f"nothing came from {self._url} for {silence_seconds:g} s"):
+        sent = {REQUEST_ID: secrets.token_hex(8), **(headers or {})}
+        with self._failures(f"nothing came from {self._url} for {silence_seconds:g} s", sent[REQUEST_ID]):
             async with self._opened.get(
-                self._url + path, headers=headers, timeout=limits, allow_redirects=False
+                self._url + path, headers=sent, timeout=limits, allow_redirects=False
             ) as response:
                 if response.content_type != "text/event-stream":
                     self._reply(response, await response.read())
@@ -106,7 +110,7 @@ class Transport:
                         event = _event(block.decode())
                         if event is not None:
                             yield event
-        raise AnswerLost(f"{self._url} ended the stream")
+        raise AnswerLost(f"{self._url} ended the stream", request_id=sent[REQUEST_ID])
 
     @property
     def _opened(self) -> aiohttp.ClientSession:
@@ -115,18 +119,19 @@ class Transport:
         return self._session
 
     @contextlib.contextmanager
-    def _failures(self, late: str) -> Iterator[None]:
-        """Say what each way to fail means; `late` what it means if time ran out."""
+    def _failures(self, late: str, request_id: str) -> Iterator[None]:
+        """Say what each way to fail means for a request; `late` what it means if time ran out."""
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise GatewayUnreachable(f"no gateway answers at {self._url}") from error
         except TimeoutError as error:
-            raise AnswerLost(late) from error
+            raise AnswerLost(late, request_id=request_id) from error
         except aiohttp.ClientResponseError as error:
             raise NotAGateway(f"{self._url} does not answer in HTTP") from error
         except aiohttp.ClientError as error:
-            raise AnswerLost(f"{self._url} broke the connection before it answered") from error
+            broken = f"{self._url} broke the connection before it answered"
+            raise AnswerLost(broken, request_id=request_id) from error
 
     async def _exchange(
         self, verb: str, path: str, body: bytes | None, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
@@ -149,6 +154,7 @@ class Transport:
             document,
             status=response.status,
             retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+            request_id=response.headers.get(REQUEST_ID, ""),
         )
 
 

@@ -29,8 +29,6 @@ _MOST_ENDED: Final = 1 / 8
 _WAKE_BATCH: Final = 1000
 #: So many passes' time at most counts from one pass to the next: their spread, and a little of their own time.
 _STEP_PASSES: Final = 1.5
-#: What a reaped task may end with.
-_ENDS: Final = ("dead", "cancelled")
 #: How long a reaped consumer's list is still swept, in seconds: far longer than a command can be under way.
 _REAPED_SECONDS: Final = 3600.0
 
@@ -42,13 +40,11 @@ class PassReport:
     Attributes:
         reaped: What became of what dead consumers held, by the script's words for it.
         woken: How many retries were due.
-        ended: The tasks that it ended, with how: no service tells of these.
         is_spent: What ended takes as many bytes as it may: no task is started.
     """
 
     reaped: Counter[str] = field(default_factory=Counter)
     woken: int = 0
-    ended: list[tuple[str, str]] = field(default_factory=list)
     is_spent: bool = False
 
 
@@ -91,7 +87,7 @@ class Maintenance:
             await self._reap(at, incarnation, max_crashes, report)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken
-        await self._sweep(at, report)
+        await self._sweep(at)
         return report
 
     async def reap_orphans(self) -> int:
@@ -131,19 +127,17 @@ class Maintenance:
             keys = await steps.listed(self._scripts, at, taken, -_BATCH, -1)
             results = await steps.reap(self._scripts, at, incarnation, keys, max_crashes=max_crashes)
             report.reaped.update(results)
-            # None of them if the lease holds after all.
-            report.ended += [(key, how) for key, how in zip(keys, results, strict=False) if how in _ENDS]
             if not keys or not results:
                 return
 
-    async def _sweep(self, at: QueueKeys, report: PassReport) -> None:
+    async def _sweep(self, at: QueueKeys) -> None:
         """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.
 
         Times to live differ from call to call, so an overdue task may stand anywhere; whoever reads or takes it settles
         it at once, and the wandering window gets to the rest. While much of what stands there has ended, it wanders on:
         a client that enqueues and cancels leaves a key each time, far faster than one window takes them off.
         """
-        while await self._sweep_window(at, -_BATCH, -1, report) == _BATCH:
+        while await self._sweep_window(at, -_BATCH, -1) == _BATCH:
             pass
         for _ in range(_MOST_WINDOWS):
             length, ended = await steps.backlog(self._scripts, at)
@@ -151,15 +145,13 @@ class Maintenance:
             if length <= _BATCH or start >= length:
                 self._cursors[at.queue] = 0
             else:
-                removed = await self._sweep_window(at, start, start + _BATCH - 1, report)
+                removed = await self._sweep_window(at, start, start + _BATCH - 1)
                 self._cursors[at.queue] = start + _BATCH - removed
             if ended <= max(_BATCH, length * _MOST_ENDED):
                 return
 
-    async def _sweep_window(self, at: QueueKeys, first: int, last: int, report: PassReport) -> int:
+    async def _sweep_window(self, at: QueueKeys, first: int, last: int) -> int:
         keys = await steps.listed(self._scripts, at, at.ready, first, last)
         if not keys:
             return 0
-        swept = await steps.sweep(self._scripts, at, first, keys)
-        report.ended += [*((key, "expired") for key in swept.expired), *((key, "dead") for key in swept.dead)]
-        return swept.removed
+        return await steps.sweep(self._scripts, at, first, keys)

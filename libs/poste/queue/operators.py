@@ -10,7 +10,7 @@ from poste.domain import door
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
-from poste.queue import damaged, record
+from poste.queue import damaged, ends, record
 from poste.queue.connection import server_of, text, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
@@ -133,6 +133,20 @@ class Operators:
             StoreUnreached, StoreLost: Redis did not answer.
         """
         return await steps.purge(self._scripts, self._keys.of(queue), keys)
+
+    async def names(self, queue: str, keys: Sequence[str]) -> list[dict[str, str]]:
+        """Return what a line of the log calls each of some tasks; if Redis does not answer, their keys."""
+        at = self._keys.of(queue)
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(at.record(key), [record.ID_REST, record.REQUEST_ID])
+        try:
+            with reading():
+                found = await pipeline.execute(raise_on_error=False) if keys else []
+        except StoreError:
+            found = [(None, None)] * len(keys)
+        told = [reply if isinstance(reply, list) else (None, None) for reply in found]
+        return [ends.names(queue, key, *ids) for key, ids in zip(keys, told, strict=True)]
 
     async def purge_ended(self, queue: str, *, behind: Search | None = None) -> EndedPage:
         """Drop what had ended when the search began, but for the last minute's and for DEAD tasks.

@@ -11,6 +11,9 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     r  its result's time to live, s
     n  '1' if it must not run twice
     p  the call's place in its trace, if it is in one
+    g  the id that its client was given, for logs, without the queue's name (`domain.task_id.without_queue`): Redis
+       keeps a hash small for as long as no value has more than 64 bytes
+    G  the id of its client's request, for logs
     a  attempts
     t  the token of its claim, `<incarnation>:<seq>`
     b  when its latest claim began, until that is noted, ms
@@ -58,6 +61,8 @@ REASON: Final = "d"
 END: Final = "z"
 NOTES: Final = "v"
 WAITED: Final = "l"
+ID_REST: Final = "g"
+REQUEST_ID: Final = "G"
 
 #: What the script `read` tells of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR)
@@ -65,9 +70,9 @@ SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, 
 #: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
 MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
-#: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 220 while it
-#: waits and 290 once it has ended. So many tiny ones count as what they are.
-RECORD_BYTES: Final = 300
+#: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 300 while it
+#: waits and 370 once it has ended, with what logs call it by. So many tiny ones count as what they are.
+RECORD_BYTES: Final = 380
 
 #: What was read of a record, by the field's letter: None, or no entry, is what is not there or was not asked for.
 Fields: TypeAlias = Mapping[str, bytes | None]

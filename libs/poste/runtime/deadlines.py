@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -26,6 +27,8 @@ class Deadlines(Generic[K]):
         self._overdue = overdue
         self._fair = fair
         self._loop = asyncio.get_running_loop()
+        #: Of nobody's call: what is due is told of in no context of whoever came before.
+        self._context = contextvars.copy_context()
         #: When each is due, and for how long the loop was blocked before it was added, if that matters.
         self._due: dict[K, tuple[float, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -53,7 +56,7 @@ class Deadlines(Generic[K]):
     def _look_at(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._look_time = self._loop.call_at(due, self._look), due
+        self._timer, self._look_time = self._loop.call_at(due, self._look, context=self._context), due
 
     def _look(self) -> None:
         now = self._loop.time()

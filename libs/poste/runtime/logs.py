@@ -1,7 +1,8 @@
 """Logs: one line per event, JSON unless a person reads them on a terminal.
 
 Every line has a largest size, whatever it tells of (`poste.runtime.log_facts`), and holds nothing that a terminal would
-obey (`poste.domain.shown`): who reads a log is nobody's to command.
+obey (`poste.domain.shown`): who reads a log is nobody's to command. What goes by Python's own `logging` and `warnings`,
+a handler's author's lines before all, becomes lines like any other, and says which call it is of.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
 import structlog
@@ -25,7 +26,7 @@ from poste.domain.shown import visible, visible_json
 from poste.runtime import log_facts
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from poste.runtime.settings import Settings
 
@@ -36,12 +37,39 @@ _USUAL_BYTES: Final = 2000
 #: What a line tells that can't be made to fit.
 _ALWAYS: Final = ("event", "level", "timestamp", "part", "room")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+#: Libraries that tell of their own work at lower levels than warnings: it is nobody's here. What an author's handlers
+#: log, and what their libraries do, is written from the process' own level on.
+_LIBRARIES: Final = ("aiohttp", "asyncio", "concurrent", "grpc", "opentelemetry", "pebble", "redis")
+#: What every record of Python's own logging has; what else it has, its line says too (`extra`), but in a name of ours.
+_STANDARD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
+_OURS: Final = frozenset({*_ALWAYS, "request_id", "task", "exception", "exc_info", "self"})
+
+
+class Pipe(NamedTuple):
+    """How a process writes its lines: for people, from which level on, and which part it is."""
+
+    people: bool
+    level: str
+    part: str
 
 
 def configure(settings: Settings, part: str) -> None:
     """Set up logging for this process; every line says which `part` wrote it."""
     people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    inherit(Pipe(people, settings.log_level, part))
+
+
+def inherited() -> Pipe | None:
+    """Return how this process writes its lines, for one that works for it; None if it was not told how."""
+    return _Configured.pipe
+
+
+def inherit(pipe: Pipe) -> None:
+    """Write as another process does, to where it does."""
+    _Configured.pipe = pipe
+    people, level = pipe.people, _LEVELS[pipe.level]
     shared: list[structlog.typing.Processor] = [
+        _named,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,24 +78,31 @@ def configure(settings: Settings, part: str) -> None:
     lines = None if people else _Lines(sys.stderr.fileno())
     structlog.configure(
         processors=[*shared, *renderers],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log_level]),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr) if lines is None else lines.get,
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(part=part)
-    Journal.configure(part, lines if _LEVELS[settings.log_level] <= logging.INFO else None)
-    # Libraries' own lines (grpc, aiohttp) take the same road, warnings and worse only.
-    libraries = _Libraries()
-    libraries.addFilter(_no_cancellations)
-    logging.basicConfig(level=logging.WARNING, handlers=[libraries], force=True)
+    structlog.contextvars.bind_contextvars(part=pipe.part)
+    Journal.configure(pipe.part, lines if level <= logging.INFO else None)
+    # In the place of whatever the program had set up: two formats in one log are none.
+    standard = _Standard()
+    standard.addFilter(_no_cancellations)
+    logging.basicConfig(level=level, handlers=[standard], force=True)
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)
     # What Python itself would print, whole and as it is.
     threading.excepthook = _thread_failed
     sys.unraisablehook = _unraisable
 
 
-#: The request that the running code serves; every line says it. (structlog's `merge_contextvars` takes each variable
-#: whose name begins like this one's; its own way of setting one costs ten times as much.)
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("structlog_request_id")
+#: Returns what the call, or the task, is called that the running code is for: every line says it. One variable, and
+#: what it returns is made for a line that is written: both cost every call.
+names: contextvars.ContextVar[Callable[[], Mapping[str, str]]] = contextvars.ContextVar("poste_names")
+
+
+class _Configured:
+    pipe: Pipe | None = None
 
 
 class Journal:
@@ -152,15 +187,27 @@ class _Lines:
                 data = data[os.write(self._descriptor, data) :]
 
 
-class _Libraries(logging.Handler):
-    """Has what libraries log written as our own lines are."""
+class _Standard(logging.Handler):
+    """Has what goes by Python's own logging written as our own lines are."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
+        facts = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in _OURS}
+        if record.stack_info:
+            facts["stack"] = record.stack_info
+        log = get(record.name)
         try:
-            get(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
-        except Exception:  # noqa: BLE001 - logging's own rule: it tells of it, and raises nothing
-            self.handleError(record)
+            text = record.getMessage()
+        except Exception:
+            # Logging's own rule: what is wrong with a line ends nobody's work.
+            log.exception("a line of the log can't be made", message=record.msg)
+            return
+        log.log(_known_level(record.levelno), text, exc_info=record.exc_info, **facts)
+
+
+def _known_level(number: int) -> int:
+    """Return the level of those there are that is next below a program's own."""
+    return max((level for level in _LEVELS.values() if level <= number), default=logging.DEBUG)
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
@@ -170,6 +217,14 @@ def _thread_failed(args: threading.ExceptHookArgs) -> None:
 
 def _unraisable(args: sys.UnraisableHookArgs) -> None:
     get("python").error(args.err_msg or "exception ignored", where=args.object, exc_info=args.exc_value)
+
+
+def _named(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say what the running code is for, unless the line says by itself what it is of."""
+    if (told := names.get(None)) is not None:
+        for name, value in told().items():
+            event.setdefault(name, value)
+    return event
 
 
 def _line(_: object, __: str, event: structlog.typing.EventDict) -> bytes:

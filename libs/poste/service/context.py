@@ -20,6 +20,7 @@ import grpc.aio
 
 from poste.domain import traceparents
 from poste.domain.codes import Code, code_of
+from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import logs
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, sound, unexpected
@@ -53,8 +54,7 @@ class Call:
 
     Attributes:
         given: The metadata that came with the call, if it came by itself.
-        request_id: The client's request; empty if none is known.
-        task_key: The queued task; empty if it is none.
+        request_id: The client's request; empty if none is known, or if it is queued.
         attempt: Which try of it this is.
         peer: Who called, in gRPC's spelling.
         deadline: When it is over, by the monotonic clock; None if never.
@@ -67,11 +67,11 @@ class Call:
         begin: Told by the thread that calls the handler that it begins, if that is not at once; None if nobody cares.
         leave: Told of a call whose handler takes too long and can't be ended, and of its outcome; None if nobody cares.
         stage: How it is out of the ordinary; None if it is not.
+        queued: The queued task, as it was claimed; None if it is none.
     """
 
     given: Metadata = ()
     request_id: str = ""
-    task_key: str = ""
     attempt: int = 1
     peer: str = "poste:queue"
     deadline: float | None = None
@@ -92,15 +92,23 @@ class Call:
     begin: Callable[[], object] | None = None
     leave: Callable[[Call, Outcome], object] | None = None
     stage: Stage | None = None
+    queued: ClaimedTask | None = None
+
+    def names(self) -> Mapping[str, str]:
+        """Return what a line of the log calls it."""
+        if self.queued is not None:
+            return self.queued.names()
+        return {"request_id": self.request_id} if self.request_id else {}
 
     def metadata(self) -> Metadata:
         """Return what came with the call; if it came in company, what would have come with it. Few handlers ask."""
         if self.given:
             return self.given
         traceparent = "" if self.traceparent == traceparents.UNRECORDED else self.traceparent
+        queued = self.queued
         pairs = (
-            (REQUEST_ID, self.request_id),
-            (TASK_KEY, self.task_key),
+            (REQUEST_ID, self.request_id if queued is None else queued.request_id),
+            (TASK_KEY, "" if queued is None else queued.key),
             (ATTEMPT, str(self.attempt)),
             (traceparents.HEADER, traceparent),
         )

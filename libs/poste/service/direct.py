@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from poste.domain import traceparents
+from poste.domain import door, traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
@@ -181,9 +181,10 @@ def _call(wire: Wire) -> Call:
     # Read now: once the call is over its context leads nowhere, and a `def` handler may ask late.
     remaining: float | None = wire.time_remaining()
     metadata = _metadata(wire)
+    request_id = _of(metadata, REQUEST_ID)
     return Call(
         given=metadata,
-        request_id=_of(metadata, REQUEST_ID),
+        request_id=request_id if door.is_request_id(request_id) else "",
         peer=wire.peer(),
         deadline=None if remaining is None else time.monotonic() + remaining,
         wire=wire,

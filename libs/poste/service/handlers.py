@@ -61,7 +61,7 @@ class Runner:
         # A neighbour that blocks the loop must not cost the others an attempt.
         self._deadlines = Deadlines(self._expire, fair=True)
 
-    async def run(  # noqa: C901, PLR0912 - the one way of every call, all of which would pay for more steps
+    async def run(  # noqa: C901 - the one way of every call, all of which would pay for more steps
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
     ) -> Outcome:
         """Run one handler.
@@ -86,7 +86,8 @@ class Runner:
         who = (method.service, self._road)
         began, code, ran = time.monotonic(), Code.CANCELLED, True
         metrics.running_calls.add(who, 1)
-        bound = logs.request_id.set(call.request_id) if call.request_id else None
+        # For good: each call is run in an asyncio task of its own.
+        logs.names.set(call.names)
         span = traced.begin(method, call, after_a_gap=self._road == "durable")
         # Not asking for the loop, which is a system call here.
         task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # there is one: it runs this
@@ -114,8 +115,6 @@ class Runner:
             if placed:
                 self._isolation.leave_place()  # type: ignore[union-attr]  # a place is taken where there are some
             call.close()
-            if bound is not None:
-                logs.request_id.reset(bound)
             if span is not None:
                 traced.end(span, method, code)
             metrics.running_calls.add(who, -1)
@@ -194,7 +193,8 @@ class Runner:
             metrics.handlers_left_behind.add(labels, 1)
             metrics.handled_total.add((method.service, method.name, self._road, _NAMES[outcome.code]))
             where = leaving.name_of(task)
-            _log.error("handler left behind", service=method.service, method=method.name, where=where)
+            facts = {"service": method.service, "method": method.name, "where": where}
+            _log.error("handler left behind", **call.names(), **facts)
             call.leave(call, outcome)
 
     async def _outcome(self, method: ServedMethod, request: bytes, call: Call) -> Outcome:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -93,7 +93,7 @@ class Isolation:
         """Run a handler in a process; if this is cancelled, the process is ended."""
         from pebble import ProcessExpired  # noqa: PLC0415 - only where it is wanted
 
-        facts = (call.metadata(), call.peer, call.deadline)
+        facts = _Facts(call.metadata(), call.peer, call.deadline, dict(call.names()))
         try:
             pool = self._running_pool()
             if call.begin is not None:
@@ -133,7 +133,8 @@ class Isolation:
 
             # Never a fork: gRPC has threads here.
             spawn: Any = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(self._size, initializer=_begin, initargs=(self._servicers,), context=spawn)
+            given = (self._servicers, logs.inherited())
+            self._pool = ProcessPool(self._size, initializer=_begin, initargs=given, context=spawn)
         return self._pool
 
 
@@ -155,7 +156,18 @@ def _method(services: Sequence[ServedService], name: str) -> ServedMethod:
 _METHODS: Final[dict[tuple[str, str], ServedMethod]] = {}
 
 
-def _begin(servicers: Sequence[object]) -> None:
+class _Facts(NamedTuple):
+    """What a process for handlers is to know of a call."""
+
+    given: Any
+    peer: str
+    deadline: float | None
+    names: dict[str, str]
+
+
+def _begin(servicers: Sequence[object], pipe: logs.Pipe | None) -> None:
+    if pipe is not None:
+        logs.inherit(pipe)
     if sys.platform == "linux":
         # None outlives the process that it works for, whatever death that is.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -164,12 +176,13 @@ def _begin(servicers: Sequence[object]) -> None:
             _METHODS[method.service, method.name] = method
 
 
-def _answer(service: str, name: str, request: bytes, facts: tuple[Any, str, float | None]) -> Outcome:
+def _answer(service: str, name: str, request: bytes, facts: _Facts) -> Outcome:
     """Run one handler, in a process for handlers; whatever it does becomes an outcome."""
     method = _METHODS[service, name]
-    given, peer, deadline = facts
     # The clock is the machine's, so the deadline means the same here.
-    call = Call(given=given, peer=peer, deadline=deadline)
+    call = Call(given=facts.given, peer=facts.peer, deadline=facts.deadline)
+    # One call after the other, and this thread runs no others.
+    logs.names.set(lambda: facts.names)
     try:
         message = method.parse(request)
     except DecodeError:
@@ -180,7 +193,10 @@ def _answer(service: str, name: str, request: bytes, facts: tuple[Any, str, floa
             return call.failure()
         response = method.serialize(answer)
     except BaseException as error:  # noqa: BLE001 - an author's code: what it raises is its answer
-        return call.failure() if call.aborted else call.failed_by(error)
+        if call.aborted:
+            return call.failure()
+        _log.error("handler failed", service=method.service, method=method.name, exc_info=error)
+        return call.failed_by(error)
     finally:
         call.close()
     return answered(response, call.trailing_metadata)

@@ -204,7 +204,7 @@ class _Link:
         request_id, place = call.request_id, call.traceparent
         state = Call(
             # Handlers are told it, and every line of theirs in the log has it.
-            request_id=request_id if len(request_id) <= door.LONGEST_REQUEST_ID and request_id.isprintable() else "",
+            request_id=request_id if door.is_request_id(request_id) else "",
             traceparent=place if door.is_place_in_trace(place) else "",
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,

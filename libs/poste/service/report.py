@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -16,6 +17,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
+from poste.queue.consumer import ClaimedTask
 from poste.rpc import statuses
 from poste.rpc.channels import code, proves_not_run
 from poste.runtime import logs
@@ -51,11 +53,13 @@ class _Entry:
     completion: mom_service_pb2.Completion
     answer: asyncio.Future[Result]
     size: int
+    task: ClaimedTask | None
     alone: bool = field(default=False)
 
     def give_up(self) -> None:
         """Report in its place that there is no way for it: refused alone for its size, it would be so for ever."""
-        _log.error("a result is too large to be reported", key=self.completion.key, bytes=self.size)
+        names = {} if self.task is None else self.task.names()
+        _log.error("a result is too large to be reported", **names, bytes=self.size)
         said = f"the response is too large to be kept: its result has {self.size} bytes"
         self.completion.error.CopyFrom(statuses.too_large(said))
         self.size = self.completion.ByteSize()
@@ -81,10 +85,18 @@ class Reporter:
         self._most = MAX_BATCH
         self._first_deadline = self._deadline = deadline_seconds
 
-    def report(self, completion: mom_service_pb2.Completion) -> asyncio.Future[Result]:
-        """Report one outcome; the future has the middleware's answer. Cancelling it withdraws what is not sent yet."""
+    def report(self, completion: mom_service_pb2.Completion, task: ClaimedTask | None = None) -> asyncio.Future[Result]:
+        """Report one outcome.
+
+        Args:
+            completion: The outcome.
+            task: Whose it is, for the log.
+
+        Returns:
+            A future that has the middleware's answer. Cancelling it withdraws what is not sent yet.
+        """
         answer: asyncio.Future[Result] = self._loop.create_future()
-        self._put(_Entry(completion, answer, completion.ByteSize()))
+        self._put(_Entry(completion, answer, completion.ByteSize(), task))
         return answer
 
     async def run(self) -> None:
@@ -136,13 +148,17 @@ class Reporter:
             if code(error) is Code.DEADLINE_EXCEEDED and not proves_not_run(error):
                 self._most = max(1, len(batch) // 2)
                 self._deadline = min(2 * self._deadline, _LAST_DEADLINE_SECONDS)
-            _log.warning("results not reported", tasks=len(batch), code=code(error).name, details=error.details())
+            facts = {"code": code(error).name, "details": error.details()}
+            _log.warning("results not reported", tasks=len(batch), **facts, request_ids=_request_ids(batch))
             if code(error) is Code.RESOURCE_EXHAUSTED and len(batch) == 1 and batch[0].size > sizes.BATCH:
                 batch[0].give_up()
             await self._again(batch, alone=not away)
             return
         if len(response.results) != len(batch):
-            _log.error("results answered for others", tasks=len(batch), answers=len(response.results))
+            answers = len(response.results)
+            _log.error(
+                "results answered for others", tasks=len(batch), answers=answers, request_ids=_request_ids(batch)
+            )
             await self._again(batch, alone=True)
             return
         unanswered = []
@@ -163,3 +179,7 @@ class Reporter:
         for entry in batch:
             entry.alone = entry.alone or alone
             self._put(entry)
+
+
+def _request_ids(batch: Iterable[_Entry]) -> list[str]:
+    return [found for entry in batch if entry.task is not None and (found := entry.task.request_id)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -16,13 +17,17 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain import door
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
+from poste.service.context import REQUEST_ID
 from poste.service.outcome import unexpected
 
 _log: Final = logs.get("handlers")
 _NUMBERS: Final = frozenset(Code)
 _Behaviour = Callable[[Any, Any], Any]
+#: What an iterator that is at its end gives.
+_END: Final = object()
 
 
 def guarded(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
@@ -57,6 +62,9 @@ class _Guard:
             return self._coroutine(behaviour)
 
         def function(request: Any, context: Any) -> Any:
+            return _context_of(context).run(called, request, context)
+
+        def called(request: Any, context: Any) -> Any:
             code, noting = Code.UNKNOWN, _Noting(context)
             try:
                 answer = behaviour(request, noting)
@@ -87,8 +95,10 @@ class _Guard:
 
         def generator(request: Any, context: Any) -> Iterator[Any]:
             handed_out, code, noting = False, Code.UNKNOWN, _Noting(context)
+            within = _context_of(context)
             try:
-                for message in behaviour(request, noting):
+                messages = iter(within.run(behaviour, request, noting))
+                while (message := within.run(next, messages, _END)) is not _END:
                     handed_out = True
                     yield message
                     handed_out = False
@@ -102,7 +112,7 @@ class _Guard:
                     code = Code.CANCELLED
                     raise
                 # Not by an abort: that would run into the message before, which may be on its way.
-                raise _StreamFailedError(self._failed(error)) from None
+                raise _StreamFailedError(within.run(self._failed, error)) from None
             finally:
                 self._loop.call_soon_threadsafe(self._count, code)
 
@@ -110,6 +120,8 @@ class _Guard:
 
     def _coroutine(self, behaviour: _Behaviour) -> _Behaviour:
         async def coroutine(request: Any, context: Any) -> Any:
+            # gRPC runs each call in an asyncio task of its own.
+            _bind(context)
             # A task of its own: only so can a cancellation by gRPC be told from one by the handler itself.
             task = asyncio.create_task(_caught(behaviour, request, context))
             try:
@@ -142,6 +154,20 @@ class _Guard:
     def _failed(self, error: BaseException) -> str:
         _log.error("handler failed", service=self._service, method=self._name, exc_info=error)
         return unexpected(error).details
+
+
+def _bind(context: Any) -> None:
+    """Have every line of the log say which request the running code serves."""
+    given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
+    if door.is_request_id(given):
+        logs.names.set(lambda: {"request_id": given})
+
+
+def _context_of(context: Any) -> contextvars.Context:
+    """Return a context for one call that runs in a thread of gRPC's, which has others before and after it."""
+    within = contextvars.copy_context()
+    within.run(_bind, context)
+    return within
 
 
 class _Noting:

@@ -61,6 +61,8 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """Its place in a trace is none."""
     ENQUEUE_RESULT_TOO_LARGE: _EnqueueResult.ValueType  # 13
     """Its request is larger than a message that brings it to its service may be."""
+    ENQUEUE_RESULT_BAD_IDS: _EnqueueResult.ValueType  # 14
+    """Its id or that of its client's request is none."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -97,6 +99,8 @@ ENQUEUE_RESULT_BAD_TRACE: EnqueueResult.ValueType  # 12
 """Its place in a trace is none."""
 ENQUEUE_RESULT_TOO_LARGE: EnqueueResult.ValueType  # 13
 """Its request is larger than a message that brings it to its service may be."""
+ENQUEUE_RESULT_BAD_IDS: EnqueueResult.ValueType  # 14
+"""Its id or that of its client's request is none."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _CompleteResult:
@@ -113,6 +117,8 @@ class _CompleteResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Comple
     """The failure was counted; the task waits for its next attempt."""
     COMPLETE_RESULT_REFUSED: _CompleteResult.ValueType  # 3
     """The token no longer owns the task: somebody else runs it, or it ended otherwise."""
+    COMPLETE_RESULT_DEAD: _CompleteResult.ValueType  # 4
+    """The failure was stored, and Poste gives the task up: it is DEAD."""
 
 class CompleteResult(_CompleteResult, metaclass=_CompleteResultEnumTypeWrapper):
     """What became of one reported result."""
@@ -125,6 +131,8 @@ COMPLETE_RESULT_RETRY_SCHEDULED: CompleteResult.ValueType  # 2
 """The failure was counted; the task waits for its next attempt."""
 COMPLETE_RESULT_REFUSED: CompleteResult.ValueType  # 3
 """The token no longer owns the task: somebody else runs it, or it ended otherwise."""
+COMPLETE_RESULT_DEAD: CompleteResult.ValueType  # 4
+"""The failure was stored, and Poste gives the task up: it is DEAD."""
 Global___CompleteResult: _TypeAlias = CompleteResult  # noqa: Y015
 
 class _DeadTaskResult:
@@ -169,6 +177,8 @@ class NewTask(_message.Message):
     TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ID_REST_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -185,6 +195,12 @@ class NewTask(_message.Message):
     """The call's place in its trace (W3C Trace Context); empty if it is in none, "-" if Poste began one and records none of
     it.
     """
+    id_rest: _builtins.str
+    """The id that the client was given, without the queue's name in it: logs call it by that. 60 characters at most; empty if
+    it is not known.
+    """
+    request_id: _builtins.str
+    """The id of the client's request; empty if it is not known."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -200,10 +216,12 @@ class NewTask(_message.Message):
         task_ttl_seconds: _builtins.int = ...,
         result_ttl_seconds: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        id_rest: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key", b"key", "method", b"method", "request", b"request", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "method", b"method", "request", b"request", "request_id", b"request_id", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

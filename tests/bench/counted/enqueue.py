@@ -64,7 +64,7 @@ async def prepare() -> counted.Calls:
     for number in range(_TOGETHER):
         request.tasks.add(
             service=SUM, method="Add", key=f"0123456789ab{number:04}", request=_REQUEST, task_ttl_seconds=60,
-            result_ttl_seconds=60,
+            result_ttl_seconds=60, id_rest="i" * 58, request_id=f"0123456789-{number}",
         ).create_time.FromMilliseconds(int(time.time() * 1000))  # fmt: skip
     came = request.SerializeToString()
 

@@ -12,6 +12,7 @@ import redis.asyncio
 
 from bench import counted
 from calculator.v1 import sum_pb2
+from poste.domain.task_id import TaskIds, without_queue
 from poste.queue.consumer.beginner import Beginner
 from poste.queue.consumer.fetcher import Fetcher
 from poste.queue.consumer.state import ConsumerState, TaskHost
@@ -51,12 +52,19 @@ async def prepare() -> counted.Calls:
     nothing: Any = None
     runner = TaskRunner(state)
     fetcher = Fetcher(state, nothing, runner, Beginner(state, runner))
-    said = [b"run", b"Add", _REQUEST, 1, int(time.time() * 1000), b"", None]
+    ids = TaskIds(b"0" * 32)
+    now = time.time()
+    given = [
+        ids.mint(service.name, task_ttl_seconds=60, result_ttl_seconds=60, now=now) for _ in range(counted.AT_ONCE)
+    ]
+    ms = given[0].create_ms
+    said = [[b"run", b"Add", _REQUEST, 1, ms, b"", None, without_queue(one).encode(), b"0123456789-1"] for one in given]
 
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
             for number in range(begin, begin + counted.AT_ONCE):
-                fetcher._heed(f"key-{number}", steps._claimed(state.name, f"key-{number}", number, said))
+                key = given[number % counted.AT_ONCE].key
+                fetcher._heed(key, steps._claimed(state.name, key, number, said[number % counted.AT_ONCE]))
             while state.running:
                 state.changed.clear()
                 await state.changed.wait()

@@ -82,7 +82,7 @@ class Beginner:
             said = await steps.begin(state.scripts, keys, state.name, key, claimed.token)
         except StoreError as error:
             # It may be noted as begun, and is not: it is adopted and claimed anew, which notes that.
-            _log.warning("task not begun", queue=keys.queue, key=key, error=str(error))
+            _log.warning("task not begun", queue=keys.queue, **claimed.names(), error=str(error))
             self._drop(key)
             await asyncio.sleep(_PAUSE_SECONDS)
             state.reconcile_due.set()

@@ -217,6 +217,7 @@ class Fetcher:
             handled=functools.partial(self._state.handled, key),
             go_on=functools.partial(self._runner.go_on, key),
             traceparent=traceparent if traceparent and door.is_place_in_trace(traceparent) else "",
+            ids=said.ids,
             unstarted=True,
         )
         self._state.handling[key] = len(claimed.request)

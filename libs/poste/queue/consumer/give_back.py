@@ -38,8 +38,8 @@ async def end_running(state: ConsumerState) -> None:
     for one in running:
         if one.task in left:
             where = leaving.name_of(one.task)
-            facts = {"queue": state.keys.queue, "key": one.claimed.key, "method": one.claimed.method, "where": where}
-            _log.error("handler left behind", **facts)
+            facts = {"queue": state.keys.queue, "method": one.claimed.method, "where": where}
+            _log.error("handler left behind", **one.claimed.names(), **facts)
 
 
 async def give_back(state: ConsumerState) -> None:

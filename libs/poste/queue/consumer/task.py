@@ -6,11 +6,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from poste.domain import door
+from poste.queue import ends
+from poste.queue.connection import text
+
 
 @dataclass(slots=True, eq=False)
 class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
+    `ids` are what its record says of its id and its request's: they are read (`names`) when somebody asks.
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
@@ -29,10 +34,21 @@ class ClaimedTask:
     handled: Callable[[], None]
     go_on: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
     traceparent: str = ""
+    ids: tuple[bytes | None, bytes | None] = (None, None)
     cancel_requested: bool = False
     unstarted: bool = False
     left: bool = False
     began: Callable[[], object] | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The id of its client's request; empty if it is not known."""
+        request_id = text(self.ids[1] or b"")
+        return request_id if door.is_request_id(request_id) else ""
+
+    def names(self) -> dict[str, str]:
+        """Return what a line of the log calls it."""
+        return ends.names(self.queue, self.key, *self.ids)
 
     def begin(self) -> None:
         """Say that its handler begins: to be called right before that is, by whichever thread calls it.

@@ -3,23 +3,24 @@
 -- handler starts when this is answered; and each when the one before has, so that a crash makes one unknown for nothing at most.
 -- It needs RUNNING and this very token; asked again, it answers the same.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 record    ARGV: 1 incarnation, 2 key, 3 token
--- Returns 'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now
---   | 'paused': nothing was done, give it back, for the queue stands still | 'fenced': there is no lease
+-- Returns {'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now
+--   | 'paused': nothing was done, give it back, for the queue stands still | 'fenced': there is no lease}
+--   and behind that, if it ended, `ends`
 
 local leases, taken, counts, kept, dead, record = unpack(KEYS)
 local me, key, token = unpack(ARGV)
 if not redis.call('ZSCORE', leases, me) then
-  return 'fenced'
+  return { 'fenced' }
 end
 local state, holder, waits, stop, expiry = fields_of(record, 's', 't', 'h', 'w', 'x')
 if state ~= 'R' or holder ~= token then
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
   end
-  return 'drop'
+  return { 'drop' }
 end
 if not waits then
-  return 'begun'
+  return { 'begun' }
 end
 local now = now_ms()
 if stop or (number(expiry) or now) <= now then
@@ -32,13 +33,13 @@ if stop or (number(expiry) or now) <= now then
     expire(record, dead, key, now)
   end
   write_counts(counts, kept)
-  return 'drop'
+  return { 'drop', ends }
 end
 if stands_still(counts) then
-  return 'paused'
+  return { 'paused' }
 end
 redis.call('HDEL', record, 'h')
 redis.call('HSET', record, 'b', now)
 count_done('started')
 write_counts(counts)
-return 'begun'
+return { 'begun' }

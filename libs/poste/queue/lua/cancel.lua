@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Cancels a waiting task, also one that is claimed and has not begun, and asks a running one to stop. Its key stays in the
 -- queue (finding it there would cost as much as the queue is long); who takes it drops it, and the sweep removes it.
--- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 record    ARGV: 1 key    Returns the state before, or nothing if there is no record
+-- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 record    ARGV: 1 key    Returns {what ended (`ends`)}
 
 local delayed, counts, kept, dead, record = unpack(KEYS)
 local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
@@ -22,4 +22,4 @@ if state == 'Q' then
 elseif state == 'R' then
   redis.call('HSETNX', record, 'w', now_ms())
 end
-return state
+return { ends }

@@ -12,9 +12,10 @@
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
 --       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to tell (and the rest of
 --       the last one), then for each record: key, seq
--- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last},
---   and for each record:
---   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil}
+-- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last,
+--   what it ended (`ends`)}, and for each record:
+--   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil, its id
+--     without the queue's name or nil, the id of its client's request or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
@@ -82,9 +83,9 @@ local function own(record, token, once)
   end
 end
 
-local function run(method, request, attempts, create, once, trace)
+local function run(method, request, attempts, create, once, trace, id, request_id)
   bytes_left = bytes_left - #request
-  return { 'run', method, request, attempts, create, once or '', trace }
+  return { 'run', method, request, attempts, create, once or '', trace, id, request_id }
 end
 
 local function claim(record, key, seq)
@@ -94,8 +95,8 @@ local function claim(record, key, seq)
   if bytes_left <= 0 then
     return { 'later' }
   end
-  local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by =
-    fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h')
+  local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by, id, request_id =
+    fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G')
   local due, created, began = number(expiry), number(create), number(attempts or 0)
   company = number(company or 0)
   if not state or is_final(state) then
@@ -129,7 +130,7 @@ local function claim(record, key, seq)
       redis.call('HDEL', record, 'b')
       own(record, mine, once)
     end
-    return run(method, request, began, created, once, trace)
+    return run(method, request, began, created, once, trace, id, request_id)
   end
   if due <= now then
     expire(record, dead, key, now, request and #request)
@@ -151,11 +152,11 @@ local function claim(record, key, seq)
   end
   redis.call('HSET', record, 'a', began)
   own(record, mine, once)
-  return run(method, request, began, created, once, trace)
+  return run(method, request, began, created, once, trace, id, request_id)
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)
-local results = { { unnamed, front } }
+local results = { { unnamed, front, ends } }
 for i = FIXED_KEYS + 1, #KEYS do
   local at = FIXED_ARGS + 1 + (i - FIXED_KEYS - 1) * 2
   results[#results + 1] = claim(KEYS[i], ARGV[at], ARGV[at + 1])

@@ -11,7 +11,8 @@
 --          the random number is in [0, 1)
 -- A task whose handler fails is tried again for as long as it may wait, and failures that nobody foresaw are counted: a day of
 -- tries does not mend a defect.
--- Returns for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused'
+-- Returns {for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused', what
+--   ended otherwise than by its handler's answer (`ends`)}
 
 local counts, kept, delayed, dead = unpack(KEYS, 1, 4)
 local now = now_ms()
@@ -96,4 +97,4 @@ for i = 5, #KEYS, 2 do
     complete(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
 end
 write_counts(counts, kept)
-return results
+return { results, ends }

@@ -3,7 +3,7 @@
 -- whose handler had started may have run, and is DEAD.
 -- KEYS: 1 ready, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6… records
 -- ARGV: for each record: key, token ('' if it was not claimed), '1' if its handler had started
--- Returns how many were put back
+-- Returns {how many were put back, what ended (`ends`)}
 
 local ready, taken, counts, kept, dead = unpack(KEYS, 1, 5)
 local now, back = now_ms(), 0
@@ -34,4 +34,4 @@ for i = 6, #KEYS do
   end
 end
 write_counts(counts, kept)
-return back
+return { back, ends }

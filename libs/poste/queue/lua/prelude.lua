@@ -215,13 +215,20 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   end
 end
 
+-- What this script ended that no handler's answer did, for whoever called it to tell of in its log (`poste/queue/ends.py`):
+-- {record, state, why it is dead or '', method, attempts, its id without the queue's name, the id of its client's request}.
+local ends = {}
+
 local function finish(record, state, now, ...)
-  local create, ttl, waited = unpack(redis.call('HMGET', record, 'c', 'r', 'l'))
+  local create, ttl, waited, method, attempts, id, request_id =
+    unpack(redis.call('HMGET', record, 'c', 'r', 'l', 'm', 'a', 'g', 'G'))
   write_end(record, state, now, create, ttl, waited, nil, ...)
+  ends[#ends + 1] = { record, state, '', method, attempts, id, request_id }
 end
 
 local function dead_letter(record, dead, key, reason, now, ...)
   finish(record, 'D', now, 'd', reason, ...)
+  ends[#ends][3] = reason
   count_done('dead:' .. reason)
   redis.call('ZADD', dead, now, key)
 end

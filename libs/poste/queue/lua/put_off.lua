@@ -3,7 +3,7 @@
 -- no attempt began. It needs RUNNING and this very token, so whatever has become of a task meanwhile stands.
 -- KEYS: 1 delayed, 2 taken:<incarnation>, 3 counts, 4 kept, 5… records
 -- ARGV: for each record: key, token, how long to wait in ms
--- Returns how many wait
+-- Returns {how many wait, what ended (`ends`)}
 
 local delayed, taken, counts, kept = unpack(KEYS, 1, 4)
 local now, waiting = now_ms(), 0
@@ -31,4 +31,4 @@ for i = 5, #KEYS do
   end
 end
 write_counts(counts, kept)
-return waiting
+return { waiting, ends }

@@ -3,7 +3,8 @@
 -- not begun waits.
 -- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 record    ARGV: 1 key, 2 '1' if the reader waits for its end,
 --   3 how many bytes a response may have that is returned
--- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error}}
+-- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error}, how
+--   many bytes the response has that is left out, what ended (`ends`)}
 --   or, if there is no record, {now in ms, up to when what had ended was purged, in ms, or nothing}
 
 local delayed, counts, kept, dead, record = unpack(KEYS)
@@ -36,4 +37,4 @@ local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w',
 if waits_in_hand then
   read[1], read[6] = 'Q', tostring((number(read[6]) or 1) - 1)
 end
-return { now, read, left_out and response_bytes or 0 }
+return { now, read, left_out and response_bytes or 0, ends }

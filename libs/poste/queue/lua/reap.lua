@@ -5,7 +5,8 @@
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
 -- A task was alone if nothing else in the list had been claimed, and begun. Only crashes suffered alone count towards the limit:
 -- poison must not take its neighbours along.
--- Returns for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; nothing if the lease holds
+-- Returns {for each: 'requeued' | 'crashed' | 'dead' | 'cancelled' | 'dropped' | 'gone'; none if the
+--   lease holds, what ended (`ends`)}
 
 local leases, reaped, ready, counts, kept, dead, taken = unpack(KEYS, 1, 7)
 local FIXED_KEYS, FIXED_ARGS = 7, 2
@@ -14,7 +15,7 @@ local now = now_ms()
 
 local lease = redis.call('ZSCORE', leases, gone)
 if lease and tonumber(lease) > lease_clock(counts, now) then
-  return {}
+  return { {}, {} }
 end
 if redis.call('ZREM', leases, gone) == 1 or not redis.call('ZSCORE', reaped, gone) then
   redis.call('ZADD', reaped, now, gone)
@@ -83,4 +84,4 @@ for i = FIXED_KEYS + 1, #KEYS do
   end
 end
 write_counts(counts, kept)
-return results
+return { results, ends }

@@ -4,7 +4,7 @@
 -- they stand, and one search takes all of them off.
 -- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5… records
 -- ARGV: 1 where the window begins in the queue, below 0 if it is one at the end, then for each record: key
--- Returns {the keys of those that expired, of those that are dead now, how many keys were taken off}
+-- Returns {how many keys were taken off, what ended (`ends`)}
 
 local ready, counts, kept, dead = unpack(KEYS, 1, 4)
 local now, over_keys = now_ms(), {}
@@ -31,21 +31,20 @@ local function take_off(keys)
   return marked
 end
 
-local settled = { E = {}, D = {} }
 for i = 5, #KEYS do
   local record, key = KEYS[i], ARGV[i - 3]
   local state, expiry = fields_of(record, 's', 'x')
   local over = not state or is_final(state)
   if state == 'Q' and not number(expiry) then
     give_up_damaged(record, dead, key, now, state)
-    settled.D[#settled.D + 1], over = key, true
+    over = true
   elseif state == 'Q' and number(expiry) <= now then
-    local became = settled[expire(record, dead, key, now)]
-    became[#became + 1], over = key, true
+    expire(record, dead, key, now)
+    over = true
   end
   if over then
     over_keys[key] = true
   end
 end
 write_counts(counts, kept)
-return { settled.E, settled.D, next(over_keys) and take_off(over_keys) or 0 }
+return { next(over_keys) and take_off(over_keys) or 0, ends }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
-from poste.queue import damaged, record
+from poste.queue import damaged, ends, record
 from poste.queue.connection import text, texts
 from poste.queue.errors import reading, writing
 
@@ -39,7 +39,8 @@ class Claimed:
     """A task that is this consumer's to run.
 
     `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
-    `traceparent` is whatever stands in the record.
+    `traceparent` is whatever stands in the record. So are `ids`, for logs: the task's, without the queue's name
+    (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Claimed:
     create_time: float
     once: bool
     traceparent: str
+    ids: tuple[bytes | None, bytes | None]
 
 
 class Claims(NamedTuple):
@@ -190,7 +192,9 @@ async def claim(
     reply = await scripts.run("claim", touched, arguments, again=not take)
     if reply == [b"fenced"]:
         return _FENCED
-    unnamed, front = reply[0]
+    unnamed, front, ended = reply[0]
+    if ended:
+        ends.tell(at.queue, ended)
     results = [_claimed(incarnation, *named, said) for named, said in zip(numbered, reply[1:], strict=True)]
     return Claims(results, texts(unnamed), texts(reversed(front)))
 
@@ -198,7 +202,10 @@ async def claim(
 async def begin(scripts: Scripts, at: QueueKeys, incarnation: str, key: str, token: str) -> Begun:
     """Have a claimed task begin that must not run twice."""
     touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.record(key)]
-    return cast("Begun", text(await scripts.run("begin", touched, [incarnation, key, token])))
+    said, *ended = await scripts.run("begin", touched, [incarnation, key, token])
+    for one in ended:
+        ends.tell(at.queue, one)
+    return cast("Begun", text(said))
 
 
 async def give_back(scripts: Scripts, at: QueueKeys, incarnation: str, returned: Sequence[Returned]) -> int:
@@ -208,7 +215,9 @@ async def give_back(scripts: Scripts, at: QueueKeys, incarnation: str, returned:
     for one in returned:
         touched.append(at.record(one.key))
         arguments += (one.key, one.token, "1" if one.started else "")
-    return int(await scripts.run("give_back", touched, arguments))
+    count, ended = await scripts.run("give_back", touched, arguments)
+    ends.tell(at.queue, ended)
+    return int(count)
 
 
 async def put_off(scripts: Scripts, at: QueueKeys, incarnation: str, tasks: Sequence[PutOff]) -> int:
@@ -218,7 +227,9 @@ async def put_off(scripts: Scripts, at: QueueKeys, incarnation: str, tasks: Sequ
     for one in tasks:
         touched.append(at.record(one.key))
         arguments += (one.key, one.token, round(one.wait_seconds * 1000))
-    return int(await scripts.run("put_off", touched, arguments))
+    count, ended = await scripts.run("put_off", touched, arguments)
+    ends.tell(at.queue, ended)
+    return int(count)
 
 
 async def leave(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool:
@@ -233,8 +244,15 @@ def _lease(at: QueueKeys, incarnation: str, seconds: float) -> tuple[Sequence[st
 def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claimed | NotClaimed:
     if said[0] != b"run":
         return cast("NotClaimed", text(said[0]))
-    _, method, request, attempt, create_ms, once, traceparent = said
-    place = text(traceparent) if traceparent else ""
+    _, method, request, attempt, create_ms, once, traceparent, id_rest, request_id = said
     return Claimed(
-        key, f"{incarnation}:{seq}", method.decode(), request or b"", attempt, create_ms / 1000, once != b"", place
+        key,
+        f"{incarnation}:{seq}",
+        method.decode(),
+        request or b"",
+        attempt,
+        create_ms / 1000,
+        once != b"",
+        text(traceparent) if traceparent else "",
+        (id_rest, request_id),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
-from poste.queue import damaged
+from poste.queue import damaged, ends
 from poste.queue.connection import text, texts
 from poste.queue.errors import reading, writing
 
@@ -39,14 +39,6 @@ class Tick(NamedTuple):
     is_spent: bool
 
 
-class Swept(NamedTuple):
-    """The keys of tasks that expired and of those that are dead now, and how many keys were taken off the queue."""
-
-    expired: list[str]
-    dead: list[str]
-    removed: int
-
-
 async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float, budget: Budget | None) -> Tick:
     """Begin a pass: move the leases' clock on, drop figures of what Redis has dropped by now, and say the budget.
 
@@ -76,7 +68,9 @@ async def reap(
     """
     touched = [at.leases, at.reaped, at.ready, at.counts, at.kept, at.dead, at.taken(incarnation)]
     reply = await scripts.run("reap", [*touched, *map(at.record, keys)], [incarnation, max_crashes, *keys])
-    return cast("list[Reaped]", texts(reply))
+    results, ended = reply
+    ends.tell(at.queue, ended)
+    return cast("list[Reaped]", texts(results))
 
 
 async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
@@ -84,8 +78,10 @@ async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
     return int(await scripts.run("wake", [at.delayed, at.ready], [count]))
 
 
-async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]) -> Swept:
+async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]) -> int:
     """Settle those of some waiting tasks that are overdue, and take keys off the queue whose tasks have ended.
+
+    Returns how many keys were taken off.
 
     Args:
         scripts: Runs it.
@@ -94,8 +90,9 @@ async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]
         keys: What stands there.
     """
     touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
-    expired, dead, removed = await scripts.run("sweep", touched, [first, *keys])
-    return Swept(texts(expired), texts(dead), int(removed))
+    removed, ended = await scripts.run("sweep", touched, [first, *keys])
+    ends.tell(at.queue, ended)
+    return int(removed)
 
 
 async def ended_leases(scripts: Scripts, at: QueueKeys, lease_clock: float) -> list[str]:

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
-from poste.queue import record
+from poste.queue import ends, record
 from poste.queue.connection import texts
 from poste.queue.durability import Durability
 
@@ -27,7 +27,10 @@ _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
 
 class NewTask(NamedTuple):
-    """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace."""
+    """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace.
+
+    `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
+    """
 
     key: str
     method: str
@@ -37,6 +40,8 @@ class NewTask(NamedTuple):
     result_ttl_seconds: int
     repeatable: bool
     traceparent: str = ""
+    id_rest: str = ""
+    request_id: str = ""
 
 
 class Report(NamedTuple):
@@ -103,6 +108,8 @@ async def enqueue(
             task.result_ttl_seconds,
             "" if task.repeatable else "1",
             task.traceparent,
+            task.id_rest,
+            task.request_id,
         )
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))
@@ -121,13 +128,15 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
     reply = await scripts.run("read", _touched(at, key), [key, "1" if watch else "0", most_bytes])
     now, found = int(reply[0]) / 1000, reply[1]
     if isinstance(found, list):
+        ends.tell(at.queue, reply[3])
         return Found(now, dict(zip(record.SHOWN, found, strict=True)), reply[2])
     return Found(now, None, purge_time=None if found is None else int(found) / 1000)
 
 
 async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> None:
     """Cancel a waiting task, or ask a running one to stop."""
-    await scripts.run("cancel", _touched(at, key), [key])
+    (ended,) = await scripts.run("cancel", _touched(at, key), [key])
+    ends.tell(at.queue, ended)
 
 
 async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -> list[Completed]:
@@ -138,7 +147,10 @@ async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -
         touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
         terms = _terms(report.retry) if report.ending in _FAILURES else ""
         arguments += (report.key, report.token, report.ending, report.payload, terms)
-    return cast("list[Completed]", texts(await scripts.run_kept(at, "complete", touched, arguments)))
+    results, ended = await scripts.run_kept(at, "complete", touched, arguments)
+    # Of any other its service tells.
+    ends.tell(at.queue, ended, only_dead=True)
+    return cast("list[Completed]", texts(results))
 
 
 def _touched(at: QueueKeys, key: str) -> list[str]:

@@ -1,0 +1,52 @@
+"""Tells of tasks that ended otherwise than by their handler's answer, in the log of whoever had the script end them.
+
+They expired, were cancelled, or Poste gave them up: that is a warning, with its reason, for somebody has to look at it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poste.domain.task import TaskState
+from poste.domain.task_id import with_queue
+from poste.queue.connection import text
+from poste.runtime import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log: Final = logs.get("ends")
+_journal: Final = logs.Journal("ends", "task")
+#: How what is no text is shown: in a damaged record may stand anything.
+_GARBAGE: Final = "backslashreplace"
+_DEAD: Final = TaskState.DEAD.value.encode()
+_RESULTS: Final = {state.value.encode(): state.name.lower() for state in TaskState}
+
+
+def tell(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False) -> None:
+    """Tell of what a script says that it ended.
+
+    Args:
+        queue: The queue's name.
+        ended: What the scripts call `ends` (`lua/prelude.lua`).
+        only_dead: Of what did not die somebody else tells.
+    """
+    for record, state, reason, method, attempts, id_rest, request_id in ended:
+        facts = {
+            **names(queue, text(record).rpartition(":")[2], id_rest, request_id),
+            "service": queue,
+            "method": text(method or b""),
+            "attempt": int(attempts) if attempts and attempts.isdigit() else 0,
+        }
+        if state == _DEAD:
+            _log.warning("task died", **facts, reason=text(reason))
+        elif not only_dead:
+            _journal.write({**facts, "result": _RESULTS[state]})
+
+
+def names(queue: str, key: str, id_rest: bytes | None, request_id: bytes | None) -> dict[str, str]:
+    """Return what a line of the log calls a task, by what stands in its record: by its key, where that says no more."""
+    said = {"task": with_queue(queue, id_rest.decode("ascii", _GARBAGE))} if id_rest else {"key": key}
+    if request_id:
+        said["request_id"] = request_id.decode("ascii", _GARBAGE)
+    return said
