@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +10,8 @@ import click
 
 from poste_cli import printing
 from poste_cli.exits import FAILURE
-from poste_cli.local import remote
+from poste_cli.local import control
+from poste_cli.local.names import PartError
 from poste_cli.local_options import NAME, data_option
 
 
@@ -27,8 +27,8 @@ def ps(data: Path, as_json: bool) -> None:
     Exit code: 0, or 2 if none runs.
     """
     try:
-        found = asyncio.run(remote.parts(data))
-    except remote.Refused as error:
+        found = control.ask(data, "ps")
+    except PartError as error:
         _fail(error)
     if as_json:
         printing.compact(found)
@@ -65,11 +65,11 @@ def start(name: str, data: Path) -> None:
 
 def _act(data: Path, verb: str, name: str) -> None:
     try:
-        asyncio.run(remote.act(data, verb, name))
-    except remote.Refused as error:
+        control.ask(data, verb, name)
+    except PartError as error:
         _fail(error)
 
 
-def _fail(error: remote.Refused) -> NoReturn:
+def _fail(error: PartError) -> NoReturn:
     printing.complain(str(error))
     sys.exit(FAILURE)

@@ -8,7 +8,7 @@ import signal
 import termios
 
 import pytest
-from support.cli import environment, http, poste, up
+from support.cli import environment, http, poll, poste, up
 from support.terminal import on_terminal
 
 SUM = "calculator.v1.SumService"
@@ -83,6 +83,8 @@ def test_top_outlives_the_gateway(running):
         terminal.strike(b"q")
 
         assert terminal.end() == 0
+    # What the terminal showed may have been from before: the next test asks the gateway once.
+    poll(lambda: {part["state"] for part in running.parts().values()} == {"ready", "stopped"}, what="all are back")
 
 
 def test_top_into_a_pipe_prints_once(running):

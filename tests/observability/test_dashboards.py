@@ -101,12 +101,14 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
     """A panel that is empty, for its metric was renamed, is found out when it is needed."""
     program("prometheus")
     async with (
-        running(Options(tmp_path / "data"), demo._Quiet()) as local,
-        Client(local.plan.gateway) as client,
+        running(Options(tmp_path / "data"), demo.only_crashes) as local,
+        Client(local.supervisor.plan.gateway) as client,
     ):
         supervisor = local.supervisor
         await supervisor.until(lambda: supervisor.all_ready or supervisor.broken)
-        jobs = {part.name: [int(urlsplit(part.metrics).port or 0)] for part in local.plan.parts if part.metrics}
+        jobs = {
+            part.name: [int(urlsplit(part.metrics).port or 0)] for part in local.supervisor.plan.parts if part.metrics
+        }
         async with prometheus(tmp_path / "prometheus", jobs) as watcher:
             await demo._steps(client, supervisor)
             # One more, for what began with sum's new process has no rate before its second figure.

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from poste_cli.local import control
+
 POSTE = (sys.executable, "-m", "poste_cli")
 ResultT = TypeVar("ResultT")
 
@@ -89,9 +91,7 @@ class Up:
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """What `ps` tells, asked of its source: no process is started for each look."""
-        record = self.record
-        reply = http("GET", f"{record['control']}/parts", Authorization=f"Bearer {record['token']}")
-        return {part["name"]: part for part in reply.body}
+        return {part["name"]: part for part in control.ask(self.data, "ps")}
 
     def act(self, verb: str, name: str) -> None:
         done = poste(verb, name, "--data", str(self.data))

@@ -20,7 +20,7 @@ from poste_mom.catalogue import catalogue_file
 async def test_one_folder_is_held_by_one(tmp_path):
     """Two Redis servers would write the same files."""
     async with folder.opened(tmp_path / "data") as held:
-        held.publish(folder.Running(os.getpid(), "http://c", "t", "http://g", "m", "r"))
+        held.publish(folder.Running(os.getpid(), "/c", "http://g", "m", "r"))
         with pytest.raises(StartError, match="another `poste up` runs in"):
             async with folder.opened(tmp_path / "data"):
                 pass
@@ -31,7 +31,7 @@ async def test_one_folder_is_held_by_one(tmp_path):
 
 async def test_the_record_is_for_its_owner_only_and_gone_in_the_end(tmp_path):
     """Another user of the machine could stop the parts; or a later `poste ps` would speak to nobody."""
-    record = folder.Running(os.getpid(), "http://c", "t", "http://g", "m", "r")
+    record = folder.Running(os.getpid(), "/c", "http://g", "m", "r")
     async with folder.opened(tmp_path) as held:
         held.publish(record)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from poste.domain.errors import StartError
+from poste.runtime import secret_files
 from poste_cli.local.names import SAMPLES
 
 
-def write(path: Path, addresses: Mapping[str, str], more: Path | None) -> None:
+def write(path: Path, addresses: Mapping[str, str], more: str | None) -> None:
     """Make the samples known before they ever ran, so that calls can wait for one that was never started.
 
     Args:
@@ -33,12 +33,11 @@ def write(path: Path, addresses: Mapping[str, str], more: Path | None) -> None:
         SAMPLES[name].service: {"descriptors": str(descriptors.absolute()), "target": address}
         for name, address in addresses.items()
     }
-    for name, table in ({} if more is None else _read(more)).items():
+    for name, table in ({} if more is None else _read(Path(more))).items():
         services[name] = services.get(name, {}) | table
     lines = [f"[services.{_toml(name)}]\n{_lines(table)}" for name, table in services.items()]
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", opener=secret_files.private) as file:
             file.write("\n".join(lines))
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}") from error

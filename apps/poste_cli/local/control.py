@@ -1,51 +1,75 @@
-"""The control server of a running `poste up`: shows, stops and starts its parts for the data folder's owner."""
+"""How `poste ps`, `stop` and `start` speak to the `poste up` of a data folder: one line there, one of JSON back.
+
+At a socket in a folder that nobody but its user enters, so nothing else proves who asks.
+"""
 
 from __future__ import annotations
 
-import hmac
-import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
 
-from aiohttp import web
+from poste.domain.errors import PosteError, StartError
+from poste_cli.local import folder
+from poste_cli.local.names import START_SECONDS, PartError
 
-from poste_cli.local.supervisor import PartError, Supervisor
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def new_token() -> str:
-    """Make the secret that a request has to show."""
-    return secrets.token_urlsafe(32)
+#: A part's start or stop is answered within its own time limit; this long, in seconds, comes on top.
+_MARGIN_SECONDS: Final = 10.0
 
 
-def application(supervisor: Supervisor, token: str) -> web.Application:
-    """Build the server.
+@contextlib.asynccontextmanager
+async def answering(path: Path, act: Callable[[str, str], Awaitable[Any]]) -> AsyncIterator[None]:
+    """Have a socket answer while the body runs.
 
-    `GET /parts` answers with all parts; `POST /parts/NAME/stop` answers once the part is gone, `POST /parts/NAME/start`
-    once it is ready. What can't be done is answered with `{"error": …}`.
+    Args:
+        path: Where it is.
+        act: Does what is asked by a verb and a part's name, and returns what is answered; its errors are answered too.
     """
 
-    @web.middleware
-    async def only_ours(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        shown = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(shown, f"Bearer {token}".encode()):
-            return web.json_response({"error": "not yours"}, status=401)
-        return await handler(request)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            verb, _, name = (await reader.readline()).decode().strip().partition(" ")
+            try:
+                reply = {"done": await act(verb, name)}
+            except PosteError as error:
+                reply = {"error": str(error), "no_such_part": isinstance(error, StartError)}
+            writer.write(json.dumps(reply).encode())
 
-    async def parts(_: web.Request) -> web.Response:
-        return web.json_response([asdict(view) for view in await supervisor.views()])
+    server = await asyncio.start_unix_server(serve, path)
+    path.chmod(0o600)  # noqa: ASYNC240 - a step of the start, for which nobody waits
+    try:
+        yield
+    finally:
+        server.close()
 
-    async def act(request: web.Request) -> web.Response:
-        name, verb = request.match_info["name"], request.match_info["verb"]
-        if name not in supervisor.keepers:
-            return web.json_response({"error": f"this `poste up` does not run {name}"}, status=404)
-        try:
-            await (supervisor.start(name) if verb == "start" else supervisor.stop(name))
-        except PartError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response({})
 
-    app = web.Application(middlewares=[only_ours])
-    app.add_routes([web.get("/parts", parts), web.post("/parts/{name}/{verb:start|stop}", act)])
-    return app
+def ask(data: Path, verb: str, name: str = "") -> Any:
+    """Ask the `poste up` that runs in a data folder.
+
+    Args:
+        data: The folder.
+        verb: `ps` returns its parts; `stop` returns when a part is gone, `start` when it is ready.
+        name: The part's.
+
+    Raises:
+        StartError: None runs there, or it does not run such a part.
+        PartError: It could not be done; the text says why.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as connection, connection.makefile() as answer:
+            connection.settimeout(START_SECONDS + _MARGIN_SECONDS)
+            connection.connect(folder.running(data).control)
+            connection.sendall(f"{verb} {name}\n".encode())
+            reply = json.load(answer)
+    except TimeoutError as error:
+        raise PartError(f"the `poste up` in {data} does not answer") from error
+    except (OSError, ValueError) as error:
+        # Its record outlived it (kill -9).
+        raise folder.nobody(data) from error
+    if "error" in reply:
+        raise (StartError if reply["no_such_part"] else PartError)(reply["error"])
+    return reply["done"]

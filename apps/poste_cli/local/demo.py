@@ -20,8 +20,6 @@ from poste.domain.errors import PosteError
 from poste.domain.shown import visible
 from poste.domain.task import TaskState
 from poste_cli.exits import FAILURE, OK
-from poste_cli.local.keeper import Crash
-from poste_cli.local.parts import Part
 from poste_cli.local.supervisor import Supervisor
 from poste_cli.local.up import Options, running
 
@@ -40,20 +38,10 @@ class StepFailed(PosteError):  # noqa: N818 - reads as the fact it states
     """A step did not come out as promised; the text says what came instead."""
 
 
-class _Quiet:
-    """Shows crashes only: no step expects one."""
-
-    def crashed(self, part: Part, crash: Crash) -> None:
-        click.echo(visible(f"  {part.name} crashed ({crash.how}) {crash.last_line}"), err=True)
-
-    def back(self, part: Part, pid: int | None) -> None:
-        """Nothing to show."""
-
-    def stopped(self, part: Part) -> None:
-        """Nothing to show."""
-
-    def started(self, part: Part, pid: int | None) -> None:
-        """Nothing to show."""
+def only_crashes(name: str, did: str, more: str) -> None:
+    """Show what no step expects."""
+    if did == "crashed":
+        click.echo(visible(f"  {name} crashed{more}"), err=True)
 
 
 def run() -> int:
@@ -82,7 +70,7 @@ async def _play() -> int:
 async def _story(data: Path) -> str | None:
     """Play the story on a fresh Poste; returns what went wrong, None if nothing did."""
     click.echo("A Poste of its own starts: Redis, the middleware, the gateway, three services …")
-    async with running(Options(data), _Quiet()) as local, Client(local.plan.gateway) as client:
+    async with running(Options(data), only_crashes) as local, Client(local.supervisor.plan.gateway) as client:
         supervisor = local.supervisor
         await supervisor.until(lambda: supervisor.all_ready or supervisor.broken)
         if supervisor.broken is not None:
@@ -101,7 +89,7 @@ async def _steps(client: Client, supervisor: Supervisor) -> None:
 
     async with _step("sum is taken away"):
         await supervisor.stop("sum")
-        _expect(supervisor.keepers["sum"].pid, None)
+        _expect([part["pid"] for part in await supervisor.views() if part["name"] == "sum"], [None])
 
     async with _step("the same call is accepted all the same, in {} ms: task {}") as result:
         begin = time.monotonic()

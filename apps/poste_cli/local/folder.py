@@ -26,79 +26,55 @@ _LOCK_SECONDS: Final = 3.0
 _LOCK_PAUSE_SECONDS: Final = 0.05
 #: What others may be allowed to do, in a file's mode.
 _OTHERS: Final = 0o077
+_RECORD: Final = "up.json"
+_OPERATORS: Final = "operator.token"
 #: What is in a data folder: names, and beginnings of names of what is written aside, behind a dot.
-_CONTENT: Final = ("catalogue.", "id.key", "logs", "operator.token", "redis", "sockets", "up.")
+_CONTENT: Final = ("catalogue.", "id.key", "logs", _OPERATORS, "redis", "sockets", "up.")
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """How a running `poste up` is reached.
-
-    Attributes:
-        pid: Its process.
-        control: The URL of its control server.
-        token: What that server wants to be shown.
-        gateway: The gateway's URL.
-        mom: The middleware's gRPC target.
-        redis: Redis' URL.
-    """
+    """How a running `poste up` is reached."""
 
     pid: int
+    #: The path of the socket that answers `poste ps` and the like.
     control: str
-    token: str
+    #: The gateway's URL, the middleware's gRPC target, and Redis' URL.
     gateway: str
     mom: str
     redis: str
 
 
-@dataclass(frozen=True, slots=True)
 class Folder:
-    """A data folder that is ours.
+    """A data folder that is ours."""
 
-    Attributes:
-        path: Its absolute path.
-        lock: The descriptor that holds its lock.
-    """
+    def __init__(self, path: Path, lock: int) -> None:
+        """Name what is in it.
 
-    path: Path
-    lock: int
-
-    @property
-    def logs(self) -> Path:
-        """Where each part's output goes."""
-        return self.path / "logs"
-
-    @property
-    def redis(self) -> Path:
-        """Where Redis keeps its files."""
-        return self.path / "redis"
-
-    @property
-    def id_key(self) -> Path:
-        """The secret that signs task ids: kept with the tasks."""
-        return self.path / "id.key"
-
-    @property
-    def operator_token(self) -> Path:
-        """The operators' token."""
-        return _operator_token(self.path)
-
-    @property
-    def catalogue(self) -> Path:
-        """The catalogue of the samples, written anew by each `up`."""
-        return self.path / "catalogue.toml"
+        Args:
+            path: Its absolute path.
+            lock: The descriptor that holds its lock.
+        """
+        self.path = path
+        self.lock = lock
+        #: Where each part's output goes, and where Redis keeps its files.
+        self.logs, self.redis = path / "logs", path / "redis"
+        #: The secret that signs task ids: kept with the tasks.
+        self.id_key = path / "id.key"
+        self.operator_token = path / _OPERATORS
+        #: The catalogue of the samples, written anew by each `up`.
+        self.catalogue = path / "catalogue.toml"
 
     def publish(self, running: Running) -> None:
         """Tell `poste ps` and the like how to reach us; only for our own user's eyes."""
-        aside = _record(self.path).with_suffix(".new")
-        aside.unlink(missing_ok=True)
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        aside = self.path / "up.new"
+        with open(aside, "w", encoding="utf-8", opener=secret_files.private) as file:
             json.dump(asdict(running), file)
-        aside.replace(_record(self.path))
+        aside.replace(self.path / _RECORD)
 
     def withdraw(self) -> None:
         """Tell that nobody runs here any more."""
-        _record(self.path).unlink(missing_ok=True)
+        (self.path / _RECORD).unlink(missing_ok=True)
 
 
 def running(path: Path) -> Running:
@@ -108,7 +84,7 @@ def running(path: Path) -> Running:
         StartError: There is none.
     """
     try:
-        return Running(**json.loads(_record(path).read_text(encoding="utf-8")))
+        return Running(**json.loads((path / _RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise nobody(path) from error
 
@@ -122,7 +98,7 @@ def operated(path: Path) -> tuple[str, bytes] | None:
     if not _alive(path):
         # What listens there now may be anybody, and is told no token.
         return None
-    return running(path).gateway, secret_files.operator_token(_operator_token(path))
+    return running(path).gateway, secret_files.operator_token(path / _OPERATORS)
 
 
 def nobody(path: Path) -> StartError:
@@ -151,7 +127,7 @@ async def opened(path: Path) -> AsyncIterator[Folder]:
 
 
 def _prepare(path: Path) -> Folder:
-    """Make what is missing, prove that files can be written, and open the lock."""
+    """Make what is missing, close it to others, and open the lock."""
     path = path.absolute()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _close_to_others(path)
@@ -160,9 +136,6 @@ def _prepare(path: Path) -> Folder:
         for one in (path / name, *(path / name).rglob("*")):
             if not one.is_symlink() and one.stat().st_mode & _OTHERS:
                 one.chmod(one.stat().st_mode & ~_OTHERS)
-        proof = path / name / f".proof.{os.getpid()}"
-        proof.touch()
-        proof.unlink()
     return Folder(path, os.open(path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600))
 
 
@@ -205,11 +178,3 @@ def _alive(path: Path) -> bool:
     except (StartError, OSError):
         return False
     return True
-
-
-def _operator_token(path: Path) -> Path:
-    return path / "operator.token"
-
-
-def _record(path: Path) -> Path:
-    return path / "up.json"

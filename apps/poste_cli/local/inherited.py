@@ -27,15 +27,11 @@ _OF_NAMED_REDIS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What was found in the environment.
+    """What was found in the environment."""
 
-    Attributes:
-        taken: The variables that parts are given, and their values; files by their absolute paths, for parts stand in
-            another folder.
-        passed_over: The variables that are settings too, and that no part is given.
-    """
-
+    #: The variables that parts are given; files by their absolute paths, for parts stand in another folder.
     taken: Mapping[str, str]
+    #: The variables that are settings too, and that no part is given.
     passed_over: tuple[str, ...]
 
 

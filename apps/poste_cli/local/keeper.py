@@ -1,4 +1,4 @@
-"""Keeps one part running: starts it, sees it crash, starts it again with backoff, and stops it on purpose.
+"""Keeps one part running, in a task that starts it, and again with backoff after a crash, and stops it when cancelled.
 
 ::
 
@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import signal
+import sys
 import time
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from poste_cli.local.child import Child
+from poste_cli.local import leash
 from poste_cli.local.log_file import LogFile
+from poste_cli.local.names import REDIS
 from poste_cli.local.parts import GRACE_SECONDS, Part
 
 #: The wait before a crashed part is started again, in seconds; doubled for each further crash.
@@ -29,9 +32,9 @@ _MAX_BACKOFF_SECONDS: Final = 5.0
 #: A part that lived so long, in seconds, is not crashing in a loop: the next crash begins the count anew.
 _LONG_LIFE_SECONDS: Final = 10.0
 #: A part's own grace is over, and it is still there: after this long, in seconds, it is killed.
-_KILL_AFTER_SECONDS: Final = GRACE_SECONDS + 2.0
-#: A process of ours that can't start ends with this exit code, its last line says why.
-_CANT_START: Final = 2
+KILL_AFTER_SECONDS: Final = GRACE_SECONDS + 2.0
+#: A process of ours that can't start ends so, and its last line says why.
+_CANT_START: Final = "exit code 2"
 
 
 class State(enum.Enum):
@@ -47,151 +50,151 @@ class State(enum.Enum):
     CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """An end that nobody asked for.
-
-    Attributes:
-        how: Its exit code or signal, in words.
-        last_line: The last line that the part wrote in that life.
-        cant_start: It said that it can't start, in that last line.
-        was_ready: It had been ready before.
-        backoff_seconds: How long it is waited before it is started again.
-    """
-
-    how: str
-    last_line: str
-    cant_start: bool
-    was_ready: bool
-    backoff_seconds: float
-
-
-class Watcher(Protocol):
-    """Whoever wants to know what becomes of a part."""
-
-    def crashed(self, part: Part, crash: Crash) -> None:
-        """It ended, and nobody had asked for it."""
-
-    def changed(self) -> None:
-        """Some part's state is another one."""
+#: Shows what happens to a part: its name, what it did (`crashed`, `restarted`, `stopped`, `started`), and more of it.
+Tell = Callable[[str, str, str], None]
 
 
 class Keeper:
-    """Keeps one part. `run` owns its process; the other methods tell `run` what is wanted."""
+    """Keeps one part; `changed` is called whenever its state is another one."""
 
-    def __init__(self, part: Part, watcher: Watcher) -> None:
+    def __init__(self, part: Part, grace_seconds: float, changed: Callable[[], None], tell: Tell) -> None:
         self.part = part
         self.state = State.STOPPED
-        #: How often it was started.
-        self.lives = 0
         self.log = LogFile(part.log)
-        self._watcher = watcher
-        self._child: Child | None = None
-        self._wanted = asyncio.Event()
-        self._unwanted = asyncio.Event()
-        self._gone = asyncio.Event()
-        self._gone.set()
-        self._turn = asyncio.Lock()
-        self._backoff_seconds = _FIRST_BACKOFF_SECONDS
+        #: It crashed, and was not ready since.
+        self.crashed = False
+        #: Why its last start failed for good, if it did; it is tried again all the same.
+        self.broken: str | None = None
+        self._grace_seconds = grace_seconds
+        self._changed = changed
+        self._tell = tell
+        self._task: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to run."""
+        return self.state not in (State.STOPPED, State.STOPPING)
 
     @property
     def pid(self) -> int | None:
         """The process' id; None while there is none."""
-        return None if self._child is None else self._child.pid
+        return None if self._process is None else self._process.pid
 
-    async def start(self) -> None:
-        """Want it to run; a stop under way is waited for first."""
-        async with self._turn:
-            if self._wanted.is_set():
-                return
-            self._unwanted.clear()
-            self._gone.clear()
-            self._wanted.set()
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Have it run, in a task of the group; a stop under way is waited for first."""
+        if self.state is State.STOPPING:
+            await self.stop()
+        if self.state is State.STOPPED:
+            self._task = group.create_task(self._keep(), name=self.part.name)
+            self._task.add_done_callback(lambda _: self._enter(State.STOPPED))
             self._enter(State.STARTING)
 
-    async def stop(self, grace_seconds: float = _KILL_AFTER_SECONDS) -> None:
-        """Want it gone, and wait until it is; it is killed if that takes longer than `grace_seconds`."""
-        async with self._turn:
-            self._wanted.clear()
-            self._unwanted.set()
-            if self.state is not State.STOPPED:
-                self._enter(State.STOPPING)
-            if self._child is not None:
-                await self._child.stop(grace_seconds)
-            await self._gone.wait()
+    async def stop(self) -> None:
+        """Have it stopped, and wait until it is gone."""
+        if self._task is None:
+            return
+        if self.wanted:
+            self._enter(State.STOPPING)
+            self._task.cancel()
+        await asyncio.wait([self._task])
 
     def hurry(self) -> None:
-        """Kill it if it is being stopped: nobody wants to wait for its grace."""
-        if self._child is not None and self._unwanted.is_set():
-            self._child.kill()
+        """Give it no more grace, neither in the stop that is under way nor in a later one."""
+        self._grace_seconds = 0.0
+        if not self.wanted:
+            self._kill()
 
-    def seen(self, life: int, *, ready: bool) -> None:
-        """Take note of what a look at the part in one of its lives found."""
-        if life != self.lives or self._child is None or not self._wanted.is_set():
-            return
-        if ready:
+    def seen(self, *, ready: bool) -> None:
+        """Take note of what a look at its present life found."""
+        if ready and self.wanted:
+            self.broken = None
             self._enter(State.READY)
         elif self.state is State.READY:
             self._enter(State.UNREADY)
 
-    async def run(self) -> None:
-        """Do what is wanted, until cancelled; a process that is left then is killed."""
-        try:
-            while True:
-                if not self._wanted.is_set():
-                    self._enter(State.STOPPED)
-                    self._backoff_seconds = _FIRST_BACKOFF_SECONDS
-                    self._gone.set()
-                    await self._wanted.wait()
-                crash = await self._live()
-                if crash is not None:
-                    self._enter(State.CRASHED)
-                    self._watcher.crashed(self.part, crash)
-                    await self._pause(crash.backoff_seconds)
-        finally:
-            if self._child is not None:
-                self._child.kill()
-                await self._child.wait()
-            # Nobody else tells those who wait for its end.
-            self._gone.set()
+    async def _keep(self) -> None:
+        """Run it through life after life, until cancelled."""
+        backoff_seconds = _FIRST_BACKOFF_SECONDS
+        while True:
+            self._enter(State.STARTING)
+            begin = time.monotonic()
+            how = await self._live()
+            if time.monotonic() - begin >= _LONG_LIFE_SECONDS:
+                backoff_seconds = _FIRST_BACKOFF_SECONDS
+            self._note_crash(how, backoff_seconds)
+            self._enter(State.CRASHED)
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(2 * backoff_seconds, _MAX_BACKOFF_SECONDS)
 
-    async def _live(self) -> Crash | None:
-        """Run the part through one life; returns the crash that ended it, None if it was stopped."""
-        self._enter(State.STARTING)
-        begin = time.monotonic()
-        self.lives += 1
+    async def _live(self) -> str:
+        """Run it through one life; returns how it ended. Cancelled, has it end."""
         try:
-            self._child = child = await Child.start(self.part, self.log)
+            self._process = await self._spawn()
+            code = await self._process.wait()
         except OSError as error:
-            return Crash(f"not started: {error.strerror}", "", False, False, self._next_backoff(0.0))
-        if self._unwanted.is_set():  # The stop came while it was being started, and saw no process yet.
-            await child.stop(_KILL_AFTER_SECONDS)
-        code = await child.wait()
-        self._child = None
-        if self._unwanted.is_set():
-            return None
-        return Crash(
-            how=f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}",
-            last_line=self.log.last_line(),
-            cant_start=code == _CANT_START,
-            was_ready=self.state in (State.READY, State.UNREADY),
-            backoff_seconds=self._next_backoff(time.monotonic() - begin),
-        )
+            return f"not started: {error.strerror}"
+        except asyncio.CancelledError:
+            self._enter(State.STOPPING)
+            await self._end()
+            raise
+        finally:
+            self._process = None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next life, unless it is stopped meanwhile."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._unwanted.wait()
+    def _note_crash(self, how: str, backoff_seconds: float) -> None:
+        self.crashed = True
+        last_line = self.log.last_line()
+        said = how == _CANT_START and last_line
+        # Redis' own exit code tells nothing: if it ends before it ever answered, it can't use its folder.
+        if (said or self.part.name == REDIS) and self.state is State.STARTING:
+            self.broken = f"{self.part.name} can't start: {last_line or how} (log: {self.part.log})"
+        more = f": {last_line}" if said else f"; its log is {self.part.log}"
+        self._tell(self.part.name, "crashed", f" ({how}); restart in {backoff_seconds:g} s{more}")
 
-    def _next_backoff(self, lived_seconds: float) -> float:
-        if lived_seconds >= _LONG_LIFE_SECONDS:
-            self._backoff_seconds = _FIRST_BACKOFF_SECONDS
-        now = self._backoff_seconds
-        self._backoff_seconds = min(now * 2, _MAX_BACKOFF_SECONDS)
-        return now
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        output = self.log.open()
+        try:
+            return await asyncio.create_subprocess_exec(
+                # It can't outlive us.
+                *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
+                *self.part.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(self.part.environment),
+                # Not the user's folder: a worker imports from where it stands, and must not find anything there.
+                cwd=self.part.log.parent,
+                # A Ctrl-C in the terminal reaches us alone, and we stop it in its turn.
+                start_new_session=True,
+                # Whatever it writes (Redis its AOF, first of all) is for its own user's eyes.
+                umask=0o077,
+                pass_fds=self.part.descriptors,
+            )
+        finally:
+            os.close(output)
+
+    async def _end(self) -> None:
+        """Ask the process to stop, and kill it if it does not in time, or if nobody waits any longer."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._grace_seconds):
+                    await self._process.wait()
+        finally:
+            self._kill()
+            await self._process.wait()
+
+    def _kill(self) -> None:
+        """Kill the process, and whatever it started."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _enter(self, state: State) -> None:
         if state is not self.state:
             self.state = state
-            self._watcher.changed()
+            self._changed()

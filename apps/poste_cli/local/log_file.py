@@ -1,8 +1,8 @@
 """The file that takes a part's output, which never outgrows its size by much: what is older is in `….log.1`.
 
-The part itself writes, by a descriptor that it inherits: a pipe through `poste up` would stop every part at the next
-line while `up` is suspended (Ctrl-Z). So `up` copies what is there and cuts the file off; the part, which appends, goes
-on at its new end. What it writes between the last look and the cut, some microseconds, is lost.
+The part writes it itself: by a pipe it would stop at its next line while `poste up` is suspended (Ctrl-Z). So `up`
+copies what is there and cuts the file off, and the part, which appends, goes on at its new end. What it writes between
+the two, some microseconds, is lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
+
+from poste.runtime import secret_files
 
 #: How large a log may get before what is in it is put aside, in bytes.
 MAX_BYTES: Final = 10 * 1024 * 1024
@@ -32,52 +34,37 @@ class LogFile:
 
     def open(self) -> int:
         """Open it for a life's output; returns the descriptor."""
-        if self.overfull:
-            self.rotate()
-        log = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = secret_files.private(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._life_start, self._aside = os.fstat(log).st_size, ""
         return log
 
     @property
     def overfull(self) -> bool:
         """Whether it is time to rotate it."""
-        try:
-            return self._path.stat().st_size > self._max_bytes
-        except OSError:
-            return False
+        return self._path.exists() and self._path.stat().st_size > self._max_bytes
 
     def rotate(self) -> None:
         """Put what is in it aside: all of it, or the newest if that is more than one log may hold. Blocks."""
+        aside = self._path.with_suffix(".log.new")
         with contextlib.suppress(OSError), self._path.open("r+b") as log:
             # On a full disk the room is worth more than old lines.
             with contextlib.suppress(OSError):
-                self._put_aside(log)
-            last = self.last_line()
+                with open(aside, "wb", opener=secret_files.private) as copy:
+                    if log.seek(max(0, log.seek(0, os.SEEK_END) - self._max_bytes)):
+                        # What is kept begins with a whole line.
+                        log.readline(_TAIL_BYTES)
+                    shutil.copyfileobj(log, copy)
+                aside.replace(self._path.with_suffix(".log.1"))
+            self._aside = self.last_line()
             log.truncate(0)
-            self._life_start, self._aside = 0, last
-
-    def _put_aside(self, log: BinaryIO) -> None:
-        aside = self._path.with_suffix(".log.new")
-        with open(aside, "wb", opener=_private) as copy:
-            left_out = log.seek(0, os.SEEK_END) - self._max_bytes
-            if log.seek(max(0, left_out)):
-                # What is kept begins with a whole line.
-                log.readline(_TAIL_BYTES)
-            while log.tell() < os.fstat(log.fileno()).st_size:
-                shutil.copyfileobj(log, copy)
-        aside.replace(self._path.with_suffix(".log.1"))
+            self._life_start = 0
 
     def last_line(self) -> str:
         """Return the last line of the present life; empty if there is none."""
         try:
-            with self._path.open("rb") as file:
-                end = file.seek(0, os.SEEK_END)
-                file.seek(max(self._life_start, end - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").split("\n")
+            with self._path.open("rb") as log:
+                log.seek(max(self._life_start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                lines = log.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), self._aside)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

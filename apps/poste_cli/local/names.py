@@ -1,4 +1,4 @@
-"""What both ends of a local Poste agree on: the parts' names, and how long a start may take."""
+"""What both ends of a local Poste agree on: the parts' names, how long a start may take, and how it can fail."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from poste.domain.errors import PosteError
+
 REDIS: Final = "redis"
 MOM: Final = "mom"
 GATEWAY: Final = "gateway"
 
 
+class PartError(PosteError):
+    """A part did not do what was asked of it; the text says which, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample service.
-
-    Attributes:
-        service: Its full name.
-        spec: The class that serves it, as `poste worker` takes it.
-        route: Its method's own path.
-    """
+    """A sample service: its full name, the class that `poste worker` takes, and its method's own path."""
 
     service: str
     spec: str

@@ -10,40 +10,33 @@ from pathlib import Path
 from typing import Final
 
 from poste.runtime.addresses import UNIX
-from poste.runtime.environment import PREFIX
+from poste.runtime.environment import PREFIX, variable
 from poste_cli.local import catalogue, ports, redis_server
 from poste_cli.local.folder import Folder
 from poste_cli.local.inherited import NOTHING, Inherited
-from poste_cli.local.names import GATEWAY, MOM, REDIS, SAMPLES
+from poste_cli.local.names import GATEWAY, MOM, NAMES, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
 
 #: How long a part may take to stop by itself, in seconds; what still runs then is given back.
 GRACE_SECONDS: Final = 8.0
-_CATALOGUE: Final = "POSTE_CATALOGUE"
 #: A stop goes rank by rank: who calls others goes before those who are called.
 _RANKS: Final = {REDIS: 2, MOM: 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process to be.
-
-    Attributes:
-        name: What it is called everywhere.
-        command: What is executed.
-        address: Where it is reached: `host:port` on loopback, or `unix:` and a socket's path.
-        log: The file that takes its output.
-        metrics: The URL of its metrics; None if it has none.
-        environment: Its whole environment.
-        descriptors: Open files that it inherits.
-    """
+    """One process to be."""
 
     name: str
     command: tuple[str, ...]
+    #: Where it is reached: `host:port` on loopback, or `unix:` and a socket's path.
     address: str
     log: Path
+    #: The URL of its metrics; None if it has none.
     metrics: str | None
+    #: Its whole environment.
     environment: Mapping[str, str] = field(repr=False)
+    #: Open files that it inherits.
     descriptors: tuple[int, ...] = ()
 
     @property
@@ -54,16 +47,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All the parts of one local Poste.
-
-    Attributes:
-        parts: Each, in the order in which they are shown.
-        gateway: The gateway's URL.
-        mom: The middleware's gRPC target.
-        redis: Redis' URL.
-    """
+    """All the parts of one local Poste, in the order in which they are shown."""
 
     parts: tuple[Part, ...]
+    #: The gateway's URL, the middleware's gRPC target, and Redis' URL.
     gateway: str
     mom: str
     redis: str
@@ -93,54 +80,46 @@ def plan(
     """
     if port:
         ports.check(port)
-    services = (MOM, *SAMPLES)
     # The same as the last time: a gateway is found again, and so are the metrics.
-    free = [number for number in ports.free(len(services) + 3, owner=str(folder.path)) if number != port]
-    gateway_port = port or free.pop()
-    # Probes and metrics are for whoever asks on this machine; what takes calls, but for the gateway, is not.
-    admin_ports = {name: free.pop() for name in (GATEWAY, *services)}
-    at = {name: place / f"{name}.sock" for name in (REDIS, *services)}
-    mom = f"{UNIX}{at[MOM]}"
-    redis = redis_url or f"unix://{at[REDIS]}"
+    first, *free = (number for number in ports.free(len(NAMES) + 1, owner=str(folder.path)) if number != port)
+    admin_ports = dict(zip(NAMES, free, strict=False))
+    gateway = f"{HOST}:{port or first}"
+    # What takes calls, but for the gateway, is nobody else's on this machine; probes and metrics are for all.
+    socket = {name: place / f"{name}.sock" for name in NAMES}
+    at = {name: f"{UNIX}{path}" for name, path in socket.items()} | {GATEWAY: gateway}
+    redis = redis_url or f"unix://{socket[REDIS]}"
     told = dict(inherited.taken)
-    more = told.pop(_CATALOGUE, None)
-    catalogue.write(
-        folder.catalogue, {name: f"{UNIX}{at[name]}" for name in SAMPLES}, None if more is None else Path(more)
-    )
-    base = (
-        _environment()
-        | told
-        | {
-            "POSTE_HOST": HOST,
-            "POSTE_REDIS_URL": redis,
-            "POSTE_MOM": mom,
-            "POSTE_ID_KEY_FILE": str(folder.id_key),
-            "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
-        }
-    )
+    catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, told.pop("POSTE_CATALOGUE", None))
+    common = {
+        **_environment(),
+        **told,
+        "POSTE_HOST": HOST,
+        "POSTE_REDIS_URL": redis,
+        "POSTE_MOM": at[MOM],
+        "POSTE_ID_KEY_FILE": str(folder.id_key),
+        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
+    }
 
-    def part(name: str, *arguments: str, **settings: str) -> Part:
-        admin = admin_ports[name]
-        more = {f"POSTE_{key}": value for key, value in settings.items()}
-        listens = {"POSTE_SOCKET": str(at[name])} if name in at else {"POSTE_PORT": str(gateway_port)}
+    def part(name: str, *arguments: str, **settings: object) -> Part:
+        more = settings | {"admin_port": admin_ports[name]}
         return Part(
             name=name,
             # -P: a module that lies about in the current folder must not stand in for one of ours.
             command=(sys.executable, "-P", "-m", "poste_cli", *arguments),
-            address=f"{UNIX}{at[name]}" if name in at else f"{HOST}:{gateway_port}",
+            address=at[name],
             log=folder.logs / f"{name}.log",
-            metrics=f"http://{HOST}:{admin}/metrics",
-            environment=base | listens | {"POSTE_ADMIN_PORT": str(admin)} | more,
+            metrics=f"http://{HOST}:{admin_ports[name]}/metrics",
+            environment=common | {variable(key): str(value) for key, value in more.items()},
         )
 
-    parts = [
-        part(MOM, "mom", CATALOGUE=str(folder.catalogue)),
-        part(GATEWAY, "gateway", OPERATOR_TOKEN_FILE=str(folder.operator_token)),
-        *(part(name, "worker", sample.spec) for name, sample in SAMPLES.items()),
-    ]
+    parts = (
+        part(MOM, "mom", socket=socket[MOM], catalogue=folder.catalogue),
+        part(GATEWAY, "gateway", port=port or first, operator_token_file=folder.operator_token),
+        *(part(name, "worker", sample.spec, socket=socket[name]) for name, sample in SAMPLES.items()),
+    )
     if redis_url is None:
-        parts.insert(0, _redis(folder, at[REDIS], redis_memory))
-    return Plan(tuple(parts), f"http://{HOST}:{gateway_port}", mom, redis)
+        parts = (_redis(folder, socket[REDIS], redis_memory), *parts)
+    return Plan(parts, f"http://{gateway}", at[MOM], redis)
 
 
 def _redis(folder: Folder, socket: Path, memory: str) -> Part:
@@ -158,7 +137,5 @@ def _redis(folder: Folder, socket: Path, memory: str) -> Part:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     if "PYTHONPATH" in kept:  # The parts stand in another folder.
-        kept["PYTHONPATH"] = os.pathsep.join(
-            map(str, map(Path.absolute, map(Path, kept["PYTHONPATH"].split(os.pathsep))))
-        )
+        kept["PYTHONPATH"] = os.pathsep.join(str(Path(one).absolute()) for one in kept["PYTHONPATH"].split(os.pathsep))
     return kept

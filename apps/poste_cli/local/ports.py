@@ -24,10 +24,8 @@ def check(port: int) -> None:
     Raises:
         StartError: It can't; the text says why.
     """
-    try:
-        _bind(port)
-    except OSError as error:
-        raise StartError(f"can't listen on {HOST}:{port}: {error.strerror}; choose another with --port") from error
+    if why := _refusal(port):
+        raise StartError(f"can't listen on {HOST}:{port}: {why}; choose another with --port")
 
 
 def free(count: int, *, owner: str | None = None) -> list[int]:
@@ -45,29 +43,24 @@ def free(count: int, *, owner: str | None = None) -> list[int]:
     for place in range(count):
         # One sequence for each place: a port that is taken moves no other.
         chance = random.Random(None if owner is None else f"{owner} {place}")  # noqa: S311 - no secret
-        for _ in range(_TRIES):
-            port = chance.randrange(_LOWEST, highest)
-            if port not in found and _is_free(port):
-                found.append(port)
-                break
-        else:
+        tried = (chance.randrange(_LOWEST, highest) for _ in range(_TRIES))
+        port = next((port for port in tried if port not in found and not _refusal(port)), None)
+        if port is None:
             raise StartError(f"found no {count} free ports on {HOST}")
+        found.append(port)
     return found
 
 
-def _is_free(port: int) -> bool:
-    try:
-        _bind(port)
-    except OSError:
-        return False
-    return True
-
-
-def _bind(port: int) -> None:
+def _refusal(port: int) -> str | None:
+    """Return why a port can't be listened on; None if it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: connections that linger from an earlier life are no obstacle, one that listens is.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((HOST, port))
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return str(error.strerror)
+    return None
 
 
 def _range_start() -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from poste.domain.errors import StartError, StoreError
 from poste.queue import durability
-from poste.queue.connection import Client, open_client, ping
+from poste.queue.connection import open_client, ping
 from poste.runtime import insides
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
@@ -54,21 +54,15 @@ def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
     return (str(binary), *(word for name, value in settings.items() for word in (f"--{name}", value)))
 
 
-def client(url: str) -> Client:
-    """Open a client for short questions: each is asked once, and answered in time or not at all.
-
-    Raises:
-        StartError: It is no URL of a Redis server.
-    """
-    return open_client(StoreSettings(redis_url=url))
-
-
-async def unanswered(asked: Client) -> str | None:
-    """Ask whether it serves; returns None if it does, else why not."""
+async def unanswered(url: str) -> str | None:
+    """Ask a server once whether it serves; returns None if it does, else why not."""
+    client = open_client(StoreSettings(redis_url=url))
     try:
-        await ping(asked)
+        await ping(client)
     except StoreError as error:
         return f"Redis does not answer ({type(error.__cause__).__name__})"
+    finally:
+        await client.aclose()
     return None
 
 

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
@@ -13,9 +14,11 @@ from rich.text import Text
 
 from poste.domain.shown import visible
 from poste.runtime.addresses import UNIX
-from poste_cli.local.keeper import Crash
 from poste_cli.local.names import SAMPLES
-from poste_cli.local.parts import Part, Plan
+from poste_cli.local.parts import Plan
+
+#: How what a part did is coloured.
+_STYLES: Final = {"crashed": "bold red", "restarted": "green", "stopped": "yellow", "started": "green"}
 
 
 class _Console(Console):
@@ -51,16 +54,16 @@ class Screen:
 
             yield show
 
-    def begin(self, plan: Plan, data: Path, without: Collection[str], passed_over: Collection[str] = ()) -> None:
+    def begin(self, plan: Plan, data: Path, without: Collection[str], passed_over: Collection[str]) -> None:
         """Show what runs where, and which settings of the environment are not for these parts."""
-        self._line((f"Poste: everything on this machine, data in {data}", "bold"))
+        self.line((f"Poste: everything on this machine, data in {data}", "bold"))
         places = [part.address.removeprefix(f"{UNIX}{data}/") for part in plan.parts]
         for part, place in zip(plan.parts, places, strict=True):
             where = f"  {part.name.ljust(16)}{place.ljust(max(map(len, places)) + 2)}"
             note = "not started; `poste start` does" if part.name in without else f"log {part.log}"
-            self._line((where, ""), (note, "dim"))
+            self.line((where, ""), (note, "dim"))
         if passed_over:
-            self._line((f"not taken from the environment: {', '.join(passed_over)}", "yellow"))
+            self.line((f"not taken from the environment: {', '.join(passed_over)}", "yellow"))
 
     def ready(self, plan: Plan, data: Path, token: str) -> None:
         """Tell that calls go direct, and what to try.
@@ -70,43 +73,20 @@ class Screen:
             data: Its folder.
             token: The operators' token. It is shown on a terminal only: what is written elsewhere stays there.
         """
-        self._line(("ready", "bold green"))
+        self.line(("ready", "bold green"))
         host = plan.gateway.replace("http://127.0.0.1", "localhost")
         for sample in SAMPLES.values():
-            self._line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
+            self.line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
         page = f"http://{host}/ui" + (f"#token={token}" if self.alive else "")
-        self._line(("  all of it, live: ", ""), (page, "cyan"))
-        self._line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
+        self.line(("  all of it, live: ", ""), (page, "cyan"))
+        self.line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
 
-    def crashed(self, part: Part, crash: Crash) -> None:
-        """Show a crash."""
-        why = f": {crash.last_line}" if crash.last_line and crash.cant_start else f"; its log is {part.log}"
-        self._line(
-            (f"{part.name} crashed", "bold red"),
-            (f" ({crash.how}); restart in {crash.backoff_seconds:g} s{why}", ""),
-        )
+    def tell(self, name: str, did: str, more: str) -> None:
+        """Show what a part did."""
+        self.line((f"{name} {did}", _STYLES[did]), (more, ""))
 
-    def back(self, part: Part, pid: int | None) -> None:
-        """Show that a part has recovered."""
-        self._line((f"{part.name} restarted", "green"), (f", pid {pid}", ""))
-
-    def stopped(self, part: Part) -> None:
-        """Show a stop on purpose."""
-        self._line((f"{part.name} stopped", "yellow"), (" on purpose; `poste start` brings it back", ""))
-
-    def started(self, part: Part, pid: int | None) -> None:
-        """Show a start on purpose."""
-        self._line((f"{part.name} started", "green"), (f", pid {pid}", ""))
-
-    def stopping(self) -> None:
-        """Tell that the end has begun."""
-        self._line(("stopping; once more to kill", "dim"))
-
-    def end(self) -> None:
-        """Tell that nothing is left."""
-        self._line(("stopped", "dim"))
-
-    def _line(self, *pieces: tuple[str, str]) -> None:
+    def line(self, *pieces: tuple[str, str]) -> None:
+        """Print a line of texts, each with its style."""
         # A terminal that was closed must not keep the parts from being stopped in order.
         with contextlib.suppress(OSError):
             self._console.print(Text.assemble(*((visible(text), style) for text, style in pieces)), soft_wrap=True)

@@ -32,17 +32,7 @@ def prepared(data: Path) -> Iterator[Path]:
     Raises:
         StartError: It can't be made, or is not this user's alone.
     """
-    folder = _made(_place(data))
-    _clear(folder)
-    try:
-        yield folder
-    finally:
-        _clear(folder)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _made(folder: Path) -> Path:
+    folder = _place(data)
     try:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -52,18 +42,22 @@ def _made(folder: Path) -> Path:
         raise StartError(f"the folder for sockets, {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise StartError(f"the folder for sockets, {folder}: it is not a folder that this user alone can enter")
-    return folder
+    _clear(folder)
+    try:
+        yield folder
+    finally:
+        _clear(folder)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _place(data: Path) -> Path:
-    inside = data / "sockets"
-    if names_a_socket(inside / _LONGEST):
-        return inside
     # The same each time: services of the user's own that joined find the middleware again.
     name = f"poste-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
-    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - judged before use
-        if base and names_a_socket(Path(base) / name / _LONGEST) and Path(base).is_dir():
-            return Path(base) / name
+    elsewhere = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp")  # noqa: S108 - judged before use
+    for folder in (data / "sockets", *(Path(base) / name for base in elsewhere if base)):
+        if names_a_socket(folder / _LONGEST) and folder.parent.is_dir():
+            return folder
     raise StartError(f"the data folder {data}: its path is too long for sockets, and so is that of any other place")
 
 

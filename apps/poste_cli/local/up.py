@@ -15,50 +15,35 @@ from rich.text import Text
 from poste.client import Client, ClientError
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
-from poste.runtime.sites import listening
 from poste_cli.local import control, folder, inherited, parts, redis_server, sockets
 from poste_cli.local.inherited import Inherited
-from poste_cli.local.parts import Plan
-from poste_cli.local.ports import HOST
+from poste_cli.local.keeper import Tell
 from poste_cli.local.screen import Screen
-from poste_cli.local.supervisor import Supervisor, Teller, supervising
+from poste_cli.local.supervisor import Supervisor, supervising
 from poste_cli.top import following, words
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user wants.
+    """What the user wants."""
 
-    Attributes:
-        data: Where everything that lasts is kept.
-        port: The gateway's port; 0 for any free one.
-        without: The parts that are not started.
-        redis_url: The Redis to use instead of the embedded one.
-        redis_memory: How much the embedded one may take, as Redis spells it.
-        environment: What the parts' settings are taken from.
-    """
-
+    #: Where everything that lasts is kept.
     data: Path
+    #: The gateway's port; 0 for any free one.
     port: int = 0
+    #: The parts that are not started.
     without: frozenset[str] = frozenset()
+    #: The Redis to use instead of the embedded one, or how much that one may take, as Redis spells it.
     redis_url: str | None = None
     redis_memory: str = redis_server.MEMORY
+    #: What the parts' settings are taken from.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A Poste that runs on this machine.
+    """A Poste that runs on this machine: what sees to its parts, its folder's path, and what its operators show."""
 
-    Attributes:
-        plan: What its parts are, and where.
-        supervisor: What sees to them.
-        data: The absolute path of its folder.
-        operator_token: What its operators show.
-        inherited: What it found in the user's environment.
-    """
-
-    plan: Plan
     supervisor: Supervisor
     data: Path
     operator_token: str
@@ -66,7 +51,7 @@ class Local:
 
 
 @contextlib.asynccontextmanager
-async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
+async def running(options: Options, tell: Tell) -> AsyncIterator[Local]:
     """Run everything while the body runs; at its end nothing is left.
 
     Raises:
@@ -86,24 +71,12 @@ async def running(options: Options, teller: Teller) -> AsyncIterator[Local]:
                 inherited=found,
             )
             operator_token = secret_files.operator_token(data.operator_token).decode()
-            token = control.new_token()
-            async with (
-                supervising(plan, teller) as supervisor,
-                listening(control.application(supervisor, token), HOST, 0) as port,
-            ):
-                data.publish(
-                    folder.Running(
-                        pid=os.getpid(),
-                        control=f"http://{HOST}:{port}",
-                        token=token,
-                        gateway=plan.gateway,
-                        mom=plan.mom,
-                        redis=plan.redis,
-                    )
-                )
+            at = place / "up.sock"
+            async with supervising(plan, tell) as supervisor, control.answering(at, supervisor.act):
+                data.publish(folder.Running(os.getpid(), str(at), plan.gateway, plan.mom, plan.redis))
                 try:
-                    await supervisor.begin([name for name in supervisor.keepers if name not in options.without])
-                    yield Local(plan, supervisor, data.path, operator_token, found)
+                    await supervisor.begin(options.without)
+                    yield Local(supervisor, data.path, operator_token, found)
                     # While the parts are stopped one by one, `poste ps` can still show it.
                     await supervisor.stop_all()
                 finally:
@@ -122,37 +95,37 @@ def run(options: Options) -> None:
 async def _run(options: Options, screen: Screen) -> None:
     stop = asyncio.Event()
     _on_signals(stop.set)
-    async with running(options, screen) as local:
-        supervisor = local.supervisor
+    async with running(options, screen.tell) as local:
+        supervisor, plan = local.supervisor, local.supervisor.plan
 
         def asked_to_stop() -> None:
             if stop.is_set():
                 supervisor.hurry()
             else:
-                screen.stopping()
+                screen.line(("stopping; once more to kill", "dim"))
                 stop.set()
-                supervisor.changed()
+                supervisor.wake()
 
         _on_signals(asked_to_stop)
-        screen.begin(local.plan, local.data, options.without, local.inherited.passed_over)
+        screen.begin(plan, local.data, options.without, local.inherited.passed_over)
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         if not stop.is_set() and supervisor.broken is None:
-            screen.ready(local.plan, local.data, local.operator_token)
-            async with _status(local.plan, screen):
-                await supervisor.until(stop.is_set)
+            screen.ready(plan, local.data, local.operator_token)
+            async with _status(plan.gateway, screen):
+                await stop.wait()
     if supervisor.broken is not None:
         raise StartError(supervisor.broken)
-    screen.end()
+    screen.line(("stopped", "dim"))
 
 
 @contextlib.asynccontextmanager
-async def _status(plan: Plan, screen: Screen) -> AsyncIterator[None]:
+async def _status(gateway: str, screen: Screen) -> AsyncIterator[None]:
     """Show how things are while the body runs, if somebody looks."""
     if not screen.alive:
         yield
         return
     with screen.status() as show:
-        duty = asyncio.create_task(_follow(plan.gateway, show))
+        duty = asyncio.create_task(_follow(gateway, show))
         try:
             yield
         finally:

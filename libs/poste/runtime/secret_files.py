@@ -64,6 +64,11 @@ def read(path: Path, what: str) -> bytes:
     return content
 
 
+def private(path: str | Path, flags: int) -> int:
+    """Open a file as `os.open` does; one that is made is for its owner's eyes only. Fits `open(…, opener=…)`."""
+    return os.open(path, flags, 0o600)
+
+
 def _trouble(path: Path, status: os.stat_result) -> str | None:
     mode, owner = stat.S_IMODE(status.st_mode), status.st_uid
     if path.resolve().is_relative_to(_HANDED_OUT):
@@ -103,7 +108,7 @@ def _make(path: Path, make: Callable[[], bytes]) -> None:
         return
     # Written aside and linked into place: a second process never reads half a secret, and never makes another.
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    descriptor = private(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "wb") as file:
         file.write(make())
         file.flush()
