@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,12 +13,16 @@ import sys
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
 from support.cli import POSTE, environment, poll
+from support.linked import linked
 from support.ports import free_port
+from support.redis_server import RedisServer
 from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2
+from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 TESTS = Path(__file__).parent.parent
 # Both neighbours are away: nobody listens at the discard port.
@@ -25,7 +32,7 @@ AWAY = {"POSTE_MOM": "127.0.0.1:9", "POSTE_REDIS_URL": "redis://127.0.0.1:9/0", 
 def start(*command: str, **variables: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        command, env=environment(**AWAY, PYTHONPATH=path, **variables), stderr=subprocess.PIPE, text=True
+        command, env=environment(**{**AWAY, **variables}, PYTHONPATH=path), stderr=subprocess.PIPE, text=True
     )
 
 
@@ -55,6 +62,45 @@ def test_it_serves_and_stops_on_a_signal(command: list[str], number: int) -> Non
     assert sum_pb2.AddResponse.FromString(answer).result == 5
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+async def _errors_at_its_end(process: subprocess.Popen[str]) -> list[str]:
+    process.send_signal(signal.SIGTERM)
+    _, errors = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 0, errors
+    return errors.splitlines()
+
+
+async def test_it_stops_in_order_while_gateways_are_linked() -> None:
+    """Of a stream that is cut off gRPC prints a traceback at times, past the log: what collects that can't read it."""
+    port = free_port()
+    process = start(*POSTE, "worker", "poste_calculator.sum:SumService", POSTE_PORT=str(port))
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(5):
+                await stack.enter_async_context(linked(f"127.0.0.1:{port}"))
+            lines = await _errors_at_its_end(process)
+    finally:
+        process.kill()
+
+    assert {json.loads(line)["part"] for line in lines} == {"sum"}
+
+
+async def test_a_middleware_stops_in_order_while_gateways_follow_its_catalogue(redis_server: RedisServer) -> None:
+    """The same of its streams."""
+    port = free_port()
+    process = start(*POSTE, "mom", POSTE_PORT=str(port), POSTE_REDIS_URL=redis_server.url)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = mom_service_pb2_grpc.MomServiceStub(channel)
+            for _ in range(5):
+                stream = stub.WatchCatalogue(mom_service_pb2.WatchCatalogueRequest(), wait_for_ready=True)
+                await asyncio.wait_for(stream.read(), 20)
+            lines = await _errors_at_its_end(process)
+    finally:
+        process.kill()
+
+    assert {json.loads(line)["part"] for line in lines} == {"mom"}
 
 
 def test_a_port_in_use_is_one_line() -> None:

@@ -38,6 +38,8 @@ _GC_THRESHOLDS = (20_000, 20, 20)
 _DESCRIPTORS = 65_536
 #: How long a cancelled task may take before it is cancelled again, in seconds.
 _INSIST_SECONDS = 0.5
+#: How long tasks may take at the end of the process to end by themselves, in seconds.
+_SETTLE_SECONDS = 0.2
 #: How long a handler may take to clean up once it was told to end, in seconds; then it is left behind.
 CLEANUP_SECONDS: Final = 2.0
 #: Tasks that were told to end by who owns them.
@@ -119,20 +121,22 @@ def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> list[str]:
     """End what is still under way; returns the names of what does not end."""
-    # Anything that is left is an author's: our own has been ended by now, in its order.
+    # Anything that is left is a library's or an author's: our own has been ended by now, in its order.
     if tasks := asyncio.all_tasks(loop):
+        # gRPC's of a stream that was cut off end by themselves in a moment; cancelled, they print a traceback.
+        _drive(loop, loop.create_task(_wait(tasks, _SETTLE_SECONDS)))
         _drive(loop, loop.create_task(end(tasks, seconds=CLEANUP_SECONDS)))
     executor = loop.create_task(loop.shutdown_default_executor())
     last = [executor, loop.create_task(loop.shutdown_asyncgens())]
-    _drive(loop, loop.create_task(_wait(last)))
+    _drive(loop, loop.create_task(_wait(last, CLEANUP_SECONDS)))
     left = [leaving.name_of(task) for task in tasks if not task.done()]
     if not executor.done():
         left.append("a thread of the loop's own pool")
     return left + leaving.left_behind()
 
 
-async def _wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
+async def _wait(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
+    await asyncio.wait(tasks, timeout=seconds)
 
 
 def _died(group: BaseExceptionGroup[BaseException]) -> int:

@@ -33,6 +33,8 @@ from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 #: A draining server answers at least this long, in seconds: calls that were on their way when the gateways heard
 #: NOT_SERVING (it takes milliseconds) are answered with the proof that they did not run.
 _LINGER_SECONDS: Final = 0.2
+#: How long the links may take to end, in seconds: a gateway that reads is told in milliseconds.
+_LINKS_SECONDS: Final = 0.5
 #: How long the last answers may take to leave once the server stops, in seconds.
 _FLUSH_SECONDS: Final = 0.1
 
@@ -60,7 +62,8 @@ class DirectRoad:
             generic = grpc.method_handlers_generic_handler(service.name, {**streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
         by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
-        add_LinkServiceServicer_to_server(LinkServicer(by_path, runner, self._admission), self._server)
+        self._links = LinkServicer(by_path, runner, self._admission)
+        add_LinkServiceServicer_to_server(self._links, self._server)
         self._health = Health(self._server, *names)
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
         # The last one: they are asked in turn.
@@ -105,6 +108,7 @@ class DirectRoad:
 
     async def close(self) -> None:
         """Stop serving; what still runs is cancelled."""
+        await self._links.close(_LINKS_SECONDS)
         # A stop waits for streams, and every gateway keeps one open (health): so the grace ends here.
         await self._server.stop(_FLUSH_SECONDS)
         await self._admission.drained(1.0)

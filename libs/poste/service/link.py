@@ -10,7 +10,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -69,12 +69,35 @@ class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
         self._methods = methods
         self._runner = runner
         self._admission = admission
+        self._closing = False
+        #: Those that are open, and what serves each.
+        self._links: dict[_Link, asyncio.Task[Any]] = {}
 
     async def Connect(  # type: ignore[override]  # noqa: N802 - gRPC's name; its frames are written, not yielded
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Wire
     ) -> None:
         """Serve one gateway's link."""
-        await _Link(self._methods, self._runner, self._admission, context).serve(request_iterator)
+        if self._closing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+        link = _Link(self._methods, self._runner, self._admission, context)
+        # gRPC runs each handler in a task of its own.
+        self._links[link] = cast("asyncio.Task[Any]", asyncio.current_task())
+        try:
+            await link.serve(request_iterator)
+        finally:
+            del self._links[link]
+
+    async def close(self, seconds: float) -> None:
+        """End every link, and take no more; waits for that no longer than so many seconds.
+
+        A stop of the server would cut them off instead: gateways would see a failure, and of a stream that is cut off
+        while the loop ends gRPC prints a traceback of its own, past the log.
+        """
+        self._closing = True
+        for link in self._links:
+            link.end()
+        if self._links:
+            await asyncio.wait(self._links.values(), timeout=seconds)
 
 
 class _Link:
@@ -101,28 +124,28 @@ class _Link:
         self._announced: list[pb.LinkAnswer] = []
         self._some = asyncio.Event()
         self._ended = False
+        self._closing = False
+        self._reading: asyncio.Task[None] | None = None
+        self._broken: _Broken | None = None
         #: How many bytes of answers wait for their frames, and what is set when there are fewer.
         self._waiting_bytes = 0
         self._some_left = asyncio.Event()
 
     async def serve(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
-        """Run what comes until the gateway sends no more, and answer it all.
+        """Run what comes until the gateway sends no more, or until `end`, and answer it all.
 
         If the gateway is gone, gRPC cancels this, and with it every handler. One that breaks the protocol is told so,
         and its link is closed: no answer could be told from another's.
         """
         await self._wire.write(pb.ConnectResponse())
-        broken: _Broken | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write())
-                try:
-                    async for frame in frames:
-                        self._take_all(frame)
-                        if self._waiting_bytes > _MOST_WAITING_BYTES:
-                            await self._wait_for_reader()
-                except _Broken as error:
-                    broken = error
+                self._reading = group.create_task(self._read(frames))
+                if self._closing:
+                    self._reading.cancel()
+                await asyncio.wait([self._reading])
+                if self._broken is not None:
                     writing.cancel()
                 self._ended = True
                 for number in [*self._kept]:
@@ -140,10 +163,27 @@ class _Link:
             # What is ready and can't leave any more.
             ready = [counted for *_, counted in self._ready]
             self._admission.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
-        if broken is not None:
+        if self._broken is not None:
             metrics.links_broken_total.inc()
-            _log.error("link closed: its gateway breaks the protocol", reason=str(broken), peer=self._peer)
-            await self._wire.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
+            _log.error("link closed: its gateway breaks the protocol", reason=str(self._broken), peer=self._peer)
+            await self._wire.abort(grpc.StatusCode.INVALID_ARGUMENT, str(self._broken))
+
+    def end(self) -> None:
+        """Take no more, and cancel what runs: `serve` ends once the answers that are ready have left."""
+        self._closing = True
+        if self._reading is not None:
+            self._reading.cancel()
+        for number in [*self._calls]:
+            self._cancel(number)
+
+    async def _read(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
+        try:
+            async for frame in frames:
+                self._take_all(frame)
+                if self._waiting_bytes > _MOST_WAITING_BYTES:
+                    await self._wait_for_reader()
+        except _Broken as error:
+            self._broken = error
 
     def _take_all(self, frame: pb.ConnectRequest) -> None:
         calls, wanted, cancelled = frame.calls, frame.wanted_numbers, frame.cancelled_numbers
