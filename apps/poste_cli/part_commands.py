@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from poste.runtime import own_process
 from poste_cli.local import folder
 
 _PORT = click.IntRange(0, 65535)
@@ -83,8 +84,9 @@ def worker(  # the arguments are click's
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
     """
-    from poste.service import serve  # noqa: PLC0415 - the same
-    from poste.service.worker import load  # noqa: PLC0415 - the same
+    with own_process.importing():
+        from poste.service import serve  # noqa: PLC0415 - the same
+        from poste.service.worker import load  # noqa: PLC0415 - the same
 
     if data is not None:
         running = folder.running(data)

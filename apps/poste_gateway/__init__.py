@@ -1,6 +1,8 @@
-"""The gateway: REST in, gRPC out, and the post office for when a service is away. Stateless; never touches Redis."""
+"""The gateway: REST in, gRPC out, and the queue for when a service is away. Stateless; never touches Redis."""
 
-from poste.runtime.lean import without_certificates
+from poste.runtime.own_process import importing, without_certificates
 
-with without_certificates():
+with importing(), without_certificates():
     import aiohttp  # noqa: F401
+
+    import poste.runtime.logs  # noqa: F401
