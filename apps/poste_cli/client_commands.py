@@ -151,6 +151,10 @@ def services(url: str, as_json: bool) -> None:
             ("SERVICE", "IS", "QUEUED", "METHOD", "ROUTES", "IDEMPOTENT", "IF AWAY"),
             list(service_rows(found)),
         )
+        for service in found:
+            for method in service.methods:
+                for route, reason in method.not_served.items():
+                    printing.line(f"not served: {route} of {service.name}/{method.name}: {reason}")
         return OK
 
     asking.ask(url, work, as_json=as_json)

@@ -9,17 +9,19 @@ import asyncio
 import itertools
 import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import HttpVersion11, hdrs, web
 
 from poste.domain import door, traceparents
+from poste.rpc.http_rules.rules import is_reserved
+from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
 from poste_gateway.calls import call
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors
 from poste_gateway.http.probes import PROBES
-from poste_gateway.http.problem_types import INTERNAL, NO_ROUTE, OF_CODE
+from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
 from poste_gateway.http.problems import Problem, problem_response
 from poste_gateway.http.responses import AccessRecord, Response
 from poste_gateway.http.verbs import allow, wrong_verb
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste.runtime.spans import Span
+    from poste_gateway.upstream.route_table import Match
 
 _log: Final = logs.get("dispatcher")
 _journal: Final = logs.Journal("dispatcher", "request")
@@ -38,6 +41,22 @@ async def _meet(expectation: str, request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
     if expectation.lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class _Other(NamedTuple):
+    """What is at a path that no service has as it is.
+
+    Attributes:
+        match: A service's route, if a template of one matches.
+        own: What is ours.
+        verbs: What the path takes; None if nothing is there.
+        fault: What is wrong with the path, if it can't be decoded.
+    """
+
+    match: Match | None = None
+    own: Found | None = None
+    verbs: Iterable[str] | None = None
+    fault: str | None = None
 
 
 class Dispatcher:
@@ -66,26 +85,24 @@ class Dispatcher:
             await _meet(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and door.is_request_id(given) else self._new_id())
-        routes, path = self._call_services.catalogue.routes, request.raw_path
-        method = routes.get(request.method, path)
-        if method is None:
-            # As it was meant: without its query, and nothing in it encoded that need not be.
+        path = request.raw_path
+        match = self._call_services.catalogue.routes.get(request.method, path)
+        other = None
+        if match is None:
             path = request.rel_url.path_safe
-            method = routes.get(request.method, path)
-        # For what is no call: what is ours at the path, and what it takes, whosever it is.
-        own = self._own_routes.find(path) if method is None else None
-        verbs = own.verbs if own is not None else routes.verbs(path) if method is None else None
+            other = self._look(request, path)
+            match = other.match
         span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
         # For whatever else is logged on its way, and until the connection's next request: they share one context.
         logs.names.set(account.names)
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
-            if method is None:
-                answer = await self._serve_own(request, own, verbs)
+            if match is None:
+                answer = await self._serve_own(request, other or _Other())
             else:
                 # First, for it is what there is most of; a service can't claim a path that is ours.
                 self._own_routes.check_ready()
-                answer = await call.answer(request, method, self._call_services, account)
+                answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
@@ -94,7 +111,7 @@ class Dispatcher:
             answer = self._refuse(defect, path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
-            cors.add_headers(answer, request, self._cors_origins, verbs or ())
+            cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
         if self._draining.is_set():
             # The connection ends soon, and a request that is then on its way would go down with it.
             answer.keep_alive = False
@@ -108,7 +125,25 @@ class Dispatcher:
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
 
-    async def _serve_own(self, request: web.BaseRequest, own: Found | None, verbs: Iterable[str] | None) -> Response:
+    def _look(self, request: web.BaseRequest, path: str) -> _Other:
+        """Look for what is at a path where no service has that very one, and what it takes, whosever it is."""
+        own = self._own_routes.find(path)
+        if own is not None or is_reserved(path):
+            return _Other(own=own, verbs=None if own is None else own.verbs)
+        routes, raw_path = self._call_services.catalogue.routes, request.rel_url.raw_path
+        try:
+            # A browser that asks before it calls asks us.
+            asks = self._cors_origins and request.method == hdrs.METH_OPTIONS and cors.ASKED_VERB in request.headers
+            if not asks and (match := routes.find(request.method, path, raw_path, request.rel_url.raw_query_string)):
+                return _Other(match=match)
+        except BadPathError as error:
+            return _Other(fault=f"The path {error}.")
+        return _Other(verbs=routes.verbs(path, raw_path))
+
+    async def _serve_own(self, request: web.BaseRequest, other: _Other) -> Response:
+        own, verbs = other.own, other.verbs
+        if other.fault is not None:
+            raise Problem(INVALID_REQUEST, other.fault)
         if request.method == hdrs.METH_OPTIONS and verbs is not None:
             return Response(status=204, headers={"Allow": allow(verbs)})
         if own is None:

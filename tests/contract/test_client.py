@@ -241,6 +241,7 @@ async def test_cancel_services_and_queues():
                         "name": "M",
                         "path": "/s.S/M",
                         "routes": ["POST /s.S/M", "POST /v1/m"],
+                        "notServed": [{"route": "GET /v1/tasks/{x}", "reason": "no"}],
                         "idempotent": True,
                         "away": "queue",
                         "timeoutSeconds": 30.0,
@@ -275,6 +276,7 @@ async def test_cancel_services_and_queues():
 
     assert (service.name, service.availability, service.queued) == ("s.S", "away", None)
     assert service.methods[0].routes == ("POST /s.S/M", "POST /v1/m")
+    assert service.methods[0].not_served == {"GET /v1/tasks/{x}": "no"}
     assert (queue.queued, queue.running, queue.delayed, queue.dead, queue.oldest_age_seconds) == (1, 2, 3, 4, 1.5)
     assert task.state is TaskState.CANCELLED
     assert [request.method for request, _ in asked] == ["GET", "GET", "DELETE"]

@@ -32,7 +32,7 @@ async def exchange(port: int, sent: bytes) -> bytes:
         (POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", 100),
         (POST + b"Expect: miracles\r\nContent-Length: 2\r\n\r\n{}", 200),
         (POST + b"Content-Length: 99999999999\r\n\r\n{}", 413),
-        (POST + b"Content-Length: 0\r\n\r\n", 400),
+        (POST + b"Content-Length: 0\r\n\r\n", 200),
         (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"GET http://other/v1/services HTTP/1.1\r\nHost: other\r\n\r\n", 200),
         (b"GET /v1/tasks/%ff%00%2f HTTP/1.1\r\nHost: x\r\n\r\n", 404),

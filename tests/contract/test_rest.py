@@ -51,6 +51,7 @@ async def test_the_listings(tmp_path):
             "name": "Quote",
             "path": "/shop.v1.OrderService/Quote",
             "routes": ["POST /shop.v1.OrderService/Quote", "POST /v1/quotes"],
+            "notServed": [],
             "idempotent": True,
             "away": "queue",
             "timeoutSeconds": 30,
@@ -115,7 +116,7 @@ async def test_a_wrong_verb_is_told_the_right_ones(tmp_path, path, verbs):
     [
         "/v1/sum",
         "/v1/orders/",
-        "/v1/orders/5",
+        "/v1/orders/5/6",
         "/v1/tasks",
         "/v1/tasks/",
         "//v1/orders",
@@ -147,7 +148,7 @@ async def test_a_bad_body_is_refused_on_either_road(tmp_path, up):
     """Else a bad call is kept, and fails a day later; or it is a 500."""
     async with staged(tmp_path, *([answer] if up else []), max_body_bytes=1000) as stage:
         gateway = stage.gateway
-        for body in (b"", b"\xff", b"[]", b"{", b'{"aDouble": 1, "aDouble": 2}', b'{"aDouble": NaN}', b"[" * 900):
+        for body in (b" ", b"\xff", b"[]", b"{", b'{"aDouble": 1, "aDouble": 2}', b'{"aDouble": NaN}', b"[" * 900):
             is_problem(await gateway.post(PLACE, body), 400, "invalid-request", "INVALID_ARGUMENT", PLACE)
         reply = await gateway.post(PLACE, {"items": [{"sku": 5}], "other": 1})
         assert {error["field"] for error in reply.body["errors"]} == {"items[0].sku", "other"}

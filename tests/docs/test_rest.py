@@ -18,7 +18,8 @@ from support.gateway import answer, staged
 import poste_gateway
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.domain.task_id import TaskIds
-from poste.rpc.catalogue import RESERVED_PATHS, describe
+from poste.rpc.catalogue import describe
+from poste.rpc.http_rules.rules import RESERVED_PATHS
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.http.operator_auth import OperatorAuth

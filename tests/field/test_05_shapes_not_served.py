@@ -1,4 +1,4 @@
-"""A route is served as its annotation means it, or not at all, and its author is told so; the default route stays."""
+"""A route is served as its annotation means it, or not at all, and its author is told so; the other routes stay."""
 
 from __future__ import annotations
 
@@ -49,39 +49,55 @@ RULE = http_pb2.HttpRule
 @pytest.mark.parametrize(
     ("rule", "types", "said"),
     [
-        (RULE(post="/v1/raw", body="*", response_body="name"), {}, "response_body: 'name'"),
-        (RULE(post="/v1/raw", body="*"), {"gives": BODY}, "google.api.HttpBody"),
-        (RULE(post="/v1/raw", body="*"), {"takes": BODY}, "google.api.HttpBody"),
-        (RULE(post="/v1/raw", body="body"), {}, "body: '*'"),
-        (RULE(post="/v1/raw", body="*", response_body="body"), {}, "response_body: 'body'"),
-        (RULE(post="/v1/raw"), {}, "body: '*'"),
-        (RULE(get="/v1/raw"), {}, "only POST"),
-        (RULE(custom={"kind": "PURGE", "path": "/v1/raw"}, body="*"), {}, "only POST"),
-        (RULE(post="/v1/{name}", body="*"), {}, "without variables"),
+        (RULE(post="/v1/raw", body="*", response_body="size"), {}, "no field size"),
+        (RULE(post="/v1/raw", body="*", response_body="body.data"), {}, "no field body.data"),
+        (RULE(post="/v1/{content_type}", body="*"), {"takes": BODY}, "google.api.HttpBody"),
+        (RULE(post="/v1/raw", body="size"), {}, "no field size"),
+        (RULE(post="/v1/raw", body="name.first"), {}, "no message"),
+        (RULE(post="/v1/{name}", body="name"), {}, "captured by the path"),
+        (RULE(get="/v1/raw", body="*"), {}, "a GET has no body"),
+        (RULE(custom={"kind": "purge", "path": "/v1/raw"}, body="*"), {}, "no verb"),
+        (RULE(custom={"kind": "CONNECT", "path": "/v1/raw"}), {}, "no verb"),
+        (RULE(custom={"kind": "GET\r\nX", "path": "/v1/raw"}), {}, "no verb"),
+        (RULE(get="/v1/{body}"), {}, "is a message"),
+        (RULE(get="/v1/{body.data.x}"), {}, "leads through what is no message"),
+        (RULE(get="/v1/**/{name}"), {}, "only literals"),
+        (RULE(get="/v1/raw?name={name}"), {}, "no segment"),
+        (RULE(get="/v1/raw/"), {}, "empty"),
+        (RULE(get="/v1/tasks/{name}"), {}, "Poste's own"),
     ],
 )
-def test_what_would_be_answered_in_another_shape_is_not_routed_and_said(rule, types, said):
-    """Else a client that keeps to the annotation gets an object where it expects a field, or base64 for a picture."""
+def test_what_can_not_be_served_as_it_is_meant_is_not_routed_and_said(rule, types, said):
+    """Else a client that keeps to the annotation gets something else than it says."""
+    rule.additional_bindings.add(get="/v1/fine")
     method = method_of(entry(rule, **types))
 
-    assert [route.path for route in method.routes] == [f"/{NAME}/Call"]
+    assert [route.path for route in method.routes] == [f"/{NAME}/Call", "/v1/fine"]
     (passed_over,) = method.passed_over
     assert said in passed_over.reason
     assert passed_over.path.startswith("/v1/")
 
 
-def test_each_binding_counts_for_itself():
-    """Else one of another shape hides those that can be served, or comes along with them."""
-    more = [RULE(post="/v1/also", body="*"), RULE(post="/v1/field", body="*", response_body="name"), RULE(get="/v1/x")]
-    method = method_of(entry(RULE(post="/v1/raw", body="*", additional_bindings=more)))
+def test_two_of_its_own_routes_that_are_the_same_are_one():
+    """Else which method a call reaches depends on the order in which they are read."""
+    more = [RULE(get="/v1/{name=*}"), RULE(post="/v1/{name}")]
+    method = method_of(entry(RULE(get="/v1/{name}", additional_bindings=more)))
 
-    assert [route.path for route in method.routes[1:]] == ["/v1/raw", "/v1/also"]
-    assert [one.path for one in method.passed_over] == ["/v1/field", "/v1/x"]
+    assert [f"{route.verb} {route.path}" for route in method.routes[1:]] == ["GET /v1/{name}", "POST /v1/{name}"]
+    assert [one.reason for one in method.passed_over] == [f"the route is {NAME}/Call's"]
+
+
+def test_no_method_has_routes_without_end():
+    """Else one method takes a gateway's memory."""
+    more = [RULE(get=f"/v1/more/{number}") for number in range(150)]
+    method = method_of(entry(RULE(get="/v1/one", additional_bindings=more)))
+
+    assert (len(method.routes), len(method.passed_over)) == (101, 51)
 
 
 async def test_the_worker_is_told_and_says_it_once():
     """Else the author of the annotation hears of it from clients, whose calls are 404."""
-    service = describe(entry(RULE(post="/v1/raw", body="*", response_body="name")))
+    service = describe(entry(RULE(post="/v1/raw", body="*", response_body="size")))
     mom = WorkersMom()
     mom.settings = catalogue.registered(service)
     with capture_logs() as logs:
@@ -98,7 +114,7 @@ async def test_the_worker_is_told_and_says_it_once():
 
 def test_of_a_catalogue_files_services_the_middleware_says_it(tmp_path):
     """Else nobody does, for no replica need ever register."""
-    tmp_path.joinpath("raw.binpb").write_bytes(entry(RULE(get="/v1/raw")).file_descriptor_set)
+    tmp_path.joinpath("raw.binpb").write_bytes(entry(RULE(get="/v1/raw", body="*")).file_descriptor_set)
     file = tmp_path / "catalogue.toml"
     file.write_text(f'[services."{NAME}"]\ndescriptors = "raw.binpb"\n')
     with capture_logs() as logs:
@@ -116,7 +132,7 @@ async def test_the_default_route_serves_such_a_method_in_json(tmp_path):
     port = bind(server, "127.0.0.1", 0)
     await server.start()
     await health.serving()
-    mom = FakeMom(entry(RULE(post="/v1/raw", body="*"), f"127.0.0.1:{port}", takes=BODY, gives=BODY))
+    mom = FakeMom(entry(RULE(get="/v1/raw", body="*"), f"127.0.0.1:{port}", takes=BODY, gives=BODY))
     body = {"contentType": "text/plain", "data": "aGk=", "extensions": []}
     try:
         async with serving_mom(mom) as mom_port, running_gateway(tmp_path, mom_port) as gateway:

@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2_grpc
+from support import annotated as annotating
 from support import described
 from support.gateway import FakeMom, running_gateway, serving_mom
 from support.mom import RunningMom, running_mom
@@ -23,11 +24,13 @@ from support.waiting import until
 from poste.domain.errors import StartError
 from poste.queue.connection import open_client
 from poste.queue.keys import KEYS
+from poste.rpc.catalogue import describe
 from poste.runtime import metrics
 from poste.runtime.settings import MomSettings, StoreSettings
 from poste.service.servicer import services_of
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.upstream.route_table import RouteTable
 from poste_mom.__main__ import run
 from poste_mom.catalogue import catalogue_file
 
@@ -329,3 +332,31 @@ async def test_a_gateway_that_cant_read_the_catalogue_says_so(tmp_path: Path) ->
             return (await gateway.get("/readyz")).status == 200
 
         await until(ready)
+
+
+def annotated(package: str, *rules: str) -> pb.RegisterServiceRequest:
+    entry = annotating.entry_of({"Call": (annotating.REQUEST, annotating.ANSWER, [*rules])}, package=package)
+    return request(service="Cases", package=package, file_descriptor_set=entry.file_descriptor_set)
+
+
+async def test_a_route_that_another_service_has_is_lost_alone_and_said(mom: RunningMom) -> None:
+    """Else who registers last takes another's calls, or one route in common costs a service all it has."""
+    first = await mom.stub.RegisterService(annotated("b.v1", "GET /v1/{name=things/*}"), timeout=10)
+    assert not first.passed_over
+    mine = annotated("a.v1", "GET /v1/things/{uuid}", "GET /v1/{name=mine/*}", "GET /v1/tasks/{uuid}")
+    for _ in range(2):
+        second = await mom.stub.RegisterService(mine, timeout=10)
+        told = {one.path: one.reason for one in second.passed_over}
+        assert told == {"/v1/things/{uuid}": "the route is b.v1.Cases's", "/v1/tasks/{uuid}": "the path is Poste's own"}
+    # Though it is the first by name.
+    services = {name: describe(entry) for name, entry in (await catalogued(mom)).items()}
+    routes = RouteTable(services.values())
+    found = [routes.find("GET", path, path) for path in ("/v1/things/1", "/v1/mine/1")]
+    assert [match.method.service for match in found if match] == ["b.v1.Cases", "a.v1.Cases"]
+
+    # Who had it gives it up: it is free, and whose it is then is known at their next registration.
+    await mom.stub.ForgetService(pb.ForgetServiceRequest(service="b.v1.Cases"), timeout=10)
+    third = await mom.stub.RegisterService(mine, timeout=10)
+    assert [one.path for one in third.passed_over] == ["/v1/tasks/{uuid}"]
+    (match,) = [RouteTable(map(describe, (await catalogued(mom)).values())).find("GET", "/v1/things/1", "/v1/things/1")]
+    assert match is not None

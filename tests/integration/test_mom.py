@@ -449,3 +449,14 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
     answer = await servicer.ListQueues(pb.ListQueuesRequest(), anything)
 
     assert [queue.name for queue in answer.queues] == ["b"]
+
+
+async def test_how_a_client_is_answered_is_kept_with_its_call(mom: RunningMom) -> None:
+    """Else a call by a route with a `response_body` is answered in another shape once it was queued."""
+    task, whole, rubbish = _task(response_field="result"), _task(), _task(response_field="a b" * 1000)
+    assert await _enqueue(mom, task, whole, rubbish) == ["ACCEPTED"] * 3
+
+    read = [
+        (await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key=one.key))).task for one in (task, whole, rubbish)
+    ]
+    assert [one.response_field for one in read] == ["result", "", ""]

@@ -103,6 +103,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
                     key=task.key,
                     state=task_pb2.TASK_STATE_QUEUED,
                     create_time=task.create_time,
+                    response_field=task.response_field,
                 )
                 record.expire_time.FromNanoseconds(expire)
                 self.tasks[task.key] = record

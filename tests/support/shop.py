@@ -150,7 +150,7 @@ def _order_file() -> descriptor_pb2.FileDescriptorProto:
             method.options.idempotency_level = level
         rule = method.options.Extensions[annotations_pb2.http]
         rule.post, rule.body = path, "*"
-    # Not routed: they have a variable, another verb, a stream.
+    # Of another kind: with a variable, of another verb; not routed: a stream.
     get = service.method.add(name="Get", input_type=".shop.v1.Item", output_type=".shop.v1.Order")
     get.options.Extensions[annotations_pb2.http].get = "/v1/orders/{sku}"
     service.method.add(name="Follow", input_type=".shop.v1.Item", output_type=".shop.v1.Order", server_streaming=True)

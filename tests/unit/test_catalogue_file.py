@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
+from structlog.testing import capture_logs
 
 import poste_calculator
 from poste.domain.errors import StartError
@@ -103,8 +104,8 @@ def test_a_mistake_is_named(folder: Path, text: str, named: str) -> None:
         read(write(folder, text))
 
 
-def test_two_services_with_one_route_are_refused(folder: Path) -> None:
-    """Which of them a call reaches would be chance."""
+def test_of_two_services_with_one_route_the_first_keeps_it(folder: Path) -> None:
+    """Which of them a call reaches would be chance; or one conflict keeps the middleware from its start."""
     files = descriptor_pb2.FileDescriptorSet.FromString((folder / "calculator.binpb").read_bytes())
     for file in files.file:
         if file.name == "calculator/v1/sum.proto":
@@ -120,5 +121,11 @@ def test_two_services_with_one_route_are_refused(folder: Path) -> None:
         descriptors = "other.binpb"
         """,
     )
-    with pytest.raises(StartError, match=f"calculator.w1.SumService claims POST /v1/sum, which is {SUM}'s"):
-        read(path)
+    with capture_logs() as logs:
+        first, second = map(describe, read(path))
+
+    assert [route.path for route in first.methods["Add"].routes] == [f"/{SUM}/Add", "/v1/sum"]
+    assert [route.path for route in second.methods["Add"].routes] == ["/calculator.w1.SumService/Add"]
+    (lost,) = second.methods["Add"].passed_over
+    assert (lost.path, lost.reason) == ("/v1/sum", f"the route is {SUM}'s")
+    assert [(line["event"], line["service"]) for line in logs] == [("route not served", second.name)]

@@ -14,7 +14,13 @@ from poste_cli.client_commands import service_rows
 )
 def test_what_waits_for_a_service_is_told_once(queued, shown, queueable, away):
     """The rows' sum would be a multiple of what really waits."""
-    method = {"path": "/x.Y/A", "routes": ["POST /x.Y/A", "POST /v1/a"], "idempotent": True, "away": "queue"}
+    method = {
+        "path": "/x.Y/A",
+        "routes": ["POST /x.Y/A", "POST /v1/a"],
+        "notServed": [],
+        "idempotent": True,
+        "away": "queue",
+    }
     document = {"name": "x.Y", "availability": "away", "queueable": queueable, "queued": queued}
     service = Service.read(document | {"methods": [method | {"name": name} for name in ("A", "B")]})
 

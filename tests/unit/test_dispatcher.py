@@ -21,9 +21,9 @@ class CountedRoutes(RouteTable):
 
     asked = 0
 
-    def verbs(self, path: str) -> Any:
+    def verbs(self, path: str, raw_path: str) -> Any:
         self.asked += 1
-        return super().verbs(path)
+        return super().verbs(path, raw_path)
 
 
 class CountedOwnRoutes:

@@ -13,11 +13,11 @@ from aiohttp import web
 from poste import protojson
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds, without_queue
-from poste.rpc.catalogue import Method, Service
+from poste.rpc.catalogue import Service
 from poste.runtime import metrics, tracing
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
-from poste_gateway.calls import direct, request_body
+from poste_gateway.calls import direct, request_body, shapes
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.http import preferences
@@ -41,6 +41,7 @@ from poste_gateway.limits.refusals import refuse
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.upstream.catalogue import ServiceCatalogue
+from poste_gateway.upstream.route_table import Match
 
 T = TypeVar("T")
 _AWAY_DETAILS: Final = {
@@ -83,20 +84,21 @@ class CallServices:
 
 
 async def answer(
-    request: web.BaseRequest, method: Method, call_services: CallServices, account: AccessRecord
+    request: web.BaseRequest, match: Match, call_services: CallServices, account: AccessRecord
 ) -> Response:
     """Answer one call.
 
     Raises:
         Problem: It ends with an error.
     """
+    method = match.method
     account.service, account.method = method.service, method.name
     # Held from here on: the catalogue may change while the body comes in.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
     prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
-    message = await request_body.read(request, method.input, call_services.offload, seconds=call_services.body_seconds)
+    message = await request_body.read(request, match, call_services.offload, seconds=call_services.body_seconds)
     call = _Call(
-        call_services, request, method, service=service, pool=pool, prefer=prefer, message=message, account=account
+        call_services, request, match, service=service, pool=pool, prefer=prefer, message=message, account=account
     )
     return await call.run()
 
@@ -108,7 +110,7 @@ class _Call:
         self,
         call_services: CallServices,
         request: web.BaseRequest,
-        method: Method,
+        match: Match,
         *,
         service: Service,
         pool: ReplicaPool,
@@ -120,13 +122,16 @@ class _Call:
         self._request = request
         self._service = service
         self._pool = pool
-        self._method = method
+        self._method = method = match.method
+        self._route = match.route
         self._prefer = prefer
         self._message = message
         self._account = account
         #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
         self._may_wait = True
-        self._may_queue = service.queueable and method.policy.queue_when_away and not prefer.no_queue
+        self._may_queue = (
+            service.queueable and method.policy.queue_when_away and not (prefer.no_queue or match.route.safe)
+        )
 
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road; returns the way along it."""
@@ -286,6 +291,8 @@ class _Call:
 
     def _why_not_kept(self) -> str:
         """Return why a call that may not be queued was not: its client's or its method's rule goes first."""
+        if self._route.safe:
+            return f"The call was not kept: a {self._route.verb} never is."
         ruled = self._prefer.no_queue or not self._method.policy.queue_when_away
         return "The call was not kept." if ruled else _NO_CONSUMER
 
@@ -299,6 +306,8 @@ class _Call:
         new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
         new.traceparent = traceparent
         new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
+        if self._route.response_field:
+            new.response_field = self._route.response_field
         return new
 
     async def _answered(self, response: bytes) -> Response:
@@ -317,6 +326,9 @@ class _Call:
 
     def _written(self, response: bytes) -> Response:
         try:
+            if not self._route.plain:
+                body, headers = shapes.write(self._method, self._route, response)
+                return Response(body, headers={**headers, **self._applied()})
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
             raise unreadable(error, service=self._service.name, method=self._method.name) from error

@@ -1,36 +1,38 @@
-"""The body of a call: its type, its size, and from its JSON to the serialized message."""
+"""What a call asks for: the body's type and size, and from path, query and body to the serialized message."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import StreamReader, hdrs, web
-from google.protobuf.descriptor import Descriptor
 
 from poste import protojson
 from poste.domain import sizes
+from poste_gateway.calls import query, shapes
 from poste_gateway.calls.offload import LARGE_BODY, Offload
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import JSON
 from poste_gateway.limits.capacity import NoCapacityError
 from poste_gateway.limits.clients import client_of
+from poste_gateway.upstream.route_table import Match
 
 _UTF8: Final = ("utf-8", "utf8")
 #: The content coding that is none (RFC 9110, section 12.5.3).
 _PLAIN: Final = "identity"
 
 
-async def read(request: web.BaseRequest, message: Descriptor, offload: Offload, *, seconds: float) -> bytes:
-    """Read a call's body.
+async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seconds: float) -> bytes:
+    """Read what a call asks for.
 
     Args:
         request: The request.
-        message: The type of the method's request message.
+        match: What it calls.
         offload: Reads large ones.
-        seconds: How long the client may take to bring it.
+        seconds: How long the client may take to bring its body.
 
     Returns:
         The serialized message.
@@ -39,7 +41,12 @@ async def read(request: web.BaseRequest, message: Descriptor, offload: Offload, 
         Problem: It is not JSON, too large, did not come in time, or does not fit the message; or there is no room
             for it.
     """
-    _check_type(request)
+    # One coroutine for all of it: each further one would cost every call.
+    compose = None
+    if match.route.plain and not match.query:
+        _check_type(request)
+    else:
+        compose = _composed(request, match)
     # `client_max_size` is the application's own limit; it holds for bodies without a length too.
     limit = request.client_max_size
     content = request.content
@@ -53,12 +60,14 @@ async def read(request: web.BaseRequest, message: Descriptor, offload: Offload, 
         raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
     if len(body) > limit:
         raise _too_large(limit)
+    message = match.method.input
     try:
         if len(body) > LARGE_BODY:
-            read = functools.partial(protojson.decode, message, body)
+            read = functools.partial(compose, body) if compose else functools.partial(protojson.decode, message, body)
             encoded = await offload.run(read, peer=client_of(request), size=len(body))
         else:
-            encoded = protojson.decode(message, body)
+            # No body says as much as an empty message does.
+            encoded = compose(body) if compose else protojson.decode(message, body or b"{}")
     except protojson.FieldErrors as error:
         errors = [{"field": field, "reason": reason} for field, reason in error.errors]
         raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
@@ -69,6 +78,26 @@ async def read(request: web.BaseRequest, message: Descriptor, offload: Offload, 
             f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message; this body makes one of {len(encoded)}.",
         )
     return encoded
+
+
+def _composed(request: web.BaseRequest, match: Match) -> Callable[[bytes], bytes]:
+    """Return what makes the message of a body, and of what else there is.
+
+    Raises:
+        Problem: The body's type, or the query, is wrong.
+    """
+    shape, parameters = shapes.shape_of(match.method, match.route), query.read(match.query)
+    if shape.raw_body:
+        _check_coding(request)
+    elif match.route.body:
+        _check_type(request)
+    media_type = request.headers.get(hdrs.CONTENT_TYPE, "")
+
+    def compose(body: bytes) -> bytes:
+        said = protojson.Raw(media_type, body) if shape.raw_body else body
+        return shape.composer.compose(said, match.captured, parameters)
+
+    return compose
 
 
 async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
@@ -106,9 +135,16 @@ def _check_type(request: web.BaseRequest) -> None:
     headers = request.headers
     if headers.get(hdrs.CONTENT_TYPE) == JSON and hdrs.CONTENT_ENCODING not in headers:
         return
+    if not request.body_exists:
+        # Whatever it is said to be, there is nothing.
+        return
     if request.content_type != JSON:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")
     if (request.charset or _UTF8[0]).lower() not in _UTF8:
         raise Problem(NOT_JSON, "The charset must be utf-8.")
+    _check_coding(request)
+
+
+def _check_coding(request: web.BaseRequest) -> None:
     if request.headers.get("Content-Encoding", _PLAIN).lower() != _PLAIN:
         raise Problem(NOT_JSON, "The body must not be compressed.")

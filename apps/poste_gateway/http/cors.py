@@ -13,6 +13,8 @@ from poste_gateway.http.responses import Response
 
 # As multidict keeps names: looked up without being spelt in small letters each time.
 REQUEST_ID: Final = istr("X-Request-Id")
+#: A browser asks with it whether it may call.
+ASKED_VERB: Final = "Access-Control-Request-Method"
 _ANY: Final = "*"
 _ALLOWED: Final = f"Content-Type, {preferences.PREFER}, {preferences.TASK_TTL}, {preferences.RESULT_TTL}, {REQUEST_ID}"
 _EXPOSED: Final = f"Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
@@ -38,7 +40,7 @@ def add_headers(
         return
     response.headers["Access-Control-Allow-Origin"] = origin
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED
-    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+    if request.method == "OPTIONS" and ASKED_VERB in request.headers:
         response.headers["Access-Control-Allow-Methods"] = ", ".join(verbs)
         response.headers["Access-Control-Allow-Headers"] = _ALLOWED
         response.headers["Access-Control-Max-Age"] = _MAX_AGE

@@ -22,6 +22,10 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 #: Heads what changes from one look to the next.
 NO_STORE: Final = {"Cache-Control": "no-store"}
+#: Heads what is of a service's own making: a browser takes it for what it is said to be, and lets its scripts see
+#: nothing of this origin, where the page for people keeps the operators' token.
+NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
+SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-forms allow-popups allow-scripts"}
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 #: A larger body leaves in pieces of so many bytes: what is written at once is held until the client has all of it.

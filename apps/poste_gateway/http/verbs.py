@@ -13,7 +13,8 @@ def allow(verbs: Iterable[str]) -> str:
     names = list(verbs)
     if "GET" in names:
         names.append("HEAD")
-    return ", ".join([*names, "OPTIONS"])
+    # A service may take either itself.
+    return ", ".join(dict.fromkeys([*names, "OPTIONS"]))
 
 
 def wrong_verb(verbs: Iterable[str]) -> Problem:

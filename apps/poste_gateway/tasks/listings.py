@@ -5,10 +5,11 @@
     {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queueable": true,
                    "queued": 0, "replicas": {"ready": 1, "known": 1},
                    "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
-                                "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"],
+                                "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"], "notServed": [],
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
 
+`notServed`: routes that its annotations ask for besides, each with the reason (`{"route": …, "reason": …}`).
 `queueable`: calls can be kept, for somebody will take them: the worker library registered the service, or a courier
 lives, which delivers for those that it did not. `queued` is null while nobody can tell. `GET /v1/queues`, and
 `/v1/queues/{queue}` with one queue only::
@@ -28,10 +29,12 @@ that can't be read now (its master in a Redis Cluster is away) is left out.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from poste import protojson
 from poste.rpc.catalogue import Method
+from poste.rpc.http_rules.rules import PassedOver
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.http.busy import busy
 from poste_gateway.http.problem_types import LOOKUP_AWAY, NO_QUEUE
@@ -129,7 +132,10 @@ class Listings:
                     "queueable": service.queueable,
                     "queued": None if queued is None else queued.get(name),
                     "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
-                    "methods": [_method(method) for method in service.methods.values()],
+                    "methods": [
+                        _method(method, self._catalogue.routes.passed_over.get(method.path, ()))
+                        for method in service.methods.values()
+                    ],
                 }
                 for name, service in sorted(self._catalogue.services.items())
             ]
@@ -162,11 +168,16 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
     }
 
 
-def _method(method: Method) -> dict[str, Any]:
+def _method(method: Method, passed_over: Sequence[PassedOver]) -> dict[str, Any]:
+    # What its service has, and another one has here too.
+    lost = {(one.verb, one.path) for one in passed_over}
     return {
         "name": method.name,
         "path": method.path,
-        "routes": [f"{route.verb} {route.path}" for route in method.routes],
+        "routes": [f"{route.verb} {route.path}" for route in method.routes if (route.verb, route.path) not in lost],
+        "notServed": [
+            {"route": f"{one.verb} {one.path}", "reason": one.reason} for one in (*method.passed_over, *passed_over)
+        ],
         "idempotent": method.policy.idempotent,
         "away": "queue" if method.policy.queue_when_away else "reject",
         "timeoutSeconds": method.policy.timeout_seconds,

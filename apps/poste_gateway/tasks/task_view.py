@@ -125,9 +125,14 @@ def response_value(task: task_pb2.Task, service: Service | None) -> Any:
     if method is None:
         raise Problem(UNREADABLE_ANSWER, "The service's description is not in the catalogue any more.")
     try:
-        return protojson.to_value(method.output, task.response)
+        return protojson.to_value(method.output, task.response, _answered_field(task, method))
     except protojson.UnprintableError as error:
         raise unreadable(error, service=task.service, method=task.method) from error
+
+
+def _answered_field(task: task_pb2.Task, method: Method) -> str:
+    """Return the one field of the response that its client is answered with; empty if it is all, or is no more."""
+    return task.response_field if task.response_field in method.output.fields_by_name else ""
 
 
 def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:

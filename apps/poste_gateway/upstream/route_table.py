@@ -1,47 +1,159 @@
-"""Which call a path stands for. A table of our own: aiohttp's router is frozen once it serves, the catalogue is not."""
+"""Which call a path stands for. A table of our own: aiohttp's router is frozen once it serves, the catalogue is not.
+
+Paths without anything wild are looked up as they are; only for what is not found so the tree of templates is walked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from poste.rpc.catalogue import Method, Service
+from poste.rpc.http_rules import templates
+from poste.rpc.http_rules.rules import ANY_VERB, PassedOver, Route
+from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs
+from poste_gateway.upstream.route_tree import Ends, RouteTree
 
 _log: Final = logs.get("route_table")
+#: What a route of any verb is told to take, for nobody could list all there are.
+_USUAL_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH")
+
+
+class Match(NamedTuple):
+    """What a request calls.
+
+    Attributes:
+        method: The method.
+        route: The route by which it is called.
+        captured: What its path says of the route's variables.
+        query: Its query, as it came.
+    """
+
+    method: Method
+    route: Route
+    captured: tuple[str, ...] = ()
+    query: str = ""
 
 
 class RouteTable:
-    """The routes of all catalogued services."""
+    """The routes of all catalogued services.
+
+    Attributes:
+        passed_over: Those that are not served here though their service has them, by their method's path.
+    """
 
     def __init__(self, services: Iterable[Service] = ()) -> None:
-        self._paths: dict[str, dict[str, Method]] = {}
+        self._paths: dict[str, dict[str, Match]] = {}
+        self._tree = RouteTree[Match]()
+        #: What paths end with behind a colon, and the most colons that there are in one.
+        self._verbs: set[str] = set()
+        self._colons = 0
+        self.passed_over: dict[str, list[PassedOver]] = {}
         by_name = sorted(services, key=lambda service: service.name)
         for service in by_name:
             for method in service.methods.values():
                 default = method.routes[0]
-                self._paths.setdefault(default.path, {})[default.verb] = method
+                self._paths.setdefault(default.path, {})[default.verb] = Match(method, default)
         for service in by_name:
             for method in service.methods.values():
-                self._add_annotated(method)
+                for route in method.routes[1:]:
+                    self._add(Match(method, route))
 
-    def _add_annotated(self, method: Method) -> None:
-        for route in method.routes[1:]:
-            holder = self._paths.setdefault(route.path, {}).setdefault(route.verb, method)
-            if holder is not method:
-                # The first by name keeps it: which one that is must not depend on who registered last.
-                _log.error(
-                    "route claimed twice",
-                    route=f"{route.verb} {route.path}",
-                    kept=f"{holder.service}/{holder.name}",
-                    refused=f"{method.service}/{method.name}",
-                )
-
-    def get(self, verb: str, path: str) -> Method | None:
-        """Return the method that a request calls, None if there is none."""
+    def get(self, verb: str, path: str) -> Match | None:
+        """Return what a request calls whose path is one without anything wild, spelt as its route has it."""
         verbs = self._paths.get(path)
         return None if verbs is None else verbs.get(verb)
 
-    def verbs(self, path: str) -> Mapping[str, Method] | None:
-        """Return what each verb at a path calls, None if there is nothing."""
-        return self._paths.get(path)
+    def find(self, verb: str, path: str, raw_path: str, query: str = "") -> Match | None:
+        """Return what a request calls, None if it calls nothing.
+
+        Args:
+            verb: Its verb.
+            path: Its path, with nothing encoded that need not be.
+            raw_path: Its path as it came.
+            query: Its query as it came.
+
+        Raises:
+            BadPathError: What its path says of a variable can't be decoded.
+        """
+        match = _of_verb(self._paths.get(path, {}), verb)
+        if match is not None:
+            return match._replace(query=query) if query else match
+        for ends, suffix, segments in self._ways(raw_path):
+            if (verbs := ends.get(suffix)) is not None and (match := _of_verb(verbs, verb)) is not None:
+                return match._replace(captured=tuple(match.route.template.captured(segments)), query=query)
+        return None
+
+    def verbs(self, path: str, raw_path: str) -> Collection[str] | None:
+        """Return which verbs call something at a path, None if none does."""
+        found = dict.fromkeys(self._paths.get(path, ()))
+        for ends, suffix, _ in self._ways(raw_path):
+            found |= dict.fromkeys(ends.get(suffix, ()))
+        if ANY_VERB in found:
+            del found[ANY_VERB]
+            found |= dict.fromkeys(_USUAL_VERBS)
+        return list(found) or None
+
+    def _ways(self, raw_path: str) -> Iterator[tuple[Ends[Match], str, list[str]]]:
+        """Yield what may stand at a path: what does, what the path is to end with, and the segments before that."""
+        if not raw_path.startswith("/"):
+            return
+        segments = raw_path[1:].split("/") if raw_path != "/" else []
+        *before, last = segments or [""]
+        decoded = [_decoded(segment) for segment in before]
+        # Who ends with a verb means it, if there is any of that name: the longest first.
+        for suffix in (*self._suffixes(last), ""):
+            rest = last.removesuffix(suffix) if suffix else last
+            whole = [*before, rest] if segments else []
+            for ends in self._tree.walk([*decoded, _decoded(rest)] if segments else []):
+                yield ends, suffix, whole
+
+    def _suffixes(self, last: str) -> list[str]:
+        found, rest = [], last
+        for _ in range(self._colons):
+            rest, colon, _ = rest.rpartition(":")
+            if not colon:
+                break
+            if (suffix := last[len(rest) :]) in self._verbs:
+                found.append(suffix)
+        return found[::-1]
+
+    def _add(self, match: Match) -> None:
+        method, route = match.method, match.route
+        template = route.template
+        if template.plain and "%" not in route.path:
+            holder: Match | None = self._paths.setdefault(route.path, {}).setdefault(route.verb, match)
+        else:
+            holder = self._tree.add(template, route.verb, match)
+            if template.verb:
+                self._verbs.add(template.verb)
+                self._colons = max(self._colons, template.verb.count(":"))
+        if holder is match:
+            return
+        # The first by name keeps it: which one that is must not depend on who registered last.
+        reason = "with it a path might be looked for in too many places"
+        if holder is not None:
+            reason = f"the route is {holder.method.service}/{holder.method.name}'s"
+        _log.error(
+            "route not served",
+            method=f"{method.service}/{method.name}",
+            route=f"{route.verb} {route.path}",
+            reason=reason,
+        )
+        self.passed_over.setdefault(method.path, []).append(PassedOver(route.verb, route.path, reason))
+
+
+def _of_verb(verbs: dict[str, Match], verb: str) -> Match | None:
+    """Return what a verb calls: HEAD what GET does, unless it is a route's own."""
+    found = verbs.get(verb)
+    if found is None and verb == "HEAD":
+        found = verbs.get("GET")
+    return found or verbs.get(ANY_VERB)
+
+
+def _decoded(segment: str) -> str | None:
+    try:
+        return templates.decoded(segment)
+    except BadPathError:
+        return None

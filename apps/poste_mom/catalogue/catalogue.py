@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from poste.domain import door
 from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
-from poste.rpc.catalogue import Service, describe, redescribe, refuse_taken_routes, weigh
+from poste.rpc.catalogue import Service, claims_of, describe, redescribe, taken_routes, weigh
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
 from poste_mom.catalogue import versions
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
+    from poste.rpc.http_rules.rules import Claim
     from poste.v1 import catalogue_pb2, mom_service_pb2
     from poste.v1.catalogue_pb2 import ServiceVersion
 
@@ -74,6 +75,8 @@ class Catalogue:
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
         self._services: dict[str, Service] = {}
+        #: Whose each of their routes is.
+        self._owners: dict[Claim, str] = {}
         #: What they were read from.
         self._known = Snapshot()
         self._version: int | None = None
@@ -136,6 +139,7 @@ class Catalogue:
         services = self._described(known)
         async with self._changed:
             self._services, self._known, self._version, self._is_anew = services, known, version, False
+            self._owners = claims_of(services.values())
             self._changed.notify_all()
 
     def _described(self, known: Snapshot) -> dict[str, Service]:
@@ -220,7 +224,9 @@ class Catalogue:
         # The file's word holds, be it that what stands in the store was filed by another.
         by_deployment = self._shipped.get(request.service) or (known.entry if known else None)
         service = describe(versions.alone(request.service, version, by_deployment))
-        refuse_taken_routes(service, self._services.values())
+        if taken := taken_routes(service, self._owners):
+            version.taken_routes.extend(taken)
+            service = describe(versions.alone(request.service, version, by_deployment))
         # What the descriptors declare may be more than it has handlers for.
         version.methods[:] = sorted(service.methods)
         content = version.SerializeToString(deterministic=True)

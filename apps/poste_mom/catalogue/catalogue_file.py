@@ -58,12 +58,14 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
-from poste.rpc.catalogue import Service, describe, refuse_taken_routes, weigh
+from poste.rpc.catalogue import Service, claims_of, describe, taken_routes, weigh
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from poste.rpc.http_rules.rules import Claim
 
 _log: Final = logs.get("catalogue")
 _AWAY: Final = {"queue": catalogue_pb2.AWAY_POLICY_QUEUE, "reject": catalogue_pb2.AWAY_POLICY_REJECT}
@@ -105,15 +107,16 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
     if content or not isinstance(services, dict):
         raise StartError(f"the catalogue {path}: holds {', '.join(content) or 'no table'} beside [services.NAME]")
     entries: list[catalogue_pb2.CatalogueService] = []
-    described: list[Service] = []
+    owners: dict[Claim, str] = {}
     for name, table in services.items():
         entry, service = _service(path, name, table)
-        try:
-            refuse_taken_routes(service, described)
-        except CatalogueError as error:
-            raise StartError(f"the catalogue {path}: {error}") from error
+        if taken := taken_routes(service, owners):
+            # Of two the first in the file keeps it.
+            entry.taken_routes.extend(taken)
+            service = describe(entry)
+        _tell_passed_over(service)
         entries.append(entry)
-        described.append(service)
+        owners |= claims_of([service])
     return entries
 
 
@@ -143,7 +146,6 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
         service = describe(entry)
     except CatalogueError as error:
         raise StartError(f"{where}: {error}") from error
-    _tell_passed_over(service)
     if unknown := sorted(set(methods) - set(service.methods)):
         raise StartError(f"{where}: has no method {', '.join(unknown)}")
     return entry, service

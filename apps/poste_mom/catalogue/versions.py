@@ -79,7 +79,10 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
             standing[version] = parsed
         else:
             retired.append(parsed)
-    shipped = catalogue_pb2.ServiceVersion(file_descriptor_set=entry.file_descriptor_set, weight=entry.weight)
+    shipped = catalogue_pb2.ServiceVersion(
+        file_descriptor_set=entry.file_descriptor_set, weight=entry.weight, taken_routes=entry.taken_routes
+    )
+    entry.ClearField("taken_routes")
     others = [*standing.values(), *([shipped] if entry.file_descriptor_set else [])]
     if others:
         _describe_by(entry, others.pop(0))
@@ -115,6 +118,7 @@ def _describe_by(entry: catalogue_pb2.CatalogueService, version: catalogue_pb2.S
     entry.file_descriptor_set = version.file_descriptor_set
     entry.methods[:] = version.methods
     entry.weight = version.weight
+    entry.taken_routes.extend(version.taken_routes)
     if version.HasField("author_settings"):
         entry.author_settings.CopyFrom(version.author_settings)
 

@@ -34,6 +34,8 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.traceparent,
         message.id_rest,
         message.request_id,
+        # Of what is none its client is answered with all.
+        field if (field := message.response_field) and door.is_field(field) else "",
     )
 
 

@@ -87,6 +87,7 @@ def of_record(queue_name: str, record: TaskRecord) -> task_pb2.Task:
         create_time=timestamp(record.create_time),
         attempt=record.attempt,
         cancel_requested=record.cancel_requested,
+        response_field=record.response_field,
     )
     if record.expire_time is not None:
         task.expire_time.CopyFrom(timestamp(record.expire_time))

@@ -145,6 +145,7 @@ class Method:
         name: Its short name.
         path: Its default route.
         routes: Every route, as verb and path.
+        not_served: Each route that its annotations ask for and that is not there, with the reason.
         idempotent: Running it twice does no harm.
         away: What becomes of its calls while the service is away: `queue` or `reject`.
     """
@@ -152,6 +153,7 @@ class Method:
     name: str
     path: str
     routes: tuple[str, ...]
+    not_served: Mapping[str, str]
     idempotent: bool
     away: str
 
@@ -162,6 +164,7 @@ class Method:
             name=str(document["name"]),
             path=str(document["path"]),
             routes=tuple(str(route) for route in document["routes"]),
+            not_served={str(one["route"]): str(one["reason"]) for one in document["notServed"]},
             idempotent=bool(document["idempotent"]),
             away=str(document["away"]),
         )

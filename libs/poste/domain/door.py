@@ -23,6 +23,8 @@ _REPLICA: Final = re.compile(r"[!-~]{1,300}")
 #: Where a replica is called: a host, its name or its address, and a port.
 _ADDRESS: Final = re.compile(r"(?=.{1,300}\Z)(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(\d{1,5})", re.ASCII)
 _LAST_PORT: Final = 65_535
+#: The name of a field of a message, as protos have it.
+_FIELD: Final = re.compile(r"[A-Za-z_]\w{0,254}", re.ASCII)
 #: The token of a claim: `<incarnation>:<seq>`.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
 #: What a client's own request id may look like: it goes into metadata and logs.
@@ -60,6 +62,11 @@ def is_address(text: str) -> bool:
     """Tell whether a text may be where a replica is called: `host:port`."""
     found = _ADDRESS.fullmatch(text)
     return found is not None and 1 <= int(found[1]) <= _LAST_PORT
+
+
+def is_field(text: str) -> bool:
+    """Tell whether a text may be the name of a message's field."""
+    return _FIELD.fullmatch(text) is not None
 
 
 def is_token(text: str) -> bool:

@@ -3,13 +3,16 @@
 `decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's.
 """
 
+from poste.protojson.composing import Composer, Raw
 from poste.protojson.errors import FieldError, FieldErrors, UnprintableError
 from poste.protojson.reading import decode
 from poste.protojson.writing import any_to_value, dumps, encode, to_value
 
 __all__ = [
+    "Composer",
     "FieldError",
     "FieldErrors",
+    "Raw",
     "UnprintableError",
     "any_to_value",
     "decode",

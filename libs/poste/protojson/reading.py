@@ -41,8 +41,19 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     quickly_read = quick_of(descriptor)(body)
     if quickly_read is not None:
         return quickly_read
-    plan = plan_of(descriptor)
-    message = _filled(plan, body)
+    return _serialized(plan_of(descriptor), [text.loads(body)])
+
+
+def decode_value(descriptor: Descriptor, values: list[Any]) -> bytes:
+    """Read a request's JSON value, taken out of a list of one, so that it is gone as soon as it was read.
+
+    Returns and raises as `decode` does.
+    """
+    return _serialized(plan_of(descriptor), values)
+
+
+def _serialized(plan: MessagePlan, values: list[Any]) -> bytes:
+    message = _filled(plan, values)
     if plan.flat:
         return plan.make.SerializeToString(message)
     try:
@@ -56,13 +67,12 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     return serialized
 
 
-def _filled(plan: MessagePlan, body: bytes) -> Message:
-    """Make a message of its JSON text; the JSON values made of that are gone when it is there."""
-    value = text.loads(body)
+def _filled(plan: MessagePlan, values: list[Any]) -> Message:
+    """Make a message of its JSON value; that is gone when it is there."""
     message = plan.make()
     walk = _Walk()
     with contextlib.suppress(_Enough):
-        walk.fill(message, plan, value, None, 1)
+        walk.fill(message, plan, values.pop(), None, 1)
     if walk.errors:
         raise FieldErrors(walk.errors)
     return message

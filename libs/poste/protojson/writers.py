@@ -41,6 +41,13 @@ def ways_of(descriptor: Descriptor) -> tuple[Callable[[bytes], Message], Write]:
     return class_of(descriptor).FromString, writers_of(descriptor.file.pool).of(descriptor)
 
 
+# Bounded, since each keeps the descriptor pool of its service alive.
+@functools.lru_cache(maxsize=1024)
+def field_ways_of(descriptor: Descriptor, field: str) -> tuple[Callable[[bytes], Message], Write]:
+    """Return what makes a type's messages of bytes, as `ways_of` does, and JSON values of one field of those."""
+    return class_of(descriptor).FromString, writers_of(descriptor.file.pool).of_field(descriptor, field)
+
+
 # Bounded, since each keeps its pool alive.
 @functools.lru_cache(maxsize=1024)
 def writers_of(_pool: Any) -> Writers:
@@ -72,6 +79,22 @@ class Writers:
         write = self._known.get(descriptor)
         if write is None:
             write = self._known[descriptor] = self._writer(descriptor)
+        return write
+
+    def of_field(self, descriptor: Descriptor, name: str) -> Write:
+        """Return what writes one field of messages of a type: null where it has a presence, and is not set."""
+        field = descriptor.fields_by_name[name]
+        content, key = self._content_writer(field), keys_of(descriptor)[name]
+        has = class_of(descriptor).HasField if field.has_presence else None
+
+        def write(message: Message) -> Any:
+            if has is not None and not has(message, name):
+                return None
+            try:
+                return content(getattr(message, name))
+            except NoFormError as error:
+                raise error.below(quotable(key)) from None
+
         return write
 
     def any_to_value(self, type_url: str, data: bytes, pool: Any) -> dict[str, Any]:

@@ -19,27 +19,27 @@ from poste.protojson.plans import ANY, class_of
 LARGE: Final = 8 * 1024
 
 
-def encode(descriptor: Descriptor, data: bytes) -> bytes:
-    """Write a serialized message as JSON.
+def encode(descriptor: Descriptor, data: bytes, field: str = "") -> bytes:
+    """Write a serialized message as JSON, or one field of it, by its name in the proto.
 
     Raises:
         UnprintableError: The bytes are no such message, or it holds what JSON can't.
     """
     try:
         if len(data) > LARGE:
-            return _written_in_pieces(descriptor, data)
-        parse, write = writers.ways_of(descriptor)
+            return _written_in_pieces(descriptor, data, field)
+        parse, write = writers.field_ways_of(descriptor, field) if field else writers.ways_of(descriptor)
         return orjson.dumps(write(parse(data)))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
 
 
-def to_value(descriptor: Descriptor, data: bytes) -> Any:
-    """Turn a serialized message into what `dumps` takes, a large one not into values; raises as `encode` does."""
+def to_value(descriptor: Descriptor, data: bytes, field: str = "") -> Any:
+    """Turn a serialized message into what `dumps` takes, a large one not into values; as `encode` does."""
     try:
         if len(data) > LARGE:
-            return orjson.Fragment(_written_in_pieces(descriptor, data))
-        parse, write = writers.ways_of(descriptor)
+            return orjson.Fragment(_written_in_pieces(descriptor, data, field))
+        parse, write = writers.field_ways_of(descriptor, field) if field else writers.ways_of(descriptor)
         return write(parse(data))
     except Exception as error:
         raise _unprintable(error, descriptor.full_name) from error
@@ -69,9 +69,11 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def _written_in_pieces(descriptor: Descriptor, data: bytes) -> bytes:
+def _written_in_pieces(descriptor: Descriptor, data: bytes, field: str) -> bytes:
     pieces = Pieces(sizes.MAX_JSON)
-    return pieces.text(writers.Writers(pieces).of(descriptor), class_of(descriptor).FromString(data))
+    ways = writers.Writers(pieces)
+    write = ways.of_field(descriptor, field) if field else ways.of(descriptor)
+    return pieces.text(write, class_of(descriptor).FromString(data))
 
 
 def _unprintable(error: Exception, type_name: str) -> UnprintableError:

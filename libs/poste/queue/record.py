@@ -30,6 +30,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     z  when it ended, ms
     v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if it was purged as DEAD, ms
+    A  the one field of the response that its client is answered with, if it is not all of it
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of
 somebody else's making, or damaged all the same: `damaged` has what to do with that.
@@ -63,9 +64,10 @@ NOTES: Final = "v"
 WAITED: Final = "l"
 ID_REST: Final = "g"
 REQUEST_ID: Final = "G"
+ANSWERED: Final = "A"
 
 #: What the script `read` tells of a record, in its order.
-SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR)
+SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)
 
 #: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
 MAX_SECONDS: Final = 2**32 - 1
@@ -82,7 +84,8 @@ Fields: TypeAlias = Mapping[str, bytes | None]
 class TaskRecord:
     """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one.
 
-    `create_time` is by the clock of the gateway that made its id, everything else by Redis'.
+    `create_time` is by the clock of the gateway that made its id, everything else by Redis'. `response_field` is the
+    one that its client is answered with; empty if it is all of it.
     """
 
     key: str
@@ -95,6 +98,7 @@ class TaskRecord:
     dead_reason: DeadReason | None
     response: bytes | None
     error: bytes | None
+    response_field: str = ""
 
 
 def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
@@ -142,6 +146,7 @@ def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
         dead_reason=dead_reason,
         response=fields.get(RESPONSE) if state is TaskState.SUCCEEDED else None,
         error=fields.get(ERROR) or None,
+        response_field=(fields.get(ANSWERED) or b"").decode("ascii", "replace"),
     )
 
 

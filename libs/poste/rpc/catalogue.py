@@ -8,12 +8,10 @@ methods of all of them, each as the newest version that has it declares it.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
@@ -21,64 +19,21 @@ from google.protobuf.message import DecodeError
 from poste.domain import door, sizes
 from poste.domain.errors import CatalogueError, CatalogueFullError
 from poste.domain.policy import MethodPolicy, ServicePolicy
+from poste.rpc.http_rules import rules
+from poste.rpc.http_rules.rules import Claim, PassedOver, Route
 from poste.rpc.policies import catalogue_fault, service_policy
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
 _log: Final = logs.get("catalogue")
 #: The fields of an entry that say what the service is; the others say where it is.
-_DESCRIBING: Final = ("file_descriptor_set", "methods", "others", "settings", "author_settings")
+_DESCRIBING: Final = ("file_descriptor_set", "methods", "others", "settings", "author_settings", "taken_routes")
 #: What a version takes of memory, a method of it, and a field or the like, in bytes: measured, and rounded up.
 _WEIGHT: Final = 40_000
 _WEIGHT_OF_METHOD: Final = 2_000
 _WEIGHT_OF_PART: Final = 450
 #: How many methods a service may have: each is known of by name, with its routes and its policy.
 _MAX_METHODS: Final = 1000
-#: Paths that are Poste's own, with everything below them.
-RESERVED_PATHS: Final = (
-    "/v1/tasks",
-    "/v1/queues",
-    "/v1/services",
-    "/problems",
-    "/ui",
-    "/livez",
-    "/readyz",
-    "/metrics",
-)
-#: What the default route of a service in a package looks like.
-_DEFAULT_ROUTE: Final = re.compile(r"/[a-z_]\w*(\.[a-z_]\w*)+/[a-z_]\w*", re.ASCII | re.IGNORECASE)
-#: A path that is one thing only: no variables, no query, no empty segment.
-_PLAIN_PATH: Final = re.compile(r"(/[\w.~:@!$&'()+,;=-]+)+", re.ASCII)
-#: A message whose bytes are the body as they are, of any type, where a route is annotated.
-_HTTP_BODY: Final = "google.api.HttpBody"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One way to call a method by HTTP.
-
-    Attributes:
-        verb: The HTTP method, in capitals.
-        path: The whole path, without variables.
-    """
-
-    verb: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """A route that an annotation asks for, and that is not served.
-
-    Attributes:
-        verb: The HTTP method.
-        path: The path.
-        reason: Why not.
-    """
-
-    verb: str
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,8 +102,7 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
 
     Raises:
         CatalogueError: Its name is reserved, it is too large for a message, its descriptors are broken or lack the
-            service, it has too many methods, a setting makes no sense, or an annotation claims a path that is not its
-            own to claim.
+            service, it has too many methods, or a setting makes no sense.
     """
     if entry.ByteSize() > sizes.MAX_PAYLOAD:
         raise CatalogueError(
@@ -161,22 +115,24 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
     pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
     policy = service_policy(entry, standing.values())
     policies, retired = dict(policy.methods), dict[str, MethodDescriptor]()
+    taken = {pool.FindServiceByName(entry.name): entry.taken_routes}
     for version in entry.others:
         try:
-            _, methods = _unary_methods(entry, version.file_descriptor_set, version.methods)
+            another, methods = _unary_methods(entry, version.file_descriptor_set, version.methods)
             said = service_policy(_settings_of(entry, version), methods.values()).methods
         except CatalogueError as error:
             # It was good when it was registered. The newest one is not to suffer for it.
             _log.error("version passed over", service=entry.name, error=str(error))
             continue
+        taken[another.FindServiceByName(entry.name)] = version.taken_routes
         for name, method in methods.items():
             (retired if version.retired else standing).setdefault(name, method)
             policies.setdefault(name, said[name])
     dropped = {name: method for name, method in retired.items() if name not in standing}
     return Service(
         name=entry.name,
-        methods=_methods(entry, standing, policies),
-        dropped=_methods(entry, dropped, policies),
+        methods=_methods(entry, standing, policies, taken),
+        dropped=_methods(entry, dropped, policies, taken),
         policy=policy,
         targets=tuple(entry.targets),
         library=entry.library,
@@ -269,16 +225,40 @@ def _unary_methods(
 
 
 def _methods(
-    entry: catalogue_pb2.CatalogueService, found: Mapping[str, MethodDescriptor], policies: Mapping[str, MethodPolicy]
+    entry: catalogue_pb2.CatalogueService,
+    found: Mapping[str, MethodDescriptor],
+    policies: Mapping[str, MethodPolicy],
+    taken: Mapping[ServiceDescriptor, Iterable[catalogue_pb2.PassedOverRoute]],
 ) -> dict[str, Method]:
-    """Describe methods, those of newer versions first: a route that moved is the newer one's."""
+    """Describe methods, those of newer versions first: a route that moved is the newer one's.
+
+    Args:
+        entry: Their service.
+        found: Their descriptors.
+        policies: How they are treated.
+        taken: Which routes of each version are others'.
+    """
     methods: dict[str, Method] = {}
-    taken: dict[Route, ServiceDescriptor] = {}
+    holders: dict[Claim, MethodDescriptor] = {}
     for method in found.values():
-        routes, passed_over = _routes(entry, method)
-        # Where two of one version claim it, the routes' table tells.
+        default = rules.default_route(entry.name, method.name)
+        # A service without a package may be called as one of Poste's own paths is.
+        if rules.is_reserved(default.path):
+            raise catalogue_fault(entry, f"{method.name} claims the path {default.path}, which is Poste's own")
+        holders[default.claim] = method
+    for method in found.values():
+        routes, passed_over = rules.routes_of(method, entry.name)
         version = method.containing_service
-        own = [one for one in routes if taken.setdefault(one, version) is version]
+        others = {(one.verb, one.path): one.reason for one in taken.get(version, ()) if one.method == method.name}
+        own: list[Route] = []
+        for route in routes:
+            holder = method if route.default else holders.setdefault(route.claim, method)
+            if (reason := others.get((route.verb, route.path))) is not None:
+                passed_over.append(PassedOver(route.verb, route.path, reason))
+            elif holder is method and route.claim not in {one.claim for one in own}:
+                own.append(route)
+            elif holder.containing_service is version:
+                passed_over.append(PassedOver(route.verb, route.path, _whose(f"{entry.name}/{holder.name}")))
         methods[method.name] = Method(
             service=entry.name,
             name=method.name,
@@ -287,28 +267,38 @@ def _methods(
             output=method.output_type,
             policy=policies[method.name],
             routes=tuple(own),
-            passed_over=passed_over,
+            passed_over=tuple(passed_over),
         )
     return methods
 
 
-def refuse_taken_routes(service: Service, others: Iterable[Service]) -> None:
-    """Refuse a service that claims a route of another: which one a call reaches must not be chance.
+def claims_of(services: Iterable[Service]) -> dict[Claim, str]:
+    """Return whose each route is: of two that have the same one, the first by name (as in a gateway's table)."""
+    owners: dict[Claim, str] = {}
+    for service in sorted(services, key=lambda one: one.name):
+        for method in service.methods.values():
+            for route in method.routes:
+                owners.setdefault(route.claim, service.name)
+    return owners
 
-    Raises:
-        CatalogueError: It does; the text names the route and its owner.
+
+def taken_routes(service: Service, owners: Mapping[Claim, str]) -> list[catalogue_pb2.PassedOverRoute]:
+    """Return what a service claims of the routes that others have: who came first keeps a route.
+
+    Args:
+        service: Who claims it.
+        owners: Whose each route is.
     """
-    owners = {
-        (route.verb, route.path): other.name
-        for other in others
-        if other.name != service.name
-        for method in other.methods.values()
+    return [
+        catalogue_pb2.PassedOverRoute(method=method.name, verb=route.verb, path=route.path, reason=_whose(owner))
+        for method in service.methods.values()
         for route in method.routes
-    }
-    for method in service.methods.values():
-        for route in method.routes:
-            if owner := owners.get((route.verb, route.path)):
-                raise CatalogueError(f"{service.name} claims {route.verb} {route.path}, which is {owner}'s")
+        if not route.default and (owner := owners.get(route.claim, service.name)) != service.name
+    ]
+
+
+def _whose(owner: str) -> str:
+    return f"the route is {owner}'s"
 
 
 def file_descriptor_set(file: FileDescriptor) -> bytes:
@@ -385,56 +375,3 @@ def _allow_like_names(message: descriptor_pb2.DescriptorProto) -> None:
     message.options.deprecated_legacy_json_field_conflicts = True
     for nested in message.nested_type:
         _allow_like_names(nested)
-
-
-def _routes(
-    entry: catalogue_pb2.CatalogueService, method: MethodDescriptor
-) -> tuple[tuple[Route, ...], tuple[PassedOver, ...]]:
-    """Return a method's routes, and those that are not served: by the default one it is called all the same."""
-    default = Route("POST", f"/{entry.name}/{method.name}")
-    # A service without a package may be called as one of Poste's own paths is.
-    _refuse_foreign(entry, method, default.path, default.path)
-    routes, passed_over = [default], []
-    for rule in _rules(method.GetOptions().Extensions[annotations_pb2.http]):
-        verb, path = _pattern(rule)
-        _refuse_foreign(entry, method, path, default.path)
-        reason = _unserved(rule, verb, path, method)
-        if reason is None:
-            routes.append(Route(verb, path))
-        else:
-            passed_over.append(PassedOver(verb, path, reason))
-    return tuple(dict.fromkeys(routes)), tuple(dict.fromkeys(passed_over))
-
-
-def _unserved(rule: http_pb2.HttpRule, verb: str, path: str, method: MethodDescriptor) -> str | None:
-    """Tell why an annotation is not served: what it means by it would not be what its callers get."""
-    if _HTTP_BODY in (method.input_type.full_name, method.output_type.full_name):
-        return f"its body is a {_HTTP_BODY}, and only JSON is served"
-    if rule.response_body:
-        return f"its answer is one field (response_body: {rule.response_body!r}), and only whole messages are answered"
-    if verb != "POST":
-        return "only POST is served"
-    if rule.body != "*":
-        return "only requests whose body is the whole message (body: '*') are served"
-    return None if _PLAIN_PATH.fullmatch(path) else "only plain paths, without variables, are served"
-
-
-def _rules(rule: http_pb2.HttpRule) -> Iterator[http_pb2.HttpRule]:
-    if rule.WhichOneof("pattern") is not None:
-        yield rule
-    yield from rule.additional_bindings
-
-
-def _pattern(rule: http_pb2.HttpRule) -> tuple[str, str]:
-    kind = rule.WhichOneof("pattern")
-    if kind == "custom":
-        return rule.custom.kind, rule.custom.path
-    return (kind or "").upper(), getattr(rule, kind) if kind else ""
-
-
-def _refuse_foreign(entry: catalogue_pb2.CatalogueService, method: MethodDescriptor, path: str, own: str) -> None:
-    """Refuse a path that is Poste's own, or another method's default route."""
-    if any(path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS):
-        raise catalogue_fault(entry, f"{method.name} claims the path {path}, which is Poste's own")
-    if path != own and _DEFAULT_ROUTE.fullmatch(path):
-        raise catalogue_fault(entry, f"{method.name} claims the path {path}, the default route of another method")

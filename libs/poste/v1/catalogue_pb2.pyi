@@ -293,6 +293,40 @@ class ServiceSettings(_message.Message):
 Global___ServiceSettings: _TypeAlias = ServiceSettings  # noqa: Y015
 
 @_typing.final
+class PassedOverRoute(_message.Message):
+    """A route of a `google.api.http` annotation that is not served; its method is called by its default route all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method's short name."""
+    verb: _builtins.str
+    """The HTTP method."""
+    path: _builtins.str
+    """The path, as the annotation has it."""
+    reason: _builtins.str
+    """Why it is not served."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        path: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "path", b"path", "reason", b"reason", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassedOverRoute: _TypeAlias = PassedOverRoute  # noqa: Y015
+
+@_typing.final
 class ServiceVersion(_message.Message):
     """What one version of a service's program has: replicas of several run side by side while they are exchanged."""
 
@@ -303,6 +337,7 @@ class ServiceVersion(_message.Message):
     AUTHOR_SETTINGS_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    TAKEN_ROUTES_FIELD_NUMBER: _builtins.int
     file_descriptor_set: _builtins.bytes
     """A serialized google.protobuf.FileDescriptorSet with everything the service's messages need."""
     retired: _builtins.bool
@@ -317,6 +352,10 @@ class ServiceVersion(_message.Message):
     def author_settings(self) -> Global___ServiceSettings:
         """How its calls are to be treated: what its author says in its code."""
 
+    @_builtins.property
+    def taken_routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:
+        """Routes that its annotations ask for and that another service had when it was registered: they are the other's."""
+
     def __init__(
         self,
         *,
@@ -325,10 +364,11 @@ class ServiceVersion(_message.Message):
         author_settings: Global___ServiceSettings | None = ...,
         retired: _builtins.bool = ...,
         weight: _builtins.int = ...,
+        taken_routes: _abc.Iterable[Global___PassedOverRoute] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "retired", b"retired", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "file_descriptor_set", b"file_descriptor_set", "methods", b"methods", "retired", b"retired", "taken_routes", b"taken_routes", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,6 +421,7 @@ class CatalogueService(_message.Message):
     LACKING_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     COURIER_FIELD_NUMBER: _builtins.int
+    TAKEN_ROUTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -423,6 +464,10 @@ class CatalogueService(_message.Message):
     def lacking(self) -> _containers.RepeatedCompositeFieldContainer[Global___LackingReplica]:
         """Which replicas are known to lack which of its methods: usually none."""
 
+    @_builtins.property
+    def taken_routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:
+        """The newest version's."""
+
     def __init__(
         self,
         *,
@@ -437,10 +482,11 @@ class CatalogueService(_message.Message):
         lacking: _abc.Iterable[Global___LackingReplica] | None = ...,
         weight: _builtins.int = ...,
         courier: _builtins.bool = ...,
+        taken_routes: _abc.Iterable[Global___PassedOverRoute] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "taken_routes", b"taken_routes", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -179,6 +179,7 @@ class NewTask(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ID_REST_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -201,6 +202,8 @@ class NewTask(_message.Message):
     """
     request_id: _builtins.str
     """The id of the client's request; empty if it is not known."""
+    response_field: _builtins.str
+    """The one field of the response that its client is answered with, by its name in the proto; empty if all of it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -218,10 +221,11 @@ class NewTask(_message.Message):
         traceparent: _builtins.str = ...,
         id_rest: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        response_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "method", b"method", "request", b"request", "request_id", b"request_id", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "method", b"method", "request", b"request", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1227,14 +1231,14 @@ class RegisterServiceResponse(_message.Message):
         """The settings that hold for the service: the deployment's, and its author's where that says nothing."""
 
     @_builtins.property
-    def passed_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:
+    def passed_over(self) -> _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.PassedOverRoute]:
         """Routes that its annotations ask for and that are not served."""
 
     def __init__(
         self,
         *,
         settings: _catalogue_pb2.ServiceSettings | None = ...,
-        passed_over: _abc.Iterable[Global___PassedOverRoute] | None = ...,
+        passed_over: _abc.Iterable[_catalogue_pb2.PassedOverRoute] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1364,40 +1368,6 @@ class WithdrawCourierResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawCourierResponse: _TypeAlias = WithdrawCourierResponse  # noqa: Y015
-
-@_typing.final
-class PassedOverRoute(_message.Message):
-    """A route of a `google.api.http` annotation that is not served; its method is called by its default route all the same."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    METHOD_FIELD_NUMBER: _builtins.int
-    VERB_FIELD_NUMBER: _builtins.int
-    PATH_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    method: _builtins.str
-    """The method's short name."""
-    verb: _builtins.str
-    """The HTTP method."""
-    path: _builtins.str
-    """The path, as the annotation has it."""
-    reason: _builtins.str
-    """Why it is not served."""
-    def __init__(
-        self,
-        *,
-        method: _builtins.str = ...,
-        verb: _builtins.str = ...,
-        path: _builtins.str = ...,
-        reason: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "path", b"path", "reason", b"reason", "verb", b"verb"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PassedOverRoute: _TypeAlias = PassedOverRoute  # noqa: Y015
 
 @_typing.final
 class ForgetServiceRequest(_message.Message):

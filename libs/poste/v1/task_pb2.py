@@ -26,21 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13poste/v1/task.proto\x12\x08poste.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xeb\x02\n\x04Task\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.poste.v1.TaskState\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12)\n\x0b\x64\x65\x61\x64_reason\x18\t \x01(\x0e\x32\x14.poste.v1.DeadReason\x12\x12\n\x08response\x18\n \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x16\n\x0eresponse_bytes\x18\x0c \x01(\x03\x42\x08\n\x06result\"\xbc\x01\n\tTaskEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04type\x18\x02 \x01(\x0e\x32\x17.poste.v1.TaskEventType\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.poste.v1.TaskState\x12)\n\x0b\x64\x65\x61\x64_reason\x18\x05 \x01(\x0e\x32\x14.poste.v1.DeadReason*\xce\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11TASK_STATE_FAILED\x10\x04\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x05\x12\x16\n\x12TASK_STATE_EXPIRED\x10\x06\x12\x13\n\x0fTASK_STATE_DEAD\x10\x07*\xba\x01\n\nDeadReason\x12\x1b\n\x17\x44\x45\x41\x44_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x41\x44_REASON_ATTEMPTS\x10\x01\x12\x17\n\x13\x44\x45\x41\x44_REASON_CRASHES\x10\x02\x12\x1f\n\x1b\x44\x45\x41\x44_REASON_OUTCOME_UNKNOWN\x10\x03\x12\"\n\x1e\x44\x45\x41\x44_REASON_RESPONSE_TOO_LARGE\x10\x04\x12\x17\n\x13\x44\x45\x41\x44_REASON_DAMAGED\x10\x05*\xa4\x02\n\rTaskEventType\x12\x1f\n\x1bTASK_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_EVENT_TYPE_ACCEPTED\x10\x01\x12\x1b\n\x17TASK_EVENT_TYPE_STARTED\x10\x02\x12\x1b\n\x17TASK_EVENT_TYPE_RETRIED\x10\x03\x12\x1b\n\x17TASK_EVENT_TYPE_CRASHED\x10\x04\x12\x1e\n\x1aTASK_EVENT_TYPE_GIVEN_BACK\x10\x05\x12$\n TASK_EVENT_TYPE_CANCEL_REQUESTED\x10\x06\x12\x1c\n\x18TASK_EVENT_TYPE_REPLAYED\x10\x07\x12\x19\n\x15TASK_EVENT_TYPE_ENDED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13poste/v1/task.proto\x12\x08poste.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x83\x03\n\x04Task\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.poste.v1.TaskState\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12)\n\x0b\x64\x65\x61\x64_reason\x18\t \x01(\x0e\x32\x14.poste.v1.DeadReason\x12\x12\n\x08response\x18\n \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x16\n\x0eresponse_bytes\x18\x0c \x01(\x03\x12\x16\n\x0eresponse_field\x18\x14 \x01(\tB\x08\n\x06result\"\xbc\x01\n\tTaskEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04type\x18\x02 \x01(\x0e\x32\x17.poste.v1.TaskEventType\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.poste.v1.TaskState\x12)\n\x0b\x64\x65\x61\x64_reason\x18\x05 \x01(\x0e\x32\x14.poste.v1.DeadReason*\xce\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11TASK_STATE_FAILED\x10\x04\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x05\x12\x16\n\x12TASK_STATE_EXPIRED\x10\x06\x12\x13\n\x0fTASK_STATE_DEAD\x10\x07*\xba\x01\n\nDeadReason\x12\x1b\n\x17\x44\x45\x41\x44_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x41\x44_REASON_ATTEMPTS\x10\x01\x12\x17\n\x13\x44\x45\x41\x44_REASON_CRASHES\x10\x02\x12\x1f\n\x1b\x44\x45\x41\x44_REASON_OUTCOME_UNKNOWN\x10\x03\x12\"\n\x1e\x44\x45\x41\x44_REASON_RESPONSE_TOO_LARGE\x10\x04\x12\x17\n\x13\x44\x45\x41\x44_REASON_DAMAGED\x10\x05*\xa4\x02\n\rTaskEventType\x12\x1f\n\x1bTASK_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_EVENT_TYPE_ACCEPTED\x10\x01\x12\x1b\n\x17TASK_EVENT_TYPE_STARTED\x10\x02\x12\x1b\n\x17TASK_EVENT_TYPE_RETRIED\x10\x03\x12\x1b\n\x17TASK_EVENT_TYPE_CRASHED\x10\x04\x12\x1e\n\x1aTASK_EVENT_TYPE_GIVEN_BACK\x10\x05\x12$\n TASK_EVENT_TYPE_CANCEL_REQUESTED\x10\x06\x12\x1c\n\x18TASK_EVENT_TYPE_REPLAYED\x10\x07\x12\x19\n\x15TASK_EVENT_TYPE_ENDED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'poste.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATE']._serialized_start=649
-  _globals['_TASKSTATE']._serialized_end=855
-  _globals['_DEADREASON']._serialized_start=858
-  _globals['_DEADREASON']._serialized_end=1044
-  _globals['_TASKEVENTTYPE']._serialized_start=1047
-  _globals['_TASKEVENTTYPE']._serialized_end=1339
+  _globals['_TASKSTATE']._serialized_start=673
+  _globals['_TASKSTATE']._serialized_end=879
+  _globals['_DEADREASON']._serialized_start=882
+  _globals['_DEADREASON']._serialized_end=1068
+  _globals['_TASKEVENTTYPE']._serialized_start=1071
+  _globals['_TASKEVENTTYPE']._serialized_end=1363
   _globals['_TASK']._serialized_start=92
-  _globals['_TASK']._serialized_end=455
-  _globals['_TASKEVENT']._serialized_start=458
-  _globals['_TASKEVENT']._serialized_end=646
+  _globals['_TASK']._serialized_end=479
+  _globals['_TASKEVENT']._serialized_start=482
+  _globals['_TASKEVENT']._serialized_end=670
 # @@protoc_insertion_point(module_scope)

@@ -165,6 +165,7 @@ class Task(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -183,6 +184,8 @@ class Task(_message.Message):
     """The serialized response message of the method."""
     response_bytes: _builtins.int
     """How many bytes the response has, if it is left out because it has more than were asked for. 0: it is not left out."""
+    response_field: _builtins.str
+    """The one field of the response that its client is answered with, by its name in the proto; empty if all of it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -210,10 +213,11 @@ class Task(_message.Message):
         response: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
         response_bytes: _builtins.int = ...,
+        response_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "response", b"response", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "response", b"response", "response_bytes", b"response_bytes", "result", b"result", "service", b"service", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "response", b"response", "response_bytes", b"response_bytes", "response_field", b"response_field", "result", b"result", "service", b"service", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

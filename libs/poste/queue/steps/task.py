@@ -30,6 +30,7 @@ class NewTask(NamedTuple):
     """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace.
 
     `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
+    `response_field` is the one of the response that its client is answered with; empty if all of it.
     """
 
     key: str
@@ -42,6 +43,7 @@ class NewTask(NamedTuple):
     traceparent: str = ""
     id_rest: str = ""
     request_id: str = ""
+    response_field: str = ""
 
 
 class Report(NamedTuple):
@@ -110,6 +112,7 @@ async def enqueue(
             task.traceparent,
             task.id_rest,
             task.request_id,
+            task.response_field,
         )
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))
