@@ -14,7 +14,7 @@ from poste.domain.road import CallEvidence, classify
 from poste.queue.consumer import ClaimedTask, NotRun
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.statuses import DETAILS_TRAILER
-from poste.runtime import metrics
+from poste.runtime import logs, metrics
 from poste.service import traced
 from poste.service.context import ATTEMPT, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
@@ -50,6 +50,7 @@ class Delivery:
             NotRun: No replica could be called, or the one that was proves that it did not run it.
         """
         call.stage = Stage.WAITING
+        logs.names.set(call.names)
         method = self.service.methods.get(task.method)
         if method is None:
             # As a process of another version has it.
@@ -82,7 +83,7 @@ class Delivery:
                 method.path,
                 task.request,
                 method.policy.queued_timeout_seconds,
-                call.request_id,
+                task.request_id,
                 call.traceparent if traceparent is None else traceparent,
                 repeatable=method.policy.repeatable,
                 metadata=((TASK_KEY, task.key), (ATTEMPT, str(task.attempt))),

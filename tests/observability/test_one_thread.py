@@ -115,6 +115,21 @@ async def test_what_no_service_ends_is_told_by_who_ends_it(tmp_path):
         await until(lambda: not worker.alive, what="its crash")
         (warning,) = await told(mom, "crash-1", "task died")
         assert (warning["level"], warning["reason"], warning["task"]) == ("warning", "crashes", crash)
+        worker.start()
+        await one.up(LEDGER)
+        # With company, its process' death is none of its doing: it runs again, and each attempt is told.
+        company = [queued(one, "Store", f"company-{n}", sleepSeconds=0.5) for n in range(2)]
+        first, _ = await asyncio.gather(*company)
+        await until(lambda: one.runs(["company-0", "company-1"]) == [1, 1], what="both run")
+        worker.kill()
+        worker.start()
+        await one.ended([f"/v1/tasks/{first}"])
+        (line,) = await told(mom, "company-0", "task")
+        assert (line["result"], line["task"], line["attempt"]) == ("crashed", first, 1)
+        twice = ["storing company-0\nin two lines"] * 2
+        (_, _, line) = await told(worker, "company-0", *twice, "task")
+        assert (line["attempt"], line["result"]) == (2, "stored")
+        worker.kill()
         short = await one.ask(
             "POST",
             f"/{LEDGER}/Store",
@@ -167,6 +182,17 @@ async def test_what_runs_in_a_process_of_its_own_is_told_as_everything(tmp_path)
         assert (line["part"], line["exception"][0]["exc_value"]) == ("ledger", "boom")
         await told(worker, kept, "task")
         lines(worker)
+
+
+async def test_what_a_courier_delivers_bears_its_request_to_its_service(tmp_path):
+    """The thread would end where somebody else's server begins: it can't log what it is not told."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        kept = await queued(one, "Store", "foreign-1")
+        await one.ended([f"/v1/tasks/{kept}"])
+        (line,) = await told(one.couriers[0], kept, "task")
+        (note,) = [json.loads(line) for line in (tmp_path / "ledger.metadata").read_text().splitlines()]
+
+    assert (line["request_id"], note["x-request-id"]) == ("foreign-1", "foreign-1")
 
 
 async def test_a_strangers_request_id_is_no_line_of_the_log(tmp_path):

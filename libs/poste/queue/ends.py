@@ -1,6 +1,7 @@
 """Tells of tasks that ended otherwise than by their handler's answer, in the log of whoever had the script end them.
 
 They expired, were cancelled, or Poste gave them up: that is a warning, with its reason, for somebody has to look at it.
+And of those whose process died under an attempt: nobody else can.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _journal: Final = logs.Journal("ends", "task")
 #: How what is no text is shown: in a damaged record may stand anything.
 _GARBAGE: Final = "backslashreplace"
 _DEAD: Final = TaskState.DEAD.value.encode()
-_RESULTS: Final = {state.value.encode(): state.name.lower() for state in TaskState}
+_RESULTS: Final = {state.value.encode(): state.name.lower() for state in TaskState} | {b"c": "crashed"}
 
 
 def tell(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False) -> None:

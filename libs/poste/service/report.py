@@ -17,7 +17,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.queue.consumer import ClaimedTask
+from poste.queue.consumer import ClaimedTask, request_ids
 from poste.rpc import statuses
 from poste.rpc.channels import code, proves_not_run
 from poste.runtime import logs
@@ -182,4 +182,4 @@ class Reporter:
 
 
 def _request_ids(batch: Iterable[_Entry]) -> list[str]:
-    return [found for entry in batch if entry.task is not None and (found := entry.task.request_id)]
+    return request_ids(entry.task for entry in batch if entry.task is not None)

@@ -12,6 +12,6 @@ all that it holds, and what everything that belongs to it works on.
 """
 
 from poste.queue.consumer.consumer import Consumer
-from poste.queue.consumer.task import ClaimedTask, Handle, NotRun
+from poste.queue.consumer.task import ClaimedTask, Handle, NotRun, request_ids
 
-__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun"]
+__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun", "request_ids"]

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
+from poste.queue.consumer.task import request_ids
 from poste.queue.steps import consumer as steps
 from poste.runtime import logs
 
@@ -110,7 +111,7 @@ class Beginner:
         try:
             await steps.give_back(state.scripts, keys, state.name, returned)
         except StoreError as error:
-            _log.warning("giving back failed", queue=keys.queue, error=str(error))
+            _log.warning("giving back failed", queue=keys.queue, error=str(error), request_ids=request_ids(waiting))
             await asyncio.sleep(_PAUSE_SECONDS)
         # What was not put back stands in the list, and is adopted.
         for one in waiting:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
+from poste.queue.consumer.task import request_ids
 from poste.queue.steps import consumer as steps
 from poste.runtime import leaving, lifecycle, logs
 from poste.runtime.waits import done_within
@@ -66,5 +67,6 @@ async def _try_to_give_back(state: ConsumerState) -> bool:
             await steps.give_back(state.scripts, keys, state.name, returned)
         return await steps.leave(state.scripts, keys, state.name)
     except StoreError as error:
-        _log.warning("giving back failed", queue=keys.queue, error=str(error))
+        held = request_ids([*(one.claimed for one in state.running.values()), *state.to_begin.values()])
+        _log.warning("giving back failed", queue=keys.queue, error=str(error), request_ids=held)
         return False

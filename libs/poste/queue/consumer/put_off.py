@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
+from poste.queue.consumer.task import request_ids
 from poste.queue.steps import consumer as steps
 from poste.runtime import logs
 
@@ -32,7 +33,8 @@ async def put_off(state: ConsumerState) -> None:
             await steps.put_off(state.scripts, keys, state.name, tasks)
         except StoreError as error:
             # They stay held until they are known to be back: else they would be taken for stranded ones.
-            _log.warning("putting off failed", queue=keys.queue, tasks=len(batch), error=str(error))
+            facts = {"tasks": len(batch), "request_ids": request_ids(claimed for claimed, _ in batch)}
+            _log.warning("putting off failed", queue=keys.queue, error=str(error), **facts)
             state.put_off += batch
             state.some_put_off.set()
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,11 @@ class ClaimedTask:
         """
         if self.began is not None:
             self.began()
+
+
+def request_ids(tasks: Iterable[ClaimedTask]) -> list[str]:
+    """Return what a line of the log that is about some tasks calls their requests."""
+    return [found for task in tasks if (found := task.request_id)]
 
 
 class NotRun(Exception):  # noqa: N818 - it states a fact

@@ -215,7 +215,8 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   end
 end
 
--- What this script ended that no handler's answer did, for whoever called it to tell of in its log (`poste/queue/ends.py`):
+-- What this script ended that no handler's answer did, or 'c': took back from a process that died under it; for whoever called
+-- it to tell of in its log (`poste/queue/ends.py`):
 -- {record, state, why it is dead or '', method, attempts, its id without the queue's name, the id of its client's request}.
 local ends = {}
 

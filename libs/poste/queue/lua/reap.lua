@@ -69,6 +69,8 @@ local function reap(record, key)
       return 'dead'
     end
     requeue(record, ready, key, 'c', now)
+    local method, attempts, id, request_id = fields_of(record, 'm', 'a', 'g', 'G')
+    ends[#ends + 1] = { record, 'c', '', method, attempts, id, request_id }
     return 'crashed'
   end
   requeue(record, ready, key, 'g', now)
