@@ -61,8 +61,8 @@ async def test_peers_whose_messages_never_come_whole_hold_nobody_up(tmp_path: Pa
 
 async def test_so_many_gateways_follow_the_catalogue_and_no_more(tmp_path: Path) -> None:
     """Each stream costs what a hundred questions do, for as long as it is open."""
-    async with deployed(tmp_path, SUM) as one, standing(one) as attack, _stubs(one, 4) as stubs:
-        streams = [stubs[number % 4].WatchCatalogue(pb.WatchCatalogueRequest()) for number in range(400)]
+    async with deployed(tmp_path, SUM) as one, standing(one) as attack, _stubs(one, 9) as stubs:
+        streams = [stubs[number % 9].WatchCatalogue(pb.WatchCatalogueRequest()) for number in range(400)]
         seen = await asyncio.gather(*(stream.read() for stream in streams), return_exceptions=True)
         refused = [error.code() for error in seen if isinstance(error, grpc.aio.AioRpcError)]
         assert set(refused) == {grpc.StatusCode.RESOURCE_EXHAUSTED}

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import grpc.aio
 from support.deployment import LEDGER, SUM, Deployment, deployed
 from support.scraping import scrape
@@ -64,9 +65,35 @@ async def test_a_middleware_that_is_asked_for_large_results_by_many_gives_them_i
         ):
             stub = mom_service_pb2_grpc.MomServiceStub(channel)
             answers = await asyncio.gather(
-                *(stub.GetTask(pb.GetTaskRequest(service=LEDGER, key=key), timeout=20) for _ in range(40))
+                *(stub.GetTask(pb.GetTaskRequest(service=LEDGER, key=key), timeout=10) for _ in range(40))
             )
         assert all(len(answer.task.response) > LARGE for answer in answers)
+
+
+async def test_a_peer_that_takes_none_of_its_large_results_keeps_nobody_from_theirs(tmp_path: Path) -> None:
+    """An answer is held until it is taken, or its call's time is over: a call that has no end held it for ever."""
+    async with deployed(tmp_path, SUM) as one:
+        one.service(HEAVY).start()
+        await one.up(LEDGER)
+        place = await one.queue(LEDGER, line="a", times=LARGE)
+        (task,) = await one.ended([place])
+        raw = pb.GetTaskRequest(service=LEDGER, key=_key(one, task["id"])).SerializeToString()
+        address = f"127.0.0.1:{one.moms[0].port}"
+        async with standing(one) as attack, grpc.aio.insecure_channel(address) as channel:
+            ask = channel.unary_stream("/poste.v1.MomService/GetTask")
+            for endless in (ask(raw), ask(raw, timeout=60)):
+                assert await endless.code() is grpc.StatusCode.INVALID_ARGUMENT
+            # Nobody reads what these answer.
+            unread = [ask(raw, timeout=9) for _ in range(20)]
+            await unread[0].initial_metadata()
+            seen: Counter[str] = Counter()
+            for _ in range(3):
+                await _read(one, place, seen)
+            assert seen == {"SUCCEEDED": 3}
+            assert not any(call.done() for call in unread)
+            for call in unread:
+                call.cancel()
+            await attack.others.calls(5)
 
 
 def _key(one: Deployment, text: str) -> str:

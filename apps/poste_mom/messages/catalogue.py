@@ -36,7 +36,7 @@ def changes(
         if before.get(name) == entry:
             continue
         size += entry.ByteSize()
-        if part.services and size > sizes.BATCH:
+        if part.services and size > sizes.FRAME:
             part.more = True
             yield part
             part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), entry.ByteSize()

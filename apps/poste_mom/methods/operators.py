@@ -14,6 +14,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_mom.messages import listings
 from poste_mom.methods.answers import refuse
 from poste_mom.queues.all_queues import for_each, is_over, known
+from poste_mom.server.large_answers import LargeAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("operators")
+#: How many pages are on their way at once, and to one peer: one of dead letters has megabytes if their errors are long.
+_PAGES_AT_ONCE: Final = 4
+_PAGES_TO_ONE: Final = 2
 #: How many tasks one page of a list may have.
 _MAX_PAGE: Final = 1000
 _DEAD_TASK_RESULTS: Final[Mapping[Done, pb.DeadTaskResult.ValueType]] = {
@@ -47,6 +51,7 @@ class OperatorServicer:
         self._operators = operators
         self._catalogue = catalogue
         self._budgets = budgets
+        self._pages = LargeAnswers(_PAGES_AT_ONCE, of_one_peer=_PAGES_TO_ONE)
 
     async def ListQueues(
         self,
@@ -91,6 +96,7 @@ class OperatorServicer:
         _log.info("paused" if paused else "resumed", queue=queue)
 
     async def ListRecentTasks(self, request: pb.ListRecentTasksRequest, context: Context) -> pb.ListRecentTasksResponse:
+        await self._pages.begin(context)
         try:
             count = min(max(request.page_size, 1), _MAX_PAGE)
             return listings.recent(request.queue, await self._recent.newest(request.queue, count=count))
@@ -103,6 +109,7 @@ class OperatorServicer:
         except ValueError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
         count = min(max(request.page_size, 1), _MAX_PAGE)
+        await self._pages.begin(context)
         try:
             page = await self._operators.dead(request.queue, count=count, behind=behind)
         except StoreError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poste.domain import sizes
 from poste.domain.errors import StoreError
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.messages import tasks as messages
 from poste_mom.methods.answers import refuse
+from poste_mom.server.large_answers import LargeAnswers
 
 if TYPE_CHECKING:
     from poste.queue.completion_waiter import CompletionWaiter
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: The longest wait for a task's end that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
-#: How many tasks with a large response are on their way at once: each is there several times over until it has left.
+#: How many tasks with a large response are on their way at once, and to one peer.
 _LARGE_AT_ONCE: Final = 2
+_LARGE_TO_ONE: Final = 1
 
 
 class TaskServicer:
@@ -30,17 +31,14 @@ class TaskServicer:
         self._tasks = tasks
         self._histories = histories
         self._completions = completions
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._large = LargeAnswers(_LARGE_AT_ONCE, of_one_peer=_LARGE_TO_ONE)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         most = request.max_response_bytes or sizes.MAX_MESSAGE
         try:
             reading = await self._look(request, min(most, sizes.LARGE))
             if 0 < reading.left_out_bytes <= most:
-                await self._large.acquire()
-                # Until it has left, or whoever asked is gone.
-                left: Any = lambda _: self._large.release()  # noqa: E731 - its type is gRPC's own
-                context.add_done_callback(left)
+                await self._large.begin(context)
                 reading = await self._tasks.read(request.service, request.key, most_bytes=most)
         except StoreError as error:
             await refuse(context, error)

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from poste.rpc.intake import Intake
 
-#: How many streams of a kind are open at once: one for each gateway.
+#: How many streams of a kind are open at once, one for each gateway; and of one host. Each may hold a part of the
+#: catalogue that its peer does not take.
 MAX_STREAMS: Final = 256
+_STREAMS_OF_ONE: Final = 32
 #: What a question is refused with, by why.
 _CODES: Final = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
@@ -66,7 +68,7 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
     make: Any
     if method.server_streaming:
         make = grpc.stream_stream_rpc_method_handler
-        streams = Crowd(most=MAX_STREAMS, of_one_peer=MAX_STREAMS)
+        streams = Crowd(most=MAX_STREAMS, of_one_peer=_STREAMS_OF_ONE)
 
         async def stream(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Message]:
             try:
@@ -76,7 +78,7 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
                 await _refuse(method, context, error.why, str(error))
             with streams.staying(peer_of(context)) as may_stay:
                 if not may_stay:
-                    await _refuse(method, context, "busy", f"{MAX_STREAMS} streams of this kind are open already")
+                    await _refuse(method, context, "busy", "too many streams of this kind are open already")
                 async for message in behaviour(question, context):
                     yield message
 

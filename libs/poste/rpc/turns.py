@@ -33,13 +33,14 @@ class Turns:
     @contextlib.asynccontextmanager
     async def turn(self, peer: str) -> AsyncIterator[None]:
         """Wait for a turn, and have it in the body."""
-        await self._take(peer)
+        await self.take(peer)
         try:
             yield
         finally:
-            self._end(peer)
+            self.end(peer)
 
-    async def _take(self, peer: str) -> None:
+    async def take(self, peer: str) -> None:
+        """Wait for a turn, which `end` ends."""
         if self._free and self._having[peer] < self._of_one_peer and peer not in self._waiting:
             self._begin(peer)
             return
@@ -49,14 +50,15 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._end(peer)
+                self.end(peer)
             raise
 
     def _begin(self, peer: str) -> None:
         self._free -= 1
         self._having.add(peer)
 
-    def _end(self, peer: str) -> None:
+    def end(self, peer: str) -> None:
+        """End a turn that was taken."""
         self._free += 1
         self._having.remove(peer)
         self._go_on()
