@@ -110,6 +110,7 @@ async def call(
                 timeout,
                 request_id,
                 traceparent,
+                client=client,
                 repeatable=method.policy.repeatable,
                 make_room=make_room,
             )

@@ -19,6 +19,7 @@ from poste.rpc.catalogue import Service, redescribe
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.runtime.waits import done_within
+from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
@@ -71,6 +72,7 @@ class ServiceCatalogue:
         self._copy = copy
         self._fingerprint = fingerprint
         self._spawn = spawn
+        self._turns = AnswerTurns()
         self._store_id = ""
         #: What the store that was there before knew, and this one does not know yet.
         self._awaited: dict[str, catalogue_pb2.CatalogueService] = {}
@@ -182,7 +184,7 @@ class ServiceCatalogue:
         for name, service in self.services.items():
             pool = self.pools.get(name)
             if pool is None:
-                pool = self.pools[name] = ReplicaPool(name, self._spawn)
+                pool = self.pools[name] = ReplicaPool(name, self._spawn, self._turns)
             pool.update(
                 service.targets,
                 library=service.library,

@@ -23,6 +23,8 @@ KEEPALIVE_MS: Final = 10_000
 #: How long the answer may take before the connection counts as dead, in milliseconds. gRPC's clock knows nothing of a
 #: process, or a host, that was late itself: with 300 ms good connections ended for want of processor time.
 PING_TIMEOUT_MS: Final = 10_000
+#: How much comes of an answer before it is read, in bytes.
+UNREAD_BYTES: Final = 64 * 1024
 
 # Health checking works with round_robin only; with it NOT_SERVING is seen in milliseconds.
 _SERVICE_CONFIG: Final = json.dumps(
@@ -46,6 +48,10 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # With 16 KiB a call that failed with a longer text than that would have failed otherwise.
     ("grpc.max_metadata_size", sizes.MAX_METADATA),
     ("grpc.absolute_max_metadata_size", sizes.MAX_METADATA),
+    # Of an answer that nobody reads yet no more comes than this. gRPC would guess how much a connection bears, and have
+    # megabytes of each come beforehand.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
     # Channels with equal options would share connections, and one channel's fate would be the other's.
     ("grpc.use_local_subchannel_pool", 1),
     # An HTTP proxy of the environment is not meant for calls within the deployment.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -21,9 +21,11 @@ from poste.rpc.pulse import Pulse
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.upstream import failure
+from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.circuit_breaker import CircuitBreaker
-from poste.upstream.failure import LOST, SILENT, Failure
+from poste.upstream.failure import SILENT, Failure
 from poste.upstream.link import Link, MakeRoom, any_room
+from poste.upstream.lone_calls import LoneCalls, Metadata
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
@@ -39,8 +41,6 @@ _OVER_SHARE: Final = 0.9
 REQUEST_ID: Final = "x-request-id"
 
 _log: Final = logs.get("replica")
-Metadata = tuple[tuple[str, str], ...]
-RawCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
 class Replica:
@@ -53,13 +53,16 @@ class Replica:
         listed: Its service's targets still lead to it.
     """
 
-    def __init__(self, address: str, *, library: bool, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, address: str, *, library: bool, changed: Callable[[], None], turns: AnswerTurns | None = None
+    ) -> None:
         """Start connecting.
 
         Args:
             address: Where it is.
             library: It runs the worker library.
             changed: Called whenever the connection's state changes.
+            turns: Gives answers that come without a link their turns to be read; its own unless given.
         """
         self.address = address
         self.circuit = CircuitBreaker()
@@ -76,10 +79,7 @@ class Replica:
         self._connecting_since: float | None = self._loop.time()
         self._channel = channels.connect(address, library=library)
         self._pulse = Pulse(self._turned)
-        #: What may be made again elsewhere, of the calls that go without a link; and those that were given up.
-        self._lone: set[Any] = set()
-        self._left: set[Any] = set()
-        self._calls: dict[str, RawCall] = {}
+        self._lone = LoneCalls(self._channel, turns or AnswerTurns())
 
     @property
     def ready(self) -> bool:
@@ -135,6 +135,7 @@ class Replica:
         request_id: str,
         traceparent: str = "",
         *,
+        client: str = "",
         repeatable: bool = False,
         make_room: MakeRoom = any_room,
         metadata: Metadata = (),
@@ -142,8 +143,8 @@ class Replica:
         """Call one of its methods, bytes in and bytes out.
 
         A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
-        large response that comes by the link is not sent before `make_room` has made room for it. `metadata` goes with
-        a call that goes without a link.
+        large response is not sent before `make_room` has made room for it; without a link nobody knows beforehand how
+        large one is, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link.
         """
         begin = self._loop.time()
         # Counted in, and out again however it ends.
@@ -161,8 +162,10 @@ class Replica:
                     make_room=make_room,
                 )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            lone = self._method(path)(request, timeout=timeout, metadata=((REQUEST_ID, request_id), *traced, *metadata))
-            return await (self._alone(lone) if repeatable else lone)
+            metadata = (REQUEST_ID, request_id), *traced, *metadata
+            return await self._lone.call(
+                path, request, timeout, metadata, client=client, repeatable=repeatable, make_room=make_room
+            )
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)
             # Before its time is over, a deadline is the service's own word: it does answer.
@@ -173,30 +176,13 @@ class Replica:
             self.circuit.on_finish(probe=probe)
             self._changed()
 
-    async def _alone(self, call: Any) -> bytes | Failure:
-        self._lone.add(call)
-        try:
-            response: bytes = await call
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if call in self._left and not (task and task.cancelling()):
-                return LOST
-            raise
-        else:
-            return response
-        finally:
-            self._lone.discard(call)
-            self._left.discard(call)
-
     def _turned(self) -> None:
         """Note that it fell silent, or is no longer."""
         if self._pulse.silent:
             _log.warning("replica silent", address=self.address, calls=self.in_flight)
             for link in self._links:
                 link.leave()
-            for call in self._lone - self._left:
-                self._left.add(call)
-                call.cancel()
+            self._lone.leave()
         else:
             _log.info("replica no longer silent", address=self.address)
         self._changed()
@@ -228,13 +214,6 @@ class Replica:
     async def _connected(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
             await self._channel.wait_for_state_change(state)
-
-    def _method(self, path: str) -> RawCall:
-        call = self._calls.get(path)
-        if call is None:
-            untyped: Any = self._channel.unary_unary(path)
-            call = self._calls[path] = untyped
-        return call
 
     async def close(self) -> None:
         """Close its connection."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
 from poste.runtime.waits import done_within
+from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica import Replica
 from poste.upstream.shares import Shares
 
@@ -32,15 +33,18 @@ _log: Final = logs.get("replica_pool")
 class ReplicaPool:
     """The replicas of one service."""
 
-    def __init__(self, service: str, spawn: Spawn) -> None:
+    def __init__(self, service: str, spawn: Spawn, turns: AnswerTurns | None = None) -> None:
         """Start with no replica.
 
         Args:
             service: The service's full name.
             spawn: Starts the tasks that watch over the replicas; their owner must outlive them.
+            turns: Gives answers that come without a link their turns to be read: one for all services; its own unless
+                given.
         """
         self._service = service
         self._spawn = spawn
+        self._turns = turns or AnswerTurns()
         self._targets: tuple[str, ...] = ()
         self._library = False
         self._max_in_flight = 1
@@ -251,7 +255,7 @@ class ReplicaPool:
             replica.listed = key in wanted
         for address, library in wanted - self._replicas.keys():
             _log.info("replica found", service=self._service, address=address)
-            replica = Replica(address, library=library, changed=self._changed)
+            replica = Replica(address, library=library, changed=self._changed, turns=self._turns)
             self._replicas[address, library] = (replica, self._spawn(replica.watch()))
 
     async def _drop(self, key: tuple[str, bool]) -> None:

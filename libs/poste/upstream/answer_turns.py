@@ -1,0 +1,117 @@
+"""Whose answer comes in now, of those that come without a link: a few at once, however many services they come from.
+
+Each may be as large as a message can be, and nobody knows before it is here. So only some are read at once: one
+client's after the other, in the order in which they came, and never so many of one that none is left for others, for
+an answer that comes slowly holds its turn as long as its call may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+#: How many are read at once, and how many of them may be one client's.
+_READ: Final = 3
+_READ_OF_ONE: Final = 2
+#: How many calls may be under way beside them whose answers come unasked, and how many of these one client's: an answer
+#: of 16 MB to each of its two, and to each of those that are read, is what a gateway of 256 MB bears.
+_UNASKED: Final = 16
+_UNASKED_OF_ONE: Final = 2
+
+
+class AnswerTurns:
+    """Gives turns of reading. Used from one event loop only."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._loop = asyncio.get_running_loop()
+        self._free = _READ
+        self._read_of = Counter[str]()
+        #: Those that wait, by client; whose turn is next comes first.
+        self._lines: dict[str, deque[asyncio.Future[bool]]] = {}
+        self._unasked = 0
+        self._unasked_of = Counter[str]()
+
+    def begin_unasked(self, client: str) -> bool:
+        """Let a call begin whose answer comes unasked; returns whether it may. `end_unasked` tells of its end.
+
+        Args:
+            client: Whose it is; an empty one has no limit of its own, here and elsewhere.
+        """
+        if self._unasked >= _UNASKED or (client and self._unasked_of[client] >= _UNASKED_OF_ONE):
+            return False
+        self._unasked += 1
+        _count_in(self._unasked_of, client)
+        return True
+
+    def end_unasked(self, client: str) -> None:
+        """Know that such a call is over."""
+        self._unasked -= 1
+        _count_out(self._unasked_of, client)
+
+    async def take(self, client: str, ends: Callable[[Callable[[object], None]], object]) -> bool:
+        """Wait for a turn, which lasts until `give`; returns whether it came.
+
+        Args:
+            client: Whose the answer is.
+            ends: Has what it is given called if there is nothing to be read any more: it is not waited for then.
+        """
+        if self._free and client not in self._lines and self._may(client):
+            self._begin(client)
+            return True
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        self._lines.setdefault(client, deque()).append(turn)
+        self._pass_on()
+        ends(lambda _: None if turn.done() else turn.set_result(False))
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                # It had come just then.
+                self.give(client)
+            raise
+
+    def give(self, client: str) -> None:
+        """End a turn."""
+        self._free += 1
+        _count_out(self._read_of, client)
+        self._pass_on()
+
+    def _may(self, client: str) -> bool:
+        return not client or self._read_of[client] < _READ_OF_ONE
+
+    def _begin(self, client: str) -> None:
+        self._free -= 1
+        _count_in(self._read_of, client)
+
+    def _pass_on(self) -> None:
+        """Give the turns that are free to those that wait."""
+        for client in [*self._lines]:
+            if not self._free:
+                return
+            if not self._may(client):
+                continue
+            line = self._lines.pop(client)
+            while line:
+                turn = line.popleft()
+                # Nobody waits any more for one that is done.
+                if not turn.done():
+                    self._begin(client)
+                    turn.set_result(True)
+                    break
+            if line:
+                self._lines[client] = line
+
+
+def _count_in(counts: Counter[str], client: str) -> None:
+    if client:
+        counts[client] += 1
+
+
+def _count_out(counts: Counter[str], client: str) -> None:
+    if client:
+        counts[client] -= 1
+        if not counts[client]:
+            del counts[client]
