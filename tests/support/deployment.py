@@ -264,11 +264,14 @@ class Deployment:
         )
 
     def ship(self, **settings: dict[str, Any]) -> None:
-        """Write the catalogue file: the ledger's and the samples' services, with settings by the services' names."""
+        """Write the catalogue file: the ledger's and the samples' services, with settings by the services' names.
+
+        Another's settings name its descriptors, too.
+        """
         calculator = TESTS.parent / "apps/poste_calculator/calculator.binpb"
         (self.folder / "ledger.binpb").write_bytes(file_descriptor_set(ledger_pb2.DESCRIPTOR))
         tables = []
-        for service in SERVICERS:
+        for service in {**SERVICERS, **settings}:
             chosen = {"descriptors": str(calculator if service != LEDGER else "ledger.binpb")}
             chosen |= settings.get(service, {})
             lines = [f"{name} = {json.dumps(value)}" for name, value in chosen.items()]

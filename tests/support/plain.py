@@ -1,28 +1,48 @@
-"""A gRPC server that knows nothing of Poste: `python -m support.plain SPEC` serves what `MODULE:CLASS` names.
+"""The shop by a gRPC server that knows nothing of Poste: `python -m support.plain`, on the port `POSTE_PORT`.
 
-It listens on the port that `POSTE_PORT` says. What is said of one named by `support.heavy` holds here, too.
+Each of its methods notes on the receipt as many letters as the order's `a_int32` says, after `a_double` seconds; with
+`a_bool` it fails with a text of as many.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import sys
+from typing import Any
 
+import grpc
 import grpc.aio
-from testing.v1 import ledger_pb2_grpc
+
+from support import shop
+
+#: It sends whatever it has, as most do.
+OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 8 << 20),
+    ("grpc.absolute_max_metadata_size", 8 << 20),
+]
 
 
-async def main(spec: str) -> None:
-    module, _, name = spec.partition(":")
-    server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
-    servicer = getattr(importlib.import_module(module), name)()
-    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+async def answer(order: Any, context: Any) -> Any:
+    await asyncio.sleep(order.a_double)
+    if order.a_bool:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "x" * order.a_int32)
+    return shop.Receipt(note="x" * order.a_int32)
+
+
+async def main() -> None:
+    server = grpc.aio.server(options=OPTIONS)
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=shop.Order.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+    methods = dict.fromkeys(("Place", "Put", "Quote"), handler)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, methods),))
     server.add_insecure_port(f"127.0.0.1:{os.environ['POSTE_PORT']}")
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main())

@@ -22,6 +22,9 @@ MAX_KEPT_STATUS: Final = 2 * MAX_STATUS
 #: A gRPC call's metadata may have so much: an error's text is spelt with up to three bytes for each, its details with
 #: four for each three.
 MAX_METADATA: Final = 4 * MAX_STATUS
+#: That of a server which is not ours: twice what gRPC's own clients take. It comes with the call's end, unasked, and a
+#: thousand calls may end at one moment.
+MAX_FOREIGN_METADATA: Final = 32 * 1024
 #: A payload that is larger is refused before it is sent anywhere: a request by the gateway, a response by the service
 #: that made it, which is final on both roads, for it would be as large the next time.
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING

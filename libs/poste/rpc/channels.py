@@ -45,9 +45,6 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
     ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
-    # With 16 KiB a call that failed with a longer text than that would have failed otherwise.
-    ("grpc.max_metadata_size", sizes.MAX_METADATA),
-    ("grpc.absolute_max_metadata_size", sizes.MAX_METADATA),
     # Of an answer that nobody reads yet no more comes than this. gRPC would guess how much a connection bears, and have
     # megabytes of each come beforehand.
     ("grpc.http2.bdp_probe", 0),
@@ -74,8 +71,15 @@ def connect(target: str, *, library: bool) -> grpc.aio.Channel:
         library: The server is one of ours (`poste.rpc.servers`), so it bears keepalive pings; any other would close the
             connection with "too many pings".
     """
-    options = [*_OPTIONS, *(_KEEPALIVE if library else ())]
+    options = [*_OPTIONS, *_metadata(sizes.MAX_METADATA if library else sizes.MAX_FOREIGN_METADATA)]
+    if library:
+        options += _KEEPALIVE
     return grpc.aio.insecure_channel(target, options=options)
+
+
+def _metadata(limit: int) -> list[tuple[str, int]]:
+    # Beyond the first, the softer one, gRPC refuses some, and none before.
+    return [("grpc.max_metadata_size", limit), ("grpc.absolute_max_metadata_size", limit)]
 
 
 def code(error: grpc.aio.AioRpcError) -> Code:

@@ -3,6 +3,7 @@
 ::
 
     replica_pool ─▶ replica ─▶ link, failure
+          │            ├─────▶ lone_calls ─▶ answer_turns ─▶ answer_history
           │            └─────▶ circuit_breaker
           └─▶ shares
 """

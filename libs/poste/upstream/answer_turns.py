@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
+from poste.upstream.answer_history import AnswerHistory
+
 #: How many are read at once, and how many of them may be one client's.
 _READ: Final = 3
 _READ_OF_ONE: Final = 2
@@ -22,11 +24,16 @@ _UNASKED_OF_ONE: Final = 2
 
 
 class AnswerTurns:
-    """Gives turns of reading. Used from one event loop only."""
+    """Gives turns of reading. Used from one event loop only.
+
+    Attributes:
+        history: What is known of the methods whose answers take them.
+    """
 
     def __init__(self) -> None:
         """Begin with nobody."""
         self._loop = asyncio.get_running_loop()
+        self.history = AnswerHistory()
         self._free = _READ
         self._read_of = Counter[str]()
         #: Those that wait, by client; whose turn is next comes first.

@@ -44,4 +44,4 @@ NO_ROOM: Final = Failure(status_pb2.Status(code=Code.RESOURCE_EXHAUSTED, message
 
 def of_error(error: grpc.aio.AioRpcError) -> Failure:
     """Return what a gRPC call failed with."""
-    return Failure(statuses.status_of(error), channels.proves_not_run(error))
+    return Failure(statuses.bounded(statuses.status_of(error)), channels.proves_not_run(error))

@@ -27,8 +27,6 @@ from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.failure import LOST, NO_ROOM, Failure
 from poste.upstream.link import MakeRoom, any_room
 
-#: By this part each answer that is smaller than those before it lessens what is thought of the next.
-_FORGOTTEN: Final = 32
 #: What a call failed with whose service said that it went well, and nothing else.
 _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the service sent no response"))
 
@@ -47,12 +45,10 @@ class LoneCalls:
         """
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._turns = turns
+        self._turns, self._history = turns, turns.history
         #: What makes calls, by path.
         self._unary: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
-        #: How large a method's next answer is thought to be, by path; one that never answered is not in it.
-        self._expected: dict[str, int] = {}
         #: Those that may be made again elsewhere; and those that were given up.
         self._repeatable: set[Any] = set()
         self._left: set[Any] = set()
@@ -75,20 +71,19 @@ class LoneCalls:
         Raises:
             grpc.aio.AioRpcError: It failed.
         """
-        expected = self._expected.get(path)
-        unasked = expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(client)
-        try:
-            made = (self._unary_call if unasked else self._stream_call)(path)(
-                request, timeout=timeout, metadata=metadata
-            )
-            answering = made if unasked else self._read(made, client, expected or 0, make_room)
-            answer = await (self._alone(made, answering) if repeatable else answering)
-        finally:
-            if unasked:
+        expected = self._history.expected(path)
+        if expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(client):
+            try:
+                call = self._unary_call(path)(request, timeout=timeout, metadata=metadata)
+                answer: bytes | Failure = await (self._alone(call, call) if repeatable else call)
+            finally:
                 self._turns.end_unasked(client)
-        if isinstance(answer, bytes):
-            self._learn(path, len(answer))
-        return answer
+            if isinstance(answer, bytes):
+                self._history.note(path, len(answer))
+            return answer
+        call = self._stream_call(path)(request, timeout=timeout, metadata=metadata)
+        reading = self._in_turn(call, path, client, make_room)
+        return await (self._alone(call, reading) if repeatable else reading)
 
     def leave(self) -> None:
         """Give up what may be made elsewhere: the replica may never answer."""
@@ -112,31 +107,43 @@ class LoneCalls:
             self._repeatable.discard(call)
             self._left.discard(call)
 
-    async def _read(self, call: Any, client: str, expected: int, make_room: MakeRoom) -> bytes | Failure:
-        """Read the one answer of a stream, in its turn."""
+    async def _in_turn(self, call: Any, path: str, client: str, make_room: MakeRoom) -> bytes | Failure:
+        """Read the one answer of a stream when it is its turn, and there is room for it."""
         try:
             # Until the beginning of its answer is here, or how it failed.
             await call.wait_for_connection()
+            if self._history.early(path):
+                # It may be long in coming, and is small.
+                return await self._read(call, path)
             if not await self._turns.take(client, call.add_done_callback):
                 return await self._unread(call)
             try:
+                expected = self._history.expected(path) or 0
                 if expected > sizes.LARGE and not await self._room(call, expected, make_room):
                     return await self._unread(call)
-                answer: Any = await call.read()
+                return await self._read(call, path)
             finally:
                 self._turns.give(client)
-            if await call.code() is not grpc.StatusCode.OK:
-                # That raises what it failed with.
-                await call.read()
-            return answer if isinstance(answer, bytes) else _NO_ANSWER
         finally:
             call.cancel()
+
+    async def _read(self, call: Any, path: str) -> bytes | Failure:
+        """Read the one answer of a stream, and how its call ended."""
+        begin = self._loop.time()
+        answer: Any = await call.read()
+        if await call.code() is not grpc.StatusCode.OK:
+            # That raises what it failed with.
+            await call.read()
+        if not isinstance(answer, bytes):
+            return _NO_ANSWER
+        self._history.note(path, len(answer), self._loop.time() - begin)
+        return answer
 
     async def _room(self, call: Any, size: int, make_room: MakeRoom) -> bool:
         """Wait until there is room for an answer; returns whether there is, before its call is over."""
         decision: asyncio.Future[bool] = self._loop.create_future()
 
-        def decided(room: bool) -> None:  # noqa: FBT001 - as `MakeRoom` has it
+        def decided(room: bool) -> None:
             if not decision.done():
                 decision.set_result(room)
 
@@ -158,11 +165,6 @@ class LoneCalls:
                 raise
         # The service did answer: that it was not read in time is no silence of its.
         return NO_ROOM
-
-    def _learn(self, path: str, size: int) -> None:
-        """Note how large an answer was."""
-        expected = self._expected.get(path, 0)
-        self._expected[path] = max(size, expected - expected // _FORGOTTEN)
 
     def _unary_call(self, path: str) -> Any:
         call = self._unary.get(path)
