@@ -162,9 +162,9 @@ class Replica:
                     make_room=make_room,
                 )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            metadata = (REQUEST_ID, request_id), *traced, *metadata
+            sent = (REQUEST_ID, request_id), *traced, *metadata
             return await self._lone.call(
-                path, request, timeout, metadata, client=client, repeatable=repeatable, make_room=make_room
+                path, request, timeout, sent, client=client, repeatable=repeatable, make_room=make_room
             )
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)
