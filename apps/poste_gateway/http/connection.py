@@ -24,10 +24,10 @@ from poste.runtime.log_throttle import LogThrottle
 from poste.runtime.waits import done_within
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST
 from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
-from poste_gateway.limits.budgets import Asked
 from poste_gateway.limits.capacity import Capacity, NoCapacityError
 from poste_gateway.limits.inflow import Inflow
 from poste_gateway.limits.refusals import refuse
+from poste_gateway.limits.usage import Usage
 
 with insides.importing("aiohttp"):
     from aiohttp import web_protocol
@@ -101,7 +101,7 @@ class Connection(web.RequestHandler):
     Attributes:
         peer: Whose it is, as its share is counted; empty if it has none of its own.
         address: Where it comes from.
-        capacity: What there is room for.
+        usage: What it takes of what there is for all clients.
         inflow: What gives it its turn to be read.
         waiting: What came and waits for that.
         held: Reading is held up until nothing waits.
@@ -111,12 +111,8 @@ class Connection(web.RequestHandler):
         pipe: What it is, until it is lost.
         left_over: How much was still to be taken when it was seen to be closing.
         came: How many bytes came that are not answered yet.
-        counted: How many of them are counted as received.
-        promised: How many bytes of its answer are counted as unsent.
-        gone: Called when it is lost, if an answer waits for room.
         passing: What comes is passed over.
         refused: There was no room for what came; nothing more is read.
-        left: It is not counted any more.
         ended: Done when it is lost, if somebody waits for that.
         writer: What writes to it.
     """
@@ -126,27 +122,23 @@ class Connection(web.RequestHandler):
         "address",
         "begun",
         "came",
-        "capacity",
-        "counted",
         "ended",
-        "gone",
         "heard",
         "held",
         "inflow",
-        "left",
         "left_over",
         "passing",
         "peer",
         "pipe",
-        "promised",
         "refused",
         "stuck",
+        "usage",
         "waiting",
         "writer",
     )
     peer: str
     address: str
-    capacity: Capacity
+    usage: Usage
     inflow: Inflow
     waiting: bytearray
     held: bool
@@ -155,23 +147,30 @@ class Connection(web.RequestHandler):
     stuck: float | None
     pipe: asyncio.Transport | None
     came: int
-    counted: int
-    promised: int
-    gone: Callable[[], None] | None
     passing: bool
     refused: bool
-    left: bool
     left_over: int
     ended: asyncio.Future[None] | None
     writer: StreamWriter
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, inflow: Inflow, *, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        loop: asyncio.AbstractEventLoop,
+        inflow: Inflow,
+        *,
+        peer: str,
+        address: str,
+        idle_seconds: float,
+    ) -> None:
         """Begin; `connection_made` comes later.
 
         Args:
             owner: The server.
             loop: The event loop.
             inflow: What gives it its turn to be read.
+            peer: Whose it is, as its share is counted; empty if it has none of its own.
+            address: Where it comes from.
             idle_seconds: How long it may wait for a request after the first.
         """
         anything: Any = owner
@@ -183,11 +182,11 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
             keepalive_timeout=idle_seconds,
         )
-        self.peer = self.address = ""
-        self.capacity, self.inflow, self.waiting = owner.capacity, inflow, bytearray()
-        self.heard = self.held = self.passing = self.refused = self.left = False
-        self.begun = self.stuck = self.pipe = self.ended = self.gone = None
-        self.left_over = self.came = self.counted = self.promised = 0
+        self.peer, self.address, self.usage = peer, address, Usage(owner.capacity, peer, address)
+        self.inflow, self.waiting = inflow, bytearray()
+        self.heard = self.held = self.passing = self.refused = False
+        self.begun = self.stuck = self.pipe = self.ended = None
+        self.left_over = self.came = 0
         self.writer = StreamWriter(self, loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -253,15 +252,12 @@ class Connection(web.RequestHandler):
         if self._is_split():
             self._refuse(web.RequestPayloadError("the body comes in chunks that are too small"))
             return
-        more = self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES - self.counted
-        if more > 0:
-            if not self.capacity.received.take(self.peer, more, beside=self.counted):
-                refuse("bodies", peer=self.address, bytes=self.came)
-                self._refuse(NoCapacityError())
-                # At once, or all that come at the same time would be refused for what each of them brought.
-                self._recount(0)
-                return
-            self.counted += more
+        if not self.usage.receive(self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES):
+            refuse("bodies", peer=self.address, bytes=self.came)
+            self._refuse(NoCapacityError())
+            # At once, or all that come at the same time would be refused for what each of them brought.
+            self._recount(0)
+            return
         if messages and self.came > _AHEAD_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
@@ -282,67 +278,22 @@ class Connection(web.RequestHandler):
         self._reading_paused = False
         self._resume_transport_reading()
 
-    def promise(self, size: int) -> bool:
-        """Count an answer of so many bytes that is to be written; returns whether there is room for it."""
-        more = size - self.promised
-        if more <= 0:
-            return True
-        if not self.capacity.unsent.take(self.peer, more, beside=self.promised):
-            refuse("answers", peer=self.address, bytes=size)
-            return False
-        self.promised += more
-        return True
-
-    def make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
-        """Count an answer of so many bytes that is still with its service, as soon as there is room for it.
-
-        Args:
-            size: How many bytes it will be.
-            decided: Called with True once it is counted; with False if there is no room, not even to wait for some, or
-                if the client goes.
-
-        Returns:
-            What is to be called when the answer is here, or not wanted any more.
-        """
-        more = max(0, size - self.promised)
-
-        def made() -> None:
-            self.promised += more
-            decided(True)
-
-        def over() -> None:
-            self.gone = None
-            self.capacity.unsent.withdraw(asked)
-
-        def gone() -> None:
-            over()
-            decided(False)
-
-        asked = Asked(self.peer, more, self.promised, made)
-        self.gone = gone
-        if self.pipe is None or not self.capacity.unsent.ask(asked):
-            gone()
-        return over
-
     def _release(self, content: StreamReader) -> None:
         """Count nothing of what is answered now, and hold nothing of it."""
         if self.refused or self.pipe is None:
             _forget(content)
-        if self.promised:
-            self.capacity.unsent.give(self.peer, self.promised)
-            self.promised = 0
+        usage = self.usage
+        # They are nothing nearly always, and this comes with every request.
+        if usage.unsent:
+            usage.answered()
         if not self._messages:
-            self._recount(0)
+            self.came = 0
+            if usage.received:
+                usage.keep(len(self.waiting) - _FREE_BYTES)
 
     def _recount(self, came: int) -> None:
         self.came = came
-        if not self.counted:
-            # As nearly always, and this comes with every request.
-            return
-        less = self.counted - max(0, came + len(self.waiting) - _FREE_BYTES)
-        if less > 0:
-            self.capacity.received.give(self.peer, less)
-            self.counted -= less
+        self.usage.keep(came + len(self.waiting) - _FREE_BYTES)
 
     def pause_writing(self) -> None:
         """Know that the client leaves unread what is written."""
@@ -367,12 +318,6 @@ class Connection(web.RequestHandler):
             self.stuck = None
             return False
         return self.stuck <= limit
-
-    def leave(self) -> None:
-        """Count it no more."""
-        if not self.left:
-            self.left = True
-            self.capacity.leave(self.peer)
 
     def abort(self) -> None:
         """End it here and now, whatever is not sent yet."""
@@ -514,9 +459,7 @@ class Connection(web.RequestHandler):
             server.not_waited_for(self)
         self.pipe = self.stuck = None
         self.waiting.clear()
-        if self.gone is not None:
-            self.gone()
-        self.leave()
+        self.usage.leave()
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
 

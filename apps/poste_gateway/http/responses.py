@@ -117,7 +117,7 @@ class Response:
     async def _write_rest(self, request: web.BaseRequest, body: bytes) -> None:
         """Write what is left of a large body as fast as the client takes it, and wait for one that takes nothing."""
         protocol: Any = request.protocol
-        if not protocol.promise(len(body)):
+        if not protocol.usage.promise(len(body)):
             # It was not refused before, so the client has the beginning of it.
             protocol.abort()
             raise ConnectionResetError("there is no room for the answer")
@@ -163,13 +163,13 @@ def room_for(request: web.BaseRequest, size: int) -> bool:
     if size <= _UNCOUNTED_BYTES:
         return True
     protocol: Any = request.protocol
-    return bool(protocol.promise(_WRITTEN * size))
+    return bool(protocol.usage.promise(_WRITTEN * size))
 
 
 def make_room(request: web.BaseRequest, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
     """Have room made for an answer of so many bytes that is still with its service (`upstream.link.MakeRoom`)."""
     protocol: Any = request.protocol
-    over: Callable[[], None] = protocol.make_room(_WRITTEN * size, decided)
+    over: Callable[[], None] = protocol.usage.make_room(_WRITTEN * size, decided)
     return over
 
 

@@ -181,7 +181,7 @@ class Server(web.Server):
         for protocol in idle:
             protocol.abort()
             # It is none any more, though its end is only heard of in a moment.
-            protocol.leave()
+            protocol.usage.leave()
         return len(idle)
 
     def __call__(self) -> web.RequestHandler:
@@ -190,7 +190,7 @@ class Server(web.Server):
 
     def connection(self, peer: str, address: str) -> Connection:
         """Make the protocol of a connection of a client that came from an address."""
-        connection = Connection(self, self._loop_of_all, self._inflow, idle_seconds=self._patience.idle_seconds)
-        connection.peer, connection.address = peer, address
+        loop, idle_seconds = self._loop_of_all, self._patience.idle_seconds
+        connection = Connection(self, loop, self._inflow, peer=peer, address=address, idle_seconds=idle_seconds)
         self._unheard.add(connection)
         return connection
