@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -17,7 +16,7 @@ from poste_mom.queues.all_queues import for_each, is_over, known
 from poste_mom.server.large_answers import LargeAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from poste.queue.operators import Operators
     from poste.queue.recent import Recent
@@ -117,20 +116,12 @@ class OperatorServicer:
         return listings.dead_page(request.queue, page)
 
     async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: Context) -> pb.ReplayTasksResponse:
-        try:
-            results = await _of_sound(request.keys, functools.partial(self._operators.replay, request.queue))
-        except StoreError as error:
-            await refuse(context, error)
-        await self._tell("replayed", request.queue, _done(request.keys, results))
-        return pb.ReplayTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+        results = await self._settle(request, context, self._operators.replay, "replayed")
+        return pb.ReplayTasksResponse(results=results)
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:
-        try:
-            results = await _of_sound(request.keys, functools.partial(self._operators.purge, request.queue))
-        except StoreError as error:
-            await refuse(context, error)
-        await self._tell("purged", request.queue, _done(request.keys, results))
-        return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[result] for result in results])
+        results = await self._settle(request, context, self._operators.purge, "purged")
+        return pb.PurgeTasksResponse(results=results)
 
     async def PurgeEndedTasks(self, request: pb.PurgeEndedTasksRequest, context: Context) -> pb.PurgeEndedTasksResponse:
         try:
@@ -144,17 +135,20 @@ class OperatorServicer:
         _log.info("purged what had ended", queue=request.queue, tasks=page.purged)
         return listings.ended_page(page)
 
-    async def _tell(self, what: str, queue: str, keys: Sequence[str]) -> None:
-        for names in await self._operators.names(queue, keys):
-            _log.info(what, queue=queue, **names)
-
-
-async def _of_sound(keys: Iterable[str], do: Callable[[list[str]], Awaitable[list[Done]]]) -> list[Done]:
-    """Do something with the tasks of these keys: of a key that is none there is nothing it could be done with."""
-    sound = [key for key in keys if door.is_key(key)]
-    done = iter(await do(sound) if sound else ())
-    return [next(done) if door.is_key(key) else "gone" for key in keys]
-
-
-def _done(keys: Iterable[str], results: Iterable[Done]) -> list[str]:
-    return [key for key, result in zip(keys, results, strict=True) if result == "done"]
+    async def _settle(
+        self,
+        request: pb.ReplayTasksRequest | pb.PurgeTasksRequest,
+        context: Context,
+        do: Callable[[str, list[str]], Awaitable[list[Done]]],
+        done: str,
+    ) -> list[pb.DeadTaskResult.ValueType]:
+        """Do something with dead letters, and tell of those with which it was `done`."""
+        try:
+            # Of a key that is none there is nothing it could be done with.
+            sound = [key for key in request.keys if door.is_key(key)]
+            became = dict(zip(sound, await do(request.queue, sound) if sound else (), strict=True))
+        except StoreError as error:
+            await refuse(context, error)
+        for names in await self._operators.names(request.queue, [key for key in sound if became[key] == "done"]):
+            _log.info(done, queue=request.queue, **names)
+        return [_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys]
