@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from poste_gateway.upstream.route_table import Match
 
 _log: Final = logs.get("dispatcher")
-_journal: Final = logs.Journal("dispatcher", "request")
+_access_log: Final = logs.EventLog("dispatcher", "request")
 
 
-async def _meet(expectation: str, request: web.BaseRequest) -> None:
+async def _handle_expect(expectation: str, request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
     if expectation.lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -82,7 +82,7 @@ class Dispatcher:
         begin = time.perf_counter()
         headers = request.headers
         if (expectation := headers.get(hdrs.EXPECT)) is not None:
-            await _meet(expectation, request)
+            await _handle_expect(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and door.is_request_id(given) else self._new_id())
         path = request.raw_path
@@ -92,7 +92,7 @@ class Dispatcher:
             path = request.rel_url.path_safe
             other = self._look(request, path)
             match = other.match
-        span = None if tracing.off() and traceparents.HEADER not in headers else _place(request, path, account)
+        span = None if tracing.off() and traceparents.HEADER not in headers else _start_trace(request, path, account)
         # For whatever else is logged on its way, and until the connection's next request: they share one context.
         logs.names.set(account.names)
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
@@ -115,7 +115,7 @@ class Dispatcher:
         if self._draining.is_set():
             # The connection ends soon, and a request that is then on its way would go down with it.
             answer.keep_alive = False
-        self._tell(request.method, path, answer.status, account, time.perf_counter() - begin)
+        self._write_access_log(request.method, path, answer.status, account, time.perf_counter() - begin)
         if span is not None:
             _end_span(span, answer.status, account)
         if traced is not None:
@@ -159,7 +159,7 @@ class Dispatcher:
         account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
         return problem_response(problem, path)
 
-    def _tell(self, verb: str, path: str, status: int, account: AccessRecord, seconds: float) -> None:
+    def _write_access_log(self, verb: str, path: str, status: int, account: AccessRecord, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""
         service, method, road, outcome = account.service, account.method, account.road, account.outcome
         facts = {
@@ -180,10 +180,10 @@ class Dispatcher:
             facts["trace_id"] = account.trace_id
         if account.facts:
             facts.update(account.facts)
-        _journal.write(facts)
+        _access_log.write(facts)
 
 
-def _place(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:
+def _start_trace(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:
     """Find a request's place in its trace; returns its span if it is recorded."""
     span, traceparent = None, ""
     if (header := request.headers.get(traceparents.HEADER)) is not None:

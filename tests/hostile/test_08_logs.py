@@ -67,8 +67,8 @@ told(lambda: fail(big)); told(lambda: deep(500)); told(chained); told(grouped); 
 log.info("values", text=big, data=big.encode(), more=[big] * 1000, by_name={{big: big}}, nested=[[[[big] * 9] * 9] * 9],
          number=1 << {MEGABYTE}, thing=type("Thing", (), {{"__repr__": lambda _: big}})())
 log.info(big)
-logs.Journal("room", "journal").write({{"path": big, "list": [big] * 3, "surrogate": "\\udcff"}})
-logs.Journal("room", "journal").write({{"path": evil}})
+logs.EventLog("room", "journal").write({{"path": big, "list": [big] * 3, "surrogate": "\\udcff"}})
+logs.EventLog("room", "journal").write({{"path": evil}})
 log.info("evil", text=evil, listed=[evil], by_name={{evil: evil}}); told(lambda: fail(evil))
 logging.getLogger("library").error("%s %s", evil, big)
 thread = threading.Thread(target=lambda: fail(evil + big)); thread.start(); thread.join()
@@ -98,7 +98,7 @@ def test_a_line_is_bounded_whatever_it_tells_of():
     assert len(failed[3][0]["exceptions"]) <= 50
     assert values["data"].endswith("… (1,048,576 bytes)")
     assert values["more"][-1] == "… (1,000 in all)"
-    assert {event["room"] for event in events} == {"room", "library", "thread"}
+    assert {event["logger"] for event in events} == {"room", "library", "thread"}
 
 
 def test_a_person_at_a_terminal_reads_lines_that_command_nothing():

@@ -9,12 +9,12 @@ from support.gateway import staged
 from support.waiting import until
 
 CALL = {
-    "event", "level", "method", "outcome", "part", "path", "request_id", "road", "room", "seconds", "service", "status",
-    "timestamp", "verb",
+    "event", "level", "logger", "method", "outcome", "part", "path", "request_id", "road", "seconds", "service",
+    "status", "timestamp", "verb",
 }  # fmt: skip
 TASK = {
-    "attempt", "code", "event", "level", "method", "part", "request_id", "result", "room", "seconds", "service", "task",
-    "timestamp", "waited_seconds",
+    "attempt", "code", "event", "level", "logger", "method", "part", "request_id", "result", "seconds", "service",
+    "task", "timestamp", "waited_seconds",
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ async def test_a_calls_life_is_found_by_its_request_and_by_its_task(tmp_path):
         _, failed = await told(worker, '"raised-1"', "storing raised-1\nin two lines", "handler failed")
         assert failed["exception"][0]["exc_value"] == "boom"
         threaded, ended = await told(worker, '"queued-1"', "in a thread", "task")
-        assert (threaded["room"], threaded["exception"][0]["exc_type"]) == ("books.store", "KeyError")
+        assert (threaded["logger"], threaded["exception"][0]["exc_type"]) == ("books.store", "KeyError")
         assert (ended["task"], threaded["task"], ended["result"]) == (kept, kept, "stored")
         # By the task, as its client was given it.
         assert [line["request_id"] for line in found(worker, kept)] == ["queued-1", "queued-1"]
@@ -153,10 +153,10 @@ async def test_an_authors_own_lines_are_lines_like_any_other(tmp_path):
         assert (await ask(one, "Look", "look-1")).status == 200
 
         (line,) = found(worker, "store-1")
-        assert (line["level"], line["room"], line["shelf"], line["part"]) == ("info", "books.store", 7, "ledger")
+        assert (line["level"], line["logger"], line["shelf"], line["part"]) == ("info", "books.store", 7, "ledger")
         assert "task" not in line
         warned, malformed, odd = await until(lambda: (said := found(worker, "look-1"))[2:] and said)
-        assert (warned["level"], warned["room"]) == ("warning", "py.warnings")
+        assert (warned["level"], warned["logger"]) == ("warning", "py.warnings")
         assert "looking is out of fashion" in warned["event"]
         assert (malformed["level"], malformed["message"]) == ("error", "%d lines")
         assert malformed["exception"][0]["exc_type"] == "TypeError"

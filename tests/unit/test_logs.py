@@ -44,7 +44,7 @@ def test_every_line_is_written_whole() -> None:
 
     assert sorted({line["event"] for line in lines}) == ["after", "before", "failed", "first turn", "odd", "thread"]
     assert turn == [0, 1, 2]
-    assert {(line["part"], line["room"]) for line in lines if line["event"] != "thread"} == {("part", "room")}
+    assert {(line["part"], line["logger"]) for line in lines if line["event"] != "thread"} == {("part", "room")}
     assert next(line for line in lines if line["event"] == "failed")["exception"][0]["exc_type"] == "ValueError"
 
 

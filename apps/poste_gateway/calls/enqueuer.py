@@ -26,10 +26,10 @@ from poste_gateway.mom import Mom
 #: How many calls go in one RPC, at most.
 _BATCH: Final = 256
 #: How many RPCs are out at once, at most: so many with small calls, and so many with large ones.
-_FLIGHTS: Final = 2
+_MAX_INFLIGHT_RPCS: Final = 2
 #: How long an RPC is waited for before another that would carry fewer calls goes beside it, in seconds: longer than one
 #: takes as a rule. It may be out to a middleware that hangs, and the next goes to another.
-_YOUNG_SECONDS: Final = 0.02
+_COALESCE_SECONDS: Final = 0.02
 #: How long it is tried to find out about a call that may be kept, in seconds.
 _LOST_SECONDS: Final = 5.0
 #: How long it is tried to have a call kept that is certainly not, in seconds: its client waits, but a middleware that
@@ -115,7 +115,7 @@ class Enqueuer:
         size = task.ByteSize()
         item = _Item(task, size, own_time.now(), self._loop.create_future())
         (self._large if size > sizes.LARGE else self._small).put(item)
-        # Its flight goes on if whoever waits here is gone: accept-and-answer is one unit.
+        # Its batch goes on if whoever waits here is gone: accept-and-answer is one unit.
         return await item.outcome
 
     async def close(self) -> None:
@@ -130,45 +130,45 @@ class _Queue:
     def __init__(self, mom: Mom) -> None:
         self._mom = mom
         self._waiting: deque[_Item] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._inflight: set[asyncio.Task[None]] = set()
         #: How many calls are out.
         self._out = 0
         #: When the latest RPC left.
         self._left = 0.0
         self._loop = asyncio.get_running_loop()
-        #: Of no call: a flight carries many, and its lines would say that they are of the one that came first.
+        #: Of no call: a batch carries many, and its lines would say that they are of the one that came first.
         self._context = contextvars.copy_context()
 
     def put(self, item: _Item) -> None:
         """Send a call as soon as there is an RPC for it."""
         self._waiting.append(item)
-        self._take_off()
+        self._dispatch()
 
     async def close(self) -> None:
         """Wait for what is out."""
-        while self._flights:
-            await asyncio.wait(self._flights)
+        while self._inflight:
+            await asyncio.wait(self._inflight)
 
-    def _take_off(self) -> None:
-        if not self._waiting or len(self._flights) >= _FLIGHTS:
+    def _dispatch(self) -> None:
+        if not self._waiting or len(self._inflight) >= _MAX_INFLIGHT_RPCS:
             return
         # While one is out, another waits until it would carry as many: an RPC costs more than all that it carries.
-        if len(self._waiting) < self._out and self._loop.time() < self._left + _YOUNG_SECONDS:
+        if len(self._waiting) < self._out and self._loop.time() < self._left + _COALESCE_SECONDS:
             return
         self._left = self._loop.time()
         # What waits then looks again, should this one not be back. A little later: clocks are rounded.
-        self._loop.call_later(1.1 * _YOUNG_SECONDS, self._take_off)
-        flight = self._loop.create_task(self._fly(), context=self._context)
-        self._flights.add(flight)
-        flight.add_done_callback(self._landed)
+        self._loop.call_later(1.1 * _COALESCE_SECONDS, self._dispatch)
+        batch = self._loop.create_task(self._send_batch(), context=self._context)
+        self._inflight.add(batch)
+        batch.add_done_callback(self._on_batch_done)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        if not flight.cancelled() and flight.exception() is not None:
-            _log.error("flight failed", exc_info=flight.exception())
-        self._take_off()
+    def _on_batch_done(self, batch: asyncio.Task[None]) -> None:
+        self._inflight.discard(batch)
+        if not batch.cancelled() and batch.exception() is not None:
+            _log.error("batch failed", exc_info=batch.exception())
+        self._dispatch()
 
-    async def _fly(self) -> None:
+    async def _send_batch(self) -> None:
         batch = self._take()
         self._out += len(batch)
         try:

@@ -91,7 +91,7 @@ class Owner(Protocol):
     capacity: Capacity
     request_handler: Any
 
-    def not_waited_for(self, protocol: Connection) -> None:
+    def request_received(self, protocol: Connection) -> None:
         """Know that a connection brought a request, or ended."""
 
 
@@ -105,7 +105,7 @@ class Connection(web.RequestHandler):
         inflow: What gives it its turn to be read.
         waiting: What came and waits for that.
         held: Reading is held up until nothing waits.
-        heard: It has brought a request.
+        has_asked: It has brought a request.
         begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
         stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
         pipe: What it is, until it is lost.
@@ -123,7 +123,7 @@ class Connection(web.RequestHandler):
         "begun",
         "came",
         "ended",
-        "heard",
+        "has_asked",
         "held",
         "inflow",
         "left_over",
@@ -143,7 +143,7 @@ class Connection(web.RequestHandler):
     waiting: bytearray
     held: bool
     begun: float | None
-    heard: bool
+    has_asked: bool
     stuck: float | None
     pipe: asyncio.Transport | None
     came: int
@@ -184,7 +184,7 @@ class Connection(web.RequestHandler):
         )
         self.peer, self.address, self.usage = peer, address, Usage(owner.capacity, peer, address)
         self.inflow, self.waiting = inflow, bytearray()
-        self.heard = self.held = self.passing = self.refused = False
+        self.has_asked = self.held = self.passing = self.refused = False
         self.begun = self.stuck = self.pipe = self.ended = None
         self.left_over = self.came = 0
         self.writer = StreamWriter(self, loop)
@@ -411,9 +411,9 @@ class Connection(web.RequestHandler):
             self._resume_reading_if_drained()
         server = cast("Owner", self._manager)
         self.begun = None
-        if not self.heard:
-            self.heard = True
-            server.not_waited_for(self)
+        if not self.has_asked:
+            self.has_asked = True
+            server.request_received(self)
         handler = server.request_handler
         if not isinstance(message, RawRequestMessage):
             handler, message = self._make_error_handler(message), web_protocol.ERROR
@@ -446,7 +446,7 @@ class Connection(web.RequestHandler):
         self.ended = self._loop.create_future()
         await done_within(_LINGER_SECONDS, self.ended)
 
-    def owes_since(self, limit: float) -> bool:
+    def head_overdue(self, limit: float) -> bool:
         """Tell whether a head began to come by then and is still not whole."""
         # A whole one may be here that its task has not taken up yet.
         return self.begun is not None and self.begun <= limit and not self._messages
@@ -456,7 +456,7 @@ class Connection(web.RequestHandler):
         server = cast("Owner | None", self._manager)
         super().connection_lost(exc)
         if server is not None:
-            server.not_waited_for(self)
+            server.request_received(self)
         self.pipe = self.stuck = None
         self.waiting.clear()
         self.usage.leave()

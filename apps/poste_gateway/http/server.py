@@ -98,10 +98,10 @@ async def serving(
             try:
                 yield bound
             finally:
-                # Those who stand at the acceptor are let in before it closes, and heard before anybody is sent away.
+                # Accept the backlog before closing the listener; each has up to 2 s to send its first request.
                 acceptor.close()
                 await asyncio.sleep(0)
-                await server.heard()
+                await server.first_requests_in()
     finally:
         await runner.cleanup()
         await acceptor.end()
@@ -133,22 +133,22 @@ class Server(web.Server):
         self.capacity.closes_idle(self.close_idle)
         self._inflow = Inflow(self._loop_of_all)
         #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
-        self._unheard: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._one_heard = asyncio.Event()
+        self._awaiting_first_request: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._one_came = asyncio.Event()
 
-    async def heard(self) -> None:
+    async def first_requests_in(self) -> None:
         """Wait until every connection has brought a request, or has shown that it is in no hurry."""
-        await done_within(_FIRST_REQUEST_SECONDS, self._all_heard())
+        await done_within(_FIRST_REQUEST_SECONDS, self._none_awaited())
 
-    async def _all_heard(self) -> None:
-        while self._unheard:
-            self._one_heard.clear()
-            await self._one_heard.wait()
+    async def _none_awaited(self) -> None:
+        while self._awaiting_first_request:
+            self._one_came.clear()
+            await self._one_came.wait()
 
-    def not_waited_for(self, protocol: Connection) -> None:
+    def request_received(self, protocol: Connection) -> None:
         """Know that a connection brought a request, or ended."""
-        self._unheard.discard(protocol)
-        self._one_heard.set()
+        self._awaiting_first_request.discard(protocol)
+        self._one_came.set()
 
     async def sweep(self) -> None:
         """End, again and again, the connections whose clients take too long to bring a head, or to take an answer."""
@@ -161,7 +161,7 @@ class Server(web.Server):
                 if protocol.stuck_since(now, now - patience.write_seconds):
                     protocol.abort()
                     unread.append(protocol.address)
-                elif protocol.owes_since(now - patience.head_seconds):
+                elif protocol.head_overdue(now - patience.head_seconds):
                     protocol.force_close()
                     late.append(protocol.address)
             # One line for all of them: they may be many, and a browser that connects in advance is no attack.
@@ -176,7 +176,7 @@ class Server(web.Server):
         First those that never brought one, then the others, the longest idle first.
         """
         idle = [protocol for protocol in cast("list[Connection]", self.connections) if protocol.idle]
-        idle.sort(key=operator.attrgetter("heard", "idle_until"))
+        idle.sort(key=operator.attrgetter("has_asked", "idle_until"))
         del idle[most:]
         for protocol in idle:
             protocol.abort()
@@ -192,5 +192,5 @@ class Server(web.Server):
         """Make the protocol of a connection of a client that came from an address."""
         loop, idle_seconds = self._loop_of_all, self._patience.idle_seconds
         connection = Connection(self, loop, self._inflow, peer=peer, address=address, idle_seconds=idle_seconds)
-        self._unheard.add(connection)
+        self._awaiting_first_request.add(connection)
         return connection

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from poste import protojson
 from poste.rpc.catalogue import Method
@@ -46,6 +46,8 @@ from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 QUEUES: Final = "/v1/queues/"
 SERVICES: Final = "/v1/services/"
+#: What is listed.
+_Listed = Literal["services", "queues"]
 
 
 class Listings:
@@ -60,8 +62,7 @@ class Listings:
         """
         self._catalogue = catalogue
         self._mom = mom
-        #: Of the services if True, of the queues if not.
-        self._listings = SharedReads[bool, bytes](self._write)
+        self._listings = SharedReads[_Listed, bytes](self._write)
 
     async def services(self) -> bytes:
         """Return the catalogue as JSON; works while the middleware is away.
@@ -69,7 +70,7 @@ class Listings:
         Raises:
             Problem: The gateway is about to end.
         """
-        return await self._shared(services=True)
+        return await self._shared("services")
 
     async def all_queues(self) -> bytes:
         """Return the queues as JSON.
@@ -77,7 +78,7 @@ class Listings:
         Raises:
             Problem: They can't be looked up now.
         """
-        return await self._shared(services=False)
+        return await self._shared("queues")
 
     async def queues(self, name: str = "", *, client: str = "", patient: bool = True) -> dict[str, Any]:
         """Return the queues, or the one of that name, as JSON values.
@@ -108,14 +109,14 @@ class Listings:
         """End what is on its way."""
         await self._listings.close()
 
-    async def _shared(self, *, services: bool) -> bytes:
+    async def _shared(self, listed: _Listed) -> bytes:
         try:
-            return await self._listings.get(services)
+            return await self._listings.get(listed)
         except Ended as error:
             raise _away() from error
 
-    async def _write(self, services: bool) -> bytes:
-        return protojson.dumps(await (self._services() if services else self.queues()))
+    async def _write(self, listed: _Listed) -> bytes:
+        return protojson.dumps(await (self._services() if listed == "services" else self.queues()))
 
     async def _services(self) -> dict[str, Any]:
         queued = None

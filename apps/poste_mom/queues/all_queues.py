@@ -35,10 +35,10 @@ def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
 
 async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
     """Do something for every queue, some at once: one whose Redis hangs must not hold up the others'."""
-    room = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def do_in_turn(queue: str) -> None:
-        async with room:
+        async with slots:
             await do(queue)
 
     async with asyncio.TaskGroup() as group:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _log: Final = logs.get("ends")
-_journal: Final = logs.Journal("ends", "task")
+_event_log: Final = logs.EventLog("ends", "task")
 #: How what is no text is shown: in a damaged record may stand anything.
 _GARBAGE: Final = "backslashreplace"
 _DEAD: Final = TaskState.DEAD.value.encode()
@@ -42,7 +42,7 @@ def tell(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False)
         if state == _DEAD:
             _log.warning("task died", **facts, reason=text(reason))
         elif not only_dead:
-            _journal.write({**facts, "result": _RESULTS[state]})
+            _event_log.write({**facts, "result": _RESULTS[state]})
 
 
 def names(queue: str, key: str, id_rest: bytes | None, request_id: bytes | None) -> dict[str, str]:

@@ -64,13 +64,13 @@ async def serving(
                 return _Answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
         return _Answer(HTTPStatus.NOT_FOUND, b"there are /livez, /readyz and /metrics\n")
 
-    def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_meet(reader, writer, answer))
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_serve_connection(reader, writer, answer))
         requests.add(task)
         task.add_done_callback(requests.discard)
 
     try:
-        server = await asyncio.start_server(met, host, port, limit=_HEAD_BYTES)
+        server = await asyncio.start_server(on_connection, host, port, limit=_HEAD_BYTES)
     except OSError as error:
         raise unusable(host, port, error) from error
     try:
@@ -82,7 +82,7 @@ async def serving(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _meet(
+async def _serve_connection(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[bytes], Awaitable[_Answer]]
 ) -> None:
     """Answer a connection's one request; whatever is wrong with the connection is its client's to see."""

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 #: The longest line, in bytes: what collects logs (Docker, journald) takes a longer one to pieces.
 MAX_LINE_BYTES: Final = 16 * 1024
-#: A journal's line that is no longer holds no long text, in bytes; any other is looked at.
+#: An event log's line that is no longer holds no long text, in bytes; any other is looked at.
 _USUAL_BYTES: Final = 2000
+#: A logger's name until its line is made: structlog has an argument `logger` of its own.
+_LOGGER: Final = "_logger"
 #: What a line tells that can't be made to fit.
-_ALWAYS: Final = ("event", "level", "timestamp", "part", "room")
+_ALWAYS: Final = ("event", "level", "timestamp", "part", "logger")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Libraries that tell of their own work at lower levels than warnings: it is nobody's here. What an author's handlers
 #: log, and what their libraries do, is written from the process' own level on.
@@ -83,7 +85,7 @@ def inherit(pipe: Pipe) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=pipe.part)
-    Journal.configure(pipe.part, lines if level <= logging.INFO else None)
+    EventLog.configure(pipe.part, lines if level <= logging.INFO else None)
     # In the place of whatever the program had set up: two formats in one log are none.
     standard = _Standard()
     standard.addFilter(_no_cancellations)
@@ -105,7 +107,7 @@ class _Configured:
     pipe: Pipe | None = None
 
 
-class Journal:
+class EventLog:
     """Writes one line for each event of a kind, a call or a task: there are more of these than of all other lines.
 
     A line that is not read on a terminal goes past structlog, whose chain costs more than all that the line tells of.
@@ -114,10 +116,10 @@ class Journal:
     _part: str | None = None
     _lines: _Lines | None = None
 
-    def __init__(self, room: str, event: str) -> None:
-        """Write one room's lines about one kind of event."""
-        self._room, self._event = room, event
-        self._log = get(room)
+    def __init__(self, logger: str, event: str) -> None:
+        """Write one logger's lines about one kind of event."""
+        self._logger, self._event = logger, event
+        self._log = get(logger)
         #: How each line begins, for one part.
         self._beginning: tuple[str | None, bytes] = (None, b"")
 
@@ -135,7 +137,7 @@ class Journal:
         facts["timestamp"] = dt.datetime.now(dt.UTC)
         part, beginning = self._beginning
         if part != self._part:
-            always = {"event": self._event, "level": "info", "part": self._part, "room": self._room}
+            always = {"event": self._event, "level": "info", "part": self._part, "logger": self._logger}
             beginning = _dumps(always)[:-1] + b","
             self._beginning = self._part, beginning
         line = _dumps(facts)
@@ -220,7 +222,9 @@ def _unraisable(args: sys.UnraisableHookArgs) -> None:
 
 
 def _named(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say what the running code is for, unless the line says by itself what it is of."""
+    """Say who writes, and what the running code is for, unless the line says by itself what it is of."""
+    if (logger := event.pop(_LOGGER, None)) is not None:
+        event["logger"] = logger
     if (told := names.get(None)) is not None:
         for name, value in told().items():
             event.setdefault(name, value)
@@ -278,6 +282,6 @@ def _no_cancellations(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
-def get(room: str) -> structlog.typing.FilteringBoundLogger:
-    """Return the logger of one room."""
-    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(room=room))
+def get(logger: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of that name."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(**{_LOGGER: logger}))

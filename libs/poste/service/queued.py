@@ -29,7 +29,7 @@ _ELSEWHERE_SECONDS: Final = 60.0
 _BESIDE_SECONDS: Final = 0.2
 #: Answers that say that the task has ended by this report.
 _ENDED: Final = (mom_service_pb2.COMPLETE_RESULT_STORED, mom_service_pb2.COMPLETE_RESULT_DEAD)
-_journal: Final = logs.Journal("queued", "task")
+_event_log: Final = logs.EventLog("queued", "task")
 _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
@@ -104,7 +104,7 @@ class QueuedRoad:
         if task.traceparent and call.trace_id != (asked_in := traceparents.trace_id(task.traceparent)):
             # Its span began a trace of its own, on this side of the queue's gap.
             facts["client_trace_id"] = asked_in
-        _journal.write(facts)
+        _event_log.write(facts)
 
     async def _report(self, task: ClaimedTask, completion: mom_service_pb2.Completion, *, asked: bool) -> Result:
         while True:

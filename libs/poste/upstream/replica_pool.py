@@ -61,7 +61,7 @@ class ReplicaPool:
         self._changes: asyncio.Event | None = None
         self._kick = asyncio.Event()
         self._updated = asyncio.Event()
-        self._task = spawn(self._look_after())
+        self._task = spawn(self._reconcile())
 
     def update(
         self,
@@ -223,7 +223,7 @@ class ReplicaPool:
             self._changes.set()
             self._changes = None
 
-    async def _look_after(self) -> None:
+    async def _reconcile(self) -> None:
         """Resolve the targets, at once when nothing is ready, and let go of replicas that are no longer listed."""
         while not (self._retired and not self._replicas):
             targets = () if self._retired else self._targets

@@ -7,7 +7,7 @@
 -- many in its list. What may run twice begins at once: it only runs again.
 -- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
 -- one step and one fsync instead of two. Those that somebody else took meanwhile are dropped; what was taken instead is
--- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's audit finds what was taken.
+-- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's reconciling finds what was taken.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 ready, 7… records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
 --       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to tell (and the rest of

@@ -103,7 +103,7 @@ def renewal(at: QueueKeys, incarnation: str, *, lease_seconds: float) -> tuple[S
 async def pop(blocking: Client, at: QueueKeys, incarnation: str, *, block_seconds: float) -> str | None:
     """Wait for what waits longest, and move it to the consumer's list; None if nothing came in time.
 
-    Its answer may be lost with a key in it: the consumer's audit finds that. Never to be cancelled, for the same
+    Its answer may be lost with a key in it: the consumer's reconciling finds that. Never to be cancelled, for the same
     reason: `unblock` ends it.
 
     Raises:
@@ -148,7 +148,7 @@ async def stops_wanted(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> 
 async def take(scripts: Scripts, at: QueueKeys, incarnation: str, *, count: int) -> list[str]:
     """Move what waits longest to the consumer's list, at `maxmemory` too.
 
-    Not to be asked again: if its answer is lost, the consumer's audit finds what was taken.
+    Not to be asked again: if its answer is lost, the consumer's reconciling finds what was taken.
 
     Args:
         scripts: Runs it.
