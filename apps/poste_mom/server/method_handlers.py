@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from poste.domain import sizes
 from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
-from poste.rpc.intake import NotTaken
+from poste.rpc.intake import REFUSALS, NotTaken
 from poste.rpc.turns import Crowd, peer_of
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 #: catalogue that its peer does not take.
 MAX_STREAMS: Final = 256
 _STREAMS_OF_ONE: Final = 32
-#: What a question is refused with, by why.
-_CODES: Final = {
-    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
-    "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "late": grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 #: The methods whose messages bring what others sent: up to as many bytes as a message may have. Any other is a question
 #: of some names; were it large, it would take others' room for as long as it waits for its answer.
 _BRINGING: Final = frozenset({"EnqueueTasks", "CompleteTasks", "RegisterService"})
@@ -149,4 +143,4 @@ def _reader(method: MethodDescriptor) -> Callable[[list[bytes], _Context], Await
 async def _refuse(method: MethodDescriptor, context: _Context, kind: str, words: str) -> NoReturn:
     metrics.questions_refused_total.labels(method.name, kind).inc()
     _log.warning("refused", method=method.name, reason=words, peer=context.peer())
-    await context.abort(_CODES[kind], words, ((NOT_RUN, "1"),))
+    await context.abort(REFUSALS[kind], words, ((NOT_RUN, "1"),))

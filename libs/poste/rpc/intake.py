@@ -12,17 +12,30 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+import grpc
+
 from poste.domain import sizes
-from poste.rpc.turns import Turns
+from poste.rpc.turns import Crowd, Turns
 
 #: How many messages are read at once, and how many from one peer: another's need not wait for one that comes slowly.
 #: One that has come, as nearly all have, is read in no time.
 _READ_AT_ONCE: Final = 3
 _READ_FROM_ONE: Final = 2
+#: How many calls wait for that, in all and of one peer: gRPC holds up to 64 KiB of each by itself.
+_MOST_WAITING: Final = 2000
+_MOST_WAITING_OF_ONE: Final = 1000
 #: While more bytes than this are handled, no further message is read, and none goes beside one that is larger.
 _HANDLED_BYTES: Final = 2 * sizes.BATCH
 #: How long a message may take to come whole once it is its turn, in seconds.
 _READ_SECONDS: Final = 2.0
+
+
+#: What a call is refused with, by why.
+REFUSALS: Final = {
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "late": grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 
 
 class NotTaken(Exception):  # noqa: N818 - it states a fact
@@ -38,6 +51,7 @@ class Intake:
 
     def __init__(self) -> None:
         self._turns = Turns(_READ_AT_ONCE, of_one_peer=_READ_FROM_ONE)
+        self._waiting = Crowd(most=_MOST_WAITING, of_one_peer=_MOST_WAITING_OF_ONE)
         self._handled_bytes = 0
         self._less = asyncio.Event()
 
@@ -51,8 +65,20 @@ class Intake:
             most_bytes: How large it may be.
 
         Raises:
-            NotTaken: It does not come in time (`late`), or is too large, or is not one (`invalid`).
+            NotTaken: Too many wait already (`busy`); it does not come in time (`late`), or is too large, or is not one
+                (`invalid`).
         """
+        with self._waiting.staying(peer) as may_stay:
+            if not may_stay:
+                raise NotTaken("busy", "too many calls wait to be read already")
+            message, size = await self._take(messages, peer, most_bytes)
+        try:
+            yield message
+        finally:
+            self._handled_bytes -= size
+            self._less.set()
+
+    async def _take(self, messages: AsyncIterator[bytes], peer: str, most_bytes: int) -> tuple[list[bytes], int]:
         async with self._turns.turn(peer):
             await self._room_for(0)
             try:
@@ -66,11 +92,7 @@ class Intake:
                 raise NotTaken("invalid", f"the message has {size} bytes, and may have {most_bytes}")
             await self._room_for(size)
             self._handled_bytes += size
-        try:
-            yield message
-        finally:
-            self._handled_bytes -= size
-            self._less.set()
+        return message, size
 
     async def _room_for(self, size: int) -> None:
         while self._handled_bytes and self._handled_bytes + size > _HANDLED_BYTES:

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2
 from poste.domain import sizes
 from poste.domain.errors import StartError
 from poste.rpc.channels import KEEPALIVE_MS
-from poste.rpc.intake import Intake, NotTaken
+from poste.rpc.intake import REFUSALS, Intake, NotTaken
 from poste.rpc.turns import peer_of
 from poste.runtime import logs
 from poste.runtime.addresses import UNIX, authority
@@ -126,8 +126,7 @@ class Health:
             async with self._intake.taking(messages, peer_of(context), sizes.LARGE) as message:
                 return health_pb2.HealthCheckRequest.FromString(message.pop())
         except NotTaken as error:
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if error.why == "late" else grpc.StatusCode.INVALID_ARGUMENT
-            await _refuse(context, code, str(error))
+            await _refuse(context, REFUSALS[error.why], str(error))
         except DecodeError:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the message can't be decoded")
 
