@@ -33,6 +33,9 @@ def answers(wish: Wish) -> set[Pair]:
     else:
         # The queues' budgets are what Redis has free.
         allowed |= {(202, ""), (503, "not-accepted"), (503, "queue-budget-spent"), (502, "acceptance-unknown")}
+        if wish.service == "foreign":
+            # While no courier is there.
+            allowed.add((503, "service-away"))
     if not wish.repeatable and not queued_first:
         allowed.add((502, "outcome-unknown"))
     return allowed

@@ -11,7 +11,7 @@ from typing import Any, Final
 from chaos import contract
 from chaos.load import FINAL
 from chaos.observations import Answer, Call, Observations, Trouble
-from chaos.parts import REDIS, SERVICES
+from chaos.parts import REDIS, runners_of
 
 #: How long a gateway may take for a call, beside what its client asked it to wait, in seconds: two tries on the direct
 #: road and one to have it kept.
@@ -174,7 +174,7 @@ def _struck(call: Call, named: str, troubles: list[Trouble]) -> bool:
     """Tell whether an innocent task had such a run of ill luck that it was rightly given up."""
     if named not in ("DEAD crashes", "DEAD attempts") or not call.wish.repeatable:
         return False
-    replicas = SERVICES[call.wish.service][2]
+    replicas = runners_of(call.wish.service)
     assert call.answer is not None
     assert call.first_end is not None
     # A process that dies, is stopped or cut off loses its tasks.
@@ -190,7 +190,7 @@ def _struck(call: Call, named: str, troubles: list[Trouble]) -> bool:
 
 def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator[tuple[str, str]]:
     """Judge what was said to be unknown, and what was refused: where nothing was wrong, neither is honest."""
-    replicas = SERVICES[call.wish.service][2]
+    replicas = runners_of(call.wish.service)
     if (answer.status, answer.problem) in contract.REFUSALS and not any(
         trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles
     ):

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from chaos.observations import Wish
 
-_LEDGER: Final = "/testing.v1.LedgerService/"
+#: Where the calls go that leave a line: to the library's service, and to one without it.
+_PATHS: Final = {"ledger": "/testing.v1.LedgerService/", "foreign": "/testing.v1.ForeignService/"}
 #: Kinds of calls and how many of a hundred are of each.
 _KINDS: Final = {
-    "sum": 22, "subtraction": 11, "multiplication": 12, "Record": 26, "Store": 13, "Look": 8, "Legacy": 8,
+    "sum": 18, "subtraction": 9, "multiplication": 9,
+    "ledger Record": 22, "ledger Store": 11, "ledger Look": 6, "ledger Legacy": 7,
+    "foreign Record": 9, "foreign Store": 6, "foreign Look": 3,
 }  # fmt: skip
 _PREFERENCES: Final = {"respond-async": 72, "": 12, "wait": 10, "no-queue": 6}
 #: Codes that a handler may be told to fail with: final ones, and ones after which a queued task is tried again.
@@ -49,7 +52,8 @@ class Mix:
                 more["task_ttl"] = rng.randint(1, 4)
         if kind in ("sum", "subtraction", "multiplication"):
             return self._calculation(kind, prefer=prefer, **more)
-        return self._ledger(kind, prefer=prefer, **more)
+        service, _, method = kind.partition(" ")
+        return self._ledger(service, method, prefer=prefer, **more)
 
     def poison(self) -> Wish:
         """Return a call that kills its process: each time, or the first time only."""
@@ -57,7 +61,7 @@ class Mix:
         method = self._rng.choice(("Store", "Store", "Record"))
         times = self._rng.choice((0, 1))
         message = {"line": f"poison-{self._number}", "crash": True, "times": times}
-        return _ledger_wish(method, message, prefer="respond-async", crashes=True, times=times)
+        return _ledger_wish("ledger", method, message, prefer="respond-async", crashes=True, times=times)
 
     def _calculation(self, kind: str, **more: Any) -> Wish:
         # Whole numbers are exact as doubles, whatever is done with them here.
@@ -69,7 +73,7 @@ class Mix:
         }[kind]
         return Wish(kind, method, f"/v1/{kind}", {"a": a, "b": b}, {"result": result}, **more)
 
-    def _ledger(self, method: str, **more: Any) -> Wish:
+    def _ledger(self, service: str, method: str, **more: Any) -> Wish:
         rng = self._rng
         message: dict[str, Any] = {"line": f"{method.lower()}-{self._number}"}
         if self._misbehave:
@@ -86,12 +90,12 @@ class Mix:
             elif chance < 0.19:
                 more["raises"], message["raiseText"] = True, "told to raise"
                 more["times"] = message["times"] = 1
-        return _ledger_wish(method, message, **more)
+        return _ledger_wish(service, method, message, **more)
 
 
-def _ledger_wish(method: str, message: dict[str, Any], **more: Any) -> Wish:
+def _ledger_wish(service: str, method: str, message: dict[str, Any], **more: Any) -> Wish:
     expected = {"line": message["line"]}
-    return Wish("ledger", method, _LEDGER + method, message, expected, repeatable=method != "Record", **more)
+    return Wish(service, method, _PATHS[service] + method, message, expected, repeatable=method != "Record", **more)
 
 
 def _choose(rng: random.Random, weights: dict[str, int]) -> str:

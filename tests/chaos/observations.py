@@ -11,7 +11,7 @@ class Wish:
     """One call as its client means it.
 
     Attributes:
-        service: The kind of service: sum, subtraction, multiplication, ledger.
+        service: The kind of service: sum, subtraction, multiplication, ledger, foreign.
         method: The method's short name.
         path: Where it is posted.
         message: The body.

@@ -31,13 +31,29 @@ SERVICES: Final[dict[str, tuple[str, str, tuple[str, ...], float]]] = {
         ("multiplication-1",), 4,
     ),
     "ledger": ("testing.v1.LedgerService", "support.ledger:LedgerService", ("ledger-1", "ledger-2"), 6),
+    # Without the worker library: couriers take from its queue.
+    "foreign": ("testing.v1.ForeignService", "", ("foreign-1",), 6),
 }  # fmt: skip
 REPLICAS: Final = tuple(name for _, _, names, _ in SERVICES.values() for name in names)
+COURIERS: Final = ("courier-1", "courier-2")
+FOREIGN: Final = SERVICES["foreign"][2]
+#: Who takes from queues, and so is linked to the middleware and to Redis.
+TAKERS: Final = (*(name for name in REPLICAS if name not in FOREIGN), *COURIERS)
 #: How long a part may take to stop by itself, in seconds. The ledger's slow calls take longer at times.
 _GRACE_SECONDS: Final = 3
 _TESTS: Final = Path(__file__).parents[1]
 #: From Debian's package libfaketime. Without it no clock is moved.
 _FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+def takers_of(kind: str) -> tuple[str, ...]:
+    """Return who takes from the queue of a kind of service."""
+    return COURIERS if kind == "foreign" else SERVICES[kind][2]
+
+
+def runners_of(kind: str) -> tuple[str, ...]:
+    """Return all parts that a queued call of a kind of service goes through when it runs."""
+    return tuple(dict.fromkeys((*SERVICES[kind][2], *takers_of(kind))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +118,7 @@ def lay_out(folder: Path) -> Layout:
         return links[name].port
 
     redis_port = next(free)
-    own = {name: (next(free), next(free)) for name in (*MOMS, *GATEWAYS, *REPLICAS)}
+    own = {name: (next(free), next(free)) for name in (*MOMS, *GATEWAYS, *REPLICAS, *COURIERS)}
     base = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_")}
     paths = [str(_TESTS), *(str(Path(path).absolute()) for path in base.get("PYTHONPATH", "").split(":") if path)]
     ledger = folder / "ledger.txt"
@@ -124,7 +140,7 @@ def lay_out(folder: Path) -> Layout:
         environment = base | {"POSTE_PORT": str(port), "POSTE_ADMIN_PORT": str(admin)} | _faked(clock)
         environment |= {f"POSTE_{key}": value for key, value in settings.items()}
         ready = port if name in GATEWAYS else admin
-        command = (sys.executable, "-P", "-m", "poste_cli", *arguments)
+        command = (sys.executable, "-P", "-m", *arguments)
         return Part(name, command, environment, _log(folder, name), f"http://{HOST}:{ready}/readyz", clock)
 
     def moms(caller: str) -> str:
@@ -133,15 +149,20 @@ def lay_out(folder: Path) -> Layout:
     def redis(caller: str) -> str:
         return f"redis://{HOST}:{link(f'{caller}>{REDIS}', redis_port)}/0"
 
+    # Gateways, and couriers, call a replica where it says that it is: one link for all.
+    called = {name: f"{HOST}:{link(f'gateways>{name}', own[name][0])}" for name in REPLICAS}
     parts = [_redis(folder, redis_port, base)]
-    catalogue = _write_catalogue(folder)
-    parts += [part(mom, "mom", CATALOGUE=str(catalogue), REDIS_URL=redis(mom)) for mom in MOMS]
-    parts += [part(gateway, "gateway", MOM=moms(gateway)) for gateway in GATEWAYS]
-    for _, spec, replicas, _ in SERVICES.values():
+    catalogue = _write_catalogue(folder, "ipv4:" + ",".join(called[name] for name in FOREIGN))
+    parts += [part(mom, "poste_cli", "mom", CATALOGUE=str(catalogue), REDIS_URL=redis(mom)) for mom in MOMS]
+    parts += [part(gateway, "poste_cli", "gateway", MOM=moms(gateway)) for gateway in GATEWAYS]
+    for kind, (_, spec, replicas, _) in SERVICES.items():
         for name in replicas:
-            # Gateways call a replica where it says that it is: one link for both.
-            advertised = f"{HOST}:{link(f'gateways>{name}', own[name][0])}"
-            parts.append(part(name, "worker", spec, MOM=moms(name), REDIS_URL=redis(name), ADVERTISE=advertised))
+            if kind == "foreign":
+                parts.append(part(name, "support.plain_ledger"))
+            else:
+                linked = {"MOM": moms(name), "REDIS_URL": redis(name), "ADVERTISE": called[name]}
+                parts.append(part(name, "poste_cli", "worker", spec, **linked))
+    parts += [part(name, "poste_cli", "courier", MOM=moms(name), REDIS_URL=redis(name)) for name in COURIERS]
     urls = {name: f"http://{HOST}:{link(f'clients>{name}', own[name][0])}" for name in GATEWAYS}
     return Layout(folder, {one.name: one for one in parts}, links, urls, redis_port, ledger)
 
@@ -174,7 +195,7 @@ def _log(folder: Path, name: str) -> Path:
     return folder / "logs" / f"{name}.log"
 
 
-def _write_catalogue(folder: Path) -> Path:
+def _write_catalogue(folder: Path, foreign: str) -> Path:
     """Make every service known before it ran, and calls short enough for a run."""
     for name in ("clocks", "logs", "redis"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -185,8 +206,9 @@ def _write_catalogue(folder: Path) -> Path:
     catalogue.write_text(
         "\n".join(
             f"[services.{json.dumps(service)}]\n"
-            f"descriptors = {json.dumps(str((ledger if kind == 'ledger' else samples).absolute()))}\n"
-            f"timeout_seconds = {seconds}\n"
+            f"descriptors = {json.dumps(str((ledger if kind in ('ledger', 'foreign') else samples).absolute()))}\n"
+            + (f"target = {json.dumps(foreign)}\n" if kind == "foreign" else "")
+            + f"timeout_seconds = {seconds}\n"
             f"queued_timeout_seconds = {seconds}\n"
             "max_attempts = 5\n"
             "backoff_seconds = 0.5\n"

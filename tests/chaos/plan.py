@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chaos.parts import GATEWAYS, MOMS, REDIS, REPLICAS
+from chaos.parts import COURIERS, GATEWAYS, MOMS, REDIS, REPLICAS, TAKERS
 from chaos.proxy import Mode
 
 #: The mean time between two faults, in seconds.
@@ -25,14 +25,16 @@ _REST_SECONDS: Final = 4.0
 _REDIS_REST_SECONDS: Final = 8.0
 _NETWORK: Final = tuple(mode.value for mode in Mode if mode is not Mode.PASS)
 
-_CLASSES: Final = {"service": REPLICAS, "mom": MOMS, "gateway": GATEWAYS, "redis": (REDIS,)}
+_CLASSES: Final = {
+    "service": REPLICAS, "courier": COURIERS, "mom": MOMS, "gateway": GATEWAYS, "redis": (REDIS,),
+}  # fmt: skip
 #: The links of each kind: all that lead from any of the first to any of the second.
 _LINKS: Final = {
     "clients>gateway": tuple(f"clients>{name}" for name in GATEWAYS),
     "gateway>service": tuple(f"gateways>{name}" for name in REPLICAS),
     "gateway>mom": tuple(f"{one}>{mom}" for one in GATEWAYS for mom in MOMS),
-    "service>mom": tuple(f"{one}>{mom}" for one in REPLICAS for mom in MOMS),
-    "service>redis": tuple(f"{one}>{REDIS}" for one in REPLICAS),
+    "service>mom": tuple(f"{one}>{mom}" for one in TAKERS for mom in MOMS),
+    "service>redis": tuple(f"{one}>{REDIS}" for one in TAKERS),
     "mom>redis": tuple(f"{one}>{REDIS}" for one in MOMS),
 }
 #: Whoever a card of the deck may name.
@@ -100,7 +102,7 @@ def _once() -> Iterator[tuple[str, str]]:
         for target in _CLASSES:
             yield kind, target
     yield from (("term", "service"), ("term", "gateway"), ("term", "mom"))
-    yield from (("isolate", "service"), ("isolate", "service"), ("isolate", "mom"))
+    yield from (("isolate", "service"), ("isolate", "service"), ("isolate", "mom"), ("isolate", "courier"))
     yield from (("pair", "service+mom"), ("pair", "mom+redis"), ("pair", "service+gateway"))
     yield from zip(
         _NETWORK, ("gateway>service", "service>mom", "service>redis", "mom>redis", "gateway>mom"), strict=True
@@ -114,10 +116,12 @@ def _often() -> Iterator[tuple[str, str]]:
     """What else there is, and what matters most once more: each kind of link in each way."""
     for kind in ("kill", "term", "stop"):
         yield from ((kind, "service"), (kind, "service"), (kind, "service"), (kind, "mom"), (kind, "gateway"))
+        yield kind, "courier"
     for pair in ("service+redis", "gateway+mom", "service+service", "mom+mom", "gateway+redis"):
         yield "pair", pair
     yield from (("term", "redis"), ("kill-after-202", "redis"), ("clock", "mom"))
     yield from (("isolate", "service"), ("isolate", "service"), ("isolate", "gateway"), ("isolate", "redis"))
+    yield "isolate", "courier"
     for mode in _NETWORK:
         for link in _LINKS:
             yield mode, link

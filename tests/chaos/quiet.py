@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import aiohttp
 import redis.asyncio
 
 from chaos.load import Client, Load
 from chaos.observations import Answer, Call
-from chaos.parts import GATEWAYS, SERVICES, Layout
+from chaos.parts import GATEWAYS, SERVICES, Layout, takers_of
 from chaos.process import Process
 from poste.queue.connection import text, texts
 from poste.queue.keys import QueueKeys
@@ -41,6 +42,18 @@ async def all_up(processes: Mapping[str, Process]) -> list[str]:
         if not late or asyncio.get_running_loop().time() > end:
             return late
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def all_queueable(gateways: Mapping[str, str]) -> None:
+    """Wait until each gateway knows that calls of every service are kept: what is refused earlier is no fault."""
+    async with aiohttp.ClientSession() as session:
+        for url in gateways.values():
+            while True:
+                async with session.get(f"{url}/v1/services") as response:
+                    services = (await response.json())["services"]
+                if len(services) == len(SERVICES) and all(one["queueable"] for one in services):
+                    break
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def settle(load: Load, tell: Callable[[str], None], *, again: bool = True) -> None:
@@ -86,13 +99,13 @@ async def left_over(layout: Layout) -> list[str]:
 
 
 async def _stuck(client: redis.asyncio.Redis, kind: str) -> list[str]:
-    service, _, replicas, _ = SERVICES[kind]
+    service, takers = SERVICES[kind][0], takers_of(kind)
     at = QueueKeys(service)
     counts = dict(zip(_COUNTED, await client.hmget(at.counts, _COUNTED), strict=True))
     found = [f"{service}: {name} is counted as {int(count)}" for name, count in counts.items() if int(count or 0)]
     leases = await client.zcard(at.leases)
-    if leases != len(replicas):
-        found.append(f"{service}: {leases} leases, {len(replicas)} processes")
+    if leases != len(takers):
+        found.append(f"{service}: {leases} leases, {len(takers)} processes")
     lengths = {"ready": await client.llen(at.ready), "delayed": await client.zcard(at.delayed)}
     found += [f"{service}: {length} keys in {what}" for what, length in lengths.items() if length]
     lists = [text(name) async for name in client.scan_iter(match=at.taken("*"), count=1000)]
@@ -105,7 +118,7 @@ async def deaf(client: Client, processes: Mapping[str, Process]) -> list[str]:
     for gateway in GATEWAYS:
         for kind, (service, _, _, _) in SERVICES.items():
             path, message = f"/v1/{kind}", {"a": 6, "b": 3}
-            if kind == "ledger":
+            if kind in ("ledger", "foreign"):
                 path, message = f"/{service}/Look", {"line": f"deaf-{gateway}"}
             for prefer, wanted in (("no-queue", 200), ("respond-async", 202)):
                 answer = await _insist(client, gateway, path, message, prefer=prefer, wanted=wanted)

@@ -23,6 +23,8 @@ from chaos.process import Clock, Process
 
 #: Everything that runs leave behind, from where they were started.
 _FOLDER: Final = Path(".chaos")
+#: How long the gateways may take to know all services, in seconds.
+_QUEUEABLE_SECONDS: Final = 30.0
 #: The exit code of a run that could not be made.
 _NOT_MADE: Final = 2
 
@@ -95,6 +97,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
             keepers = {name: group.create_task(process.keep()) for name, process in processes.items()}
             if late := await quiet.all_up(processes):
                 raise NotUpError("; ".join(late))
+            await asyncio.wait_for(quiet.all_queueable(layout.gateways), _QUEUEABLE_SECONDS)
             watching = group.create_task(stage.memory.watch())
             yield stage
             watching.cancel()

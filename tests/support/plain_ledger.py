@@ -1,7 +1,8 @@
-"""The ledger's service by gRPC alone, as somebody serves it who never heard of Poste: `python -m support.plain_ledger`.
+"""The ledger's services by gRPC alone, as those serve who never heard of Poste: `python -m support.plain_ledger`.
 
-Its port is `POSTE_PORT`. `POSTE_X_HEALTH` gives it a health service that says SERVING once the file that it names is
-there. Each call's metadata goes to `<ledger>.metadata`, a JSON object a line.
+Its port is `POSTE_PORT`; at `POSTE_ADMIN_PORT` it tells those who run it that it is there. `POSTE_X_HEALTH` gives it a
+health service that says SERVING once the file that it names is there. Each call's metadata goes to `<ledger>.metadata`,
+a JSON object a line.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from testing.v1 import ledger_pb2_grpc
 
+from poste.runtime import admin
 from support.ledger import LEDGER, LedgerService
 from support.waiting import until
 
 HEALTH = "POSTE_X_HEALTH"
+#: Longer than any of its calls takes.
+_GRACE_SECONDS = 5
 
 
 class _Noting(grpc.aio.ServerInterceptor):
@@ -38,6 +42,7 @@ def _note(metadata: dict[str, str]) -> None:
 async def _serve() -> None:
     server = grpc.aio.server(interceptors=[_Noting()])
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerService(), server)
+    ledger_pb2_grpc.add_ForeignServiceServicer_to_server(LedgerService(), server)
     servicer = health.aio.HealthServicer() if HEALTH in os.environ else None
     if servicer is not None:
         await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -49,8 +54,9 @@ async def _serve() -> None:
     if servicer is not None:
         await until(Path(os.environ[HEALTH]).exists, seconds=60)
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    await stop.wait()
-    await server.stop(1)
+    async with admin.serving("127.0.0.1", int(os.environ["POSTE_ADMIN_PORT"]), lambda: None):
+        await stop.wait()
+        await server.stop(_GRACE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from chaos import plan
-from chaos.parts import GATEWAYS, MOMS, REDIS, REPLICAS
+from chaos.parts import COURIERS, GATEWAYS, MOMS, REDIS, REPLICAS
 
 CLASSES = {REDIS: "redis", **dict.fromkeys(REPLICAS, "service"), **dict.fromkeys(MOMS, "mom")}
-CLASSES |= dict.fromkeys(GATEWAYS, "gateway")
+CLASSES |= {**dict.fromkeys(GATEWAYS, "gateway"), **dict.fromkeys(COURIERS, "courier")}
 LINKS = {name: kind for kind, names in plan._LINKS.items() for name in names}
 
 
@@ -18,7 +18,7 @@ def test_a_quarter_of_an_hour_breaks_everything_in_every_way(seed: int) -> None:
     done = {(fault.kind, (CLASSES | LINKS)[target]) for fault in faults for target in fault.targets}
     in_pairs = [fault for fault in faults if len(fault.targets) == 2]
     pairs = {frozenset(CLASSES[target] for target in fault.targets) for fault in in_pairs}
-    parts = ("service", "mom", "gateway", "redis")
+    parts = ("service", "courier", "mom", "gateway", "redis")
 
     assert len(faults) >= 200
     assert done >= {(kind, part) for kind in ("kill", "term", "stop", "isolate") for part in parts}

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17testing/v1/ledger.proto\x12\ntesting.v1\"\x90\x01\n\rRecordRequest\x12\x0c\n\x04line\x18\x01 \x01(\t\x12\x15\n\rsleep_seconds\x18\x02 \x01(\x01\x12\x15\n\rblock_seconds\x18\x03 \x01(\x01\x12\r\n\x05\x63rash\x18\x04 \x01(\x08\x12\x12\n\nraise_text\x18\x05 \x01(\t\x12\x11\n\tfail_code\x18\x06 \x01(\x05\x12\r\n\x05times\x18\x07 \x01(\x05\"+\n\x0eRecordResponse\x12\x0c\n\x04line\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\x05\x32\x9f\x02\n\rLedgerService\x12?\n\x06Record\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\x12\x42\n\x04Look\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x01\x12\x43\n\x05Store\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x02\x12\x44\n\x06Legacy\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17testing/v1/ledger.proto\x12\ntesting.v1\"\x90\x01\n\rRecordRequest\x12\x0c\n\x04line\x18\x01 \x01(\t\x12\x15\n\rsleep_seconds\x18\x02 \x01(\x01\x12\x15\n\rblock_seconds\x18\x03 \x01(\x01\x12\r\n\x05\x63rash\x18\x04 \x01(\x08\x12\x12\n\nraise_text\x18\x05 \x01(\t\x12\x11\n\tfail_code\x18\x06 \x01(\x05\x12\r\n\x05times\x18\x07 \x01(\x05\"+\n\x0eRecordResponse\x12\x0c\n\x04line\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\x05\x32\x9f\x02\n\rLedgerService\x12?\n\x06Record\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\x12\x42\n\x04Look\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x01\x12\x43\n\x05Store\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x02\x12\x44\n\x06Legacy\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x02\x32\xda\x01\n\x0e\x46oreignService\x12?\n\x06Record\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\x12\x42\n\x04Look\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x01\x12\x43\n\x05Store\x12\x19.testing.v1.RecordRequest\x1a\x1a.testing.v1.RecordResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['Store']._serialized_options = b'\220\002\002'
   _globals['_LEDGERSERVICE'].methods_by_name['Legacy']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['Legacy']._serialized_options = b'\220\002\002'
+  _globals['_FOREIGNSERVICE'].methods_by_name['Look']._loaded_options = None
+  _globals['_FOREIGNSERVICE'].methods_by_name['Look']._serialized_options = b'\220\002\001'
+  _globals['_FOREIGNSERVICE'].methods_by_name['Store']._loaded_options = None
+  _globals['_FOREIGNSERVICE'].methods_by_name['Store']._serialized_options = b'\220\002\002'
   _globals['_RECORDREQUEST']._serialized_start=40
   _globals['_RECORDREQUEST']._serialized_end=184
   _globals['_RECORDRESPONSE']._serialized_start=186
   _globals['_RECORDRESPONSE']._serialized_end=229
   _globals['_LEDGERSERVICE']._serialized_start=232
   _globals['_LEDGERSERVICE']._serialized_end=519
+  _globals['_FOREIGNSERVICE']._serialized_start=522
+  _globals['_FOREIGNSERVICE']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

@@ -231,3 +231,167 @@ class LedgerService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ForeignServiceStub:
+    """The same, as a server serves it that is nobody's of Poste.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Record = channel.unary_unary(
+                '/testing.v1.ForeignService/Record',
+                request_serializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+                response_deserializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+                _registered_method=True)
+        self.Look = channel.unary_unary(
+                '/testing.v1.ForeignService/Look',
+                request_serializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+                response_deserializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+                _registered_method=True)
+        self.Store = channel.unary_unary(
+                '/testing.v1.ForeignService/Store',
+                request_serializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+                response_deserializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+                _registered_method=True)
+
+
+class ForeignServiceServicer:
+    """The same, as a server serves it that is nobody's of Poste.
+    """
+
+    def Record(self, request, context):
+        """Not declared idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Look(self, request, context):
+        """Declared free of side effects (its trace is the test's, not the caller's).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Store(self, request, context):
+        """Declared idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ForeignServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Record': grpc.unary_unary_rpc_method_handler(
+                    servicer.Record,
+                    request_deserializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.FromString,
+                    response_serializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.SerializeToString,
+            ),
+            'Look': grpc.unary_unary_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.FromString,
+                    response_serializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.SerializeToString,
+            ),
+            'Store': grpc.unary_unary_rpc_method_handler(
+                    servicer.Store,
+                    request_deserializer=testing_dot_v1_dot_ledger__pb2.RecordRequest.FromString,
+                    response_serializer=testing_dot_v1_dot_ledger__pb2.RecordResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'testing.v1.ForeignService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('testing.v1.ForeignService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ForeignService:
+    """The same, as a server serves it that is nobody's of Poste.
+    """
+
+    @staticmethod
+    def Record(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/testing.v1.ForeignService/Record',
+            testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+            testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/testing.v1.ForeignService/Look',
+            testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+            testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Store(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/testing.v1.ForeignService/Store',
+            testing_dot_v1_dot_ledger__pb2.RecordRequest.SerializeToString,
+            testing_dot_v1_dot_ledger__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -61,3 +61,43 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declared idempotent; its handler is a plain function."""
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _aio.Server) -> None: ...
+
+class ForeignServiceStub:
+    """The same, as a server serves it that is nobody's of Poste."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Record: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordRequest, _ledger_pb2.RecordResponse]
+    """Not declared idempotent."""
+    Look: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordRequest, _ledger_pb2.RecordResponse]
+    """Declared free of side effects (its trace is the test's, not the caller's)."""
+    Store: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordRequest, _ledger_pb2.RecordResponse]
+    """Declared idempotent."""
+
+class ForeignServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The same, as a server serves it that is nobody's of Poste."""
+
+    @_abc_1.abstractmethod
+    def Record(
+        self,
+        request: _ledger_pb2.RecordRequest,
+        context: _aio.ServicerContext[_ledger_pb2.RecordRequest, _abc.Awaitable[_ledger_pb2.RecordResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.RecordResponse]:
+        """Not declared idempotent."""
+
+    @_abc_1.abstractmethod
+    def Look(
+        self,
+        request: _ledger_pb2.RecordRequest,
+        context: _aio.ServicerContext[_ledger_pb2.RecordRequest, _abc.Awaitable[_ledger_pb2.RecordResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.RecordResponse]:
+        """Declared free of side effects (its trace is the test's, not the caller's)."""
+
+    @_abc_1.abstractmethod
+    def Store(
+        self,
+        request: _ledger_pb2.RecordRequest,
+        context: _aio.ServicerContext[_ledger_pb2.RecordRequest, _abc.Awaitable[_ledger_pb2.RecordResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.RecordResponse]:
+        """Declared idempotent."""
+
+def add_ForeignServiceServicer_to_server(servicer: ForeignServiceServicer, server: _aio.Server) -> None: ...
