@@ -12,14 +12,16 @@ from poste.queue.consumer import Consumer
 from poste.rpc.catalogue import Service
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
+from poste.runtime.waits import done_within
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste_courier.concurrency_limit import ConcurrencyLimit
 from poste_courier.delivery import Delivery
 
-#: How often it is looked whether the service is there, in seconds.
-_LOOK_SECONDS: Final = 0.1
+#: How often it is looked whether the service is there, in seconds: after a change, and without one.
+_SOON_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 1.0
 #: How long the service is away before its queue is left, in seconds: connections end by their age, too.
 _LEAVE_SECONDS: Final = 3.0
 
@@ -122,7 +124,9 @@ class Round:
             told = self._concurrency()
             metrics.delivery_limit.add((self.name,), told - self._told)
             self._told = told
-            await asyncio.sleep(_LOOK_SECONDS)
+            # Few wake-ups, for there may be a thousand services; and not one for each call's end.
+            await done_within(_LOOK_SECONDS, self._pool.changed())
+            await asyncio.sleep(_SOON_SECONDS)
 
     def _concurrency(self) -> int:
         """How many of the service's tasks may run at once: none while it is away."""

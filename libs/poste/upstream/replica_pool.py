@@ -166,6 +166,12 @@ class ReplicaPool:
         """Tell whether a replica is ready that was not tried."""
         return self._judge(self._ready(tried)) == "up"
 
+    async def changed(self) -> None:
+        """Wait until there may be more replicas that take calls, or fewer: a connection has changed, a call is over."""
+        if self._changes is None:
+            self._changes = asyncio.Event()
+        await self._changes.wait()
+
     async def close(self) -> None:
         """Close every connection; what is in flight is cut off."""
         self._task.cancel()
@@ -214,9 +220,7 @@ class ReplicaPool:
             ready = self._ready()
             if ready or not self._unsettled():
                 return ready
-            if self._changes is None:
-                self._changes = asyncio.Event()
-            await self._changes.wait()
+            await self.changed()
 
     def _changed(self) -> None:
         if self._changes is not None:
