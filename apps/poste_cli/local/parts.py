@@ -14,7 +14,7 @@ from poste.runtime.environment import PREFIX, variable
 from poste_cli.local import catalogue, ports, redis_server
 from poste_cli.local.folder import Folder
 from poste_cli.local.inherited import NOTHING, Inherited
-from poste_cli.local.names import GATEWAY, MOM, NAMES, REDIS, SAMPLES
+from poste_cli.local.names import COURIER, GATEWAY, MOM, NAMES, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
 
 #: How long a part may take to stop by itself, in seconds; what still runs then is given back.
@@ -87,6 +87,8 @@ def plan(
     # What takes calls, but for the gateway, is nobody else's on this machine; probes and metrics are for all.
     socket = {name: place / f"{name}.sock" for name in NAMES}
     at = {name: f"{UNIX}{path}" for name, path in socket.items()} | {GATEWAY: gateway}
+    # It calls, and nobody calls it.
+    at[COURIER] = f"{HOST}:{admin_ports[COURIER]}"
     redis = redis_url or f"unix://{socket[REDIS]}"
     told = dict(inherited.taken)
     catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, told.pop("POSTE_CATALOGUE", None))
@@ -115,6 +117,7 @@ def plan(
     parts = (
         part(MOM, "mom", socket=socket[MOM], catalogue=folder.catalogue),
         part(GATEWAY, "gateway", port=port or first, operator_token_file=folder.operator_token),
+        part(COURIER, "courier"),
         *(part(name, "worker", sample.spec, socket=socket[name]) for name, sample in SAMPLES.items()),
     )
     if redis_url is None:

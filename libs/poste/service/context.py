@@ -29,7 +29,8 @@ from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, so
 REQUEST_ID: Final = "x-request-id"
 #: Metadata that tells a handler which try this is; 1 unless the caller says otherwise.
 ATTEMPT: Final = "poste-attempt"
-#: Metadata that tells a handler which queued task it runs; nobody else may say so.
+#: Metadata that tells a handler which queued task it runs, by its id and by its key; nobody else may say so.
+TASK_ID: Final = "poste-task-id"
 TASK_KEY: Final = "poste-task-key"
 
 _log = logs.get("context")
@@ -108,6 +109,7 @@ class Call:
         queued = self.queued
         pairs = (
             (REQUEST_ID, self.request_id if queued is None else queued.request_id),
+            (TASK_ID, "" if queued is None else queued.names().get("task", "")),
             (TASK_KEY, "" if queued is None else queued.key),
             (ATTEMPT, str(self.attempt)),
             (traceparents.HEADER, traceparent),

@@ -22,7 +22,7 @@ from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
-from poste.service.context import ATTEMPT, REQUEST_ID, TASK_KEY, Call
+from poste.service.context import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.link import LinkServicer
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
@@ -201,7 +201,7 @@ def _of(metadata: Metadata, key: str) -> str:
 
 
 def _metadata(wire: Wire) -> Metadata:
-    pairs = [Metadatum(key, value) for key, value in wire.invocation_metadata() or () if key != TASK_KEY]
+    pairs = [Metadatum(key, value) for key, value in wire.invocation_metadata() or () if key not in (TASK_ID, TASK_KEY)]
     if all(pair.key != ATTEMPT for pair in pairs):
         pairs.append(Metadatum(ATTEMPT, "1"))
     return tuple(pairs)
