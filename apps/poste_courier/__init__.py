@@ -9,3 +9,9 @@
 is a consumer of the service's queue, under the protocol of every consumer, and the service's replicas, among which its
 calls are spread as a gateway spreads them. To its service a courier is a client like any other.
 """
+
+from poste.runtime.own_process import importing
+
+with importing():
+    import poste.queue.connection
+    import poste.runtime.logs  # noqa: F401

@@ -59,8 +59,6 @@ class Delivery:
         replica = self._pool.pick_ready(method=method.name) or await self._pool.pick(method=method.name)
         if isinstance(replica, str):
             raise NotRun(f"{self.service.name} is {replica}", delay_seconds=_NOT_RUN_SECONDS)
-        # Its lines of the log say whose they are.
-        logs.names.set(call.names)
         # From here on nothing is waited for until it is sent.
         call.stage = None
         task.begin()

@@ -193,6 +193,15 @@ async def test_a_status_means_what_it_means_of_the_librarys_handlers(tmp_path):
     assert one.runs([f"code{code}" for code in (*passing, *final)]) == [2] * len(passing) + [1] * len(final)
 
 
+async def test_the_text_of_a_foreign_exception_is_told_to_no_client(tmp_path):
+    """Whatever a program puts into an exception, a password at worst, would be read by strangers."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        (task,) = await one.ended(await keep(one, "Record", ["a"], raiseText="secret"))
+
+    assert (task["state"], task["error"]["code"]) == ("FAILED", "UNKNOWN")
+    assert "secret" not in json.dumps(task)
+
+
 async def test_a_courier_tells_how_it_is(tmp_path):
     """Nobody would know of a courier that is deaf, nor what it does."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:

@@ -25,9 +25,10 @@ except StartError:
     [
         ("import poste_gateway.__main__", _UNWANTED),
         ("import poste_mom.__main__", (*_UNWANTED, "aiohttp")),
+        ("import poste_courier.__main__", (*_UNWANTED, "aiohttp")),
         (_WORKER, (*_UNWANTED, "aiohttp")),
     ],
-    ids=["gateway", "mom", "worker"],
+    ids=["gateway", "mom", "courier", "worker"],
 )
 def test_a_part_imports_nothing_that_it_does_not_use(start: str, unwanted: tuple[str, ...]) -> None:
     """Structlog and redis-py import what is there, megabytes of it; who wants it later must get it all the same."""
