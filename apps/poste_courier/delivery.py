@@ -20,7 +20,8 @@ from poste.service.context import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued import elsewhere_seconds
 from poste.upstream.failure import SILENT, Failure
-from poste.upstream.replica import Metadata, Replica
+from poste.upstream.lone_calls import Metadata
+from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste_courier.concurrency_limit import ConcurrencyLimit
 

@@ -15,6 +15,7 @@ from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
+from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste_courier.concurrency_limit import ConcurrencyLimit
 from poste_courier.delivery import Delivery
@@ -31,7 +32,9 @@ _log: Final = logs.get("round")
 class Round:
     """Delivers one service's tasks while the service is there."""
 
-    def __init__(self, service: Service, settings: CourierSettings, reporter: Reporter, spawn: Spawn) -> None:
+    def __init__(
+        self, service: Service, settings: CourierSettings, reporter: Reporter, spawn: Spawn, turns: AnswerTurns
+    ) -> None:
         """Prepare; `run` begins.
 
         Args:
@@ -39,10 +42,11 @@ class Round:
             settings: How much to take, how to keep the lease.
             reporter: Reports what calls ended with.
             spawn: Starts the tasks that watch over the replicas.
+            turns: Gives large answers their turns to be read: one for all rounds.
         """
         self.name = service.name
         self._settings = settings
-        self._pool = ReplicaPool(service.name, spawn)
+        self._pool = ReplicaPool(service.name, spawn, turns)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
         self._handle = QueuedRoad(self._delivery.run, reporter).handle

@@ -19,6 +19,7 @@ from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
 from poste.service.report import Reporter
+from poste.upstream.answer_turns import AnswerTurns
 from poste.v1 import catalogue_pb2, mom_service_pb2, mom_service_pb2_grpc
 from poste_courier.round import Round
 
@@ -50,6 +51,7 @@ class Rounds:
         self._reporter = reporter
         self._services: dict[str, Service] = {}
         self._rounds: dict[str, Round] = {}
+        self._turns = AnswerTurns()
         self._stopping = False
 
     def ready(self) -> str | None:
@@ -107,7 +109,8 @@ class Rounds:
                 self._rounds[name].update(service)
             else:
                 _log.info("round begins", service=name)
-                one = self._rounds[name] = Round(service, self._settings, self._reporter, watches.create_task)
+                spawn = watches.create_task
+                one = self._rounds[name] = Round(service, self._settings, self._reporter, spawn, self._turns)
                 running.create_task(self._go(one))
         self._services = services
         self.known.set()

@@ -1,4 +1,4 @@
-"""What a process of Poste's own does to itself before it imports the rest: gateway, middleware, courier, `poste worker`.
+"""What a process of Poste's own does to itself before it imports the rest: each part, and `poste worker`.
 
 Each call here changes what other code in the process finds. So no module of the library does it when it is imported: a
 program that imports `poste.service` or `poste.client` is its author's.
