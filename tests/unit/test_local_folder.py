@@ -207,7 +207,7 @@ async def test_with_another_redis_there_is_no_part_of_that_name(tmp_path):
     async with folder.opened(tmp_path) as held:
         plan = parts.plan(held, tmp_path, port=0, redis_url="redis://127.0.0.1:1/5")
 
-    assert [part.name for part in plan.parts] == ["mom", "gateway", "sum", "subtraction", "multiplication"]
+    assert [part.name for part in plan.parts] == ["mom", "gateway", "courier", "sum", "subtraction", "multiplication"]
     assert all(part.environment["POSTE_REDIS_URL"] == "redis://127.0.0.1:1/5" for part in plan.parts)
 
 
