@@ -19,7 +19,7 @@ from poste.service import traced
 from poste.service.context import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued import elsewhere_seconds
-from poste.upstream.failure import SILENT, Failure
+from poste.upstream.failure import NO_ROOM, SILENT, Failure
 from poste.upstream.lone_calls import Metadata
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
@@ -101,6 +101,10 @@ class Delivery:
 
     def _failed(self, method: Method, replica: Replica, failure: Failure, *, sent_at: float) -> Outcome:
         now = self._loop.time()
+        if failure is NO_ROOM:
+            # It did answer, and its time was over before the answer could be read: lost, and no sign of load.
+            replica.circuit.record_success()
+            return Outcome(Code.DEADLINE_EXCEEDED, failure.status.message, overdue=True)
         evidence = classify(failure.code, not_run=failure.not_run)
         if evidence is CallEvidence.ANSWERED:
             replica.circuit.record_success()
