@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from model.configurations import LONG, MUTANTS, RESERVES, SHORT, Configuration
+from model.configurations import LONG, LOSSES, MUTANTS, RESERVES, SHORT, Configuration
 from model.exploring import Found, explore
 
 
@@ -53,13 +53,27 @@ def _reserves() -> bool:
     return fine
 
 
+def _losses(*, shown: bool) -> bool:
+    fine = True
+    for loss in LOSSES:
+        found = explore(loss.rules)
+        exact = found.complete and found.ways.keys() == loss.what
+        fine = fine and exact
+        _tell(f"{'loses' if exact else 'NOT SO'}  {loss.name} | {'; '.join(sorted(found.ways))} | {_figures(found)}")
+        for what, way in found.ways.items() if shown or not exact else ():
+            _tell("\n         ".join([f"       {what}:", *way]))
+    return fine
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="model", description=__doc__)
     parser.add_argument("--long", action="store_true", help="the larger configurations too: some minutes, and memory")
-    parser.add_argument("--ways", action="store_true", help="show the shortest way to what each mutant does")
+    parser.add_argument(
+        "--ways", action="store_true", help="show the shortest way to each loss, and to what each mutant does"
+    )
     asked = parser.parse_args()
     results = [_must_hold(one) for one in [*SHORT, *(LONG if asked.long else [])]]
-    results += [_mutants(shown=asked.ways), _reserves()]
+    results += [_losses(shown=asked.ways), _mutants(shown=asked.ways), _reserves()]
     _tell("all as it must be" if all(results) else "NOT as it must be")
     return 0 if all(results) else 1
 

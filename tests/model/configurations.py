@@ -58,6 +58,14 @@ LONG: Final = [
 ]
 
 
+class Loss(NamedTuple):
+    """A world in which some promises are not kept: `what` has those, and no others."""
+
+    name: str
+    what: frozenset[str]
+    rules: Rules
+
+
 class Mutant(NamedTuple):
     """The scripts without some rules, in a world in which that does harm."""
 
@@ -66,6 +74,7 @@ class Mutant(NamedTuple):
     rules: Rules
 
 
+_UNKEPT: Final = "a call was accepted, and there is no record"
 _TWO_PLACES: Final = "an open task stands in two places"
 _NOWHERE: Final = "an open task stands nowhere that anybody looks"
 _TWICE: Final = "what must not run twice runs twice"
@@ -75,6 +84,20 @@ _PAUSED: Final = "something of a paused queue is started"
 _OVERDUE: Final = "what is overdue is started"
 _TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
 _UNBEGUN: Final = "what was told never to have begun runs"
+
+
+def _loss(name: str, *what: str, once: bool, **rest: Any) -> Loss:
+    world = _world(f"a replica takes over: {name}", once, replica=True, lag=1, **rest)
+    return Loss(world.name, frozenset({_UNKEPT, *what}), world.rules)
+
+
+#: Each must come to exactly what it says: nothing that Poste does waits for a replica.
+LOSSES: Final = [
+    _loss("kill, failure", once=AGAIN, processes=1, kill=1, retry=1),
+    _loss("cancel, pause", once=AGAIN, processes=1, cancel=1, pause=1),
+    _loss("kill", _TWICE, once=ONCE, kill=1),
+    _loss("cancel", _TWICE, _UNBEGUN, once=ONCE, cancel=1),
+]
 
 
 def _mutant(*off: Rule, what: str, once: tuple[bool, ...], **rest: Any) -> Mutant:
@@ -116,7 +139,7 @@ MUTANTS: Final = [
     _mutant(Rule.COMPLETE_RUNNING, what=_LEFT, once=_R, processes=1, late=1),
     _mutant(
         Rule.TOLD_ON_DISK,
-        what="a call was accepted, and there is no record",
+        what=_UNKEPT,
         once=_R,
         processes=1,
         weak_disk=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model.configurations import MUTANTS, RESERVES, SHORT, Mutant
+from model.configurations import LOSSES, MUTANTS, RESERVES, SHORT, Loss, Mutant
 from model.exploring import explore
 from model.rules import Rule
 
@@ -19,6 +19,15 @@ def test_every_rule_is_switched_off_once() -> None:
     """A rule that nobody leaves out may be one that nothing needs."""
     off = {rule for mutant in MUTANTS for rule in mutant.off} | {reserve.rule for reserve in RESERVES}
     assert off == set(Rule)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_a_replica_that_takes_over_costs_what_is_said_of_it(loss: Loss) -> None:
+    """README.md says which promises end there: one more that broke would be told to nobody."""
+    found = explore(loss.rules)
+
+    assert found.complete
+    assert found.ways.keys() == loss.what
 
 
 @pytest.mark.parametrize("name", ["one repeatable task: kill, stop", "two that must not run twice: kill"])

@@ -94,6 +94,7 @@ class Rules:
         poison: Tasks whose handler kills its process, each time.
         off: The rules that are switched off.
         weak_disk: Redis answers before it has written to disk.
+        replica: Redis has a replica that takes over without its last writes; nothing is waited for until it has them.
         incarnations: How many names there are; those of which nothing is left are given out again.
     """
 
@@ -103,6 +104,7 @@ class Rules:
     poison: frozenset[int] = frozenset()
     off: frozenset[Rule] = frozenset()
     weak_disk: bool = False
+    replica: bool = False
     max_failures: int = 2
     max_crashes: int = 2
     incarnations: int = 4
@@ -119,6 +121,11 @@ class Game:
 
     def on(self, rule: Rule) -> bool:
         return rule not in self.rules.off
+
+    @property
+    def _waits(self) -> bool:
+        """Whether nothing is told before it is known to last."""
+        return self.on(Rule.TOLD_ON_DISK) and not self.rules.replica
 
     def start(self) -> World:
         count, names = len(self.rules.once), self.rules.incarnations
@@ -211,7 +218,7 @@ class Game:
             if not world.accepted[key]:
 
                 def heard(behind: World, said: str, key: int = key) -> World:
-                    on_disk = behind.disk is None or not self.on(Rule.TOLD_ON_DISK)
+                    on_disk = behind.disk is None or not self._waits
                     told = said == "accepted" and on_disk
                     return behind._replace(accepted=_put(behind.accepted, key, told))
 
@@ -272,13 +279,16 @@ class Game:
             holders = [me for me, lease in enumerate(world.store.leases) if lease == HOLDS]
             away = world if self.on(Rule.CLOCK) else self._lapse(world, *holders).world
             yield Step("Redis was away for longer than a lease", self.spend(away, "outage"), fault=True)
-        if self.rules.weak_disk and world.disk is None and self.may(world, "lag"):
+        lags, place, dies = self.rules.weak_disk or self.rules.replica, "on disk", "comes back with what was on disk"
+        if self.rules.replica:
+            place, dies = "at the replica", "its replica takes over"
+        if lags and world.disk is None and self.may(world, "lag"):
             after = self.spend(world._replace(disk=world.store), "lag")
-            yield Step("what is written from here on is not on disk yet", after, fault=True)
+            yield Step(f"what is written from here on is not {place} yet", after, fault=True)
         if world.disk is not None:
-            yield Step("all is on disk", world._replace(disk=None))
+            yield Step(f"all is {place}", world._replace(disk=None))
             back = world.disk._replace(run=world.store.run + 1)
-            yield Step("Redis dies and comes back with what was on disk", world._replace(store=back, disk=None), True)
+            yield Step(f"Redis dies and {dies}", world._replace(store=back, disk=None), True)
 
     def _passes(self, world: World) -> Iterator[Step]:
         store = world.store
@@ -522,7 +532,7 @@ class Game:
 
     def _report(self, world: World, place: int, key: int, token: Token, held: Held) -> Iterator[Step]:
         def heard(behind: World, _: str) -> World:
-            if behind.disk is not None and self.on(Rule.TOLD_ON_DISK):
+            if behind.disk is not None and self._waits:
                 return behind
             return _hold(behind, place, {key: None})
 
