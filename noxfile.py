@@ -56,7 +56,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def model(session: nox.Session) -> None:
-    """Explore the durable road's protocol whole, and each rule left out: `-- [--long] [--ways]`."""
+    """Explore the queued road's protocol whole, and each rule left out: `-- [--long] [--ways]`."""
     # It needs Python alone.
     session.run("python", "-m", "model", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
 

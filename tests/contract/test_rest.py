@@ -255,6 +255,6 @@ async def test_the_metrics_tell_roads_and_reasons(tmp_path):
         text = await stage.gateway.metrics()
 
         assert f'poste_failovers_total{{reason="away",service="{shop.NAME}"}}' in text
-        assert 'outcome="QUEUED",road="durable"' in text
+        assert 'outcome="QUEUED",road="queued"' in text
         assert "nowhere" not in text
-        assert 'poste_call_seconds_count{road="durable"' in text
+        assert 'poste_call_seconds_count{road="queued"' in text

@@ -119,7 +119,7 @@ async def town(folder: Path, maxmemory: str = "0", **settings: Any) -> AsyncIter
 
 
 async def test_a_client_whose_results_are_kept_closes_no_other_queue(tmp_path: Path) -> None:
-    """The durable road would be closed for everyone, by one client with trivial calls, for thirty days."""
+    """The queued road would be closed for everyone, by one client with trivial calls, for thirty days."""
     async with town(tmp_path, maxmemory="10mb") as one:
         done = await one.fill()
 
@@ -160,7 +160,7 @@ async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path:
 
 
 async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_path: Path) -> None:
-    """Calls of some bytes whose results are large filled Redis: the durable road was closed for everybody."""
+    """Calls of some bytes whose results are large filled Redis: the queued road was closed for everybody."""
     async with town(tmp_path, maxmemory="24mb") as one:
         office = Office(one.mom.settings.redis_url, SUM)
 

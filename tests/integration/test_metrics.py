@@ -133,13 +133,13 @@ async def test_each_part_tells_what_it_sees(tmp_path):
     assert [page.total("poste_failovers_total", service=SUM, reason="away") for page in (up, away)] == [0, 1]
     assert up.total("poste_calls_in_flight", service=SUM) == 0
     assert up.total("poste_calls_total", service=SUM, method="Add", road="direct", outcome="OK") == 1
-    assert away.total("poste_calls_total", service=SUM, method="Add", road="durable", outcome="QUEUED") == 2
-    assert {road: up.total("poste_call_seconds_count", road=road) for road in ("direct", "durable")} == {
+    assert away.total("poste_calls_total", service=SUM, method="Add", road="queued", outcome="QUEUED") == 2
+    assert {road: up.total("poste_call_seconds_count", road=road) for road in ("direct", "queued")} == {
         "direct": 1,
-        "durable": 1,
+        "queued": 1,
     }
     assert service.total("poste_handled_total", road="direct", code="OK") == 1
-    assert service.total("poste_handled_total", road="durable", code="OK") == 1
+    assert service.total("poste_handled_total", road="queued", code="OK") == 1
     assert service.total("poste_task_wait_seconds_count", queue=SUM) == 1
     assert service.total("poste_task_attempts_sum", queue=SUM) == 1
     assert service.total("poste_consumer_silent_seconds", queue=SUM) >= 0

@@ -94,7 +94,7 @@ async def _claim(server: RedisServer, key: str, name: str = "me") -> str:
 
 
 async def test_a_task_goes_through_the_office(mom: RunningMom, server: RedisServer) -> None:
-    """Enqueue, wait, complete, read: the whole durable road as the middleware sees it."""
+    """Enqueue, wait, complete, read: the whole queued road as the middleware sees it."""
     task = _task()
     assert await _enqueue(mom, task) == ["ACCEPTED"]
     waiting = asyncio.ensure_future(

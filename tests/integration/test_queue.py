@@ -197,7 +197,7 @@ async def test_a_result_past_its_ttl_is_not_shown(post: Post) -> None:
 
 
 async def test_a_failure_is_tried_again_and_then_dead(post: Post) -> None:
-    """Retries are what the durable road is for; without an end poison circles for ever."""
+    """Retries are what the queued road is for; without an end poison circles for ever."""
     await post.join("me")
     key = await post.enqueue()
     for attempt in range(1, 6):

@@ -1,1 +1,1 @@
-"""The durable road's protocol as an explicit-state model: every interleaving of its steps under faults, explored."""
+"""The queued road's protocol as an explicit-state model: every interleaving of its steps under faults, explored."""

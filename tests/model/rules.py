@@ -1,4 +1,4 @@
-"""The rules that keep the durable road's promises, each of which can be switched off to see what it prevents."""
+"""The rules that keep the queued road's promises, each of which can be switched off to see what it prevents."""
 
 from __future__ import annotations
 

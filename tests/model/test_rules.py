@@ -1,4 +1,4 @@
-"""Every rule of the durable road is there for something: without it the model comes to what must never be."""
+"""Every rule of the queued road is there for something: without it the model comes to what must never be."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ WINDOW = "2m"
 #: What the demo's story makes: calls on both roads, a failover, and tasks that come and end.
 STORY = (
     f'sum(increase(poste_calls_total{{road="direct"}}[{WINDOW}]))',
-    f'sum(increase(poste_calls_total{{road="durable"}}[{WINDOW}]))',
+    f'sum(increase(poste_calls_total{{road="queued"}}[{WINDOW}]))',
     f"sum(increase(poste_failovers_total[{WINDOW}]))",
     f"sum(increase(poste_tasks_enqueued_total[{WINDOW}]))",
     f'sum(increase(poste_tasks_finished_total{{outcome="succeeded"}}[{WINDOW}]))',

@@ -33,7 +33,7 @@ async def test_a_call_and_a_task_have_a_line_each_that_tells_all(tmp_path):
 
     assert (set(direct), set(kept), set(task)) == (CALL, CALL | {"task"}, TASK)
     assert (direct["road"], direct["outcome"], direct["status"]) == ("direct", "OK", 200)
-    assert (kept["road"], kept["outcome"], kept["status"]) == ("durable", "QUEUED", 202)
+    assert (kept["road"], kept["outcome"], kept["status"]) == ("queued", "QUEUED", 202)
     assert (task["code"], task["result"], task["attempt"]) == ("OK", "stored", 1)
     assert 0 < direct["seconds"] < 30
 

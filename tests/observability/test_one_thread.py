@@ -65,7 +65,7 @@ async def test_a_calls_life_is_found_by_its_request_and_by_its_task(tmp_path):
         await one.ended([f"/v1/tasks/{kept}", f"/v1/tasks/{died}"])
 
         # By the request, from either end.
-        for request_id, road in (("direct-1", "direct"), ("raised-1", "direct"), ("queued-1", "durable")):
+        for request_id, road in (("direct-1", "direct"), ("raised-1", "direct"), ("queued-1", "queued")):
             (line,) = await told(gateway, f'"{request_id}"', "request")
             assert line["road"] == road
         await told(worker, '"direct-1"', "storing direct-1\nin two lines")

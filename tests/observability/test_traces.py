@@ -66,7 +66,7 @@ async def test_a_queued_calls_spans_tell_one_connected_story(tmp_path, collector
     assert (call.part, call.trace, call.parent) == ("poste-gateway", TRACE, CALLER)
     assert (kept.part, kept.trace, kept.parent) == ("poste-gateway", TRACE, call.id)
     assert (handled.part, handled.parent, handled.links) == ("poste-sum", "", ((TRACE, kept.id),))
-    assert (call.attributes["poste.road"], call.attributes["poste.outcome"]) == ("durable", "QUEUED")
+    assert (call.attributes["poste.road"], call.attributes["poste.outcome"]) == ("queued", "QUEUED")
     assert request["trace_id"] == task["client_trace_id"] == TRACE
     assert task["trace_id"] == handled.trace != TRACE
 

@@ -33,7 +33,7 @@ def method(behaviour: Callable[[Any, Any], Any], *, coroutine: bool = True) -> S
 
 
 async def run(behaviour: Callable[[Any, Any], Any], *, coroutine: bool = True, **more: Any) -> Outcome:
-    runner = Runner("durable", threads=2)
+    runner = Runner("queued", threads=2)
     try:
         return await runner.run(method(behaviour, coroutine=coroutine), b"", more.pop("call", None) or Call(), **more)
     finally:

@@ -1,4 +1,4 @@
-"""One call: what it asks for is checked, then it takes the direct road, the durable one, or one after the other."""
+"""One call: what it asks for is checked, then it takes the direct road, the queued one, or one after the other."""
 
 from __future__ import annotations
 
@@ -139,10 +139,10 @@ class _Call:
         if not self._may_queue:
             return self._direct(wait)
         if wait is None:
-            return self._durable(0.0) if self._prefer.respond_async else self._direct(None)
+            return self._queued(0.0) if self._prefer.respond_async else self._direct(None)
         # A call that can't be repeated could not be queued once the wait is over: it is queued first.
         if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
-            return self._durable(wait)
+            return self._queued(wait)
         return self._direct(wait)
 
     async def _direct(self, wait: float | None) -> Response:
@@ -181,7 +181,7 @@ class _Call:
                     raise self._not_kept(reason, overdue=overdue)
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
-                return await self._durable(0.0 if wait is None else wait - (time.monotonic() - begin))
+                return await self._queued(0.0 if wait is None else wait - (time.monotonic() - begin))
 
     def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
         return make_room(self._request, size, decided)
@@ -205,9 +205,9 @@ class _Call:
         seconds = self._method.policy.timeout_seconds
         return f"It was not answered within {seconds:g} s, the timeout_seconds of {self._method.path.lstrip('/')}."
 
-    async def _durable(self, wait: float) -> Response:
+    async def _queued(self, wait: float) -> Response:
         """Have the call kept, then wait for its end as long as its client wishes."""
-        self._account.road = "durable"
+        self._account.road = "queued"
         if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
         task_id = self._call_services.ids.mint(

@@ -1,4 +1,4 @@
-"""The durable road's first step: calls are handed to the middleware, and each learns what became of it.
+"""The queued road's first step: calls are handed to the middleware, and each learns what became of it.
 
 Natural batching: what waits while the RPCs are out goes with the next one. No timers, so a call alone goes at once.
 Large calls have a queue and flights of their own, so that small ones never wait for them.

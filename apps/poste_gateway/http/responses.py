@@ -48,7 +48,7 @@ class AccessRecord:
         trace_id: The trace; empty if it has no id.
         service: The service that it calls, if it calls one.
         method: The method.
-        road: The road that it took: `direct`, `durable`, or `none` if it was refused before.
+        road: The road that it took: `direct`, `queued`, or `none` if it was refused before.
         outcome: The code, or the name of the problem, that it ended with; `QUEUED` if it was kept.
         facts: What else the log is to say, if there is anything.
     """

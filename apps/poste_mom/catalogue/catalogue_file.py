@@ -20,7 +20,7 @@ of a service or a method default
 ======================== ======== ======================================================================================
 away                     "queue"  a call whose service is away is kept; "reject": it is refused
 timeout_seconds          30       how long the handler may take on the direct road, where somebody waits for it
-queued_timeout_seconds   600      how long one attempt may take on the durable road; at least `timeout_seconds`
+queued_timeout_seconds   600      how long one attempt may take on the queued road; at least `timeout_seconds`
 redeliver                false    run again what may have run, though it is not declared idempotent
 max_attempts             none     how often the handler may fail before a queued task is DEAD. Without it one whose
                                   handler says that a later try may go better (UNAVAILABLE, RESOURCE_EXHAUSTED,

@@ -1,7 +1,7 @@
 """How much of Redis' memory each queue may take, by all that it holds: what waits, what is DEAD, results that are kept.
 
 A client decides how many calls come, how large they are and for how long their results are kept; so one alone could
-fill Redis, and the durable road be closed for everybody. Beyond its budget a queue takes no new calls; what it has
+fill Redis, and the queued road be closed for everybody. Beyond its budget a queue takes no new calls; what it has
 accepted is done and kept as promised. But a call of some bytes may have a result of many: so while what ended takes
 all of its queue's budget, no more is started. What waits goes on waiting, until results' times are over or an operator
 purges.

@@ -239,7 +239,7 @@ def expect(service: str) -> None:
     """Have what a service will surely count there from the start: a rate needs a figure before the first event."""
     task_wait_seconds.expect((service,))
     task_attempts.expect((service,))
-    for road in ("direct", "durable"):
+    for road in ("direct", "queued"):
         handler_seconds.expect((service, road))
         running_calls.add((service, road), 0)
         handlers_left_behind.add((service, road), 0)

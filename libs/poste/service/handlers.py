@@ -43,13 +43,13 @@ class Stuck(NamedTuple):
 class Runner:
     """Runs the handlers of one road."""
 
-    def __init__(self, road: Literal["direct", "durable"], *, threads: int, isolation: Isolation | None = None) -> None:
+    def __init__(self, road: Literal["direct", "queued"], *, threads: int, isolation: Isolation | None = None) -> None:
         """Prepare.
 
         Args:
             road: What the metrics call it.
             threads: How many `def` handlers of a service may run at once. On the direct road more wait their turn, for
-                as long as their callers have time; on the durable one they are not run.
+                as long as their callers have time; on the queued one they are not run.
             isolation: Has processes for some handlers; None if all are run here.
         """
         self._road = road
@@ -88,7 +88,7 @@ class Runner:
         metrics.running_calls.add(who, 1)
         # For good: each call is run in an asyncio task of its own.
         logs.names.set(call.names)
-        span = traced.begin(method, call, after_a_gap=self._road == "durable")
+        span = traced.begin(method, call, after_a_gap=self._road == "queued")
         # Not asking for the loop, which is a system call here.
         task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # there is one: it runs this
         call.task, call.method, call.timeout_seconds = task, method, timeout_seconds
@@ -159,12 +159,12 @@ class Runner:
 
         What waits in a queue may wait here too: its time begins with its start.
         """
-        patience = None if self._road == "durable" else self._patience(call)
+        patience = None if self._road == "queued" else self._patience(call)
         call.stage = Stage.WAITING
         if not await self._isolation.take_place(patience):  # type: ignore[union-attr]  # there are some
             return 0.0
         call.stage = None
-        if timeout_seconds is not None and self._road == "durable":
+        if timeout_seconds is not None and self._road == "queued":
             call.deadline = time.monotonic() + timeout_seconds
         if timeout_seconds is not None and call.deadline is not None:
             return max(_TELL_SECONDS, call.deadline - time.monotonic())
@@ -172,7 +172,7 @@ class Runner:
 
     def _patience(self, call: Call) -> float | None:
         """How long a call may wait for a thread, in seconds."""
-        if self._road == "durable":
+        if self._road == "queued":
             return 0.0
         if call.deadline is None:
             return None

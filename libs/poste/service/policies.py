@@ -69,7 +69,7 @@ def policy(
     Args:
         away: `queue` keeps a call while the service is away, `reject` refuses it.
         timeout_seconds: How long the handler may take on the direct road, where somebody waits for it.
-        queued_timeout_seconds: How long one attempt of it may take on the durable road.
+        queued_timeout_seconds: How long one attempt of it may take on the queued road.
         redeliver: Run again what may have run, although it is not declared idempotent.
         max_attempts: How often the handler may fail before a queued task is DEAD.
         backoff_seconds: The longest wait before the first retry; doubled for each further one.

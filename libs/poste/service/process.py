@@ -215,7 +215,7 @@ class _Queued:
         isolation: Isolation | None,
     ) -> None:
         self.reporter = reporter
-        self.runner = Runner("durable", threads=settings.concurrency, isolation=isolation)
+        self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(

@@ -65,7 +65,7 @@ class MethodSettings(_message.Message):
     redeliver: _builtins.bool
     """Run it again although it may have run and is not declared idempotent."""
     queued_timeout_seconds: _builtins.float
-    """How long one attempt of the handler may take on the durable road."""
+    """How long one attempt of the handler may take on the queued road."""
     max_attempts: _builtins.int
     """How often the handler may fail, in whatever way, before a queued task is DEAD."""
     backoff_seconds: _builtins.float
@@ -190,7 +190,7 @@ class ServiceSettings(_message.Message):
     max_in_flight: _builtins.int
     """How many calls a gateway may have outstanding at one replica before the replica counts as busy."""
     queued_timeout_seconds: _builtins.float
-    """How long one attempt of a handler may take on the durable road."""
+    """How long one attempt of a handler may take on the queued road."""
     backoff_seconds: _builtins.float
     """The longest wait before a queued task is tried again for the first time; doubled for each further one."""
     max_backoff_seconds: _builtins.float

@@ -45,7 +45,7 @@ async def prepare() -> counted.Calls:
     reporter = Reporter(grpc.aio.insecure_channel("127.0.0.1:1"))
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
-    road = QueuedRoad(QueuedHandlers(service, Runner("durable", threads=1), Terms(service)).run, reporter)
+    road = QueuedRoad(QueuedHandlers(service, Runner("queued", threads=1), Terms(service)).run, reporter)
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     scripts = Scripts(redis.asyncio.Redis())
     state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))

@@ -1,4 +1,4 @@
-"""The durable road by REST: what a client may wish for, and what it is told of its call's keeping."""
+"""The queued road by REST: what a client may wish for, and what it is told of its call's keeping."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_wait_holds_on_the_direct_road(tmp_path):
         assert reply.headers["Preference-Applied"] == "wait=1"
 
 
-async def test_a_wait_holds_on_the_durable_road(tmp_path):
+async def test_a_wait_holds_on_the_queued_road(tmp_path):
     """Else a client has to poll although it said that it would wait."""
     receipt = shop.Receipt(number=7, total=2.5, note="ä").SerializeToString()
     async with staged(tmp_path) as stage:
@@ -149,7 +149,7 @@ async def test_times_to_live_go_with_the_call(tmp_path):
         assert (kept.task_ttl_seconds, kept.result_ttl_seconds) == (86400, 3600)
 
 
-# The durable road's answers
+# The queued road's answers
 
 
 async def test_a_lost_acceptance_is_asked_for_again_under_the_same_key(tmp_path):
@@ -278,7 +278,7 @@ async def test_a_call_goes_direct_though_the_middleware_is_away(tmp_path):
 
 
 async def test_calls_that_wait_go_together(tmp_path):
-    """Else every kept call costs an RPC, and the durable road is four times slower."""
+    """Else every kept call costs an RPC, and the queued road is four times slower."""
     async with staged(tmp_path) as stage:
         stage.mom.gate.clear()
         count = metrics.failovers(shop.NAME, "away")._value
