@@ -32,6 +32,7 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (accepting.accept_everysec, accepting.EVERYSEC_ROWS),
     (draining.drain, draining.ROWS),
     (draining.drain_once, draining.ONCE_ROWS),
+    (draining.drain_courier, draining.COURIER_ROWS),
     (waiting.waiting, waiting.ROWS),
     (killing.killing, killing.ROWS),
     (backlog.backlog, backlog.ROWS),

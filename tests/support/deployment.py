@@ -293,6 +293,7 @@ async def deployed(
     foreigners: int = 0,
     couriers: int = 0,
     foreign_settings: dict[str, Any] | None = None,
+    unregistered: Iterable[str] = (),
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
     """Run Redis, the middleware, a gateway, and a replica for each name of a service; wait until all are ready.
@@ -312,6 +313,7 @@ async def deployed(
         foreigners: How many replicas of the ledger's service run without the worker library, which never knew it then.
         couriers: How many couriers there are.
         foreign_settings: What those replicas are told.
+        unregistered: Services that the worker library never knew, served by whatever the catalogue leads to.
         worker_settings: What the workers are told.
     """
     server = RedisServer(folder / "redis", **(redis or {}))
@@ -343,7 +345,8 @@ async def deployed(
                 part.start()
             await asyncio.to_thread(server.start)
             await one.ready()
-            ours = [service for service in SERVICERS if not (foreigners and service == LEDGER)]
+            foreign = {*unregistered, *([LEDGER] if foreigners else [])}
+            ours = [service for service in SERVICERS if service not in foreign]
             await been_up(f"127.0.0.1:{one.moms[0].port}", *ours)
             await one.queueable(*(SERVICERS if couriers else ours))
             for service in set(workers):

@@ -18,7 +18,7 @@ from support.redis_server import RedisServer
 from bench import filling, procfs, stage
 from bench.contenders import PEERS, Peer
 from bench.figures import Round, Row, Sample, Target, ratio
-from bench.programs import WrongRunError, finish
+from bench.programs import WrongRunError, finish, limit
 from bench.sizes import Sizes
 from calculator.v1 import sum_pb2
 from poste.queue.keys import QueueKeys
@@ -39,6 +39,9 @@ ROWS = (
 )
 ONCE_ROWS = (
     Row("drain-once", "drain of calls that must not run twice by one service process: against calls that may"),
+)
+COURIER_ROWS = (
+    Row("drain-courier", "drain of a service without the library by one courier: against by the library's own process"),
 )
 _LOOK_SECONDS = 0.005
 _DRAIN_SECONDS = 240.0
@@ -93,6 +96,28 @@ async def drain_once(sizes: Sizes) -> AsyncIterator[Round]:
             once, absolutes = await _drained_by_poste(one, client, sizes.drained, once=True)
             rates = {"once /s": once.rate, "often /s": often.rate, **absolutes}
             yield {"drain-once": Sample([ratio(once.rate, to=often.rate)], rates)}
+
+
+async def drain_courier(sizes: Sizes) -> AsyncIterator[Round]:
+    async with (
+        limit("unary_sum") as (_, port),
+        stage.poste() as one,
+        stage.poste(couriers=1, unregistered=[SUM], settings={SUM: {"target": f"127.0.0.1:{port}"}}) as other,
+        stage.client(one.redis) as ours,
+        stage.client(other.redis) as theirs,
+    ):
+        one.worker(SUM)
+        courier = other.couriers[0]
+        for _ in range(sizes.rounds):
+            library, _ = await _drained_by_poste(one, ours, sizes.drained)
+            if not courier.alive:
+                courier.start()
+            await other.queueable(SUM)
+            # It is known for a minute from then on, so that calls are kept.
+            courier.kill()
+            delivered, absolutes = await _drained_by_poste(other, theirs, sizes.drained)
+            rates = {"courier /s": delivered.rate, "library /s": library.rate, **absolutes}
+            yield {"drain-courier": Sample([ratio(delivered.rate, to=library.rate)], rates)}
 
 
 async def _drained_by_poste(
