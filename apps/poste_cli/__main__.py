@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from poste import __version__
 from poste.domain.errors import StartError
 from poste.domain.shown import visible
-from poste_cli.exits import NO_START
+from poste_cli.exits import INTERRUPTED, NO_START
 
 _EPILOG: Final = """\b
 Exit codes:
   0  success
   1  failure: the gateway answered with a problem, or the task did not succeed
   2  wrong usage, or nothing could be done: no gateway (or no `poste up`) answers, a part can't start
-  3  still waiting: the call is kept, and has not ended yet"""
+  3  still waiting: the call is kept, and has not ended yet
+130  ended by Ctrl-C"""
 
 #: Every verb, the module that holds it under its own name, and its line in the help.
 _VERBS: Final = {
@@ -59,6 +60,14 @@ class _Verbs(click.Group):
         module = importlib.import_module(f"poste_cli.{_VERBS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            # The line of the terminal that shows ^C ends here.
+            click.echo(err=True)
+            sys.exit(INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
         with formatter.section("Commands"):

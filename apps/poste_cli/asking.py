@@ -1,43 +1,19 @@
-"""What the client's verbs have in common: the gateway's address, one exchange with it, and what its end is worth."""
+"""What the client's verbs have in common: one exchange with the gateway, and what its end is worth."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import click
-
-from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task, gateway_url
+from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task
 from poste.domain.task import TaskState
 from poste_cli import printing
 from poste_cli.exits import FAILURE, NO_START, OK, WAITING
 
 #: What a verb does with a client; returns its exit code.
 Work = Callable[[Client], Awaitable[int]]
-
-
-def _checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    try:
-        return gateway_url(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options `--url` and `--json`."""
-    url = click.option(
-        "--url",
-        envvar="POSTE_URL",
-        default="http://localhost:8080",
-        show_default=True,
-        show_envvar=True,
-        callback=_checked_url,
-        help="The gateway; HOST:PORT will do.",
-    )
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-    return url(as_json(command))
 
 
 def ask(url: str, work: Work, *, as_json: bool, operator_token: str | None = None) -> NoReturn:
@@ -50,11 +26,7 @@ async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
         async with closed as client:
             return await work(client)
     except Problem as error:
-        if as_json:
-            named = {"requestId": error.request_id} if error.request_id else {}
-            printing.compact({**error.document, **named})
-        else:
-            printing.problem(error)
+        refused(error, as_json=as_json)
         return FAILURE
     except GatewayUnreachable as error:
         printing.complain(f"{error} (`poste up` starts one; --url or POSTE_URL names another)")
@@ -65,6 +37,15 @@ async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
     except ClientError as error:
         printing.complain(str(error))
         return FAILURE
+
+
+def refused(error: Problem, *, as_json: bool, about: str = "") -> None:
+    """Print a problem; `about` is the task that it is about, if it is one of several."""
+    if as_json:
+        named = {"requestId": error.request_id} if error.request_id else {}
+        printing.compact({**({"id": about} if about else {}), **error.document, **named})
+    else:
+        printing.problem(error, about)
 
 
 def worth(task: Task) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Final
 
 import click
 
-from poste.client import Client, Problem, Service, Task
+from poste.client import Answer, Client, Problem, Service, Task
 from poste.domain.task import TaskState
-from poste_cli import asking, fields, life_story, printing
+from poste_cli import asking, fields, gateway_options, life_story, printing
 from poste_cli.exits import FAILURE, OK, WAITING
 
 _SECONDS = click.IntRange(min=1)
@@ -21,7 +23,9 @@ _NO_ROUTE: Final = "/problems/no-such-route"
 @click.command()
 @click.argument("method", metavar="SERVICE/METHOD")
 @click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
-@click.option("-d", "--data", metavar="JSON", help="The whole message: JSON, @FILE, or - for standard input.")
+@click.option(
+    "-d", "--message", "text", metavar="JSON", help="The whole message: JSON, @FILE, or - for standard input."
+)
 @click.option(
     "--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for the answer, on either road."
 )
@@ -29,11 +33,11 @@ _NO_ROUTE: Final = "/problems/no-such-route"
 @click.option("--no-queue", is_flag=True, help="Fail if the service is away.")
 @click.option("--task-ttl", type=_SECONDS, metavar="SECONDS", help="How long it may wait for its service.")
 @click.option("--result-ttl", type=_SECONDS, metavar="SECONDS", help="How long its result is kept.")
-@asking.options
+@gateway_options.options
 def call(  # noqa: PLR0917 - click passes them by name
     method: str,
     values: tuple[str, ...],
-    data: str | None,
+    text: str | None,
     wait: int | None,
     respond_async: bool,
     no_queue: bool,
@@ -57,31 +61,53 @@ def call(  # noqa: PLR0917 - click passes them by name
     if respond_async and wait is not None:
         # The gateway would wait, on the direct road as a rule.
         raise click.UsageError("--async does not wait, and --wait does: give one of them")
-    message = fields.message(values, data)
+    message = fields.message(values, text)
 
-    async def work(client: Client) -> int:
-        try:
-            reply = await client.call(
-                method,
-                message,
-                respond_async=respond_async,
-                wait_seconds=wait,
-                queue=not no_queue,
-                task_ttl_seconds=task_ttl,
-                result_ttl_seconds=result_ttl,
-            )
-        except Problem as error:
-            if as_json or error.type != _NO_ROUTE:
-                raise
-            printing.complain(f"there is no method {method}; `poste services` lists those there are")
-            return FAILURE
-        if isinstance(reply, Task):
-            asking.show(reply, as_json=as_json)
-            return asking.worth(reply)
-        (printing.compact if as_json else printing.pretty)(reply.response)
-        return OK
+    def work(client: Client) -> Awaitable[int]:
+        reply = client.call(
+            method,
+            message,
+            respond_async=respond_async,
+            wait_seconds=wait,
+            # Waited for here, by its id: who does not want to wait any longer has that.
+            respond_when_queued=wait is not None,
+            queue=not no_queue,
+            task_ttl_seconds=task_ttl,
+            result_ttl_seconds=result_ttl,
+        )
+        return _called(client, method, reply, wait or 0, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json)
+
+
+async def _called(
+    client: Client, method: str, replied: Awaitable[Answer | Task], wait_seconds: int, *, as_json: bool
+) -> int:
+    begin = time.monotonic()
+    try:
+        reply = await replied
+    except Problem as error:
+        if as_json or error.type != _NO_ROUTE:
+            raise
+        printing.complain(f"there is no method {method}; `poste services` lists those there are")
+        return FAILURE
+    if isinstance(reply, Task) and wait_seconds:
+        reply = await _awaited(client, reply, begin + wait_seconds - time.monotonic())
+    if isinstance(reply, Task) and reply.state is not TaskState.SUCCEEDED:
+        asking.show(reply, as_json=as_json)
+        return asking.worth(reply)
+    (printing.compact if as_json else printing.pretty)(reply.response)
+    return OK
+
+
+async def _awaited(client: Client, task: Task, seconds: float) -> Task:
+    """Wait for the end of a call that was kept; who ends the wait has its id."""
+    printing.note(f"kept as {task.id}; waiting for its end")
+    try:
+        return await client.task(task.id, wait_seconds=max(0.0, seconds))
+    except asyncio.CancelledError:
+        printing.note(f"it goes on without you: poste task {task.id} --wait")
+        raise
 
 
 @click.command()
@@ -95,7 +121,7 @@ def call(  # noqa: PLR0917 - click passes them by name
     help="Wait for its end, for so long at most.",
 )
 @click.option("--history", is_flag=True, help="Tell what happened to it, and when.")
-@asking.options
+@gateway_options.options
 def task(task_id: str, wait: float | None, history: bool, url: str, as_json: bool) -> None:
     """Look at a call that was kept, or wait for its end.
 
@@ -122,7 +148,7 @@ def task(task_id: str, wait: float | None, history: bool, url: str, as_json: boo
 
 @click.command()
 @click.argument("task_id", metavar="ID")
-@asking.options
+@gateway_options.options
 def cancel(task_id: str, url: str, as_json: bool) -> None:
     """Cancel a call that was kept; one that runs already is asked to stop.
 
@@ -138,7 +164,7 @@ def cancel(task_id: str, url: str, as_json: bool) -> None:
 
 
 @click.command()
-@asking.options
+@gateway_options.options
 def services(url: str, as_json: bool) -> None:
     """List the services, their methods and routes, and which are up."""
 
@@ -172,7 +198,7 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
 
 
 @click.command()
-@asking.options
+@gateway_options.options
 def queues(url: str, as_json: bool) -> None:
     """List the queues in figures; each call is counted once.
 

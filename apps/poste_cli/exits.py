@@ -11,3 +11,5 @@ FAILURE: Final = 1
 NO_START: Final = 2
 #: The call is kept and has not ended.
 WAITING: Final = 3
+#: Ended by Ctrl-C, as a shell tells it.
+INTERRUPTED: Final = 130

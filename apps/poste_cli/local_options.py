@@ -14,8 +14,10 @@ NAME = click.Choice(NAMES)
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
+    envvar="POSTE_DATA",
+    show_envvar=True,
     default=Path(".poste"),
     show_default=True,
     metavar="DIR",
-    help="The folder of this Poste.",
+    help="The folder of the `poste up` that is meant.",
 )

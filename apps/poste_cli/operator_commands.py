@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+import signal
+import sys
+from typing import Final, Literal
 
 import click
-from click.core import ParameterSource
 
-from poste.client import Client, Queue, Task
-from poste.runtime import secret_files
-from poste_cli import asking, printing
-from poste_cli.exits import OK
-from poste_cli.local import folder
-from poste_cli.local_options import data_option
+from poste.client import Client, Problem, Queue
+from poste_cli import asking, gateway_options, printing
+from poste_cli.exits import FAILURE, OK
 
-
-def options(command: Callable[..., None]) -> Callable[..., Any]:
-    """Give a verb the options `--url`, `--json`, `--token-file` and `--data`, of which it gets `url` and `token`."""
-    token_file = click.option(
-        "--token-file",
-        type=click.Path(path_type=Path),
-        envvar="POSTE_OPERATOR_TOKEN_FILE",
-        show_envvar=True,
-        help="The file with the operators' token; that of a `poste up` is found by its folder.",
-    )
-
-    @functools.wraps(command)
-    def as_operator(*, url: str, token_file: Path | None, data: Path, **others: Any) -> None:
-        url, token = _operator(url, token_file, data)
-        command(url=url, token=token, **others)
-
-    return asking.options(data_option(token_file(as_operator)))
-
-
-def _operator(url: str, token_file: Path | None, data: Path) -> tuple[str, str | None]:
-    """Return which gateway is asked, and with which token, if any.
-
-    Raises:
-        StartError: A token can't be read, or others can read or write it; or no `poste up` runs in the folder given.
-    """
-    if token_file is not None:
-        return url, secret_files.read(token_file, "the operators' token").decode(errors="replace").strip()
-    found = folder.operated(data)
-    if found is None:
-        if _given("data"):
-            raise folder.nobody(data)
-        return url, None
-    gateway, token = found
-    if not _given("url") or _same(url, gateway):
-        return gateway, token.decode()
-    # Nobody but the gateway that it belongs to is told a token that was found.
-    return url, None
-
-
-def _given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
-
-
-def _same(url: str, gateway: str) -> bool:
-    """Tell whether a URL leads to a gateway of this machine."""
-    asked, own = urlsplit(url), urlsplit(gateway)
-    return asked.hostname in {"localhost", own.hostname} and (asked.scheme, asked.port) == (own.scheme, own.port)
+#: What a verb did, as it is told.
+_DONE: Final = {"replay": "replayed", "purge": "purged"}
 
 
 @click.command()
 @click.argument("queue")
-@options
+@gateway_options.operator_options
 def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have no more calls of QUEUE started; calls are still accepted, and those that run go on.
 
@@ -80,7 +29,7 @@ def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("queue")
-@options
+@gateway_options.operator_options
 def resume(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have the calls of a paused QUEUE started again."""
     _switch(queue, "resume", token=token, url=url, as_json=as_json)
@@ -100,7 +49,7 @@ def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, 
 
 @click.command()
 @click.argument("queue", required=False)
-@options
+@gateway_options.operator_options
 def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """List the calls that Poste gave up, of one QUEUE or of all, and why."""
 
@@ -125,49 +74,85 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
-@options
+@gateway_options.operator_options
 def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """Have calls that Poste gave up run again, as if they were new.
 
     Also what may have run already: find out first whether running it twice does harm.
+
+    Exit code: 0 all of them do, 1 one of them does not (it is told why), 2 wrong usage or no gateway.
     """
-    _handle(task_ids, queue, "replay", token=token, url=url, as_json=as_json)
+    _check(task_ids, queue)
+
+    async def work(client: Client) -> int:
+        if queue is None:
+            return await _each(client, task_ids, "replay", as_json=as_json)
+        return _tell_count(await client.replay_all(queue), "replay", as_json=as_json)
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
 @click.option("--ended", metavar="QUEUE", help="Everything that ended in a queue, but what is dead.")
-@options
+@click.option("--yes", is_flag=True, help="Don't ask whether all of a queue is meant.")
+@gateway_options.operator_options
 def purge(  # noqa: PLR0917 - click passes them by name
-    task_ids: tuple[str, ...], queue: str | None, ended: str | None, token: str | None, url: str, as_json: bool
+    task_ids: tuple[str, ...],
+    queue: str | None,
+    ended: str | None,
+    token: str | None,
+    url: str,
+    as_json: bool,
+    *,
+    yes: bool,
 ) -> None:
     """Give dead calls up for good: they can't be replayed any more.
 
     Or, with --ended, drop the results of calls that ended more than a minute ago, before their times to live are over:
     it makes room in a queue that holds as much as it may. Who asks for one is told that it is no longer kept.
+
+    Exit code: 0 done, 1 one of them was not (it is told why), or you said no, 2 wrong usage or no gateway.
     """
     if ended is None:
-        _handle(task_ids, queue, "purge", token=token, url=url, as_json=as_json)
-        return
-    if task_ids or queue is not None:
+        _check(task_ids, queue)
+    elif task_ids or queue is not None:
         raise click.UsageError("--ended goes alone")
 
     async def work(client: Client) -> int:
-        count = await client.purge_ended(ended)
-        if as_json:
-            printing.compact({"purged": count})
-        else:
-            printing.line(f"{count} purged")
-        return OK
+        if task_ids:
+            return await _each(client, task_ids, "purge", as_json=as_json)
+        if not yes and not await _sure(client, queue, ended):
+            printing.complain("nothing was purged")
+            return FAILURE
+        count = await (client.purge_all(queue) if queue is not None else client.purge_ended(str(ended)))
+        return _tell_count(count, "purge", as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+async def _sure(client: Client, queue: str | None, ended: str | None) -> bool:
+    """Ask whether all of a queue is meant, if there is anything in it."""
+    found = [one for one in await client.queues() if one.queue in (queue, ended)]
+    count = sum(one.dead if ended is None else one.kept for one in found)
+    if not count:
+        return True
+    what = f"give {count} dead calls of {queue} up for good" if ended is None else f"drop {count} results of {ended}"
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would {what}: say --yes where nobody can be asked")
+    # The loop's own handler would only note a Ctrl-C, and the line be read on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"{what[:1].upper()}{what[1:]}?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @click.command()
 @click.argument("service")
 @click.option("--even-with-waiting", is_flag=True, help="Also while its calls wait.")
-@options
+@gateway_options.operator_options
 def forget(service: str, token: str | None, url: str, as_json: bool, *, even_with_waiting: bool) -> None:
     """Take SERVICE out of the catalogue: its routes go, and no call is kept for it.
 
@@ -192,32 +177,40 @@ def forget(service: str, token: str | None, url: str, as_json: bool, *, even_wit
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
-def _handle(
-    task_ids: tuple[str, ...],
-    queue: str | None,
-    verb: Literal["replay", "purge"],
-    *,
-    token: str | None,
-    url: str,
-    as_json: bool,
-) -> None:
+def _check(task_ids: tuple[str, ...], queue: str | None) -> None:
     if bool(task_ids) == (queue is not None):
         raise click.UsageError("name tasks by their IDs, or a queue by --all QUEUE")
-    done = {"replay": "replayed", "purge": "purged"}[verb]
 
-    async def work(client: Client) -> int:
-        count = 0
-        if queue is not None:
-            count = await (client.replay_all(queue) if verb == "replay" else client.purge_all(queue))
-        for task_id in task_ids:
-            task: Task = await (client.replay(task_id) if verb == "replay" else client.purge(task_id))
-            count += 1
+
+async def _each(client: Client, task_ids: tuple[str, ...], verb: Literal["replay", "purge"], *, as_json: bool) -> int:
+    """Handle one task after the other, and tell of each on a line; one that can't be is no reason to stop."""
+    code = OK
+    for task_id in task_ids:
+        try:
+            # The gateway takes one that waits or runs for one that was replayed before.
+            if verb == "replay" and not (task := await client.task(task_id)).state.final:
+                code = FAILURE
+                detail = f"it is {task.state.name}, not DEAD: it was not replayed"
+                if as_json:
+                    printing.compact({"id": task_id, "state": task.state.name, "detail": detail})
+                else:
+                    printing.complain(f"{task_id}: {detail}")
+                continue
+            task = await (client.replay(task_id) if verb == "replay" else client.purge(task_id))
+        except Problem as error:
+            code = FAILURE
+            asking.refused(error, as_json=as_json, about=task_id)
+        else:
             if as_json:
                 printing.compact(dict(task.document))
-        if queue is not None and as_json:
-            printing.compact({done: count})
-        elif not as_json:
-            printing.line(f"{count} {done}")
-        return OK
+            else:
+                printing.line(f"{task_id}: {_DONE[verb]}")
+    return code
 
-    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+def _tell_count(count: int, verb: Literal["replay", "purge"], *, as_json: bool) -> int:
+    if as_json:
+        printing.compact({_DONE[verb]: count})
+    else:
+        printing.line(f"{count} {_DONE[verb]}")
+    return OK

@@ -81,10 +81,16 @@ def complain(text: str) -> None:
     click.echo(f"poste: {visible(text)}", err=True)
 
 
-def problem(error: Problem) -> None:
+def note(text: str) -> None:
+    """Tell on standard error what is going on; what is read by a program stays as it is."""
+    click.echo(visible(text), err=True)
+
+
+def problem(error: Problem, about: str = "") -> None:
     """Tell a person what the gateway refused, and why, and which request that was, on standard error."""
     request = f"request {error.request_id}" if error.request_id else ""
     said = ", ".join(filter(None, (error.document.get("code"), request)))
-    complain(f"{error.message} ({said})" if said else error.message)
+    text = f"{about}: {error.message}" if about else error.message
+    complain(f"{text} ({said})" if said else text)
     for fault in error.errors:
         click.echo(visible(f"  {fault.field}: {fault.reason}"), err=True)

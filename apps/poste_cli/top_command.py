@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from poste.client import AnswerLost, Client, Snapshot
-from poste_cli import asking, operator_commands, printing
+from poste_cli import asking, gateway_options, printing
 from poste_cli.exits import OK
 
 #: The first snapshot can't tell yet how fast the queues drain.
@@ -17,7 +17,7 @@ _LOOKS: Final = 2
 
 
 @click.command()
-@operator_commands.options
+@gateway_options.operator_options
 def top(token: str | None, url: str, as_json: bool) -> None:
     """Watch the services, their queues and the newest tasks, until q or Ctrl-C.
 

@@ -294,11 +294,31 @@ async def test_the_command_does_it_all(office: Office, tmp_path: Path) -> None:
     assert f"{SUM}/Add  attempts, attempt 1, died " in told
     assert told.count(" UTC  ValueError: secret\n") == 2
     assert [task["id"] for task in json.loads(await run("dead", SUM, "--json"))] == [first, second]
-    assert await run("replay", first) == "1 replayed\n"
-    assert await run("purge", "--all", SUM) == "1 purged\n"
+    assert await run("replay", first) == f"{first}: replayed\n"
+    assert await run("purge", "--yes", "--all", SUM) == "1 purged\n"
     assert await run("dead") == "nothing is dead\n"
     wrong = await asyncio.to_thread(poste, "replay", env=there)
     assert (wrong.returncode, "--all QUEUE" in wrong.stderr) == (2, True)
+
+
+async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Office, tmp_path: Path) -> None:
+    """It stopped in the middle without saying where, and told of one that runs that it was replayed."""
+    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
+    first, second = [(await office.dead()).removeprefix("/v1/tasks/") for _ in range(2)]
+    running = (await office.waiting()).removeprefix("/v1/tasks/")
+    assert (await office.claim())[0] == "run"
+
+    person = await asyncio.to_thread(poste, "replay", first, "abc", running, second, env=there)
+    program = await asyncio.to_thread(poste, "replay", first, "abc", "--json", env=there)
+    purged = await asyncio.to_thread(poste, "purge", running, "abc", env=there)
+
+    assert (person.returncode, program.returncode, purged.returncode) == (1, 1, 1)
+    assert person.stdout == f"{first}: replayed\n{second}: replayed\n"
+    told = person.stderr.splitlines()
+    assert told[0].startswith("poste: abc: ")
+    assert told[1:] == [f"poste: {running}: it is RUNNING, not DEAD: it was not replayed"]
+    assert [json.loads(line)["id"] for line in program.stdout.splitlines()] == [first, "abc"]
+    assert [line.split(": ")[1] for line in purged.stderr.splitlines()] == [running, "abc"]
 
 
 async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path) -> None:

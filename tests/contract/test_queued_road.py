@@ -77,6 +77,19 @@ async def test_a_wait_holds_on_the_queued_road(tmp_path):
         expect_202(await stage.gateway.post(QUOTE, ORDER, Prefer="wait=1"), stage)
 
 
+async def test_a_wait_may_end_once_the_call_is_queued(tmp_path):
+    """A client that is ended while it waits would have lost the id of a call that is kept."""
+    wish = "wait=20, respond-when-queued"
+    async with staged(tmp_path) as stage:
+        async with asyncio.timeout(10):
+            reply = await stage.gateway.post(QUOTE, ORDER, Prefer=wish)
+
+        expect_202(reply, stage)
+        assert reply.headers["Preference-Applied"] == wish
+    async with staged(tmp_path, answer) as stage:
+        assert (await stage.gateway.post(QUOTE, ORDER, Prefer=wish)).status == 200
+
+
 async def test_a_wait_for_a_method_that_cannot_be_repeated_is_spent_at_the_queue(tmp_path):
     """Else its answer is given up in the middle, and nobody knows what became of it."""
     async with staged(tmp_path, answer) as stage:

@@ -21,7 +21,7 @@ _SETTINGS = {
     f"POSTE_{name.upper()}" for kind in (GatewaySettings, MomSettings, WorkerSettings) for name in kind.model_fields
 }
 #: What the command and the health checks read.
-_OTHERS = {"POSTE_URL", "POSTE_HEALTH"}
+_OTHERS = {"POSTE_URL", "POSTE_DATA", "POSTE_HEALTH"}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

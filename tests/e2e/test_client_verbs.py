@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from support.cli import environment, poste, up
+from support.terminal import on_terminal
 
 ADD = "calculator.v1.SumService/Add"
 
@@ -87,6 +89,56 @@ def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
     assert "given up at" in asked.stdout
     assert json.loads(waited.stdout)["state"] == "QUEUED"
     assert refused.returncode == 1
+
+
+def test_a_wait_that_is_interrupted_has_told_the_id(ask, running):
+    """`Aborted!` was all that was said, and the call's id was lost with it."""
+    message = ("calculator.v1.SubtractionService/Subtract", "a=7", "b=2")
+    with on_terminal("call", *message, "--wait", "60", "--url", running.gateway, columns=200) as terminal:
+        shown = terminal.until("; waiting for its end")
+        terminal.strike(b"\x03")
+        code = terminal.end()
+    task = re.search(r"kept as (\S+);", shown)[1]
+
+    assert code == 130
+    assert b"Aborted" not in terminal.raw
+    assert f"poste task {task} --wait".encode() in terminal.raw
+    assert ask("cancel", task).returncode == 0
+
+
+def test_a_call_that_is_kept_is_waited_for_and_answered(running):
+    """`--wait` would be over once the call is kept."""
+    message = ("calculator.v1.SubtractionService/Subtract", "a=7", "b=2")
+    with on_terminal("call", *message, "--wait", "60", "--json", "--url", running.gateway) as terminal:
+        terminal.until("; waiting for its end")
+        running.act("start", "subtraction")
+        terminal.until('{"result": 5}')
+        code = terminal.end()
+    running.act("stop", "subtraction")
+
+    assert code == 0
+
+
+def test_the_gateway_of_a_poste_up_is_found_by_its_folder(running, tmp_path):
+    """Its port would have to be typed with each verb; or another gateway be asked without a word."""
+    folder = ("--data", str(running.data))
+    named = poste("call", ADD, "a=2", "b=3", "--json", *folder)
+    from_environment = poste("services", "--json", env=environment(POSTE_DATA=str(running.data)))
+    parts = poste("ps", "--json", env=environment(POSTE_DATA=str(running.data)))
+    (tmp_path / ".poste").symlink_to(running.data)
+    by_default = poste("queues", "--json", cwd=tmp_path)
+    elsewhere = poste("call", ADD, "a=2", "b=3", *folder, "--url", "127.0.0.1:1")
+    nobody = poste("services", "--data", str(tmp_path))
+
+    assert (named.returncode, named.stdout) == (0, '{"result": 5}\n')
+    assert len(json.loads(from_environment.stdout)) == 3
+    assert len(json.loads(parts.stdout)) == 6
+    assert by_default.returncode == 0
+    assert (elsewhere.returncode, "127.0.0.1:1" in elsewhere.stderr) == (2, True)
+    assert (nobody.returncode, nobody.stderr) == (
+        2,
+        f"poste: no `poste up` runs in {tmp_path} (another folder: --data)\n",
+    )
 
 
 def test_a_kept_call_is_waited_for(ask):
@@ -182,3 +234,30 @@ def test_a_task_tells_its_life(ask, kept, running):
     assert [line[2] for line in told[:1]] == ["accepted"]
     assert [line[4:] for line in told[1:]] == [["started", "attempt", "1"], ["ended", "SUCCEEDED"]]
     assert [event["event"] for event in events] == ["accepted", "started", "ended"]
+
+
+def test_all_of_a_queue_is_purged_only_once_it_was_asked_about(ask, running):
+    """One word too few, and every dead call or kept result of a queue would be gone for good."""
+    kept = ask("call", ADD, "a=2", "b=3", "--async", "--json")
+    assert ask("task", json.loads(kept.stdout)["id"], "--wait").returncode == 0
+    verb = ("purge", "--ended", "calculator.v1.SumService", "--data", str(running.data))
+
+    def asked(answer):
+        with on_terminal(*verb) as terminal:
+            terminal.until(" of calculator.v1.SumService? [y/N]")
+            terminal.strike(answer)
+            return terminal.end(), terminal.raw
+
+    script = poste(*verb)
+    refused, interrupted, agreed = asked(b"n\r"), asked(b"\x03"), asked(b"y\r")
+    unasked = poste(*verb, "--yes")
+    empty = poste("purge", "--all", "calculator.v1.SumService", "--data", str(running.data))
+
+    assert (script.returncode, script.stdout, "say --yes" in script.stderr) == (2, "", True)
+    assert (refused[0], b"nothing was purged" in refused[1]) == (1, True)
+    assert (interrupted[0], b"Aborted" in interrupted[1]) == (130, False)
+    # What has only just ended stays.
+    assert (agreed[0], b"0 purged" in agreed[1]) == (0, True)
+    assert (unasked.returncode, unasked.stdout) == (0, "0 purged\n")
+    # Where nothing is, nothing is asked.
+    assert (empty.returncode, empty.stdout) == (0, "0 purged\n")

@@ -247,13 +247,13 @@ async def test_an_operator_drops_what_has_ended(tmp_path: Path) -> None:
     async with town(tmp_path, max_held_bytes=100_000) as one:
         done = await one.fill()
         place = (await one.gateway.get(f"{QUEUE}/tasks?pageSize=1")).body["tasks"][0]["id"]
-        fresh = await asyncio.to_thread(poste, "purge", "--ended", SUM, env=one.environment)
+        fresh = await asyncio.to_thread(poste, "purge", "--yes", "--ended", SUM, env=one.environment)
         # What has only just ended stays.
         assert fresh.stdout == "0 purged\n"
         assert (await one.gateway.get(f"/v1/tasks/{place}")).body["state"] == "SUCCEEDED"
 
         await one.kept.age_all()
-        purged = await asyncio.to_thread(poste, "purge", "--ended", SUM, "--json", env=one.environment)
+        purged = await asyncio.to_thread(poste, "purge", "--yes", "--ended", SUM, "--json", env=one.environment)
 
         assert purged.stderr == ""
         assert purged.stdout == f'{{"purged": {done}}}\n'

@@ -89,16 +89,19 @@ def running(path: Path) -> Running:
         raise nobody(path) from error
 
 
-def operated(path: Path) -> tuple[str, bytes] | None:
-    """Find the gateway of the `poste up` that runs in a folder, and its operators' token; None if none runs.
+def found(path: Path) -> Running | None:
+    """Find the `poste up` that runs in a folder; None if none does, or its process is gone."""
+    # What listens there now may be anybody.
+    return running(path) if _alive(path) else None
+
+
+def operator_token(path: Path) -> str:
+    """Return the token of the operators of the `poste up` that runs in a folder.
 
     Raises:
-        StartError: The token can't be read, or others can read or write it.
+        StartError: It can't be read, or others can read or write it.
     """
-    if not _alive(path):
-        # What listens there now may be anybody, and is told no token.
-        return None
-    return running(path).gateway, secret_files.operator_token(path / _OPERATORS)
+    return secret_files.operator_token(path / _OPERATORS).decode()
 
 
 def nobody(path: Path) -> StartError:

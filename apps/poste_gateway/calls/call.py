@@ -220,7 +220,7 @@ class _Call:
         traced = tracing.wanted(self._account.traceparent)
         await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
         task = None
-        if wait > 0:
+        if wait > 0 and not self._prefer.respond_when_queued:
             try:
                 task = await self._call_services.task_reader.wait(task_id, wait, peer=client_of(self._request))
             except Full:
@@ -344,6 +344,8 @@ class _Call:
         wait = self._prefer.wait_seconds if self._may_wait else None
         if wait is not None and (self._may_queue or self._method.policy.repeatable):
             names.append(preferences.wait_applied(wait))
+            if self._prefer.respond_when_queued:
+                names.append("respond-when-queued")
         if self._prefer.no_queue:
             names.append("no-queue")
         return preferences.applied(*names)

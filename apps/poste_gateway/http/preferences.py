@@ -48,6 +48,7 @@ class Preferences:
         respond_async: It does not wait for the answer.
         wait_seconds: It waits this long for the answer, on whichever road; None if it did not say.
         no_queue: The call is never to be kept.
+        respond_when_queued: It is answered as soon as the call is queued: the wait is for the direct road alone.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -55,6 +56,7 @@ class Preferences:
     respond_async: bool = False
     wait_seconds: float | None = None
     no_queue: bool = False
+    respond_when_queued: bool = False
 
 
 #: What a client wishes that says nothing.
@@ -144,6 +146,7 @@ def _preferences(
         "respond_async": "respond-async" in stated,
         "wait_seconds": wait,
         "no_queue": "no-queue" in stated,
+        "respond_when_queued": "respond-when-queued" in stated,
     }
 
 

@@ -93,6 +93,7 @@ class Client:
         *,
         respond_async: bool = False,
         wait_seconds: int | None = None,
+        respond_when_queued: bool = False,
         queue: bool = True,
         task_ttl_seconds: int | None = None,
         result_ttl_seconds: int | None = None,
@@ -104,6 +105,7 @@ class Client:
             message: The request message as ProtoJSON.
             respond_async: Don't wait for the service: have the call kept, and answer with its task.
             wait_seconds: How long to wait for the answer, on whichever road the call goes.
+            respond_when_queued: Answer with its task as soon as the call is queued, and wait on the direct road alone.
             queue: Whether the call may be kept if the service is away.
             task_ttl_seconds: How long it may wait for its service, if it is kept.
             result_ttl_seconds: How long its result is kept.
@@ -114,6 +116,8 @@ class Client:
         preferences = ["respond-async"] if respond_async else []
         if wait_seconds is not None:
             preferences.append(f"wait={wait_seconds}")
+        if respond_when_queued:
+            preferences.append("respond-when-queued")
         if not queue:
             preferences.append("no-queue")
         wanted = {

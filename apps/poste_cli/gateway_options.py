@@ -1,0 +1,96 @@
+"""Which gateway a verb asks, and as whom: by a URL, or by the data folder of a `poste up` of this machine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from click.core import ParameterSource
+
+from poste.client import gateway_url
+from poste.runtime import secret_files
+from poste_cli.local import folder
+from poste_cli.local_options import data_option
+
+
+def _checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        return gateway_url(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options `--url`, `--data` and `--json`."""
+    url = click.option(
+        "--url",
+        envvar="POSTE_URL",
+        default="http://localhost:8080",
+        show_default="that of the `poste up` in --data, or http://localhost:8080",
+        show_envvar=True,
+        callback=_checked_url,
+        help="The gateway; HOST:PORT will do.",
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    return url(data_option(as_json(command)))
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options that say which gateway is asked, of which it gets `url`, and `--json`."""
+
+    @functools.wraps(command)
+    def to_gateway(*, url: str, data: Path, **others: Any) -> None:
+        command(url=_gateway(url, data)[0], **others)
+
+    return _gateway_options(to_gateway)
+
+
+def operator_options(command: Callable[..., None]) -> Callable[..., Any]:
+    """Give a verb what `options` does, and `--token-file`, of which it gets `token`; None if none is found."""
+    token_file = click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        envvar="POSTE_OPERATOR_TOKEN_FILE",
+        show_envvar=True,
+        help="The file with the operators' token; that of a `poste up` is found by its folder.",
+    )
+
+    @functools.wraps(command)
+    def as_operator(*, url: str, data: Path, token_file: Path | None, **others: Any) -> None:
+        url, own = _gateway(url, data)
+        token = folder.operator_token(data) if own else None
+        if token_file is not None:
+            token = secret_files.read(token_file, "the operators' token").decode(errors="replace").strip()
+        command(url=url, token=token, **others)
+
+    return _gateway_options(token_file(as_operator))
+
+
+def _gateway(url: str, data: Path) -> tuple[str, bool]:
+    """Return which gateway is asked, and whether it is that of the `poste up` in the data folder.
+
+    Raises:
+        StartError: No `poste up` runs in a folder that was named, and no gateway was.
+    """
+    running = folder.found(data)
+    if running is None:
+        if _given("data") and not _given("url"):
+            raise folder.nobody(data)
+        return url, False
+    # Nobody but the gateway that it belongs to is told a token that was found.
+    own = not _given("url") or _same(url, running.gateway)
+    return (running.gateway if own else url), own
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _same(url: str, gateway: str) -> bool:
+    """Tell whether a URL leads to a gateway of this machine."""
+    asked, own = urlsplit(url), urlsplit(gateway)
+    return asked.hostname in {"localhost", own.hostname} and (asked.scheme, asked.port) == (own.scheme, own.port)
