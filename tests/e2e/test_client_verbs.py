@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -245,6 +246,10 @@ def test_all_of_a_queue_is_purged_only_once_it_was_asked_about(ask, running):
     def asked(answer):
         with on_terminal(*verb) as terminal:
             terminal.until(" of calculator.v1.SumService? [y/N]")
+            terminal.strike(answer)
+            # A Ctrl-C in the very moment before the line is read is seen with the next one only.
+            with contextlib.suppress(AssertionError):
+                return terminal.end(seconds=5), terminal.raw
             terminal.strike(answer)
             return terminal.end(), terminal.raw
 
