@@ -21,6 +21,8 @@ class Figures:
         metrics.connections.set(capacity.connections)
         metrics.received_bytes.set(capacity.received.held)
         metrics.unsent_bytes.set(capacity.unsent.held)
+        metrics.received_max_bytes.set(capacity.received.limit)
+        metrics.unsent_max_bytes.set(capacity.unsent.limit)
         metrics.unsent_waiting_bytes.set(capacity.unsent.waiting)
         for gauge in (metrics.replicas_ready, metrics.replicas_known, metrics.calls_in_flight):
             gauge.clear()

@@ -74,7 +74,11 @@ class Figures:
         metrics.store_accepting.set(self._health.trouble is None)
         samples: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
         if await self._metrics_leader.is_leader():
-            samples["poste_couriers"][()] = self._catalogue.couriers
+            catalogue = self._catalogue
+            samples["poste_catalogue_services"][()] = len(catalogue.entries())
+            samples["poste_catalogue_bytes"][()] = catalogue.standing_bytes
+            samples["poste_catalogue_max_bytes"][()] = catalogue.max_bytes
+            samples["poste_couriers"][()] = catalogue.couriers
             await asyncio.gather(self._ask_queues(samples), self._ask_servers(samples))
         metrics.system.tell(samples)
 

@@ -16,7 +16,8 @@ class Budget:
     """Counts what is held.
 
     Attributes:
-        held: How many bytes are held, for all.
+        limit: How many bytes may be held, for all.
+        held: How many are.
     """
 
     def __init__(self, limit: int, peer_limit: int) -> None:
@@ -26,7 +27,7 @@ class Budget:
             limit: How many bytes may be held for all clients.
             peer_limit: How many for one.
         """
-        self._limit, self._peer_limit = limit, peer_limit
+        self.limit, self._peer_limit = limit, peer_limit
         self.held = 0
         self._of = Counts()
 
@@ -41,7 +42,7 @@ class Budget:
             beside: How many are held already of the same thing.
         """
         others = self.held - beside
-        if others and self.held + size > self._limit:
+        if others and self.held + size > self.limit:
             return False
         if peer:
             of_peer = self._of[peer]

@@ -20,7 +20,7 @@ from poste.rpc.catalogue import Service, claims_of, describe, redescribe, taken_
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
 from poste_mom.catalogue import versions
-from poste_mom.catalogue.limits import CatalogueLimits
+from poste_mom.catalogue.limits import CatalogueLimits, standing_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -287,6 +287,16 @@ class Catalogue:
             StoreError: Redis does not answer.
         """
         await self._store.withdraw_courier(courier)
+
+    @property
+    def standing_bytes(self) -> int:
+        """What all that stands takes of a gateway's memory, as it is estimated."""
+        return sum(map(standing_bytes, self.entries()))
+
+    @property
+    def max_bytes(self) -> int:
+        """What that may be."""
+        return self._limits.max_bytes
 
     @property
     def couriers(self) -> int:

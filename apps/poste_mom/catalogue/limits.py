@@ -27,7 +27,11 @@ _STARTS: Final = 8
 
 
 class CatalogueLimits:
-    """What the catalogue may hold."""
+    """What the catalogue may hold.
+
+    Attributes:
+        max_bytes: What all that stands may take of a gateway's memory, as it is estimated.
+    """
 
     def __init__(self, max_bytes: int = MAX_CATALOGUE_BYTES, max_replicas: int = MAX_REPLICAS) -> None:
         """Set them.
@@ -36,7 +40,7 @@ class CatalogueLimits:
             max_bytes: What all that stands may take of a gateway's memory, as it is estimated.
             max_replicas: At how many addresses there may be replicas, of all services.
         """
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._max_replicas = max_replicas
 
     def check_replica(self, service: str, address: str, places: Mapping[tuple[str, str], Place]) -> None:
@@ -56,7 +60,7 @@ class CatalogueLimits:
         Raises:
             CatalogueFullError: It is.
         """
-        largest = self._max_bytes // _SHARE
+        largest = self.max_bytes // _SHARE
         if weight > largest:
             raise CatalogueFullError(f"{service} takes {weight} bytes of memory, and may take {largest}")
 
@@ -68,12 +72,12 @@ class CatalogueLimits:
         """
         taken = 0
         for entry in entries:
-            taken += _standing(entry)
+            taken += standing_bytes(entry)
             if entry.name == service and sum(not one.retired for one in entry.others) + 1 >= _MAX_VERSIONS:
                 raise CatalogueFullError(f"{service} has {_MAX_VERSIONS} versions at once, as many as it may have")
-        if taken + weight > self._max_bytes:
+        if taken + weight > self.max_bytes:
             raise CatalogueFullError(
-                f"{service} has no room in the catalogue: {taken} of {self._max_bytes} bytes of memory are taken"
+                f"{service} has no room in the catalogue: {taken} of {self.max_bytes} bytes of memory are taken"
             )
 
     def check_shipped(self, entries: Iterable[CatalogueService]) -> None:
@@ -82,14 +86,14 @@ class CatalogueLimits:
         Raises:
             CatalogueFullError: It does not.
         """
-        taken = sum(map(_standing, entries))
-        if taken > self._max_bytes:
-            raise CatalogueFullError(f"it takes {taken} bytes of memory, and the catalogue may take {self._max_bytes}")
+        taken = sum(map(standing_bytes, entries))
+        if taken > self.max_bytes:
+            raise CatalogueFullError(f"it takes {taken} bytes of memory, and the catalogue may take {self.max_bytes}")
 
     def fit(self, entries: Iterable[CatalogueService]) -> list[str]:
         """Leave out retired versions that there is no room for; returns the services that lost one."""
         entries = list(entries)
-        left, lost = self._max_bytes - sum(map(_standing, entries)), []
+        left, lost = self.max_bytes - sum(map(standing_bytes, entries)), []
         for entry in entries:
             for version in [one for one in entry.others if one.retired]:
                 left -= version.weight
@@ -100,5 +104,6 @@ class CatalogueLimits:
         return lost
 
 
-def _standing(entry: CatalogueService) -> int:
+def standing_bytes(entry: CatalogueService) -> int:
+    """Return what of a service stands in a gateway's memory, as it is estimated: all but its retired versions."""
     return entry.weight + sum(version.weight for version in entry.others if not version.retired)

@@ -80,6 +80,7 @@ class CatalogueServicer:
             await refuse(context, error)
         if forgotten is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no service of this name")
+        metrics.services_forgotten_total.inc()
         _log.info("forgotten", service=request.service, waiting=waiting, **forgotten._asdict())
         return pb.ForgetServiceResponse(forgotten=True, waiting=waiting, **forgotten._asdict())
 

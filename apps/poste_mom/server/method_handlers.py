@@ -58,6 +58,9 @@ def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc
     # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours.
     read = _reader(method)
     most_bytes = sizes.MAX_MESSAGE if method.name in _BRINGING else sizes.LARGE
+    for kind in REFUSALS:
+        # There from the start: what begins with its first one has no rate for it.
+        metrics.questions_refused_total.labels(method.name, kind)
     # On the wire the same as methods that take one message; but gRPC reads that only when it is asked for it.
     make: Any
     if method.server_streaming:

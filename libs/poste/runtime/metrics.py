@@ -103,6 +103,8 @@ for _reason in CUT_REASONS:
 connections = Gauge("poste_connections", "Connections that clients have to this gateway.")
 received_bytes = Gauge("poste_received_bytes", "Bytes of clients' requests that this gateway holds.")
 unsent_bytes = Gauge("poste_unsent_bytes", "Bytes of large answers that this gateway holds until clients take them.")
+received_max_bytes = Gauge("poste_received_max_bytes", "How many of clients' requests it may hold.")
+unsent_max_bytes = Gauge("poste_unsent_max_bytes", "How many of large answers it may hold.")
 unsent_waiting_bytes = Gauge(
     "poste_unsent_waiting_bytes",
     "Bytes of large answers that stay with their services until there is room here.",
@@ -136,6 +138,9 @@ registrations_refused_total = Counter(
 )
 for _reason in ("invalid", "full"):
     registrations_refused_total.labels(_reason)
+services_forgotten_total = Counter(
+    "poste_services_forgotten_total", "Times that an operator had a service taken out of the catalogue."
+)
 store_replaced_total = Counter(
     "poste_store_replaced_total",
     "Times that this process found Redis emptied, replaced, or restored from an older copy: calls are lost.",
@@ -269,6 +274,9 @@ _SYSTEM_GAUGES: Final = {
         "1 while no task of a queue is started, because what ended in it takes all the memory that it may.",
         _QUEUE,
     ),
+    "poste_catalogue_services": ("Services of the catalogue.", ()),
+    "poste_catalogue_bytes": ("What the catalogue takes of each gateway's memory, as it is estimated.", ()),
+    "poste_catalogue_max_bytes": ("What it may take; beyond it registrations are refused.", ()),
     "poste_couriers": ("Couriers that live: they deliver for services that have no consumer of their own.", ()),
     "poste_redis_up": ("1 if this Redis answered.", _SERVER),
     "poste_redis_persisting": ("1 while what is written to this Redis goes to its disk.", _SERVER),
