@@ -1,4 +1,4 @@
-"""The exit codes of every verb: a program tells success, failure and still waiting apart by them alone."""
+"""The exit codes of every verb: success, failure and still waiting differ, so that a program needs to read nothing."""
 
 from __future__ import annotations
 

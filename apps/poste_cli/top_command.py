@@ -1,4 +1,4 @@
-"""The verb that watches: top."""
+"""The verb `top`."""
 
 from __future__ import annotations
 

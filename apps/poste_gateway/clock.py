@@ -1,7 +1,7 @@
 """How far this gateway's clock is from the store's, by which ids are judged.
 
-Within what is tolerated nothing depends on it. Past that no call of this gateway can be kept, which is said where it is
-looked for, and is over by itself once the clock is right.
+Up to 30 s, either way, do no harm. Beyond that the store refuses this gateway's calls as too old or from the future:
+the readiness, the log and a metric say so, and it is over by itself once the clock is right.
 """
 
 from __future__ import annotations

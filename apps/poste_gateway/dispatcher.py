@@ -1,6 +1,6 @@
-"""The edge: every request comes in here and is answered from here, whatever happens behind it.
+"""The dispatcher: takes every request to its handler, and answers it whatever the handler raises.
 
-One handler for all paths, a request id for each, one line in the log, and no exception that goes past it.
+It gives each request its id, and writes one line for it to the access log.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gauges that are not kept as things happen, but looked at when somebody asks: replicas, and what clients take."""
+"""The gateway's gauges that are read at each scrape: replicas, and what clients take of the gateway."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class Figures:
             metrics.replicas_known.labels(name).set(known)
             metrics.calls_in_flight.labels(name).set(pool.in_flight)
             for reason in metrics.FAILOVER_REASONS:
-                # There from the start: what begins with its first one has no rate for it.
+                # Created at 0, so that rate() sees the first increment.
                 metrics.failovers(name, reason)

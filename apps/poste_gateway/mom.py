@@ -1,4 +1,4 @@
-"""The middleware as the gateway asks it. Every call has a deadline; reads are repeated once when they were lost."""
+"""The gateway's client of the middleware. Every call has a deadline; a read whose answer is lost is repeated once."""
 
 from __future__ import annotations
 

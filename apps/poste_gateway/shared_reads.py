@@ -1,7 +1,7 @@
-"""Reads of one thing that many ask for: there is one on its way and one to follow, however many ask.
+"""Coalesced reads: of one thing at most one read is in flight and one to follow, however many requests ask for it.
 
-Who asks while none is on its way begins one. Who asks during one waits for the next: what he asks for may have changed
-since that one began, by his own doing even, so he is never told what was before he asked.
+A request that comes while none is in flight begins one. One that comes during a read waits for the next: the thing may
+have changed since that read began, by the same client's doing even, and no client may get what was before it asked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Poste: a REST face for any gRPC service, and a post office for when it is away.
+"""Poste: a REST face for any gRPC service, and a queue for when it is away.
 
 A service's author needs `poste.serve`, and `poste.policy` to say how calls are treated. They are resolved when they are
-first asked for, so that a process that only borrows a room of this library (the gateway) does not load the others.
+first asked for, so that a process that uses a part of this library (the gateway) does not load the others.
 `poste.MAX_RESPONSE_BYTES` is how large a handler's serialized response may be.
 """
 

@@ -1,4 +1,4 @@
-"""The whole terminal, filled with the last snapshot, until somebody has seen enough."""
+"""`poste top` on a full screen: shows the last snapshot until the user quits."""
 
 from __future__ import annotations
 

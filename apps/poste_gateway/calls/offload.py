@@ -1,7 +1,7 @@
 """What would hold up every other request is done beside the loop: large messages' JSON, which takes up to seconds.
 
-In two threads, one for what is quickly done, one for the rest, and in fair turns, so that the loop, and every client,
-always gets its turn soon; more threads would crowd it out.
+In two threads, one for what is quickly done, one for the rest, in fair turns among clients. With more threads the loop
+would get too little of the interpreter's lock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Lets clients' connections in, as far as there is room: who has no room is told, or closed, before it costs anything.
+"""Accepts clients' connections up to their limits; those beyond are answered 503, or closed, before they cost anything.
 
-asyncio's own servers take whoever comes. They know the client only once its handshake is over, and when descriptors run
-out uvloop closes the connections that come without a word.
+asyncio's own servers accept every connection. They know the client's address only after its TLS handshake, and when
+descriptors run out uvloop closes new connections without an answer or a log line.
 """
 
 from __future__ import annotations

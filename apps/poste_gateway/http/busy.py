@@ -1,4 +1,4 @@
-"""The problem of who asks for more than there is room for."""
+"""The problem `gateway-busy`: a client asks for more than there is room for."""
 
 from __future__ import annotations
 

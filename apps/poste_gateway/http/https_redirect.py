@@ -1,4 +1,4 @@
-"""The plain HTTP port of a gateway that speaks TLS: it leads to https, and answers nothing else but the probes."""
+"""The plain HTTP port of a gateway that serves HTTPS: it redirects there, and answers nothing else but the probes."""
 
 from __future__ import annotations
 

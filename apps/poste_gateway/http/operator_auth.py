@@ -1,7 +1,7 @@
-"""Who is an operator: whoever has the token, and nobody else, wherever they come from.
+"""Who is an operator: whoever has the operators' token.
 
-What died can be listed with its ids, and by them everybody's results be read; so it is not for every client. Where a
-request comes from tells nothing: behind a proxy on the gateway's host everybody comes from there.
+Operators can list dead letters with their ids, and by an id anybody can read a result; so clients may not. A request's
+address proves nothing: behind a proxy on the gateway's host all requests come from loopback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The paths that tell whether a gateway lives, and whether it can take calls."""
+"""The paths of the probes: whether a gateway lives (`/livez`), and whether it can take calls (`/readyz`)."""
 
 from __future__ import annotations
 

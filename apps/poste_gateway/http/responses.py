@@ -20,10 +20,10 @@ from poste import protojson
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
-#: Heads what changes from one look to the next.
+#: Headers of responses that must not be cached.
 NO_STORE: Final = {"Cache-Control": "no-store"}
-#: Heads what is of a service's own making: a browser takes it for what it is said to be, and lets its scripts see
-#: nothing of this origin, where the page for people keeps the operators' token.
+#: Headers of responses whose body a service made: a browser does not guess at its type, and runs its scripts without
+#: access to this origin, where the page for people keeps the operators' token.
 NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
 SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-forms allow-popups allow-scripts"}
 

@@ -1,4 +1,4 @@
-"""An answer that came, and can't be shown: its client is told of the field that can't be written, and so is the log."""
+"""A response that has no JSON: the client's problem and the log name the field that can't be written."""
 
 from __future__ import annotations
 

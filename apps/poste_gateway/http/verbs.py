@@ -1,4 +1,4 @@
-"""The verbs that a path takes, and what is said of one that it does not."""
+"""The verbs that a path takes: the `Allow` header, and the 405 for any other verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a client is, as far as the connection tells: what a limit for each client is counted by."""
+"""What a client is to the limits: an address (of IPv6 a network), as far as the connection shows it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""In which order what clients send is read, when it is more than the loop can take at once.
+"""In which order clients' data is read when more comes than the loop can read at once.
 
-An event loop serves every connection that has something before it looks again: of a client with a thousand connections
-all thousand requests, or sixteen times a quarter of a megabyte in chunks of two bytes, while everybody else waits. So
-within one turn of the loop only so much is read at once. What comes beyond it waits, and is read a part at a time,
-from each client in its turn (round robin; those who have no share of their own are one).
+In one turn an event loop serves every connection that is readable: all thousand requests of a client with a thousand
+connections, while other clients wait. So within one turn of the loop only so much is read. What is beyond that waits,
+and is read a part at a time, from each client in its turn (round robin; clients without a share count as one).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What there is no room for: each refusal is counted, and written to the log with whom it met."""
+"""Refusals for want of room: each is counted, and logged with its client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one connection takes of what there is for all clients: a place, bytes that it brought, bytes of its answers."""
+"""What one connection takes of the shared limits: a place, bytes of its requests, bytes of its responses."""
 
 from __future__ import annotations
 

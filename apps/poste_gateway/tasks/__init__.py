@@ -1,1 +1,1 @@
-"""What was kept: tasks read, waited for, listed, and the operators' verbs."""
+"""Tasks: read, waited for and listed; and the operators' verbs."""

@@ -1,4 +1,4 @@
-"""Looking at a task, waiting for its end, and cancelling it. The status never lies: see `_missing`."""
+"""Reads a task, waits for its end (long poll), and cancels it. The status never lies: see `_missing`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One snapshot a second, however many watch; none while nobody does."""
+"""Takes one snapshot a second for all event streams together; none while there are no streams."""
 
 from __future__ import annotations
 

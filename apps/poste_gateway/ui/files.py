@@ -1,4 +1,4 @@
-"""The page's files, from the package into memory: served as they are, and asked for again by their tags."""
+"""The page's files, read from the package into memory and served with their ETags."""
 
 from __future__ import annotations
 

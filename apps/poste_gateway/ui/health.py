@@ -1,4 +1,4 @@
-"""The light of a service: `up`, `busy`, `away`, or `hung` if it is there and does not answer."""
+"""The health of a service as the page shows it, its light: `up`, `busy`, `away`, or `hung` if it does not answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _HUNG: Final = "hung"
 _AWAY: Final = "away"
 #: How long a replica may take to say its first word, in seconds.
 _PATIENCE_SECONDS: Final = 0.5
-#: How long a replica that hung is believed to, in seconds: each knock stays with it until it wakes up.
+#: How long a replica that hung is taken to hang before it is probed again, in seconds: each probe's connection stays
+#: in its backlog until it goes on.
 _BELIEF_SECONDS: Final = 5.0
 
 
 class Health:
-    """Tells a service that hangs from one that is away, while somebody looks."""
+    """Tells a service that hangs from one that is away: probes it when a snapshot is made."""
 
     def __init__(self) -> None:
         #: When to knock again at the addresses where something hung.

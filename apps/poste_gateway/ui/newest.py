@@ -1,4 +1,4 @@
-"""The newest tasks of all queues; of a queue in which nothing happens they are not asked for again and again."""
+"""The newest tasks of all queues. A queue's are read again when its figures change, or after a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue as this gateway has it: followed for ever, applied without touching what did not change.
+"""The catalogue as this gateway has it: followed by a stream; a change touches only the services that it changes.
 
 If the middleware is away when the gateway starts, the copy on disk stands in: services are called, but nothing is
 queued or looked up until the middleware has agreed to the key that this gateway signs task ids with.

@@ -1,8 +1,8 @@
 """The catalogue as this replica knows it: read from Redis, filled by the deployment's file and by registrations.
 
-A Redis that was emptied, replaced, or restored from an older copy is known by its name, or by a catalogue that grew
-younger. The calls that it lost are lost; but who is up must not become unknown by it: this replica files again what it
-knew, before anybody is told of a catalogue without it.
+A Redis that was emptied, replaced, or restored from an older copy is recognized by its name, or by a catalogue version
+that went back. The calls that it lost are lost; but services that are up must not be forgotten: this replica writes
+what it knew again before gateways get a catalogue without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What gateways and services send, in the queue's words: calls to keep, and what handlers answered."""
+"""From the messages that gateways and services send to the queue's types: calls to keep, and handlers' outcomes."""
 
 from __future__ import annotations
 

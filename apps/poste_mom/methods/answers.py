@@ -1,4 +1,4 @@
-"""What the methods share: how a call ends that the store did not answer, and steps for many queues at once."""
+"""What the methods share: the status of a call that the store did not answer, and steps for many queues at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores what handlers answered."""
+"""Stores handlers' outcomes."""
 
 from __future__ import annotations
 

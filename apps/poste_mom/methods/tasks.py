@@ -1,4 +1,4 @@
-"""Tells what became of a task, and cancels it."""
+"""Reads tasks, waits for their ends, and cancels them."""
 
 from __future__ import annotations
 

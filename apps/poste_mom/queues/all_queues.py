@@ -34,7 +34,7 @@ def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
 
 
 async def for_each(queues: Iterable[str], do: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-    """Do something for every queue, some at once: one whose Redis hangs must not hold up the others'."""
+    """Do something for every queue, at most 16 at once: a queue whose Redis hangs does not delay the others."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def do_in_turn(queue: str) -> None:

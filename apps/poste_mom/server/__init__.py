@@ -1,1 +1,1 @@
-"""What comes in: messages are taken in turns, judged, and handed to the methods they are for."""
+"""The middleware's gRPC server: messages are read in turns, validated, and passed to the methods."""

@@ -1,8 +1,8 @@
 """How many large answers are on their way at once: each is there several times over until its peer has taken it.
 
-gRPC holds an answer for as long as its call lasts, and a peer need not take it: whoever asked for two results of 16 MB
-and read nothing kept everybody's from them. So who asks for what may be large says for how long, which gRPC sees to
-here, whatever becomes of the peer.
+gRPC holds an answer for as long as its call lasts, and a peer need not take it: one that asked for two results of 16 MB
+and read nothing kept all others from theirs. So a call whose answer may be large must have a deadline, which gRPC
+enforces here, whatever becomes of the peer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the middleware's methods are served: what comes in is judged before its method is called."""
+"""How the middleware's methods are served: each request is validated before its method is called."""
 
 from __future__ import annotations
 

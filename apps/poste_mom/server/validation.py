@@ -1,7 +1,7 @@
-"""What the middleware lets in: each task, report and question is judged by the rules that the gateway's clients are.
+"""Validates what the middleware is sent: tasks, reports and reads, by the same rules as the gateway's clients.
 
-The parts around it are trusted to be of this deployment, not to be right: one that is careless, or taken over, could
-otherwise leave records that nobody can read, and name keys of Redis that are no task's.
+The other parts are of this deployment, but may be faulty or taken over: one could otherwise leave records that can't be
+read, and name keys of Redis that are no task's.
 """
 
 from __future__ import annotations

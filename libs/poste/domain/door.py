@@ -1,7 +1,7 @@
-"""What may come in: one set of rules for every door, the gateway's to its clients and the middleware's to all inside.
+"""What input is valid: one set of rules for the gateway, to its clients, and for the middleware, to the other parts.
 
-Whoever reaches the middleware is a part of the deployment, and may be careless, or taken over, all the same. What one
-door let in becomes Redis keys, records, metadata, and lines of logs, and whoever reads them goes by these rules.
+A part that calls the middleware belongs to the deployment, and may be faulty or taken over all the same. What is let in
+becomes Redis keys, records, metadata and log lines, whose readers rely on these rules.
 """
 
 from __future__ import annotations

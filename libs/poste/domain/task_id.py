@@ -95,9 +95,10 @@ class TaskIds:
         return self._make(queue, _decode(key), create_ms, task_ttl_seconds, result_ttl_seconds)
 
     def with_acceptance_unknown(self, task_id: TaskId) -> TaskId:
-        """Make the id under which a task is given out of which nobody knows whether it was accepted.
+        """Return the same task's id, flagged as "acceptance unknown".
 
-        It leads to the same record; only where there is none does it mean something else.
+        It names the same record. Where there is no record it is answered with 404 in place of 500 `record-lost`, for
+        the call may never have been accepted.
         """
         return self._make(
             task_id.queue,

@@ -1,6 +1,6 @@
 """Where the catalogue is kept: what the deployment ships, what replicas registered, and which of them live.
 
-What is shipped and what a version is are bytes here: what they mean is known in `poste.rpc.catalogue`.
+Both are opaque bytes here: what is in them (services, descriptors, settings) is read by `poste.rpc.catalogue`.
 """
 
 from __future__ import annotations

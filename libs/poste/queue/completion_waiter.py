@@ -1,9 +1,9 @@
-"""Waiting for a task's end; a message that gets lost only makes the wait a little longer.
+"""Long polls: requests that wait for a task's end. A lost message makes the wait longer by a second or so, no more.
 
-An end that this very process stores is told to who waits here. Of others Redis' pub/sub tells; for that the record must
-say that somebody waits, and that is a write with its fsync: it is left out for a task that ends at once. Whether a
-message was lost is looked for by one look at some tasks a second for all who wait: as many looks as waits would be the
-more the more wait, with nothing to be seen.
+An end that this process stores wakes its waiters directly. Ends that other processes store are published by Redis, if
+the record says that somebody waits; that flag is a write with its fsync, so it is not set for the first milliseconds,
+in which many tasks end. In case a message is lost, the records of some of the waited-for tasks are read once a second,
+for all waiters together: a read for each waiter would load Redis by how many wait.
 """
 
 from __future__ import annotations

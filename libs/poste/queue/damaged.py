@@ -1,4 +1,4 @@
-"""Records that can't be read: they are passed over, counted, and each is told of once.
+"""Records that can't be read: they are passed over, counted, and each is logged once.
 
 What stands in Redis may be of somebody else's making, or damaged. One such record must hide no other, and end nothing.
 """

@@ -1,11 +1,11 @@
-"""Is what Redis says it keeps really kept? Checked on every new connection, and again on every pass.
+"""Whether Redis keeps on disk what it has answered. Checked on every new connection, and again on every pass.
 
 With `appendfsync always` a reply goes out after the fsync: nothing more is to be asked. With `everysec` a write is on
 disk only when WAITAOF (Redis ≥ 7.2) says so. Anything weaker is refused, unless a setting named for what it risks
 allows it.
 
-Whatever is told as a fact that others act upon waits for the disk, not only an acceptance: a result (its service
-forgets it then), a cancellation, what an operator did, and a task's end when it is read.
+Whatever others act upon waits for the disk, not only an acceptance: that a result is stored (its service forgets it
+then), a cancellation, what an operator did, and a task's end when it is read.
 """
 
 from __future__ import annotations

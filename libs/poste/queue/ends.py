@@ -1,7 +1,7 @@
-"""Tells of tasks that ended otherwise than by their handler's answer, in the log of whoever had the script end them.
+"""Logs tasks that ended otherwise than by their handler's answer, in the process that had the script end them.
 
-They expired, were cancelled, or Poste gave them up: that is a warning, with its reason, for somebody has to look at it.
-And of those whose process died under an attempt: nobody else can.
+They expired, were cancelled, or Poste gave them up: the last is a warning, with its reason, for it needs an operator.
+Tasks whose process died during an attempt are logged here too: that process can't do it.
 """
 
 from __future__ import annotations

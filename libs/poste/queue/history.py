@@ -1,4 +1,4 @@
-"""What became of a task so far: what its record knows, and nothing that would have to be guessed.
+"""A task's history: the events that its record has, without any that would have to be guessed.
 
 The record keeps when its latest claim began, and of each attempt that did not end the task what became of it
 (`append_event` in the scripts' prelude). So a task that simply ran has a history too, and its record is no larger for

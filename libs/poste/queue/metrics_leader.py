@@ -1,7 +1,7 @@
-"""Which replica of the middleware tells the system's figures: one at a time, so that a sum over all counts them once.
+"""The metrics leader: the one replica of the middleware that exposes the system's metrics (queues, Redis).
 
-It is one that is asked for its metrics, for a figure that nobody collects is of no use; and it stays the same one while
-it lives and is asked.
+If each did, a sum over the replicas would count them several times. The leader is one that is scraped, for metrics that
+Prometheus does not collect are of no use, and stays the same one while it lives and is scraped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MetricsLeader:
         return self._leads
 
     async def hold(self) -> None:
-        """Stay it as long as it is asked, until cancelled."""
+        """Renew leadership while scraped; resign after 150 s without a scrape. Runs until cancelled."""
         try:
             while True:
                 await asyncio.sleep(_RENEW_SECONDS)

@@ -1,4 +1,4 @@
-"""Whether Redis can be trusted with a call now: durable, and with memory to spare.
+"""Whether Redis can be trusted with a call now: it keeps on disk what it answers, and has memory to spare.
 
 Every master of a cluster answers for its own queues.
 """

@@ -1,4 +1,4 @@
-"""Whether a server that takes connections is also alive: a process that hangs looks like one that is away otherwise."""
+"""Whether a server accepts connections and then is silent: its process hangs, and would pass for one that is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may go on: in turns among peers, so that one that is slow, or many, keeps no other back."""
+"""A fair semaphore: places are given in turns among peers, so that one that is slow, or asks often, delays no other."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ class Deadlines(Generic[K]):
         self._overdue = overdue
         self._fair = fair
         self._loop = asyncio.get_running_loop()
-        #: Of nobody's call: what is due is told of in no context of whoever came before.
+        #: The context in which `overdue` is called: without it, that of the call which happened to set the timer.
         self._context = contextvars.copy_context()
         #: When each is due, and for how long the loop was blocked before it was added, if that matters.
         self._due: dict[K, tuple[float, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        #: When the timer is to go off. Not asked of it: one that uvloop runs at once does not know.
+        #: When the timer is to go off. Kept here: a uvloop handle that is scheduled for now has no when().
         self._look_time = math.inf
 
     def add(self, key: K, seconds: float) -> None:

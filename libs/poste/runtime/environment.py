@@ -1,6 +1,6 @@
 """The environment is read here, once, in `main`: a setting's variable is `POSTE_` and its name in capitals.
 
-What is wrong with it is told at once and in one line, which names the variable, its value, and what would do.
+What is wrong with it is refused at start in one line, which names the variable, its value, and what is allowed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process leaves behind when it ends: what an author's code keeps going, and nothing can end."""
+"""What still runs when a process ends: an author's threads and tasks that can't be ended are named in its log."""
 
 from __future__ import annotations
 

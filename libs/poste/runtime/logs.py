@@ -110,7 +110,7 @@ class _Configured:
 class EventLog:
     """Writes one line for each event of a kind, a call or a task: there are more of these than of all other lines.
 
-    A line that is not read on a terminal goes past structlog, whose chain costs more than all that the line tells of.
+    As JSON it bypasses structlog, whose processors cost more than the call that the line is about.
     """
 
     _part: str | None = None

@@ -1,4 +1,4 @@
-"""How late the event loop is: a timer measures by how much it was missed. What blocks the loop is seen here first."""
+"""How late the event loop is: measured by how late a timer fires. Whatever blocks the loop shows here."""
 
 from __future__ import annotations
 

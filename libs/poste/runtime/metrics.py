@@ -1,10 +1,9 @@
 """Every metric of Poste, in one place. Prometheus' conventions: base units, `_total`, bounded labels, no task ids.
 
-What a process did or holds, it counts itself: sum over the instances. What is the system's (the queues, Redis) is told
-by one replica of the middleware at a time (`SystemFigures`), so that a sum counts it once. The queues' totals are kept
-in Redis, written by the very scripts that change the tasks' states: they are right whoever dies when, whichever
-process did it (a service settles tasks too), and after any restart. Everything else begins at 0 with its process, which
-`rate` and `increase` know how to read.
+What a process did or holds, it counts itself: sum over the instances. What is the system's (the queues, Redis) is
+exposed by one replica of the middleware at a time, the metrics leader (`SystemFigures`), so that a sum counts it once.
+The queues' totals are kept in Redis, written by the scripts that change the tasks' states: they stay right when any
+process dies or restarts. Everything else begins at 0 with its process, which `rate` and `increase` can handle.
 
 Labels are names from the catalogue and words from the code. Nothing that a client sends becomes one.
 """
@@ -84,7 +83,7 @@ REFUSAL_REASONS: Final = (
     *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings"),
 )
 for _reason in REFUSAL_REASONS:
-    # There from the start: what begins with its first refusal has no rate for it.
+    # Created at 0, so that rate() sees the first increment.
     refused_total.labels(_reason)
 catalogue_followed = Gauge(
     "poste_catalogue_followed",
@@ -168,7 +167,7 @@ threads_lost = FastGauge(
 )
 task_wait_seconds = FastHistogram(
     "poste_task_wait_seconds",
-    "Time from a task's creation to the start of its first attempt; told again if a stop gave that one back.",
+    "Time from a task's creation to the start of its first attempt; observed again if that was given back at a stop.",
     ["queue"],
     buckets=_WAIT_BUCKETS,
 )
@@ -218,7 +217,7 @@ store_errors_total = Counter(
     ["kind"],
 )
 for _kind in ("unreached", "refused", "lost"):
-    # There from the start: what begins with its first error has no rate for it.
+    # Created at 0, so that rate() sees the first increment.
     store_errors_total.labels(_kind)
 
 
@@ -241,7 +240,7 @@ def step_times(step: str) -> Histogram:
 
 
 def expect(service: str) -> None:
-    """Have what a service will surely count there from the start: a rate needs a figure before the first event."""
+    """Create a service's series at 0, so that rate() sees the first increment."""
     task_wait_seconds.expect((service,))
     task_attempts.expect((service,))
     for road in ("direct", "queued"):

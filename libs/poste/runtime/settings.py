@@ -1,4 +1,4 @@
-"""Settings: what each part is told. Read once, in `main` (`poste.runtime.environment`); frozen from then on.
+"""Settings of each part. Read once, in `main` (`poste.runtime.environment`); frozen from then on.
 
 The comment above a setting is what the documents say of it (docs/settings.md). Secrets come from files, which others
 must not be able to read or write (`poste.runtime.secret_files`).

@@ -78,7 +78,7 @@ def _within(traceparent: str, outer: context.Context) -> context.Context:
 
 
 class _Unrecorded(NonRecordingSpan):
-    """The span of every call whose trace Poste does not record: as few ask for its ids, it has none until then."""
+    """The span of every call whose trace Poste does not record. Its ids are made when first read: few handlers do."""
 
     def __init__(self) -> None:
         super().__init__(trace.INVALID_SPAN_CONTEXT)

@@ -1,8 +1,8 @@
-"""`def` handlers that run in processes of their own: what a thread can't be, a process can, and that is ended.
+"""`def` handlers that run in processes of their own, which can be ended, as a thread can't.
 
 For handlers that may hang or crash in a library's native code. Such a process is spawned with a copy of the servicer,
-is given one call at a time, bytes in and an outcome out, and when it ends before that, by whatever, another takes its
-place. Pebble keeps them; it is an extra (`poste[isolated]`), for its licence is the LGPL.
+is given one call at a time, bytes in and an outcome out, and when it ends before that, for whatever reason, another
+takes its place. Pebble keeps them; it is an extra (`poste[isolated]`), for its licence is the LGPL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Threads that are lost to handlers which hang: told while there are some left, and the end of the process with none.
+"""Threads that are lost to `def` handlers which hang: logged while some are left; with none left the process ends.
 
-A thread can't be ended. A process whose `def` handlers have all its threads can run no other, so it has nothing to wait
-for: it says so, is not ready, and after a while ends in order. Whoever keeps it running starts it anew.
+A thread can't be ended. A process that has lost all of its threads can run no `def` handler any more: it logs that, is
+not ready, and after `POSTE_THREADS_LOST_SECONDS` ends in order. Whatever keeps it running starts it anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The queued road: runs a claimed task's handler, and reports what it ended with."""
+"""The queued road: runs a claimed task's handler, and reports its outcome."""
 
 from __future__ import annotations
 

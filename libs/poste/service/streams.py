@@ -1,8 +1,8 @@
-"""Streaming methods: gRPC runs their handlers itself, and is kept from what it can't bear of them.
+"""Streaming methods: gRPC runs their handlers itself; what they raise means the same as in a unary handler.
 
-Of what is no Exception (a cancellation of its own task, a KeyboardInterrupt, a Rust panic) gRPC's client would hear
-nothing until its deadline, and of anything else it would be told the text, which is for nobody but the service's
-own people. So they mean here what they mean in a unary handler.
+Without this guard the client of a handler that raises what is no Exception (a cancellation of its own task, a
+KeyboardInterrupt, a Rust panic) would get no answer until its deadline, and of any other exception it would get the
+text, which may hold internals of the service.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What holds for a service's queued tasks in this process: its author's word, until the catalogue's is known."""
+"""The settings of a service's queued tasks in this process: its author's, until the catalogue's are known."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ _LONGEST_SECONDS: Final = 10.0
 
 
 class CircuitBreaker:
-    """One replica's. Open after a call that was not answered in time; then one call at a time finds out, the probe.
+    """One replica's circuit breaker.
 
-    What was sent before it opened may answer, and so close it; that it ends, or is as silent as what opened it, says
-    nothing new.
+    It opens after a call that was not answered in time. Once it was open for its time it lets one call at a time
+    through, the probe, and closes when any call is answered. Calls that were sent before it opened and are not answered
+    either neither open it for longer nor make room for another probe.
     """
 
     def __init__(self) -> None:

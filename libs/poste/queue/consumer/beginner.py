@@ -1,7 +1,7 @@
-"""Has what must not run twice begin: once its claim is on disk, and each when the one before has begun.
+"""Starts claimed tasks that must not run twice: each once its claim is on disk, and one after the other.
 
-A process that dies must not take along what it never started. So of all that it has claimed one more than had begun is
-unknown, at most.
+When a process dies, those of its tasks that may have started end as DEAD, `outcome-unknown`. Starting them one by one
+keeps that to the tasks that ran and one more, whatever else the process had claimed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A consumer's lease, renewed by a thread of its own: the one thing outside asyncio.
+"""A consumer's lease (a visibility timeout for all that it holds), renewed by a thread: the one thing outside asyncio.
 
-A lease must not depend on the loop that it vouches for: a handler that blocks the loop for a while keeps its tasks (up
-to `blocked_loop_seconds`); a process that is stopped or deaf loses them.
+The event loop may be blocked by a handler: its tasks are kept all the same, for up to `blocked_loop_seconds`. A process
+that is stopped, or can't reach Redis, loses them once its lease is over.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The connection that pops block on."""
+"""The connection on which a consumer waits for tasks (BLMOVE)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What was claimed and not run goes back at once: it waits a while, nothing is counted, and others may have it.
+"""Puts back claimed tasks that this process can't run: they wait a while, for any process, and no attempt is counted.
 
-Many at a time, in one step: a process that can't run one of them can often run none.
+Many go in one step: a process that can't run one of them can often run none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A session reconciles itself with its list: it adopts what stands there and is not held, and stops what is to stop.
+"""Compares what a session holds with its list in Redis: adopts keys that it does not know of, stops cancelled tasks.
 
-A lost reply strands a key while its owner lives: nobody else may take it from a list whose lease is kept.
+When the reply to a pop is lost its key stands in the list, and no process would ever run it: others take nothing from a
+list while its lease is renewed.
 """
 
 from __future__ import annotations

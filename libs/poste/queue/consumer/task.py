@@ -1,4 +1,4 @@
-"""A task in the hands of the process that is to run it."""
+"""A claimed task, as the process sees it that is to run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which replica of the middleware tells the system's figures: whoever has the key, which is taken if it is free."""
+"""The metrics leader of the middleware: the replica that has the key, which is taken if it is free."""
 
 from __future__ import annotations
 
