@@ -7,11 +7,8 @@ import sys
 from collections.abc import Callable
 
 from poste.domain import traceparents
-from poste.domain.errors import StartError
-from poste.domain.shown import visible
 from poste.rpc.replicated import Replicated
-from poste.runtime import admin, lifecycle, logs, tracing
-from poste.runtime.environment import load
+from poste.runtime import admin, lifecycle, logs, program, tracing
 from poste.runtime.settings import CourierSettings
 from poste.service.report import Reporter
 from poste_courier.registration import Registration
@@ -71,19 +68,8 @@ async def run(
 
 
 def main(**overrides: object) -> int:
-    """Run a courier until it is asked to stop; returns the exit code.
-
-    Args:
-        **overrides: Settings that win over the environment's.
-    """
-    try:
-        settings = load(CourierSettings, **overrides)
-        tracing.configure("courier")
-    except StartError as error:
-        print(f"poste courier: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return 2
-    logs.configure(settings, "courier")
-    return lifecycle.run(lambda stop: run(settings, stop))
+    """Run a courier until it is asked to stop; `overrides` win over the environment. Returns the exit code."""
+    return program.main("courier", CourierSettings, overrides, run, traced=True)
 
 
 if __name__ == "__main__":

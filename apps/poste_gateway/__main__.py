@@ -7,14 +7,11 @@ import contextlib
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Self
 
-from poste.domain.errors import StartError
-from poste.domain.shown import visible
 from poste.domain.task_id import TaskIds
-from poste.runtime import admin, lifecycle, logs, secret_files, tracing
+from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
-from poste.runtime.environment import load
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
@@ -63,69 +60,84 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     ids = TaskIds(secret_files.id_key(settings.id_key_file))
     token = settings.operator_token_file
     operator_auth = OperatorAuth(None if token is None else secret_files.operator_token(token))
-    capacity = Capacity(
-        max_connections=settings.max_connections,
-        max_peer_connections=settings.max_peer_connections,
-        max_received_bytes=settings.max_received_bytes,
-        max_unsent_bytes=settings.max_unsent_bytes,
-        trusted=settings.trusted_proxies,
-    )
-    draining = asyncio.Event()
-    async with asyncio.TaskGroup() as duties:
-        mom = Mom(settings.mom)
-        following_mom = duties.create_task(mom.run())
-        copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
-        catalogue = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
-        enqueuer, clock, offload = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
-        task_reader = TaskReader(
-            mom, ids, draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
+    async with asyncio.TaskGroup() as duties, _Gateway(settings, ids, operator_auth, duties) as gateway:
+        await gateway.catalogue.begun(_BEGIN_SECONDS)
+        async with (
+            admin.serving(
+                settings.admin_host or settings.host,
+                settings.probes_port(),
+                gateway.own_routes.unready,
+                collect=Figures(gateway.catalogue, gateway.capacity).collect,
+            ),
+            _listening(gateway.dispatcher.handle, settings, certificate, gateway.capacity) as port,
+        ):
+            try:
+                yield port
+            finally:
+                # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a while to
+                # see it, and sends more; then the listener closes and calls finish.
+                gateway.draining.set()
+                gateway.broadcaster.close()
+                _log.info("stopping")
+                await asyncio.sleep(settings.linger_seconds)
+
+
+class _Gateway:
+    """The parts of a gateway, wired; they follow and serve while the body runs."""
+
+    def __init__(
+        self, settings: GatewaySettings, ids: TaskIds, operator_auth: OperatorAuth, duties: asyncio.TaskGroup
+    ) -> None:
+        self._duties = duties
+        self.draining = asyncio.Event()
+        self.capacity = Capacity(
+            max_connections=settings.max_connections,
+            max_peer_connections=settings.max_peer_connections,
+            max_received_bytes=settings.max_received_bytes,
+            max_unsent_bytes=settings.max_unsent_bytes,
+            trusted=settings.trusted_proxies,
         )
-        listings = Listings(catalogue, mom)
-        broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
+        self._mom = mom = Mom(settings.mom)
+        copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
+        self.catalogue = catalogue = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
+        self._enqueuer, self._clock, self._offload = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
+        task_reader = TaskReader(
+            mom, ids, self.draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
+        )
+        self._listings = listings = Listings(catalogue, mom)
+        self.broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
         wait = settings.max_wait_seconds
-        own_routes = OwnRoutes(
+        self.own_routes = OwnRoutes(
             catalogue,
             listings,
             task_reader,
-            offload,
+            self._offload,
             OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
-            clock=clock,
-            pages=Pages(broadcaster, operator_auth),
-            draining=draining,
+            clock=self._clock,
+            pages=Pages(self.broadcaster, operator_auth),
+            draining=self.draining,
             max_wait_seconds=wait,
         )
-        call_services = CallServices(catalogue, enqueuer, task_reader, offload, ids, wait, settings.body_seconds)
-        dispatcher = Dispatcher(call_services, own_routes, settings.cors_origins, draining)
-        following = [duties.create_task(duty) for duty in (catalogue.follow(), broadcaster.run(), clock.keep())]
-        try:
-            await catalogue.begun(_BEGIN_SECONDS)
-            async with (
-                admin.serving(
-                    settings.admin_host or settings.host,
-                    settings.probes_port(),
-                    own_routes.unready,
-                    collect=Figures(catalogue, capacity).collect,
-                ),
-                _listening(dispatcher.handle, settings, certificate, capacity) as port,
-            ):
-                try:
-                    yield port
-                finally:
-                    # Not ready from here on, and every long poll and stream ends. Who balances gateways may take a
-                    # while to see it, and sends more; then the listener closes and calls finish.
-                    draining.set()
-                    broadcaster.close()
-                    _log.info("stopping")
-                    await asyncio.sleep(settings.linger_seconds)
-        finally:
-            await lifecycle.end(following)
-            offload.close()
-            await enqueuer.close()
-            await listings.close()
-            await catalogue.close()
-            # Ended, not only told to: who finds its channel closed under it takes that for a defect.
-            await lifecycle.end([following_mom])
-            await mom.close()
+        call_services = CallServices(
+            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds
+        )
+        self.dispatcher = Dispatcher(call_services, self.own_routes, settings.cors_origins, self.draining)
+
+    async def __aenter__(self) -> Self:
+        self._following_mom = self._duties.create_task(self._mom.run())
+        duties = (self.catalogue.follow(), self.broadcaster.run(), self._clock.keep())
+        self._following = [self._duties.create_task(duty) for duty in duties]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await lifecycle.end(self._following)
+        self._offload.close()
+        await self._enqueuer.close()
+        await self._listings.close()
+        await self.catalogue.close()
+        # Ended, not only told to: who finds its channel closed under it takes that for a defect.
+        await lifecycle.end([self._following_mom])
+        await self._mom.close()
 
 
 def _certificate(settings: GatewaySettings) -> Certificate | None:
@@ -168,25 +180,15 @@ async def _listening(
         yield port
 
 
+async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serve until `stop`; raises as `running` does."""
+    async with running(settings):
+        await stop.wait()
+
+
 def main(**overrides: object) -> int:
-    """Run the gateway until it is asked to stop; returns the exit code.
-
-    Args:
-        **overrides: Settings that win over the environment's.
-    """
-    try:
-        settings = load(GatewaySettings, **overrides)
-        tracing.configure("gateway")
-    except StartError as error:
-        print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return 2
-    logs.configure(settings, "gateway")
-
-    async def serve(stop: asyncio.Event) -> None:
-        async with running(settings):
-            await stop.wait()
-
-    return lifecycle.run(serve)
+    """Run the gateway until it is asked to stop; `overrides` win over the environment. Returns the exit code."""
+    return program.main("gateway", GatewaySettings, overrides, run, traced=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from poste.domain.errors import CatalogueFullError, StartError
-from poste.domain.shown import visible
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.completion_waiter import CompletionWaiter
 from poste.queue.connection import open_client
@@ -20,9 +19,8 @@ from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
 from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
-from poste.runtime import admin, lifecycle, logs
+from poste.runtime import admin, lifecycle, logs, program
 from poste.runtime.addresses import authority
-from poste.runtime.environment import load
 from poste.runtime.settings import MomSettings
 from poste_mom import passes
 from poste_mom.catalogue import catalogue_file
@@ -71,11 +69,12 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     )
     server, intake = new_server(), Intake()
     health_service = Health(server, "poste.v1.MomService", intake=intake)
+    histories, recent = Histories(client, tasks, keys), Recent(client, tasks, keys)
     servicers = (
         EnqueueServicer(tasks, catalogue, health, budgets),
-        TaskServicer(tasks, Histories(client, tasks, keys), completions),
+        TaskServicer(tasks, histories, completions),
         CompleteServicer(tasks, catalogue, completions, budgets),
-        OperatorServicer(tasks, Recent(client, tasks, keys), Operators(client, health.proof, keys), catalogue, budgets),
+        OperatorServicer(tasks, recent, Operators(client, health.proof, keys), catalogue, budgets),
         CatalogueServicer(catalogue, store, tasks),
     )
     method_handlers.add_to_server(servicers, server, intake)
@@ -129,13 +128,7 @@ def _bind(server: grpc.aio.Server, settings: MomSettings) -> str:
 
 def main(**overrides: object) -> int:
     """Run the middleware; `overrides` win over the environment. Returns the exit code."""
-    try:
-        settings = load(MomSettings, **overrides)
-    except StartError as error:
-        print(f"poste mom: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return 2
-    logs.configure(settings, "mom")
-    return lifecycle.run(lambda stop: run(settings, stop))
+    return program.main("mom", MomSettings, overrides, run)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_mom.server.validation import Questions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
@@ -49,101 +49,93 @@ def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: 
         KeyError: None has a method.
     """
     servicer_of = {name: servicer for servicer in servicers for name in dir(servicer)}
-    handlers = {method.name: _handler(servicer_of[method.name], method, intake) for method in _SERVICE.methods}
+    handlers = {method.name: _Method(servicer_of[method.name], method, intake).handler() for method in _SERVICE.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
 
 
-def _handler(servicer: object, method: MethodDescriptor, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
-    behaviour = getattr(servicer, method.name)
-    # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours.
-    read = _reader(method)
-    most_bytes = sizes.MAX_MESSAGE if method.name in _BRINGING else sizes.LARGE
-    for kind in REFUSALS:
-        # There from the start: what begins with its first one has no rate for it.
-        metrics.questions_refused_total.labels(method.name, kind)
-    # On the wire the same as methods that take one message; but gRPC reads that only when it is asked for it.
-    make: Any
-    if method.server_streaming:
-        make = grpc.stream_stream_rpc_method_handler
-        streams = Crowd(most=MAX_STREAMS, of_one_peer=_STREAMS_OF_ONE)
+class _Method:
+    """One method: takes what comes, judges it, and has it done."""
 
-        async def stream(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Message]:
-            try:
-                async with intake.taking(messages, peer_of(context), most_bytes) as message:
-                    question = await read(message, context)
-            except NotTaken as error:
-                await _refuse(method, context, error.why, str(error))
-            with streams.staying(peer_of(context)) as may_stay:
-                if not may_stay:
-                    await _refuse(method, context, "busy", "too many streams of this kind are open already")
-                async for message in behaviour(question, context):
-                    yield message
+    def __init__(self, servicer: object, method: MethodDescriptor, intake: Intake) -> None:
+        self._do = getattr(servicer, method.name)
+        self._method = method
+        self._intake = intake
+        self._questions = Questions(method.input_type)
+        self._parse = GetMessageClass(method.input_type).FromString
+        self._most_bytes = sizes.MAX_MESSAGE if method.name in _BRINGING else sizes.LARGE
+        for kind in REFUSALS:
+            # There from the start: what begins with its first one has no rate for it.
+            metrics.questions_refused_total.labels(method.name, kind)
+        if method.server_streaming:
+            self._staying = Crowd(most=MAX_STREAMS, of_one_peer=_STREAMS_OF_ONE)
+        else:
+            self._staying = Crowd(most=_MOST_WAITS, of_one_peer=_MOST_WAITS_OF_ONE)
 
-        served: Any = stream
-    else:
-        waits = Crowd(most=_MOST_WAITS, of_one_peer=_MOST_WAITS_OF_ONE)
-        make = grpc.stream_unary_rpc_method_handler
+    def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return it as gRPC takes it."""
+        # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours. On the wire the same as
+        # methods that take one message; but gRPC reads that only when it is asked for it.
+        make: Any = grpc.stream_unary_rpc_method_handler
+        serve: Any = self._serve
+        if self._method.server_streaming:
+            make, serve = grpc.stream_stream_rpc_method_handler, self._stream
+        spell = GetMessageClass(self._method.output_type).SerializeToString
+        made: grpc.RpcMethodHandler[Any, Any] = make(serve, response_serializer=spell)
+        return made
 
-        async def unary(messages: AsyncIterator[bytes], context: _Context) -> Message:
-            try:
-                async with intake.taking(messages, peer_of(context), most_bytes) as message:
-                    question = await read(message, context)
-                    with waits.staying(peer_of(context), getattr(question, "wait_seconds", 0) > 0) as may_stay:
-                        if not may_stay:
-                            await _refuse(method, context, "busy", "too many wait already")
-                        answer: Message = await behaviour(question, context)
-                        return answer
-            except NotTaken as error:
-                await _refuse(method, context, error.why, str(error))
-
-        served = _forgetting(unary)
-    made: grpc.RpcMethodHandler[Any, Any] = make(
-        served, response_serializer=GetMessageClass(method.output_type).SerializeToString
-    )
-    return made
-
-
-def _forgetting(serve: Callable[..., Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
-    """Have nothing hold what a refused call brought.
-
-    gRPC keeps the exception that ends a call with the call, which every frame of its traceback knows: until somebody
-    looked for cycles, each refused message of 16 MB stayed, and a gigabyte of them came in seconds.
-    """
-
-    async def served(messages: AsyncIterator[bytes], context: _Context) -> Message:
+    async def _stream(self, messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Message]:
         try:
-            return await serve(messages, context)
+            async with self._intake.taking(messages, peer_of(context), self._most_bytes) as message:
+                question = await self._read(message, context)
+        except NotTaken as error:
+            await self._refuse(context, error.why, str(error))
+        with self._staying.staying(peer_of(context)) as may_stay:
+            if not may_stay:
+                await self._refuse(context, "busy", "too many streams of this kind are open already")
+            async for answer in self._do(question, context):
+                yield answer
+
+    async def _serve(self, messages: AsyncIterator[bytes], context: _Context) -> Message:
+        """Answer a call, and have nothing hold what it brought if it is refused.
+
+        gRPC keeps the exception that ends a call with the call, which every frame of its traceback knows: until
+        somebody looked for cycles, each refused message of 16 MB stayed, and a gigabyte of them came in seconds.
+        """
+        try:
+            return await self._answer(messages, context)
         except grpc.aio.AbortError as error:
             error.__context__ = None
             error.__traceback__ = None
             raise
 
-    return served
+    async def _answer(self, messages: AsyncIterator[bytes], context: _Context) -> Message:
+        try:
+            async with self._intake.taking(messages, peer_of(context), self._most_bytes) as message:
+                question = await self._read(message, context)
+                with self._staying.staying(peer_of(context), getattr(question, "wait_seconds", 0) > 0) as may_stay:
+                    if not may_stay:
+                        await self._refuse(context, "busy", "too many wait already")
+                    answer: Message = await self._do(question, context)
+                    return answer
+        except NotTaken as error:
+            await self._refuse(context, error.why, str(error))
 
-
-def _reader(method: MethodDescriptor) -> Callable[[list[bytes], _Context], Awaitable[Any]]:
-    parse = GetMessageClass(method.input_type).FromString
-    questions = Questions(method.input_type)
-
-    async def read(message: list[bytes], context: _Context) -> Any:
+    async def _read(self, message: list[bytes], context: _Context) -> Any:
         question = None
         try:
             raw = message.pop()
-            if len(raw) > sizes.LARGE and not weighing.has_at_most(raw, method.input_type, _MOST_FIELDS):
+            if len(raw) > sizes.LARGE and not weighing.has_at_most(raw, self._method.input_type, _MOST_FIELDS):
                 wrong: str | None = f"the message has more than {_MOST_FIELDS} fields"
             else:
-                question = parse(raw)
-                wrong = questions.wrong_with(question)
+                question = self._parse(raw)
+                wrong = self._questions.wrong_with(question)
         except DecodeError:
             wrong = "the message can't be decoded"
         if wrong is not None:
-            await _refuse(method, context, "invalid", wrong)
+            await self._refuse(context, "invalid", wrong)
         return question
 
-    return read
-
-
-async def _refuse(method: MethodDescriptor, context: _Context, kind: str, words: str) -> NoReturn:
-    metrics.questions_refused_total.labels(method.name, kind).inc()
-    _log.warning("refused", method=method.name, reason=words, peer=context.peer())
-    await context.abort(REFUSALS[kind], words, ((NOT_RUN, "1"),))
+    async def _refuse(self, context: _Context, kind: str, words: str) -> NoReturn:
+        metrics.questions_refused_total.labels(self._method.name, kind).inc()
+        _log.warning("refused", method=self._method.name, reason=words, peer=context.peer())
+        await context.abort(REFUSALS[kind], words, ((NOT_RUN, "1"),))
