@@ -29,7 +29,7 @@ class Shares:
 
     def allows(self, client: str, free: int) -> bool:
         """Tell whether a client may take another place while so many are free."""
-        return self.held[client] < _FOR_EACH_FREE * free
+        return self.held.get(client, 0) < _FOR_EACH_FREE * free
 
     def take(self, client: str) -> None:
         """Give a client another place."""
