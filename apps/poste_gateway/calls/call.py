@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
+from google.rpc import status_pb2
 
 from poste import protojson
 from poste.domain.task import TaskState
@@ -20,7 +21,7 @@ from poste.v1 import mom_service_pb2
 from poste_gateway.calls import direct, request_body, shapes
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
-from poste_gateway.http import preferences
+from poste_gateway.http import forwarded_headers, preferences
 from poste_gateway.http.grpc_status import problem_of
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
@@ -96,9 +97,18 @@ async def answer(
     # Held from here on: the catalogue may change while the body comes in.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
     prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
+    metadata = forwarded_headers.forwarded(service.policy.headers.request).read(request)
     message = await request_body.read(request, match, call_services.offload, seconds=call_services.body_seconds)
     call = _Call(
-        call_services, request, match, service=service, pool=pool, prefer=prefer, message=message, account=account
+        call_services,
+        request,
+        match,
+        service=service,
+        pool=pool,
+        prefer=prefer,
+        message=message,
+        metadata=metadata,
+        account=account,
     )
     return await call.run()
 
@@ -116,6 +126,7 @@ class _Call:
         pool: ReplicaPool,
         prefer: Preferences,
         message: bytes,
+        metadata: str,
         account: AccessRecord,
     ) -> None:
         self._call_services = call_services
@@ -126,6 +137,9 @@ class _Call:
         self._route = match.route
         self._prefer = prefer
         self._message = message
+        self._metadata = metadata
+        #: What its handler set.
+        self._returned = ""
         self._account = account
         #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
         self._may_wait = True
@@ -158,6 +172,8 @@ class _Call:
             # What can't be repeated is not cut short: nobody would know what became of it.
             wait_seconds=wait if self._method.policy.repeatable else None,
             make_room=self._make_room,
+            metadata=self._metadata,
+            returned=self._take_returned,
         )
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
@@ -165,7 +181,7 @@ class _Call:
             return await self._answered(outcome)
         match outcome:
             case direct.Failed(status):
-                raise await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
+                raise await self._failed(status)
             case direct.NoRoom():
                 if self._request.transport is not None:
                     # Otherwise nobody was refused: its client has left.
@@ -182,6 +198,17 @@ class _Call:
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._queued(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    async def _failed(self, status: status_pb2.Status) -> Problem:
+        """Return the problem that a status is, with what its handler set besides."""
+        problem = await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
+        if self._returned:
+            problem.headers = {**self._returned_headers(), **problem.headers}
+        return problem
+
+    def _take_returned(self, metadata: str) -> None:
+        """Know what metadata its handler set."""
+        self._returned = metadata
 
     def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
         return make_room(self._request, size, decided)
@@ -328,11 +355,17 @@ class _Call:
         try:
             if not self._route.plain:
                 body, headers = shapes.write(self._method, self._route, response)
-                return Response(body, headers={**headers, **self._applied()})
+                return Response(body, headers={**self._returned_headers(), **headers, **self._applied()})
             body = protojson.encode(self._method.output, response)
         except protojson.UnprintableError as error:
             raise unreadable(error, service=self._service.name, method=self._method.name) from error
+        if self._returned:
+            return Response(body, headers={**self._returned_headers(), "Content-Type": JSON, **self._applied()})
         return Response(body, headers={"Content-Type": JSON, **self._applied()})
+
+    def _returned_headers(self) -> dict[str, str]:
+        """Return the headers that its handler's metadata is."""
+        return forwarded_headers.returned(self._returned, self._service.policy.headers.response)
 
     def _applied(self) -> dict[str, str]:
         """Return the header that tells which of the client's preferences were honoured."""

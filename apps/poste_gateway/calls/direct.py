@@ -12,7 +12,7 @@ from poste.domain.codes import Code
 from poste.domain.road import CallEvidence, Verdict, classify, decide
 from poste.rpc.catalogue import Method
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
-from poste.upstream.link import MakeRoom, any_room
+from poste.upstream.link import MakeRoom, Returned, any_room, unread
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 
@@ -73,6 +73,8 @@ async def call(
     traceparent: str = "",
     wait_seconds: float | None = None,
     make_room: MakeRoom = any_room,
+    metadata: str = "",
+    returned: Returned = unread,
 ) -> Outcome:
     """Call a method on a replica of its service, and on another if that is proved to do no harm.
 
@@ -85,6 +87,8 @@ async def call(
         traceparent: Goes with it too: its place in its trace, if it is in one.
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
         make_room: Makes room for a large response.
+        metadata: What else of its client's headers goes with it (`poste.domain.carried`).
+        returned: Told the metadata that its handler set, if it set any.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
     loop = asyncio.get_running_loop()
@@ -103,6 +107,9 @@ async def call(
             # From here on nothing is waited for until the replica, too, has counted it in.
             if client and not begun and not (begun := pool.begin(client, method.name, replica)):
                 return Away(PEER_CALLS)
+            if tried:
+                # What another one set is not this one's.
+                returned("")
             sent = loop.time()
             answer = await replica.call(
                 method.path,
@@ -113,6 +120,8 @@ async def call(
                 client=client,
                 repeatable=method.policy.repeatable,
                 make_room=make_room,
+                headers=metadata,
+                returned=returned,
             )
             if isinstance(answer, bytes):
                 replica.circuit.record_success()

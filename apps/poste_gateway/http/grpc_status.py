@@ -20,6 +20,8 @@ from poste.rpc.statuses import is_too_large
 from poste_gateway.http.problem_types import OF_CODE, PAYLOAD_TOO_LARGE
 from poste_gateway.http.problems import Problem
 
+#: The longest wait that a client is told of: a year.
+_LONGEST_RETRY_SECONDS: Final = 366 * 86_400
 #: Statuses that gRPC makes itself out of an exception, with its text.
 _UNEXPECTED: Final = (Code.UNKNOWN, Code.INTERNAL)
 
@@ -39,7 +41,25 @@ def problem_of(status: status_pb2.Status, service: Service | None) -> Problem:
     if code in _UNEXPECTED and not (service is not None and service.library):
         # Only the worker library is known to keep an exception's text to itself.
         detail = f"{kind.title}."
-    return Problem(kind, detail, details=[_detail(one, service) for one in status.details if not _is_debug(one)])
+    headers = {} if (seconds := _retry_seconds(status)) is None else {"Retry-After": str(seconds)}
+    return Problem(
+        kind, detail, headers=headers, details=[_detail(one, service) for one in status.details if not _is_debug(one)]
+    )
+
+
+def _retry_seconds(status: status_pb2.Status) -> int | None:
+    """Return how long the service says to wait before another try; None if it says nothing of that."""
+    for packed in status.details:
+        if packed.TypeName() != error_details_pb2.RetryInfo.DESCRIPTOR.full_name:
+            continue
+        try:
+            delay = error_details_pb2.RetryInfo.FromString(packed.value).retry_delay
+        except DecodeError:
+            # It is as the handler made it.
+            continue
+        if 0 <= delay.seconds <= _LONGEST_RETRY_SECONDS:
+            return int(delay.seconds + (delay.nanos > 0))
+    return None
 
 
 def debug_text(status: status_pb2.Status) -> str:

@@ -49,6 +49,14 @@ max_held_bytes           none     how many bytes of Redis' memory all that its q
                                   queue gets a half, two greedy ones a third each, and so on, so that there is always
                                   room for another. (2 GiB where Redis has no `maxmemory`.)
 max_in_flight            1000     how many calls a gateway may have outstanding at one replica
+request_headers          below    which headers of a request reach handlers as metadata; a name that ends in * is all
+                                  that begin so. Default: accept-language, authorization, baggage, grpc-metadata-*
+                                  (without that prefix), traceparent, user-agent, x-forwarded-for, x-request-id
+kept_headers             below    which of these are kept with a queued call, up to 1,000 characters. Default:
+                                  accept-language, traceparent, user-agent, x-forwarded-for, x-request-id. What is kept
+                                  is on Redis' disk: name authorization only if whoever reads that may have it
+response_headers         below    what of handlers' metadata is a header of its own name, not of Grpc-Metadata-…:
+                                  cache-control, etag, location
 ======================== ======== ======================================================================================
 """
 
@@ -88,6 +96,7 @@ _SERVICE_FIELDS: Final[dict[str, type]] = {
     "max_held_bytes": int,
     "max_in_flight": int,
 }
+_HEADER_FIELDS: Final = ("request_headers", "kept_headers", "response_headers")
 
 
 def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
@@ -136,6 +145,7 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
     if "library" in left:
         raise StartError(f"{where}: library can't be set: a service that runs the worker library says so itself")
     methods = _taken(where, left, "methods", dict) or {}
+    _settle_headers(where, left, entry.settings)
     _settle(where, left, entry.settings, _SERVICE_FIELDS)
     for method, settings in methods.items():
         if not isinstance(settings, dict):
@@ -179,6 +189,20 @@ def _settle(where: str, left: dict[str, Any], settings: Any, fields: dict[str, t
                 raise StartError(f"{where}: {field} is {value}, which is out of range") from error
     if left:
         raise StartError(f"{where}: unknown setting {', '.join(left)}")
+
+
+def _settle_headers(where: str, left: dict[str, Any], settings: catalogue_pb2.ServiceSettings) -> None:
+    """Move the names of headers from a table to a message."""
+    for field in _HEADER_FIELDS:
+        names = _taken(where, left, field, list)
+        if names is None:
+            continue
+        if not all(isinstance(name, str) for name in names):
+            raise StartError(f"{where}: {field} is {names!r}, must be names of headers")
+        said: catalogue_pb2.HeaderNames = getattr(settings, field)
+        # Said, though it be that there are none.
+        said.SetInParent()
+        said.names.extend(name.lower() for name in names)
 
 
 def _taken(where: str, left: dict[str, Any], field: str, kind: type, *, required: bool = False) -> Any:

@@ -101,6 +101,31 @@ class QueuePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderPolicy:
+    """Which headers reach a service's handlers, and come back from them; all names in small letters.
+
+    Attributes:
+        request: Headers of requests that are metadata to handlers; a name that ends in `*` is all that begin so.
+        kept: Those of them that are kept with a queued call. None that may carry a secret, unless somebody says so:
+            what is kept is on disk, and whoever reads Redis reads it.
+        response: What of handlers' metadata is a header of its own name.
+    """
+
+    request: tuple[str, ...] = (
+        "accept-language",
+        "authorization",
+        "baggage",
+        "grpc-metadata-*",
+        "traceparent",
+        "user-agent",
+        "x-forwarded-for",
+        "x-request-id",
+    )
+    kept: tuple[str, ...] = ("accept-language", "traceparent", "user-agent", "x-forwarded-for", "x-request-id")
+    response: tuple[str, ...] = ("cache-control", "etag", "location")
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePolicy:
     """How one service is treated.
 
@@ -110,9 +135,11 @@ class ServicePolicy:
         max_in_flight: How many calls a gateway may have outstanding at one replica before it counts as busy.
         concurrency: How many of its queued tasks run at once in one process, at most; None if only the process' own
             setting (`POSTE_CONCURRENCY`) bounds that.
+        headers: Which headers reach its handlers.
     """
 
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     methods: dict[str, MethodPolicy] = field(default_factory=dict)
     max_in_flight: int = 1000
     concurrency: int | None = None
+    headers: HeaderPolicy = field(default_factory=HeaderPolicy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -9,9 +10,12 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from poste.domain.errors import CatalogueError
-from poste.domain.policy import MAX_TTL_SECONDS, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
+from poste.domain.policy import MAX_TTL_SECONDS, HeaderPolicy, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
 from poste.v1 import catalogue_pb2
 
+#: What may be said of which headers go on.
+_HEADER: Final = re.compile(r"[0-9a-z_.-]{1,100}\*?|\*")
+_MOST_HEADERS: Final = 100
 _REPEATABLE: Final = (
     descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
     descriptor_pb2.MethodOptions.IDEMPOTENT,
@@ -50,6 +54,28 @@ def service_policy(entry: catalogue_pb2.CatalogueService, methods: Iterable[Meth
         methods={method.name: _method_policy(_Said(entry, settings, method.name), method) for method in methods},
         max_in_flight=at_least("max_in_flight", 1, ServicePolicy().max_in_flight),
         concurrency=at_least("concurrency", 1, None),
+        headers=_header_policy(entry, settings),
+    )
+
+
+def _header_policy(entry: catalogue_pb2.CatalogueService, settings: catalogue_pb2.ServiceSettings) -> HeaderPolicy:
+    default = HeaderPolicy()
+
+    def names(setting: Any, default: tuple[str, ...]) -> tuple[str, ...]:
+        if not settings.HasField(setting):
+            return default
+        said = tuple(getattr(settings, setting).names)
+        if len(said) > _MOST_HEADERS:
+            raise catalogue_fault(entry, f"its setting {setting} has {len(said)} names, and may have {_MOST_HEADERS}")
+        for name in said:
+            if not _HEADER.fullmatch(name):
+                raise catalogue_fault(entry, f"its setting {setting} has {name[:100]!r}, which is no header's name")
+        return said
+
+    return HeaderPolicy(
+        request=names("request_headers", default.request),
+        kept=names("kept_headers", default.kept),
+        response=names("response_headers", default.response),
     )
 
 
@@ -62,7 +88,10 @@ def settled(entry: catalogue_pb2.CatalogueService) -> catalogue_pb2.ServiceSetti
     for field, value in entry.settings.ListFields():
         if field.name == "methods":
             continue
-        setattr(settings, field.name, value)
+        if field.message_type is None:
+            setattr(settings, field.name, value)
+        else:
+            getattr(settings, field.name).CopyFrom(value)
         # It is said of every method: an operator who slows a service down need not know what its code says of each.
         for method in settings.methods.values():
             if field.name in catalogue_pb2.MethodSettings.DESCRIPTOR.fields_by_name:

@@ -18,7 +18,7 @@ from typing import Any, Final, Never
 import grpc
 import grpc.aio
 
-from poste.domain import traceparents
+from poste.domain import carried, traceparents
 from poste.domain.codes import Code, code_of
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import NOT_RUN
@@ -55,6 +55,8 @@ class Call:
 
     Attributes:
         given: The metadata that came with the call, if it came by itself.
+        headers: What of its client's headers came with it, if it came in company (`poste.domain.carried`).
+        initial_metadata: What the handler sends before its answer, where that travels with it.
         request_id: The client's request; empty if none is known, or if it is queued.
         attempt: Which try of it this is.
         peer: Who called, in gRPC's spelling.
@@ -83,6 +85,8 @@ class Call:
     status_code: grpc.StatusCode | None = None
     details: str = ""
     trailing_metadata: Metadata = ()
+    headers: str = ""
+    initial_metadata: Metadata = ()
     aborted: bool = False
     cancelled: bool = False
     over: bool = False
@@ -114,7 +118,8 @@ class Call:
             (ATTEMPT, str(self.attempt)),
             (traceparents.HEADER, traceparent),
         )
-        return tuple(Metadatum(key, value) for key, value in pairs if value)
+        own = tuple(Metadatum(key, value) for key, value in pairs if value)
+        return own + tuple(Metadatum(key, value) for key, value in carried.read(self.headers)) if self.headers else own
 
     def set_code(self, code: grpc.StatusCode | int) -> None:
         """Set the code that the call ends with."""
@@ -140,7 +145,12 @@ class Call:
 
     def failure(self) -> Outcome:
         """Return the error that the handler set or aborted with."""
-        return Outcome(self.code, sound(self.details), trailing_metadata=self.trailing_metadata)
+        return Outcome(
+            self.code,
+            sound(self.details),
+            trailing_metadata=self.trailing_metadata,
+            initial_metadata=self.initial_metadata,
+        )
 
     def failed_by(self, error: BaseException) -> Outcome:
         """Return what it means that the handler raised something unexpected."""
@@ -258,8 +268,12 @@ class AsyncContext(_Context, grpc.aio.ServicerContext[Any, Any]):
         self._call.abort(status.code, status.details, status.trailing_metadata)
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        if self._call.wire is not None and not self._call.over:
+        if self._call.over:
+            return
+        if self._call.wire is not None:
             await self._call.wire.send_initial_metadata(initial_metadata)
+        else:
+            self._call.initial_metadata = checked(initial_metadata or ())
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         self._call.callbacks += (lambda: callback(self),)
@@ -288,6 +302,9 @@ class SyncContext(_Context, grpc.ServicerContext):
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         if self._call.over or self._loop is None:
             return  # and the loop may be closed by now
+        if self._call.wire is None:
+            self._call.initial_metadata = checked(initial_metadata or ())
+            return
         sent = asyncio.run_coroutine_threadsafe(
             AsyncContext(self._call).send_initial_metadata(initial_metadata), self._loop
         )

@@ -217,7 +217,7 @@ class Runner:
                 return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
         if call.aborted or call.code is not Code.OK:
             return call.failure()
-        return answered(method.serialize(answer), call.trailing_metadata)
+        return answered(method.serialize(answer), call.trailing_metadata, call.initial_metadata)
 
     def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
         """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""

@@ -249,6 +249,7 @@ class _Link:
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
             leave=self._leave,
+            headers=call.metadata,
         )
         try:
             outcome = await self._runner.run(method, call.request, state, timeout_seconds=timeout_seconds)
@@ -345,7 +346,9 @@ class _Link:
         if alone:
             number = next(iter(self._large))
             outcome, was_counted = self._large.pop(number)
-            frame.answers.add(number=number, response=outcome.response)
+            answer = frame.answers.add(number=number, response=outcome.response)
+            if metadata := outcome.metadata:
+                answer.metadata = metadata
             self._left(len(outcome.response))
             return frame, int(was_counted)
         ready = self._ready
@@ -356,9 +359,11 @@ class _Link:
             if end and size > sizes.FRAME:
                 break
             if error is None:
-                frame.answers.add(number=number, response=outcome.response)
+                answer = frame.answers.add(number=number, response=outcome.response)
             else:
-                frame.answers.add(number=number, error=error, not_run=outcome.not_run)
+                answer = frame.answers.add(number=number, error=error, not_run=outcome.not_run)
+            if outcome.initial_metadata or outcome.trailing_metadata:
+                answer.metadata = outcome.metadata
             end += 1
             counted += was_counted
         self._waiting_bytes -= sum(_BESIDE_BYTES + len(outcome.response) for _, outcome, _ in ready[:end])

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from poste.domain import sizes
+from poste.domain import carried, sizes
 from poste.domain.codes import Code
 from poste.rpc.statuses import DETAILS_TRAILER, response_too_large, rich_status
 
@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
         cause: The text of the unexpected exception, for the operator; no client is told it on either road.
         overdue: The handler was cut off, for it did not answer in the time that it had.
         not_run: The handler was not called, and never will be.
+        initial_metadata: What travels before the answer, if gRPC did not send it yet.
     """
 
     code: Code
@@ -47,6 +48,12 @@ class Outcome(NamedTuple):
     cause: str | None = None
     overdue: bool = False
     not_run: bool = False
+    initial_metadata: Metadata = ()
+
+    @property
+    def metadata(self) -> str:
+        """What the handler set of metadata, as it comes back on the link (`poste.domain.carried`)."""
+        return carried.spell((*self.initial_metadata, *self.trailing_metadata))
 
     def status(self) -> status_pb2.Status:
         """Return what the queue keeps of a failure: the public status, and the cause in a DebugInfo beside it.
@@ -76,10 +83,12 @@ class Outcome(NamedTuple):
         return self._replace(details=_cut(self.details, sizes.MAX_STATUS_TEXT), trailing_metadata=rest)
 
 
-def answered(response: bytes, trailing_metadata: Metadata) -> Outcome:
+def answered(response: bytes, trailing_metadata: Metadata, initial_metadata: Metadata = ()) -> Outcome:
     """Return the outcome of a handler that returned: an error if no message carries its response."""
     if len(response) <= sizes.MAX_PAYLOAD:
-        return Outcome(Code.OK, response=response, trailing_metadata=trailing_metadata)
+        return Outcome(
+            Code.OK, response=response, trailing_metadata=trailing_metadata, initial_metadata=initial_metadata
+        )
     status = response_too_large(len(response))
     details = Metadatum(DETAILS_TRAILER, status.SerializeToString())
     return Outcome(Code.INTERNAL, status.message, trailing_metadata=(details,))

@@ -17,7 +17,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 import grpc.aio
@@ -46,6 +46,17 @@ _Stream = Any
 MakeRoom = Callable[[int, Callable[[bool], None]], Callable[[], None]]
 
 
+#: Told the metadata that a handler set (`poste.domain.carried`), if it set any.
+Returned = Callable[[str], None]
+
+
+class _Told(NamedTuple):
+    """What a call ended with, and the metadata that came with it."""
+
+    result: bytes | Failure
+    metadata: str
+
+
 @dataclass(slots=True, eq=False)
 class _Kept:
     """A large answer that the replica keeps.
@@ -56,16 +67,20 @@ class _Kept:
     """
 
     size: int
-    answer: asyncio.Future[bytes | Failure | _Kept]
+    answer: asyncio.Future[bytes | Failure | _Kept | _Told]
 
 
-_Answer = asyncio.Future[bytes | Failure | _Kept]
+_Answer = asyncio.Future[bytes | Failure | _Kept | _Told]
 
 
 def any_room(_: int, decided: Callable[[bool], None]) -> Callable[[], None]:
     """Make room for whatever comes."""
     decided(True)
     return lambda: None
+
+
+def unread(_: str) -> None:
+    """Do nothing with what a handler set."""
 
 
 class _Broken(Exception):  # noqa: N818 - it states a fact
@@ -108,8 +123,8 @@ class Link:
         self._deadlines = Deadlines(self._expire, fair=True)
         #: Those that may be made again elsewhere.
         self._repeatable: set[int] = set()
-        #: Those of them that are in no frame yet: method, request, timeout, request id and place in a trace.
-        self._unsent: dict[int, tuple[str, bytes, float, str, str]] = {}
+        #: Those of them that are in no frame yet: method, request, timeout, request id, place in a trace and metadata.
+        self._unsent: dict[int, tuple[str, bytes, float, str, str, str]] = {}
         #: Those of these that are large; and whether it is their turn.
         self._large: set[int] = set()
         self._large_next = False
@@ -130,15 +145,18 @@ class Link:
         *,
         repeatable: bool = False,
         make_room: MakeRoom = any_room,
+        metadata: str = "",
+        returned: Returned = unread,
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it.
 
-        A large response is sent for once `make_room` has made room for it.
+        A large response is sent for once `make_room` has made room for it. `metadata` goes with it; `returned` is told
+        what comes back.
         """
         self._number = number = self._number + 1
         answer: _Answer = self._loop.create_future()
         self._waiting[number] = answer
-        self._unsent[number] = method, request, timeout, request_id, traceparent
+        self._unsent[number] = method, request, timeout, request_id, traceparent, metadata
         if len(request) > sizes.LARGE:
             self._large.add(number)
         self._some.set()
@@ -147,7 +165,14 @@ class Link:
             self._repeatable.add(number)
         try:
             result = await answer
-            return await self._fetch(number, result, make_room) if isinstance(result, _Kept) else result
+            if isinstance(result, bytes):
+                return result
+            if isinstance(result, _Kept):
+                result = await self._fetch(number, result, make_room)
+            if isinstance(result, _Told):
+                returned(result.metadata)
+                return result.result
+            return result
         finally:
             self._repeatable.discard(number)
             self._deadlines.discard(number)
@@ -157,7 +182,7 @@ class Link:
                 # Nobody waits any more.
                 self._forget(number)
 
-    async def _fetch(self, number: int, kept: _Kept, make_room: MakeRoom) -> bytes | Failure:
+    async def _fetch(self, number: int, kept: _Kept, make_room: MakeRoom) -> bytes | Failure | _Told:
         """Have an answer sent that the replica keeps, as soon as there is room for it."""
         over = make_room(kept.size, functools.partial(self._decided, number))
         try:
@@ -239,7 +264,8 @@ class Link:
             if isinstance(result, int):
                 self._keep(number, result, waiting)
             elif waiting is not None and not waiting.done():
-                waiting.set_result(result)
+                metadata = answer.metadata
+                waiting.set_result(_Told(result, metadata) if metadata else result)
 
     def _keep(self, number: int, size: int, waiting: _Answer | None) -> None:
         """Know that the replica keeps an answer."""
@@ -279,7 +305,7 @@ class Link:
         self._large_next = bool(self._large) and not alone
         size = 0
         sent: list[int] = []
-        for number, (method, request, timeout, request_id, traceparent) in self._unsent.items():
+        for number, (method, request, timeout, request_id, traceparent, metadata) in self._unsent.items():
             if (number in self._large) is not alone:
                 continue
             size += len(request) + len(method) + _BESIDE_BYTES
@@ -290,6 +316,9 @@ class Link:
             )
             if traceparent:
                 call.traceparent = traceparent
+            if metadata:
+                call.metadata = metadata
+                size += len(metadata)
             sent.append(number)
         for number in sent:
             del self._unsent[number]

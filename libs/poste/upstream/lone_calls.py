@@ -20,17 +20,19 @@ import grpc
 import grpc.aio
 from google.rpc import status_pb2
 
-from poste.domain import sizes
+from poste.domain import carried, sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.failure import LOST, NO_ROOM, Failure
-from poste.upstream.link import MakeRoom, any_room
+from poste.upstream.link import MakeRoom, Returned, any_room, unread
 
 #: What a call failed with whose service said that it went well, and nothing else.
 _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the service sent no response"))
 
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
+#: gRPC says its own under this key: what the client said goes by the name that other gateways give it.
+_USER_AGENT: Final = {"user-agent": "grpcgateway-user-agent"}
 
 
 class LoneCalls:
@@ -63,10 +65,12 @@ class LoneCalls:
         client: str = "",
         repeatable: bool = False,
         make_room: MakeRoom = any_room,
+        returned: Returned = unread,
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it.
 
-        What is thought to be large is not read before `make_room` has made room for it.
+        What is thought to be large is not read before `make_room` has made room for it. `returned` is told the metadata
+        that comes with the response, if any does.
 
         Raises:
             grpc.aio.AioRpcError: It failed.
@@ -80,10 +84,14 @@ class LoneCalls:
                 self._turns.end_unasked(client)
             if isinstance(answer, bytes):
                 self._history.note(path, len(answer))
+                await _tell_of(call, returned)
             return answer
         call = self._stream_call(path)(request, timeout=timeout, metadata=metadata)
         reading = self._in_turn(call, path, client, make_room)
-        return await (self._alone(call, reading) if repeatable else reading)
+        answer = await (self._alone(call, reading) if repeatable else reading)
+        if isinstance(answer, bytes):
+            await _tell_of(call, returned)
+        return answer
 
     def leave(self) -> None:
         """Give up what may be made elsewhere: the replica may never answer."""
@@ -177,3 +185,20 @@ class LoneCalls:
         if call is None:
             call = self._streams[path] = self._channel.unary_stream(path)
         return call
+
+
+def by_itself(headers: str) -> Metadata:
+    """Return the metadata that headers (`poste.domain.carried`) are for a call that goes by itself."""
+    return tuple((_USER_AGENT.get(key, key), value) for key, value in carried.read(headers)) if headers else ()
+
+
+def tell(returned: Returned, *metadata: Any) -> None:
+    """Tell what metadata came back, if any did."""
+    if text := carried.spell((key, value) for some in metadata for key, value in some or ()):
+        returned(text)
+
+
+async def _tell_of(call: Any, returned: Returned) -> None:
+    """Tell what metadata came with the response to a call, which has ended."""
+    if returned is not unread:
+        tell(returned, await call.initial_metadata(), await call.trailing_metadata())

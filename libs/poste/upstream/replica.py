@@ -24,8 +24,8 @@ from poste.upstream import failure
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.circuit_breaker import CircuitBreaker
 from poste.upstream.failure import SILENT, Failure
-from poste.upstream.link import Link, MakeRoom, any_room
-from poste.upstream.lone_calls import LoneCalls, Metadata
+from poste.upstream.link import Link, MakeRoom, Returned, any_room, unread
+from poste.upstream.lone_calls import LoneCalls, Metadata, by_itself, tell
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
@@ -139,12 +139,16 @@ class Replica:
         repeatable: bool = False,
         make_room: MakeRoom = any_room,
         metadata: Metadata = (),
+        headers: str = "",
+        returned: Returned = unread,
     ) -> bytes | Failure:
         """Call one of its methods, bytes in and bytes out.
 
         A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
         large response is not sent before `make_room` has made room for it; without a link nobody knows beforehand how
-        large one is, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link.
+        large one is, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link;
+        what `headers` are (`poste.domain.carried`) with any. `returned` is told the metadata that the handler set, if
+        it set any.
         """
         begin = self._loop.time()
         # Counted in, and out again however it ends.
@@ -160,14 +164,24 @@ class Replica:
                     traceparent,
                     repeatable=repeatable,
                     make_room=make_room,
+                    metadata=headers,
+                    returned=returned,
                 )
             traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            sent = (REQUEST_ID, request_id), *traced, *metadata
+            sent = ((REQUEST_ID, request_id), *traced, *metadata, *by_itself(headers))
             return await self._lone.call(
-                path, request, timeout, sent, client=client, repeatable=repeatable, make_room=make_room
+                path,
+                request,
+                timeout,
+                sent,
+                client=client,
+                repeatable=repeatable,
+                make_room=make_room,
+                returned=returned,
             )
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)
+            tell(returned, error.initial_metadata(), error.trailing_metadata())
             # Before its time is over, a deadline is the service's own word: it does answer.
             over = self._loop.time() - begin > timeout * _OVER_SHARE
             return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed

@@ -171,6 +171,9 @@ class ServiceSettings(_message.Message):
     MAX_TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    KEPT_HEADERS_FIELD_NUMBER: _builtins.int
+    RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -209,6 +212,18 @@ class ServiceSettings(_message.Message):
     def methods(self) -> _containers.MessageMap[_builtins.str, Global___MethodSettings]:
         """Settings by the method's short name."""
 
+    @_builtins.property
+    def request_headers(self) -> Global___HeaderNames:
+        """Headers of requests that reach its handlers as metadata, in small letters; a name that ends in `*` is all that begin so."""
+
+    @_builtins.property
+    def kept_headers(self) -> Global___HeaderNames:
+        """Those of them that are kept with a queued call. Whoever reads the store reads them."""
+
+    @_builtins.property
+    def response_headers(self) -> Global___HeaderNames:
+        """What of its handlers' metadata is a header of its own name; all else has `Grpc-Metadata-` before it."""
+
     def __init__(
         self,
         *,
@@ -228,10 +243,13 @@ class ServiceSettings(_message.Message):
         max_task_ttl_seconds: _builtins.int | None = ...,
         max_result_ttl_seconds: _builtins.int | None = ...,
         max_held_bytes: _builtins.int | None = ...,
+        request_headers: Global___HeaderNames | None = ...,
+        kept_headers: Global___HeaderNames | None = ...,
+        response_headers: Global___HeaderNames | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
@@ -291,6 +309,30 @@ class ServiceSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
 
 Global___ServiceSettings: _TypeAlias = ServiceSettings  # noqa: Y015
+
+@_typing.final
+class HeaderNames(_message.Message):
+    """Names of headers; where there is none of these, the default holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names, in small letters."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderNames: _TypeAlias = HeaderNames  # noqa: Y015
 
 @_typing.final
 class PassedOverRoute(_message.Message):

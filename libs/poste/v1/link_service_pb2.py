@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bposte/v1/link_service.proto\x12\x08poste.v1\x1a\x17google/rpc/status.proto\"}\n\x08LinkCall\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"f\n\x0e\x43onnectRequest\x12!\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x12.poste.v1.LinkCall\x12\x19\n\x11\x63\x61ncelled_numbers\x18\x02 \x03(\x04\x12\x16\n\x0ewanted_numbers\x18\x03 \x03(\x04\"\xa0\x01\n\nLinkAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x14\n\nkept_bytes\x18\x05 \x01(\x04H\x00\x12\x17\n\rdropped_bytes\x18\x06 \x01(\x04H\x00\x12\x0f\n\x07not_run\x18\x04 \x01(\x08\x42\t\n\x07outcome\"8\n\x0f\x43onnectResponse\x12%\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x14.poste.v1.LinkAnswer2Q\n\x0bLinkService\x12\x42\n\x07\x43onnect\x12\x18.poste.v1.ConnectRequest\x1a\x19.poste.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bposte/v1/link_service.proto\x12\x08poste.v1\x1a\x17google/rpc/status.proto\"\x8f\x01\n\x08LinkCall\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x10\n\x08metadata\x18\x07 \x01(\t\"f\n\x0e\x43onnectRequest\x12!\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x12.poste.v1.LinkCall\x12\x19\n\x11\x63\x61ncelled_numbers\x18\x02 \x03(\x04\x12\x16\n\x0ewanted_numbers\x18\x03 \x03(\x04\"\xb2\x01\n\nLinkAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x14\n\nkept_bytes\x18\x05 \x01(\x04H\x00\x12\x17\n\rdropped_bytes\x18\x06 \x01(\x04H\x00\x12\x0f\n\x07not_run\x18\x04 \x01(\x08\x12\x10\n\x08metadata\x18\x07 \x01(\tB\t\n\x07outcome\"8\n\x0f\x43onnectResponse\x12%\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x14.poste.v1.LinkAnswer2Q\n\x0bLinkService\x12\x42\n\x07\x43onnect\x12\x18.poste.v1.ConnectRequest\x1a\x19.poste.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'poste.v1.link_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKCALL']._serialized_start=66
-  _globals['_LINKCALL']._serialized_end=191
-  _globals['_CONNECTREQUEST']._serialized_start=193
-  _globals['_CONNECTREQUEST']._serialized_end=295
-  _globals['_LINKANSWER']._serialized_start=298
-  _globals['_LINKANSWER']._serialized_end=458
-  _globals['_CONNECTRESPONSE']._serialized_start=460
-  _globals['_CONNECTRESPONSE']._serialized_end=516
-  _globals['_LINKSERVICE']._serialized_start=518
-  _globals['_LINKSERVICE']._serialized_end=599
+  _globals['_LINKCALL']._serialized_start=67
+  _globals['_LINKCALL']._serialized_end=210
+  _globals['_CONNECTREQUEST']._serialized_start=212
+  _globals['_CONNECTREQUEST']._serialized_end=314
+  _globals['_LINKANSWER']._serialized_start=317
+  _globals['_LINKANSWER']._serialized_end=495
+  _globals['_CONNECTRESPONSE']._serialized_start=497
+  _globals['_CONNECTRESPONSE']._serialized_end=553
+  _globals['_LINKSERVICE']._serialized_start=555
+  _globals['_LINKSERVICE']._serialized_end=636
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class LinkCall(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """What the answer names it by; never used again on the same link."""
     method: _builtins.str
@@ -45,6 +46,8 @@ class LinkCall(_message.Message):
     """The call's place in its trace (W3C Trace Context); empty if it is in none, "-" if Poste began one and records none of
     it.
     """
+    metadata: _builtins.str
+    """What else of the client's headers the handler is told as metadata: a line `key: value` for each, bytes in base64."""
     def __init__(
         self,
         *,
@@ -54,10 +57,11 @@ class LinkCall(_message.Message):
         timeout_seconds: _builtins.float = ...,
         request_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        metadata: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "number", b"number", "request", b"request", "request_id", b"request_id", "timeout_seconds", b"timeout_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "method", b"method", "number", b"number", "request", b"request", "request_id", b"request_id", "timeout_seconds", b"timeout_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,6 +115,7 @@ class LinkAnswer(_message.Message):
     KEPT_BYTES_FIELD_NUMBER: _builtins.int
     DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     NOT_RUN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The call's number."""
     response: _builtins.bytes
@@ -123,6 +128,8 @@ class LinkAnswer(_message.Message):
     """The same, but so much is kept already that it was dropped."""
     not_run: _builtins.bool
     """The handler was not run, and nothing was changed: the replica is stopping, or has as many calls as it runs at once."""
+    metadata: _builtins.str
+    """The metadata that the handler set, initial and trailing: a line `key: value` for each, bytes in base64."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """A status other than OK."""
@@ -136,10 +143,11 @@ class LinkAnswer(_message.Message):
         kept_bytes: _builtins.int = ...,
         dropped_bytes: _builtins.int = ...,
         not_run: _builtins.bool = ...,
+        metadata: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "error", b"error", "kept_bytes", b"kept_bytes", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "error", b"error", "kept_bytes", b"kept_bytes", "not_run", b"not_run", "number", b"number", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "error", b"error", "kept_bytes", b"kept_bytes", "metadata", b"metadata", "not_run", b"not_run", "number", b"number", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "kept_bytes", "dropped_bytes"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

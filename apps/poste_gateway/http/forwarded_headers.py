@@ -1,0 +1,116 @@
+"""Which of a request's headers reach its handler as metadata, and what metadata comes back as headers.
+
+The names are the catalogue's. Most clients send the same headers with each request, so what a name means is found out
+once; a call with none of them pays for a look at its headers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiohttp import web
+
+from poste.domain import carried
+from poste_gateway.http.problem_types import INVALID_REQUEST
+from poste_gateway.http.problems import Problem
+
+#: Stands before what is metadata and no header of HTTP's, both ways.
+PREFIX: Final = "Grpc-Metadata-"
+_SENT: Final = PREFIX.lower()
+#: It tells the whole way of a request: who comes next is added to it.
+_WAY: Final = "x-forwarded-for"
+#: So many names of headers are remembered for each set.
+_MOST_KNOWN: Final = 1000
+_UNKNOWN: Final = object()
+#: Headers of the answer that no service says.
+_OWN: Final = frozenset(
+    {
+        *("content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "date", "server"),
+        *(
+            "x-request-id",
+            "preference-applied",
+            "allow",
+            "www-authenticate",
+            "vary",
+            "keep-alive",
+            "upgrade",
+            "trailer",
+        ),
+    }
+)
+
+
+class ForwardedHeaders:
+    """The headers that reach the handlers of one service."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        """Forward those of these names; one that ends in `*` stands for all that begin so."""
+        self._exact = frozenset(name for name in names if not name.endswith("*"))
+        self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
+        #: What a header's name, as it is spelt, is as a key; None if it is not forwarded.
+        self._known: dict[bytes, str | None] = {}
+
+    def read(self, request: web.BaseRequest) -> str:
+        """Return what of a request's headers goes on (`poste.domain.carried`).
+
+        Raises:
+            Problem: One of them can't be metadata, or they are too many.
+        """
+        text, known = "", self._known
+        for name, value in request.raw_headers:
+            key: Any = known.get(name, _UNKNOWN)
+            if key is _UNKNOWN:
+                key = self._learn(name)
+            if key is not None:
+                text += f"{key}: {self._value(name, key, value, request)}\n"
+        if len(text) > carried.LONGEST:
+            detail = f"The headers that reach the service may have {carried.LONGEST} characters."
+            raise Problem(INVALID_REQUEST, detail)
+        return text
+
+    def _value(self, name: bytes, key: str, value: bytes, request: web.BaseRequest) -> str:
+        shown = value.decode("latin-1")
+        if not carried.is_value(key, shown):
+            reason = "must be base64" if key.endswith("-bin") else "must be printable ASCII, for it reaches the service"
+            field = name.decode("ascii", "replace")
+            raise Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
+        return f"{shown}, {request.remote}" if key == _WAY and request.remote else shown
+
+    def _learn(self, name: bytes) -> str | None:
+        key = self._key(name.decode("latin-1").lower())
+        if len(self._known) < _MOST_KNOWN:
+            self._known[name] = key
+        return key
+
+    def _key(self, name: str) -> str | None:
+        if not (name in self._exact or name.startswith(self._begin)):
+            return None
+        key = name.removeprefix(_SENT)
+        # Only a client that is told to may say what other headers say.
+        return key if carried.is_key(key) and (key == name or key not in self._exact) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def forwarded(names: tuple[str, ...]) -> ForwardedHeaders:
+    """Return what forwards headers of these names."""
+    return ForwardedHeaders(names)
+
+
+def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:
+    """Return the headers that a handler's metadata comes back as.
+
+    Args:
+        text: The metadata (`poste.domain.carried`).
+        by_own_name: What of it is a header of its own name; all else has `PREFIX` before it.
+    """
+    headers: dict[str, str] = {}
+    for line in text.split("\n"):
+        key, colon, value = line.partition(": ")
+        if not (colon and carried.is_key(key) and carried.is_value(key, value)):
+            continue
+        name = key.title() if key in by_own_name and key not in _OWN else f"{PREFIX}{key}"
+        # As gRPC joins what has one key.
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

@@ -1,0 +1,80 @@
+"""Metadata on its way between Poste's parts: what of a client's headers reaches its handler, and what comes back.
+
+It is one text, a line `key: value` for each, as HTTP has it: most calls have the same few, and a text costs a frame, or
+a record, next to nothing. Bytes (keys that end in `-bin`) stand there in base64, as on gRPC's own wire.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from typing import Final
+
+#: The longest such text, in characters.
+LONGEST: Final = 8192
+#: What gRPC takes for a key (gRPC over HTTP/2, "Custom-Metadata").
+_KEY: Final = re.compile(r"[0-9a-z_.-]{1,100}")
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+_BYTES: Final = "-bin"
+#: Keys that mean something to gRPC, or to Poste, and which no client says.
+_RESERVED: Final = ("grpc-", "poste-", ":")
+#: Those that have a place of their own in each call, and what is about the request's own body or connection.
+_ELSEWHERE: Final = frozenset(
+    {
+        *("x-request-id", "traceparent", "content-type", "content-length", "content-encoding", "host", "connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "proxy-authorization", "expect"),
+    }
+)
+
+
+def is_key(key: str) -> bool:
+    """Tell whether metadata of a key may be carried."""
+    return _KEY.fullmatch(key) is not None and not key.startswith(_RESERVED) and key not in _ELSEWHERE
+
+
+def is_value(key: str, value: str) -> bool:
+    """Tell whether a text may be a key's value: printable ASCII, or base64 of one that has bytes."""
+    if not _PRINTABLE.fullmatch(value):
+        return False
+    return not key.endswith(_BYTES) or _decoded(value) is not None
+
+
+def read(text: str) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the metadata that a text is; what is none in it is passed over."""
+    if not text or len(text) > LONGEST:
+        return ()
+    found: list[tuple[str, str | bytes]] = []
+    for line in text.split("\n"):
+        key, colon, value = line.partition(": ")
+        if not (colon and is_key(key) and _PRINTABLE.fullmatch(value)):
+            continue
+        if not key.endswith(_BYTES):
+            found.append((key, value))
+        elif (decoded := _decoded(value)) is not None:
+            found.append((key, decoded))
+    return tuple(found)
+
+
+def spell(pairs: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the text that metadata is; what may not be carried, or is too much, is left out."""
+    text = ""
+    for key, value in pairs:
+        if not is_key(key):
+            continue
+        if isinstance(value, bytes):
+            shown = base64.b64encode(value).decode() if key.endswith(_BYTES) else value.decode("ascii", "replace")
+        else:
+            shown = value
+        if _PRINTABLE.fullmatch(shown) and len(text) + len(key) + len(shown) + 3 <= LONGEST:
+            text += f"{key}: {shown}\n"
+    return text
+
+
+def _decoded(value: str) -> bytes | None:
+    # gRPC pads or does not, and of several values with one key it makes one, with commas between them.
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None

@@ -1,0 +1,203 @@
+"""A client's headers reach its handler as metadata, and what that sets comes back: by the link and without it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+from google.rpc import error_details_pb2, status_pb2
+from support import described
+from support.gateway import FakeMom, Gateway, running_gateway, serving_mom
+from support.waiting import until
+from support.worker import running_worker
+from testing.v1 import ledger_pb2, ledger_pb2_grpc
+
+from poste.domain import carried
+from poste.domain.errors import CatalogueError, StartError
+from poste.domain.policy import HeaderPolicy
+from poste.rpc.catalogue import describe
+from poste.v1 import catalogue_pb2
+from poste_mom.catalogue import catalogue_file
+
+NAME = "testing.v1.LedgerService"
+RECORD, LEGACY = f"/{NAME}/Record", f"/{NAME}/Legacy"
+BLOB = bytes(range(250, 256))
+
+
+class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
+    """Keeps what it is told, and answers with metadata of its own."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    async def Record(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
+        self.told.append(dict(context.invocation_metadata()))
+        if request.raise_text:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(6500)
+            status = status_pb2.Status(code=8, message=request.raise_text)
+            status.details.add().Pack(retry)
+            trailers = (("grpc-status-details-bin", status.SerializeToString()), ("quota", "9"))
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, request.raise_text, trailers)
+        if request.line == "plain":
+            return ledger_pb2.RecordResponse(line="")
+        await context.send_initial_metadata((("etag", '"7"'), ("cost", "1"), ("content-type-x", "y")))
+        context.set_trailing_metadata((("cost", "2"), ("blob-bin", BLOB), ("poste-not-run", "1")))
+        # Large enough to be sent for apart.
+        return ledger_pb2.RecordResponse(line=request.line * request.times)
+
+    def Legacy(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
+        self.told.append(dict(context.invocation_metadata()))
+        context.send_initial_metadata((("location", "/v1/it"),))
+        context.set_trailing_metadata((("cost", "3"),))
+        return ledger_pb2.RecordResponse(line=request.line)
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, ledger: Ledger, *, linked: bool, **more: Any) -> AsyncIterator[Gateway]:
+    """Run the service and a gateway that calls it."""
+    async with running_worker(ledger) as worker:
+        entry = described.entry(descriptor_pool.Default(), NAME, worker.target, library=linked, **more)
+        async with serving_mom(FakeMom(entry)) as port, running_gateway(folder, port) as gateway:
+            await gateway.available(name=NAME)
+            if linked:
+                await until(lambda: _by_link(gateway, ledger), what="the link")
+            yield gateway
+
+
+async def _by_link(gateway: Gateway, ledger: Ledger) -> bool:
+    """Call once; tells whether that went by the link: a call by itself says gRPC's own user-agent."""
+    await gateway.post(RECORD, {"line": "plain"}, User_Agent="probe")
+    # By the catalogue of one test it is not told at all.
+    return not str(ledger.told[-1].get("user-agent", "")).startswith("grpc-")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_headers_reach_the_handler_and_come_back(tmp_path: Path, linked: bool) -> None:
+    """Else a handler does not know who calls it, and can say nothing but its message."""
+    ledger = Ledger()
+    async with serving(tmp_path, ledger, linked=linked) as gateway:
+        reply = await gateway.post(
+            RECORD,
+            {"line": "x", "times": 1},
+            Authorization="Bearer secret",
+            Accept_Language="de, en;q=0.5",
+            User_Agent="mine/1",
+            X_Forwarded_For="10.0.0.1",
+            Baggage="a=1",
+            Cookie="session=1",
+            Grpc_Metadata_Tenant="acme",
+            Grpc_Metadata_Blob_Bin=base64.b64encode(BLOB).decode(),
+            Grpc_Metadata_Poste_Task_Key="forged",
+            Grpc_Metadata_Authorization="forged",
+            X_Request_Id="mine",
+        )
+        assert reply.status == 200, reply.text
+        told = ledger.told[-1]
+        expected = {
+            "authorization": "Bearer secret",
+            "accept-language": "de, en;q=0.5",
+            "x-forwarded-for": "10.0.0.1, 127.0.0.1",
+            "baggage": "a=1",
+            "tenant": "acme",
+            "blob-bin": BLOB,
+            "x-request-id": "mine",
+        }
+        assert {key: told.get(key) for key in expected} == expected
+        assert told["user-agent" if linked else "grpcgateway-user-agent"] == "mine/1"
+        assert not {"cookie", "poste-task-key", "grpc-metadata-tenant"} & told.keys()
+
+        headers = reply.headers
+        assert (headers["ETag"], headers["Grpc-Metadata-cost"]) == ('"7"', "1, 2")
+        assert headers["Grpc-Metadata-blob-bin"] == base64.b64encode(BLOB).decode()
+        assert (headers["Content-Type"], headers["Grpc-Metadata-content-type-x"]) == ("application/json", "y")
+        assert "poste-not-run" not in headers
+        plain = await gateway.post(RECORD, {"line": "plain"})
+        assert not [name for name in plain.headers if name.lower().startswith(("grpc", "etag"))]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_metadata_comes_with_whatever_the_call_ends_with(tmp_path: Path, linked: bool) -> None:
+    """Else it is lost with an error, a large answer, or a handler that runs in a thread."""
+    ledger = Ledger()
+    async with serving(tmp_path, ledger, linked=linked) as gateway:
+        failed = await gateway.post(RECORD, {"raiseText": "too many"})
+        assert (failed.status, failed.body["detail"]) == (429, "too many")
+        assert (failed.headers["Grpc-Metadata-quota"], failed.headers["Retry-After"]) == ("9", "7")
+        large = await gateway.post(RECORD, {"line": "x", "times": 200_000})
+        assert (len(large.body["line"]), large.headers["ETag"]) == (200_000, '"7"')
+        legacy = await gateway.post(LEGACY, {"line": "x"}, Grpc_Metadata_Tenant="acme")
+        assert (legacy.headers["Location"], legacy.headers["Grpc-Metadata-cost"]) == ("/v1/it", "3")
+        assert ledger.told[-1]["tenant"] == "acme"
+
+
+async def test_what_can_be_no_metadata_is_named(tmp_path: Path) -> None:
+    """Else a header breaks the call, or a handler gets another one than its client wrote."""
+    async with serving(tmp_path, Ledger(), linked=True) as gateway:
+        for header, value in (("Grpc-Metadata-Name", "ä"), ("Grpc-Metadata-Blob-Bin", "a b"), ("Authorization", "é")):
+            reply = await gateway.post(RECORD, {"line": "plain"}, **{header: value})
+            assert (reply.status, reply.body["errors"][0]["field"]) == (400, header)
+        many = {f"Grpc-Metadata-{number}": "x" * 1000 for number in range(9)}
+        assert (await gateway.post(RECORD, {"line": "plain"}, **many)).status == 400
+
+
+async def test_the_catalogue_says_which_headers_go_on(tmp_path: Path) -> None:
+    """Else a deployment can neither keep a header from a handler, nor give it one."""
+    ledger = Ledger()
+    settings = catalogue_pb2.ServiceSettings(
+        request_headers={"names": ["x-tenant", "x-team-*"]}, response_headers={"names": ["cost"]}
+    )
+    async with serving(tmp_path, ledger, linked=True, settings=settings) as gateway:
+        sent = {"X-Tenant": "acme", "X-Team-A": "1", "Authorization": "x", "Grpc-Metadata-Tenant": "y"}
+        reply = await gateway.post(RECORD, {"line": "x", "times": 1}, **sent)
+    told = ledger.told[-1]
+    assert (told["x-tenant"], told["x-team-a"]) == ("acme", "1")
+    assert not {"authorization", "tenant", "user-agent"} & told.keys()
+    assert (reply.headers["Cost"], reply.headers["Grpc-Metadata-etag"]) == ("1, 2", '"7"')
+
+
+@pytest.mark.parametrize("names", [["UPPER"], ["a b"], ["x"] * 101, ["a*b"], [""]])
+def test_what_is_no_header_is_refused(names: list[str]) -> None:
+    """Else a setting that does nothing is taken for one that does."""
+    settings = catalogue_pb2.ServiceSettings(kept_headers={"names": names})
+    with pytest.raises(CatalogueError, match="kept_headers"):
+        describe(described.entry(descriptor_pool.Default(), NAME, settings=settings))
+
+
+def test_the_catalogue_file_says_it(tmp_path: Path) -> None:
+    """Else nobody can, or a secret is kept although nobody said so."""
+    entry = described.entry(descriptor_pool.Default(), NAME)
+    (tmp_path / "it.binpb").write_bytes(entry.file_descriptor_set)
+    file = tmp_path / "catalogue.toml"
+    table = f'[services."{NAME}"]\ndescriptors = "it.binpb"\n'
+    file.write_text(table + 'request_headers = ["X-Tenant"]\nkept_headers = []\n')
+    (shipped,) = catalogue_file.read(file)
+    assert describe(shipped).policy.headers == HeaderPolicy(request=("x-tenant",), kept=())
+    assert "authorization" not in HeaderPolicy().kept
+    file.write_text(table + "request_headers = [1]\n")
+    with pytest.raises(StartError, match="request_headers"):
+        catalogue_file.read(file)
+
+
+def test_carried_metadata_is_read_as_it_was_spelt() -> None:
+    """Else a peer that is careless, or was taken over, writes into a handler's metadata what no client may say."""
+    pairs = (
+        ("a", "1"),
+        ("b-bin", BLOB),
+        ("a", "2"),
+        ("grpc-x", "no"),
+        ("poste-task-key", "no"),
+        ("B", "no"),
+        ("c", "\n"),
+    )
+    text = carried.spell(pairs)
+    assert carried.read(text) == (("a", "1"), ("b-bin", BLOB), ("a", "2"))
+    assert carried.read("grpc-x: 1\nposte-attempt: 9\na:1\nx-request-id: y\n: \nb-bin: !\nok: 1") == (("ok", "1"),)
+    assert carried.read("a: " + "x" * 9000) == ()
+    assert len(carried.spell([("a", "x" * 5000)] * 5)) <= carried.LONGEST
