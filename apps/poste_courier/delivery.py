@@ -88,6 +88,7 @@ class Delivery:
                 call.traceparent if traceparent is None else traceparent,
                 repeatable=method.policy.repeatable,
                 metadata=_metadata(task),
+                headers=task.headers,
             )
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)

@@ -15,7 +15,7 @@ from support.cli import POSTE, environment, poll, poste, up
 from support.documents import Document
 
 import poste as poste_library
-from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
+from poste.domain.policy import HeaderPolicy, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
 from poste.service import context, policies
 from poste_mom.catalogue import catalogue_file
 
@@ -28,7 +28,8 @@ def test_every_setting_of_the_catalogue() -> None:
     both = {"away", *catalogue_file._METHOD_FIELDS}
 
     assert both == set(SERVICES.codes(OF_BOTH))
-    assert set(catalogue_file._SERVICE_FIELDS) - both == set(SERVICES.codes(OF_SERVICE))
+    of_service = {*catalogue_file._SERVICE_FIELDS, *catalogue_file._HEADER_FIELDS} - both
+    assert of_service == set(SERVICES.codes(OF_SERVICE))
 
 
 def test_defaults_of_the_catalogue() -> None:
@@ -38,7 +39,7 @@ def test_defaults_of_the_catalogue() -> None:
         for policy in (MethodPolicy(), RetryPolicy(), QueuePolicy(), ServicePolicy())
         for field in dataclasses.fields(policy)
         for name, value in [(field.name, getattr(policy, field.name))]
-    }
+    } | {f"{field.name}_headers": list(field.default) for field in dataclasses.fields(HeaderPolicy)}
 
     told = {row[0].strip("`"): row[1].strip("`") for row in SERVICES.table(OF_BOTH) + SERVICES.table(OF_SERVICE)}
 

@@ -14,13 +14,18 @@ from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 from support import described
 from support.gateway import FakeMom, Gateway, running_gateway, serving_mom
+from support.office import Office
 from support.waiting import until
-from support.worker import running_worker
+from support.worker import FakeMom as WorkersMom
+from support.worker import claimed, running_worker
+from support.worker import serving_mom as serving_workers_mom
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain import carried
 from poste.domain.errors import CatalogueError, StartError
 from poste.domain.policy import HeaderPolicy
+from poste.domain.task import TaskState
+from poste.queue.consumer import ClaimedTask
 from poste.rpc.catalogue import describe
 from poste.v1 import catalogue_pb2
 from poste_mom.catalogue import catalogue_file
@@ -201,3 +206,37 @@ def test_carried_metadata_is_read_as_it_was_spelt() -> None:
     assert carried.read("grpc-x: 1\nposte-attempt: 9\na:1\nx-request-id: y\n: \nb-bin: !\nok: 1") == (("ok", "1"),)
     assert carried.read("a: " + "x" * 9000) == ()
     assert len(carried.spell([("a", "x" * 5000)] * 5)) <= carried.LONGEST
+
+
+@pytest.mark.parametrize("secret", [False, True])
+async def test_a_queued_call_keeps_what_carries_no_secret(tmp_path: Path, secret: bool) -> None:
+    """Else a token stands on Redis' disk although nobody said so; or a handler is told nothing once it was away."""
+    settings = catalogue_pb2.ServiceSettings(kept_headers={"names": ["authorization", "grpc-metadata-*"]})
+    entry = described.entry(descriptor_pool.Default(), NAME, settings=settings if secret else None)
+    mom, ledger = FakeMom(entry), Ledger()
+    async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
+        sent = {"Authorization": "Bearer x", "Grpc-Metadata-Tenant": "acme", "Accept-Language": "de", "Cookie": "y"}
+        queued = await gateway.post(RECORD, {"line": "plain"}, **sent, User_Agent="a" * 2000)
+        assert queued.status == 202
+    (task,) = mom.requests.values()
+    expected = {"authorization": "Bearer x", "tenant": "acme"} if secret else {"accept-language": "de"}
+    assert dict(carried.read(task.metadata)) == expected
+
+    async with serving_workers_mom(WorkersMom()) as target, running_worker(ledger, mom=target) as worker:
+        await worker.consumers[0].hand(claimed("Record", task.request, headers=task.metadata))
+    assert {key: ledger.told[0].get(key) for key in expected} == expected
+
+
+async def test_what_is_kept_comes_back_from_the_store(office: Office) -> None:
+    """Else it is kept for nobody."""
+    told: dict[str, str] = {}
+
+    async def note(task: ClaimedTask) -> None:
+        told[task.key] = task.headers
+        await office.at_once(task)
+
+    (first,) = await office.enqueue(headers="tenant: acme\n")
+    (second,) = await office.enqueue()
+    office.consume(note)
+    await until(lambda: office.all_in([first, second], TaskState.SUCCEEDED), what="both")
+    assert told == {first: "tenant: acme\n", second: ""}

@@ -335,6 +335,8 @@ class _Call:
         new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
         if self._route.response_field:
             new.response_field = self._route.response_field
+        if self._metadata:
+            new.metadata = forwarded_headers.kept(self._request, self._metadata, self._service.policy.headers.kept)
         return new
 
     async def _answered(self, response: bytes) -> Response:

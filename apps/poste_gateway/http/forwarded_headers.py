@@ -98,6 +98,21 @@ def forwarded(names: tuple[str, ...]) -> ForwardedHeaders:
     return ForwardedHeaders(names)
 
 
+def kept(request: web.BaseRequest, text: str, names: tuple[str, ...]) -> str:
+    """Return what of the headers that go on is kept with a queued call: whole ones, as many as there is room for.
+
+    Args:
+        request: The call.
+        text: All of them.
+        names: Those that may be kept.
+    """
+    going_on, found = set(text.splitlines()), ""
+    for line in forwarded(names).read(request).splitlines():
+        if line in going_on and len(found) + len(line) < carried.MOST_KEPT:
+            found += f"{line}\n"
+    return found
+
+
 def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:
     """Return the headers that a handler's metadata comes back as.
 

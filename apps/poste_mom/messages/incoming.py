@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poste.domain import door, sizes
+from poste.domain import carried, door, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
 from poste.domain.policy import RetryPolicy
 from poste.domain.task_id import MAX_WITHOUT_QUEUE
@@ -36,6 +36,7 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.request_id,
         # Of what is none its client is answered with all.
         field if (field := message.response_field) and door.is_field(field) else "",
+        headers if len(headers := message.metadata) <= carried.MOST_KEPT else "",
     )
 
 

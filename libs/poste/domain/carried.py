@@ -14,6 +14,8 @@ from typing import Final
 
 #: The longest such text, in characters.
 LONGEST: Final = 8192
+#: The most that is kept of it with a queued call.
+MOST_KEPT: Final = 1000
 #: What gRPC takes for a key (gRPC over HTTP/2, "Custom-Metadata").
 _KEY: Final = re.compile(r"[0-9a-z_.-]{1,100}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")

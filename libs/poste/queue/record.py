@@ -31,6 +31,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if it was purged as DEAD, ms
     A  the one field of the response that its client is answered with, if it is not all of it
+    H  what of its client's headers its handler is told (`domain.carried`), if anything
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of
 somebody else's making, or damaged all the same: `damaged` has what to do with that.

@@ -53,7 +53,7 @@ class QueuedRoad:
             NotRun: No thread was free, or this process has no such method: its handler was not called.
         """
         began = time.monotonic()
-        call = Call(queued=task, attempt=task.attempt, traceparent=task.traceparent)
+        call = Call(queued=task, attempt=task.attempt, traceparent=task.traceparent, headers=task.headers)
         call.leave = functools.partial(self._leave, task, began)
         outcome: Outcome | None
         try:

@@ -218,6 +218,7 @@ class Fetcher:
             go_on=functools.partial(self._runner.go_on, key),
             traceparent=traceparent if traceparent and door.is_place_in_trace(traceparent) else "",
             ids=said.ids,
+            headers=said.headers,
             unstarted=True,
         )
         self._state.handling[key] = len(claimed.request)

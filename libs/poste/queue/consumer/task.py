@@ -16,6 +16,7 @@ class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
     `ids` are what its record says of its id and its request's: they are read (`names`) when somebody asks.
+    `headers` are what of its client's its handler is told (`domain.carried`).
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
@@ -35,6 +36,7 @@ class ClaimedTask:
     go_on: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
     traceparent: str = ""
     ids: tuple[bytes | None, bytes | None] = (None, None)
+    headers: str = ""
     cancel_requested: bool = False
     unstarted: bool = False
     left: bool = False

@@ -15,7 +15,8 @@
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last,
 --   what it ended (`ends`)}, and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil, its id
---     without the queue's name or nil, the id of its client's request or nil}
+--     without the queue's name or nil, the id of its client's request or nil, what of its client's headers its
+--     handler is told or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
@@ -83,9 +84,9 @@ local function own(record, token, once)
   end
 end
 
-local function run(method, request, attempts, create, once, trace, id, request_id)
+local function run(method, request, attempts, create, once, trace, id, request_id, headers)
   bytes_left = bytes_left - #request
-  return { 'run', method, request, attempts, create, once or '', trace, id, request_id }
+  return { 'run', method, request, attempts, create, once or '', trace, id, request_id, headers }
 end
 
 local function claim(record, key, seq)
@@ -95,8 +96,8 @@ local function claim(record, key, seq)
   if bytes_left <= 0 then
     return { 'later' }
   end
-  local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by, id, request_id =
-    fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G')
+  local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by, id, request_id,
+    headers = fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G', 'H')
   local due, created, began = number(expiry), number(create), number(attempts or 0)
   company = number(company or 0)
   if not state or is_final(state) then
@@ -130,7 +131,7 @@ local function claim(record, key, seq)
       redis.call('HDEL', record, 'b')
       own(record, mine, once)
     end
-    return run(method, request, began, created, once, trace, id, request_id)
+    return run(method, request, began, created, once, trace, id, request_id, headers)
   end
   if due <= now then
     expire(record, dead, key, now, request and #request)
@@ -152,7 +153,7 @@ local function claim(record, key, seq)
   end
   redis.call('HSET', record, 'a', began)
   own(record, mine, once)
-  return run(method, request, began, created, once, trace, id, request_id)
+  return run(method, request, began, created, once, trace, id, request_id, headers)
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)

@@ -40,7 +40,8 @@ class Claimed:
 
     `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
     `traceparent` is whatever stands in the record. So are `ids`, for logs: the task's, without the queue's name
-    (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there.
+    (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there. `headers` are what
+    of its client's its handler is told (`domain.carried`).
     """
 
     key: str
@@ -52,6 +53,7 @@ class Claimed:
     once: bool
     traceparent: str
     ids: tuple[bytes | None, bytes | None]
+    headers: str
 
 
 class Claims(NamedTuple):
@@ -244,7 +246,7 @@ def _lease(at: QueueKeys, incarnation: str, seconds: float) -> tuple[Sequence[st
 def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claimed | NotClaimed:
     if said[0] != b"run":
         return cast("NotClaimed", text(said[0]))
-    _, method, request, attempt, create_ms, once, traceparent, id_rest, request_id = said
+    _, method, request, attempt, create_ms, once, traceparent, id_rest, request_id, headers = said
     return Claimed(
         key,
         f"{incarnation}:{seq}",
@@ -255,4 +257,5 @@ def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claim
         once != b"",
         text(traceparent) if traceparent else "",
         (id_rest, request_id),
+        text(headers) if headers else "",
     )

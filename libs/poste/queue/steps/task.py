@@ -30,7 +30,8 @@ class NewTask(NamedTuple):
     """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace.
 
     `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
-    `response_field` is the one of the response that its client is answered with; empty if all of it.
+    `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are what
+    of its client's its handler is told (`domain.carried`).
     """
 
     key: str
@@ -44,6 +45,7 @@ class NewTask(NamedTuple):
     id_rest: str = ""
     request_id: str = ""
     response_field: str = ""
+    headers: str = ""
 
 
 class Report(NamedTuple):
@@ -113,6 +115,7 @@ async def enqueue(
             task.id_rest,
             task.request_id,
             task.response_field,
+            task.headers,
         )
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))
