@@ -91,6 +91,6 @@ def _given(option: str) -> bool:
 
 
 def _same(url: str, gateway: str) -> bool:
-    """Tell whether a URL leads to a gateway of this machine."""
+    """Return whether a URL leads to a gateway of this machine."""
     asked, own = urlsplit(url), urlsplit(gateway)
     return asked.hostname in {"localhost", own.hostname} and (asked.scheme, asked.port) == (own.scheme, own.port)

@@ -51,7 +51,7 @@ def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, 
 @click.argument("queue", required=False)
 @gateway_options.operator_options
 def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
-    """List the calls that Poste gave up, of one QUEUE or of all, and why."""
+    """List dead letters, the calls that Poste gave up, of one QUEUE or of all, and why."""
 
     async def work(client: Client) -> int:
         queues = [queue] if queue else [one.queue for one in await client.queues() if one.dead]
@@ -76,7 +76,7 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
 @gateway_options.operator_options
 def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
-    """Have calls that Poste gave up run again, as if they were new.
+    """Have dead letters run again, as if they were new calls.
 
     Also what may have run already: find out first whether running it twice does harm.
 
@@ -108,7 +108,7 @@ def purge(  # noqa: PLR0917 - click passes them by name
     *,
     yes: bool,
 ) -> None:
-    """Give dead calls up for good: they can't be replayed any more.
+    """Give dead letters up for good: they can't be replayed any more.
 
     Or, with --ended, drop the results of calls that ended more than a minute ago, before their times to live are over:
     it makes room in a queue that holds as much as it may. Who asks for one is told that it is no longer kept.

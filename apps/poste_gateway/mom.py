@@ -81,7 +81,7 @@ class Mom:
         await self._channel.run()
 
     async def connected(self, seconds: float) -> bool:
-        """Wait for a connection; tells whether there is one."""
+        """Wait for a connection; returns whether there is one."""
         if channels.is_ready(self._channel):
             return True
         try:

@@ -231,7 +231,7 @@ class Connection(web.RequestHandler):
             self.begun = self._loop.time()
 
     def _is_split(self) -> bool:
-        """Tell whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
+        """Return whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
         messages, current = self._messages, self._current_request
         if len(messages) == 1:
             body = messages[0][1]
@@ -306,7 +306,7 @@ class Connection(web.RequestHandler):
         self.stuck = None
 
     def stuck_since(self, now: float, limit: float) -> bool:
-        """Tell whether the client has taken nothing since then of what is written, or of what is left at its end."""
+        """Return whether the client has taken nothing since then of what is written, or of what is left at its end."""
         if self.pipe is None:
             return False
         if self.stuck is None:
@@ -447,7 +447,7 @@ class Connection(web.RequestHandler):
         await done_within(_LINGER_SECONDS, self.ended)
 
     def head_overdue(self, limit: float) -> bool:
-        """Tell whether a head began to come by then and is still not whole."""
+        """Return whether a head began to come by then and is still not whole."""
         # A whole one may be here that its task has not taken up yet.
         return self.begun is not None and self.begun <= limit and not self._messages
 

@@ -44,7 +44,7 @@ class OperatorAuth:
 
 
 def names_token(request: web.BaseRequest) -> bool:
-    """Tell whether a request brings a token, right or wrong."""
+    """Return whether a request brings a token, right or wrong."""
     return _token_of(request) is not None
 
 

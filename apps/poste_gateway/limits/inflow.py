@@ -53,7 +53,7 @@ class Inflow:
         self._lines: dict[str, deque[Source]] = {}
 
     def now(self, source: Source, data: bytes) -> bool:
-        """Tell whether it can be read at once; if not it waits, and `source.take` gets it in its turn.
+        """Return whether it can be read at once; if not it waits, and `source.take` gets it in its turn.
 
         Args:
             source: Who brings it.

@@ -64,7 +64,7 @@ class Broadcaster:
         self.closed = False
 
     def full(self, *, operator: bool) -> bool:
-        """Tell whether nobody else may watch now."""
+        """Return whether nobody else may watch now."""
         return self.closed or self._operators + self._guests >= _MOST or (not operator and self._guests >= _MOST_GUESTS)
 
     @contextlib.contextmanager

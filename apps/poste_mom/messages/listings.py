@@ -110,7 +110,7 @@ def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.List
 
 
 def _named(queue_name: str, record: TaskRecord) -> bool:
-    """Tell whether a task has a key that an id can be made of: without one it can't be listed."""
+    """Return whether a task has a key that an id can be made of: without one it can't be listed."""
     named = door.is_key(record.key)
     if not named:
         damaged.tell(queue_name, record.key, "its key is none")

@@ -25,7 +25,7 @@ async def known(tasks: Tasks, catalogue: Catalogue) -> set[str]:
 
 
 def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
-    """Tell whether a queue need not be shown: its service was forgotten, and there is nothing in it.
+    """Return whether a queue need not be shown: its service was forgotten, and there is nothing in it.
 
     It is looked after all the same, for a gateway may not have heard yet, and have a call kept for it.
     """

@@ -36,7 +36,7 @@ _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
 
 
 def is_report(completion: pb.Completion) -> bool:
-    """Tell whether a result may be one of a task that somebody claimed."""
+    """Return whether a result may be one of a task that somebody claimed."""
     return (
         door.is_service(completion.service)
         and door.is_key(completion.key)

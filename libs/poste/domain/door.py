@@ -35,12 +35,12 @@ LAST_SECOND: Final = 253_402_300_799
 
 
 def is_key(text: str) -> bool:
-    """Tell whether a text may be a task's key within its queue."""
+    """Return whether a text may be a task's key within its queue."""
     return _KEY.fullmatch(text) is not None
 
 
 def is_service(text: str) -> bool:
-    """Tell whether a text may be a service's full name, and so a queue's."""
+    """Return whether a text may be a service's full name, and so a queue's."""
     return _SERVICE.fullmatch(text) is not None
 
 
@@ -54,41 +54,41 @@ def reserved_package(service: str) -> str | None:
 
 
 def is_replica(text: str) -> bool:
-    """Tell whether a text may be the name of a replica."""
+    """Return whether a text may be the name of a replica."""
     return _REPLICA.fullmatch(text) is not None
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text may be where a replica is called: `host:port`."""
+    """Return whether a text may be where a replica is called: `host:port`."""
     found = _ADDRESS.fullmatch(text)
     return found is not None and 1 <= int(found[1]) <= _LAST_PORT
 
 
 def is_field(text: str) -> bool:
-    """Tell whether a text may be the name of a message's field."""
+    """Return whether a text may be the name of a message's field."""
     return _FIELD.fullmatch(text) is not None
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text may be the token of a claim."""
+    """Return whether a text may be the token of a claim."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def is_request_id(text: str) -> bool:
-    """Tell whether a text may be the id of a client's request."""
+    """Return whether a text may be the id of a client's request."""
     return _REQUEST_ID.fullmatch(text) is not None
 
 
 def is_ttl(seconds: int) -> bool:
-    """Tell whether a call may wait, or its result be kept, for so long."""
+    """Return whether a call may wait, or its result be kept, for so long."""
     return 1 <= seconds <= MAX_TTL_SECONDS
 
 
 def is_instant(seconds: int, nanos: int = 0) -> bool:
-    """Tell whether this many seconds since the epoch, and parts of one, are a time that can be told."""
+    """Return whether this many seconds since the epoch, and parts of one, are a time that can be told."""
     return 0 <= seconds <= LAST_SECOND and 0 <= nanos < 10**9
 
 
 def is_place_in_trace(text: str) -> bool:
-    """Tell whether a text is what travels between Poste's own parts as a call's place in its trace."""
+    """Return whether a text is what travels between Poste's own parts as a call's place in its trace."""
     return text in ("", traceparents.UNRECORDED) or traceparents.read(text) == text

@@ -30,7 +30,7 @@ def spelt(traceparent: str) -> str:
 
 
 def recorded(traceparent: str) -> bool:
-    """Tell whether its trace is recorded: whoever began it decided that, for all of it."""
+    """Return whether its trace is recorded: whoever began it decided that, for all of it."""
     return traceparent != "" and traceparent[-1] in _RECORDED
 
 

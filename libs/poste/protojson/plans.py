@@ -151,7 +151,7 @@ def find_message_type(pool: Any, type_url: str) -> Descriptor | None:
 
 
 def has_form_of_its_own(descriptor: Descriptor) -> bool:
-    """Tell whether a type's JSON is not the object of its fields."""
+    """Return whether a type's JSON is not the object of its fields."""
     fields = _FORMS.get(descriptor.full_name)
     return fields is not None and dict(enumerate(fields, 1)) == {
         field.number: field.name for field in descriptor.fields
@@ -159,12 +159,12 @@ def has_form_of_its_own(descriptor: Descriptor) -> bool:
 
 
 def is_wrapper(descriptor: Descriptor) -> bool:
-    """Tell whether a type's JSON is that of its field `value`."""
+    """Return whether a type's JSON is that of its field `value`."""
     return descriptor.full_name in _WRAPPERS and has_form_of_its_own(descriptor)
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Tell whether a field is a map."""
+    """Return whether a field is a map."""
     message: Any = field.message_type
     return message is not None and bool(message.GetOptions().map_entry)
 

@@ -206,7 +206,7 @@ class CatalogueStore:
             await self._client.incr(self._keys.catalogue_version)
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
-        """Tell whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
+        """Return whether ids on this Redis are signed with the key of this fingerprint; the first one sets it."""
         with writing(several=True):
             await self._client.set(self._keys.id_key_fingerprint, fingerprint, nx=True)
             return text(await self._client.get(self._keys.id_key_fingerprint)) == fingerprint

@@ -45,7 +45,7 @@ def texts(values: Iterable[object]) -> list[str]:
 
 
 def is_cluster(settings: StoreSettings) -> bool:
-    """Tell whether the URL names servers of a cluster."""
+    """Return whether the URL names servers of a cluster."""
     return settings.redis_url.partition("://")[0] in _CLUSTERS
 
 

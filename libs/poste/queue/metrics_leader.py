@@ -39,7 +39,7 @@ class MetricsLeader:
         self._leads = False
 
     async def is_leader(self) -> bool:
-        """Tell whether this replica is to tell the figures now."""
+        """Return whether this replica is to tell the figures now."""
         self._asked = time.monotonic()
         await self._renew(_TERM_SECONDS)
         return self._leads

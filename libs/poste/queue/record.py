@@ -15,7 +15,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
        keeps a hash small for as long as no value has more than 64 bytes
     G  the id of its client's request, for logs
     a  attempts
-    t  the token of its claim, `<incarnation>:<seq>`
+    t  the fencing token of its claim, `<incarnation>:<seq>`
     b  when its latest claim began, until that is noted, ms
     h  who would know if it had begun, while it is claimed, must not run twice and has not (`has_not_begun`)
     f  failures

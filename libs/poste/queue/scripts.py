@@ -152,7 +152,7 @@ class Scripts:
         return await self._proof(queue)
 
     async def must_wait(self, queue: str) -> bool:
-        """Tell whether a reply does not prove that what it tells of is on disk."""
+        """Return whether a reply does not prove that what it tells of is on disk."""
         return await self._proof(queue) is Durability.ON_WAITAOF
 
     async def sync(self, barrier: str) -> float:

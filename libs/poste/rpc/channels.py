@@ -88,10 +88,10 @@ def code(error: grpc.aio.AioRpcError) -> Code:
 
 
 def proves_not_run(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether the server proves that it did not run the call. UNAVAILABLE alone proves nothing."""
+    """Return whether the server proves that it did not run the call. UNAVAILABLE alone proves nothing."""
     return any(key == NOT_RUN for key, _ in error.trailing_metadata() or ())
 
 
 def is_ready(channel: grpc.aio.Channel) -> bool:
-    """Tell whether a call would be sent now; otherwise start connecting. Never blocks."""
+    """Return whether a call would be sent now; otherwise start connecting. Never blocks."""
     return channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY

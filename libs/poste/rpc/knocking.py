@@ -13,7 +13,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x
 
 
 async def accepts_but_silent(address: str, seconds: float) -> bool:
-    """Tell whether something listens at an address, `host:port` or `unix:/path`, and says nothing.
+    """Return whether something listens at an address, `host:port` or `unix:/path`, and says nothing.
 
     The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings
     at once. Nobody there, or no way there, is no hang.

@@ -108,7 +108,7 @@ def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
     return MethodPolicy(
         queue_when_away=said.away != catalogue_pb2.AWAY_POLICY_REJECT,
         timeout_seconds=timeout_seconds,
-        # Who gives it long while somebody waits does not mean less while nobody does.
+        # A longer time on the direct road is not meant to be cut on the queued one.
         queued_timeout_seconds=said.seconds(
             "queued_timeout_seconds", max(default.queued_timeout_seconds, timeout_seconds)
         ),
@@ -157,14 +157,14 @@ class _Said:
         return self._narrow.away or self._wide.away
 
     def value(self, name: Any) -> Any:
-        """Return a setting, None if nobody said it."""
+        """Return a setting, None if it is not set."""
         for settings in (self._narrow, self._wide):
             if settings.HasField(name):
                 return getattr(settings, name)
         return None
 
     def seconds(self, name: str, default: float) -> float:
-        """Return a time, the default if nobody said it; it must be one that ends in time."""
+        """Return a time, the default if it is not set; it must be one that ends in time."""
         value = self.value(name)
         if value is None:
             return default
@@ -174,7 +174,7 @@ class _Said:
         return float(value)
 
     def ttl(self, name: str, longest: int) -> int:
-        """Return a ceiling of times to live, in seconds: `longest` if nobody said it, and it can't be more."""
+        """Return a ceiling of times to live, in seconds: `longest` if it is not set, and it can't be more."""
         value = self.value(name)
         if value is None:
             return longest

@@ -65,5 +65,5 @@ def response_too_large(size: int) -> status_pb2.Status:
 
 
 def is_too_large(status: status_pb2.Status) -> bool:
-    """Tell whether a status is that of a response that no message carries."""
+    """Return whether a status is that of a response that no message carries."""
     return _TOO_LARGE in status.details

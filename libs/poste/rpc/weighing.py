@@ -15,7 +15,7 @@ _FIXED32: Final = 5
 
 
 def has_at_most(raw: bytes, kind: Descriptor, most: int) -> bool:
-    """Tell whether a serialized message has no more than `most` fields, those of its messages included.
+    """Return whether a serialized message has no more than `most` fields, those of its messages included.
 
     What is no message at all has few: the parser ends there.
     """

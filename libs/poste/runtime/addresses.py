@@ -33,7 +33,7 @@ def unusable(host: str, port: int, error: OSError) -> StartError:
 
 
 def names_a_socket(path: Path) -> bool:
-    """Tell whether a path may be a socket's: absolute, short enough, and spelt the same in every address."""
+    """Return whether a path may be a socket's: absolute, short enough, and spelt the same in every address."""
     return len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path)) is not None
 
 

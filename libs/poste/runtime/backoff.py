@@ -1,4 +1,4 @@
-"""Pauses between tries: longer from failure to failure, and never in step with anybody else's."""
+"""Exponential back-off: pauses between tries, doubled from failure to failure, with a random part against lockstep."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def cancel(task: asyncio.Task[Any]) -> None:
 
 
 def was_told(task: asyncio.Task[Any]) -> bool:
-    """Tell whether a task was told to end by who owns it."""
+    """Return whether a task was told to end by who owns it."""
     return task in _TOLD
 
 

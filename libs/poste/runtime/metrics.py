@@ -61,7 +61,7 @@ failovers_total = Counter(
 FAILOVER_REASONS: Final = ("away", "busy", "peer-calls", "refused", "elsewhere", "lost", "timeout")
 replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would call now.", ["service"])
 replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
-calls_in_flight = Gauge("poste_calls_in_flight", "Calls that this gateway sent and that are not over.", ["service"])
+calls_in_flight = Gauge("poste_calls_in_flight", "Calls in flight: sent by this gateway, and not over.", ["service"])
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
 )
@@ -290,9 +290,12 @@ _SYSTEM_COUNTERS: Final = {
     "poste_tasks_retried": ("Attempts that failed and wait for another.", _QUEUE),
     "poste_tasks_replayed": ("DEAD tasks that an operator had run again: what ends is what came and these.", _QUEUE),
     "poste_tasks_finished": ("Tasks that ended, by their state.", ("queue", "outcome")),
-    "poste_tasks_dead": ("Tasks that Poste gave up, by why.", ("queue", "reason")),
+    "poste_tasks_dead": ("Dead letters: tasks that Poste gave up, by why.", ("queue", "reason")),
     # unclaimed: nothing had begun; crashed: it ran, and waits again; dead: given up; cancelled: as its client wished.
-    "poste_tasks_reaped": ("Tasks taken back from a process that died, by how they stood.", ("queue", "reason")),
+    "poste_tasks_reaped": (
+        "Tasks that the reaper took back from a process that died, by how they stood.",
+        ("queue", "reason"),
+    ),
     "poste_redis_commands": ("Commands that this Redis processed.", _SERVER),
 }
 #: By a metric's name, without `_total`: values by those of its labels, in their order.

@@ -48,7 +48,7 @@ class HeadSampler(Sampler, RandomIdGenerator):
         self._drawn = 0
 
     def start_trace(self) -> bool:
-        """Tell whether a new trace is recorded; if so, the next span is to begin it."""
+        """Return whether a new trace is recorded; if so, the next span is to begin it."""
         low = random.getrandbits(_LOW_BITS)
         if low >= self._bound:
             return False

@@ -39,7 +39,7 @@ class _Tracing:
 
 
 def wanted(traceparent: str) -> bool:
-    """Tell whether a span is to be made of what has this `traceparent`, or none.
+    """Return whether a span is to be made of what has this `traceparent`, or none.
 
     Who began a trace decides whether it is recorded, and that holds for all of it: an unsampled call costs a service
     nothing more, and no queued call's story is told by halves.
@@ -48,12 +48,12 @@ def wanted(traceparent: str) -> bool:
 
 
 def off() -> bool:
-    """Tell whether nothing is recorded here, whatever comes."""
+    """Return whether nothing is recorded here, whatever comes."""
     return _Tracing.tracer is None
 
 
 def sampled_out() -> bool:
-    """Draw for a trace that would begin here; tells whether it is not recorded. Of one that is, a span follows."""
+    """Draw for a trace that would begin here; returns whether it is not recorded. Of one that is, a span follows."""
     return _Tracing.sampler is not None and not _Tracing.sampler.start_trace()
 
 

@@ -35,7 +35,7 @@ class AdmissionControl:
         return None
 
     def live(self) -> bool:
-        """Tell whether calls come in: one runs, or began a moment ago."""
+        """Return whether calls come in: one runs, or began a moment ago."""
         return self._running > 0 or self._loop.time() - self._last_begin < _LIVE_SECONDS
 
     def begin(self) -> None:

@@ -67,8 +67,8 @@ class Call:
         over: The handler's answer counts no more: it ended, or was cancelled.
         task: The asyncio task that runs it, `method`, whose handler it is, and `timeout_seconds`, which it has: its
             runner's own.
-        begin: Told by the thread that calls the handler that it begins, if that is not at once; None if nobody cares.
-        leave: Told of a call whose handler takes too long and can't be ended, and of its outcome; None if nobody cares.
+        begin: Called in the handler's thread when it begins, if that is not at once; None if it is not needed.
+        leave: Called with a call whose handler is overdue and can't be ended, and its outcome; None if not needed.
         stage: How it is out of the ordinary; None if it is not.
         queued: The queued task, as it was claimed; None if it is none.
     """

@@ -93,7 +93,7 @@ class DirectRoad:
         await self._health.serving()
 
     def live(self) -> bool:
-        """Tell whether direct calls come in."""
+        """Return whether direct calls come in."""
         return self._admission.live()
 
     async def drain(self, grace_seconds: float) -> None:

@@ -25,7 +25,7 @@ from poste.service.servicer import ServedMethod
 from poste.service.threads import NoThread, Threads
 
 _log = logs.get("handlers")
-#: How long before a caller's time is over it is told that its call did not get a thread, at most, in seconds.
+#: How long before a caller's deadline its call is refused if it did not get a thread, at most, in seconds.
 _TELL_SECONDS: Final = 0.25
 #: Looked up at once, which an enum's own `name` is not.
 _NAMES: Final = {code: code.name for code in Code}

@@ -79,7 +79,7 @@ class Isolation:
             raise StartError(f"methods are to be isolated, and the servicer can't be copied: {error}") from error
 
     async def take_place(self, patience_seconds: float | None) -> bool:
-        """Wait for a process; tells whether there was one in time. Give the place back with `leave_place`."""
+        """Wait for a process; returns whether there was one in time. Give the place back with `leave_place`."""
         if self._places is None:
             self._places = asyncio.Semaphore(self._size)
         return await done_within(patience_seconds, self._places.acquire())

@@ -34,7 +34,7 @@ from poste.service.servicer import ServedService, services_of
 from poste.service.terms import Terms
 
 _log = logs.get("service")
-#: The port of a service that neither says its own nor is told one.
+#: The gRPC port if neither the servicer nor `POSTE_PORT` names one.
 DEFAULT_PORT: Final = 50052
 
 

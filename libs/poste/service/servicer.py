@@ -151,7 +151,7 @@ def _describe(generic: grpc.ServiceRpcHandler, servicer: object, generated: Iter
 
 
 def _is_generated(behaviour: object, generated: Iterable[type]) -> bool:
-    """Tell whether a handler is the one that generated classes have, which only says that there is none."""
+    """Return whether a handler is the one that generated classes have, which only says that there is none."""
     function = getattr(behaviour, "__func__", None)
     return function is not None and any(function is one for kind in generated for one in vars(kind).values())
 

@@ -29,7 +29,7 @@ class Terms:
         return self._policy.methods[method]
 
     def concurrency(self) -> int | None:
-        """Return how many of its tasks may run at once in this process, None if nobody says."""
+        """Return how many of its tasks may run at once in this process, None if it is not set."""
         return self._policy.concurrency
 
     def _read(self, settings: catalogue_pb2.ServiceSettings) -> ServicePolicy:

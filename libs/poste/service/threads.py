@@ -101,7 +101,7 @@ class Threads:
         Args:
             function: What is called.
             patience_seconds: How long it may wait for a thread; None is as long as it takes.
-            begin: Called in the thread right before; None if nobody cares.
+            begin: Called in the thread right before; None if it is not needed.
 
         Raises:
             NoThread: None was free in time.
@@ -153,7 +153,7 @@ class Threads:
             job.answer.set_exception(NoThread(f"none of {self._size} threads was free in time"))
 
     def _take_back(self, job: _Job) -> bool:
-        """Keep a job from being called; tells whether it was in time for that."""
+        """Keep a job from being called; returns whether it was in time for that."""
         if not job.taken.acquire(blocking=False):
             return False
         self._open -= 1

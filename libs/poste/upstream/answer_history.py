@@ -29,7 +29,7 @@ class AnswerHistory:
         return self._expected.get(path)
 
     def early(self, path: str) -> bool:
-        """Tell whether a method's headers come long before its answer, which is small."""
+        """Return whether a method's headers come long before its answer, which is small."""
         return path in self._early
 
     def note(self, path: str, size: int, seconds: float = 0.0) -> None:

@@ -31,7 +31,7 @@ class AnswerTurns:
     """
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Begin empty."""
         self._loop = asyncio.get_running_loop()
         self.history = AnswerHistory()
         self._free = _READ

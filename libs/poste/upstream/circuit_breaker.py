@@ -1,4 +1,4 @@
-"""Keeps calls off a replica that does not answer, although its connection looks alive."""
+"""A circuit breaker: keeps calls off a replica that does not answer, although its connection looks alive."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class CircuitBreaker:
         self._probing = False
 
     def allows(self, now: float) -> bool:
-        """Tell whether a call may be sent at `now`, in seconds of the loop's clock."""
+        """Return whether a call may be sent at `now`, in seconds of the loop's clock."""
         return self._timeouts == 0 or (now >= self._open_until and not self._probing)
 
     def on_start(self) -> bool:
-        """Note that a call is sent; tells whether it is the probe."""
+        """Note that a call is sent; returns whether it is the probe."""
         if self._timeouts == 0 or self._probing:
             return False
         self._probing = True

@@ -334,7 +334,7 @@ class Link:
             waiting.set_result(NO_ROOM if number in self._kept else SILENT if sent else UNSENT)
 
     def _forget(self, number: int) -> bool:
-        """Have a call whose answer nobody waits for stopped; tells whether it had been sent."""
+        """Have a call whose answer nobody waits for stopped; returns whether it had been sent."""
         if self._unsent.pop(number, None) is not None:
             self._large.discard(number)
             return False

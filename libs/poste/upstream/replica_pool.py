@@ -1,4 +1,4 @@
-"""The replicas of one service, which of them a call goes to, and how many calls a client may have there."""
+"""A replica pool: one service's replicas, which of them a call goes to, and how many calls a client may have there."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class ReplicaPool:
         self._shares.give(client)
 
     def others(self, tried: Collection[Replica]) -> bool:
-        """Tell whether a replica is ready that was not tried."""
+        """Return whether a replica is ready that was not tried."""
         return self._judge(self._ready(tried)) == "up"
 
     async def changed(self) -> None:
@@ -210,7 +210,7 @@ class ReplicaPool:
         return "up" if min(replica.in_flight for replica in ready) < self._max_in_flight else "busy"
 
     def _unsettled(self) -> bool:
-        """Tell whether connections are being made: away is not known yet."""
+        """Return whether connections are being made: away is not known yet."""
         if self._updated.is_set() or not self._replicas:
             return bool(self._targets) and self._loop.time() < self._settle_time
         return any(replica.connecting for replica, _ in self._replicas.values())
@@ -246,7 +246,7 @@ class ReplicaPool:
                 await done_within(_RESOLVE_SECONDS, self._kick.wait())
 
     def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
-        """Tell whether a replica that is no longer listed may go."""
+        """Return whether a replica that is no longer listed may go."""
         if self._retired or not replica.ready:
             return True
         # One that is still ready may only have fallen out of a stale answer; unless another channel leads there.

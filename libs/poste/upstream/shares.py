@@ -24,11 +24,11 @@ class Shares:
     """
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Begin empty."""
         self.held = Counts()
 
     def allows(self, client: str, free: int) -> bool:
-        """Tell whether a client may take another place while so many are free."""
+        """Return whether a client may take another place while so many are free."""
         return self.held.get(client, 0) < _FOR_EACH_FREE * free
 
     def take(self, client: str) -> None:

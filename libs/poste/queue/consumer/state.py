@@ -122,7 +122,7 @@ class ConsumerState:
         return bool(self.running or self.to_begin)
 
     def holds(self, key: str) -> bool:
-        """Tell whether a key is held: claiming one twice would start its handler twice."""
+        """Return whether a key is held: claiming one twice would start its handler twice."""
         waits = key in self.unclaimed or key in self.suspects or key in self.to_begin
         return waits or key in self.running or key in self.claiming
 

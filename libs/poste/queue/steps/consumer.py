@@ -85,7 +85,7 @@ class PutOff(NamedTuple):
 
 
 async def look(scripts: Scripts, at: QueueKeys) -> bool:
-    """Tell whether the queue stands still: it is paused, or what ended in it takes all that it may."""
+    """Return whether the queue stands still: it is paused, or what ended in it takes all that it may."""
     return bool(await scripts.run("look", [at.counts], []))
 
 

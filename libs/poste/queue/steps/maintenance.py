@@ -125,7 +125,7 @@ async def taken_lists(server: Client, keys: Keys) -> list[str]:
 
 
 async def is_orphaned(scripts: Scripts, at: QueueKeys, incarnation: str) -> bool:
-    """Tell whether a consumer has neither a lease nor was reaped."""
+    """Return whether a consumer has neither a lease nor was reaped."""
     with reading():
         pipeline = scripts.client.pipeline(transaction=False)
         pipeline.zscore(at.leases, incarnation)

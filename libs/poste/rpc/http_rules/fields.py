@@ -53,5 +53,5 @@ def check_captured(message: Descriptor, path: str) -> None:
 
 
 def is_http_body(field: FieldDescriptor) -> bool:
-    """Tell whether a field holds a body as it is."""
+    """Return whether a field holds a body as it is."""
     return not field.is_repeated and field.message_type is not None and field.message_type.full_name == HTTP_BODY

@@ -127,7 +127,7 @@ def routes_of(method: MethodDescriptor, service: str) -> tuple[list[Route], list
 
 
 def is_reserved(path: str) -> bool:
-    """Tell whether a path is Poste's own."""
+    """Return whether a path is Poste's own."""
     return path == "/" or any(
         path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS
     )
