@@ -29,6 +29,10 @@ class MomServiceStub:
     """Owns the life of every task, and the catalogue. All state is in Redis; any replica serves any call.
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
+
+    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
+    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
+    CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def __init__(self, channel):
@@ -143,6 +147,10 @@ class MomServiceServicer:
     """Owns the life of every task, and the catalogue. All state is in Redis; any replica serves any call.
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
+
+    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
+    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
+    CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def EnqueueTasks(self, request, context):
@@ -402,6 +410,10 @@ class MomService:
     """Owns the life of every task, and the catalogue. All state is in Redis; any replica serves any call.
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
+
+    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
+    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
+    CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     @staticmethod
