@@ -75,6 +75,11 @@ class Part:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
+    def listen_at(self, port: int) -> None:
+        """Have its next lives listen where another part did."""
+        self.port = port
+        self._environment["POSTE_PORT"] = str(port)
+
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)

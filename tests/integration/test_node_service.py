@@ -1,0 +1,63 @@
+"""A service in another language, by a gRPC library that nobody here wrote: on both roads, killed, brought back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.deployment import LEDGER, Part, deployed
+from support.waiting import until
+
+FOREIGN = Path(__file__).parents[1] / "foreign"
+PROTOS = Path(__file__).parents[1] / "support/proto"
+NODE = shutil.which("node")
+
+pytestmark = pytest.mark.skipif(
+    NODE is None or not (FOREIGN / "node_modules").exists(), reason="npm ci --ignore-scripts in tests/foreign"
+)
+
+
+async def test_a_node_service_is_called_on_both_roads(tmp_path):
+    """Any gRPC service, in any language: the first line of the README would be true of Python alone."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        # In its place, at its port.
+        python = one.foreigners[0]
+        python.kill()
+        await one.up(LEDGER, 0)
+        command = [str(NODE), str(FOREIGN / "ledger.js"), str(PROTOS)]
+        node = Part("node", command, tmp_path, x_ledger=one.file)
+        node.listen_at(python.port)
+        one.parts.append(node)
+        node.start()
+        await one.up(LEDGER, 1)
+        direct = await one.ask("POST", f"/{LEDGER}/Store", {"line": "direct"}, Prefer="no-queue")
+        failed = await one.ask("POST", f"/{LEDGER}/Store", {"line": "failed", "failCode": 5}, Prefer="no-queue")
+
+        async def keep(method: str, lines: list[str], **fields: float) -> list[str]:
+            replies = [
+                await one.ask("POST", f"/{LEDGER}/{method}", {"line": line, **fields}, Prefer="respond-async")
+                for line in lines
+            ]
+            assert [reply.status for reply in replies] == [202] * len(lines)
+            return [reply.headers["Location"] for reply in replies]
+
+        # Four at once, at first.
+        often, once = ["often0", "often1"], ["once0", "once1"]
+        places = await keep("Store", often, sleepSeconds=3)
+        unsure = await keep("Record", once, sleepSeconds=3)
+        await until(lambda: one.runs(often) == [1, 1] and one.runs(once, "Record") == [1, 1], what="all of them run")
+        node.kill()
+        await one.up(LEDGER, 0)
+        later = [f"later{number}" for number in range(20)]
+        waiting = await keep("Record", later)
+        node.start()
+        tasks = await one.ended([*places, *waiting], seconds=60)
+        dead = await one.ended(unsure, seconds=60)
+
+    assert (direct.status, direct.body) == (200, {"line": "direct", "run": 1})
+    assert (failed.status, failed.body["code"]) == (404, "NOT_FOUND")
+    assert {task["state"] for task in tasks} == {"SUCCEEDED"}
+    assert {(task["state"], task["reason"]) for task in dead} == {("DEAD", "outcome-unknown")}
+    assert one.runs(often) == [2, 2]
+    assert one.runs([*once, *later], "Record") == [1] * 22
