@@ -64,10 +64,34 @@ class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
         return ledger_pb2.RecordResponse(line=request.line)
 
 
+class Guard(grpc.aio.ServerInterceptor):
+    """Lets in who has a token, notes what comes by, and says so behind the answer."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.seen.append(handler_call_details.method)
+        handler = await continuation(handler_call_details)
+        metadata = dict(handler_call_details.invocation_metadata)
+
+        async def guarded(request: Any, context: Any) -> Any:
+            if metadata.get("tenant") == "nobody":
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for nobody")
+            answer = await handler.unary_unary(request, context)
+            answer.run += 100
+            return answer
+
+        untyped: Any = guarded
+        return grpc.unary_unary_rpc_method_handler(untyped, handler.request_deserializer, handler.response_serializer)
+
+
 @contextlib.asynccontextmanager
-async def serving(folder: Path, ledger: Ledger, *, linked: bool, **more: Any) -> AsyncIterator[Gateway]:
+async def serving(
+    folder: Path, ledger: Ledger, *, linked: bool, interceptors: Any = (), **more: Any
+) -> AsyncIterator[Gateway]:
     """Run the service and a gateway that calls it."""
-    async with running_worker(ledger) as worker:
+    async with running_worker(ledger, interceptors=interceptors) as worker:
         entry = described.entry(descriptor_pool.Default(), NAME, worker.target, library=linked, **more)
         async with serving_mom(FakeMom(entry)) as port, running_gateway(folder, port) as gateway:
             await gateway.available(name=NAME)
@@ -240,3 +264,32 @@ async def test_what_is_kept_comes_back_from_the_store(office: Office) -> None:
     office.consume(note)
     await until(lambda: office.all_in([first, second], TaskState.SUCCEEDED), what="both")
     assert told == {first: "tenant: acme\n", second: ""}
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_calls_go_through_interceptors(tmp_path: Path, linked: bool) -> None:
+    """Else what an author has every call go through (who may call, what is traced) is passed by on one road."""
+    guard, outer = Guard(), Guard()
+    async with serving(tmp_path, Ledger(), linked=linked, interceptors=[outer, guard]) as gateway:
+        for path in (RECORD, LEGACY):
+            allowed = await gateway.post(path, {"line": "plain"}, Grpc_Metadata_Tenant="acme")
+            assert (allowed.status, allowed.body["run"]) == (200, 200)
+            denied = await gateway.post(path, {"line": "plain"}, Grpc_Metadata_Tenant="nobody")
+            assert (denied.status, denied.body["detail"]) == (403, "not for nobody")
+    assert guard.seen[-1] == outer.seen[-1] == LEGACY
+
+
+@pytest.mark.parametrize("method", ["Record", "Legacy"])
+async def test_queued_calls_go_through_interceptors(method: str) -> None:
+    """Else a queued call is let in that is refused while somebody waits."""
+    mom, guard = WorkersMom(), Guard()
+    async with (
+        serving_workers_mom(mom) as target,
+        running_worker(Ledger(), mom=target, interceptors=[guard]) as worker,
+    ):
+        request = ledger_pb2.RecordRequest(line="plain")
+        await worker.consumers[0].hand(claimed(method, request))
+        await worker.consumers[0].hand(claimed(method, request, headers="tenant: nobody\n"))
+    done, denied = mom.completions
+    assert ledger_pb2.RecordResponse.FromString(done.response).run == 100
+    assert (denied.error.code, denied.error.message) == (7, "not for nobody")

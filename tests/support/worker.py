@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -126,7 +126,10 @@ class RunningWorker:
 
 @contextlib.asynccontextmanager
 async def running_worker(
-    *servicers: object, consumer: MakeConsumer | None = None, **settings: Any
+    *servicers: object,
+    consumer: MakeConsumer | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    **settings: Any,
 ) -> AsyncIterator[RunningWorker]:
     """Run a service's process while the body runs, and stop it in order."""
     made: list[HandedConsumer] = []
@@ -145,6 +148,7 @@ async def running_worker(
             stop,
             listening=listening.set_result,
             consumer=consumer or handed,
+            interceptors=interceptors,
         )
     )
     await asyncio.wait([listening, task], return_when=asyncio.FIRST_COMPLETED)

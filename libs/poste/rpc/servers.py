@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,7 +28,7 @@ _log: Final = logs.get("server")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def new_server() -> grpc.aio.Server:
+def new_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
     """Make a server with the options that all of ours have."""
     options: list[tuple[str, Any]] = [
         # A taken port is an error, not a coin toss between two processes.
@@ -44,7 +44,7 @@ def new_server() -> grpc.aio.Server:
         # A window that grows with what the network bears would take megabytes of what nobody has asked for yet.
         ("grpc.http2.bdp_probe", 0),
     ]
-    return grpc.aio.server(options=options)
+    return grpc.aio.server(options=options, interceptors=tuple(interceptors))
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -24,6 +24,7 @@ from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
 from poste.service.context import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
+from poste.service.interception import OfStreams
 from poste.service.link import LinkServicer
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
@@ -44,17 +45,26 @@ Wire = grpc.aio.ServicerContext[Any, Any]
 class DirectRoad:
     """The gRPC server of one process."""
 
-    def __init__(self, services: Sequence[ServedService], runner: Runner, *, max_calls: int) -> None:
+    def __init__(
+        self,
+        services: Sequence[ServedService],
+        runner: Runner,
+        *,
+        max_calls: int,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         """Prepare; `listen` begins.
 
         Args:
             services: What is served.
             runner: Runs the handlers.
             max_calls: How many unary calls may run at once.
+            interceptors: What calls of streaming methods go through; all others do in `runner`.
         """
         self._runner = runner
         self._admission = AdmissionControl(max_calls)
-        self._server = new_server()
+        streaming_paths = frozenset(f"/{one.name}/{name}" for one in services for name in one.streaming)
+        self._server = new_server([OfStreams(one, streaming_paths) for one in interceptors] if streaming_paths else ())
         names = [service.name for service in services]
         for service in services:
             handlers = {name: self._serve(method) for name, method in service.methods.items()}

@@ -19,6 +19,7 @@ from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
 from poste.service.context import AsyncContext, Call, Stage, SyncContext
+from poste.service.interception import Interception
 from poste.service.isolation import Isolation
 from poste.service.outcome import Outcome, answered
 from poste.service.servicer import ServedMethod
@@ -43,7 +44,14 @@ class Stuck(NamedTuple):
 class Runner:
     """Runs the handlers of one road."""
 
-    def __init__(self, road: Literal["direct", "queued"], *, threads: int, isolation: Isolation | None = None) -> None:
+    def __init__(
+        self,
+        road: Literal["direct", "queued"],
+        *,
+        threads: int,
+        isolation: Isolation | None = None,
+        interception: Interception | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
@@ -51,8 +59,10 @@ class Runner:
             threads: How many `def` handlers of a service may run at once. On the direct road more wait their turn, for
                 as long as their callers have time; on the queued one they are not run.
             isolation: Has processes for some handlers; None if all are run here.
+            interception: What calls go through; None if through nothing.
         """
         self._road = road
+        self._interception = interception
         self._isolation = isolation
         self._loop = asyncio.get_running_loop()
         self._size = threads
@@ -203,7 +213,13 @@ class Runner:
             message = method.parse(request)
         except DecodeError:
             return Outcome(Code.INVALID_ARGUMENT, "the request can't be decoded")
-        if method.coroutine:
+        if self._interception is not None:
+            base = functools.partial(self._behave, method, call)
+            try:
+                answer = await self._interception.run(method, message, call, AsyncContext(call), base)
+            except NoThread as error:
+                return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
+        elif method.coroutine:
             answer = method.behaviour(message, AsyncContext(call))
             if inspect.isawaitable(answer):
                 answer = await answer
@@ -218,6 +234,15 @@ class Runner:
         if call.aborted or call.code is not Code.OK:
             return call.failure()
         return answered(method.serialize(answer), call.trailing_metadata, call.initial_metadata)
+
+    async def _behave(self, method: ServedMethod, call: Call, message: Any, context: Any) -> Any:
+        """Call a handler behind interceptors; returns or raises what it does."""
+        if not method.coroutine:
+            function = functools.partial(method.behaviour, message, SyncContext(call, self._loop))
+            threads, patience_seconds = self._threads_of(method.service), self._patience(call)
+            return await threads.run(function, patience_seconds=patience_seconds, begin=call.begin)
+        answer = method.behaviour(message, context)
+        return await answer if inspect.isawaitable(answer) else answer
 
     def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
         """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""

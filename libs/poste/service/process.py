@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import grpc.aio
+
 from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
 from poste.domain.shown import visible
@@ -25,6 +27,7 @@ from poste.runtime.environment import load
 from poste.runtime.settings import WorkerSettings
 from poste.service.direct import DirectRoad
 from poste.service.handlers import Runner
+from poste.service.interception import Interception
 from poste.service.isolation import Isolation
 from poste.service.losses import ThreadWatch
 from poste.service.queued import QueuedHandlers, QueuedRoad
@@ -74,6 +77,7 @@ def serve(
     name: str | None = None,
     isolated: Collection[str] = (),
     hard_timeout_seconds: float | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> None:
     """Serve gRPC servicers on both roads until SIGTERM or SIGINT; blocks, and ends the process if that goes wrong.
 
@@ -88,6 +92,8 @@ def serve(
             (pickled), and the program's own start must stand behind `if __name__ == "__main__":`. Needs the extra
             `poste[isolated]`.
         hard_timeout_seconds: How long an isolated handler may run at most, whatever its caller allows.
+        interceptors: What every call goes through, whichever road it came by, the first one outermost. Not together
+            with `isolated`.
 
     Raises:
         SystemExit: It could not start (2), or a part of it died (1).
@@ -99,6 +105,7 @@ def serve(
         tracing.configure(part)
         isolation = None
         if isolated:
+            _refuse_both(interceptors)
             isolation = Isolation(servicers, services, isolated, hard_timeout_seconds=hard_timeout_seconds)
     except StartError as error:
         print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
@@ -108,7 +115,7 @@ def serve(
         defaults = [port, *(getattr(servicer, "default_port", None) for servicer in servicers), DEFAULT_PORT]
         settings = settings.model_copy(update={"port": next(one for one in defaults if one is not None)})
     logs.configure(settings, part)
-    code = lifecycle.run(lambda stop: run(services, settings, stop, isolation=isolation))
+    code = lifecycle.run(lambda stop: run(services, settings, stop, isolation=isolation, interceptors=interceptors))
     if code:
         raise SystemExit(code)
 
@@ -121,6 +128,7 @@ async def run(
     listening: Callable[[Ports], object] = lambda _: None,
     consumer: MakeConsumer = Consumer,
     isolation: Isolation | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> None:
     """Serve until `stop`.
 
@@ -131,6 +139,7 @@ async def run(
         listening: Told where it listens, as soon as it does.
         consumer: Makes what takes the tasks of a queue.
         isolation: Has processes for some handlers; None if all are run here.
+        interceptors: What every call goes through.
 
     Raises:
         StartError: A port is taken.
@@ -140,10 +149,13 @@ async def run(
     tracing.silence(traceparents.UNRECORDED)
     for service in services:
         metrics.expect(service.name)
-    direct_runner = Runner("direct", threads=settings.concurrency, isolation=isolation)
-    direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls)
+    interception = Interception(interceptors) if interceptors else None
+    direct_runner = Runner("direct", threads=settings.concurrency, isolation=isolation, interception=interception)
+    direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls, interceptors=interceptors)
     channel = Replicated(settings.mom)
-    queued = _Queued(services, settings, Reporter(channel), consumer, direct.live, isolation=isolation)
+    queued = _Queued(
+        services, settings, Reporter(channel), consumer, direct.live, isolation=isolation, interception=interception
+    )
     for runner in (direct_runner, queued.runner):
         leaving.watch(runner.calling)
 
@@ -188,6 +200,12 @@ async def run(
         raise PosteError(f"ended by itself: {threads.reason}")
 
 
+def _refuse_both(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+    """Refuse interceptors where there are isolated handlers: they would be passed by."""
+    if interceptors:
+        raise StartError("isolated and interceptors can't be had together: no interceptor is in another process")
+
+
 def _beside_its_middleware(settings: WorkerSettings) -> WorkerSettings:
     """Have a service whose middleware is reached by a socket listen by one too, in the same folder, unless told where.
 
@@ -213,9 +231,10 @@ class _Queued:
         live: Callable[[], bool],
         *,
         isolation: Isolation | None,
+        interception: Interception | None,
     ) -> None:
         self.reporter = reporter
-        self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation)
+        self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation, interception=interception)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(
