@@ -58,7 +58,10 @@ async def prepare() -> counted.Calls:
         ids.mint(service.name, task_ttl_seconds=60, result_ttl_seconds=60, now=now) for _ in range(counted.AT_ONCE)
     ]
     ms = given[0].create_ms
-    said = [[b"run", b"Add", _REQUEST, 1, ms, b"", None, without_queue(one).encode(), b"0123456789-1"] for one in given]
+    said = [
+        [b"run", b"Add", _REQUEST, 1, ms, b"", None, without_queue(one).encode(), b"0123456789-1", None]
+        for one in given
+    ]
 
     async def run(calls: int) -> None:
         for begin in range(0, calls, counted.AT_ONCE):
