@@ -92,15 +92,7 @@ def plan(
     redis = redis_url or f"unix://{socket[REDIS]}"
     told = dict(inherited.taken)
     catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, told.pop("POSTE_CATALOGUE", None))
-    common = {
-        **_environment(),
-        **told,
-        "POSTE_HOST": HOST,
-        "POSTE_REDIS_URL": redis,
-        "POSTE_MOM": at[MOM],
-        "POSTE_ID_KEY_FILE": str(folder.id_key),
-        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
-    }
+    common = _environment() | told | _common(folder, redis, at[MOM])
 
     def part(name: str, *arguments: str, **settings: object) -> Part:
         more = settings | {"admin_port": admin_ports[name]}
@@ -123,6 +115,17 @@ def plan(
     if redis_url is None:
         parts = (_redis(folder, socket[REDIS], redis_memory), *parts)
     return Plan(parts, f"http://{gateway}", at[MOM], redis)
+
+
+def _common(folder: Folder, redis: str, mom: str) -> dict[str, str]:
+    """Return what all parts are told, but for Redis."""
+    return {
+        "POSTE_HOST": HOST,
+        "POSTE_REDIS_URL": redis,
+        "POSTE_MOM": mom,
+        "POSTE_ID_KEY_FILE": str(folder.id_key),
+        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
+    }
 
 
 def _redis(folder: Folder, socket: Path, memory: str) -> Part:
