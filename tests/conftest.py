@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from support.office import Office
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster, running_cluster
@@ -18,6 +19,15 @@ from poste.runtime.settings import StoreSettings
 
 # Its assertions tell what they saw, as a test's do.
 pytest.register_assert_rewrite("support.rest")
+# What Poste logs in the tests' own process, where no part has set up its log: not with rich, whose tracebacks end the
+# process of whoever logs an exception that raises when it is asked for its text.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

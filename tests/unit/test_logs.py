@@ -61,3 +61,29 @@ def test_a_person_at_a_terminal_reads_no_json() -> None:
 
     assert "{" not in shown.splitlines()[0]
     assert line["part"] == "mom"
+
+
+_MUTE = """
+from poste.runtime import logs
+from poste.runtime.settings import Settings
+
+class Mute(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+logs.configure(Settings(log_format="console"), "part")
+log = logs.get("room")
+try:
+    raise Mute
+except Mute:
+    log.exception("failed")
+log.info("after")
+"""
+
+
+def test_an_exception_that_can_not_tell_its_text_ends_nobody_on_a_terminal_either() -> None:
+    """A handler's exception, whose text raises when it is asked for, would end the process that logs it."""
+    done = subprocess.run([sys.executable, "-c", _MUTE], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "Mute" in done.stderr
+    assert "after" in done.stderr
