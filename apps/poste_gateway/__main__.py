@@ -16,6 +16,8 @@ from poste.runtime.settings import GatewaySettings
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
 from poste_gateway.calls.offload import Offload
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.catalogue.catalogue_cache import CatalogueCache
 from poste_gateway.clock import Clock
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.figures import Figures
@@ -33,8 +35,6 @@ from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.pages import Pages
 from poste_gateway.ui.snapshot import Snapshots
-from poste_gateway.upstream.catalogue import ServiceCatalogue
-from poste_gateway.upstream.catalogue_cache import CatalogueCache
 
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"

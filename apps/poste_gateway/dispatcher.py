@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste.runtime.spans import Span
-    from poste_gateway.upstream.route_table import Match
+    from poste_gateway.catalogue.route_table import Match
 
 _log: Final = logs.get("dispatcher")
 _access_log: Final = logs.EventLog("dispatcher", "request")

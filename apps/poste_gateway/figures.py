@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from poste.runtime import metrics
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.limits.capacity import Capacity
-from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 
 class Figures:

@@ -21,6 +21,7 @@ from aiohttp import web
 from poste.domain.task_id import TaskId
 from poste.v1 import task_pb2
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.clock import Clock
 from poste_gateway.http import preferences, problems
 from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
@@ -33,7 +34,6 @@ from poste_gateway.tasks.operators import Handler, OperatorRoutes
 from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
-from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 Verbs = Mapping[str, Handler]
 

@@ -15,8 +15,8 @@ from poste.protojson.plans import class_of
 from poste.rpc.catalogue import describe
 from poste.rpc.http_rules.templates import BadPathError
 from poste_gateway.calls import query, shapes
+from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.http.problems import Problem
-from poste_gateway.upstream.route_table import RouteTable
 
 CASES = Document("docs/rest.md").table("rule")
 

@@ -30,7 +30,7 @@ from poste.runtime.settings import MomSettings, StoreSettings
 from poste.service.servicer import services_of
 from poste.v1 import catalogue_pb2, mom_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.upstream.route_table import RouteTable
+from poste_gateway.catalogue.route_table import RouteTable
 from poste_mom.__main__ import run
 from poste_mom.catalogue import catalogue_file
 

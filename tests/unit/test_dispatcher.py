@@ -11,9 +11,9 @@ from aiohttp.test_utils import make_mocked_request
 from support import shop
 
 from poste.rpc.catalogue import describe
+from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.own_routes import Found
-from poste_gateway.upstream.route_table import RouteTable
 
 
 class CountedRoutes(RouteTable):

@@ -11,8 +11,8 @@ from support import annotated
 
 from poste.rpc.catalogue import Service, describe
 from poste.rpc.http_rules.templates import BadPathError, parse
-from poste_gateway.upstream.route_table import RouteTable
-from poste_gateway.upstream.route_tree import MOST_VISITS, RouteTree
+from poste_gateway.catalogue.route_table import RouteTable
+from poste_gateway.catalogue.route_tree import MOST_VISITS, RouteTree
 
 
 class Table:

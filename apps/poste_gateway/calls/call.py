@@ -21,8 +21,10 @@ from poste.v1 import mom_service_pb2
 from poste_gateway.calls import direct, request_body, shapes
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.catalogue.route_table import Match
+from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, preferences
-from poste_gateway.http.grpc_status import problem_of
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     ACCEPTANCE_UNKNOWN,
@@ -41,8 +43,6 @@ from poste_gateway.limits.fair_queue import Full
 from poste_gateway.limits.refusals import refuse
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
-from poste_gateway.upstream.catalogue import ServiceCatalogue
-from poste_gateway.upstream.route_table import Match
 
 T = TypeVar("T")
 _AWAY_DETAILS: Final = {

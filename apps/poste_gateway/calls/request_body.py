@@ -13,12 +13,12 @@ from poste import protojson
 from poste.domain import sizes
 from poste_gateway.calls import query, shapes
 from poste_gateway.calls.offload import LARGE_BODY, Offload
+from poste_gateway.catalogue.route_table import Match
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST, NOT_JSON, REQUEST_TIMEOUT, TOO_LARGE
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import JSON
 from poste_gateway.limits.capacity import NoCapacityError
 from poste_gateway.limits.clients import client_of
-from poste_gateway.upstream.route_table import Match
 
 _UTF8: Final = ("utf-8", "utf8")
 #: The content coding that is none (RFC 9110, section 12.5.3).

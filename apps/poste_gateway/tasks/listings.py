@@ -36,13 +36,13 @@ from poste import protojson
 from poste.rpc.catalogue import Method
 from poste.rpc.http_rules.rules import PassedOver
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.busy import busy
 from poste_gateway.http.problem_types import LOOKUP_AWAY, NO_QUEUE
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.shared_reads import Ended, SharedReads
-from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 QUEUES: Final = "/v1/queues/"
 SERVICES: Final = "/v1/services/"

@@ -38,7 +38,8 @@ from aiohttp import web
 from poste.domain.codes import Code
 from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
-from poste_gateway.http.grpc_status import debug_text
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.grpc_status import debug_text
 from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.problem_types import CALLS_WAITING, GONE, INVALID_REQUEST, LOOKUP_AWAY, NO_SERVICE, NOT_DEAD
 from poste_gateway.http.problems import RETRY_AFTER, Problem
@@ -47,7 +48,6 @@ from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.task_reader import TaskReader
-from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[Response]]
 

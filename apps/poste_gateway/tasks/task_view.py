@@ -15,7 +15,7 @@ from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.task_enums import EVENT_OF, REASON_OF, STATE_OF
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway.http.grpc_status import problem_of
+from poste_gateway.grpc_status import problem_of
 from poste_gateway.http.problem_types import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.unprintable import unreadable

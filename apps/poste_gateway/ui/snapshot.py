@@ -24,12 +24,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from poste.domain.task_id import TaskIds
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.problems import Problem
 from poste_gateway.mom import Mom
 from poste_gateway.tasks.listings import Listings
 from poste_gateway.ui.health import Health
 from poste_gateway.ui.newest import Newest
-from poste_gateway.upstream.catalogue import ServiceCatalogue
 
 _UNLISTED: Final = "unlisted"
 _NOBODY: Final = {"ready": 0, "known": 0}

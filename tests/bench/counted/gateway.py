@@ -18,9 +18,9 @@ from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
+from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http import server as http_server
-from poste_gateway.upstream.route_table import RouteTable
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 

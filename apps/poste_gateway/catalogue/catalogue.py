@@ -23,9 +23,9 @@ from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.catalogue.catalogue_cache import CatalogueCache
+from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.mom import Mom
-from poste_gateway.upstream.catalogue_cache import CatalogueCache
-from poste_gateway.upstream.route_table import RouteTable
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_BACKOFF_SECONDS: Final = 0.1

@@ -13,7 +13,7 @@ from poste.rpc.http_rules import templates
 from poste.rpc.http_rules.rules import ANY_VERB, PassedOver, Route
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs
-from poste_gateway.upstream.route_tree import Ends, RouteTree
+from poste_gateway.catalogue.route_tree import Ends, RouteTree
 
 _log: Final = logs.get("route_table")
 #: What a route of any verb is told to take, for nobody could list all there are.

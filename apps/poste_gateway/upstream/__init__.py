@@ -1,1 +1,0 @@
-"""The services behind the gateway: what there is, where its replicas are, and how one is called."""
