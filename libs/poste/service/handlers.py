@@ -2,6 +2,8 @@
 
 Bytes in, an `Outcome` out. Whatever the handler does (returns, aborts, sets a code, raises anything at all, calls
 `sys.exit`, cancels its own task, returns rubbish) becomes an outcome. Only its owner's cancellation comes out as one.
+
+At its deadline `_time_out` times the call out: its task is cancelled, and a handler that does not end then is left.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Runner:
         #: Those of each service: its handlers that hang take none of another's.
         self._threads: dict[str, Threads] = {}
         # A neighbour that blocks the loop must not cost the others an attempt.
-        self._deadlines = Deadlines(self._expire, fair=True)
+        self._deadlines = Deadlines(self._time_out, fair=True)
 
     async def run(  # noqa: C901 - the one way of every call, all of which would pay for more steps
         self, method: ServedMethod, request: bytes, call: Call, *, timeout_seconds: float | None = None
@@ -190,7 +192,7 @@ class Runner:
         # It must still be told in time that it was not run.
         return max(0.0, left - min(_TELL_SECONDS, left / 10))
 
-    def _expire(self, call: Call) -> None:
+    def _time_out(self, call: Call) -> None:
         task, method = call.task, call.method
         if call.stage is not Stage.OVERDUE:
             call.stage = Stage.OVERDUE

@@ -2,7 +2,8 @@
 
 A unary call costs gRPC 250 µs here whatever it carries, five times what HTTP costs: frames are what makes the direct
 road fast. There are no timers: what comes while a frame leaves goes with the next one, and a call alone goes at once.
-The stream's end proves more than a status could: what was not in a frame by then was never sent.
+The stream's end proves more than a status could: what was not in a frame by then was never sent. What takes longer than
+its caller waits is timed out here (`_time_out` times the call out), and its replica told to stop.
 
 A large answer stays with the replica until there is room for it here, which its caller knows: so what all links
 together bring is bounded by what clients may leave unread (`Capacity.unsent`), each client's by its share of that, and
@@ -120,7 +121,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._waiting: dict[int, _Answer] = {}
-        self._deadlines = Deadlines(self._expire, fair=True)
+        self._deadlines = Deadlines(self._time_out, fair=True)
         #: Those that may be made again elsewhere.
         self._repeatable: set[int] = set()
         #: Those of them that are in no frame yet: method, request, timeout, request id, place in a trace and metadata.
@@ -326,7 +327,7 @@ class Link:
             self._large.difference_update(sent)
         return frame
 
-    def _expire(self, number: int) -> None:
+    def _time_out(self, number: int) -> None:
         waiting = self._waiting.pop(number, None)
         if waiting is not None and not waiting.done():
             sent = self._forget(number)
