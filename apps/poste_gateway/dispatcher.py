@@ -90,7 +90,7 @@ class Dispatcher:
         other = None
         if match is None:
             path = request.rel_url.path_safe
-            other = self._look(request, path)
+            other = self._find_other(request, path)
             match = other.match
         span = None if tracing.off() and traceparents.HEADER not in headers else _start_trace(request, path, account)
         # For whatever else is logged on its way, and until the connection's next request: they share one context.
@@ -100,12 +100,12 @@ class Dispatcher:
             if match is None:
                 answer = await self._serve_own(request, other or _Other())
             else:
-                # First, for it is what there is most of; a service can't claim a path that is ours.
+                # Most requests are these, so they are tried first; no service can register a path of the gateway's.
                 self._own_routes.check_ready()
                 answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
             answer = self._refuse(problem, path, account)
-        except Exception:  # noqa: BLE001 - the edge: logged once, and told as nothing but a failure
+        except Exception:  # noqa: BLE001 - the edge: logged once, and answered without details
             _log.exception("failed", verb=request.method, path=path)
             defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
             answer = self._refuse(defect, path, account)
@@ -113,7 +113,7 @@ class Dispatcher:
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
         if self._draining.is_set():
-            # The connection ends soon, and a request that is then on its way would go down with it.
+            # The connection is closed soon; a request that the client sends then would be lost.
             answer.keep_alive = False
         self._write_access_log(request.method, path, answer.status, account, time.perf_counter() - begin)
         if span is not None:
@@ -125,14 +125,14 @@ class Dispatcher:
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
 
-    def _look(self, request: web.BaseRequest, path: str) -> _Other:
-        """Look for what is at a path where no service has that very one, and what it takes, whosever it is."""
+    def _find_other(self, request: web.BaseRequest, path: str) -> _Other:
+        """Find what is at a path that is no route without variables: the gateway's own, or a template's; and its verbs."""
         own = self._own_routes.find(path)
         if own is not None or is_reserved(path):
             return _Other(own=own, verbs=None if own is None else own.verbs)
         routes, raw_path = self._call_services.catalogue.routes, request.rel_url.raw_path
         try:
-            # A browser that asks before it calls asks us.
+            # A CORS preflight is answered by the gateway, never by a service.
             asks = self._cors_origins and request.method == hdrs.METH_OPTIONS and cors.ASKED_VERB in request.headers
             if not asks and (match := routes.find(request.method, path, raw_path, request.rel_url.raw_query_string)):
                 return _Other(match=match)

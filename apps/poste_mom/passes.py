@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("passes")
-#: How often lists whose consumer has no lease at all are looked for, in seconds.
+#: How often lists whose consumer has no lease at all are searched for, in seconds.
 _ORPHANS_SECONDS: Final = 600.0
-#: How soon they are looked for again where a server did not answer, in seconds.
+#: How soon the search is repeated if a server did not answer, in seconds.
 _ORPHANS_AGAIN_SECONDS: Final = 10.0
 
 
 async def keep(
     tasks: Tasks, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float
 ) -> None:
-    """Look after every queue, for as long as the process lives. One that is away keeps nobody else's waiting."""
+    """Run a pass over every queue, again and again, until cancelled. A queue whose Redis is away delays no other."""
     orphans_due = -math.inf
     queues: set[str] = set()
-    looks = _Looks(maintenance, catalogue, budgets)
+    passes = _Passes(maintenance, catalogue, budgets)
     while True:
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _reap_orphans(maintenance)
@@ -43,13 +43,13 @@ async def keep(
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))
-        await for_each(queues, looks.look_after)
+        await for_each(queues, passes.run)
         # Replicas that started together drift apart.
         await asyncio.sleep(pass_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spread, not secrecy
 
 
 async def _reap_orphans(maintenance: Maintenance) -> float:
-    """Look for lists whose consumer has no lease at all; returns when to look again, in seconds."""
+    """Reap lists whose consumer has no lease at all; return how soon to search again, in seconds."""
     try:
         reaped = await maintenance.reap_orphans()
     except StoreError as error:
@@ -60,17 +60,17 @@ async def _reap_orphans(maintenance: Maintenance) -> float:
     return _ORPHANS_SECONDS
 
 
-class _Looks:
-    """Looks after one queue after the other."""
+class _Passes:
+    """Runs passes, and logs what they changed."""
 
     def __init__(self, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets) -> None:
         self._maintenance = maintenance
         self._catalogue = catalogue
         self._budgets = budgets
-        #: The queues of which no task is started, for what ended takes as many bytes as it may.
+        #: The queues that stand still: their ended tasks take all of their budget, so none is started.
         self._spent: set[str] = set()
 
-    async def look_after(self, queue: str) -> None:
+    async def run(self, queue: str) -> None:
         service = self._catalogue.get(queue)
         policy = service.policy.queue if service else QueuePolicy()
         budget = None
@@ -81,9 +81,9 @@ class _Looks:
         except StoreError as error:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
         else:
-            self._tell(queue, report)
+            self._report(queue, report)
 
-    def _tell(self, queue: str, report: PassReport) -> None:
+    def _report(self, queue: str, report: PassReport) -> None:
         if report.reaped:
             _log.warning("reaped", queue=queue, **report.reaped)
         if report.is_spent and queue not in self._spent:

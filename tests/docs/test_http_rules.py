@@ -1,4 +1,4 @@
-"""The public cases of `google.api.http` in docs/rest.md, each of them run as the page has it."""
+"""The public cases of `google.api.http` in docs/http-rules.md, each of them run as the page has it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poste_gateway.calls import query, shapes
 from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.http.problems import Problem
 
-CASES = Document("docs/rest.md").table("rule")
+CASES = Document("docs/http-rules.md").table("rule")
 
 
 def became(rule: str, request: str) -> str:

@@ -50,7 +50,7 @@ _WRAPPERS = ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "S
 
 
 def rule(text: str) -> http_pb2.HttpRule:
-    """Read a rule as docs/rest.md spells it: `PATCH /v1/{name=shelves/*} body=book response_body=title`."""
+    """Read a rule as docs/http-rules.md spells it: `PATCH /v1/{name=shelves/*} body=book response_body=title`."""
     verb, path, *more = text.split()
     said = dict(one.split("=", 1) for one in more)
     if verb in ("GET", "PUT", "POST", "DELETE", "PATCH"):

@@ -1,4 +1,4 @@
-"""What the environment of `poste up` says to its parts: every setting, but for those that are its own to say."""
+"""Which POSTE_* variables `poste up` passes to its parts: every setting but those that it decides itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.runtime.environment import PARTS, load, unknown, variable
 
-#: Where parts are and how they find each other, what is in the data folder, and how long a stop takes.
+#: The settings that `poste up` decides itself: addresses, files in the data folder, and how long a stop takes.
 _OWN: Final = frozenset(
     {
         *("host", "admin_host", "port", "admin_port", "socket", "mom", "advertise", "redis_url", "key_prefix"),
@@ -19,7 +19,7 @@ _OWN: Final = frozenset(
         *("grace_seconds", "linger_seconds"),
     }
 )
-#: What is said of a Redis that the user named; the embedded one keeps everything, and has no password.
+#: Passed on only with a Redis that the user named: the embedded one keeps everything, and has no password.
 _OF_NAMED_REDIS: Final = frozenset(
     {"redis_password_file", "redis_keeps", "accept_losing_last_second", "accept_losing_everything"}
 )
@@ -27,27 +27,28 @@ _OF_NAMED_REDIS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What was found in the environment."""
+    """The settings found in the environment."""
 
-    #: The variables that parts are given; files by their absolute paths, for parts stand in another folder.
+    #: The variables that parts get, with their values; paths made absolute, for parts run in another folder.
     taken: Mapping[str, str]
-    #: The variables that are settings too, and that no part is given.
+    #: The variables that are settings and that no part gets.
     passed_over: tuple[str, ...]
 
 
-#: What is nobody's environment says nothing.
+#: No settings at all.
 NOTHING: Final = Inherited({}, ())
 
 
 def read(environment: Mapping[str, str], *, named_redis: bool) -> Inherited:
-    """Read the settings that parts are to be given.
+    """Read the settings that parts get.
 
     Args:
-        environment: Where they stand.
-        named_redis: Calls are kept in a Redis that the user named.
+        environment: The process's environment.
+        named_redis: Whether the user named a Redis; otherwise `poste up` starts its own.
 
     Raises:
-        StartError: One of them does not fit, or is none that there is: each part would say so, again and again.
+        StartError: A value is invalid, or there is no such setting. Otherwise each part would fail at start, with the
+            same message, again and again.
     """
     if wrong := "; ".join(unknown(environment)):
         raise StartError(wrong)

@@ -1,4 +1,4 @@
-"""Accepts clients' connections up to their limits; those beyond are answered 503, or closed, before they cost anything.
+"""Accepts clients' connections up to the limits; those beyond are answered 503, or closed, before they cost anything.
 
 asyncio's own servers accept every connection. They know the client's address only after its TLS handshake, and when
 descriptors run out uvloop closes new connections without an answer or a log line.
@@ -22,18 +22,18 @@ from poste_gateway.limits.refusals import refuse
 #: Makes the protocol of a connection, for its client and the address that it came from.
 MakeProtocol = Callable[[str, str], asyncio.Protocol]
 
-#: How many connections may stand at the door; the kernel's `somaxconn` may allow fewer.
+#: How many connections may wait to be accepted; the kernel's `somaxconn` may allow fewer.
 _BACKLOG: Final = 1024
-#: How many are let in at one time: others' calls have their turn in between, and who was let in is one that can be idle
-#: before room is sought for the next.
+#: How many are accepted in one turn of the event loop. More would keep other calls waiting; and a connection has to
+#: be known as idle before it can be closed to make room for the next.
 _AT_ONCE: Final = 8
-#: The process, or the host, can't have more sockets now.
+#: The errors of a process, or a host, that can't have more sockets now.
 _SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-#: How long nobody is let in then, in seconds.
+#: How long nothing is accepted after such an error, in seconds.
 _SHORT_SECONDS: Final = 0.25
 
-#: How much of what is written the kernel holds that it can't send yet, in bytes: of megabytes, as it would otherwise,
-#: it tells too late that some were taken.
+#: How many unsent bytes the kernel buffers of a connection. Its default is megabytes; the server would see too late
+#: whether the client still reads.
 _UNSENT_BYTES: Final = 128 * 1024
 
 _log: Final = logs.get("acceptor")
@@ -51,14 +51,14 @@ class Acceptor:
         tls: ssl.SSLContext | None = None,
         handshake_seconds: float = 30.0,
     ) -> None:
-        """Take what is needed; `open` begins.
+        """Listen nowhere yet: `open` begins.
 
         Args:
-            make: Makes the protocol of each connection, which leaves the room if its connection is lost.
-            capacity: What there is room for.
-            refusal: Spells what is said to whom there is no room for, where that needs no handshake.
-            tls: Shakes hands first.
-            handshake_seconds: How long that may take.
+            make: Makes the protocol of each connection; the protocol gives its place back when the connection is lost.
+            capacity: How many connections are allowed, in all and for each client.
+            refusal: Returns the whole HTTP response for a connection beyond the limits. It is sent without TLS only.
+            tls: With it connections begin with a TLS handshake.
+            handshake_seconds: How long the handshake may take.
         """
         self._make, self._capacity = make, capacity
         self._refusal = refusal
@@ -69,7 +69,7 @@ class Acceptor:
         self._entering: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int) -> int:
-        """Let connections in from now on; returns the port, which is any free one for 0.
+        """Listen and accept connections from now on; returns the port, which is any free one for 0.
 
         Raises:
             StartError: The port is taken, or the address is not this host's.
@@ -96,7 +96,7 @@ class Acceptor:
         return port
 
     def close(self) -> None:
-        """Let in who stands at the door, and nobody after."""
+        """Accept what the kernel has queued, then stop listening: no client with a connection is cut off."""
         for one in self._sockets:
             self._loop.remove_reader(one)
             with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ class Acceptor:
         self._sockets.clear()
 
     async def end(self) -> None:
-        """Wait for nobody's handshake any more."""
+        """End the TLS handshakes that are under way."""
         await lifecycle.end([*self._entering])
 
     def _accept(self, one: socket.socket) -> None:
@@ -117,7 +117,7 @@ class Acceptor:
         except OSError as error:
             if error.errno not in _SHORT:
                 raise
-            # What was idle gives its socket to who waits; and nobody asks again until that can have happened.
+            # Idle connections are closed to free descriptors; accepting resumes once that can have happened.
             refuse("descriptors", peer="", error=error.strerror)
             self._capacity.free()
             self._loop.remove_reader(one)
@@ -128,13 +128,13 @@ class Acceptor:
             self._loop.add_reader(one, self._accept, one)
 
     def _let_in(self, one: socket.socket) -> bool:
-        """Let the next one in that stands at the door; returns whether there was one."""
+        """Accept the next connection; return whether one was waiting."""
         try:
             connection, place = one.accept()
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionError:
-            # It went while it stood there.
+            # The client closed it before it was accepted.
             return True
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
@@ -160,7 +160,7 @@ class Acceptor:
             await self._loop.connect_accepted_socket(make, connection, **self._patience)
             entered = True
         except OSError as error:
-            # Hands were not shaken: in time, or at all.
+            # The TLS handshake failed, or took too long.
             _log.debug("not entered", peer=address, error=type(error).__name__)
         finally:
             if not entered:

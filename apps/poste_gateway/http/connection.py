@@ -2,10 +2,11 @@
 
 aiohttp serves handlers of every kind, and a request pays for that: a task of its own, and reading that is resumed twice
 though nothing had paused it. That is a tenth of what the gateway does for a call, so `Connection` does without. It also
-bounds what aiohttp does not: what came and is not answered, what is written and not taken, and for how long.
+bounds what aiohttp does not: bytes received and not answered yet, bytes written that the client does not read, and
+for how long.
 
-For that it uses what aiohttp keeps to itself, and this is the only file that does: `INSIDES` lists it, and
-`poste.runtime.insides` looks for it at start. What it is relied upon for is shown by
+For that it uses private names of aiohttp, and this is the only file that does: `INSIDES` lists them, and
+`poste.runtime.insides` checks at start that they exist. What they are relied upon for is shown by
 `tests/hostile/test_03_room.py` (flow control, refusals, times), `tests/hostile/test_04_inflow.py` (turns of reading),
 and `tests/contract/test_connections.py` and `test_raw_http.py` (keep-alive, pipelining, shutdown, what is no HTTP).
 """
@@ -34,21 +35,21 @@ with insides.importing("aiohttp"):
     from aiohttp.http import RawRequestMessage, StreamWriter
     from aiohttp.streams import EMPTY_PAYLOAD
 
-#: What is used of aiohttp's own: by class or module, its names.
+#: The private names of aiohttp that are used, by class or module.
 INSIDES: Final = (
     (
         web.RequestHandler,
         (
-            # The requests that came whole, and who waits for the next one.
+            # The requests whose heads are parsed, and the future of the wait for the next one.
             *("_messages", "_waiter", "_parser", "_current_request", "_request_in_progress", "_handler_waiter"),
-            # That the connection ends: after this answer, or here and now.
+            # Closing: after this answer, or at once.
             *("_close", "_force_close", "_task_handler", "_manager", "_loop", "_lingering_time"),
-            # When it was idle for too long.
+            # The keep-alive timer.
             *("_keepalive_handle", "_keepalive_timeout", "_next_keepalive_close_time", "_process_keepalive"),
-            # Flow control: the body's, and the requests' that wait.
+            # Flow control: of the body, and of the requests that wait.
             *("_reading_paused", "_buffer_paused", "_pause_transport_reading", "_resume_transport_reading"),
             *("_pause_reading_for_buffer", "_resume_reading_if_drained"),
-            # How an answer is written, and what never became a request is answered.
+            # Writing an answer, and answering bytes that are no HTTP request.
             *("finish_response", "handle_error", "_make_error_handler", "start"),
         ),
     ),
@@ -58,23 +59,25 @@ INSIDES: Final = (
 
 _log: Final = logs.get("http")
 _seldom: Final = LogThrottle(_log, "info")
-#: How long who was refused in the middle of a request may go on sending it until it reads why, in seconds.
+#: How long a client that was refused in the middle of its request may go on sending before it reads the answer, in
+#: seconds. Closed earlier, it would get a reset instead of the answer.
 _LINGER_SECONDS: Final = 2.0
-#: What a connection may leave unread of its answers without being waited for, in bytes. All of them may, at once.
+#: How many bytes of answers a connection may leave unread before writing waits for it. Not counted in any budget, so
+#: every connection may take as many at the same time.
 _UNREAD_BYTES: Final = 16 * 1024
-#: What a connection may send before it is answered without being counted, in bytes. All of them may, at once.
+#: How many unanswered bytes a connection may send before they are counted. Every connection may, at the same time.
 _FREE_BYTES: Final = 8 * 1024
-#: What a request costs besides its bytes while it waits for those before it on its connection.
+#: What a pipelined request costs besides its bytes while it waits, in bytes.
 _REQUEST_BYTES: Final = 4 * 1024
-#: The largest head, in bytes.
+#: The largest request head, in bytes.
 _HEAD_BYTES: Final = 64 * 1024
-#: Nothing more is read from a connection of which so many bytes wait for their turn.
+#: So many bytes of a connection may wait for their turn to be parsed; reading pauses at more.
 _WAITING_BYTES: Final = 16 * 1024
-#: So many bytes of requests may wait behind one on its connection; the others are read later.
+#: So many bytes of pipelined requests may wait behind the one that is answered; reading pauses at more.
 _AHEAD_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
 _HEAD_TOO_LARGE: Final = Problem(INVALID_REQUEST, f"A request's head may have {_HEAD_BYTES} bytes.")
-#: What a client is told whose connection, or whose request, there is no room for.
+#: The answer to a connection or a request that there is no room for.
 BUSY: Final = Problem(
     GATEWAY_BUSY, "There is no room for more requests, or for this client's. Nothing was accepted.", headers=RETRY_AFTER
 )
@@ -92,29 +95,29 @@ class Owner(Protocol):
     request_handler: Any
 
     def request_received(self, protocol: Connection) -> None:
-        """Know that a connection brought a request, or ended."""
+        """Called with a connection's first request, and at its end."""
 
 
 class Connection(web.RequestHandler):
     """One connection.
 
     Attributes:
-        peer: Whose it is, as its share is counted; empty if it has none of its own.
-        address: Where it comes from.
-        usage: What it takes of what there is for all clients.
-        inflow: What gives it its turn to be read.
-        waiting: What came and waits for that.
-        held: Reading is held up until nothing waits.
-        has_asked: It has brought a request.
-        begun: When the head that is not whole yet began to come, the first one's with the connection; None if none did.
-        stuck: Since when nothing was taken of what is written, or it is closing; None if it is not.
-        pipe: What it is, until it is lost.
-        left_over: How much was still to be taken when it was seen to be closing.
-        came: How many bytes came that are not answered yet.
-        passing: What comes is passed over.
-        refused: There was no room for what came; nothing more is read.
-        ended: Done when it is lost, if somebody waits for that.
-        writer: What writes to it.
+        peer: The client that its share of the limits is counted for; empty if it has none of its own.
+        address: The client's address.
+        usage: What it takes of the limits that all clients share.
+        inflow: Gives the connections their turns to be parsed.
+        waiting: The bytes received that wait for that turn.
+        held: Reading is paused until `waiting` is empty.
+        has_asked: It has sent a request.
+        begun: When the incomplete head began, the first one's with the connection; None if there is none.
+        stuck: Since when the client has read nothing of what is written, or the connection is closing; None otherwise.
+        pipe: Its transport; None once it is lost.
+        left_over: How many bytes were unsent when it was first seen closing.
+        came: How many bytes were received that are not answered yet.
+        passing: Received bytes are discarded.
+        refused: There was no room for its request; nothing more is parsed.
+        ended: Done when it is lost; None if nothing waits for that.
+        writer: Writes its answers.
     """
 
     __slots__ = (
@@ -163,14 +166,14 @@ class Connection(web.RequestHandler):
         address: str,
         idle_seconds: float,
     ) -> None:
-        """Begin; `connection_made` comes later.
+        """Begin before there is a transport: `connection_made` brings that.
 
         Args:
             owner: The server.
             loop: The event loop.
-            inflow: What gives it its turn to be read.
-            peer: Whose it is, as its share is counted; empty if it has none of its own.
-            address: Where it comes from.
+            inflow: Gives the connections their turns to be parsed.
+            peer: The client that its share of the limits is counted for; empty if it has none of its own.
+            address: The client's address.
             idle_seconds: How long it may wait for a request after the first.
         """
         anything: Any = owner
@@ -190,15 +193,18 @@ class Connection(web.RequestHandler):
         self.writer = StreamWriter(self, loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Know that it stands; by TLS, once hands are shaken, which asyncio limits itself."""
+        """Called when it is open; with TLS after the handshake, whose time asyncio bounds.
+
+        From here on the first head must come in time.
+        """
         super().connection_made(transport)
         self.pipe = cast("asyncio.Transport", transport)
         self.pipe.set_write_buffer_limits(_UNREAD_BYTES)
         self.begun = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, at once or in its turn."""
-        # Nothing is what its own flow control brings, for what waits in the parser.
+        """Parse what was received, at once or in its turn."""
+        # Empty data comes from aiohttp's own flow control: the parser is to go on with what it holds.
         if not data or self._close or self._force_close or self.inflow.now(self, data):
             self.take(data)
             return
@@ -210,17 +216,17 @@ class Connection(web.RequestHandler):
             self._pause_transport_reading()
 
     def emptied(self) -> None:
-        """Read on if reading was held up, unless something else is in the way."""
+        """Called when `waiting` is empty: resume reading if it was paused for that, and for nothing else."""
         if self.held:
             self.held = False
             if not self._reading_paused and not self._buffer_paused:
                 self._resume_transport_reading()
 
     def take(self, data: bytes) -> None:
-        """Read what came, and know when it was only a part of a head.
+        """Parse what was received, and note the time if it is only a part of a head.
 
-        A part that came while the request before it was under way is seen when more of it comes. Until then its
-        connection is like an idle one, and ends as those do.
+        A part that comes while the request before it is answered is not seen until more of it comes. Until then its
+        connection counts as idle, and is closed like one.
         """
         super().data_received(data)
         self.came += len(data)
@@ -231,7 +237,10 @@ class Connection(web.RequestHandler):
             self.begun = self._loop.time()
 
     def _is_split(self) -> bool:
-        """Return whether more came around a body than of it: in chunks of a byte or two it costs the loop seconds."""
+        """Return whether a body's framing is larger than the body.
+
+        A megabyte in chunks of a byte or two would keep the event loop busy for seconds.
+        """
         messages, current = self._messages, self._current_request
         if len(messages) == 1:
             body = messages[0][1]
@@ -242,7 +251,7 @@ class Connection(web.RequestHandler):
         return self.came > _HEAD_BYTES + 2 * int(body.total_bytes)
 
     def _weigh(self) -> None:
-        """Count what came and is not answered yet, if there is room for it."""
+        """Count the bytes that are not answered yet against the limits; refuse the request if they don't fit."""
         if self.passing or self._close or self._force_close:
             return
         messages = self._messages
@@ -255,14 +264,14 @@ class Connection(web.RequestHandler):
         if not self.usage.receive(self.came + len(self.waiting) + _REQUEST_BYTES * len(messages) - _FREE_BYTES):
             refuse("bodies", peer=self.address, bytes=self.came)
             self._refuse(NoCapacityError())
-            # At once, or all that come at the same time would be refused for what each of them brought.
+            # At once: otherwise all that come at the same time would be refused for the sum of what they brought.
             self._recount(0)
             return
         if messages and self.came > _AHEAD_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
     def _refuse(self, error: Exception) -> None:
-        """Read nothing more, and have the request that came last answered so, if it is not whole or not begun."""
+        """Parse nothing more, and answer the last request with this error unless it is whole and already begun."""
         current = self._current_request
         if self._messages:
             self._messages[-1][1].set_exception(error)
@@ -274,16 +283,16 @@ class Connection(web.RequestHandler):
                 self._waiter.set_result(None)
         self._close = self.refused = True
         self.waiting.clear()
-        # So that its client can bring it to an end, and read why.
+        # The client must be able to send its request to the end, or it would never read the answer.
         self._reading_paused = False
         self._resume_transport_reading()
 
     def _release(self, content: StreamReader) -> None:
-        """Count nothing of what is answered now, and hold nothing of it."""
+        """Give back what the answered request was counted as, and drop what is held of it."""
         if self.refused or self.pipe is None:
             _forget(content)
         usage = self.usage
-        # They are nothing nearly always, and this comes with every request.
+        # Nearly always zero, and this runs with every request.
         if usage.unsent:
             usage.answered()
         if not self._messages:
@@ -296,17 +305,22 @@ class Connection(web.RequestHandler):
         self.usage.keep(came + len(self.waiting) - _FREE_BYTES)
 
     def pause_writing(self) -> None:
-        """Know that the client leaves unread what is written."""
+        """Called when the client leaves too much of its answers unread."""
         super().pause_writing()
         self.stuck = self._loop.time()
 
     def resume_writing(self) -> None:
-        """Know that it has taken what there was."""
+        """Called when the client has read them."""
         super().resume_writing()
         self.stuck = None
 
     def stuck_since(self, now: float, limit: float) -> bool:
-        """Return whether the client has taken nothing since then of what is written, or of what is left at its end."""
+        """Return whether the client has read nothing since `limit` (loop time), of its answers or of the last of them.
+
+        Args:
+            now: The loop's time.
+            limit: The time since when it would have had to read something.
+        """
         if self.pipe is None:
             return False
         if self.stuck is None:
@@ -314,13 +328,13 @@ class Connection(web.RequestHandler):
                 self.stuck, self.left_over = now, self.pipe.get_write_buffer_size()
             return False
         if self.left_over and self.pipe.get_write_buffer_size() != self.left_over:
-            # It ends once this has left, and some of it has.
+            # It closes once the rest is sent, and some of the rest was.
             self.stuck = None
             return False
         return self.stuck <= limit
 
     def abort(self) -> None:
-        """End it here and now, whatever is not sent yet."""
+        """Close it at once; what is not sent yet is lost."""
         pipe = self.pipe
         self.force_close()
         if pipe is not None:
@@ -351,7 +365,7 @@ class Connection(web.RequestHandler):
         finally:
             self._task_handler = None
             if self.transport is not None:
-                # What is written by now still leaves.
+                # What is written by now is still sent.
                 self.transport.close()
 
     async def _answer_all(self) -> None:
@@ -359,13 +373,13 @@ class Connection(web.RequestHandler):
         answer: Any = None
         while not self._force_close:
             if not self._messages:
-                # They may be of megabytes, and a client may be idle for long.
+                # They may hold megabytes, and a client may be idle for long.
                 request = answer = None
                 await self._wait()
-                # Or the client went while its request waited for this turn.
+                # Back to the loop's condition: the client may have gone while its request waited for this turn.
                 continue
             request, handler = self._next()
-            # By these two aiohttp's own shutdown knows what to wait for, and whose body comes no more.
+            # aiohttp's shutdown reads these two: whether to wait, and which body ends with the connection.
             self._request_in_progress, self._current_request = True, request
             try:
                 answer = await handler(request)
@@ -388,7 +402,7 @@ class Connection(web.RequestHandler):
             if self._keepalive_handle is None:
                 self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
             if self._messages:
-                # What is answered at once waits for nothing: a client that sends without end would stop the loop.
+                # A request may be answered without any wait: a client that pipelines without end would stop the loop.
                 await asyncio.sleep(0)
 
     async def _wait(self) -> None:
@@ -405,7 +419,7 @@ class Connection(web.RequestHandler):
         if self._parser is not None:
             self._parser.message_consumed()
         if self._buffer_paused and not self._messages:
-            # All that came before it is answered.
+            # It is the last one that was received, and all before it are answered.
             if isinstance(message, RawRequestMessage):
                 self._recount(sum(len(name) + len(value) for name, value in message.raw_headers))
             self._resume_reading_if_drained()
@@ -417,7 +431,7 @@ class Connection(web.RequestHandler):
         handler = server.request_handler
         if not isinstance(message, RawRequestMessage):
             handler, message = self._make_error_handler(message), web_protocol.ERROR
-        # All of them are written by one writer: it keeps nothing of what it wrote.
+        # One writer serves all requests: it keeps no state of what it wrote.
         writer, task = self.writer, cast("asyncio.Task[None]", self._task_handler)
         request = web.BaseRequest(
             message, payload, self, writer, task, self._loop, client_max_size=server.max_body_bytes
@@ -425,7 +439,10 @@ class Connection(web.RequestHandler):
         return request, handler
 
     async def _pass_over(self, payload: StreamReader) -> None:
-        """Let the client send the rest of a body that nobody wants, so that it reads its answer; but not for long."""
+        """Discard the rest of a body that the handler did not read, for a bounded time.
+
+        Many clients read the answer only after they have sent their whole request.
+        """
         if self.refused:
             await self._linger()
             return
@@ -440,19 +457,19 @@ class Connection(web.RequestHandler):
             self.close()
 
     async def _linger(self) -> None:
-        """Let a client that was refused in the middle of its request read why; but not for long."""
+        """Give a client that was refused in the middle of its request time to read the answer."""
         if self.pipe is None:
             return
         self.ended = self._loop.create_future()
         await done_within(_LINGER_SECONDS, self.ended)
 
     def head_overdue(self, limit: float) -> bool:
-        """Return whether a head began to come by then and is still not whole."""
-        # A whole one may be here that its task has not taken up yet.
+        """Return whether a head that began before `limit` (loop time) is still incomplete."""
+        # A whole one may be parsed that the connection's task has not taken up yet.
         return self.begun is not None and self.begun <= limit and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Know that the client, or this side, has ended it."""
+        """Called at its end, whichever side closed it: gives back all that it held."""
         server = cast("Owner | None", self._manager)
         super().connection_lost(exc)
         if server is not None:
@@ -470,7 +487,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what never became a request."""
+        """Answer bytes that are no HTTP request, or a request that was refused before it was read."""
         problem = _UNREADABLE
         if isinstance(exc, NoCapacityError):
             problem = BUSY
@@ -482,9 +499,9 @@ class Connection(web.RequestHandler):
 
 
 def _forget(content: StreamReader) -> None:
-    """Let go of the frames that a body's failure was raised in: they hold what came of it, in a circle.
+    """Drop the tracebacks of a body's error: their frames hold the body, in a reference cycle.
 
-    Circles are looked for seldom, and a hundred clients that are refused a megabyte are a hundred megabytes.
+    The garbage collector runs seldom; a hundred clients that are refused a megabyte would hold a hundred megabytes.
     """
     error = content.exception()
     while error is not None:

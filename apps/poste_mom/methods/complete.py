@@ -47,11 +47,11 @@ class CompleteServicer:
             if validation.is_report(completion):
                 queues[completion.service].append((place, completion))
             else:
-                # Nobody claimed such a task, so its token owns none.
+                # No such task can have been claimed, so its token owns none.
                 results[place] = pb.COMPLETE_RESULT_REFUSED
                 metrics.reports_refused_total.inc()
         if refused := results.count(pb.COMPLETE_RESULT_REFUSED):
-            _log.warning("results refused at the door", results=refused)
+            _log.warning("results refused: invalid", results=refused)
         said = await for_queues([self._complete(queue, placed, results) for queue, placed in queues.items()])
         troubles = [one for one in said if one is not None]
         if troubles and len(troubles) == len(queues) and not refused:

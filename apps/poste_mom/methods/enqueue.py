@@ -75,7 +75,7 @@ class EnqueueServicer:
             refused[word] += result not in _UNKNOWN
         if refused.total():
             ids = _request_ids(task for task, result in zip(request.tasks, results, strict=True) if result)
-            _log.warning("tasks refused at the door", **+refused, request_ids=ids)
+            _log.warning("tasks refused: invalid", **+refused, request_ids=ids)
         await for_queues([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
         return pb.EnqueueTasksResponse(results=results)
 

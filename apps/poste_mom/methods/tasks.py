@@ -36,7 +36,7 @@ class TaskServicer:
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         most = request.max_response_bytes or sizes.MAX_MESSAGE
         try:
-            reading = await self._look(request, min(most, sizes.LARGE))
+            reading = await self._read(request, min(most, sizes.LARGE))
             if 0 < reading.left_out_bytes <= most:
                 await self._large.begin(context)
                 reading = await self._tasks.read(request.service, request.key, most_bytes=most)
@@ -44,7 +44,7 @@ class TaskServicer:
             await refuse(context, error)
         return pb.GetTaskResponse(**messages.answer(request.service, reading))
 
-    async def _look(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
+    async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
         if wait > 0:
             return await self._completions.wait(request.service, request.key, wait, most_bytes=most_bytes)

@@ -1,13 +1,14 @@
-"""How much of Redis' memory each queue may take, by all that it holds: what waits, what is DEAD, results that are kept.
+"""Memory budget per queue: over it no new calls are accepted, then no more are started.
 
-A client decides how many calls come, how large they are and for how long their results are kept; so one alone could
-fill Redis, and the queued road be closed for everybody. Beyond its budget a queue takes no new calls; what it has
-accepted is done and kept as promised. But a call of some bytes may have a result of many: so while what ended takes
-all of its queue's budget, no more is started. What waits goes on waiting, until results' times are over or an operator
-purges.
+Clients decide how many calls they make, how large these are and for how long results are kept. Without a budget one
+client could fill Redis, and no call of any service could be queued any more. A queue's waiting tasks, dead letters and
+kept results all count. Over its budget it accepts no new calls; accepted ones still run, and results are kept as
+promised. But a small call may have a large result: so while ended tasks alone take the whole budget, no task of the
+queue is started, until results' times to live are over or an operator purges.
 
-Where nobody says how much, it is as much as Redis has left. A queue that grows makes that less: alone it stops at half
-of what there is, two at a third each, and so on. So there is always room for one that holds less than the others.
+If no `max_held_bytes` is set, a queue's budget is what Redis has free, which shrinks as the queue grows: one queue alone
+stops at half of Redis' memory, two at a third each, and so on. So a queue that holds less than the others still has
+room.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from poste.queue.store_health import StoreHealth
     from poste_mom.catalogue.catalogue import Catalogue
 
-#: What ended in a queue may always take this share of what its Redis takes. Were it none, a Redis that is full of what
-#: waits, with nothing left to share, would never be emptied: what ends must take a little.
+#: A queue's ended tasks may always take this share of its Redis' memory. Otherwise a Redis that is full of waiting tasks
+#: would never be emptied: a task that ends takes a little more.
 _ENDED_SHARE: Final = 1 / 16
 
 
 class Budgets:
-    """What the queues may hold."""
+    """Reads the queues' budgets."""
 
     def __init__(self, catalogue: Catalogue, health: StoreHealth) -> None:
         self._catalogue = catalogue
@@ -51,7 +52,7 @@ class Budgets:
         return DEFAULT_MAX_HELD_BYTES if free is None else free
 
     async def of_ended(self, queue: str) -> Budget:
-        """Return how many bytes what ended in a queue may take before no more of it is started.
+        """Return how many bytes a queue's ended tasks may take before no more of its tasks are started.
 
         Raises:
             StoreUnreached, StoreNotRead: Which Redis holds the queue is not known.
@@ -63,9 +64,13 @@ class Budgets:
         return Budget(DEFAULT_MAX_HELD_BYTES) if limit is None else Budget(int(limit * _ENDED_SHARE), limit)
 
     async def spend(self, queue: str, sizes: Iterable[int]) -> None:
-        """Note what a queue was just given: the sizes of what was accepted for it, or of results.
+        """Subtract what was just written to a queue, requests or results, from the memory known as free.
 
-        A second's calls would fill a small Redis before anybody looks again how much is free.
+        The figure is read from Redis only from time to time; the calls in between could fill a small Redis.
+
+        Args:
+            queue: The queue.
+            sizes: The payloads' sizes, in bytes.
         """
         with contextlib.suppress(StoreError):
             await self._health.give(queue, sum(RECORD_BYTES + size for size in sizes))

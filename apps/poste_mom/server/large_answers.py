@@ -1,8 +1,8 @@
-"""How many large answers are on their way at once: each is there several times over until its peer has taken it.
+"""Limits concurrent large responses; a call for one needs a deadline.
 
-gRPC holds an answer for as long as its call lasts, and a peer need not take it: one that asked for two results of 16 MB
-and read nothing kept all others from theirs. So a call whose answer may be large must have a deadline, which gRPC
-enforces here, whatever becomes of the peer.
+A response is in memory several times over until its peer has read it, and a peer need not read: one that asked for two
+results of 16 MB and read neither blocked all others. The deadline ends such a call, and gRPC enforces it on this side,
+whatever the peer does.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import grpc.aio
 from poste.rpc.intake import NotTaken
 from poste.rpc.turns import Turns, peer_of
 
-#: For how long a large answer may be on its way, in seconds: the longest deadline of a call that asks for one.
+#: The longest deadline of a call for a large response, in seconds.
 MAX_SECONDS: Final = 15.0
 
 
 class LargeAnswers:
-    """Lets so many begin at once, of one peer fewer."""
+    """Gives turns: `at_once` in all, `of_one_peer` to one peer."""
 
     def __init__(self, at_once: int, *, of_one_peer: int) -> None:
         self._turns = Turns(at_once, of_one_peer=of_one_peer)
 
     async def begin(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Wait for a turn; it ends with the call: when the answer has left, or whoever asked is gone.
+        """Wait for a turn. It ends with the call: when the response is sent, the deadline is over or the peer is gone.
 
         Raises:
             NotTaken: The call has no deadline, or a late one (`invalid`).

@@ -1,5 +1,5 @@
 """What `google.api.http` annotations mean: the routes that methods have besides their default one.
 
-The comment on `HttpRule` in google/api/http.proto is the specification; docs/rest.md says where this takes more, or
-less, than it says.
+The comment on `HttpRule` in google/api/http.proto is the specification; docs/http-rules.md says where this takes more,
+or less, than it says.
 """
