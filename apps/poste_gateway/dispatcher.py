@@ -126,7 +126,7 @@ class Dispatcher:
         return f"{self._prefix}{next(self._numbers)}"
 
     def _find_other(self, request: web.BaseRequest, path: str) -> _Other:
-        """Find what is at a path that is no route without variables: the gateway's own, or a template's; and its verbs."""
+        """Find what is at a path that is no literal route: one of the gateway's own, or a template's; and its verbs."""
         own = self._own_routes.find(path)
         if own is not None or is_reserved(path):
             return _Other(own=own, verbs=None if own is None else own.verbs)

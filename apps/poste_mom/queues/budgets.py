@@ -6,9 +6,9 @@ kept results all count. Over its budget it accepts no new calls; accepted ones s
 promised. But a small call may have a large result: so while ended tasks alone take the whole budget, no task of the
 queue is started, until results' times to live are over or an operator purges.
 
-If no `max_held_bytes` is set, a queue's budget is what Redis has free, which shrinks as the queue grows: one queue alone
-stops at half of Redis' memory, two at a third each, and so on. So a queue that holds less than the others still has
-room.
+If no `max_held_bytes` is set, a queue's budget is what Redis has free, which shrinks as the queue grows: one queue
+alone stops at half of Redis' memory, two at a third each, and so on. So a queue that holds less than the others still
+has room.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from poste.queue.store_health import StoreHealth
     from poste_mom.catalogue.catalogue import Catalogue
 
-#: A queue's ended tasks may always take this share of its Redis' memory. Otherwise a Redis that is full of waiting tasks
-#: would never be emptied: a task that ends takes a little more.
+#: A queue's ended tasks may always take this share of its Redis' memory. Otherwise a Redis that is full of waiting
+#: tasks would never be emptied: a task that ends takes a little more.
 _ENDED_SHARE: Final = 1 / 16
 
 
