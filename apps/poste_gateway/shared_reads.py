@@ -1,7 +1,8 @@
-"""Coalesced reads: of one thing at most one read is in flight and one to follow, however many requests ask for it.
+"""Coalesced reads. A request never gets a value that was read before it arrived.
 
-A request that comes while none is in flight begins one. One that comes during a read waits for the next: the thing may
-have changed since that read began, by the same client's doing even, and no client may get what was before it asked.
+However many requests ask for one key, at most one read of it is in flight and one follows. A request that comes while
+none is in flight starts one. One that comes during a read waits for the next: the value may have changed since that
+read began, perhaps by the same client's own request.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ ValueT = TypeVar("ValueT")
 
 
 class Ended(Exception):  # noqa: N818 - it states a fact
-    """Nothing is read any more: the process is about to end."""
+    """Nothing is read any more: the process is stopping."""
 
 
 class SharedReads(Generic[KeyT, ValueT]):
-    """Reads, by what they read. Used from one event loop only."""
+    """Coalesces the reads of each key. Used from one event loop only."""
 
     def __init__(self, read: Callable[[KeyT], Awaitable[ValueT]]) -> None:
-        """Take what reads; it has to come to an end by itself."""
+        """Start nothing yet; `read` reads one key and must have a deadline of its own."""
         self._read = read
-        #: What the next read will answer to those who wait for it, and who makes one read after the other.
+        #: By key: the result of the next read, and the task that makes one read after the other.
         self._next: dict[KeyT, asyncio.Future[ValueT]] = {}
         self._readers: dict[KeyT, asyncio.Task[None]] = {}
 
     async def get(self, key: KeyT) -> ValueT:
-        """Return what a read finds that began no sooner than this; whoever gives up ends it for nobody else.
+        """Return the result of a read that begins after this call. Cancelling one request cancels no other's read.
 
         Raises:
-            Ended: There will be none.
-            Exception: Whatever the read failed with, to all that wait for it.
+            Ended: There will be none: `close` was called.
+            Exception: What the read failed with; every request that waits for it gets it.
         """
         answer = self._next.get(key)
         if answer is None:
@@ -45,17 +46,17 @@ class SharedReads(Generic[KeyT, ValueT]):
         return await asyncio.shield(answer)
 
     async def close(self) -> None:
-        """End what is on its way."""
+        """Cancel the reads in flight; their requests get `Ended`."""
         await lifecycle.end(self._readers.values())
 
     async def _keep_reading(self, key: KeyT) -> None:
-        """Read until nobody waits for it."""
+        """Read again and again while requests wait."""
         answer = None
         try:
             while (answer := self._next.pop(key, None)) is not None:
                 try:
                     value = await self._read(key)
-                except Exception as error:  # noqa: BLE001 - it is theirs who wait
+                except Exception as error:  # noqa: BLE001 - it is raised to the requests that wait
                     _fail(answer, error)
                 else:
                     answer.set_result(value)
@@ -68,5 +69,5 @@ class SharedReads(Generic[KeyT, ValueT]):
 
 def _fail(answer: asyncio.Future[ValueT], error: Exception) -> None:
     answer.set_exception(error)
-    # It is not lost if all who waited have gone.
+    # Marked as retrieved: asyncio would log it if no request waits any more.
     answer.exception()

@@ -1,4 +1,4 @@
-"""Bytes that the gateway holds for its clients: so many for all of them together, and for each a share of that."""
+"""Bounds on the bytes that the gateway holds for clients: one bound for all of them, a lower one for each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 from poste.runtime.counts import Counts
 
-#: Of what may be held so many times as much may wait until there is room.
+#: So many times a budget may wait until there is room in it.
 _WAITING: Final = 3
 
 
 class Budget:
-    """Counts what is held.
+    """Counts held bytes (or, where it says so, other things) against two limits.
 
     Attributes:
-        limit: How many bytes may be held, for all.
+        limit: How many bytes may be held for all clients.
         held: How many are.
     """
 
@@ -32,14 +32,15 @@ class Budget:
         self._of = Counts()
 
     def take(self, peer: str, size: int, *, beside: int = 0) -> bool:
-        """Hold so many bytes more, if there is room for them.
+        """Hold so many bytes more, if they fit; return whether they did.
 
-        What is the only thing held, for all or for its peer, has all the room there is, however small the limit.
+        If nothing else is held, for all or for this client, anything fits: a message larger than the limit would
+        otherwise never be served.
 
         Args:
-            peer: Whose they are; an empty one has no limit of its own.
-            size: How many.
-            beside: How many are held already of the same thing.
+            peer: The client; an empty one has no limit of its own.
+            size: How many bytes more.
+            beside: How many bytes of the same message are held already.
         """
         others = self.held - beside
         if others and self.held + size > self.limit:
@@ -61,12 +62,12 @@ class Budget:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """Room that is asked for.
+    """A request for room in a `PatientBudget`.
 
     Attributes:
-        peer: Whose it is; an empty one has no limit of its own.
+        peer: The client; an empty one has no limit of its own.
         size: How many bytes.
-        beside: How many are held already of the same thing.
+        beside: How many bytes of the same message are held already.
         made: Called once they are held.
     """
 
@@ -77,10 +78,10 @@ class Asked:
 
 
 class PatientBudget(Budget):
-    """A budget that one may wait for: whoever finds room is next, in the order in which they came.
+    """A budget with a waiting line: when bytes are given back, the first in the line that fits is next.
 
-    Nobody waits behind one for whom there is none: what is left unread by a client, or is very large, holds up nobody
-    else's. How much may wait is bounded, too, and what one client may have waiting.
+    One that does not fit is passed by: a very large message, or one of a client that reads nothing, delays no other
+    client's. How much may wait is bounded as well, in all and for each client.
     """
 
     def __init__(self, limit: int, peer_limit: int) -> None:
@@ -100,7 +101,7 @@ class PatientBudget(Budget):
         return self._waiting.held
 
     def ask(self, asked: Asked) -> bool:
-        """Hold what is asked for, at once or as soon as there is room for it; returns whether it may wait for that."""
+        """Hold the bytes at once or as soon as they fit; return False if too much waits already."""
         if self.take(asked.peer, asked.size, beside=asked.beside):
             asked.made()
             return True
@@ -110,13 +111,13 @@ class PatientBudget(Budget):
         return True
 
     def withdraw(self, asked: Asked) -> None:
-        """Let it wait no longer, if it does."""
+        """Take a request out of the waiting line, if it is there."""
         if asked in self._line:
             del self._line[asked]
             self._waiting.give(asked.peer, asked.size)
 
     def give(self, peer: str, size: int) -> None:
-        """Hold so many bytes less, and what finds room now instead."""
+        """Hold so many bytes less; then serve the waiting requests that fit now."""
         super().give(peer, size)
         for asked in [*self._line]:
             if self.take(asked.peer, asked.size, beside=asked.beside):

@@ -1,7 +1,7 @@
-"""How much of the gateway its clients may take, all together and each: connections, and bytes that are held for them.
+"""Limits on connections and held bytes, for all clients together and for each.
 
-A reverse proxy brings everybody's requests over its own connections, so what counts for one client must not count for
-it: those that the settings name are bounded by what there is for all.
+A reverse proxy brings many clients' requests over its own connections. So the trusted proxies of the settings have no
+limit of their own; only those for all clients bound them.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from poste_gateway.limits.budgets import Budget, PatientBudget
 from poste_gateway.limits.clients import peer_of
 from poste_gateway.limits.refusals import refuse
 
-#: Descriptors that are not for clients: channels, files, listeners.
+#: File descriptors that are kept for other uses: channels, files, listeners.
 _OWN_DESCRIPTORS: Final = 128
-#: Of all connections this part is made free when there is no room for one more.
+#: One in so many connections is closed, if idle, when there is no room for one more.
 _FREED: Final = 16
 
 _log: Final = logs.get("capacity")
 
 
 class NoCapacityError(ConnectionError):
-    """There is no room for what a client sends."""
+    """There is no room for what a client has sent."""
 
 
 class Capacity:
-    """What there is, and who has how much of it.
+    """The limits, and how much of them is in use.
 
     Attributes:
-        received: Bytes that clients sent and that are not answered yet: heads, bodies, and the calls they became.
-        unsent: Bytes of answers that clients have not taken; large ones count from before they are sent for.
-        connections: How many there are.
+        received: Bytes of requests that are not answered yet: heads, bodies, and the calls they became.
+        unsent: Bytes of responses that clients have not read; large ones count before the service sends them.
+        connections: How many are open.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Capacity:
         max_unsent_bytes: int = 40 * 2**20,
         trusted: Iterable[Network] = (),
     ) -> None:
-        """Take the limits.
+        """Set the limits.
 
         Args:
-            max_connections: How many connections all clients may have.
-            max_peer_connections: How many one may have.
-            max_received_bytes: How many bytes they may have sent that are not answered; half of it one.
-            max_unsent_bytes: How many bytes of answers they may leave unread; half of it one. Three times as many may
-                wait with their services until there is room.
-            trusted: Where the proxies are that have no share of their own.
+            max_connections: How many connections all clients may have; fewer if the process may not open as many files.
+            max_peer_connections: How many one client may have.
+            max_received_bytes: How many bytes of unanswered requests are held; half of it for one client.
+            max_unsent_bytes: How many bytes of unread responses are held; half of it for one client. Three times as
+                many may wait at their services until there is room.
+            trusted: The networks of the proxies that have no limit of their own.
         """
         self.received = Budget(max_received_bytes, max_received_bytes // 2)
         self.unsent = PatientBudget(max_unsent_bytes, max_unsent_bytes // 2)
@@ -67,12 +67,12 @@ class Capacity:
         self._trusted = tuple(trusted)
         self.connections = 0
         self._of = Counts()
-        #: Each closes as many idle connections as it is told, and returns how many these were.
+        #: Each closes up to so many idle connections, and returns how many it closed.
         self._closers: list[Callable[[int], int]] = []
         self._seldom = LogThrottle(_log, "warning")
 
     def whose(self, address: str | None) -> str:
-        """Return the client at an address, whose share is counted by that; empty for who has no share of its own."""
+        """Return the client at an address, as shares are counted; empty for a trusted proxy, which has none."""
         if not address:
             return ""
         found = ipaddress.ip_address(address.partition("%")[0])
@@ -83,18 +83,18 @@ class Capacity:
         return peer_of(address)
 
     def closes_idle(self, close: Callable[[int], int]) -> None:
-        """Know of something that can close idle connections."""
+        """Register a function that closes up to so many idle connections and returns how many it closed."""
         self._closers.append(close)
 
     def closes_idle_no_more(self, close: Callable[[int], int]) -> None:
-        """Know that it has ended."""
+        """Unregister it."""
         self._closers.remove(close)
 
     def enter(self, peer: str, address: str) -> bool:
-        """Let one connection more in, or not.
+        """Count one connection more; return False if the limits don't allow it.
 
-        Where all are in use, those that were idle longest go first: a client whose connection was closed while it was
-        idle makes another; one that finds no way in has nothing.
+        If all are in use, those that were idle longest are closed to make room. A client whose idle connection was
+        closed opens another; a client that is refused gets no service at all.
         """
         if peer and self._of[peer] >= self._max_peer_connections:
             refuse("peer-connections", peer=address, limit=self._max_peer_connections)
@@ -108,13 +108,13 @@ class Capacity:
         return True
 
     def leave(self, peer: str) -> None:
-        """Know that a connection ended."""
+        """Count one connection less."""
         self.connections -= 1
         if peer:
             self._of.remove(peer)
 
     def free(self) -> bool:
-        """Close connections that were idle longest; returns whether there were any."""
+        """Close the connections that were idle longest; return whether there were any."""
         wanted = max(1, self._max_connections // _FREED)
         closed = 0
         for close in self._closers:

@@ -1,4 +1,4 @@
-"""What a client is to the limits: an address (of IPv6 a network), as far as the connection shows it."""
+"""What counts as one client: the address of the connection, for IPv6 its /64 network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-#: What one host, or one home, is given of IPv6: whoever has it can come from as many addresses as it likes.
+#: The IPv6 prefix length that one host or home usually gets: within it a client can use any number of addresses.
 _IPV6_PREFIX: Final = 64
 
 
 def peer_of(address: str | None) -> str:
-    """Return the client at an address: an IPv6 one with all its neighbours, empty if it comes by no network.
+    """Return the client at an address: its /64 network for IPv6, an empty text for a Unix socket.
 
-    Behind a proxy that is the proxy, for whatever a header says anybody may say.
+    Behind a proxy that is the proxy: any client could write another's address into a header.
     """
     if not address or ":" not in address:
         return address or ""
@@ -28,7 +28,7 @@ def peer_of(address: str | None) -> str:
 
 
 def client_of(request: web.BaseRequest) -> str:
-    """Return whose a request is, as its share is counted; empty if it has no share of its own."""
+    """Return the client of a request; empty if it has no share of its own."""
     protocol: Any = request.protocol
     peer: str = protocol.peer
     return peer

@@ -1,9 +1,8 @@
-"""Whose turn it is at what serves one at a time, or a few: a fair share for each client, and what is small first.
+"""Fair queueing by bytes among clients (self-clocked fair queueing, SCFQ: Golestani, INFOCOM 1994).
 
-Each client's large and small ones wait in lines of their own, and the lines are served evenly, by bytes and not by
-number: one who brings a megabyte after the other waits for its own, and another's hundred kilobytes come in between.
-What waits is never overtaken for ever: what comes after it in an empty line counts from what has been served by then.
-(Self-clocked fair queueing: Golestani, INFOCOM 1994.)
+Each client has a line for each order of magnitude of size, and the lines are served evenly by bytes, not by number:
+between two megabytes of one client another client's hundred kilobytes get their turn. Nothing starves: a new arrival
+in an empty line starts at the virtual time of now, behind what has waited longer.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from poste.runtime.counts import Counts
 
 
 class Full(Exception):  # noqa: N818 - it states a fact
-    """As much waits as may: of this client, or in all."""
+    """Too many bytes wait already: of this client, or in all."""
 
 
 @dataclass(order=True, slots=True)
 class _Waiting:
-    """One that waits: the order is that of the turns.
+    """A waiting request; sorted by the order of turns.
 
     Attributes:
-        served: How much has been served, as its line has it, when its turn is over.
-        number: How many came before it.
-        turn: Is done when it is its turn.
+        served: Its finish tag in SCFQ: the virtual time, in bytes, at which its turn is over.
+        number: Its number in the order of arrival, which decides between equal tags.
+        turn: Done when it is its turn.
     """
 
     served: int
@@ -37,20 +36,20 @@ class _Waiting:
 
 
 class FairQueue:
-    """Gives turns, one at a time or a few. Used from one event loop only.
+    """Gives turns, one or a few at a time. Used from one event loop only.
 
     Attributes:
-        waiting_bytes: How much waits.
+        waiting_bytes: How many bytes wait.
     """
 
     def __init__(self, max_waiting_bytes: int, *, at_once: int = 1) -> None:
-        """Let nobody wait yet.
+        """Start empty.
 
         Args:
-            max_waiting_bytes: How much may wait. One client may have as much waiting as is left beside that: half of
-                all if it is alone, so that there is always room for another. Those who have no share of their own,
-                for a proxy brings them all, may have all of it.
-            at_once: How many have their turns at once.
+            max_waiting_bytes: How many bytes may wait. One client's must not be more than what is then left: half of
+                all if it is alone, so that there is always room for another. Clients without a share of their own
+                (those behind a trusted proxy) may take all of it.
+            at_once: How many may have their turns at the same time.
         """
         self._max_waiting_bytes = max_waiting_bytes
         self.waiting_bytes = 0
@@ -59,7 +58,7 @@ class FairQueue:
         self._at_once = self._free = at_once
         self._number = 0
         self._served = 0
-        #: Where the last one of each line that waits stands.
+        #: The finish tag of the last request in each line, by client and magnitude of size.
         self._ends: dict[tuple[str, int], int] = {}
 
     @contextlib.asynccontextmanager
@@ -67,12 +66,12 @@ class FairQueue:
         """Wait for a turn, which lasts as long as the body.
 
         Args:
-            client: Whose it is; empty for who has no share of its own.
-            size: How many bytes it is about.
-            patient: It waits however much waits already.
+            client: The client; empty for those without a share of their own.
+            size: The size in bytes.
+            patient: Wait even if too much waits already.
 
         Raises:
-            Full: It would have to wait, and there is no room for that.
+            Full: It would have to wait, and too much waits already.
         """
         if self._free:
             self._free -= 1
@@ -103,7 +102,7 @@ class FairQueue:
             await waiting.turn
         except asyncio.CancelledError:
             if waiting.turn.done() and not waiting.turn.cancelled():
-                # It had come to its turn just then.
+                # It was given its turn and cancelled at once: the next one gets it.
                 self._pass_on()
             raise
         finally:
@@ -113,7 +112,7 @@ class FairQueue:
                 del self._ends[line]
 
     def _pass_on(self) -> None:
-        """End a turn, and give the next one."""
+        """End a turn, and start the next one."""
         while self._line:
             first = heapq.heappop(self._line)
             if not first.turn.done():

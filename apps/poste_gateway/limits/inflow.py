@@ -1,8 +1,8 @@
-"""In which order clients' data is read when more comes than the loop can read at once.
+"""Fair parsing: round robin among clients when more data arrives than one turn of the event loop can parse.
 
-In one turn an event loop serves every connection that is readable: all thousand requests of a client with a thousand
-connections, while other clients wait. So within one turn of the loop only so much is read. What is beyond that waits,
-and is read a part at a time, from each client in its turn (round robin; clients without a share count as one).
+asyncio serves every readable connection in one turn of the loop: all thousand requests of a client with a thousand
+connections, while other clients wait. So only so much is parsed in one turn. The rest waits, and is parsed in parts,
+one client after the other (clients without a share of their own count as one).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Final, Protocol
 
 from poste.runtime import logs
 
-#: What is read in one turn of the loop: some 50 requests, or 25 KB in chunks of two bytes, each some 5 ms.
+#: How much is parsed in one turn of the loop, in units of cost: some 50 requests, or 25 KB in chunks of two bytes.
+#: Either takes some 5 ms.
 _TURN_COST: Final = 4096
-#: What a request costs besides its bytes: it is answered, too.
+#: What a request costs besides its bytes, for it is answered too.
 _REQUEST_COST: Final = 64
-#: So many bytes cost one: as much as they may take, in chunks of a byte or two.
+#: So many bytes cost one unit, reckoned for the slowest case: chunks of a byte or two.
 _COST_BYTES: Final = 8
-#: What is read at a time, in bytes.
+#: How much is parsed at a time, in bytes.
 PART_BYTES: Final = 4 * 1024
 
 _log: Final = logs.get("inflow")
@@ -32,37 +33,37 @@ class Source(Protocol):
     waiting: bytearray
 
     def take(self, data: bytes, /) -> None:
-        """Read what came."""
+        """Parse data."""
 
     def emptied(self) -> None:
-        """Know that nothing that came waits any more."""
+        """Called when `waiting` has become empty."""
 
     def abort(self) -> None:
-        """End here and now."""
+        """Close the connection at once."""
 
 
 class Inflow:
     """Gives the connections of one server their turns. Used from one event loop only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin with nobody waiting."""
+        """Begin with nothing waiting."""
         self._loop = loop
-        #: What may still be read at once in this turn of the loop; nothing while somebody waits.
+        #: The cost that is left in this turn of the loop; nothing while a connection waits.
         self._left = _TURN_COST
-        #: Those that wait, by client; whose turn is next comes first.
+        #: The waiting connections by client; the client whose turn is next comes first.
         self._lines: dict[str, deque[Source]] = {}
 
     def now(self, source: Source, data: bytes) -> bool:
-        """Return whether it can be read at once; if not it waits, and `source.take` gets it in its turn.
+        """Return whether data can be parsed at once; if not it waits, and `source.take` gets it in its turn.
 
         Args:
-            source: Who brings it.
-            data: What came.
+            source: The connection.
+            data: What it received.
         """
         left = self._left
         if left > 0 and len(data) <= PART_BYTES:
             self._left = after = left - _REQUEST_COST - len(data) // _COST_BYTES
-            # Half of it is more than a turn has that is not crowded: so most of them cost no callback.
+            # Only a busy turn uses up half of its cost: others need no callback that sets it back.
             if after < _TURN_COST // 2 <= left:
                 self._loop.call_soon(self._begin_turn)
             return True
@@ -84,20 +85,20 @@ class Inflow:
             self._left = _TURN_COST
 
     def _serve(self) -> None:
-        """Read from those that wait for as long as one turn of the loop may take."""
+        """Parse what waits, as much as one turn of the loop may cost."""
         lines, cost = self._lines, 0
         while lines and cost < _TURN_COST:
             peer, line = next(iter(lines.items()))
             source = line.popleft()
             part = bytes(source.waiting[:PART_BYTES])
             del source.waiting[:PART_BYTES]
-            # Nothing waits any more of what has ended meanwhile.
+            # It is empty if the connection has ended meanwhile.
             if part:
                 cost += _REQUEST_COST + len(part) // _COST_BYTES
                 try:
                     source.take(part)
-                except Exception:  # noqa: BLE001 - whatever it is, it is this connection's
-                    # It ends alone, as by its transport if it were read at once: nobody else would be read any more.
+                except Exception:  # noqa: BLE001 - it ends this connection only
+                    # As its transport would do. Raised from here, it would end the parsing of all other connections.
                     _log.exception("connection failed")
                     source.abort()
                     source.waiting.clear()

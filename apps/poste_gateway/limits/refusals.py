@@ -1,4 +1,4 @@
-"""Refusals for want of room: each is counted, and logged with its client."""
+"""Counts and logs what is refused because a limit is reached."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _seldom: Final = LogThrottle(logs.get("refusals"), "warning")
 
 
 def refuse(reason: str, *, peer: str, **facts: object) -> None:
-    """Have it counted and logged that there is no room for something.
+    """Count and log one refusal.
 
     Args:
-        reason: What there is too much of: one of `metrics.REFUSAL_REASONS`.
-        peer: Who is refused.
-        **facts: What else the log is to say.
+        reason: The limit: one of `metrics.REFUSAL_REASONS`.
+        peer: The client.
+        **facts: Further fields of the log line.
     """
     metrics.refused_total.labels(reason).inc()
-    # A client that is refused comes again, as often as it likes.
+    # Throttled: a refused client may try again as often as it likes.
     _seldom.tell("busy", reason, peer=peer, **facts)

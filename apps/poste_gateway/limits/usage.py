@@ -1,4 +1,4 @@
-"""What one connection takes of the shared limits: a place, bytes of its requests, bytes of its responses."""
+"""Per-connection accounting against the shared limits: a place, bytes of requests, bytes of responses."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from poste_gateway.limits.refusals import refuse
 
 
 class Usage:
-    """Counts it, and gives all of it back when the connection is lost.
+    """Counts what one connection takes; gives all of it back when the connection is lost.
 
     Attributes:
-        received: How many bytes are counted of what came and is not answered yet.
-        unsent: How many bytes are counted of its answer.
+        received: How many bytes of unanswered requests are counted.
+        unsent: How many bytes of its response are counted.
     """
 
     __slots__ = ("_address", "_capacity", "_gone", "_left", "_peer", "received", "unsent")
 
     def __init__(self, capacity: Capacity, peer: str, address: str) -> None:
-        """Begin with its place, which was counted when it was let in.
+        """Begin with its place, which `Capacity.enter` has counted already.
 
         Args:
-            capacity: What there is room for.
-            peer: Whose it is, as its share is counted; empty if it has none of its own.
-            address: Where it comes from.
+            capacity: The shared limits.
+            peer: The client that its share is counted for; empty if it has none of its own.
+            address: The client's address, for the log.
         """
         self._capacity, self._peer, self._address = capacity, peer, address
         self.received = self.unsent = 0
         self._left = False
-        #: Called when it is lost, if an answer waits for room.
+        #: Called when the connection is lost while a response waits for room.
         self._gone: Callable[[], None] | None = None
 
     def receive(self, size: int) -> bool:
-        """Count so many bytes as received, if they are more than were counted; returns whether there is room."""
+        """Raise the count of received bytes to `size`; return whether there is room for that."""
         more = size - self.received
         if more > 0:
             if not self._capacity.received.take(self._peer, more, beside=self.received):
@@ -43,14 +43,14 @@ class Usage:
         return True
 
     def keep(self, size: int) -> None:
-        """Count no more than so many bytes as received."""
+        """Lower the count of received bytes to `size`."""
         less = self.received - max(0, size)
         if less > 0:
             self._capacity.received.give(self._peer, less)
             self.received -= less
 
     def promise(self, size: int) -> bool:
-        """Count an answer of so many bytes that is to be written; returns whether there is room for it."""
+        """Count a response of `size` bytes before it is written; return whether there is room for it."""
         more = size - self.unsent
         if more <= 0:
             return True
@@ -61,15 +61,15 @@ class Usage:
         return True
 
     def make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
-        """Count an answer of so many bytes that is still with its service, as soon as there is room for it.
+        """Count a response that its service holds back until there is room for it here.
 
         Args:
             size: How many bytes it will be.
-            decided: Called with True once it is counted; with False if there is no room, not even to wait for some, or
-                if the client goes.
+            decided: Called with True once it is counted; with False if too many wait for room already, or if the
+                connection is lost.
 
         Returns:
-            What is to be called when the answer is here, or not wanted any more.
+            To be called when the response has arrived, or is not wanted any more.
         """
         more = max(0, size - self.unsent)
 
@@ -92,12 +92,12 @@ class Usage:
         return over
 
     def answered(self) -> None:
-        """Count nothing more of its answer."""
+        """Stop counting its response: it was written, or given up."""
         self._capacity.unsent.give(self._peer, self.unsent)
         self.unsent = 0
 
     def leave(self) -> None:
-        """Give its place back: it ends, or has ended. No answer waits for room any more."""
+        """Give its place back, once; a response that waits for room waits no more."""
         if self._gone is not None:
             self._gone()
         if not self._left:

@@ -1,4 +1,7 @@
-"""Reads a task, waits for its end (long poll), and cancels it. The status never lies: see `_missing`."""
+"""Reads a task, waits for its end (long poll), and cancels it.
+
+A task without a record is answered by what is certain about it, never by a guess: see `_missing`.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,15 @@ from poste_gateway.limits.refusals import refuse
 from poste_gateway.mom import Mom, MomAway
 from poste_gateway.tasks.task_view import state_of
 
-#: How long one call to the middleware waits for a task's end, in seconds; longer waits are made of several.
-_LOOK_SECONDS: Final = 20.0
-#: The pause after a look that was lost, in seconds.
+#: How long one call to the middleware waits for a task's end, in seconds; longer waits take several calls.
+_POLL_SECONDS: Final = 20.0
+#: The pause after a long poll that failed, in seconds.
 _PAUSE_SECONDS: Final = 0.2
 
-#: Of those who wait for one task so many are answered in one turn of the loop.
+#: So many of the requests that wait for one task are woken in one turn of the event loop.
 _WOKEN_AT_ONCE: Final = 32
 
-#: What the middleware answers if there is no record.
+#: The middleware's answers that say that there is no record.
 _NoRecord: TypeAlias = (
     mom_service_pb2.GetTaskResponse | mom_service_pb2.GetTaskHistoryResponse | mom_service_pb2.CancelTaskResponse
 )
@@ -49,30 +52,30 @@ _log: Final = logs.get("task_reader")
 
 
 class TaskReader:
-    """Answers what became of tasks."""
+    """Reads and cancels tasks at the middleware."""
 
     def __init__(
         self, mom: Mom, ids: TaskIds, draining: asyncio.Event, *, max_waiting_bytes: int, max_waits: int
     ) -> None:
-        """Take what is needed to ask.
+        """Connect the parts; nothing is read yet.
 
         Args:
-            mom: Where tasks are kept.
-            ids: Reads their ids.
-            draining: Ends every wait: the process is to stop.
-            max_waiting_bytes: How many bytes of large results may be waited for.
-            max_waits: How many may wait for tasks' ends; half of it one client.
+            mom: The middleware, which keeps the tasks.
+            ids: Parses and verifies task ids.
+            draining: Set when the process is to stop; ends every wait.
+            max_waiting_bytes: How many bytes of large results may wait for their turn.
+            max_waits: How many requests may wait for tasks' ends; one client's at most half of it.
         """
         self._mom = mom
         self._ids = ids
         self._draining = draining
         self._large = FairQueue(max_waiting_bytes)
         self._waits = Budget(max_waits, max_waits // 2)
-        #: The looks that wait for ends now, by queue and key.
-        self._looks: dict[tuple[str, str], _Look] = {}
+        #: The long polls under way, by queue and key.
+        self._polls: dict[tuple[str, str], _LongPoll] = {}
 
     def read_id(self, text: str) -> TaskId:
-        """Take a task's id apart.
+        """Parse a task's id.
 
         Raises:
             Problem: It was never issued.
@@ -83,20 +86,20 @@ class TaskReader:
             raise Problem(NO_TASK, "This task id was never issued.") from error
 
     async def get(self, task_id: TaskId, wait_seconds: float = 0.0, *, peer: str = "") -> task_pb2.Task:
-        """Look at a task, waiting for its end for some time.
+        """Read a task, waiting for its end for some time.
 
         Args:
             task_id: The task's id.
-            wait_seconds: For how long.
-            peer: Who asks: every client has its share of the waits.
+            wait_seconds: How long to wait at most.
+            peer: The client; each has its share of the waits.
 
         Raises:
-            Problem: There is no record of it, too many wait, or it can't be looked up now.
+            Problem: There is no record of it, too many requests wait, or it can't be read now.
         """
         if wait_seconds <= 0:
             return await self._get(task_id, 0.0)
         if not self._waits.take(peer, 1):
-            detail = "As many requests as may wait for tasks' ends here: look at the task without a wait, or later."
+            detail = "As many requests wait for tasks' ends here as may: read the task without a wait, or later."
             raise busy("waits", detail, peer=peer)
         try:
             return await self._get(task_id, wait_seconds)
@@ -108,14 +111,14 @@ class TaskReader:
 
         Args:
             task_id: The task's id.
-            wait_seconds: For how long.
-            peer: Who waits.
+            wait_seconds: How long to wait at most.
+            peer: The client; each has its share of the waits.
 
         Returns:
-            The task as it was last seen; None if it was not seen in that time.
+            The task as it was last read; None if every read failed.
 
         Raises:
-            Full: Too many wait, which is counted and logged: it is kept, whether or not its client can wait for it.
+            Full: Too many requests wait, which is counted and logged here. The task itself is kept all the same.
         """
         if not self._waits.take(peer, 1):
             refuse("waits", peer=peer)
@@ -128,8 +131,8 @@ class TaskReader:
     async def _get(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task:
         begin = asyncio.get_running_loop().time()
         if wait_seconds > 0 and not self._draining.is_set():
-            # Most have not ended yet, or end soon: the first look waits already.
-            answer = await self._look(task_id, min(wait_seconds, _LOOK_SECONDS))
+            # Most tasks have not ended yet: the first read is a long poll already, which saves one.
+            answer = await self._long_poll(task_id, min(wait_seconds, _POLL_SECONDS))
         else:
             answer = None
         try:
@@ -144,12 +147,12 @@ class TaskReader:
         return await self._wait(task_id, left) or answer.task
 
     async def _wait(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task | None:
-        """Wait for a task's end; returns the task as it was last seen, None if it was not seen in that time."""
+        """Wait for a task's end; return the task as it was last read, None if every read failed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds
         seen = None
         while not self._draining.is_set() and (left := end - loop.time()) > 0:
-            answer = await self._look(task_id, min(left, _LOOK_SECONDS))
+            answer = await self._long_poll(task_id, min(left, _POLL_SECONDS))
             if answer is not None and answer.HasField("task"):
                 seen = answer.task
                 if state_of(seen).final:
@@ -160,16 +163,16 @@ class TaskReader:
     async def whole(
         self, task_id: TaskId, task: task_pb2.Task, *, peer: str, patient: bool = False
     ) -> AsyncIterator[task_pb2.Task]:
-        """Have a task with its response for as long as the body lasts: large ones are had one at a time.
+        """Yield a task with its response. Large responses are read one at a time: the next when the body has ended.
 
         Args:
             task_id: The task's id.
-            task: The task as it was seen.
-            peer: Who asks: every client has its share.
-            patient: It waits for its turn however much waits.
+            task: The task as it was read; its response was left out if it is large.
+            peer: The client; each has its share of the turns.
+            patient: Wait for a turn even if too much waits already.
 
         Raises:
-            Problem: Too many ask for large ones, or it can't be looked up any more.
+            Problem: Too many large results are asked for, or it can't be read any more.
         """
         if not task.response_bytes:
             yield task
@@ -191,10 +194,10 @@ class TaskReader:
         return answer.task
 
     async def history(self, task_id: TaskId) -> mom_service_pb2.GetTaskHistoryResponse:
-        """Look at what became of a task so far.
+        """Read the events of a task so far.
 
         Raises:
-            Problem: There is no record of it, or it can't be looked up now.
+            Problem: There is no record of it, or it can't be read now.
         """
         try:
             answer = await self._mom.get_task_history(task_id.queue, task_id.key)
@@ -205,7 +208,7 @@ class TaskReader:
         return answer
 
     async def cancel(self, task_id: TaskId) -> task_pb2.Task:
-        """Cancel a task, or ask it to stop; returns it as it is then.
+        """Cancel a task, or ask its handler to stop if it runs; return it as it is then.
 
         Raises:
             Problem: It ended otherwise, there is no record of it, or the middleware can't be asked now.
@@ -221,60 +224,61 @@ class TaskReader:
             raise Problem(TASK_ENDED, f"The task is {state.name} already.")
         return answer.task
 
-    async def _look(self, task_id: TaskId, seconds: float) -> mom_service_pb2.GetTaskResponse | None:
-        """Look once, waiting for the end; None if nothing was seen. The end of the process ends the wait.
+    async def _long_poll(self, task_id: TaskId, seconds: float) -> mom_service_pb2.GetTaskResponse | None:
+        """Read a task once it has ended, or after some seconds; None if that failed or the process is to stop.
 
-        All who wait for one task share one look.
+        All requests that wait for one task share one call to the middleware.
         """
         name = task_id.queue, task_id.key
-        look = self._looks.get(name)
-        began = look is None
-        if look is None:
-            look = self._looks[name] = _Look(asyncio.ensure_future(self._mom.get_task(*name, seconds)))
-            look.task.add_done_callback(functools.partial(self._end_look, name, look))
-        place = look.joined
-        look.joined, look.waiting = place + 1, look.waiting + 1
+        poll = self._polls.get(name)
+        began = poll is None
+        if poll is None:
+            poll = self._polls[name] = _LongPoll(asyncio.ensure_future(self._mom.get_task(*name, seconds)))
+            poll.task.add_done_callback(functools.partial(self._end_poll, name, poll))
+        place = poll.joined
+        poll.joined, poll.waiting = place + 1, poll.waiting + 1
         drained = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait(
-                {look.task, drained}, timeout=None if began else seconds, return_when=asyncio.FIRST_COMPLETED
+                {poll.task, drained}, timeout=None if began else seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if not look.task.done():
+            if not poll.task.done():
                 return None
-            # All are woken in one turn of the loop, and it is others', too.
+            # All are woken in one turn of the loop; the later ones step back, so that other requests are served too.
             for _ in range(place // _WOKEN_AT_ONCE):
                 await asyncio.sleep(0)
             try:
-                answer = look.task.result()
+                answer = poll.task.result()
             except MomAway:
                 await asyncio.sleep(min(seconds, _PAUSE_SECONDS))
                 return None
-            # What was read before this one asked may be older than what it knows, unless nothing changes any more.
+            # The call may have read before this request came, and a request must not get an older state than it knows.
+            # A final state changes no more.
             return answer if began or (answer.HasField("task") and state_of(answer.task).final) else None
         finally:
-            look.waiting -= 1
+            poll.waiting -= 1
             left: set[asyncio.Task[Any]] = {drained}
-            if not look.waiting:
-                self._end_look(name, look)
-                left.add(look.task)
+            if not poll.waiting:
+                self._end_poll(name, poll)
+                left.add(poll.task)
             for task in left:
                 task.cancel()
             await asyncio.wait(left)
 
-    def _end_look(self, name: tuple[str, str], look: _Look, *_: object) -> None:
-        """Have nobody join a look any more: what it sees, it has seen."""
-        if self._looks.get(name) is look:
-            del self._looks[name]
+    def _end_poll(self, name: tuple[str, str], poll: _LongPoll, *_: object) -> None:
+        """Let no more requests join a long poll: it has ended."""
+        if self._polls.get(name) is poll:
+            del self._polls[name]
 
 
 @dataclass(slots=True)
-class _Look:
-    """A look that waits for a task's end.
+class _LongPoll:
+    """A call to the middleware that waits for a task's end.
 
     Attributes:
-        task: Brings what is seen.
-        joined: How many have waited for it.
-        waiting: How many still do; with the last one it ends.
+        task: The asyncio task of the call.
+        joined: How many requests have waited for it.
+        waiting: How many still do; with the last one it is cancelled.
     """
 
     task: asyncio.Task[mom_service_pb2.GetTaskResponse]
@@ -287,12 +291,15 @@ def _away(detail: str) -> Problem:
 
 
 def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
-    """Judge a task without a record, by what its id proves, by the store's clock, and by what operators did.
+    """Return the problem for a task without a record, by its id, the store's clock and the last purge.
 
-    Until the result's time to live is over, counted from the task's creation, the record must be there, whatever
-    became of the task. Later it may have ended and its time be over. Where nobody knew whether it was accepted, it may
-    still be while an enqueue of its age is not refused; from then on it is certain that it was not. An operator may
-    have dropped what had ended: of what was made before that nobody can tell whether it was among it.
+    The id has the time of creation, the result TTL, and whether the gateway knew that the call was accepted.
+
+    - Within the result TTL, counted from the creation, the record of an accepted task must exist: its loss is logged.
+    - After that the task may have ended and its result TTL be over: `gone`.
+    - If acceptance was unknown, an enqueue may still arrive while the store does not refuse its age; after that the
+      call was certainly not accepted.
+    - Of a task created before an operator's purge of ended tasks it can't be known whether that dropped it: `gone`.
     """
     age = (answer.read_time.ToMilliseconds() - task_id.create_ms) / 1000
     if task_id.acceptance_unknown and age <= MAX_ENQUEUE_AGE_SECONDS:
@@ -308,5 +315,5 @@ def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
     if task_id.acceptance_unknown:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
     metrics.records_lost_total.inc()
-    _log.error("record lost", task=task_id.text, queue=task_id.queue, key=task_id.key)
+    _log.error("record lost", task=task_id.text, queue=task_id.queue)
     return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")
