@@ -94,6 +94,29 @@ async def test_a_calls_life_is_found_by_its_request_and_by_its_task(tmp_path):
             lines(part)
 
 
+async def test_what_an_operator_did_is_found_by_his_request_at_the_middleware(tmp_path):
+    """With two operators, no line of the middleware would say whose request paused a queue, or purged a task."""
+    async with deployed(tmp_path, settings=POLICY) as one:
+        worker = one.service(TALKATIVE)
+        worker.start()
+        await one.up(LEDGER)
+        (mom,) = one.moms
+        died = await queued(one, "Store", "died-1", raiseText="boom")
+        await one.ended([f"/v1/tasks/{died}"])
+
+        for verb in ("pause", "resume", "purge-ended"):
+            reply = await one.order(f"/v1/queues/{LEDGER}/{verb}", X_Request_Id=f"order-{verb}")
+            assert reply.status == 200, reply
+        assert (await one.order(f"/v1/tasks/{died}/purge", X_Request_Id="order-purge")).status == 200
+
+        for verb, event in (("pause", "paused"), ("resume", "resumed"), ("purge-ended", "purged what had ended")):
+            (line,) = await told(mom, f'"order-{verb}"', event)
+            assert (line["request_id"], line["queue"]) == (f"order-{verb}", LEDGER)
+        # The line of a task is found by the request that brought the task, and by the operator's.
+        (line,) = await told(mom, '"order-purge"', "purged")
+        assert (line["request_id"], line["operator_request_id"]) == ("died-1", "order-purge")
+
+
 async def test_what_no_service_ends_is_told_by_who_ends_it(tmp_path):
     """A task that killed its process, or that nobody came for, would vanish from the logs between two lines."""
     async with deployed(tmp_path, settings=POLICY) as one:

@@ -180,9 +180,9 @@ class Deployment:
         async with self.session.request(verb, self.url + path, json=body, headers=sent, timeout=timeout) as reply:
             return Reply(reply.status, dict(reply.headers), await reply.json(content_type=None))
 
-    async def order(self, path: str) -> Reply:
+    async def order(self, path: str, **headers: str) -> Reply:
         """Ask for something as an operator."""
-        return await self.ask("POST", path, **OPERATOR)
+        return await self.ask("POST", path, **OPERATOR, **headers)
 
     async def call(self, service: str, prefer: str = "no-queue", **fields: Any) -> Reply:
         """Call the service's chief method."""

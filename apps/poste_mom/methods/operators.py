@@ -1,4 +1,4 @@
-"""What operators see and do: queues, the newest tasks, dead letters."""
+"""The operators' methods: list queues, the newest tasks and dead letters; pause, replay, purge."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from poste_mom.messages import listings
 from poste_mom.methods.answers import refuse
 from poste_mom.queues.all_queues import for_each, is_over, known
 from poste_mom.server.large_answers import LargeAnswers
+from poste_mom.server.request_ids import request_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from poste_mom.queues.budgets import Budgets
 
 _log = logs.get("operators")
-#: How many pages are on their way at once, and to one peer: one of dead letters has megabytes if their errors are long.
+#: How many pages are sent at once, in all and to one peer: one of dead letters with long errors has megabytes.
 _PAGES_AT_ONCE: Final = 4
 _PAGES_TO_ONE: Final = 2
 #: How many tasks one page of a list may have.
@@ -142,13 +143,14 @@ class OperatorServicer:
         do: Callable[[str, list[str]], Awaitable[list[Done]]],
         done: str,
     ) -> list[pb.DeadTaskResult.ValueType]:
-        """Do something with dead letters, and tell of those with which it was `done`."""
+        """Replay or purge dead letters, and log each one with which that was `done`, with the operator's request id."""
         try:
-            # Of a key that is none there is nothing it could be done with.
+            # No task has a key that is invalid.
             sound = [key for key in request.keys if door.is_key(key)]
             became = dict(zip(sound, await do(request.queue, sound) if sound else (), strict=True))
         except StoreError as error:
             await refuse(context, error)
+        by = request_id_of(context)
         for names in await self._operators.names(request.queue, [key for key in sound if became[key] == "done"]):
-            _log.info(done, queue=request.queue, **names)
+            _log.info(done, queue=request.queue, operator_request_id=by, **names)
         return [_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys]

@@ -16,6 +16,7 @@ from poste.rpc.intake import REFUSALS, NotTaken
 from poste.rpc.turns import Crowd, peer_of
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
+from poste_mom.server.request_ids import request_id_of
 from poste_mom.server.validation import Questions
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: 
 
 
 class _Method:
-    """One method: takes what comes, judges it, and has it done."""
+    """One method: reads a request, validates it, and calls the servicer."""
 
     def __init__(self, servicer: object, method: MethodDescriptor, intake: Intake) -> None:
         self._do = getattr(servicer, method.name)
@@ -62,9 +63,10 @@ class _Method:
         self._intake = intake
         self._questions = Questions(method.input_type)
         self._parse = GetMessageClass(method.input_type).FromString
-        self._most_bytes = sizes.MAX_MESSAGE if method.name in _BRINGING else sizes.LARGE
+        self._is_question = method.name not in _BRINGING
+        self._most_bytes = sizes.LARGE if self._is_question else sizes.MAX_MESSAGE
         for kind in REFUSALS:
-            # There from the start: what begins with its first one has no rate for it.
+            # Created at 0, so that rate() sees the first increment.
             metrics.questions_refused_total.labels(method.name, kind)
         if method.server_streaming:
             self._staying = Crowd(most=MAX_STREAMS, of_one_peer=_STREAMS_OF_ONE)
@@ -72,9 +74,9 @@ class _Method:
             self._staying = Crowd(most=_MOST_WAITS, of_one_peer=_MOST_WAITS_OF_ONE)
 
     def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return it as gRPC takes it."""
-        # Bytes in: what can't be read is its sender's mistake, which gRPC would call ours. On the wire the same as
-        # methods that take one message; but gRPC reads that only when it is asked for it.
+        """Return its handler for gRPC."""
+        # Bytes in: a request that can't be decoded is its sender's fault, which gRPC would answer with INTERNAL. The
+        # wire format is that of a unary method; but of a stream gRPC reads the message only when it is asked for it.
         make: Any = grpc.stream_unary_rpc_method_handler
         serve: Any = self._serve
         if self._method.server_streaming:
@@ -96,10 +98,10 @@ class _Method:
                 yield answer
 
     async def _serve(self, messages: AsyncIterator[bytes], context: _Context) -> Message:
-        """Answer a call, and have nothing hold what it brought if it is refused.
+        """Answer a call; if it is refused nothing keeps its request in memory.
 
-        gRPC keeps the exception that ends a call with the call, which every frame of its traceback knows: until
-        somebody looked for cycles, each refused message of 16 MB stayed, and a gigabyte of them came in seconds.
+        gRPC keeps a call's exception, whose traceback refers to the call: a reference cycle. Until the garbage
+        collector ran, each refused message of 16 MB stayed, and a gigabyte of them can arrive in seconds.
         """
         try:
             return await self._answer(messages, context)
@@ -109,6 +111,9 @@ class _Method:
             raise
 
     async def _answer(self, messages: AsyncIterator[bytes], context: _Context) -> Message:
+        # A batch is of many requests, and names them itself.
+        if self._is_question and (request_id := request_id_of(context)):
+            logs.names.set(lambda: {"request_id": request_id})
         try:
             async with self._intake.taking(messages, peer_of(context), self._most_bytes) as message:
                 question = await self._read(message, context)

@@ -15,6 +15,8 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 
+#: Metadata with the id of the HTTP request that a call is made for.
+REQUEST_ID: Final = "x-request-id"
 #: Trailing metadata by which a server proves that it did not run a call, and changed nothing.
 NOT_RUN: Final = "poste-not-run"
 #: How often a channel to one of our own servers asks whether its host is there, in milliseconds. Whether the server
