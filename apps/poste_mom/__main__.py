@@ -90,7 +90,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
                 health.watch(client),
                 catalogue.keep(),
                 completions.listen(),
-                completions.look(),
+                completions.poll(),
                 metrics_leader.hold(),
                 passes.keep(tasks, maintenance, catalogue, budgets, pass_seconds=settings.pass_seconds),
             ),

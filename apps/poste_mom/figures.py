@@ -80,7 +80,7 @@ class Figures:
             samples["poste_catalogue_max_bytes"][()] = catalogue.max_bytes
             samples["poste_couriers"][()] = catalogue.couriers
             await asyncio.gather(self._ask_queues(samples), self._ask_servers(samples))
-        metrics.system.tell(samples)
+        metrics.system.show(samples)
 
     async def _ask_queues(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         async def ask(queue: str) -> None:

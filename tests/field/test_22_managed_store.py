@@ -79,7 +79,7 @@ async def test_what_nobody_vouches_for_is_refused_by_the_name_of_the_setting(
 )
 async def test_what_somebody_vouches_for_is_taken(managed: RedisServer, kind: Any, how: dict[str, Any]) -> None:
     """A managed Redis could not be used at all."""
-    assert await _check(managed, kind, **how) is Durability.AS_TOLD
+    assert await _check(managed, kind, **how) is Durability.AS_DECLARED
 
 
 async def test_a_server_that_tells_is_believed_more_than_a_setting(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_calls_are_kept_in_a_managed_store(managed: RedisServer, queue: st
         try:
             post = Post(client, queue)
             task = NewTask("key", "Add", b"", time.time(), 60, 60, repeatable=True)
-            assert await post.tasks.enqueue(queue, [task], post.policy, Durability.AS_TOLD) == ["accepted"]
+            assert await post.tasks.enqueue(queue, [task], post.policy, Durability.AS_DECLARED) == ["accepted"]
         finally:
             await client.aclose()
         _, figures = await read("/metrics")

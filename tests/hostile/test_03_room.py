@@ -312,14 +312,14 @@ def test_a_client_that_is_refused_often_does_not_fill_the_log() -> None:
     log = SimpleNamespace(warning=lambda event, **facts: lines.append({"event": event, **facts}))
     seldom = LogThrottle(log, "warning")
     for _ in range(1000):
-        seldom.tell("busy", "bodies", peer="a")
-    seldom.tell("busy", "answers", peer="a")
+        seldom.write("busy", "bodies", peer="a")
+    seldom.write("busy", "answers", peer="a")
     assert [line["reason"] for line in lines] == ["bodies", "answers"]
     lines.clear()
     often = LogThrottle(log, "warning", period_seconds=0)
     for throttle in (seldom, often):
         for number in (3, 4):
-            throttle.tell_sum("calls refused", counted="calls", number=number, queue="a", reason="full")
+            throttle.write_sum("calls refused", counted="calls", number=number, queue="a", reason="full")
     assert [line["calls"] for line in lines] == [3, 3, 4]
 
 

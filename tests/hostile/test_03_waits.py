@@ -76,7 +76,7 @@ async def waiting(url: str, queue: str) -> AsyncIterator[Waiting]:
     settings = StoreSettings(redis_url=url)
     async with open_client(settings) as client, open_client(settings) as other:
         here = CompletionWaiter(settings, Tasks(client))
-        async with lifecycle.side_tasks(here.listen(), here.look()):
+        async with lifecycle.side_tasks(here.listen(), here.poll()):
             yield Waiting(queue, here, Tasks(other), other)
 
 

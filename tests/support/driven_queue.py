@@ -93,7 +93,7 @@ class DrivenQueue:
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
         task = NewTask(key, "Add", b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
-        (said,) = await self.tasks.enqueue(QUEUE, [task], self.policy, Durability.AS_TOLD)
+        (said,) = await self.tasks.enqueue(QUEUE, [task], self.policy, Durability.AS_DECLARED)
         return said
 
     async def join(self, name: str) -> None:

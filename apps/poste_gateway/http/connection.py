@@ -494,7 +494,7 @@ class Connection(web.RequestHandler):
         elif isinstance(exc, _HeadTooLargeError):
             problem = _HEAD_TOO_LARGE
         if problem is not BUSY:
-            _seldom.tell("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
+            _seldom.write("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
         return cast("web.StreamResponse", problem_response(problem, "", keep_alive=False))
 
 

@@ -123,10 +123,10 @@ class Capacity:
                 break
         if closed:
             metrics.connections_cut_total.labels("crowded").inc(closed)
-            self._seldom.tell("idle connections closed", "crowded", closed=closed, limit=self._max_connections)
+            self._seldom.write("idle connections closed", "crowded", closed=closed, limit=self._max_connections)
         return closed > 0
 
     def cut(self, reason: str, addresses: list[str]) -> None:
         """Count and log that connections were ended; `reason` is one of `metrics.CUT_REASONS`."""
         metrics.connections_cut_total.labels(reason).inc(len(addresses))
-        self._seldom.tell("connections ended", reason, ended=len(addresses), peer=addresses[0])
+        self._seldom.write("connections ended", reason, ended=len(addresses), peer=addresses[0])

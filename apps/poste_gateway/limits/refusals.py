@@ -20,4 +20,4 @@ def refuse(reason: str, *, peer: str, **facts: object) -> None:
     """
     metrics.refused_total.labels(reason).inc()
     # Throttled: a refused client may try again as often as it likes.
-    _seldom.tell("busy", reason, peer=peer, **facts)
+    _seldom.write("busy", reason, peer=peer, **facts)

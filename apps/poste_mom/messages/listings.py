@@ -113,5 +113,5 @@ def _named(queue_name: str, record: TaskRecord) -> bool:
     """Return whether a task has a key that an id can be made of: without one it can't be listed."""
     named = door.is_key(record.key)
     if not named:
-        damaged.tell(queue_name, record.key, "its key is none")
+        damaged.report(queue_name, record.key, "its key is none")
     return named

@@ -117,7 +117,7 @@ class EnqueueServicer:
         for result, count in Counter(said).items():
             metrics.enqueue_answers(queue, _short(result)).inc(count)
             if result in _NO_ROOM:
-                self._seldom.tell_sum(
+                self._seldom.write_sum(
                     "calls refused", queue=queue, reason=_short(result), counted="calls", number=count
                 )
 

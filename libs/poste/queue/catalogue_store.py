@@ -40,7 +40,7 @@ class Version:
     Attributes:
         content: What it said.
         register_ms: When it was registered first, in ms of the store's clock.
-        retire_ms: When nobody had it any more, though others lived; None if it stands.
+        retire_ms: When no replica had it any more, though others lived; None if it stands.
     """
 
     content: bytes

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from poste.runtime.settings import StoreSettings
 
 _log = logs.get("completions")
-#: How long an end is waited for before the record is told that somebody waits, in seconds.
+#: How long an end is waited for before the record gets the flag that a client waits, in seconds.
 _SOON_SECONDS: Final = 0.01
-#: How often it is looked for ends that were not told, in seconds, and at how many tasks at a time. Of more that are
-#: waited for each has its turn: where messages were lost for certain all are looked at.
-_LOOK_SECONDS: Final = 1.0
-_LOOK_AT: Final = 256
+#: How often records are polled for ends whose message was lost, in seconds, and how many at a time. If more tasks are
+#: waited for, they take turns; where messages were lost for certain, all are read.
+_POLL_SECONDS: Final = 1.0
+_POLL_BATCH: Final = 256
 _BACKOFF_SECONDS: Final = 0.5
 
 
 class CompletionWaiter:
-    """Waits for the ends of tasks, while `listen` and `look` run."""
+    """Waits for the ends of tasks, while `listen` and `poll` run."""
 
     def __init__(self, settings: StoreSettings, tasks: Tasks) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class CompletionWaiter:
     async def listen(self) -> None:
         """Hear of ends for as long as the process lives."""
         while True:
-            client = open_client(self._settings, block_seconds=_LOOK_SECONDS)
+            client = open_client(self._settings, block_seconds=_POLL_SECONDS)
             try:
                 with reading():
                     await self._hear(client)
@@ -62,23 +62,23 @@ class CompletionWaiter:
             finally:
                 await client.aclose()
 
-    async def look(self) -> None:
-        """Look for ends that were not heard of for as long as the process lives."""
+    async def poll(self) -> None:
+        """Poll for ends that were not heard of, for as long as the process lives."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             for number, records in enumerate(_in_parts(list(self._waiting))):
                 if number:
-                    await asyncio.sleep(_LOOK_SECONDS)
-                await self._look_at(records)
+                    await asyncio.sleep(_POLL_SECONDS)
+                await self._poll(records)
 
     async def _hear(self, client: Client) -> NoReturn:
         async with client.pubsub() as channel:
             await channel.subscribe(self._keys.ended_channel)
-            # What was told meanwhile was not heard.
+            # What was published meanwhile was not heard.
             for records in _in_parts(list(self._waiting)):
-                await self._look_at(records)
+                await self._poll(records)
             while True:
-                message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
+                message = await channel.get_message(ignore_subscribe_messages=True, timeout=_POLL_SECONDS)
                 if message is not None:
                     self._wake(message["data"].decode())
 
@@ -121,15 +121,15 @@ class CompletionWaiter:
             if not self._waiting[record]:
                 del self._waiting[record], self._places[record]
 
-    async def _look_at(self, records: Sequence[str]) -> None:
-        """Wake who has to read the task that he waits for; all of them if nobody can tell: each may ask elsewhere."""
+    async def _poll(self, records: Sequence[str]) -> None:
+        """Wake the waiters that have to read their task; all of them if that can't be known: each may ask elsewhere."""
         queues: defaultdict[str, list[str]] = defaultdict(list)
         for queue, key in (self._places[record] for record in records if record in self._places):
             queues[queue].append(key)
         # At once: in a cluster one that does not answer keeps no other waiting.
-        await asyncio.gather(*(self._look_in(queue, keys) for queue, keys in queues.items()))
+        await asyncio.gather(*(self._poll_queue(queue, keys) for queue, keys in queues.items()))
 
-    async def _look_in(self, queue: str, keys: Sequence[str]) -> None:
+    async def _poll_queue(self, queue: str, keys: Sequence[str]) -> None:
         try:
             self.notify(queue, await self._tasks.to_read(queue, keys))
         except StoreError as error:
@@ -142,4 +142,4 @@ class CompletionWaiter:
 
 
 def _in_parts(records: Sequence[str]) -> Iterable[Sequence[str]]:
-    return [records[first : first + _LOOK_AT] for first in range(0, len(records), _LOOK_AT)]
+    return [records[first : first + _POLL_BATCH] for first in range(0, len(records), _POLL_BATCH)]

@@ -125,7 +125,7 @@ async def ping(client: Client) -> None:
 
 
 async def info_of(server: Client) -> dict[str, Any]:
-    """Return what a server tells of itself: `INFO`.
+    """Return a server's `INFO`.
 
     Raises:
         StoreUnreached, StoreNotRead: It does not answer.
@@ -141,7 +141,7 @@ def name_of(server: Client) -> str:
 
 
 def known_servers(client: Client, settings: StoreSettings) -> Callable[[], list[Options]]:
-    """Return what tells, from any thread, how to reach each server that a client knows at the time.
+    """Return a function that lists the servers that a client knows when it is called, which any thread may do.
 
     Raises:
         StartError: The URL or the password's file is wrong.

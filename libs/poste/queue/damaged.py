@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
 
 _log: Final = logs.get("records")
-#: How many of them are remembered as told, at most: a list is looked at again and again.
-_MOST_TOLD: Final = 10_000
-_told: Final[dict[tuple[str, str], None]] = {}
+#: How many reported records are remembered, at most: lists are read again and again, and each record is logged once.
+_MAX_REPORTED: Final = 10_000
+_reported: Final[dict[tuple[str, str], None]] = {}
 
 
 class DamagedRecord(ValueError):  # noqa: N818 - it states a fact
@@ -44,7 +44,7 @@ async def sound_keys(client: redis.Redis, place: str, queue: str, listed: Iterab
             # Whether it is gone or not: it is taken off again when it is next seen.
             with reading():
                 await client.lrem(place, 0, key)
-            tell(queue, text(key), "it is no key")
+            report(queue, text(key), "it is no key")
     return sound
 
 
@@ -84,13 +84,13 @@ def instant_ms(value: bytes | str | None, name: str) -> int:
     return whole(value, name, most=door.LAST_SECOND * 1000)
 
 
-def tell(queue: str, key: str, why: str) -> None:
-    """Count a record that was passed over, and tell of it unless it was told of before."""
+def report(queue: str, key: str, why: str) -> None:
+    """Count a record that was skipped, and log it unless it was logged before."""
     metrics.records_damaged_total.inc()
-    if (queue, key) in _told:
+    if (queue, key) in _reported:
         return
-    if len(_told) >= _MOST_TOLD:
-        del _told[next(iter(_told))]
-    _told[queue, key] = None
+    if len(_reported) >= _MAX_REPORTED:
+        del _reported[next(iter(_reported))]
+    _reported[queue, key] = None
     # The key may be whatever stands there.
     _log.error("record can't be read", queue=queue, key=key.encode("ascii", "backslashreplace").decode(), reason=why)

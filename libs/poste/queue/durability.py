@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from poste.runtime.settings import StoreSettings
 
 _WAITAOF_SINCE: Final = (7, 2)
-#: How often who runs a queue's tasks looks what its server keeps, in seconds.
-_LOOK_SECONDS: Final = 1.0
-#: What of a server's configuration says what it keeps.
-_TELLING: Final = frozenset({"appendonly", "appendfsync", "no-appendfsync-on-rewrite"})
+#: How often a consumer checks its server's persistence settings, in seconds.
+_CHECK_SECONDS: Final = 1.0
+#: The settings of a server that say what it keeps on disk.
+_PERSISTENCE_KEYS: Final = frozenset({"appendonly", "appendfsync", "no-appendfsync-on-rewrite"})
 
 
 class Durability(enum.Enum):
@@ -42,15 +42,15 @@ class Durability(enum.Enum):
     ON_REPLY = enum.auto()
     #: Nothing until WAITAOF says so.
     ON_WAITAOF = enum.auto()
-    #: What somebody says that it does, or that it need not: nothing is asked.
-    AS_TOLD = enum.auto()
+    #: By the settings alone (`redis_keeps`, `accept_losing_…`): nothing is asked of the server.
+    AS_DECLARED = enum.auto()
 
 
 class KeepsTooLittle(StoreUnreached):
-    """It answers, and must not be given calls: it would lose them."""
+    """The server answers, and must not be given calls: it may lose them."""
 
 
-#: Tells what a reply proves of the Redis that holds a queue.
+#: Returns what a reply proves of the Redis that holds a queue.
 Proof: TypeAlias = Callable[[str], Awaitable[Durability]]
 
 
@@ -92,23 +92,23 @@ async def check(
     policy = settings.get("maxmemory-policy", info.get("maxmemory_policy"))
     if policy != "noeviction":
         raise KeepsTooLittle(f"Redis would throw accepted calls away: maxmemory-policy is {policy}, must be noeviction")
-    if not settings.keys() >= _TELLING:
-        _check_told(
+    if not settings.keys() >= _PERSISTENCE_KEYS:
+        _check_declared(
             keeps,
             silence,
             accept_losing_last_second=accept_losing_last_second,
             accept_losing_everything=accept_losing_everything,
         )
-        return Durability.AS_TOLD
+        return Durability.AS_DECLARED
     if settings.get("appendonly") != "yes":
         if accept_losing_everything:
-            return Durability.AS_TOLD
+            return Durability.AS_DECLARED
         raise KeepsTooLittle("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
     if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
         return Durability.ON_REPLY
     if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
-        # Somebody decided that nobody is to wait for it, which takes 0.1 s for each batch.
-        return Durability.AS_TOLD if accept_losing_everything else Durability.ON_REPLY
+        # The operator decided that no call is to wait for it, which takes 0.1 s for each batch.
+        return Durability.AS_DECLARED if accept_losing_everything else Durability.ON_REPLY
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
     if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
         return Durability.ON_WAITAOF
@@ -120,20 +120,20 @@ async def check(
 
 
 async def _config(client: redis.Redis) -> tuple[dict[Any, Any], str]:
-    """Return its configuration; of a managed server, which does not tell it, nothing, and what it said instead."""
+    """Return its configuration; of a managed server, which refuses CONFIG, nothing, and its error."""
     try:
-        return await client.config_get("*"), "it does not tell all of its configuration"
+        return await client.config_get("*"), "it does not show all of its configuration"
     except ResponseError as error:
         return {}, str(error)
 
 
-def _check_told(
+def _check_declared(
     keeps: Keeps | None, silence: str, *, accept_losing_last_second: bool, accept_losing_everything: bool
 ) -> None:
-    """Judge a server that does not say itself what it keeps, by what somebody says of it.
+    """Judge a server that does not show its persistence settings, by POSTE_REDIS_KEEPS.
 
     Raises:
-        KeepsTooLittle: Nobody says it, or it is less than what may be lost; the text says which setting is needed.
+        KeepsTooLittle: It is not set, or allows more loss than is accepted; the text names the setting that is needed.
     """
     match keeps:
         case None:
@@ -153,8 +153,8 @@ def _check_told(
             )
 
 
-class OwnersLook:
-    """Looks what the server that holds a queue keeps, for who runs its tasks: that goes on whatever it is."""
+class ConsumerCheck:
+    """Checks the persistence of a queue's server for its consumer, which goes on whatever the result is."""
 
     def __init__(self, settings: StoreSettings, key: str) -> None:
         """Know nothing yet; `key` is one of the queue's."""
@@ -168,28 +168,28 @@ class OwnersLook:
         self._found = None
 
     async def find(self, client: redis.Redis, _queue: str) -> Durability:
-        """Return what a reply proves; it is looked at each new connection, and once a second.
+        """Return what a reply proves; checked at each new connection, and once a second.
 
         Raises:
             StoreUnreached, StoreNotRead: It can't be asked.
         """
         now = time.monotonic()
-        if now > self._forgotten_at + _LOOK_SECONDS:
+        if now > self._forgotten_at + _CHECK_SECONDS:
             self._found, self._forgotten_at = None, now
         if self._found is None:
-            # Set after the look, for that itself may make the connection that clears it.
-            self._found = await self._look(client)
+            # Set after the check, which may itself make the connection that clears it.
+            self._found = await self._check(client)
         return self._found
 
-    async def _look(self, client: redis.Redis) -> Durability:
+    async def _check(self, client: redis.Redis) -> Durability:
         try:
             server = await server_of(client, self._key)
             found = await check(server, in_cluster=is_cluster(self._settings), keeps=self._settings.redis_keeps)
         except KeepsTooLittle:
-            return Durability.AS_TOLD
-        # Somebody decided that nobody is to wait for the disk.
+            return Durability.AS_DECLARED
+        # The operator decided that no call is to wait for the disk.
         accepted = self._settings.accept_losing_last_second or self._settings.accept_losing_everything
-        return Durability.AS_TOLD if accepted else found
+        return Durability.AS_DECLARED if accepted else found
 
 
 async def require(settings: StoreSettings) -> None:

@@ -24,13 +24,13 @@ _DEAD: Final = TaskState.DEAD.value.encode()
 _RESULTS: Final = {state.value.encode(): state.name.lower() for state in TaskState} | {b"c": "crashed"}
 
 
-def tell(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False) -> None:
-    """Tell of what a script says that it ended.
+def log(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False) -> None:
+    """Log the tasks that a script has ended.
 
     Args:
         queue: The queue's name.
-        ended: What the scripts call `ends` (`lua/prelude.lua`).
-        only_dead: Of what did not die somebody else tells.
+        ended: The list that scripts return as `ends` (`lua/prelude.lua`).
+        only_dead: Log dead tasks only: the caller logs the others.
     """
     for record, state, reason, method, attempts, id_rest, request_id in ended:
         facts = {

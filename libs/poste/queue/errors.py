@@ -1,4 +1,4 @@
-"""Redis' errors as Poste's, told apart by what they prove: here, for scripts in `scripts`, and nowhere else.
+"""Maps Redis' errors to Poste's, by what they prove: here, for scripts in `scripts`, and nowhere else.
 
 ::
 

@@ -63,8 +63,8 @@ class TaskEvent:
 class History:
     """A task's events as they happened, none if there is no record.
 
-    `truncated`: earlier attempts are not told any more. `now` is Redis' time, in seconds since the epoch. `purge_time`:
-    if there is no record, up to when what had ended in its queue was purged; None if never.
+    `truncated`: earlier attempts are not listed any more. `now` is Redis' time, in seconds since the epoch.
+    `purge_time`: if there is no record, up to when what had ended in its queue was purged; None if never.
     """
 
     events: Sequence[TaskEvent]
@@ -95,35 +95,35 @@ class Histories:
             fields = await self._client.hmget(self._keys.of(queue).record(key), _FIELDS)
         if fields[0] is None:
             return History([], truncated=False, now=found.now)
-        told = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
+        stored = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
         events: list[TaskEvent] = []
         complete = True
-        for part in _parts(told):
+        for part in _parts(stored):
             try:
                 events += part()
             except (ValueError, KeyError, TypeError) as error:
-                # What else there is to tell is told.
-                damaged.tell(queue, key, f"a part of its history: {error}")
+                # The other parts are still returned.
+                damaged.report(queue, key, f"a part of its history: {error}")
                 complete = False
         if len(events) > 1 and events[0].type is TaskEventType.ACCEPTED:
             # The gateway's clock may be ahead of Redis'.
             events[0] = replace(events[0], time=min(events[0].time, events[1].time))
-        truncated = not complete or told.get(record.NOTES, "").startswith(";")
+        truncated = not complete or stored.get(record.NOTES, "").startswith(";")
         return History(events, truncated=truncated, now=found.now)
 
 
-def _parts(told: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
-    """Return what spells each part of a history, in the order in which it happened."""
-    yield lambda: [TaskEvent(_seconds(told[record.CREATE]), TaskEventType.ACCEPTED)]
-    for one in filter(None, told.get(record.NOTES, "").split(";")):
+def _parts(of: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
+    """Return, for each part of a record's history, what reads its events, in the order in which they happened."""
+    yield lambda: [TaskEvent(_seconds(of[record.CREATE]), TaskEventType.ACCEPTED)]
+    for one in filter(None, of.get(record.NOTES, "").split(";")):
         yield functools.partial(_noted, *one.split(" ", 4))
-    if record.BEGIN in told:
-        yield lambda: [TaskEvent(_seconds(told[record.BEGIN]), TaskEventType.STARTED, _attempt(told[record.ATTEMPTS]))]
-    if record.STOP in told:
+    if record.BEGIN in of:
+        yield lambda: [TaskEvent(_seconds(of[record.BEGIN]), TaskEventType.STARTED, _attempt(of[record.ATTEMPTS]))]
+    if record.STOP in of:
         # Nothing but its end can follow, so it belongs to the latest claim.
-        yield lambda: [TaskEvent(_seconds(told[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
-    if TaskState(told[record.STATE]).final:
-        yield lambda: [_ended(told[record.END], TaskState(told[record.STATE]), told.get(record.REASON, ""))]
+        yield lambda: [TaskEvent(_seconds(of[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
+    if TaskState(of[record.STATE]).final:
+        yield lambda: [_ended(of[record.END], TaskState(of[record.STATE]), of.get(record.REASON, ""))]
 
 
 def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[TaskEvent]:

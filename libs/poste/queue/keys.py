@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _PREFIX: Final = "poste"
-#: What stands behind the prefix in the name of the channel that tells of ends.
+#: What stands behind the prefix in the name of the channel on which ends are published.
 ENDED: Final = ":ended"
 
 
@@ -21,14 +21,14 @@ class Keys:
         catalogue: service → what the deployment ships of it (hash).
         versions: `service version` → what a program of that version registered, behind the time of its first
             registration, in ms (hash).
-        retired: `service version` → when nobody had it any more, though others lived, in ms (zset).
+        retired: `service version` → when no replica had it any more, though others lived, in ms (zset).
         replicas: `service replica` → when it last registered, in ms (zset).
         places: `service replica` → `version address`, and ` stopped` behind it if it did, as the last one (hash).
         catalogue_version: Counts up with every change of these.
-        catalogue_pass: When somebody last looked for replicas that fell silent, in ms (string).
+        catalogue_pass: When a pass last looked for replicas that fell silent, in ms (string).
         id_key_fingerprint: The fingerprint of the key that signs the task ids.
-        metrics_leader: Which middleware tells the system's figures (string, with a TTL).
-        ended_channel: On which scripts name the record of a task that ended while somebody waited for it.
+        metrics_leader: Which middleware replica exports the system-wide metrics (string, with a TTL).
+        ended_channel: On which scripts name the record of a task that ended while a client waited for it.
         any_taken: Matches the list of every consumer of every queue.
     """
 

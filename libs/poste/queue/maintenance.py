@@ -1,4 +1,6 @@
-"""The passes: what is due is done on a timer, in every middleware replica; each step is safe to repeat.
+"""The reaper and the other periodic maintenance of queues, on a timer in every middleware replica.
+
+Each step is safe to repeat, and to be done by several replicas at once.
 
 Per queue and pass: count what ended and is kept anew, say how many bytes of it there may be, reap consumers whose lease
 is over, sweep the lists of those already reaped, wake retries that are due, settle waiting tasks that are overdue. At
@@ -49,15 +51,15 @@ class PassReport:
 
 
 class Maintenance:
-    """Looks after the queues of one Redis."""
+    """Maintains the queues of one Redis."""
 
     def __init__(self, client: redis.Redis, *, pass_seconds: float, keys: Keys = KEYS) -> None:
-        """Look after them.
+        """Prepare.
 
         Args:
             client: Reaches the Redis.
             pass_seconds: How often `run_pass` is called for each queue. What comes later than half as much again is
-                taken for an absence, in which nobody could renew a lease: it counts towards no lease's end.
+                taken for an absence, in which no consumer could renew its lease: it counts towards no lease's end.
             keys: Name what is kept there.
         """
         self._client = client
@@ -91,13 +93,13 @@ class Maintenance:
         return report
 
     async def reap_orphans(self) -> int:
-        """Note as reaped whoever has a `taken:` list, no lease, and was not reaped.
+        """Note as reaped each incarnation that has a `taken:` list, no lease, and was not reaped.
 
         Returns:
             How many there were.
 
         Raises:
-            StoreError: A server did not answer; those that do were looked at.
+            StoreError: A server did not answer; the others were searched all the same.
         """
         reaped, trouble = 0, None
         for server in await servers_of(self._client):
@@ -133,9 +135,9 @@ class Maintenance:
     async def _sweep(self, at: QueueKeys) -> None:
         """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.
 
-        Times to live differ from call to call, so an overdue task may stand anywhere; whoever reads or takes it settles
-        it at once, and the wandering window gets to the rest. While much of what stands there has ended, it wanders on:
-        a client that enqueues and cancels leaves a key each time, far faster than one window takes them off.
+        Times to live differ from call to call, so an overdue task may stand anywhere. One that is read or taken is
+        settled at once; the wandering window gets to the rest. While many of the keys are of ended tasks, it wanders
+        on: a client that enqueues and cancels leaves a key each time, far faster than one window takes them off.
         """
         while await self._sweep_window(at, -_BATCH, -1) == _BATCH:
             pass

@@ -39,7 +39,7 @@ class MetricsLeader:
         self._leads = False
 
     async def is_leader(self) -> bool:
-        """Return whether this replica is to tell the figures now."""
+        """Return whether this replica is to export the system-wide metrics now."""
         self._asked = time.monotonic()
         await self._renew(_TERM_SECONDS)
         return self._leads
@@ -57,7 +57,7 @@ class MetricsLeader:
                 await self._renew(0)
 
     async def _renew(self, seconds: float) -> None:
-        # Without an answer it stays as it was. Should another have taken over meanwhile, then this one can't read what
-        # would be told twice either, only that it does not reach Redis.
+        # Without an answer it stays as it was. Should another have taken over meanwhile, no figure is exported twice:
+        # this replica can't read any either, and shows only that it does not reach Redis.
         with contextlib.suppress(StoreError):
             self._leads = await lead(self._scripts, self._keys, self._name, seconds=seconds)

@@ -1,10 +1,10 @@
-"""One Redis server, and connections to it that tell "never sent" from "no answer", on which every guarantee hangs.
+"""A client of one Redis server, with errors that distinguish "never sent" from "no answer": every guarantee needs it.
 
 redis-py's own retries are off: they wrap sending *and* reading, so one lost reply would run a command twice. What may
 be run twice is decided by `poste.queue.scripts`.
 
-What Poste uses of redis-py's insides stands in this file alone: `INSIDES` lists it, and `poste.runtime.insides` looks
-for it when a client is first made. What it is relied upon for is shown by `tests/integration/test_connection.py` (what
+What Poste uses of redis-py's insides stands in this file alone: `INSIDES` lists it, and `poste.runtime.insides` checks
+it when a client is first made. What it is relied upon for is shown by `tests/integration/test_connection.py` (what
 never was sent, what broke, what is left open), `tests/hostile/test_00_store_connections.py` (how many connections there
 are), `tests/integration/test_cluster.py` (pipelines and slots) and `tests/unit/test_redis_url.py` (URLs).
 """
@@ -85,7 +85,7 @@ MAX_CONNECTIONS: Final = 64
 Options: TypeAlias = Mapping[str, Any]
 #: Called with each connection once it is made, before anything is sent over it.
 Connected = Callable[[AbstractConnection], Awaitable[None]]
-#: A command as it is given to a client: its words, and what redis-py is told besides.
+#: A command as it is given to a client: its words, and redis-py's keyword arguments.
 Command: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -93,7 +93,7 @@ class NotConnected(RedisConnectionError):  # noqa: N818 - redis-py's base is unt
     """No connection could be made: the command was never sent."""
 
 
-class _Telling(AbstractConnection):
+class _Precise(AbstractConnection):
     """A connection whose failure to connect is an error of its own, and whose failures are all RedisErrors.
 
     Attributes:
@@ -120,7 +120,7 @@ class _Telling(AbstractConnection):
             await self.disconnect(nowait=True)
             raise NotConnected(str(error)) from error
         except BaseException:
-            # Cancelled on the way: whoever got it next would take it for one that is ready.
+            # Cancelled on the way: the next user of the connection would take it for one that is ready.
             await self.disconnect(nowait=True)
             raise
 
@@ -145,8 +145,8 @@ class _Telling(AbstractConnection):
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read an answer; what is raised of it is not held by where it was raised, nor what the command brought by it.
 
-        redis-py raises the very object that it has read, so that and its traceback hold each other: until somebody
-        looks for cycles, the command's arguments stayed, 16 MB of each that was refused.
+        redis-py raises the very object that it has read, so that and its traceback hold each other: until the garbage
+        collector runs, the command's arguments would stay, 16 MB of each that was refused.
         """
         try:
             return await super().read_response(*args, **kwargs)
@@ -155,22 +155,22 @@ class _Telling(AbstractConnection):
             raise
 
 
-class _TellingTcp(_Telling, Connection):
+class _PreciseTcp(_Precise, Connection):
     pass
 
 
-class _TellingSsl(_Telling, SSLConnection):
+class _PreciseSsl(_Precise, SSLConnection):
     pass
 
 
-class _TellingUnix(_Telling, UnixDomainSocketConnection):
+class _PreciseUnix(_Precise, UnixDomainSocketConnection):
     pass
 
 
 _CLASSES: Final[dict[type[AbstractConnection], type[AbstractConnection]]] = {
-    Connection: _TellingTcp,
-    SSLConnection: _TellingSsl,
-    UnixDomainSocketConnection: _TellingUnix,
+    Connection: _PreciseTcp,
+    SSLConnection: _PreciseSsl,
+    UnixDomainSocketConnection: _PreciseUnix,
 }
 
 
@@ -178,18 +178,18 @@ class _Pool(ConnectionPool):
     """Connections that are waited for in turn once there are as many as there may be; redis-py's own pool fails then.
 
     What waits as long as Redis may take to answer and gets none was never sent. Once the pool is closed no connection
-    is made any more, nor again: redis-py's own would connect for whoever comes late, and nothing would close that.
+    is made any more, nor again: redis-py's own would connect for a late caller, and nothing would close that.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._room = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._made: list[_Telling] = []
+        self._made: list[_Precise] = []
         self._given: set[AbstractConnection] = set()
         self._closed = False
 
     def make_connection(self) -> AbstractConnection:
-        connection: _Telling = super().make_connection()  # type: ignore[no-untyped-call]
+        connection: _Precise = super().make_connection()  # type: ignore[no-untyped-call]
         connection.retired = self._closed
         self._made.append(connection)
         return connection
@@ -318,7 +318,7 @@ def options_of_url(url: str) -> dict[str, Any]:
 
 
 def names_of_options(*, tls: bool) -> frozenset[str]:
-    """Return what redis-py can be told of a connection behind a URL's `?`."""
+    """Return the connection options of redis-py that may stand behind a URL's `?`."""
     kind = SSLConnection if tls else Connection
     return frozenset({*inspect.signature(AbstractConnection).parameters, *inspect.signature(kind).parameters})
 

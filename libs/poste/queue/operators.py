@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
-#: How many of a server's keys one step of a search looks at.
+#: How many of a server's keys one step of a search (`SCAN`) reads.
 _SCAN: Final = 1000
 #: How long one call searches, in seconds.
 _SEARCH_SECONDS: Final = 0.5
@@ -115,7 +115,7 @@ class Operators:
                 if fields[record.STATE] == _DEAD and (task := record.read(place.key, fields, now=now)):
                     tasks.append(DeadLetter(task, place.die_ms / 1000, *record.ttls_of(fields)))
             except DamagedRecord as error:
-                damaged.tell(queue, place.key, str(error))
+                damaged.report(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, now)
 
     async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
@@ -145,8 +145,8 @@ class Operators:
                 found = await pipeline.execute(raise_on_error=False) if keys else []
         except StoreError:
             found = [(None, None)] * len(keys)
-        told = [reply if isinstance(reply, list) else (None, None) for reply in found]
-        return [ends.names(queue, key, *ids) for key, ids in zip(keys, told, strict=True)]
+        rows = [reply if isinstance(reply, list) else (None, None) for reply in found]
+        return [ends.names(queue, key, *ids) for key, ids in zip(keys, rows, strict=True)]
 
     async def purge_ended(self, queue: str, *, behind: Search | None = None) -> EndedPage:
         """Drop what had ended when the search began, but for the last minute's and for DEAD tasks.

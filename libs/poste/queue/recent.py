@@ -1,4 +1,4 @@
-"""The newest tasks of a queue, whatever became of them: for whoever wants to see what goes on."""
+"""Lists the newest tasks of a queue, whatever their state, for operators."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Recent:
 
         Args:
             queue: The queue's name.
-            count: How many of the newest are looked at; no more than `steps.task.RECENT` are remembered.
+            count: How many of the newest are read; no more than `steps.task.RECENT` are remembered.
 
         Raises:
             StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
@@ -66,7 +66,7 @@ class Recent:
                 fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
                 tasks.append(await self._read(queue, key, fields, now))
             except DamagedRecord as error:
-                damaged.tell(queue, key, str(error))
+                damaged.report(queue, key, str(error))
         return [task for task in tasks if task is not None]
 
     async def _read(self, queue: str, key: str, fields: Fields, now: float) -> RecentTask | None:
@@ -77,7 +77,7 @@ class Recent:
         if fields[record.NOT_BEGUN] or (
             waits and instant_ms(fields[record.EXPIRE], "expire time") <= round(now * 1000)
         ):
-            # Overdue, and nobody has looked at it yet: looking settles it. Or perhaps it has not begun.
+            # Overdue, and not settled yet: reading settles it. Or perhaps it has not begun.
             task = (await self._tasks.read(queue, key, most_bytes=0)).record
         else:
             task = record.read(key, fields, now=now)

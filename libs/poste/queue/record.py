@@ -19,7 +19,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     b  when its latest claim began, until that is noted, ms
     h  who would know if it had begun, while it is claimed, must not run twice and has not (`has_not_begun`)
     f  failures
-    i  those of them that nobody foresaw
+    i  those of them that were unexpected
     k  crashes that it suffered alone
     u  crashes that it suffered in company
     w  when a running one was asked to stop, ms
@@ -31,7 +31,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if it was purged as DEAD, ms
     A  the one field of the response that its client is answered with, if it is not all of it
-    H  what of its client's headers its handler is told (`domain.carried`), if anything
+    H  the headers of its client that its handler gets (`domain.carried`), if any
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of
 somebody else's making, or damaged all the same: `damaged` has what to do with that.
@@ -67,10 +67,10 @@ ID_REST: Final = "g"
 REQUEST_ID: Final = "G"
 ANSWERED: Final = "A"
 
-#: What the script `read` tells of a record, in its order.
+#: What the script `read` returns of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)
 
-#: The longest time to live that an id can tell, in seconds; and how many attempts a task is told to have had, at most.
+#: The longest time to live that an id can hold, in seconds; and the most attempts that a record counts.
 MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
 #: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 300 while it

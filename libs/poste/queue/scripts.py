@@ -1,4 +1,4 @@
-"""The atomic steps of a task's life: one Lua file each, run so that "nothing happened" and "unknown" are told apart.
+"""Runs the Lua scripts, one for each atomic step of a task's life; errors say "nothing happened" or "unknown".
 
 Every script that does not take may be run again, so its lost answer is asked for again. What it did stays done once; it
 may say so in other words the second time (`complete`: first `retried`, then `refused`, for the claim is over).
@@ -82,7 +82,7 @@ def load(name: str, *, flags: bool) -> Script:
 
 
 def knows_flags(server: Mapping[str, Any]) -> bool:
-    """Tell from `INFO server` whether a script's first line may name its flags."""
+    """Return, by `INFO server`, whether a script's first line may name its flags."""
     return int(str(server["redis_version"]).split(".")[0]) >= _FLAGS_SINCE
 
 
@@ -90,7 +90,7 @@ class Scripts:
     """Runs scripts on one client."""
 
     def __init__(self, client: redis.Redis, proof: Proof = on_reply) -> None:
-        """Take a client, and what tells whether its replies prove that what they tell of is on disk."""
+        """Run scripts by a client; `proof` returns what its replies prove of the writes that they confirm."""
         self.client = client
         self._proof = proof
         self._flags: bool | None = None
@@ -111,7 +111,7 @@ class Scripts:
             keys: Every key that it touches.
             args: Its arguments.
             again: Ask again if the answer is lost: right for every script that answers a replay the same.
-            barrier: The queue's, where a reply does not prove that what it tells of is on disk: wait until it is.
+            barrier: The queue's, where a reply does not prove that its writes are on disk: wait until they are.
 
         Raises:
             StoreUnreached: Nothing happened: no connection, or Redis refused it (memory, disk, still loading).
@@ -139,7 +139,7 @@ class Scripts:
         raise StoreLost(str(cause)) from cause
 
     async def run_kept(self, at: QueueKeys, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Run a script of a queue whose answer others act upon: wait until what it tells of is on disk.
+        """Run a script of a queue whose answer others act upon: wait until its writes are on disk.
 
         Raises:
             StoreUnreached, StoreLost: As `run` does.
@@ -152,11 +152,11 @@ class Scripts:
         return await self._proof(queue)
 
     async def must_wait(self, queue: str) -> bool:
-        """Return whether a reply does not prove that what it tells of is on disk."""
+        """Return whether a reply does not prove that its writes are on disk."""
         return await self._proof(queue) is Durability.ON_WAITAOF
 
     async def sync(self, barrier: str) -> float:
-        """Wait until all that a queue's Redis has been told is on disk.
+        """Wait until all that was written to a queue's Redis is on disk.
 
         Returns:
             Up to when, by Redis' time in seconds: what was written in that very millisecond may have come later.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _log = logs.get("store")
 #: New calls are refused from this share of `maxmemory` on: the rest is for those that are accepted already.
 _FULL: Final = 0.9
-#: How often Redis' configuration and memory are looked at, in seconds.
-_LOOK_SECONDS: Final = 1.0
+#: How often Redis' configuration and memory are checked, in seconds.
+_CHECK_SECONDS: Final = 1.0
 
 
 class StoreHealth:
@@ -51,7 +51,7 @@ class StoreHealth:
             server.forget()
 
     async def watch(self, client: redis.Redis) -> None:
-        """Look at Redis for as long as the process lives."""
+        """Check Redis for as long as the process lives."""
         self._client = client
         while True:
             try:
@@ -62,8 +62,8 @@ class StoreHealth:
                 self._servers = {one: self._server(one) for one in found}
             async with asyncio.TaskGroup() as group:
                 for server in list(self._servers.values()):
-                    group.create_task(server.look())
-            await asyncio.sleep(_LOOK_SECONDS)
+                    group.create_task(server.check())
+            await asyncio.sleep(_CHECK_SECONDS)
 
     async def durability(self, queue: str) -> Durability:
         """Return what a reply of the Redis that holds a queue proves.
@@ -83,7 +83,7 @@ class StoreHealth:
         try:
             return await (await self._holder(queue)).known()
         except KeepsTooLittle:
-            return Durability.AS_TOLD
+            return Durability.AS_DECLARED
 
     async def free_bytes(self, queue: str) -> int | None:
         """Return how much more the Redis that holds a queue takes before it is full; None if it has no limit.
@@ -132,7 +132,7 @@ class _Server:
         self.free_bytes: int | None = None
         #: And of how much that is the rest.
         self.limit_bytes: int | None = None
-        self._told_unlimited = False
+        self._warned_unlimited = False
         self._why: str | None = "Redis was not reached yet"
         self._checking = asyncio.Lock()
 
@@ -147,11 +147,11 @@ class _Server:
         if self.free_bytes is not None:
             self.free_bytes = max(0, self.free_bytes - size)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         self._known = None
         try:
             await self.known()
-            await self._look_at_memory()
+            await self._check_memory()
         except StoreError as error:
             if self._why != str(error):
                 _log.error("calls are not accepted", server=name_of(self._client), reason=str(error))
@@ -180,7 +180,7 @@ class _Server:
                 return found
             return self._known
 
-    async def _look_at_memory(self) -> None:
+    async def _check_memory(self) -> None:
         with reading():
             memory = await self._client.info("memory")
         used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
@@ -188,8 +188,8 @@ class _Server:
         self._full = f"Redis holds {used} of {limit} bytes" if full else None
         self.limit_bytes = int(limit * _FULL) if limit > 0 else None
         self.free_bytes = None if self.limit_bytes is None else max(0, self.limit_bytes - used)
-        if not (limit or self._told_unlimited):
-            self._told_unlimited = True
+        if not (limit or self._warned_unlimited):
+            self._warned_unlimited = True
             _log.warning(
                 "Redis has no maxmemory: what it is given may take all of its host's", server=name_of(self._client)
             )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import redis.asyncio as redis
 
-#: How many of those that are tried next are looked at for what they wait for.
+#: How many of the tasks that are tried next are read, for what they wait for.
 _NEXT: Final = 1000
 #: What `to_read` goes by.
 _WAITED_FOR: Final = (record.STATE, record.EXPIRE, record.NOT_BEGUN, record.WAITED)
@@ -127,7 +127,7 @@ class Tasks:
         )
 
     async def read(self, queue: str, key: str, *, watch: bool = False, most_bytes: int = sizes.MAX_MESSAGE) -> Reading:
-        """Read a task; with `watch`, its end is told on `Keys.ended_channel`. An end that is told is on disk.
+        """Read a task; with `watch`, its end is published on `Keys.ended_channel`. An end that is returned is on disk.
 
         Args:
             queue: The queue's name.
@@ -144,7 +144,7 @@ class Tasks:
         return found
 
     async def cancel(self, queue: str, key: str) -> Reading:
-        """Cancel a waiting task, ask a running one to stop, and read it; what is told is on disk.
+        """Cancel a waiting task, ask a running one to stop, and read it; what is returned is on disk.
 
         Raises:
             StoreUnreached: Nothing was cancelled.
@@ -170,7 +170,7 @@ class Tasks:
         try:
             task, end_time = record.read(key, found.fields, now=found.now), record.end_time_of(found.fields)
         except DamagedRecord as error:
-            damaged.tell(queue, key, str(error))
+            damaged.report(queue, key, str(error))
             return Reading(None, found.now), None
         return Reading(task, found.now, found.left_out_bytes), end_time
 
@@ -230,7 +230,7 @@ class Tasks:
             return texts(method for method in await pipeline.execute() if method)
 
     async def to_read(self, queue: str, keys: Sequence[str]) -> list[str]:
-        """Tell which of those that wait for tasks' ends are to read theirs again, for less than reading them costs.
+        """Return which of the tasks that are waited for are worth reading again; that costs less than reading them.
 
         Args:
             queue: The queue's name.
@@ -238,7 +238,7 @@ class Tasks:
 
         Returns:
             The keys of those that have ended or are gone, that are overdue (reading settles them), and whose ends would
-            not be told, for their records do not say that somebody waits.
+            not be published, for their records lack the flag that a client waits.
 
         Raises:
             StoreUnreached, StoreNotRead: Redis did not answer.
@@ -295,7 +295,7 @@ class Tasks:
         )
 
     async def _created_ms(self, at: QueueKeys, keys: Sequence[str]) -> list[int]:
-        """Tell when tasks were created: of each of which that can be told."""
+        """Return when tasks were created, in ms since the epoch, of each of which that can be read."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(at.record(key), [record.CREATE])
@@ -307,12 +307,12 @@ class Tasks:
                 if create is not None:
                     found.append(instant_ms(create, "create time"))
             except DamagedRecord as error:
-                damaged.tell(at.queue, key, str(error))
+                damaged.report(at.queue, key, str(error))
         return found
 
 
 def _is_to_be_read(reply: Any, now_ms: float) -> bool:
-    """Judge what HMGET answered of a task whose end is waited for; what can't be judged is for whoever reads it."""
+    """Return whether a task that is waited for is to be read, by HMGET's answer; also if that makes no sense."""
     try:
         state, expiry, not_begun, waited = damaged.fields_of(reply)
         if not waited or state not in _OPEN:

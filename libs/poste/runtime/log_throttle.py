@@ -20,7 +20,7 @@ class LogThrottle:
         #: By the kind: when the next line is due, and how much was left out since the last one.
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
-    def tell(self, event: str, reason: str, **facts: object) -> None:
+    def write(self, event: str, reason: str, **facts: object) -> None:
         """Write a line, unless one of its kind was written a moment ago.
 
         Args:
@@ -33,7 +33,7 @@ class LogThrottle:
                 facts["left_out"] = happened - 1
             getattr(self._log, self._level)(event, reason=reason, **facts)
 
-    def tell_sum(self, event: str, *, counted: str, number: int, **kind: Hashable) -> None:
+    def write_sum(self, event: str, *, counted: str, number: int, **kind: Hashable) -> None:
         """Write a line that says how many there were since the last of its kind, unless that was a moment ago.
 
         Args:

@@ -308,7 +308,7 @@ class SystemFigures(Collector):
     def __init__(self) -> None:
         self._samples: Samples = {}
 
-    def tell(self, samples: Samples) -> None:
+    def show(self, samples: Samples) -> None:
         """Take what is to be shown from now on; nothing if somebody else shows it."""
         self._samples = samples
 

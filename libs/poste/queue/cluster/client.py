@@ -31,7 +31,7 @@ _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
 #: MovedError is an AskError.)
 _ELSEWHERE: Final = (AskError, TryAgainError, ClusterDownError)
 
-#: Runs something on one master; after ASKING if told so.
+#: Runs something on one master; after ASKING if the flag is set.
 _Run = Callable[[redis.Redis, bool], Awaitable[Any]]
 
 

@@ -67,14 +67,14 @@ class Masters:
         """Return where a slot is served; if that master did not answer last, the others are asked first.
 
         Raises:
-            NotConnected: It is not known: no server says so, or the cluster has nobody for this slot.
+            NotConnected: It is not known: no server says so, or the cluster has no server for this slot.
         """
         trouble = None
         if self._owners[slot] is None or self._owners[slot] in self._suspects:
             trouble = await self.refresh_slots()
         owner = self._owners[slot]
         if owner is None:
-            raise NotConnected(trouble or f"nobody in the cluster serves slot {slot}")
+            raise NotConnected(trouble or f"no server of the cluster has slot {slot}")
         return owner
 
     def moved(self, slot: int, address: Address) -> None:

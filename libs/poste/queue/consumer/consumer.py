@@ -17,7 +17,7 @@ from poste.queue.connection import open_client
 from poste.queue.consumer.pops import Pops
 from poste.queue.consumer.session import ConsumerSession
 from poste.queue.consumer.state import ConsumerState, TaskHost
-from poste.queue.durability import OwnersLook
+from poste.queue.durability import ConsumerCheck
 from poste.queue.keys import Keys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
@@ -59,8 +59,8 @@ class Consumer:
             handle: Runs a task's handler and reports its outcome. It is cancelled when the client asked for it
                 (`cancel_requested`: report that), when the lease is lost, or when a stop's grace is over (report
                 nothing). It may raise `NotRun`: the task goes back.
-            live: Tells whether direct calls come in: tasks are then taken a few at a time.
-            concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
+            live: Returns whether direct calls come in: tasks are then taken a few at a time.
+            concurrency: Returns how many tasks may run at once, if that is fewer than the settings say.
         """
         self.queue = queue
         self._settings = settings
@@ -96,9 +96,9 @@ class Consumer:
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
         # At the queue's own server, which CLIENT UNBLOCK must reach too.
-        look = OwnersLook(self._settings, self._keys.ready)
-        client = open_client(self._settings, connected=look.connected, home=self._keys.ready)
-        scripts = Scripts(client, functools.partial(look.find, client))
+        check = ConsumerCheck(self._settings, self._keys.ready)
+        client = open_client(self._settings, connected=check.connected, home=self._keys.ready)
+        scripts = Scripts(client, functools.partial(check.find, client))
         pops = self._pops = Pops(self._settings, self._keys)
         metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
         pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
@@ -119,7 +119,7 @@ class Consumer:
                     self._session.end()
                 await self._session.run()
         finally:
-            # Where nobody takes any more, nobody is deaf.
+            # A consumer that has stopped is not silent.
             metrics.consumer_silent_seconds.remove(self.queue)
             await pops.aclose()
             await client.aclose()

@@ -1,7 +1,7 @@
 """Takes tasks off the queue, claims them, and has them run.
 
-One is waited for by BLMOVE. Its claim tells what else is at the queue's front, and the next claim takes that: so a task
-alone is claimed at once, and a backlog costs one script for many. What may run twice starts when it is claimed;
+One is waited for by BLMOVE. Its claim returns what else is at the queue's front, and the next claim takes that: so a
+task alone is claimed at once, and a backlog costs one script for many. What may run twice starts when it is claimed;
 the `Beginner` has the rest begin one after the other.
 """
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _log = logs.get("consumer")
 #: The wait after a pop that failed, in seconds.
 _POP_BACKOFF: Final = 0.2
-#: How often it is looked whether a queue that stands still (paused, or at its budget) does yet, in seconds.
-_STILL_LOOK_SECONDS: Final = 0.5
-#: How often it is looked whether more tasks may run at once than may now, in seconds.
-_ROOM_LOOK_SECONDS: Final = 0.25
+#: How often a queue that stands still (paused, or at its budget) is checked for whether it still does, in seconds.
+_STILL_CHECK_SECONDS: Final = 0.5
+#: How often the limit of tasks that run at once is read again while it is reached, in seconds.
+_ROOM_CHECK_SECONDS: Final = 0.25
 #: While something is to begin, no fewer tasks are taken, as a share of those that may run at once: one a step is dear.
 _REFILL: Final = 0.25
 #: How long that is waited for, in seconds: what may run twice need not wait for one that does not begin.
@@ -56,7 +56,7 @@ class Fetcher:
         self._beginner = beginner
         self._live = state.host.live
         self._seq = 0
-        #: What stood at the queue's front when it was last looked at, the oldest first.
+        #: What stood at the queue's front when it was last read, the oldest first.
         self._prefetch_hint: list[str] = []
         #: The key of the task that was last claimed to run alone.
         self._suspect: str | None = None
@@ -98,8 +98,8 @@ class Fetcher:
             elif not self._worth_taking(slots := state.free_slots(live=self._live())):
                 await self._wait_for_room(slots)
             elif self._stands_still:
-                await self._sleep_unless_stopping(_STILL_LOOK_SECONDS)
-                await self._look()
+                await self._sleep_unless_stopping(_STILL_CHECK_SECONDS)
+                await self._check_standstill()
             else:
                 await self._take(slots)
 
@@ -137,8 +137,8 @@ class Fetcher:
             _log.warning("pop failed", queue=state.keys.queue, error=str(error))
             await self._recover()
 
-    async def _look(self) -> None:
-        """Look whether the queue stands still yet."""
+    async def _check_standstill(self) -> None:
+        """Read whether the queue still stands still."""
         try:
             self._stands_still = await steps.look(self._state.scripts, self._state.keys)
             self._pops.note_answer()
@@ -159,7 +159,7 @@ class Fetcher:
         self._seq += len(numbered)
         state.claiming = frozenset(named)
         try:
-            # What may run twice does not ask, and need not wait for the look.
+            # What may run twice needs no proof, and need not wait for one.
             on_disk = self._once and await state.scripts.durability(keys.queue) is Durability.ON_REPLY
             size = min(sizes.BATCH, state.bytes_left)
             claims = await steps.claim(
@@ -201,7 +201,7 @@ class Fetcher:
             case "paused":
                 self._stands_still = True
             case "damaged":
-                damaged.tell(self._state.keys.queue, key, "it was to be run: given up")
+                damaged.report(self._state.keys.queue, key, "it was to be run: given up")
 
     def _own(self, said: steps.Claimed) -> None:
         """Have what was claimed start, at once or when its turn is."""
@@ -239,14 +239,14 @@ class Fetcher:
             await self._state.changed.wait()
         else:
             # What makes it fewer may end without a word.
-            await self._wait(_ROOM_LOOK_SECONDS)
+            await self._wait(_ROOM_CHECK_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a change, not for longer than this."""
         await done_within(seconds, self._state.changed.wait())
 
     async def _recover(self) -> None:
-        """After an answer that was lost: have it looked for what was in it, and wait a little."""
+        """After an answer that was lost: have reconciling find the tasks that it named, and wait a little."""
         self._prefetch_hint = []
         self._state.reconcile_due.set()
         await self._sleep_unless_stopping(_POP_BACKOFF)

@@ -33,7 +33,7 @@ async def _nothing_runs(state: ConsumerState) -> None:
 
 
 async def end_running(state: ConsumerState) -> None:
-    """Tell what still runs to end, and leave behind what does not: nothing may keep its neighbours from others."""
+    """Cancel what still runs, and leave behind what does not end: the other tasks must be given back all the same."""
     running = [*state.running.values()]
     left = await lifecycle.end([one.task for one in running], seconds=lifecycle.CLEANUP_SECONDS)
     for one in running:

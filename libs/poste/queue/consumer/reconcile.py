@@ -20,7 +20,7 @@ _log = logs.get("consumer")
 
 
 async def reconcile(state: ConsumerState) -> None:
-    """Look at the list every half lease, and whenever it is due, until cancelled."""
+    """Read the list every half lease, and whenever it is due, until cancelled."""
     period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
     while True:
         await done_within(period, state.reconcile_due.wait())

@@ -45,7 +45,7 @@ class Renewal:
             keys: The queue's keys.
             incarnation: Whose lease it is.
             lease_seconds: For how long it is renewed.
-            timeout_seconds: How long to wait for an answer, and how long to look for the right server.
+            timeout_seconds: How long to wait for an answer, and how long to search for the right server.
             servers: What reaches the server, or each that is known of a cluster.
         """
         touched, arguments = renewal(keys, incarnation, lease_seconds=lease_seconds)

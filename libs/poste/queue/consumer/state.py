@@ -38,8 +38,8 @@ class TaskHost:
 
     Attributes:
         handle: Runs and reports one task.
-        live: Tells whether direct calls come in: those go first.
-        concurrency: Tells how many tasks may run at once, if that is fewer than the settings say.
+        live: Returns whether direct calls come in: those go first.
+        concurrency: Returns how many tasks may run at once, if that is fewer than the settings say.
     """
 
     handle: Handle
@@ -68,14 +68,14 @@ class ConsumerState:
         claiming: Keys whose claim is under way.
         suspects: Keys that are to be claimed alone.
         to_begin: What is claimed and must not run twice, until it begins, by its key, in their order.
-        beginning: The key of the task that was told to begin, until its handler has.
-        running: What is claimed besides, by its key.
+        beginning: The key of the task that is about to begin, until its handler has.
+        running: The other claimed tasks, those in flight, by key.
         handling: What is claimed and whose handler has not ended, and the bytes of its request.
         put_off: What was claimed and not run and is to wait, and for how many seconds.
         some_put_off: There are some.
         may_begin: Something may be to begin.
         ending: Nothing more is to be taken.
-        fenced: The lease is gone, and with it the right to what is held.
+        fenced: The lease is gone, and with it the right to the tasks held: the store refuses their results.
         changed: There may be something to do, or room for it.
         reconcile_due: Something may stand in the list that is not held.
     """
@@ -152,7 +152,7 @@ class ConsumerState:
         self.changed.set()
 
     def fence(self) -> None:
-        """Drop everything: the lease is gone."""
+        """Stop, and drop all tasks: the lease is gone, others may claim them (fencing: no result is accepted)."""
         _log.warning("lease lost", queue=self.keys.queue, incarnation=self.name)
         self.fenced = True
         self.end()

@@ -16,12 +16,12 @@ class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
     `ids` are what its record says of its id and its request's: they are read (`names`) when somebody asks.
-    `headers` are what of its client's its handler is told (`domain.carried`).
+    `headers` are those of its client that its handler gets (`domain.carried`).
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
     `unstarted` is set for as long as it is certain that its handler has not started: given back then, it has not run.
-    `began` is told when its handler begins; None if nobody asks.
+    `began` is called when its handler begins, if it is set.
     `left` is set once its first asyncio task is of no account any more.
     """
 

@@ -1,4 +1,4 @@
-"""Runs what is claimed: starts its handler, and sees what became of it."""
+"""Runs claimed tasks: starts their handlers, and takes note of how they end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ class TaskRunner:
         running.task = self._loop.create_task(self._run(running.claimed, rest))
 
     def raise_defect(self) -> None:
-        """Raise what handling a task raised, which it must not; a PosteError, if that is no Exception."""
+        """Raise the exception that escaped from handling a task, if any did: it is a bug, and ends the consumer.
+
+        Raises:
+            PosteError: What escaped is no `Exception` (a `SystemExit`, say); it is the cause.
+        """
         if isinstance(self._defect, Exception):
             raise self._defect
         if self._defect is not None:
@@ -58,7 +62,7 @@ class TaskRunner:
             state.put_off.append((claimed, refusal.delay_seconds))
             state.some_put_off.set()
         except BaseException as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
-            # Those that were told to end stay held: they are given back, or are somebody else's already.
+            # Tasks that their owner cancelled stay held: they are given back, or another consumer has them already.
             if not claimed.left and not lifecycle.was_told(state.running[claimed.key].task):
                 self._defect = error
         else:

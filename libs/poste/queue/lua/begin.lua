@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Has a claimed task begin that must not run twice: from now on nobody knows what became of it unless its owner says so. Its
--- handler starts when this is answered; and each when the one before has, so that a crash makes one unknown for nothing at most.
+-- Marks a claimed at-most-once task as begun: from now on its outcome is unknown unless its owner reports it. Its handler
+-- starts once this is answered. Tasks begin one after the other, so that a crash makes at most one unknown that never ran.
 -- It needs RUNNING and this very token; asked again, it answers the same.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 record    ARGV: 1 incarnation, 2 key, 3 token
 -- Returns {'begun' | 'drop': it is not to begin, for it was cancelled, its time is over, or it is another claim's by now

@@ -1,22 +1,23 @@
 #!lua flags=allow-oom
--- Makes taken tasks a consumer's own. Possession is ownership: only a key that stands in taken:<incarnation> of an
--- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>,
--- which the claimer names; a lower seq than the record's is refused.
+-- Claims taken tasks for a consumer. Possession is ownership: only a key that stands in taken:<incarnation> of an
+-- incarnation with a lease is claimed, and then whatever is not final. Idempotent by the token <incarnation>:<seq>, which
+-- the claimer names. It is the fencing token of the claim: a lower seq than the record's is refused, and `complete` accepts
+-- a result under the record's token only. A consumer without a lease is fenced off: it gets 'fenced', and must drop its tasks.
 -- What must not run twice is claimed many at a time as well, and has not begun by that: `begin` has each begin, one after the
 -- other, once its claim is on disk. So a process that dies takes along what had begun and one more at most, be there ever so
 -- many in its list. What may run twice begins at once: it only runs again.
 -- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
--- one step and one fsync instead of two. Those that somebody else took meanwhile are dropped; what was taken instead is
--- told, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's reconciling finds what was taken.
+-- one step and one fsync instead of two. Those that another consumer took meanwhile are dropped; what was taken instead is
+-- returned, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's reconciling finds what was taken.
 -- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 ready, 7… records
--- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how much of the queue's front to tell,
---       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to tell (and the rest of
+-- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how many keys at the queue's front to return,
+--       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to return (and the rest of
 --       the last one), then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last,
 --   what it ended (`ends`)}, and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil, its id
---     without the queue's name or nil, the id of its client's request or nil, what of its client's headers its
---     handler is told or nil}
+--     without the queue's name or nil, the id of its client's request or nil, the client headers that its handler
+--     gets or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
@@ -48,7 +49,7 @@ if to_take > 0 then
     end
   end
 end
--- One look at the whole list: it is short, and a look for each key costs more.
+-- The whole list is read once: it is short, and a search for each key costs more.
 local stands = {}
 for _, key in ipairs(redis.call('LRANGE', taken, 0, -1)) do
   stands[key] = true
@@ -64,7 +65,7 @@ local function drop(key)
   return { 'drop' }
 end
 
--- Gives up what can't be read: as DEAD, or where nobody could see it there, by leaving its record to itself.
+-- Gives up what can't be read: as DEAD, or, if no operator could see it there, by leaving its record alone.
 local function put_aside(record, key, state, size)
   take_off(key)
   local kind = redis.call('TYPE', record).ok
@@ -103,7 +104,7 @@ local function claim(record, key, seq)
   if not state or is_final(state) then
     return STATES[state] and drop(key) or put_aside(record, key, state, 0)
   elseif #key ~= KEY_LENGTH or string.find(key, '[^%w_-]') then
-    -- Nobody could report it, nor tell of it.
+    -- No consumer could report it, and no listing could show it.
     return put_aside(record, key, state)
   elseif not (due and created and began and company and request and is_method(method)) then
     return put_aside(record, key, state, request and #request or 0)

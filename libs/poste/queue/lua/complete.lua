@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- Stores what handlers ended with, and takes each task off its consumer's list, in one write. It needs RUNNING and this
--- very token; a replay under the token that won answers the same. Never creates a record.
+-- very token (fencing: the result of a consumer whose task was claimed anew meanwhile is refused); a replay under the token
+-- that won answers the same. Never creates a record.
 -- KEYS: 1 counts, 2 kept, 3 delayed, 4 dead, then for each task: record, taken:<incarnation of its token>
 -- ARGV: for each task: key, token, outcome, payload, terms
 --   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error)
 --          | 'large' (payload: error): it answered with more than can be kept; or, all with the error,
---          | 'retry' (a later try may go better) | 'defect' (it failed in a way that nobody foresaw)
+--          | 'retry' (a later try may go better) | 'defect' (it failed unexpectedly: an exception, no answer in time)
 --          | 'silent' (it ended without saying whether it had run) | 'overdue' (silent, for its time was over)
 --   terms, for the last four: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
 --          the random number is in [0, 1)
--- A task whose handler fails is tried again for as long as it may wait, and failures that nobody foresaw are counted: a day of
+-- A task whose handler fails is tried again for as long as it may wait, and unexpected failures are counted: a day of
 -- tries does not mend a defect.
 -- Returns {for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused', what
 --   ended otherwise than by its handler's answer (`ends`)}

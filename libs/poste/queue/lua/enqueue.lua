@@ -2,10 +2,10 @@
 -- scripts it may be refused for want of memory.
 -- KEYS: 1 ready, 2 counts, 3 recent, 4… records
 -- ARGV: 1 max waiting, 2 max bytes, 3 max bytes of all that the queue holds, 4 max age of an id in ms,
---       5 how many of the newest to remember, 6 '1' if they must be written to the AOF: it may have been switched off since somebody looked; refused then
+--       5 how many of the newest to remember, 6 '1' if they must be written to the AOF: refused if it is switched off by now
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
---       the one field of the response that its client is answered with or '', what of its client's headers its handler is told or ''
+--       the one field of the response that its client is answered with or '', the client headers that its handler gets or ''
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 
 local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 12

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- One middleware at a time tells the system's figures: whoever has the key, which is taken if it is free.
+-- Elects the middleware replica that exports the system-wide metrics: the holder of the key, which is taken if it is free.
 -- KEYS: 1 metrics_leader    ARGV: 1 name, 2 for how long in ms, 0 to step down    Returns 1 if it is this one now, else 0
 
 local holder = redis.call('GET', KEYS[1])

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- A consumer that met a queue standing still looks whether it does yet.
+-- Checks whether a queue is still at a standstill (paused or over its budget), for a consumer that found it so.
 -- KEYS: 1 counts    Returns 1 if it does, else 0
 
 return stands_still(KEYS[1]) and 1 or 0

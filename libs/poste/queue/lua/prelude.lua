@@ -64,7 +64,7 @@ local function this_run()
 end
 
 -- Whether it is proved that a claimed task that must not run twice has not begun. Its claim notes (`h`) who would know: '*' if
--- whatever was answered is on disk, else this run of the server alone, for what it was told last may be lost with it.
+-- whatever was answered is on disk, else this run of the server alone, for the last writes may be lost with it.
 -- `begin` takes that away before the handler starts.
 local function has_not_begun(known_by)
   return known_by == '*' or (known_by and known_by == this_run()) or false
@@ -94,16 +94,16 @@ local function count_running(sign)
   change.running = change.running + sign
 end
 
--- Something was done that the metrics tell of: counted in the very step that does it, so that it is right whoever dies when.
+-- Counts something that the metrics show, in the very step that does it: so the figure is right whatever process dies when.
 local function count_done(what)
   change['+' .. what] = (change['+' .. what] or 0) + 1
 end
 
 -- Something begins to be kept, or (`sign` is -1) is no longer: `expiry` is when its record's TTL is over, in ms, `ttl` its
--- result's in s, `size` the bytes of its response and error. Redis tells nobody that it dropped a record. So it is counted
+-- result's in s, `size` the bytes of its response and error. Redis notifies no client of expired records. So it is counted
 -- under the stretch of time in which it will, and the pass drops the figures of stretches that are over (`tick`): they need no
 -- list of what is kept, and can't drift. A stretch is between a 64th and a 32nd of the TTL long: few in all, however long
--- TTLs are; and what is told as kept is at most that much too much.
+-- TTLs are; and the figure of what is kept is too high by at most that much.
 local STRETCHES = 64
 -- How long the stretches are, in s, by the TTL: most tasks of a script have the same.
 local lengths = {}
@@ -215,8 +215,8 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   end
 end
 
--- What this script ended that no handler's answer did, or 'c': took back from a process that died under it; for whoever called
--- it to tell of in its log (`poste/queue/ends.py`):
+-- What this script ended without a handler's answer, or 'c': took back from a process that died during an attempt. The caller
+-- logs these (`poste/queue/ends.py`):
 -- {record, state, why it is dead or '', method, attempts, its id without the queue's name, the id of its client's request}.
 local ends = {}
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- An operator has what ended dropped: the records themselves go. That they were there is kept as one time for the whole queue,
 -- up to which a task without a record need not be lost. What has only just ended stays: a late enqueue of the same id is to find
--- it, and whoever waits for it. DEAD tasks stay, but for those that were purged: they are handled for themselves.
+-- it, and so is a client that waits for it. DEAD tasks stay, but for those that were purged: `purge.lua` deals with them.
 -- KEYS: 1 counts, 2 kept, 3… records    ARGV: 1 up to when they must have ended, in ms
 -- Returns how many were dropped
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Takes back what stands in the list of an incarnation whose lease is over. It is noted as reaped, and its list is swept on
--- every pass: a killed process' last BLMOVE may still arrive.
+-- The reaper's step: takes back the in-flight tasks of a dead consumer, what stands in the list of an incarnation whose lease
+-- is over. It is noted as reaped, and its list is swept on every pass: a killed process' last BLMOVE may still arrive.
 -- KEYS: 1 leases, 2 reaped, 3 ready, 4 counts, 5 kept, 6 dead, 7 taken:<incarnation>, 8… records
 -- ARGV: 1 incarnation, 2 max crashes, then for each record: key
 -- A task was alone if nothing else in the list had been claimed, and begun. Only crashes suffered alone count towards the limit:

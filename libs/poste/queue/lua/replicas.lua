@@ -10,7 +10,7 @@
 --   'forget', service: all that is known of it goes
 --   'courier', name: it is there; 'stop courier', name: it is no longer
 --   'pass': forgets replicas that fell silent, and versions that were retired long ago. If the last pass is too long ago,
---           nobody could register: then all are taken to have registered now.
+--           no replica could register: then all are taken to have registered now.
 -- Returns 1 if anything changed, else 0
 
 local replicas, places, versions, retired, counter, pass, shipped = unpack(KEYS)

@@ -11,7 +11,7 @@ local now, over_keys = now_ms(), {}
 
 -- The queue may have moved by so many places since the window was read; what moved further is found the next time.
 local SLACK = 1000
-local NOBODY = ''
+local REMOVED = ''
 
 local function take_off(keys)
   local first, count, marked = tonumber(ARGV[1]), #KEYS - 4, 0
@@ -20,13 +20,13 @@ local function take_off(keys)
     or redis.call('LRANGE', ready, math.max(0, first - count), first + count + SLACK)
   for place, key in ipairs(span) do
     if keys[key] then
-      redis.call('LSET', ready, at_end and place - #span - 1 or math.max(0, first - count) + place - 1, NOBODY)
+      redis.call('LSET', ready, at_end and place - #span - 1 or math.max(0, first - count) + place - 1, REMOVED)
       marked = marked + 1
     end
   end
   if marked > 0 then
     local from_end = at_end or first > redis.call('LLEN', ready) / 2
-    redis.call('LREM', ready, from_end and -marked or marked, NOBODY)
+    redis.call('LREM', ready, from_end and -marked or marked, REMOVED)
   end
   return marked
 end

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: A replica that has not registered for this long, in seconds, is no longer listed.
 _REPLICA_SECONDS: Final = 60.0
-#: If nobody looked for such replicas for this long, in seconds, none could register either: a replica does every ten
+#: If no pass looked for such replicas for this long, in seconds, none could register either: a replica does every ten
 #: seconds, and has time for several tries left.
 _PAUSE_SECONDS: Final = 30.0
 #: How many retired versions of one service are kept, each as long as a result may be: results are read by them.

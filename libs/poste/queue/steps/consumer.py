@@ -40,8 +40,8 @@ class Claimed:
 
     `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
     `traceparent` is whatever stands in the record. So are `ids`, for logs: the task's, without the queue's name
-    (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there. `headers` are what
-    of its client's its handler is told (`domain.carried`).
+    (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there. `headers` are
+    those of its client that its handler gets (`domain.carried`).
     """
 
     key: str
@@ -137,7 +137,7 @@ async def held(scripts: Scripts, at: QueueKeys, incarnation: str) -> list[str]:
 
 
 async def stops_wanted(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[bool]:
-    """Tell of each task whether it was asked to stop."""
+    """Return for each task whether it was asked to stop."""
     if not keys:
         return []
     with reading():
@@ -180,10 +180,10 @@ async def claim(
         at: The queue's keys.
         incarnation: The consumer.
         numbered: Each key with the seq of its claim's token.
-        most_bytes: So many bytes of requests are told, and the rest of the last one.
+        most_bytes: So many bytes of requests are returned, and the rest of the last one.
         alone: Nothing else runs in the consumer's process.
         take: So many are taken first. It is not asked again then, for taking is not idempotent.
-        look: How much of the queue's front is told.
+        look: How many keys at the queue's front are returned.
         on_disk: What is answered is on disk.
     """
     touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.ready]
@@ -196,7 +196,7 @@ async def claim(
         return _FENCED
     unnamed, front, ended = reply[0]
     if ended:
-        ends.tell(at.queue, ended)
+        ends.log(at.queue, ended)
     results = [_claimed(incarnation, *named, said) for named, said in zip(numbered, reply[1:], strict=True)]
     return Claims(results, texts(unnamed), texts(reversed(front)))
 
@@ -206,7 +206,7 @@ async def begin(scripts: Scripts, at: QueueKeys, incarnation: str, key: str, tok
     touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.record(key)]
     said, *ended = await scripts.run("begin", touched, [incarnation, key, token])
     for one in ended:
-        ends.tell(at.queue, one)
+        ends.log(at.queue, one)
     return cast("Begun", text(said))
 
 
@@ -218,7 +218,7 @@ async def give_back(scripts: Scripts, at: QueueKeys, incarnation: str, returned:
         touched.append(at.record(one.key))
         arguments += (one.key, one.token, "1" if one.started else "")
     count, ended = await scripts.run("give_back", touched, arguments)
-    ends.tell(at.queue, ended)
+    ends.log(at.queue, ended)
     return int(count)
 
 
@@ -230,7 +230,7 @@ async def put_off(scripts: Scripts, at: QueueKeys, incarnation: str, tasks: Sequ
         touched.append(at.record(one.key))
         arguments += (one.key, one.token, round(one.wait_seconds * 1000))
     count, ended = await scripts.run("put_off", touched, arguments)
-    ends.tell(at.queue, ended)
+    ends.log(at.queue, ended)
     return int(count)
 
 

@@ -1,4 +1,7 @@
-"""What the passes of the middleware do: each step is safe to repeat, and to be done by several at once."""
+"""The Redis steps of the reaper and of the other maintenance (`queue/maintenance.py`).
+
+Each is safe to repeat, and to be done by several replicas at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from poste.queue.keys import Keys, QueueKeys
     from poste.queue.scripts import Scripts
 
-#: How many of a server's keys one step of a search looks at.
+#: How many of a server's keys one step of a search (`SCAN`) reads.
 _SCAN: Final = 1000
 #: What became of a key that stood in the list of a consumer whose lease is over.
 Reaped = Literal["requeued", "crashed", "dead", "cancelled", "dropped", "gone"]
@@ -69,7 +72,7 @@ async def reap(
     touched = [at.leases, at.reaped, at.ready, at.counts, at.kept, at.dead, at.taken(incarnation)]
     reply = await scripts.run("reap", [*touched, *map(at.record, keys)], [incarnation, max_crashes, *keys])
     results, ended = reply
-    ends.tell(at.queue, ended)
+    ends.log(at.queue, ended)
     return cast("list[Reaped]", texts(results))
 
 
@@ -91,7 +94,7 @@ async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]
     """
     touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
     removed, ended = await scripts.run("sweep", touched, [first, *keys])
-    ends.tell(at.queue, ended)
+    ends.log(at.queue, ended)
     return int(removed)
 
 
@@ -119,7 +122,7 @@ async def forget_reaped(scripts: Scripts, at: QueueKeys, before: float) -> None:
 
 
 async def taken_lists(server: Client, keys: Keys) -> list[str]:
-    """Return the names of all consumers' lists on one server, whoever they are."""
+    """Return the names of all consumers' lists on one server."""
     with reading():
         return [text(name) async for name in server.scan_iter(match=keys.any_taken, count=_SCAN)]
 

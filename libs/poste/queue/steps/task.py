@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Argument, Scripts
 
-#: How many of a queue's newest tasks are remembered, for whoever wants to see them.
+#: How many of a queue's newest tasks are remembered, for operators' listings.
 RECENT: Final = 1000
 
 Accepted = Literal["accepted", "full", "spent", "clock"]
@@ -30,8 +30,8 @@ class NewTask(NamedTuple):
     """A call to be kept. Times are in seconds (since the epoch); `traceparent` is empty if it is in no trace.
 
     `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
-    `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are what
-    of its client's its handler is told (`domain.carried`).
+    `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are
+    those of its client that its handler gets (`domain.carried`).
     """
 
     key: str
@@ -52,9 +52,9 @@ class Report(NamedTuple):
     """What a handler ended with under one claim.
 
     `ending`: ok (payload: the response), cancelled, final (payload: the error), large (payload: an error that says that
-    it answered with more than can be kept), retry (a later try may go better), defect (it failed in a way that nobody
-    foresaw), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for
-    its time was over). `retry`: how its method's tasks are tried again.
+    it answered with more than can be kept), retry (a later try may go better), defect (it failed unexpectedly), silent
+    (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for its time was over).
+    `retry`: how its method's tasks are tried again.
     """
 
     key: str
@@ -100,7 +100,7 @@ async def enqueue(
     touched = [at.ready, at.counts, at.recent]
     arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
     arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
-    arguments.append("" if durability is Durability.AS_TOLD else "1")
+    arguments.append("" if durability is Durability.AS_DECLARED else "1")
     for task in tasks:
         touched.append(at.record(task.key))
         arguments += (
@@ -128,13 +128,13 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
         scripts: Runs it.
         at: The queue's keys.
         key: The task's key.
-        watch: Somebody waits for its end, which is to be told on `Keys.ended_channel`.
+        watch: A client waits for its end, which is to be published on `Keys.ended_channel`.
         most_bytes: A response that is larger is left out.
     """
     reply = await scripts.run("read", _touched(at, key), [key, "1" if watch else "0", most_bytes])
     now, found = int(reply[0]) / 1000, reply[1]
     if isinstance(found, list):
-        ends.tell(at.queue, reply[3])
+        ends.log(at.queue, reply[3])
         return Found(now, dict(zip(record.SHOWN, found, strict=True)), reply[2])
     return Found(now, None, purge_time=None if found is None else int(found) / 1000)
 
@@ -142,7 +142,7 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
 async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> None:
     """Cancel a waiting task, or ask a running one to stop."""
     (ended,) = await scripts.run("cancel", _touched(at, key), [key])
-    ends.tell(at.queue, ended)
+    ends.log(at.queue, ended)
 
 
 async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -> list[Completed]:
@@ -154,8 +154,8 @@ async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -
         terms = _terms(report.retry) if report.ending in _FAILURES else ""
         arguments += (report.key, report.token, report.ending, report.payload, terms)
     results, ended = await scripts.run_kept(at, "complete", touched, arguments)
-    # Of any other its service tells.
-    ends.tell(at.queue, ended, only_dead=True)
+    # Its service logs the others.
+    ends.log(at.queue, ended, only_dead=True)
     return cast("list[Completed]", texts(results))
 
 
