@@ -20,7 +20,7 @@ REQUEST_ID: Final = "x-request-id"
 #: Trailing metadata by which a server proves that it did not run a call, and changed nothing.
 NOT_RUN: Final = "poste-not-run"
 #: How often a channel to one of our own servers asks whether its host is there, in milliseconds. Whether the server
-#: lives is for its pulse to tell (`poste.rpc.pulse`).
+#: itself lives is what its health probe shows (`poste.rpc.pulse`).
 KEEPALIVE_MS: Final = 10_000
 #: How long the answer may take before the connection counts as dead, in milliseconds. gRPC's clock knows nothing of a
 #: process, or a host, that was late itself: with 300 ms good connections ended for want of processor time.
@@ -47,8 +47,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
     ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
-    # Of an answer that nobody reads yet no more comes than this. gRPC would guess how much a connection bears, and have
-    # megabytes of each come beforehand.
+    # No more than this is received of an answer that is not read yet. gRPC would guess how much a connection bears, and
+    # receive megabytes of each beforehand.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
     # Channels with equal options would share connections, and one channel's fate would be the other's.

@@ -1,8 +1,8 @@
-"""How much is taken in at once: messages are read from the wire in turns, however many peers send large ones.
+"""Limits how many large messages a server reads at once: peers take turns, however many there are.
 
 A message of 16 MB is there four times over while it is handled, and who sends it is trusted to be of this deployment,
-not to be alone: a dozen services that report large results at once took a gigabyte. Nobody is refused for that. What is
-not read yet waits in its sender's memory and not in this one.
+not to be alone: a dozen services that report large results at once took a gigabyte. No sender is refused for that: what
+is not read yet waits in its sender's memory and not in this one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Intake:
 
     @contextlib.asynccontextmanager
     async def taking(self, messages: AsyncIterator[bytes], peer: str, most_bytes: int) -> AsyncIterator[list[bytes]]:
-        """Read the one message of a call; it is handled in the body, which takes it out of the list: nobody keeps it.
+        """Read the one message of a call; the body handles it, and takes it out of the list, so that it is freed early.
 
         Args:
             messages: Where it comes from.

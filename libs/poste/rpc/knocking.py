@@ -1,4 +1,4 @@
-"""Whether a server accepts connections and then is silent: its process hangs, and would pass for one that is away."""
+"""Probe: does a server accept TCP connections and never answer? Then its process hangs, and is not merely away."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x
 
 
 async def accepts_but_silent(address: str, seconds: float) -> bool:
-    """Return whether something listens at an address, `host:port` or `unix:/path`, and says nothing.
+    """Return whether something listens at an address, `host:port` or `unix:/path`, and sends nothing.
 
     The kernel takes connections for a process that is stopped or stuck; a gRPC server that lives sends its settings
-    at once. Nobody there, or no way there, is no hang.
+    at once. A refused or failed connection is no hang.
 
     Args:
-        address: Where to knock.
-        seconds: How long the way there, and then its first word, may take.
+        address: The server's address.
+        seconds: How long the connection, and then its first byte, may take.
     """
     path = path_of(address)
     host, _, port = address.rpartition(":")

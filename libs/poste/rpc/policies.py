@@ -144,7 +144,7 @@ class _Said:
         self.method = method
         self._entry = entry
         self._wide = settings
-        # Looked up without making an entry: a map's `[]` inserts.
+        # `get` makes no entry: a map's `[]` inserts one.
         self._narrow = settings.methods.get(method) or catalogue_pb2.MethodSettings()
 
     @property

@@ -1,9 +1,9 @@
-"""Whether a peer that is connected also lives: it is asked again and again, and one that is silent is left alone.
+"""Health probe of a connected peer's event loop: a peer that does not answer is silent, and gets no new calls.
 
-gRPC's own keepalive can't tell: its answers come from a thread that turns whatever the process does, and its clock runs
-on while this very process is kept from running. So a peer's loop is asked, and the silence is counted in this process'
-own time. A peer that is starved of its processor is late without being hung: who answers late is given longer. And
-silence ends no connection: whoever turns out to live after all has lost nothing.
+gRPC's own keepalive shows less: its answers come from a thread that runs whatever the process does, and its clock runs
+on while this very process is suspended. So a peer's loop is asked, and its silence is counted in this process' own time
+(`poste.runtime.own_time`). A peer that is short of processor time answers late without being hung, so its timeout grows
+with its recent answers. And silence ends no connection: a peer that turns out to live after all has lost nothing.
 """
 
 from __future__ import annotations
@@ -74,23 +74,23 @@ class Pulse:
                 await self._ask(asyncio.ensure_future(ask()))
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
-            self._tell(silent=False)
+            self._set(silent=False)
 
     async def _ask(self, asking: asyncio.Future[None]) -> None:
         try:
             patience = max(_FIRST_PATIENCE_SECONDS, min(_TIMES * self._slowest, _LONGEST_PATIENCE_SECONDS))
             took = await own_time.wait(asking, patience)
             if not asking.done():
-                self._tell(silent=True)
+                self._set(silent=True)
                 took += await own_time.wait(asking)
             asking.result()
             self._slowest = max(took, self._slowest * _FORGETTING)
-            self._tell(silent=False)
+            self._set(silent=False)
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
-    def _tell(self, *, silent: bool) -> None:
+    def _set(self, *, silent: bool) -> None:
         if silent != self.silent:
             self.silent = silent
             if silent:

@@ -112,7 +112,7 @@ class Replicated(grpc.aio.Channel):
         self._changes = asyncio.Event()
 
     async def run(self) -> None:
-        """Resolve the target and look after its replicas, for ever."""
+        """Resolve the target and watch its replicas, for ever."""
         async with asyncio.TaskGroup() as watches:
             while True:
                 await self._list(await self._resolver.resolve((self._target,)), watches)

@@ -41,7 +41,7 @@ def new_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
-        # A window that grows with what the network bears would take megabytes of what nobody has asked for yet.
+        # A window that grows with what the network bears would receive megabytes of messages that are not read yet.
         ("grpc.http2.bdp_probe", 0),
     ]
     return grpc.aio.server(options=options, interceptors=tuple(interceptors))
@@ -82,8 +82,8 @@ def _bind(server: grpc.aio.Server, address: str, trouble: str) -> int:
 class Health:
     """The standard health service (grpc.health.v1) of one server.
 
-    What it is asked is read in turns, as all that is large: whoever reaches the port may send it 16 MB, and a dozen of
-    those that gRPC reads by itself are most of a gigabyte.
+    Its requests are read in turns, as all that may be large: any peer that reaches the port may send it 16 MB, and a
+    dozen of these, read by gRPC itself, take most of a gigabyte.
     """
 
     def __init__(self, server: grpc.aio.Server, *services: str, intake: Intake | None = None) -> None:
@@ -106,12 +106,12 @@ class Health:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH, handlers),))
 
     async def serving(self) -> None:
-        """Tell clients to send calls."""
+        """Report SERVING: clients are to send calls."""
         for service in self._services:
             await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def not_serving(self) -> None:
-        """Tell clients to send no more calls."""
+        """Report NOT_SERVING: clients are to send no more calls."""
         for service in self._services:
             await self._servicer.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -132,5 +132,5 @@ class Health:
 
 
 async def _refuse(context: _Context, code: grpc.StatusCode, words: str) -> NoReturn:
-    _log.warning("health not told", reason=words, peer=context.peer())
+    _log.warning("health check refused", reason=words, peer=context.peer())
     await context.abort(code, words)

@@ -14,7 +14,7 @@ from poste.domain.codes import Code
 
 #: The trailer that carries a serialized google.rpc.Status.
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
-#: By this detail a response that no message carries is told from whatever else a handler fails with.
+#: The detail that marks a response too large for a message, unlike anything else that a handler fails with.
 _TOO_LARGE: Final = AnyMessage()
 _TOO_LARGE.Pack(error_details_pb2.ErrorInfo(domain="poste", reason="RESPONSE_TOO_LARGE"))
 #: What gRPC says where it refuses what a server sent, for its size, before its own words for what that is.
@@ -25,8 +25,8 @@ def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """Return the status that a call failed with; details included if the server sent them and they are sound."""
     code, message = error.code().value[0], error.details() or ""
     if code == Code.RESOURCE_EXHAUSTED and message.startswith(_REFUSED_HERE):
-        # Made on this side, by a limit of this side's. Nothing but its words tells it from a server's own, which is why
-        # nothing hangs on it but what the client is told: both say that the call ran.
+        # Made on this side, by a limit of this side's. Only its text distinguishes it from a server's own, so it
+        # decides nothing but the client's message: both say that the call ran.
         return too_large(
             f"the response, or what comes with it, is too large: a message carries {sizes.MAX_PAYLOAD} bytes"
         )

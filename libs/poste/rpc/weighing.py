@@ -1,4 +1,4 @@
-"""Tells what a message would cost before it is parsed: two bytes of it can make an object of a hundred."""
+"""Bounds a message's number of fields before it is parsed: two bytes of it can become an object of a hundred."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def authority(host: str, port: int) -> str:
 
 
 def unusable(host: str, port: int, error: OSError) -> StartError:
-    """Return what to tell who wants to listen on an address that is taken, or not this host's."""
+    """Return the error for an address that can't be listened on: it is taken, or not this host's."""
     return StartError(f"can't listen on {authority(host, port)}: {os.strerror(error.errno) if error.errno else error}")
 
 

@@ -42,7 +42,7 @@ async def serving(
     Args:
         host: The address to listen on.
         port: The port, 0 for any free one.
-        ready: Tells why the process is not ready, if it is not.
+        ready: Returns why the process is not ready, None if it is.
         collect: Brings figures up to date before each scrape.
 
     Raises:
@@ -108,7 +108,7 @@ async def _reply(request_line: list[bytes], answer: Callable[[bytes], Awaitable[
         case [b"GET" | b"HEAD", target, _]:
             try:
                 return await answer(target.partition(b"?")[0])
-            except Exception:  # noqa: BLE001 - the edge: logged, and told as nothing but a failure
+            except Exception:  # noqa: BLE001 - the edge: logged, and answered as nothing but a failure
                 _log.exception("failed", target=target.decode("ascii", "replace"))
                 return _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"failed; the log says why\n")
         case [_, _, _]:

@@ -7,7 +7,7 @@ class Counts(dict[str, int]):
     """A number for each that has any."""
 
     def __missing__(self, _: str) -> int:
-        """Tell that who is not in it has none."""
+        """Return 0 for a key that is not in it, without adding it."""
         return 0
 
     def add(self, who: str, number: int = 1) -> None:

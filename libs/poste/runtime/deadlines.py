@@ -21,8 +21,8 @@ class Deadlines(Generic[K]):
 
         Args:
             overdue: Called with what is due, once it is: it is forgotten by then.
-            fair: While the loop is blocked nobody gets on, so nobody's time is over by that: what waited through it is
-                due as much later.
+            fair: Do not count time in which the event loop was blocked, when no call could get on: what waited through
+                it is due as much later.
         """
         self._overdue = overdue
         self._fair = fair
@@ -33,14 +33,14 @@ class Deadlines(Generic[K]):
         self._due: dict[K, tuple[float, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         #: When the timer is to go off. Kept here: a uvloop handle that is scheduled for now has no when().
-        self._look_time = math.inf
+        self._timer_time = math.inf
 
     def add(self, key: K, seconds: float) -> None:
         """Have `key` due in so many seconds."""
         due = self._loop.time() + seconds
         self._due[key] = due, loop_lag.blocked_seconds() if self._fair else 0.0
-        if due < self._look_time:
-            self._look_at(due)
+        if due < self._timer_time:
+            self._set_timer(due)
 
     def discard(self, key: K) -> None:
         """Forget `key`, if it is not due yet."""
@@ -51,20 +51,20 @@ class Deadlines(Generic[K]):
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._look_time = None, math.inf
+        self._timer, self._timer_time = None, math.inf
 
-    def _look_at(self, due: float) -> None:
+    def _set_timer(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._look_time = self._loop.call_at(due, self._look, context=self._context), due
+        self._timer, self._timer_time = self._loop.call_at(due, self._run_due, context=self._context), due
 
-    def _look(self) -> None:
+    def _run_due(self) -> None:
         now = self._loop.time()
-        late = now - self._look_time
-        self._timer, self._look_time = None, math.inf
+        late = now - self._timer_time
+        self._timer, self._timer_time = None, math.inf
         if self._fair and late > loop_lag.BLOCKED_SECONDS:
-            # First everybody has a turn, and it is known for how long nobody had.
-            self._look_at(now + loop_lag.PERIOD_SECONDS)
+            # Let the other callbacks run first: by then it is known for how long the loop was blocked.
+            self._set_timer(now + loop_lag.PERIOD_SECONDS)
             return
         for key in [key for key, (due, _) in self._due.items() if due <= now]:
             if key not in self._due:
@@ -77,5 +77,5 @@ class Deadlines(Generic[K]):
             self.discard(key)
             self._overdue(key)
         if self._due:
-            # What was told may have added something that is due sooner.
-            self._look_at(min(due for due, _ in self._due.values()))
+            # `overdue` may have added something that is due sooner.
+            self._set_timer(min(due for due, _ in self._due.values()))

@@ -20,7 +20,7 @@ from poste.runtime.settings import CourierSettings, GatewaySettings, MomSettings
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 PREFIX: Final = "POSTE_"
-#: What begins so is nobody's here: variables of one's own services may be called so.
+#: Variables that begin so are ignored: they are free for one's own services.
 FOREIGN_PREFIX: Final = f"{PREFIX}X_"
 #: The settings of each part. One environment may serve them all, so what is another part's is no mistake.
 PARTS: Final[Mapping[str, type[Settings]]] = {
@@ -42,9 +42,9 @@ OTHERS: Final[Mapping[str, str]] = {
 #: How Kubernetes calls what it says of services, e.g. of one called `poste-gateway`.
 _SERVICE_LINKS: Final = re.compile(r"POSTE_\w*?(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 #: The prefix of no variable.
-_NOBODYS: Final = "\0"
-#: The longest part of a value that is told.
-_TOLD: Final = 120
+_NO_PREFIX: Final = "\0"
+#: How much of a value an error shows, in characters.
+_SHOWN: Final = 120
 
 
 def variable(name: str) -> str:
@@ -68,14 +68,14 @@ def load(kind: type[SettingsT], environment: Mapping[str, str] | None = None, /,
     wrong = [*unknown(variables), *_empty(kind, variables)]
     chosen = {name: value for name, value in overrides.items() if value is not None}
     if environment is not None:
-        # Given by name, and none is looked for.
+        # Given by name: the process' own environment is not read.
         given = {name: value for name in kind.model_fields if (value := environment.get(variable(name))) is not None}
-        chosen = {"_env_prefix": _NOBODYS, **given, **chosen}
+        chosen = {"_env_prefix": _NO_PREFIX, **given, **chosen}
     try:
         settings = kind(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
-        # Of what is empty it is told already.
-        wrong.extend(dict.fromkeys(_told(item) for item in error.errors() if item["input"] != ""))
+        # Empty ones are in the list already.
+        wrong.extend(dict.fromkeys(_message(item) for item in error.errors() if item["input"] != ""))
     except StartError as error:
         wrong.append(str(error))
     else:
@@ -85,7 +85,7 @@ def load(kind: type[SettingsT], environment: Mapping[str, str] | None = None, /,
 
 
 def unknown(environment: Mapping[str, str]) -> Iterator[str]:
-    """Tell of each variable that is called like a setting, and is none: of it nothing would come."""
+    """Yield an error for each variable with Poste's prefix that is no setting: it would be ignored silently."""
     known = {variable(name) for kind in PARTS.values() for name in kind.model_fields} | OTHERS.keys()
     bare = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(environment):
@@ -100,15 +100,15 @@ def unknown(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _empty(kind: type[Settings], environment: Mapping[str, str]) -> Iterator[str]:
-    """Tell of each variable that holds nothing, as when what was to fill it in was not set: nobody chose that."""
+    """Yield an error for each variable that is empty: it was hardly meant, its source was not set."""
     for name, field in kind.model_fields.items():
         is_list = isinstance(field.get_default(), tuple)
         if environment.get(variable(name)) == "" and not is_list:
             yield f"{variable(name)}= is empty: give it a value, or leave it out"
 
 
-def _told(item: Any) -> str:
+def _message(item: Any) -> str:
     value = str(item["input"])
-    value = value if len(value) <= _TOLD else f"{value[:_TOLD]}…"
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
     said = item["msg"].removeprefix("Value error, ")
     return f"{variable(str(item['loc'][0]))}={value}: {said[:1].lower()}{said[1:].replace('nput should', 'must')}"

@@ -1,4 +1,4 @@
-"""What Poste uses of a library's insides, looked for at start: a release without it is named in one line.
+"""Checks at start that a library's internals that Poste uses are there: else one line names the release.
 
 Whatever a library does not document may be gone in its next minor release, and would be missed in the middle of a call.
 So each such use is fenced: it stands in one file, whose `INSIDES` lists it and whose header names the tests that show
@@ -20,7 +20,7 @@ Insides: TypeAlias = Iterable[tuple[Any, Iterable[str]]]
 
 
 def check(package: str, insides: Insides) -> None:
-    """Look for what is used of a library.
+    """Check that what is used of a library is there.
 
     Args:
         package: What the library is called where it is installed from.

@@ -1,4 +1,4 @@
-"""What still runs when a process ends: an author's threads and tasks that can't be ended are named in its log."""
+"""Logs the threads and tasks that don't end at shutdown: an author's code, which can't be ended."""
 
 from __future__ import annotations
 

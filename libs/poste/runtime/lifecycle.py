@@ -2,7 +2,7 @@
 
 Only a signal ends a process, or the death of one of its own parts; and always in order, within bounds. Whatever a task
 of an author's ends with (asyncio lets a KeyboardInterrupt or a SystemExit out of any task, through the loop) is logged,
-and the loop goes on. What does not end when it is told to is left behind.
+and the loop goes on. What does not end when it is cancelled is left behind.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logs.get("lifecycle")
 #: large messages in pieces of this size: elsewhere what was left of them lay about, megabytes of each.
 _MAPPED_BYTES: Final = 64 * 1024
 _M_MMAP_THRESHOLD: Final = -3
-#: How many more objects were made than freed before cycles are looked for, and how often in older ones.
+#: How many more objects were made than freed before the garbage collector runs, and how often for older ones.
 _GC_THRESHOLDS = (20_000, 20, 20)
 #: The most descriptors that a process takes: what opens more has a leak, and should be seen to fail.
 _DESCRIPTORS = 65_536
@@ -40,10 +40,10 @@ _DESCRIPTORS = 65_536
 _INSIST_SECONDS = 0.5
 #: How long tasks may take at the end of the process to end by themselves, in seconds.
 _SETTLE_SECONDS = 0.2
-#: How long a handler may take to clean up once it was told to end, in seconds; then it is left behind.
+#: How long a handler may take to clean up once it was cancelled, in seconds; then it is left behind.
 CLEANUP_SECONDS: Final = 2.0
-#: Tasks that were told to end by who owns them.
-_TOLD: Final[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
+#: Tasks that were cancelled by their owners.
+_CANCELLED: Final[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
@@ -55,7 +55,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
     """
     _raise_descriptors()
-    # What is imported by now stays, and what a call leaves behind goes by itself: looking for cycles rarely is enough.
+    # What is imported by now stays, and what a call leaves behind is freed without the collector: it may run rarely.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -140,7 +140,7 @@ async def _wait(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
 
 
 def _died(group: BaseExceptionGroup[BaseException]) -> int:
-    """Tell why a task group fell, in one line if a StartError is the cause."""
+    """Log why a task group failed, in one line if a StartError is the cause; returns the process' exit code."""
     start, rest = group.split(StartError)
     if start is not None and rest is None:
         error: BaseException = start
@@ -162,18 +162,18 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None
 
 
 def cancel(task: asyncio.Task[Any]) -> None:
-    """Tell a task to end, as its owner.
+    """Cancel a task, as its owner.
 
-    A task that runs an author's code may also be cancelled by that code, or by a library that it uses: `was_told` tells
-    the one from the other.
+    A task that runs an author's code may also be cancelled by that code, or by a library that it uses:
+    `was_cancelled` is true of the owner's cancellation only.
     """
-    _TOLD.add(task)
+    _CANCELLED.add(task)
     task.cancel()
 
 
-def was_told(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task was told to end by who owns it."""
-    return task in _TOLD
+def was_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task was cancelled by its owner (`cancel`)."""
+    return task in _CANCELLED
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, seconds: float = math.inf) -> set[asyncio.Task[Any]]:
@@ -196,7 +196,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, seconds: float = math.inf) 
 async def side_tasks(*duties: Awaitable[None]) -> AsyncIterator[None]:
     """Run duties beside the body, and cancel them when the body ends.
 
-    A duty that raises takes the body with it: a process whose side task died must not look alive.
+    A duty that raises takes the body with it: a process whose side task died must not seem alive.
     """
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_coroutine(duty)) for duty in duties]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-#: How deep containers may stand in each other before one is told by its `repr`.
+#: How deep containers may be nested before one is shown by its `repr`.
 _DEPTH: Final = 2
 #: The integers that JSON's readers know.
 _INTEGER_BITS: Final = 64
@@ -21,7 +21,7 @@ _INTEGER_BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of each thing is told.
+    """How much of each thing a log line shows.
 
     Attributes:
         text: The characters of a text, the bytes of binary data.
@@ -64,7 +64,7 @@ def words(stacks: list[dict[str, Any]], indent: str = "") -> Iterator[str]:
 
 
 class _Budget:
-    """How many exceptions may still be told: a group's groups would multiply them."""
+    """How many exceptions may still be shown: a group's groups would multiply them."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -85,7 +85,7 @@ def _exceptions(error: BaseException | None, limits: Limits, budget: _Budget) ->
         }
         if isinstance(error, BaseExceptionGroup):
             stack["exceptions"] = [
-                told for one in error.exceptions[: limits.items] if (told := _exceptions(one, limits, budget))
+                shown for one in error.exceptions[: limits.items] if (shown := _exceptions(one, limits, budget))
             ]
         stacks.append(stack)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -131,30 +131,30 @@ def _container(value: Any, limits: Limits, depth: int) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], limits: Limits, depth: int) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for name, inner in value.items():
-        if len(told) == limits.items:
-            told["…"] = f"({len(value):,} in all)"
+        if len(shown) == limits.items:
+            shown["…"] = f"({len(value):,} in all)"
             break
-        told[_text(name, str, limits.text)] = _bounded(inner, limits, depth)
-    return told
+        shown[_text(name, str, limits.text)] = _bounded(inner, limits, depth)
+    return shown
 
 
 def _items(value: Any, limits: Limits, depth: int) -> list[Any]:
-    told: list[Any] = []
+    shown: list[Any] = []
     for inner in value:
-        if len(told) == limits.items:
-            told.append(f"… ({len(value):,} in all)")
+        if len(shown) == limits.items:
+            shown.append(f"… ({len(value):,} in all)")
             break
-        told.append(_bounded(inner, limits, depth))
-    return told
+        shown.append(_bounded(inner, limits, depth))
+    return shown
 
 
 def _text(value: Any, spell: Callable[[Any], str], most: int) -> str:
     try:
         return _cut(spell(value), most)
     except BaseException:  # noqa: BLE001 - an author's code; a line must never be the reason why something fails
-        return f"(a {type(value).__name__} whose text can't be told)"
+        return f"(a {type(value).__name__} whose text can't be read)"
 
 
 def _cut(text: str, most: int) -> str:

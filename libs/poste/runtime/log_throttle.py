@@ -1,4 +1,4 @@
-"""Lines of the log that others cause as often as they like: each kind once in a while, with how many were left out."""
+"""Rate limit for log lines that clients can trigger: one a second of each kind, with how many were left out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LogThrottle:
             event: What happened.
             counted: The name under which the line says how many there were.
             number: How many there are now.
-            **kind: What the line says besides; of a bounded set, by which one kind is told from others.
+            **kind: What the line says besides, and what makes its kind; of a bounded set.
         """
         if happened := self._due(tuple(kind.values()), number):
             getattr(self._log, self._level)(event, **kind, **{counted: happened})

@@ -1,8 +1,8 @@
 """Logs: one line per event, JSON unless a person reads them on a terminal.
 
-Every line has a largest size, whatever it tells of (`poste.runtime.log_facts`), and holds nothing that a terminal would
-obey (`poste.domain.shown`): who reads a log is nobody's to command. What goes by Python's own `logging` and `warnings`,
-a handler's author's lines before all, becomes lines like any other, and says which call it is of.
+Every line has a largest size (`poste.runtime.log_facts`), and no control characters (`poste.domain.shown`): untrusted
+text must not control the terminal of who reads a log. Lines of Python's own `logging` and `warnings`, those of
+handlers' authors above all, become lines like any other, and name the call that they belong to.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 #: The longest line, in bytes: what collects logs (Docker, journald) takes a longer one to pieces.
 MAX_LINE_BYTES: Final = 16 * 1024
-#: An event log's line that is no longer holds no long text, in bytes; any other is looked at.
+#: An event log's line that is no longer holds no long text, in bytes; longer ones are cut.
 _USUAL_BYTES: Final = 2000
 #: A logger's name until its line is made: structlog has an argument `logger` of its own.
 _LOGGER: Final = "_logger"
-#: What a line tells that can't be made to fit.
+#: What stays in a line that can't be made to fit.
 _ALWAYS: Final = ("event", "level", "timestamp", "part", "logger")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-#: Libraries that tell of their own work at lower levels than warnings: it is nobody's here. What an author's handlers
+#: Libraries that log their own work at lower levels than warnings: it is dropped. What an author's handlers
 #: log, and what their libraries do, is written from the process' own level on.
 _LIBRARIES: Final = ("aiohttp", "asyncio", "concurrent", "grpc", "opentelemetry", "pebble", "redis")
 #: What every record of Python's own logging has; what else it has, its line says too (`extra`), but in a name of ours.
@@ -62,7 +62,7 @@ def configure(settings: Settings, part: str) -> None:
 
 
 def inherited() -> Pipe | None:
-    """Return how this process writes its lines, for one that works for it; None if it was not told how."""
+    """Return how this process writes its lines, for its child processes; None if that was not set up."""
     return _Configured.pipe
 
 
@@ -183,7 +183,7 @@ class _Lines:
             self._write(b"\n".join(lines) + b"\n")
 
     def _write(self, data: bytes) -> None:
-        # Nobody reads any more, or not fast enough for a pipe that does not block: a process must not fail for its log.
+        # The reader is gone, or too slow for a pipe that does not block: a process must not fail for its log.
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._descriptor, data) :]
@@ -201,7 +201,7 @@ class _Standard(logging.Handler):
         try:
             text = record.getMessage()
         except Exception:
-            # Logging's own rule: what is wrong with a line ends nobody's work.
+            # Logging's own rule: an error in a line ends no call.
             log.exception("a line of the log can't be made", message=record.msg)
             return
         log.log(_known_level(record.levelno), text, exc_info=record.exc_info, **facts)
@@ -225,8 +225,8 @@ def _named(_: object, __: str, event: structlog.typing.EventDict) -> structlog.t
     """Say who writes, and what the running code is for, unless the line says by itself what it is of."""
     if (logger := event.pop(_LOGGER, None)) is not None:
         event["logger"] = logger
-    if (told := names.get(None)) is not None:
-        for name, value in told().items():
+    if (current := names.get(None)) is not None:
+        for name, value in current().items():
             event.setdefault(name, value)
     return event
 
@@ -248,7 +248,7 @@ def _shown(_: object, __: str, event: structlog.typing.EventDict) -> structlog.t
 
 
 def _fitting(event: MutableMapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Bound what a line tells; returns it as facts, and as JSON that is no longer than a line may be."""
+    """Bound a line; returns it as facts, and as JSON that is no longer than a line may be."""
     error = _error_of(event.pop("exc_info", None))
     for limits in log_facts.LIMITS:
         facts = log_facts.bounded(event, limits)

@@ -31,12 +31,12 @@ build_info = Info("poste_build", "Which Poste this is.")
 build_info.info({"version": __version__})
 loop_lag_seconds = Histogram(
     "poste_loop_lag_seconds",
-    "How late the event loop came to a timer: what every call in this process waits besides.",
+    "Delay of the event loop: how late its timers run. Every call in this process waits that much longer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )
 silences_total = Counter(
     "poste_silences_total",
-    "Times that a replica that this process is connected to fell silent: it hangs, or is short of processor time.",
+    "Times that a connected replica stopped answering health probes: it hangs, or is short of processor time.",
 )
 
 catalogue_passed_over = Gauge(
@@ -70,14 +70,14 @@ operator_tokens_wrong_total = Counter(
 )
 refused_total = Counter(
     "poste_refused_total",
-    "What the gateway refused for having no room for it, by what there was too much of: 503, or a closed connection.",
+    "Requests (503) and connections (closed) that the gateway refused, by the limit that was reached.",
     ["reason"],
 )
 #: reading: large bodies that wait until their JSON is read. results: large results that are asked for again. bodies:
-#: bytes of requests that are not answered yet. answers: bytes of answers that nobody takes. connections,
+#: bytes of requests that are not answered yet. answers: bytes of answers that clients do not take. connections,
 #: peer-connections: in all, and of one client. descriptors: sockets that the process, or the host, can have.
 #: peer-calls: one client's calls that are under way at one service. waits: requests that wait for the ends of tasks.
-#: listings: looks at single queues.
+#: listings: requests for single queues' figures and tasks.
 REFUSAL_REASONS: Final = (
     *("reading", "results", "bodies", "answers"),
     *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings"),
@@ -106,33 +106,33 @@ received_max_bytes = Gauge("poste_received_max_bytes", "How many of clients' req
 unsent_max_bytes = Gauge("poste_unsent_max_bytes", "How many of large answers it may hold.")
 unsent_waiting_bytes = Gauge(
     "poste_unsent_waiting_bytes",
-    "Bytes of large answers that stay with their services until there is room here.",
+    "Bytes of large answers that wait at their services until the gateway has room for them.",
 )
 clock_ahead_seconds = Gauge(
     "poste_clock_ahead_seconds",
-    "How far this gateway's clock is ahead of the store's; no call can be kept past 30 s, either way.",
+    "How far this gateway's clock is ahead of Redis'; past 30 s, either way, no call can be queued.",
 )
 
 # -- the middleware
 
 enqueue_answers_total = Counter(
     "poste_enqueue_answers_total",
-    "Calls that were to be kept, by what the middleware said to them.",
+    "Calls that were to be queued, by the middleware's answer.",
     ["queue", "result"],
 )
 reports_refused_total = Counter(
     "poste_reports_refused_total",
-    "Results that the middleware refused at its door: they name no task, or no claim, that there can be.",
+    "Results that the middleware refused when it received them: they name no task, or no claim, that there can be.",
 )
 questions_refused_total = Counter(
     "poste_questions_refused_total",
-    "Calls that the middleware did not answer: what they ask is not sound (invalid) or does not come (late), or they"
-    " are too many (busy).",
+    "Requests that the middleware refused: they are malformed (invalid), arrive too slowly (late), or there are too"
+    " many (busy).",
     ["method", "reason"],
 )
 registrations_refused_total = Counter(
     "poste_registrations_refused_total",
-    "Registrations that the middleware refused: what was said is wrong (invalid), or there is no room for it (full).",
+    "Registrations that the middleware refused: they are malformed (invalid), or the catalogue is full (full).",
     ["reason"],
 )
 for _reason in ("invalid", "full"):
@@ -157,12 +157,12 @@ handler_seconds = FastHistogram(
 running_calls = FastGauge("poste_running_calls", "Handlers that run now.", ["service", "road"])
 handlers_left_behind = FastGauge(
     "poste_handlers_left_behind",
-    "Handlers that go on though their time is over: they do not heed their cancellation.",
+    "Handlers that still run after their time was over: they ignore their cancellation.",
     ["service", "road"],
 )
 threads_lost = FastGauge(
     "poste_threads_lost",
-    "Threads of `def` handlers that go on though nobody waits for them any more: no other call gets these.",
+    "Threads of `def` handlers that still run although no caller waits for them: other calls can't use them.",
     ["service", "road"],
 )
 task_wait_seconds = FastHistogram(
@@ -198,7 +198,7 @@ links_broken_total = Counter(
     "poste_links_broken_total", "Links that this process closed because its peer broke their protocol."
 )
 
-# -- whoever talks to Redis
+# -- every process that talks to Redis
 
 store_round_trips_total = Counter("poste_store_round_trips_total", "Times that something was sent to Redis.")
 store_step_seconds = Histogram(
@@ -209,7 +209,7 @@ store_step_seconds = Histogram(
 )
 records_damaged_total = Counter(
     "poste_records_damaged_total",
-    "Times that a record in Redis was passed over because it can't be read; each is named in the log once.",
+    "Times that a record in Redis was skipped because it can't be read; each is named in the log once.",
 )
 store_errors_total = Counter(
     "poste_store_errors_total",
@@ -250,7 +250,7 @@ def expect(service: str) -> None:
         threads_lost.add((service, road), 0)
 
 
-# -- the system, told by one replica of the middleware at a time
+# -- the system, exported by one replica of the middleware at a time
 
 _QUEUE: Final = ("queue",)
 _SERVER: Final = ("server",)
@@ -303,13 +303,13 @@ Samples = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 class SystemFigures(Collector):
-    """Shows what it was last told."""
+    """Exports the samples that it was last given."""
 
     def __init__(self) -> None:
         self._samples: Samples = {}
 
     def show(self, samples: Samples) -> None:
-        """Take what is to be shown from now on; nothing if somebody else shows it."""
+        """Export these samples from now on; none if another replica exports them."""
         self._samples = samples
 
     def collect(self) -> Iterable[Metric]:

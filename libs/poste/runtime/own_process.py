@@ -1,4 +1,4 @@
-"""What a process of Poste's own does to itself before it imports the rest: each part, and `poste worker`.
+"""Import-time tuning of Poste's own processes: each part, and `poste worker`.
 
 Each call here changes what other code in the process finds. So no module of the library does it when it is imported: a
 program that imports `poste.service` or `poste.client` is its author's.
@@ -15,7 +15,7 @@ from typing import Final
 #: What libraries import only because it is installed: rich, with which structlog would draw tracebacks on terminals,
 #: and OpenTelemetry, by which redis-py would measure itself. Each takes megabytes.
 _UNUSED: Final = ("rich", "opentelemetry")
-#: By which variables OpenSSL is told where certificates are.
+#: The variables that say where OpenSSL finds certificates.
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -37,7 +37,8 @@ def importing() -> Iterator[None]:
 def without_certificates() -> Iterator[None]:
     """Have what is imported in the body read none of the certificates that this host trusts.
 
-    aiohttp does so when it is imported, for a client. For programs that have none: whoever used one would trust nobody.
+    aiohttp does so when it is imported, for its client. For programs that make no HTTPS requests only: such a client
+    would trust no server.
     """
     before = {name: os.environ.get(name) for name in _CERTIFICATES}
     os.environ.update(dict.fromkeys(_CERTIFICATES, os.devnull))
@@ -53,7 +54,7 @@ def without_certificates() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _block_import(module: str) -> Iterator[None]:
-    """Have what is imported in the body not find a module; whoever imports it later does."""
+    """Hide a module from what is imported in the body; later imports find it."""
     if module in sys.modules:
         yield
         return

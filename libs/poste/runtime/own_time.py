@@ -1,4 +1,4 @@
-"""Waiting by a process' own time: what passes while it, or its core, is kept from running proves nothing of others.
+"""Timeouts that don't count time in which this process was suspended, or its event loop was blocked.
 
 A process that was stopped for two seconds finds every deadline over when it goes on, and its peers' answers unread
 beside them. So time is counted in beats: a beat that comes late does not count, and what came meanwhile is read before

@@ -1,4 +1,4 @@
-"""What each part's `main` does: it reads its settings, sets up logs and traces, and runs until it is told to stop."""
+"""What each part's `main` does: it reads its settings, sets up logs and traces, and runs until a signal stops it."""
 
 from __future__ import annotations
 

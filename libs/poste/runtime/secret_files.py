@@ -1,7 +1,7 @@
 """Files that hold a secret: made for their owner's eyes only, and refused if others can read or write them.
 
 What counts is the file that is read in the end: links are followed (certificates are renewed by them, and orchestrators
-hand secrets out by them), and what was opened is what is looked at.
+hand secrets out by them), and it is the opened file that is checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.domain.task_id import MIN_KEY_BYTES
 
-#: Where containers are given their secrets: nobody else is in there, and Swarm makes them readable for all (0444).
+#: Where containers are given their secrets: no other user is in there, and Swarm makes them readable for all (0444).
 _HANDED_OUT: Final = Path("/run/secrets")
 #: What others must not have: of a file of this user's, of one of root's (which a group may read), of one handed out.
 _OWN, _ROOTS, _HANDED = 0o077, 0o027, 0o022

@@ -41,14 +41,14 @@ _PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@|[?&]password=")
 
 
 class Settings(BaseSettings):
-    """What every process is told."""
+    """The settings of every process."""
 
     model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore")
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
     host: Host = "127.0.0.1"
-    #: The address for `/metrics` and the probes, `host` unless given. These are not for everybody: who makes them
-    #: public tells what is called, how often and by how many.
+    #: The address for `/metrics` and the probes, `host` unless given. These are not for the public: they show what is
+    #: called, how often and by how many.
     admin_host: Host | None = None
     #: Lines below this level are not written.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Tell what can't be meant of settings that are each as they may be."""
+        """Yield an error for each combination of settings that makes no sense though each is valid by itself."""
         try:
             self.probes_port()
         except StartError as error:
@@ -93,21 +93,21 @@ class Settings(BaseSettings):
 
 
 class StoreSettings(Settings):
-    """What a process that talks to Redis is told."""
+    """The settings of a process that talks to Redis."""
 
     #: One server: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path`. Or a Redis
-    #: Cluster, by some of its servers, which tell of the others: `redis+cluster://[user:password@]host:port[,host:port…]`,
+    #: Cluster, by some of its servers, which list the others: `redis+cluster://[user:password@]host:port[,host:port…]`,
     #: `rediss+cluster://` for TLS.
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: A file that holds Redis' password, instead of one in the URL.
     redis_password_file: Path | None = None
     #: What the names of all keys begin with: each Poste on a Redis needs one of its own, and all its parts the same.
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "poste"
-    #: What this Redis keeps, for one that does not tell it (managed ones refuse CONFIG): `always`, what it has
-    #: answered; `second`, all but the last second; `nothing`, when it stops. The last two are not enough by themselves:
-    #: see `accept_losing_…`. Of one that does tell it, that holds, whatever stands here.
+    #: What this Redis keeps on disk, for one that does not show it (managed ones refuse CONFIG): `always`, each write
+    #: that it has answered; `second`, all but the last second; `nothing`, if it stops. The last two are not enough by
+    #: themselves: see `accept_losing_…`. Ignored if the server shows its configuration.
     redis_keeps: Keeps | None = None
-    #: Accept calls although Redis may lose the last second of them (`appendfsync everysec`): nobody waits for the disk.
+    #: Accept calls although Redis may lose the last second of them (`appendfsync everysec`): none waits for the disk.
     accept_losing_last_second: bool = False
     #: Accept calls although Redis loses all of them when it stops (no AOF).
     accept_losing_everything: bool = False
@@ -119,7 +119,7 @@ class StoreSettings(Settings):
 
 
 class GatewaySettings(Settings):
-    """What the gateway is told."""
+    """The gateway's settings."""
 
     #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez` and `/readyz`.
     port: Port = 8080
@@ -137,7 +137,7 @@ class GatewaySettings(Settings):
     #: The file with the secret that signs task ids, the same for all gateways. Made if it is not there.
     id_key_file: Path = Path(".poste/id.key")
     #: The file with the token that operators send, the same for all gateways. Made if it is not there. Without one
-    #: nobody is an operator, wherever they come from.
+    #: no client is an operator, wherever it comes from.
     operator_token_file: Path | None = None
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
@@ -161,8 +161,8 @@ class GatewaySettings(Settings):
     max_connections: Annotated[int, Field(gt=0)] = 2500
     #: Connections of one client: an IPv4 address, or the 64 bits of an IPv6 address that stand for one home.
     max_peer_connections: Bytes = 1000
-    #: Requests that may wait for the end of a task (`Prefer: wait`), in all; one client half of it. Beyond it a look at
-    #: a task is refused, 503 `gateway-busy`, and a call that is kept is answered 202 at once.
+    #: Requests that may wait for the end of a task (`Prefer: wait`), in all; one client half of it. Beyond it a request
+    #: for a task is refused, 503 `gateway-busy`, and a call that is queued is answered 202 at once.
     max_waits: Annotated[int, Field(gt=0)] = 1000
     #: Networks of proxies that bring everybody's requests, separated by commas: what one client may have at most does
     #: not count for them. This host's own unless given.
@@ -222,7 +222,7 @@ MAX_REPLICAS: Final = 500
 
 
 class MomSettings(StoreSettings):
-    """What the middleware is told."""
+    """The middleware's settings."""
 
     #: Serves gRPC.
     port: Port = 50051
@@ -236,12 +236,12 @@ class MomSettings(StoreSettings):
     max_catalogue_bytes: Annotated[int, Field(ge=1024 * 1024)] = MAX_CATALOGUE_BYTES
     #: At how many addresses replicas may be registered, of all services: every gateway connects to each.
     max_replicas: Annotated[int, Field(ge=1)] = MAX_REPLICAS
-    #: How often overdue leases, retries and expiries are looked after, in seconds.
+    #: How often the reaper and the other maintenance run (overdue leases, retries, expiries), in seconds.
     pass_seconds: Seconds = 1.0
 
 
 class ConsumerSettings(StoreSettings):
-    """What a process that takes from queues is told."""
+    """The settings of a process that takes from queues."""
 
     #: gRPC target of the middleware.
     mom: Target = "dns:///127.0.0.1:50051"
@@ -271,7 +271,7 @@ class ConsumerSettings(StoreSettings):
 
 
 class WorkerSettings(ConsumerSettings):
-    """What a service's process is told."""
+    """The settings of a service's process."""
 
     #: Serves gRPC; the servicer's own `default_port`, or 50052, unless given.
     port: Port | None = None
@@ -282,13 +282,13 @@ class WorkerSettings(ConsumerSettings):
     advertise: ReplicaAddress | None = None
     #: How many direct calls run at once in this process; more are proved not run, and queued by the gateway.
     max_direct_calls: Annotated[int, Field(ge=1)] = 1000
-    #: How long all threads of a service's `def` handlers may be lost to calls that nobody waits for any more before the
-    #: process ends itself in order, to be started anew, in seconds; 0 is for ever.
+    #: How long all threads of a service's `def` handlers may be lost to calls that no caller waits for any more before
+    #: the process ends itself in order, to be started anew, in seconds; 0 is for ever.
     threads_lost_seconds: SomeSeconds = 10.0
 
 
 class CourierSettings(ConsumerSettings):
-    """What a courier is told."""
+    """The courier's settings."""
 
     #: Where `/metrics` and the probes are served.
     admin_port: Port | None = 51059

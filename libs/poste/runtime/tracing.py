@@ -39,7 +39,7 @@ class _Tracing:
 
     tracer: Any = None
     spans: Any = None
-    #: Decides on new traces; None if whoever set up the provider has another way.
+    #: Decides on new traces; None if the provider was set up elsewhere, with a sampler of its own.
     sampler: HeadSampler | None = None
 
 
@@ -47,7 +47,7 @@ def wanted(traceparent: str) -> bool:
     """Return whether a span is to be made of what has this `traceparent`, or none.
 
     Who began a trace decides whether it is recorded, and that holds for all of it: an unsampled call costs a service
-    nothing more, and no queued call's story is told by halves.
+    nothing more, and no queued call's trace is recorded in part.
     """
     return _Tracing.tracer is not None and (traceparent == "" or recorded(traceparent))
 

@@ -27,9 +27,9 @@ from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, so
 
 #: Metadata that names the client's request; every line of the log that the handler writes says it.
 REQUEST_ID: Final = "x-request-id"
-#: Metadata that tells a handler which try this is; 1 unless the caller says otherwise.
+#: Metadata with the number of this attempt, for the handler; 1 unless the caller says otherwise.
 ATTEMPT: Final = "poste-attempt"
-#: Metadata that tells a handler which queued task it runs, by its id and by its key; nobody else may say so.
+#: Metadata with the queued task that a handler runs, its id and its key; clients can't set it.
 TASK_ID: Final = "poste-task-id"
 TASK_KEY: Final = "poste-task-key"
 

@@ -34,7 +34,7 @@ from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 #: A draining server answers at least this long, in seconds: calls that were on their way when the gateways heard
 #: NOT_SERVING (it takes milliseconds) are answered with the proof that they did not run.
 _LINGER_SECONDS: Final = 0.2
-#: How long the links may take to end, in seconds: a gateway that reads is told in milliseconds.
+#: How long the links may take to end, in seconds: a gateway that reads sees it in milliseconds.
 _LINKS_SECONDS: Final = 0.5
 #: How long the last answers may take to leave once the server stops, in seconds.
 _FLUSH_SECONDS: Final = 0.1
@@ -129,8 +129,8 @@ class DirectRoad:
                 await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
             self._admission.begin()
             call = _call(wire)
-            # A task of its own: gRPC cancels its task when the client has left, and nothing would tell that from a
-            # handler that cancels itself.
+            # A task of its own: gRPC cancels its task when the client has left, and without it that could not be
+            # distinguished from a handler that cancels itself.
             over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
             call.leave = lambda _, outcome: over.set_result(outcome)
             task = asyncio.create_task(self._run(method, request, call, over))

@@ -30,7 +30,7 @@ from poste.service.threads import NoThread, Threads
 _log = logs.get("handlers")
 #: How long before a caller's deadline its call is refused if it did not get a thread, at most, in seconds.
 _TELL_SECONDS: Final = 0.25
-#: Looked up at once, which an enum's own `name` is not.
+#: A plain dict: an enum's own `name` is a slower lookup.
 _NAMES: Final = {code: code.name for code in Code}
 
 
@@ -78,9 +78,9 @@ class Runner:
     ) -> Outcome:
         """Run one handler.
 
-        A `def` handler that is cancelled, or takes too long, goes on in its thread (`context.is_active()` tells it);
-        its late answer is dropped. One that is `async def`, takes too long and does not heed its cancellation either is
-        left behind: `call.leave` is told the outcome, and whatever comes of this is of no account any more.
+        A `def` handler that is cancelled, or takes too long, goes on in its thread (`context.is_active()` is False
+        then); its late answer is dropped. One that is `async def`, takes too long and ignores its cancellation too is
+        left behind: `call.leave` is called with the outcome, and what this method returns or raises does not count.
 
         Args:
             method: Whose handler.
@@ -89,7 +89,7 @@ class Runner:
             timeout_seconds: How long it may take; None if somebody else sees to that.
 
         Raises:
-            asyncio.CancelledError: The caller was told to end (`lifecycle.cancel`), or was left behind. A cancellation
+            asyncio.CancelledError: The caller was cancelled (`lifecycle.cancel`), or was left behind. A cancellation
                 of any other origin is the handler's own, and becomes an outcome.
         """
         placed = self._isolation is not None and method in self._isolation.methods
@@ -115,9 +115,9 @@ class Runner:
                     outcome = await self._outcome(method, request, call)
             except BaseException as error:  # noqa: BLE001 - an author's code: what it raises is its answer
                 outcome = self._answer_of(error, method, call)
-            if task.cancelling() > cancels and not lifecycle.was_told(task):
+            if task.cancelling() > cancels and not lifecycle.was_cancelled(task):
                 await _forget_cancellations(task, cancels)
-            # Nearly always None, and to look an enum's member up takes longer than all the rest of this.
+            # Nearly always None, and the lookup of an enum's member takes longer than all the rest of this.
             if call.stage is not None and call.stage is Stage.LEFT:
                 raise asyncio.CancelledError
             code, ran = outcome.code, not outcome.not_run
@@ -146,7 +146,7 @@ class Runner:
         return [name for threads in self._threads.values() for name in threads.calling()]
 
     def lost(self, service: str) -> int:
-        """Return how many of a service's threads are lost to handlers that nobody waits for any more."""
+        """Return how many of a service's threads are lost to handlers that no caller waits for any more."""
         threads = self._threads.get(service)
         return 0 if threads is None else threads.lost
 
@@ -189,7 +189,7 @@ class Runner:
         if call.deadline is None:
             return None
         left = call.deadline - time.monotonic()
-        # It must still be told in time that it was not run.
+        # Its caller must still hear in time that it was not run.
         return max(0.0, left - min(_TELL_SECONDS, left / 10))
 
     def _time_out(self, call: Call) -> None:
@@ -247,14 +247,14 @@ class Runner:
         return await answer if inspect.isawaitable(answer) else answer
 
     def _answer_of(self, error: BaseException, method: ServedMethod, call: Call) -> Outcome:
-        """Return what it means that a handler raised; raises CancelledError if that is nobody's answer."""
+        """Return the outcome of what a handler raised; raises CancelledError if there is none to report."""
         task = asyncio.current_task(self._loop)
         if task is None or task is not call.task:
             # It is thrown away together with its loop.
             raise error
         if call.aborted:
             return call.failure()
-        if lifecycle.was_told(task):
+        if lifecycle.was_cancelled(task):
             # What a handler raises on its way out of a cancellation is not its answer.
             call.cancelled = True
             raise asyncio.CancelledError from error
@@ -272,7 +272,7 @@ async def _forget_cancellations(task: asyncio.Task[Any], cancels: int) -> None:
         # One that has not arrived yet would hit whatever is waited for next.
         await asyncio.sleep(0)
     except asyncio.CancelledError:
-        if lifecycle.was_told(task):
+        if lifecycle.was_cancelled(task):
             raise
 
 

@@ -21,7 +21,7 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
 class CallDetails(NamedTuple):
-    """What an interceptor is told of a call."""
+    """What an interceptor gets of a call."""
 
     method: str
     invocation_metadata: Metadata

@@ -106,7 +106,7 @@ class Isolation:
             return Outcome(Code.DEADLINE_EXCEEDED, words, overdue=True)
         except ProcessExpired as error:
             _log.error("handler's process ended", service=method.service, method=method.name, exit_code=error.exitcode)
-            # It was cut off, and what it had done by then nobody knows.
+            # It was cut off, and what it had done by then is unknown.
             return Outcome(Code.UNAVAILABLE, "the handler's process ended before it answered", overdue=True)
         except RuntimeError:
             # Its processes died of something else than a call: the next call gets new ones.

@@ -1,7 +1,7 @@
 """The link's side in the service: calls that come many in a frame, and answers that leave as soon as they are ready.
 
-Large ones are kept until the gateway, which is told of them, sends for them: it alone knows when it has room for whose.
-What is kept here is bounded too, and no small answer waits for any of it.
+Large ones are announced to the gateway, and kept until it sends for them: it alone knows when it has room for which
+client's. What is kept here is bounded too, and no small answer waits for any of it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Link:
         #: Large ones that the gateway sent for; and whether it is their turn.
         self._large: dict[int, _Large] = {}
         self._large_next = False
-        #: Large ones that it did not send for yet; how many bytes these are; and what it is still to be told of such.
+        #: Large ones that it did not send for yet; how many bytes these are; announcements of such, still to be sent.
         self._kept: dict[int, _Large] = {}
         self._kept_bytes = 0
         self._announced: list[pb.LinkAnswer] = []
@@ -134,8 +134,8 @@ class _Link:
     async def serve(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
         """Run what comes until the gateway sends no more, or until `end`, and answer it all.
 
-        If the gateway is gone, gRPC cancels this, and with it every handler. One that breaks the protocol is told so,
-        and its link is closed: no answer could be told from another's.
+        If the gateway is gone, gRPC cancels this, and with it every handler. The link of one that breaks the protocol
+        is closed with a status that says so: answers could no longer be matched to their calls.
         """
         await self._wire.write(pb.ConnectResponse())
         try:
@@ -149,7 +149,7 @@ class _Link:
                     writing.cancel()
                 self._ended = True
                 for number in [*self._kept]:
-                    # Nobody can send for it any more.
+                    # The gateway can't send for it any more.
                     self._drop(number)
                 self._some.set()
         finally:
@@ -243,7 +243,7 @@ class _Link:
         timeout_seconds = min(call.timeout_seconds, _MOST_SECONDS)
         request_id, place = call.request_id, call.traceparent
         state = Call(
-            # Handlers are told it, and every line of theirs in the log has it.
+            # Handlers get it, and every line of theirs in the log has it.
             request_id=request_id if door.is_request_id(request_id) else "",
             traceparent=place if door.is_place_in_trace(place) else "",
             peer=self._peer,
@@ -254,7 +254,7 @@ class _Link:
         try:
             outcome = await self._runner.run(method, call.request, state, timeout_seconds=timeout_seconds)
         except asyncio.CancelledError:
-            # Nobody waits for the answer; or it was given meanwhile.
+            # No caller waits for the answer; or it was given meanwhile.
             if state.stage is not Stage.LEFT:
                 self._admission.end()
             return
@@ -284,7 +284,7 @@ class _Link:
         self._some.set()
 
     def _keep(self, number: int, large: _Large, size: int) -> None:
-        """Tell the gateway of a large answer, and keep it until it is sent for, if there is room for that."""
+        """Announce a large answer to the gateway, and keep it until it is sent for, if there is room for that."""
         full = bool(self._kept) and self._kept_bytes + size > _MOST_KEPT_BYTES
         # A number that is in use is the gateway's mistake: it knows of one answer by it.
         if full or self._ended or number in self._kept or number in self._large:
@@ -305,7 +305,7 @@ class _Link:
             self._some.set()
 
     def _drop(self, number: int) -> None:
-        """Let go of a large answer that nobody waits for."""
+        """Drop a large answer that no caller waits for."""
         if (large := self._kept.pop(number, None)) is not None:
             self._kept_bytes -= len(large[0].response)
         elif (large := self._large.pop(number, None)) is not None:

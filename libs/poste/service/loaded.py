@@ -1,7 +1,7 @@
-"""The files that a service is registered with: its own, what that imports, and what else its program has loaded.
+"""Collects the descriptors that a service is registered with: its file, its imports, and what its program has loaded.
 
-A handler may put any message that its program knows into a google.protobuf.Any, or into a status's details; whoever
-shows that must know the type. What is loaded is found by the generated modules: a pool can't be asked.
+A handler may put any message that its program knows into a google.protobuf.Any, or into a status's details; a gateway
+that writes it as JSON must know the type. What is loaded is found by the generated modules: a pool can't be asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from poste.runtime import logs
 #: How many bytes a service is registered with at most beyond what it needs: the catalogue holds that of every service,
 #: in memory and in messages. A program that has loaded the types of a whole cloud has more.
 MAX_MORE_BYTES: Final = 256 * 1024
-#: Files of Poste and of the libraries that it uses itself. Of Google's, whoever reads the descriptors has what matters.
+#: Files of Poste and of the libraries that it uses itself. Of Google's, the gateway has those that matter.
 _NOT_THE_PROGRAMS: Final = (
     "poste/",
     "grpc_",

@@ -1,4 +1,4 @@
-"""Threads that are lost to `def` handlers which hang: logged while some are left; with none left the process ends.
+"""Watches for threads lost to hung `def` handlers; ends the process when a service has lost all of its threads.
 
 A thread can't be ended. A process that has lost all of its threads can run no `def` handler any more: it logs that, is
 not ready, and after `POSTE_THREADS_LOST_SECONDS` ends in order. Whatever keeps it running starts it anew.
@@ -14,8 +14,8 @@ from poste.runtime import logs
 from poste.service.handlers import Runner
 
 _log = logs.get("threads")
-#: How often it is looked, in seconds.
-_LOOK_SECONDS: Final = 0.25
+#: How often the threads are checked, in seconds.
+_CHECK_SECONDS: Final = 0.25
 #: So many handlers are named.
 _NAMED: Final = 5
 
@@ -41,9 +41,9 @@ class ThreadWatch:
         self._patience_seconds = patience_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look, until cancelled; sets `stop` if the process is to end."""
+        """Check, until cancelled; sets `stop` if the process is to end."""
         while not self.over:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
             stuck = [one for runner in self._runners if (one := runner.stuck()) is not None]
             if not stuck:
                 self.reason = None

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
         details: The text beside the code; safe to show to any client.
         response: The serialized response message, if the code is OK.
         trailing_metadata: What travels behind the answer on the direct road.
-        cause: The text of the unexpected exception, for the operator; no client is told it on either road.
+        cause: The text of the unexpected exception, for the operator; no client gets it on either road.
         overdue: The handler was cut off, for it did not answer in the time that it had.
         not_run: The handler was not called, and never will be.
         initial_metadata: What travels before the answer, if gRPC did not send it yet.
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
         return status
 
     def public_status(self) -> status_pb2.Status:
-        """Return what the caller is told on either road: the rich status if it is sound, never the cause."""
+        """Return the status that the caller gets on either road: the rich one if it is sound, never the cause."""
         bounded = self.bounded()
         rich = rich_status(bounded.trailing_metadata)
         if rich is not None and rich.code == self.code:
@@ -105,7 +105,7 @@ def unexpected(error: BaseException) -> Outcome:
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - an author's code, too
-        text = "(its text can't be told)"
+        text = "(its text can't be read)"
     return Outcome(
         Code.UNKNOWN,
         f"the handler failed unexpectedly ({kind})",

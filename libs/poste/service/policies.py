@@ -8,7 +8,7 @@
         async def Render(self, request, context): ...
 
 It travels with the registration, so the middleware and the gateways know it. The deployment's catalogue file wins over
-the author, setting by setting; `poste_mom.catalogue.catalogue_file` says what holds where nobody says anything.
+the author, setting by setting; `poste_mom.catalogue.catalogue_file` has the defaults.
 """
 
 from __future__ import annotations

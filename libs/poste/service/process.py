@@ -136,7 +136,7 @@ async def run(
         services: What is served (`services_of`).
         settings: How.
         stop: Ends it in order, once set.
-        listening: Told where it listens, as soon as it does.
+        listening: Called with the port, as soon as it listens.
         consumer: Makes what takes the tasks of a queue.
         isolation: Has processes for some handlers; None if all are run here.
         interceptors: What every call goes through.
@@ -207,9 +207,9 @@ def _refuse_both(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
 
 
 def _beside_its_middleware(settings: WorkerSettings) -> WorkerSettings:
-    """Have a service whose middleware is reached by a socket listen by one too, in the same folder, unless told where.
+    """Have a service whose middleware is reached by a socket listen by one too, in the same folder, unless it is set.
 
-    Whoever keeps others from that socket would not have them call the services behind it either.
+    A socket's permissions keep other users out: they must not be able to call the services behind it either.
     """
     middleware = path_of(settings.mom)
     if middleware is None or settings.socket is not None or settings.port is not None:

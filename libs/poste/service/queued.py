@@ -114,7 +114,7 @@ class QueuedRoad:
             except asyncio.CancelledError:
                 # The same is reported again: under one token it is answered the same. The client's wish comes too late
                 # once, for the handler has ended; and what the handler left running may cancel this, which is nothing.
-                if _was_told():
+                if _was_cancelled():
                     if asked or not task.cancel_requested:
                         raise
                     asked = True
@@ -174,9 +174,9 @@ def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str)
     completion.error.CopyFrom(outcome.status())
 
 
-def _was_told() -> bool:
+def _was_cancelled() -> bool:
     current = asyncio.current_task()
-    return current is None or lifecycle.was_told(current)
+    return current is None or lifecycle.was_cancelled(current)
 
 
 def _uncancel() -> None:

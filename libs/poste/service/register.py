@@ -70,8 +70,8 @@ class Registration:
             if method.name not in service.methods and method.name not in service.streaming
         ]
         self.known = False
-        #: Its author was told of the methods and the routes that are not served.
-        self._told = False
+        #: The methods and the routes that are not served were logged.
+        self._warned = False
 
     async def run(self) -> None:
         """Register, and renew it, until cancelled."""
@@ -110,8 +110,8 @@ class Registration:
         if not self.known:
             self.known = True
             _log.info("registered", service=service, address=self._request.address)
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             for method in self._without_handler:
                 _log.warning("method not served: it has no handler", service=service, method=method)
             for one in response.passed_over:
@@ -144,7 +144,7 @@ def _wildcard(host: str) -> bool:
 
 
 async def _address_towards(target: str) -> str:
-    """Return this host's address on the way to a gRPC target, or its name if that can't be told now."""
+    """Return this host's address on the way to a gRPC target, or its name if that is not known now."""
     host, _, port = target.rpartition("/")[2].rpartition(":")
     loop = asyncio.get_running_loop()
     try:

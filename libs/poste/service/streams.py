@@ -45,7 +45,7 @@ def guarded(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -
 
 
 class _StreamFailedError(Exception):
-    """What gRPC is told of a handler that failed: it makes a status UNKNOWN of it, with its text."""
+    """Raised to gRPC for a handler that failed: gRPC makes a status UNKNOWN of it, with its text."""
 
 
 class _Guard:
@@ -108,7 +108,7 @@ class _Guard:
                 raise
             except BaseException as error:
                 if handed_out:
-                    # It is closed: nobody wants more.
+                    # It is closed: no client wants more.
                     code = Code.CANCELLED
                     raise
                 # Not by an abort: that would run into the message before, which may be on its way.
@@ -122,7 +122,7 @@ class _Guard:
         async def coroutine(request: Any, context: Any) -> Any:
             # gRPC runs each call in an asyncio task of its own.
             _bind(context)
-            # A task of its own: only so can a cancellation by gRPC be told from one by the handler itself.
+            # A task of its own: without it a cancellation by gRPC could not be distinguished from one by the handler.
             task = asyncio.create_task(_caught(behaviour, request, context))
             try:
                 await asyncio.wait([task])
@@ -171,7 +171,7 @@ def _context_of(context: Any) -> contextvars.Context:
 
 
 class _Noting:
-    """The context of a `def` handler, noting the status that is set: gRPC's own does not tell it."""
+    """The context of a `def` handler, noting the status that is set: gRPC's own does not show it."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""The settings of a service's queued tasks in this process: its author's, until the catalogue's are known."""
+"""The queue settings in force for a service in this process: the author's until the catalogue's arrive."""
 
 from __future__ import annotations
 

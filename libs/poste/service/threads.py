@@ -25,7 +25,7 @@ class NoThread(Exception):  # noqa: N818 - it states a fact
 class _Job:
     """A function to call, and the future that waits in its loop for (value, error).
 
-    Whoever acquires `taken` has it: a thread, to call it; or its caller, so that it is never called.
+    The holder of `taken` has it: a thread, to call it; or its caller, so that it is never called.
     """
 
     __slots__ = ("answer", "begin", "context", "function", "lost", "taken")
@@ -59,7 +59,7 @@ class Threads:
         Args:
             size: How many there may be.
             name: What they are called.
-            lost: Told 1 of each that is lost, and -1 of each that has come back.
+            lost: Called with 1 for each that is lost, and with -1 for each that has come back.
         """
         self.lost = 0
         self._tell_lost = lost
@@ -182,7 +182,7 @@ class Threads:
             try:
                 self._loop.call_soon_threadsafe(self._settle, job, value, error)
             except RuntimeError:
-                return  # the loop is closed: nobody waits any more
+                return  # the loop is closed: no caller waits any more
             del job, value, error
 
     def _settle(self, job: _Job, value: object, error: BaseException | None) -> None:

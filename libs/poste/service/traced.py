@@ -32,7 +32,7 @@ def begin(method: NamedMethod, call: Call, *, after_a_gap: bool) -> Span | None:
 
     Args:
         method: Whose handler is run.
-        call: Says which trace it comes from, and is told which one it is a part of.
+        call: Says which trace it comes from; the trace that it becomes part of is set in it.
         after_a_gap: It waited in a queue: its trace is its own, for the other may have ended days ago.
 
     Returns:

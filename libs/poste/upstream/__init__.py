@@ -1,4 +1,4 @@
-"""Services as those who call them see them: replicas, their connections and links, and which of them a call goes to.
+"""The client side of a service: its pool of replicas, their connections and links.
 
 ::
 

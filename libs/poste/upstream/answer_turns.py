@@ -1,8 +1,8 @@
-"""Whose answer comes in now, of those that come without a link: a few at once, however many services they come from.
+"""Limits how many large responses are received at once without a link, fairly among clients.
 
-Each may be as large as a message can be, and nobody knows before it is here. So only some are read at once: one
-client's after the other, in the order in which they came, and never so many of one that none is left for others, for
-an answer that comes slowly holds its turn as long as its call may take.
+Each may be as large as a message can be, and its size is unknown until it is here. So only a few are read at once, from
+all services together: the clients take turns, in the order in which their answers came, and one client has at most a
+part of the turns, for an answer that comes slowly holds its turn for as long as its call may take.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AnswerTurns:
         self._unasked_of = Counter[str]()
 
     def begin_unasked(self, client: str) -> bool:
-        """Let a call begin whose answer comes unasked; returns whether it may. `end_unasked` tells of its end.
+        """Let a call begin whose answer comes unasked; returns whether it may. Call `end_unasked` when it is over.
 
         Args:
             client: Whose it is; an empty one has no limit of its own, here and elsewhere.
@@ -103,7 +103,7 @@ class AnswerTurns:
             line = self._lines.pop(client)
             while line:
                 turn = line.popleft()
-                # Nobody waits any more for one that is done.
+                # One that is done has no waiter any more.
                 if not turn.done():
                     self._begin(client)
                     turn.set_result(True)

@@ -1,4 +1,4 @@
-"""A circuit breaker: keeps calls off a replica that does not answer, although its connection looks alive."""
+"""A circuit breaker: keeps calls off a replica that does not answer, although its connection seems alive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CircuitBreaker:
         return True
 
     def on_finish(self, *, probe: bool) -> None:
-        """Note that a call is over, however it went; `probe` is what `on_start` told of it."""
+        """Note that a call is over, however it went; `probe` is what `on_start` returned for it."""
         if probe:
             self._probing = False
 

@@ -3,7 +3,7 @@
 A unary call costs gRPC 250 µs here whatever it carries, five times what HTTP costs: frames are what makes the direct
 road fast. There are no timers: what comes while a frame leaves goes with the next one, and a call alone goes at once.
 The stream's end proves more than a status could: what was not in a frame by then was never sent. What takes longer than
-its caller waits is timed out here (`_time_out` times the call out), and its replica told to stop.
+its caller waits is timed out here (`_time_out` times the call out), and cancelled at its replica.
 
 A large answer stays with the replica until there is room for it here, which its caller knows: so what all links
 together bring is bounded by what clients may leave unread (`Capacity.unsent`), each client's by its share of that, and
@@ -32,8 +32,8 @@ from poste.upstream.failure import LOST, NO_ROOM, SILENT, UNSENT, Failure
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 
-#: How long the replica's first frame may take, in seconds of this process' own time: one that is silent is told by its
-#: pulse, and calls go without a link meanwhile.
+#: How long the replica's first frame may take, in seconds of this process' own time: the health probe (`rpc.pulse`)
+#: notices one that hangs, and calls go without a link meanwhile.
 _OPEN_SECONDS: Final = 10.0
 #: What a call's frame has for it beside its request and its method, in bytes: ids, at most as long as the edge takes.
 _BESIDE_BYTES: Final = 256
@@ -47,7 +47,7 @@ _Stream = Any
 MakeRoom = Callable[[int, Callable[[bool], None]], Callable[[], None]]
 
 
-#: Told the metadata that a handler set (`poste.domain.carried`), if it set any.
+#: Called with the metadata that a handler set (`poste.domain.carried`), if it set any.
 Returned = Callable[[str], None]
 
 
@@ -151,8 +151,8 @@ class Link:
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it.
 
-        A large response is sent for once `make_room` has made room for it. `metadata` goes with it; `returned` is told
-        what comes back.
+        A large response is sent for once `make_room` has made room for it. `metadata` goes with the call; `returned` is
+        called with the metadata that comes back.
         """
         self._number = number = self._number + 1
         answer: _Answer = self._loop.create_future()
@@ -180,7 +180,7 @@ class Link:
             if self._kept:
                 self._kept.discard(number)
             if self._waiting.pop(number, None) is not None:
-                # Nobody waits any more.
+                # No caller waits any more.
                 self._forget(number)
 
     async def _fetch(self, number: int, kept: _Kept, make_room: MakeRoom) -> bytes | Failure | _Told:
@@ -273,7 +273,7 @@ class Link:
         if number in self._kept:
             raise _Broken(f"the answer to call {number} is kept twice")
         if waiting is None:
-            # Its call was given up meanwhile, and the replica is told so.
+            # Its call was given up meanwhile, and the replica gets a cancellation.
             return
         if waiting.done():
             self._forget(number)
@@ -335,7 +335,7 @@ class Link:
             waiting.set_result(NO_ROOM if number in self._kept else SILENT if sent else UNSENT)
 
     def _forget(self, number: int) -> bool:
-        """Have a call whose answer nobody waits for stopped; returns whether it had been sent."""
+        """Have a call whose answer no caller waits for stopped; returns whether it had been sent."""
         if self._unsent.pop(number, None) is not None:
             self._large.discard(number)
             return False

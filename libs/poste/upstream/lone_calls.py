@@ -1,14 +1,15 @@
-"""Calls that go without a link: each is a call of gRPC's, as every gRPC server takes them.
+"""Plain unary gRPC calls, for services without the worker library (and while a link is not up).
 
-The answer to a unary call comes as soon as it is there, and nothing holds it up: of a hundred that answer megabytes at
-one moment all megabytes are here before the first is looked at. gRPC's flow control would leave them with the service,
-but for a unary call one begins to read when one makes it. So a call whose answer may be large is made as if a stream of
-answers came, which its service can't tell from a unary one. Of what nobody reads, no more comes than a window's fill
-(`poste.rpc.channels`); and its one answer is read in its turn, once there is room for as much as its method answered
+gRPC receives the answer to a unary call as soon as the service sends it: if a hundred calls are answered with megabytes
+at one moment, all of them are in this process' memory before the first is read. gRPC's flow control could leave them
+with the service, but reading a unary call begins with the call. So a call whose answer may be large is made as one that
+streams its response: on the wire that is the same. What is not read yet is limited to one flow-control window
+(`poste.rpc.channels`); and the one answer is read in its turn, once there is room for as much as its method answered
 with lately.
 
-That costs half as much again as a unary call. So calls of methods that answered little lately are unary ones, as long
-as few of these are under way: should one come that is large, it comes unasked.
+That costs half as much again as a unary call. So methods whose recent answers were small are called by unary calls, as
+long as few of these are in flight: should an answer be large after all, it is received without waiting for room
+("unasked").
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class LoneCalls:
     ) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it.
 
-        What is thought to be large is not read before `make_room` has made room for it. `returned` is told the metadata
-        that comes with the response, if any does.
+        An answer that is expected to be large is not read before `make_room` has made room for it. `returned` is called
+        with the metadata that comes with the response, if any does.
 
         Raises:
             grpc.aio.AioRpcError: It failed.
@@ -163,7 +164,7 @@ class LoneCalls:
             over()
 
     async def _unread(self, call: Any) -> Failure:
-        """Tell what became of a call whose answer was not read."""
+        """Return how a call failed whose answer was not read."""
         try:
             if call.done():
                 # That raises what it ended with.
@@ -193,12 +194,12 @@ def by_itself(headers: str) -> Metadata:
 
 
 def tell(returned: Returned, *metadata: Any) -> None:
-    """Tell what metadata came back, if any did."""
+    """Hand the metadata that came back to `returned`, if there is any."""
     if text := carried.spell((key, value) for some in metadata for key, value in some or ()):
         returned(text)
 
 
 async def _tell_of(call: Any, returned: Returned) -> None:
-    """Tell what metadata came with the response to a call, which has ended."""
+    """Hand the metadata of the response to a call, which has ended, to `returned`."""
     if returned is not unread:
         tell(returned, await call.initial_metadata(), await call.trailing_metadata())

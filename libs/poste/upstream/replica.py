@@ -1,4 +1,4 @@
-"""One replica of a service: one address with a channel of its own, so that its state is nobody else's.
+"""One replica of a service: one address with a channel of its own, so that it shares its state with no other.
 
 Calls go by the link where the replica runs the worker library, each by itself where it does not, or the link is not
 open.
@@ -35,7 +35,7 @@ _LINK_SECONDS: Final = 45.0
 #: The pause before a link that ended is opened anew, in seconds: the first, and the longest if it can't be.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 5.0
-#: The share of a call's time after which nobody can tell its end from a deadline that the service set itself.
+#: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
 _OVER_SHARE: Final = 0.9
 #: The metadata under which a call's request id travels on.
 REQUEST_ID: Final = "x-request-id"
@@ -90,7 +90,7 @@ class Replica:
         # call would go by the new one.
         if self._serving and self._link is not None and self._link.open:
             return True
-        return self._look() is grpc.ChannelConnectivity.READY
+        return self._state() is grpc.ChannelConnectivity.READY
 
     @property
     def linked(self) -> bool:
@@ -106,17 +106,17 @@ class Replica:
         return self._connecting_since is not None and self._loop.time() < self._connecting_since + _CONNECT_SECONDS
 
     async def watch(self) -> None:
-        """Keep it connecting for ever, and tell of each change of its connection's state."""
+        """Keep it connecting for ever, and report each change of its connection's state."""
         async with asyncio.TaskGroup() as duties:
             if self._library:
                 duties.create_task(self._keep_linked())
                 duties.create_task(self._pulse.follow(self._channel))
             while True:
-                state = self._look()
+                state = self._state()
                 self._changed()
                 await self._channel.wait_for_state_change(state)
 
-    def _look(self) -> grpc.ChannelConnectivity:
+    def _state(self) -> grpc.ChannelConnectivity:
         """Return its connection's state, and note what that says; has it connect if it does not."""
         state = self._channel.get_state(try_to_connect=True)
         if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
@@ -145,10 +145,10 @@ class Replica:
         """Call one of its methods, bytes in and bytes out.
 
         A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
-        large response is not sent before `make_room` has made room for it; without a link nobody knows beforehand how
-        large one is, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link;
-        what `headers` are (`poste.domain.carried`) with any. `returned` is told the metadata that the handler set, if
-        it set any.
+        large response is not sent before `make_room` has made room for it; without a link its size is unknown
+        beforehand, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link;
+        what `headers` are (`poste.domain.carried`) with any. `returned` is called with the metadata that the handler
+        set, if it set any.
         """
         begin = self._loop.time()
         # Counted in, and out again however it ends.

@@ -17,7 +17,7 @@ from poste.upstream.shares import Shares
 
 #: How often the targets are resolved, in seconds.
 _RESOLVE_SECONDS: Final = 5.0
-#: The least time between two looks while nothing is ready, in seconds.
+#: The least time between two checks while nothing is ready, in seconds.
 _PAUSE_SECONDS: Final = 0.25
 #: How long a call waits for connections that are being made, in seconds.
 _CONNECT_SECONDS: Final = 0.2
@@ -151,7 +151,7 @@ class ReplicaPool:
             method: The method's short name.
             replica: Where it is to go first.
         """
-        # The others' places are looked at only where those that are free there are too few.
+        # The other replicas' places are counted only if this one has too few free.
         free = self._max_in_flight - replica.in_flight
         if not (self._shares.allows(client, free) or self._shares.allows(client, self._free(method))):
             return False
@@ -186,7 +186,7 @@ class ReplicaPool:
             if replica.ready and replica.circuit.allows(now) and replica not in tried
         ]
         if lacking := self._lacking.get(method):
-            # What is known may be old: where there is nobody else, those are asked too, and prove it if it is so.
+            # What is known may be old: if there is no other replica, these are called too, and prove it if it is so.
             return [replica for replica in ready if replica.address not in lacking] or ready
         return ready
 

@@ -2,7 +2,7 @@
 
 A share that is fixed leaves places empty where few clients come, or leaves none where many do. So who has some may take
 another as long as it has fewer than a multiple of those that are free: of many places one client alone comes to eight
-of nine, two to eight of seventeen each, and whoever has none finds one. Of eight places or fewer one may have all: of
+of nine, two to eight of seventeen each, and a client that has none finds one. Of eight or fewer one may have all: of
 so few none can be kept free. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998.)
 """
 

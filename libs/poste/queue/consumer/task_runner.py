@@ -63,7 +63,7 @@ class TaskRunner:
             state.some_put_off.set()
         except BaseException as error:  # noqa: BLE001 - the task's edge: its owner finds it, and dies of it
             # Tasks that their owner cancelled stay held: they are given back, or another consumer has them already.
-            if not claimed.left and not lifecycle.was_told(state.running[claimed.key].task):
+            if not claimed.left and not lifecycle.was_cancelled(state.running[claimed.key].task):
                 self._defect = error
         else:
             if rest is not None or not claimed.left:

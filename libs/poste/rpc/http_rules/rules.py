@@ -34,7 +34,7 @@ WHOLE: Final = "*"
 ANY_VERB: Final = "*"
 #: How many further bindings a method may have.
 _MAX_BINDINGS: Final = 100
-#: What the default route of a service in a package looks like.
+#: The form of the default route of a service in a package.
 _DEFAULT_ROUTE: Final = re.compile(r"/[a-z_]\w*(\.[a-z_]\w*)+/[a-z_]\w*", re.ASCII | re.IGNORECASE)
 #: What HTTP takes for a verb (RFC 9110, section 9.1), as they are: in capitals.
 _VERB: Final = re.compile(r"[A-Z][A-Z-]*")
@@ -43,7 +43,7 @@ _BODILESS: Final = ("GET", "HEAD", "TRACE")
 #: It makes a tunnel, and names no path.
 _CONNECT: Final = "CONNECT"
 
-#: What a route is told from all others by: its verb, and what paths it matches.
+#: What distinguishes a route from all others: its verb, and the paths that it matches.
 Claim: TypeAlias = tuple[str, tuple[str | tuple[str], ...], str]
 
 
@@ -52,7 +52,7 @@ class Route:
     """One way to call a method by HTTP.
 
     Attributes:
-        verb: The HTTP method, in capitals; `ANY_VERB` for each that nobody else takes.
+        verb: The HTTP method, in capitals; `ANY_VERB` for each that no other route takes.
         path: The path's template, as its annotation has it.
         body: The path of the field that the body is; `WHOLE` for the message itself, empty if there is no body.
         response_field: The field of the response that is answered with; empty for all of it.

@@ -23,17 +23,17 @@ from typing import Final
 #: One segment, whatever it is; and any number of them, none included.
 ONE: Final = "*"
 MANY: Final = "**"
-#: The longest template, in characters, and the most segments of one: whoever looks for a route walks along them.
+#: The longest template, in characters, and the most segments of one: the search for a route walks along them.
 _MAX_LENGTH: Final = 1000
 _MAX_SEGMENTS: Final = 64
-#: The most colons of a verb: what a path ends with is looked up once for each.
+#: The most colons of a verb: the end of a path is searched for once for each.
 _MAX_COLONS: Final = 4
 #: What a path's segment may hold (RFC 3986, section 3.3), and no more than one thing at a time.
 _LITERAL: Final = re.compile(r"(?:[\w.~!$&'()+,;=@:-]|%[0-9A-Fa-f]{2})+", re.ASCII)
 _VERB: Final = re.compile(r"(?::(?:[\w.~!$&'()+,;=@-]|%[0-9A-Fa-f]{2})+)+", re.ASCII)
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-#: A slash within a segment: in what is captured of several it stays encoded, for it could not be told from the others.
+#: A slash within a segment: in what is captured of several it stays encoded, or it would pass for a separator.
 _SLASH: Final = re.compile(r"(%2[Ff])")
 
 
