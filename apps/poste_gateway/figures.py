@@ -8,15 +8,15 @@ from poste_gateway.limits.capacity import Capacity
 
 
 class Figures:
-    """Brings them up to date."""
+    """Sets the gauges before a scrape."""
 
     def __init__(self, catalogue: ServiceCatalogue, capacity: Capacity) -> None:
-        """Look at what these know."""
+        """Read from these at each scrape."""
         self._catalogue = catalogue
         self._capacity = capacity
 
     async def collect(self) -> None:
-        """Look; what is told of services that left the catalogue goes."""
+        """Set the gauges; those of services that left the catalogue disappear."""
         capacity = self._capacity
         metrics.connections.set(capacity.connections)
         metrics.received_bytes.set(capacity.received.held)

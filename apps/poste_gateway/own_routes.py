@@ -1,13 +1,13 @@
-"""The paths that are Poste's own: tasks, queues, services, problems, probes, and the page.
+"""The routes of the gateway itself: tasks, queues, services, problems, probes, and the page.
 
-`GET /v1/tasks/{id}/history` tells what the task's record knows of its life, as it happened::
+`GET /v1/tasks/{id}/history` returns the events in the task's record, oldest first::
 
     {"events": [{"time": "…", "event": "accepted"}, {"time": "…", "event": "started", "attempt": 1},
                 {"time": "…", "event": "retried", "attempt": 1}, {"time": "…", "event": "started", "attempt": 2},
                 {"time": "…", "event": "ended", "state": "SUCCEEDED"}], "truncated": false}
 
 Further events: `crashed` and `given-back` (with the attempt), `cancel-requested`, `replayed`; an end as DEAD has its
-`reason`. `truncated`: of a task that was tried often, earlier attempts are not told any more.
+`reason`. `truncated`: the task was tried often, and its earlier attempts are not kept any more.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Verbs = Mapping[str, Handler]
 
 
 class Found(NamedTuple):
-    """What is ours at a path: what each verb does, and the name that is in the path."""
+    """The handlers of a path by verb, and the name in the path: a task's id, a queue, a service."""
 
     verbs: Verbs
     name: str
 
 
 class OwnRoutes:
-    """Poste's own paths."""
+    """Finds and handles the gateway's own routes."""
 
     def __init__(
         self,
@@ -61,18 +61,18 @@ class OwnRoutes:
         draining: asyncio.Event,
         max_wait_seconds: float,
     ) -> None:
-        """Take what is needed to answer.
+        """Connect the parts.
 
         Args:
-            catalogue: The catalogue.
-            listings: Tells what there is.
-            task_reader: Knows the tasks.
-            offload: Writes large ones.
-            operator_routes: Does what operators ask for.
-            clock: Knows whether this host's clock is right.
-            pages: Shows everything to people.
-            draining: The process is to stop.
-            max_wait_seconds: The longest wait that a client is granted.
+            catalogue: The services.
+            listings: Lists services and queues.
+            task_reader: Reads and cancels tasks.
+            offload: Writes large tasks as JSON in a thread.
+            operator_routes: The operators' routes.
+            clock: Compares this host's clock with the store's.
+            pages: The page's files and its event stream.
+            draining: Set when the process is to stop.
+            max_wait_seconds: The longest wait for a task's end; longer ones are cut to it.
         """
         self._catalogue = catalogue
         self._listings = listings
@@ -94,7 +94,7 @@ class OwnRoutes:
         self._below: dict[str, Verbs] = {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
             QUEUES: {"GET": self._queues},
-            # Nothing is at a service's name; what is behind it is the operators'.
+            # There is nothing at the name itself; what is behind it is the operators'.
             SERVICES: {},
             "/problems/": {"GET": self._problem},
             f"{PAGE}/": {"GET": pages.file},
@@ -106,7 +106,7 @@ class OwnRoutes:
         }
 
     def find(self, path: str) -> Found | None:
-        """Return what is ours at a path; None if nothing is."""
+        """Return the handlers of a path; None if the gateway has no such route."""
         if path in self._exact:
             return Found(self._exact[path], "")
         for prefix, verbs in self._below.items():
@@ -120,18 +120,18 @@ class OwnRoutes:
         return None
 
     def check_ready(self) -> None:
-        """Refuse what can't be answered without the catalogue.
+        """Refuse a request that can't be answered without the catalogue.
 
         Raises:
             Problem: The gateway does not have it yet.
         """
         if self._catalogue.unready is not None:
-            # Not "no such route": which there are is not known.
+            # Not "no such route": the routes are not known yet.
             detail = "The gateway does not have its catalogue yet. Nothing was accepted."
             raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
 
     def _check_ids(self) -> None:
-        """Refuse to judge ids while it is not known that this gateway has the right key for them."""
+        """Refuse task ids until the middleware has confirmed the key: with a wrong key every id would be a 404."""
         self.check_ready()
         if not self._catalogue.key_agreed:
             raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""Explores every configuration, and tells of each what was found: `nox -s model`, `nox -s model -- --long`.
+"""Explores every configuration, and prints of each what was found: `nox -s model`, `nox -s model -- --long`.
 
 Ends with 1 if something that must hold does not, or a mutant is not caught.
 """

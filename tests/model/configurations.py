@@ -76,14 +76,14 @@ class Mutant(NamedTuple):
 
 _UNKEPT: Final = "a call was accepted, and there is no record"
 _TWO_PLACES: Final = "an open task stands in two places"
-_NOWHERE: Final = "an open task stands nowhere that anybody looks"
+_NOWHERE: Final = "an open task is in no place that is ever read"
 _TWICE: Final = "what must not run twice runs twice"
 _NEVER: Final = "a task never ends, though nothing goes wrong any more"
 _LEFT: Final = "a final state is left for another"
 _PAUSED: Final = "something of a paused queue is started"
 _OVERDUE: Final = "what is overdue is started"
 _TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
-_UNBEGUN: Final = "what was told never to have begun runs"
+_UNBEGUN: Final = "what was reported as never begun runs"
 
 
 def _loss(name: str, *what: str, once: bool, **rest: Any) -> Loss:
@@ -122,7 +122,7 @@ MUTANTS: Final = [
     _mutant(Rule.CLAIM_LOWER_NUMBER, what=_TWICE, once=_O, processes=1, late=1, lost=1),
     _mutant(
         Rule.CLAIM_SUSPECT,
-        what="what kills nobody suffers more crashes than make it a suspect",
+        what="what kills no process suffers more crashes than make it a suspect",
         once=(AGAIN, AGAIN),
         processes=1,
         poison=frozenset({0}),
@@ -147,19 +147,19 @@ MUTANTS: Final = [
     ),
     _mutant(Rule.REAP_LEASE, what="an owner is reaped that never stalled", once=_R, processes=1, late=1),
     _mutant(Rule.REAP_POSSESSION, what=_TWO_PLACES, once=_R, kill=1, late=1),
-    _mutant(Rule.REAP_GRAVE, Rule.ORPHANS, what=_NOWHERE, once=_R, kill=1, late=1),
+    _mutant(Rule.REAP_MARK, Rule.ORPHANS, what=_NOWHERE, once=_R, kill=1, late=1),
     _mutant(Rule.REAP_NOT_BEGUN, what=_TAKEN_ALONG, once=(ONCE, ONCE), processes=1, kill=1),
     _mutant(Rule.REAP_UNKNOWN, what=_TWICE, once=_O, kill=1),
     _mutant(
         Rule.REAP_ALONE,
-        what="what kills nobody suffers more crashes than make it a suspect",
+        what="what kills no process suffers more crashes than make it a suspect",
         once=(AGAIN, AGAIN),
         processes=1,
         poison=frozenset({0}),
     ),
     _mutant(
         Rule.REAP_UNCLAIMED,
-        what="what kills nobody suffers more crashes than make it a suspect",
+        what="what kills no process suffers more crashes than make it a suspect",
         once=(AGAIN, AGAIN),
         processes=1,
         poison=frozenset({0}),
@@ -170,7 +170,7 @@ MUTANTS: Final = [
     _mutant(Rule.GIVE_BACK_POSSESSION, what=_TWO_PLACES, once=_R, deploy=1, late=1),
     _mutant(Rule.GIVE_BACK_UNKNOWN, what=_TWICE, once=_O, deploy=1),
     _mutant(Rule.PUT_OFF_TOKEN, what=_TWO_PLACES, once=_R, refuse=1, late=1),
-    _mutant(Rule.LEAVE_EMPTY, Rule.REAP_GRAVE, Rule.ORPHANS, what=_NOWHERE, once=_R, processes=1, deploy=1, late=1),
+    _mutant(Rule.LEAVE_EMPTY, Rule.REAP_MARK, Rule.ORPHANS, what=_NOWHERE, once=_R, processes=1, deploy=1, late=1),
     _mutant(Rule.REPLAY_DEAD, what="what has ended, and not as DEAD, waits again", once=_R, processes=1, replay=1),
     _mutant(Rule.AUDIT, what=_NEVER, once=_R, processes=1, lost=1),
     _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, retry=1),

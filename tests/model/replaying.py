@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from support.driven_queue import QUEUE, DrivenQueue
 
-from model.store import GONE, GRAVE, HOLDS, NONE, OVER, Store, Token
+from model.store import GONE, HOLDS, NONE, OVER, REAPED, Store, Token
 from model.world import Step
 from poste.queue.steps import maintenance
 from poste.queue.steps.task import Report
@@ -134,7 +134,7 @@ class Replay:
             "delayed": {self.keys[key] for key in store.delayed},
             "dead": {key for key, task in tasks.items() if task.state == "D" and not task.purged},
             "leases": {self.name(me) for me, lease in enumerate(store.leases) if lease in (HOLDS, OVER)},
-            "graves": {self.name(me) for me, lease in enumerate(store.leases) if lease == GRAVE},
+            "reaped": {self.name(me) for me, lease in enumerate(store.leases) if lease == REAPED},
             "taken": {self.name(me): [self.keys[key] for key in listed] for me, listed in enumerate(store.taken)},
             "paused": store.paused,
             "counts": [sum(task.state == state for task in store.tasks) for state in ("Q", "R")],
@@ -157,7 +157,7 @@ class Replay:
             "delayed": seen.delayed,
             "dead": seen.dead,
             "leases": seen.leases,
-            "graves": seen.reaped.intersection(names),
+            "reaped": seen.reaped.intersection(names),
             "taken": seen.taken,
             "paused": bool(await self.queue.client.hexists(self.queue.keys.counts, "paused")),
             "counts": [seen.counts[0], seen.counts[2]],

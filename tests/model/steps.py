@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from model.rules import Rule
-from model.store import EVERY_RUN, GONE, GRAVE, HOLDS, NO_LEASE, NONE, OVER, Draft, Store, Task, Token
+from model.store import EVERY_RUN, GONE, HOLDS, NO_LEASE, NONE, OVER, REAPED, Draft, Store, Task, Token
 from poste.domain.policy import SUSPECT_AFTER
 
 
@@ -29,7 +29,7 @@ class Steps:
 
     once: tuple[bool, ...]
     off: frozenset[Rule] = frozenset()
-    #: Whether a reply does not prove that what it tells of is on disk.
+    #: Whether a reply does not prove that what it says is on disk.
     weak_disk: bool = False
     max_failures: int = 2
     max_crashes: int = 2
@@ -92,7 +92,7 @@ class Steps:
         return _done(draft, None)
 
     def read(self, store: Store, key: int) -> Done:
-        """Settle what is overdue, if anybody looks."""
+        """Settle what is overdue, as a read or a pass does."""
         draft = Draft(store)
         task = store.tasks[key]
         if task.overdue and self.has_not_begun(draft, task):
@@ -300,7 +300,7 @@ class Steps:
     # -- the passes
 
     def _after_lease(self) -> int:
-        return GRAVE if Rule.REAP_GRAVE in self.rules else NO_LEASE
+        return REAPED if Rule.REAP_MARK in self.rules else NO_LEASE
 
     def reap(self, store: Store, gone: int, keys: Sequence[int]) -> Done:
         if store.leases[gone] == HOLDS and Rule.REAP_LEASE in self.rules:

@@ -11,7 +11,7 @@ NONE, GONE = "-", "X"
 #: Who would know if a claimed task had begun: whatever server there is.
 EVERY_RUN = 0
 #: A lease: there is none; it holds; it is over; its owner was reaped, or left.
-NO_LEASE, HOLDS, OVER, GRAVE = range(4)
+NO_LEASE, HOLDS, OVER, REAPED = range(4)
 
 
 class Task(NamedTuple):

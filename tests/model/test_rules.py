@@ -16,14 +16,14 @@ def test_each_rule_prevents_something(mutant: Mutant) -> None:
 
 
 def test_every_rule_is_switched_off_once() -> None:
-    """A rule that nobody leaves out may be one that nothing needs."""
+    """A rule that no configuration leaves out may be one that nothing needs."""
     off = {rule for mutant in MUTANTS for rule in mutant.off} | {reserve.rule for reserve in RESERVES}
     assert off == set(Rule)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 def test_a_replica_that_takes_over_costs_what_is_said_of_it(loss: Loss) -> None:
-    """README.md says which promises end there: one more that broke would be told to nobody."""
+    """README.md says which promises end there: one more that broke would go unnoticed."""
     found = explore(loss.rules)
 
     assert found.complete

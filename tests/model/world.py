@@ -1,7 +1,7 @@
 """Everything that can happen next: processes, the network, time, clients, operators, and the faults that are allowed.
 
 A script is one step. Its answer may be lost; the command itself may stay in the network and run late (`late`); a
-process may be killed, stopped (SIGSTOP) or told to end at any moment. What is a fault costs something of the world's
+process may be killed, stopped (SIGSTOP) or asked to end at any moment. What is a fault costs something of the world's
 budget.
 """
 
@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from model.rules import Rule
 from model.steps import Done, Steps
-from model.store import GRAVE, HOLDS, NO_LEASE, NONE, OVER, Store, Token, empty
+from model.store import HOLDS, NO_LEASE, NONE, OVER, REAPED, Store, Token, empty
 from poste.domain.policy import SUSPECT_AFTER
 
 #: A process' modes: up, stopped by a signal, finishing what runs, giving back, dead.
 UP, FROZEN, ENDING, GIVING, DEAD = "up", "frozen", "ending", "giving", "dead"
 #: What a process knows of a task: taken and to be claimed; the same, alone; claimed, and to begin; the same, but its
-#: queue stands still, so it goes back; told to begin, its handler not started; its handler runs; it ended, and its
+#: queue stands still, so it goes back; asked to begin, its handler not started; its handler runs; it ended, and its
 #: report is not answered; it did not run, and is put off.
 TAKEN, SUSPECT, CLAIMED, PAUSED, BEGUN, RUNS = "taken", "suspect", "claimed", "paused", "begun", "runs"
 ENDED, BACK = "ended", "back"
@@ -46,7 +46,7 @@ class Process(NamedTuple):
         hand: What it knows of each task.
         number: How many claims it has named.
         stalled: It was stopped, and has not renewed its lease since.
-        rests: It was told that the queue is paused, and takes nothing until it has seen that it is not.
+        rests: It has seen that the queue is paused, and takes nothing until it has seen that it is not.
     """
 
     mode: str
@@ -124,7 +124,7 @@ class Game:
 
     @property
     def _waits(self) -> bool:
-        """Whether nothing is told before it is known to last."""
+        """Whether nothing is answered before it is known to last."""
         return self.on(Rule.TOLD_ON_DISK) and not self.rules.replica
 
     def start(self) -> World:
@@ -163,7 +163,7 @@ class Game:
         broken = done.broken
         if name == "reap":
             broken += self._taken_along(world, done)
-            # A lease that its Redis lost with its last writes is nobody's fault here.
+            # A lease that its Redis lost with its last writes is no process's fault here.
             if world.store.leases[arguments[0]] in (HOLDS, OVER) and done.store.leases != world.store.leases:
                 broken += self._reaped_alive(world, arguments[0])
         return behind, Step("", behind, broken=broken, command=(name, arguments), reply=done.reply)
@@ -188,7 +188,7 @@ class Game:
         if self.may(world, "lost"):
             for asker in lost:
                 after = self.spend(asker._replace(store=behind.store), "lost")
-                yield step._replace(says=f"{says}: {step.reply}, and nobody hears that", world=after, fault=True)
+                yield step._replace(says=f"{says}: {step.reply}, and the answer is lost", world=after, fault=True)
         if self.may(world, "late"):
             late = tuple(sorted((*world.late, (name, arguments)), key=repr))
             yield Step(f"{says}: a copy stays under way", self.spend(world._replace(late=late), "late"), fault=True)
@@ -294,7 +294,7 @@ class Game:
         store = world.store
         for me, lease in enumerate(store.leases):
             orphan = lease == NO_LEASE and self.on(Rule.ORPHANS)
-            if lease != OVER and not (store.taken[me] and (lease == GRAVE or orphan)):
+            if lease != OVER and not (store.taken[me] and (lease == REAPED or orphan)):
                 if lease == HOLDS and self.may(world, "late"):
                     yield self._read_for_reaping(world, me)
                 continue
@@ -354,7 +354,7 @@ class Game:
         if self.may(world, "freeze") and process.mode == UP:
             yield Step(f"P{place} is stopped", self.spend(be(mode=FROZEN, stalled=True), "freeze"), fault=True)
         if self.may(world, "deploy") and process.mode == UP:
-            yield Step(f"P{place} is told to end", self.spend(be(mode=ENDING), "deploy"), fault=True)
+            yield Step(f"P{place} is asked to end", self.spend(be(mode=ENDING), "deploy"), fault=True)
 
     def _join(self, world: World, place: int, how: str) -> Iterator[Step]:
         me = self._unused(world)
@@ -372,7 +372,7 @@ class Game:
             named = named or any(_names(arguments, me) for name, arguments in world.late if name != "enqueue")
             owns = any(task.token and task.token[0] == me for task in (*store.tasks, *_tasks(world.disk)))
             listed = store.taken[me] or (world.disk and world.disk.taken[me])
-            if lease in (NO_LEASE, GRAVE) and not (named or owns or listed):
+            if lease in (NO_LEASE, REAPED) and not (named or owns or listed):
                 return me
         return None
 
@@ -560,7 +560,7 @@ class Game:
 
 
 def broken(game: Game, world: World) -> str | None:
-    """Tell what must never be, and is."""
+    """Return which promise is broken, None if all hold."""
     for key in game.keys:
         if found := _lost(game, world, key) or _unkept(game, world, key) or _suffers(game, world, key):
             return found
@@ -581,7 +581,7 @@ def _unkept(game: Game, world: World, key: int) -> str | None:
     if game.rules.once[key] and starts > 1:
         return "what must not run twice runs twice"
     if game.rules.once[key] and starts > 0 and ends[-1:] in ("c", "e"):
-        return "what was told never to have begun runs"
+        return "what was reported as never begun runs"
     return None
 
 
@@ -589,7 +589,7 @@ def _suffers(game: Game, world: World, key: int) -> str | None:
     """A poison that nothing else goes wrong with."""
     task, poison = world.store.tasks[key], game.rules.poison
     if key not in poison and poison and (task.reason == "crashes" or task.company > len(poison) * SUSPECT_AFTER):
-        return "what kills nobody suffers more crashes than make it a suspect"
+        return "what kills no process suffers more crashes than make it a suspect"
     return None
 
 
@@ -605,7 +605,7 @@ def _misplaced(game: Game, world: World, key: int) -> str | None:
         key in listed and (lease != NO_LEASE or game.on(Rule.ORPHANS) or _alive(world, me))
         for me, (lease, listed) in enumerate(zip(store.leases, store.taken, strict=True))
     )
-    return None if waits or any(watched) else "an open task stands nowhere that anybody looks"
+    return None if waits or any(watched) else "an open task is in no place that is ever read"
 
 
 def _alive(world: World, me: int) -> bool:
@@ -613,7 +613,7 @@ def _alive(world: World, me: int) -> bool:
 
 
 def drained(world: World) -> bool:
-    """Tell whether everything has ended, and nothing is left over."""
+    """Return whether everything has ended, and nothing is left over."""
     store = world.store
     nothing_open = not any(task.open or task.state == NONE for task in store.tasks)
     return nothing_open and not (store.ready or store.delayed or any(store.taken) or world.late)

@@ -50,14 +50,14 @@ class State(enum.Enum):
     CRASHED = "crashed"
 
 
-#: Shows what happens to a part: its name, what it did (`crashed`, `restarted`, `stopped`, `started`), and more of it.
-Tell = Callable[[str, str, str], None]
+#: Shows an event of a part: its name, what it did (`crashed`, `restarted`, `stopped`, `started`), and more about it.
+Report = Callable[[str, str, str], None]
 
 
 class Keeper:
-    """Keeps one part; `changed` is called whenever its state is another one."""
+    """Runs one part and restarts it when it crashes; `changed` is called whenever its state changes."""
 
-    def __init__(self, part: Part, grace_seconds: float, changed: Callable[[], None], tell: Tell) -> None:
+    def __init__(self, part: Part, grace_seconds: float, changed: Callable[[], None], report: Report) -> None:
         self.part = part
         self.state = State.STOPPED
         self.log = LogFile(part.log)
@@ -67,7 +67,7 @@ class Keeper:
         self.broken: str | None = None
         self._grace_seconds = grace_seconds
         self._changed = changed
-        self._tell = tell
+        self._report = report
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -106,7 +106,7 @@ class Keeper:
             self._kill()
 
     def seen(self, *, ready: bool) -> None:
-        """Take note of what a look at its present life found."""
+        """Note whether the running process was ready at a probe."""
         if ready and self.wanted:
             self.broken = None
             self._enter(State.READY)
@@ -114,7 +114,7 @@ class Keeper:
             self._enter(State.UNREADY)
 
     async def _keep(self) -> None:
-        """Run it through life after life, until cancelled."""
+        """Run it, and start it again whenever it ends, until cancelled."""
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             self._enter(State.STARTING)
@@ -146,11 +146,11 @@ class Keeper:
         self.crashed = True
         last_line = self.log.last_line()
         said = how == _CANT_START and last_line
-        # Redis' own exit code tells nothing: if it ends before it ever answered, it can't use its folder.
+        # Redis' own exit code says nothing: if it ends before it ever answered, it can't use its folder.
         if (said or self.part.name == REDIS) and self.state is State.STARTING:
             self.broken = f"{self.part.name} can't start: {last_line or how} (log: {self.part.log})"
         more = f": {last_line}" if said else f"; its log is {self.part.log}"
-        self._tell(self.part.name, "crashed", f" ({how}); restart in {backoff_seconds:g} s{more}")
+        self._report(self.part.name, "crashed", f" ({how}); restart in {backoff_seconds:g} s{more}")
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         output = self.log.open()

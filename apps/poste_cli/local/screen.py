@@ -31,14 +31,14 @@ class _Console(Console):
 
 
 class Screen:
-    """Prints each thing that happens on a line of its own; on a terminal, a line below tells how things are."""
+    """Prints each thing that happens on a line of its own; on a terminal, a line below shows the status."""
 
     def __init__(self) -> None:
         self._console = _Console(highlight=False)
 
     @property
     def alive(self) -> bool:
-        """Whether somebody looks at it: only then there is a line that changes."""
+        """Whether it is a terminal: only then there is a line that changes."""
         return self._console.is_terminal
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Screen:
             self.line((f"not taken from the environment: {', '.join(passed_over)}", "yellow"))
 
     def ready(self, plan: Plan, data: Path, token: str) -> None:
-        """Tell that calls go direct, and what to try.
+        """Print that all is ready, and what to try.
 
         Args:
             plan: What runs.
@@ -81,7 +81,7 @@ class Screen:
         self.line(("  all of it, live: ", ""), (page, "cyan"))
         self.line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
 
-    def tell(self, name: str, did: str, more: str) -> None:
+    def report(self, name: str, did: str, more: str) -> None:
         """Show what a part did."""
         self.line((f"{name} {did}", _STYLES[did]), (more, ""))
 

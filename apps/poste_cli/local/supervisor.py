@@ -1,4 +1,4 @@
-"""Sees to all the parts: who runs, who is ready, who crashed; starts and stops them in their order."""
+"""Supervises the parts of `poste up`: which run, are ready or crashed; starts and stops them in their order."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any, Final
 
 from poste.domain.errors import StartError
 from poste_cli.local import readiness
-from poste_cli.local.keeper import KILL_AFTER_SECONDS, Keeper, State, Tell
+from poste_cli.local.keeper import KILL_AFTER_SECONDS, Keeper, Report, State
 from poste_cli.local.names import GATEWAY, START_SECONDS, PartError
 from poste_cli.local.parts import Plan
 
-#: Between two looks at the parts while one is on its way to ready, in seconds: ever longer, for each leaves its line in
-#: the parts' logs, and a part that never gets there must not fill the disk.
+#: The pause between two probes of the parts while one is not ready yet, in seconds, first and at most. It grows: each
+#: probe leaves a line in the parts' logs, and a part that never gets ready must not fill the disk.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 1.0
 _PAUSE_GROWTH: Final = 1.1
-#: Between two looks at how large the parts' logs are, in seconds.
+#: How often the sizes of the parts' logs are read, in seconds.
 _LOGS_SECONDS: Final = 1.0
 
 
 class Supervisor:
-    """Sees to the parts of one plan; made by `supervising`."""
+    """Supervises the parts of one plan; made by `supervising`."""
 
-    def __init__(self, plan: Plan, tell: Tell, group: asyncio.TaskGroup, grace_seconds: float) -> None:
+    def __init__(self, plan: Plan, report: Report, group: asyncio.TaskGroup, grace_seconds: float) -> None:
         self.plan = plan
         #: Why the first start failed for good; None as long as it did not.
         self.broken: str | None = None
-        self._keepers = {part.name: Keeper(part, grace_seconds, self.wake, self._told) for part in plan.parts}
-        self._tell = tell
+        self._keepers = {
+            part.name: Keeper(part, grace_seconds, self.wake, self._report_of_keeper) for part in plan.parts
+        }
+        self._report = report
         self._group = group
         self._change = asyncio.Event()
-        #: Why each was not ready at the last look; None if it was.
+        #: Why each part was not ready at the last probe; None if it was.
         self._whys: dict[str, str | None] = {}
         self._first_start = False
         self._closing = False
@@ -52,13 +54,18 @@ class Supervisor:
                 await keeper.start(self._group)
 
     async def act(self, verb: str, name: str) -> Any:
-        """Do what `poste ps`, `poste stop` and `poste start` ask for; raises as these do."""
+        """Do what `poste ps`, `poste stop` and `poste start` ask for.
+
+        Raises:
+            PartError: The part is not ready, and why.
+            StartError: There is no such part.
+        """
         if verb == "ps":
             return await self.views()
         return await (self.stop(name) if verb == "stop" else self.start(name))
 
     async def start(self, name: str) -> None:
-        """Start a part, and return when it is ready; at once if it is already.
+        """Start a part, and return when it is ready; at once if it was.
 
         Raises:
             PartError: It is not ready, and why.
@@ -82,7 +89,7 @@ class Supervisor:
         if keeper.state is not State.READY:
             raise PartError(str(keeper.broken))
         if fresh:
-            self._tell(name, "started", f", pid {keeper.pid}")
+            self._report(name, "started", f", pid {keeper.pid}")
 
     async def stop(self, name: str) -> None:
         """Stop a part, and return when it is gone.
@@ -94,7 +101,7 @@ class Supervisor:
         ran = keeper.state is not State.STOPPED
         await keeper.stop()
         if ran:
-            self._tell(name, "stopped", " on purpose; `poste start` brings it back")
+            self._report(name, "stopped", " on purpose; `poste start` brings it back")
 
     async def stop_all(self) -> None:
         """Stop all parts: first those that call others, Redis last."""
@@ -103,13 +110,13 @@ class Supervisor:
             await asyncio.gather(*(one.stop() for one in self._keepers.values() if one.part.rank == rank))
 
     def hurry(self) -> None:
-        """Give no more grace to what is being stopped, nor to what still will be."""
+        """Kill the parts that are being stopped, and later ones too, without waiting for them to end by themselves."""
         for keeper in self._keepers.values():
             keeper.hurry()
 
     async def views(self) -> list[dict[str, Any]]:
-        """Look at all parts now; returns of each what `poste ps --json` shows."""
-        await self._look()
+        """Probe all parts now; return for each what `poste ps --json` shows."""
+        await self._probe()
         return [
             {
                 "name": name,
@@ -122,23 +129,23 @@ class Supervisor:
         ]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds; it is looked at whenever a part's state is another one, or it was woken."""
+        """Wait until a condition holds. It is checked whenever a part's state has changed, and at each `wake`."""
         while not condition():
             await self._change.wait()
 
     def wake(self) -> None:
-        """Have every waiting condition looked at again."""
+        """Have every waiting condition checked again."""
         self._change.set()
         self._change = asyncio.Event()
 
     async def watch(self) -> None:
-        """Look at the parts for ever while one is on its way to ready; while none is, wait for something to happen."""
+        """Probe the parts again and again while one is not ready; while all are, wait for a change. Never returns."""
         while True:
-            await self._look()
+            await self._probe()
             for name, keeper in self._keepers.items():
                 if keeper.state is State.READY and keeper.crashed:
                     keeper.crashed = False
-                    self._tell(name, "restarted", f", pid {keeper.pid}")
+                    self._report(name, "restarted", f", pid {keeper.pid}")
             if self.all_ready:
                 self._first_start = False
                 self._pause_seconds = _FIRST_PAUSE_SECONDS
@@ -148,7 +155,7 @@ class Supervisor:
                 self._pause_seconds = min(self._pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
 
     async def rotate_logs(self) -> None:
-        """Keep the parts' logs from growing without end, for ever."""
+        """Rotate the parts' logs when they are too large. Never returns."""
         while True:
             await asyncio.sleep(_LOGS_SECONDS)
             for keeper in self._keepers.values():
@@ -160,40 +167,40 @@ class Supervisor:
             raise StartError(f"this `poste up` does not run {name}")
         return self._keepers[name]
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         pids = {name: keeper.pid for name, keeper in self._keepers.items() if keeper.pid is not None}
         self._whys = await readiness.look(self.plan, pids, gateway=self._keepers[GATEWAY].wanted)
         for name, why in self._whys.items():
-            # What was found of a life that is over says nothing of the next.
+            # A part that was restarted meanwhile was not probed.
             if self._keepers[name].pid == pids[name]:
                 self._keepers[name].seen(ready=why is None)
 
-    def _told(self, name: str, did: str, more: str) -> None:
-        """Show what a keeper tells; what ends the first start is told at its end, and ends it."""
+    def _report_of_keeper(self, name: str, did: str, more: str) -> None:
+        """Show an event of a part, unless the first start has failed: `broken` is shown at its end then."""
         if self._first_start:
             self.broken = self.broken or self._keepers[name].broken
         if self.broken is None:
-            self._tell(name, did, more)
+            self._report(name, did, more)
 
 
 @contextlib.asynccontextmanager
 async def supervising(
-    plan: Plan, tell: Tell, *, grace_seconds: float = KILL_AFTER_SECONDS
+    plan: Plan, report: Report, *, grace_seconds: float = KILL_AFTER_SECONDS
 ) -> AsyncIterator[Supervisor]:
-    """See to the parts of a plan while the body runs; at its end all are stopped.
+    """Supervise the parts of a plan while the body runs; at its end all are stopped.
 
     Args:
-        plan: What is run; nothing of it runs before `begin` or `start`.
-        tell: Shows what happens.
+        plan: The parts; none runs before `begin` or `start`.
+        report: Shows what happens: a part's name, what it did, and more about it.
         grace_seconds: How long each part may take to stop before it is killed.
 
     Raises:
-        ExceptionGroup: What looks after the parts failed; the body was cancelled, and all are stopped.
+        ExceptionGroup: The supervision itself failed; the body was cancelled, and all parts are stopped.
     """
     async with asyncio.TaskGroup() as keepers:
-        supervisor = Supervisor(plan, tell, keepers, grace_seconds)
+        supervisor = Supervisor(plan, report, keepers, grace_seconds)
         try:
-            # A group of their own: if one fails, those who stop the parts are still there.
+            # A group of their own: if one fails, the keepers, which stop the parts, still run.
             async with asyncio.TaskGroup() as lookouts:
                 looking = [lookouts.create_task(duty) for duty in (supervisor.watch(), supervisor.rotate_logs())]
                 try:

@@ -17,7 +17,7 @@ from poste.domain.errors import StartError
 from poste.runtime import secret_files
 from poste_cli.local import control, folder, inherited, parts, redis_server, sockets
 from poste_cli.local.inherited import Inherited
-from poste_cli.local.keeper import Tell
+from poste_cli.local.keeper import Report
 from poste_cli.local.screen import Screen
 from poste_cli.local.supervisor import Supervisor, supervising
 from poste_cli.top import following, words
@@ -51,7 +51,7 @@ class Local:
 
 
 @contextlib.asynccontextmanager
-async def running(options: Options, tell: Tell) -> AsyncIterator[Local]:
+async def running(options: Options, report: Report) -> AsyncIterator[Local]:
     """Run everything while the body runs; at its end nothing is left.
 
     Raises:
@@ -72,7 +72,7 @@ async def running(options: Options, tell: Tell) -> AsyncIterator[Local]:
             )
             operator_token = secret_files.operator_token(data.operator_token).decode()
             at = place / "up.sock"
-            async with supervising(plan, tell) as supervisor, control.answering(at, supervisor.act):
+            async with supervising(plan, report) as supervisor, control.answering(at, supervisor.act):
                 data.publish(folder.Running(os.getpid(), str(at), plan.gateway, plan.mom, plan.redis))
                 try:
                     await supervisor.begin(options.without)
@@ -95,7 +95,7 @@ def run(options: Options) -> None:
 async def _run(options: Options, screen: Screen) -> None:
     stop = asyncio.Event()
     _on_signals(stop.set)
-    async with running(options, screen.tell) as local:
+    async with running(options, screen.report) as local:
         supervisor, plan = local.supervisor, local.supervisor.plan
 
         def asked_to_stop() -> None:
@@ -120,7 +120,7 @@ async def _run(options: Options, screen: Screen) -> None:
 
 @contextlib.asynccontextmanager
 async def _status(gateway: str, screen: Screen) -> AsyncIterator[None]:
-    """Show how things are while the body runs, if somebody looks."""
+    """Show the status line while the body runs, if the output is a terminal."""
     if not screen.alive:
         yield
         return
@@ -135,11 +135,11 @@ async def _status(gateway: str, screen: Screen) -> AsyncIterator[None]:
 
 async def _follow(gateway: str, show: Callable[[Text], None]) -> None:
     async with Client(gateway) as client:
-        # What is no gateway of ours any more is told by its part's own lines.
+        # Whatever else becomes of the gateway is shown by the lines of its part.
         with contextlib.suppress(ClientError):
             await following.follow(
                 client,
-                show=lambda look: show(words.summary(look)),
+                show=lambda snapshot: show(words.summary(snapshot)),
                 lost=lambda: show(Text("the gateway is away", "bold red")),
                 patient=True,
             )

@@ -1,7 +1,7 @@
-"""The queued road's first step: calls are handed to the middleware, and each learns what became of it.
+"""The queued road's first step: sends calls to the middleware, many in one RPC, and returns whether each is kept.
 
-Natural batching: what waits while the RPCs are out goes with the next one. No timers, so a call alone goes at once.
-Large calls have a queue and flights of their own, so that small ones never wait for them.
+Calls that arrive while RPCs are in flight go with the next one; a single call is sent at once, without a timer. Large
+calls have a queue and RPCs of their own, so that small ones never wait for them.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from poste_gateway.mom import Mom
 
 #: How many calls go in one RPC, at most.
 _BATCH: Final = 256
-#: How many RPCs are out at once, at most: so many with small calls, and so many with large ones.
+#: How many RPCs are in flight at most: so many with small calls, and so many with large ones.
 _MAX_INFLIGHT_RPCS: Final = 2
-#: How long an RPC is waited for before another that would carry fewer calls goes beside it, in seconds: longer than one
-#: takes as a rule. It may be out to a middleware that hangs, and the next goes to another.
+#: How long an RPC in flight delays another that would carry fewer calls, in seconds: longer than an RPC usually takes.
+#: The first may have gone to a middleware that hangs; the next goes to another one.
 _COALESCE_SECONDS: Final = 0.02
-#: How long it is tried to find out about a call that may be kept, in seconds.
+#: How long to go on asking about a call that may be kept, in seconds.
 _LOST_SECONDS: Final = 5.0
-#: How long it is tried to have a call kept that is certainly not, in seconds: its client waits, but a middleware that
-#: was moved is to be found. Its name is looked up every half second, and a connection may take a second to be made.
+#: How long to go on trying with a call that is certainly not kept, in seconds. Its client waits; but a middleware at a
+#: new address must be found: its name is resolved every half second, and connecting may take a second.
 _REFUSED_SECONDS: Final = 3.0
-#: How long one RPC may take, in seconds. One to a middleware that is gone, or hangs beside another, ends sooner; and to
-#: ask one that is late again would only give it more to do.
+#: The deadline of one RPC, in seconds. One to a middleware that is gone, or that hangs beside a second one, ends
+#: sooner; and repeating it at a slow one would only add to its load.
 _TRY_SECONDS: Final = 4.0
-#: The pause before a lost answer is asked for again, in seconds.
+#: The pause before a call is sent again, in seconds.
 _PAUSE_SECONDS: Final = 0.05
 
 _log: Final = logs.get("enqueuer")
 
 
 class Acceptance(enum.Enum):
-    """What became of a call that was to be kept."""
+    """The result of enqueueing a call."""
 
     #: It is kept, on disk.
     ACCEPTED = enum.auto()
     #: It is not kept: its queue is full.
     QUEUE_FULL = enum.auto()
-    #: It is not kept: its queue takes as much of the store as it may.
+    #: It is not kept: its queue's budget is used up.
     BUDGET_SPENT = enum.auto()
-    #: It is not kept: nobody would take it from its queue.
+    #: It is not kept: no consumer would take it from its queue.
     NO_CONSUMER = enum.auto()
     #: It is not kept, for another reason.
     NOT_ACCEPTED = enum.auto()
-    #: Nobody knows.
+    #: Unknown: an answer was lost, and no later one settled it.
     UNKNOWN = enum.auto()
 
 
-#: What the middleware finds wrong with a call that this gateway has let in: a defect of one of the two.
+#: Results that say that a call is invalid. The gateway has checked it already: a defect of one of the two.
 _DEFECTS: Final = (
     pb.ENQUEUE_RESULT_BAD_KEY,
     pb.ENQUEUE_RESULT_BAD_TIME,
@@ -82,7 +82,7 @@ _REFUSED: Final = {
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One call on its way: once an answer on it was lost, only ACCEPTED is certain."""
+    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain."""
 
     task: pb.NewTask
     size: int
@@ -92,7 +92,7 @@ class _Item:
 
     @property
     def end(self) -> float:
-        """When to give up, in seconds of this process' own time: while it was halted nobody could answer it."""
+        """When to give up, in the process' own time: seconds in which it was halted don't count."""
         return self.start + (_LOST_SECONDS if self.lost else _REFUSED_SECONDS)
 
     def settle(self, acceptance: Acceptance) -> None:
@@ -103,7 +103,7 @@ class _Item:
 
 
 class Enqueuer:
-    """Hands calls to the middleware, many in one RPC."""
+    """Sends calls to the middleware, many in one RPC."""
 
     def __init__(self, mom: Mom) -> None:
         self._small = _Queue(mom)
@@ -111,32 +111,32 @@ class Enqueuer:
         self._loop = asyncio.get_running_loop()
 
     async def enqueue(self, task: pb.NewTask) -> Acceptance:
-        """Have one call kept; returns what became of it, within seconds."""
+        """Enqueue one call; return the result within some seconds."""
         size = task.ByteSize()
         item = _Item(task, size, own_time.now(), self._loop.create_future())
         (self._large if size > sizes.LARGE else self._small).put(item)
-        # Its batch goes on if whoever waits here is gone: accept-and-answer is one unit.
+        # The batch goes on if this request is cancelled: other calls are in it.
         return await item.outcome
 
     async def close(self) -> None:
-        """Wait for what is out; nothing may be handed in any more."""
+        """Wait for the RPCs in flight; `enqueue` must not be called any more."""
         await self._small.close()
         await self._large.close()
 
 
 class _Queue:
-    """Calls that wait for an RPC, and those that are out in one."""
+    """Calls that wait for an RPC, and the RPCs in flight."""
 
     def __init__(self, mom: Mom) -> None:
         self._mom = mom
         self._waiting: deque[_Item] = deque()
         self._inflight: set[asyncio.Task[None]] = set()
-        #: How many calls are out.
+        #: How many calls are in flight.
         self._out = 0
         #: When the latest RPC left.
         self._left = 0.0
         self._loop = asyncio.get_running_loop()
-        #: Of no call: a batch carries many, and its lines would say that they are of the one that came first.
+        #: A context without a request: a batch carries many calls, and its log lines must not name only the first.
         self._context = contextvars.copy_context()
 
     def put(self, item: _Item) -> None:
@@ -145,18 +145,18 @@ class _Queue:
         self._dispatch()
 
     async def close(self) -> None:
-        """Wait for what is out."""
+        """Wait for the RPCs in flight."""
         while self._inflight:
             await asyncio.wait(self._inflight)
 
     def _dispatch(self) -> None:
         if not self._waiting or len(self._inflight) >= _MAX_INFLIGHT_RPCS:
             return
-        # While one is out, another waits until it would carry as many: an RPC costs more than all that it carries.
+        # While one is in flight, the next waits until it would carry as many: an RPC costs more than its calls.
         if len(self._waiting) < self._out and self._loop.time() < self._left + _COALESCE_SECONDS:
             return
         self._left = self._loop.time()
-        # What waits then looks again, should this one not be back. A little later: clocks are rounded.
+        # Tried again then, if this RPC is not answered. A little later than that: clocks are rounded.
         self._loop.call_later(1.1 * _COALESCE_SECONDS, self._dispatch)
         batch = self._loop.create_task(self._send_batch(), context=self._context)
         self._inflight.add(batch)
@@ -174,7 +174,7 @@ class _Queue:
         try:
             again = await self._send(batch)
         except BaseException:
-            # A defect, or the end of the process: nobody may wait for ever.
+            # A defect, or the end of the process: no request may wait for ever.
             for item in batch:
                 item.lost = True
                 item.settle(Acceptance.UNKNOWN)
@@ -186,7 +186,7 @@ class _Queue:
             self._waiting.extendleft(reversed(again))
 
     def _take(self) -> list[_Item]:
-        """Take what goes in the next RPC."""
+        """Take the calls of the next RPC out of the queue."""
         batch: list[_Item] = []
         size = 0
         while self._waiting and len(batch) < _BATCH:
@@ -197,7 +197,7 @@ class _Queue:
         return batch
 
     async def _send(self, batch: list[_Item]) -> list[_Item]:
-        """Send one batch; returns those of it that are to be asked for again."""
+        """Send one batch; return the calls that are to be sent again."""
         if not batch:
             return []
         if not await self._mom.connected(max(0.0, max(item.end for item in batch) - own_time.now())):
@@ -219,7 +219,7 @@ class _Queue:
             if result == pb.ENQUEUE_RESULT_ACCEPTED:
                 item.settle(Acceptance.ACCEPTED)
             elif result in _REFUSED:
-                _tell(result, item)
+                _log_refusal(result, item)
                 item.settle(_REFUSED[result])
             else:
                 item.lost = item.lost or result != pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
@@ -227,10 +227,10 @@ class _Queue:
         return _again(open_items)
 
     async def _send_split(self, batch: list[_Item]) -> list[_Item]:
-        """Send in two what was too much for one message; returns those of it that are to be asked for again.
+        """Send in two halves a batch that was too large for one message; return the calls that are to be sent again.
 
-        By this status a message is refused before it is sent or read: whatever it brought did not run. (The middleware
-        itself never says so here, and its answer is a few bytes a call.)
+        gRPC refuses a message with this status before it is sent or read, so none of its calls is kept. (The middleware
+        itself never answers so here, and its answer has a few bytes a call.)
         """
         size = sum(item.size for item in batch)
         _log.warning("enqueue refused: too large", calls=len(batch), bytes=size, request_ids=_request_ids(batch))
@@ -242,7 +242,7 @@ class _Queue:
 
 
 def _again(items: list[_Item]) -> list[_Item]:
-    """Settle the items for which there is no time left; returns the others."""
+    """Settle the calls for which no time is left; return the others."""
     now = own_time.now()
     again = []
     for item in items:
@@ -253,7 +253,7 @@ def _again(items: list[_Item]) -> list[_Item]:
     return again
 
 
-def _tell(result: pb.EnqueueResult.ValueType, item: _Item) -> None:
+def _log_refusal(result: pb.EnqueueResult.ValueType, item: _Item) -> None:
     facts = {"service": item.task.service, "request_id": item.task.request_id}
     if result == pb.ENQUEUE_RESULT_CLOCK_OFF:
         _log.error("this gateway's clock is off: the store refuses its calls", **facts)

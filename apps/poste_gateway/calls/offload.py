@@ -1,7 +1,7 @@
-"""What would hold up every other request is done beside the loop: large messages' JSON, which takes up to seconds.
+"""Runs JSON conversion of large messages in two threads, in fair turns among clients.
 
-In two threads, one for what is quickly done, one for the rest, in fair turns among clients. With more threads the loop
-would get too little of the interpreter's lock.
+It takes up to seconds, in which the event loop would answer no other request. One thread is for short conversions, one
+for long ones. With more threads the loop would get too little of the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from poste_gateway.http.busy import busy
 from poste_gateway.http.problems import Problem
 from poste_gateway.limits.fair_queue import FairQueue, Full
 
-#: Bodies longer than this, in bytes, are read by a thread: ten of them at once may take as long as a call may wait.
+#: Bodies longer than this, in bytes, are parsed by a thread: ten of them in one turn of the loop delay all other calls.
 LARGE_BODY: Final = 16 * 1024
-#: Messages longer than this, in bytes, are written by one. Default values are always printed, so of two bytes there may
-#: become hundreds.
+#: Messages longer than this, in bytes, are written as JSON by a thread. Default values are always written, so two bytes
+#: may become hundreds.
 LARGE_MESSAGE: Final = 8 * 1024
-#: What is longer than this, in bytes, is not quickly done: a megabyte may take half a second.
+#: What is longer than this, in bytes, goes to the thread for long ones: a megabyte may take half a second.
 _LONG: Final = 128 * 1024
 
-#: How long a thread that computes here keeps the loop from its turn, in seconds; the interpreter's own is 5 ms. That is
-#: told it only meanwhile: at all times it costs each call a tenth, for gRPC's threads take their turns by it too.
+#: The interpreter's switch interval while a thread computes here, in seconds: how long the event loop waits for its
+#: turn. The default is 5 ms. It is set only meanwhile: gRPC's threads switch by it too, and at all times it would make
+#: each call a tenth dearer.
 _SWITCH_SECONDS: Final = 0.001
 
 T = TypeVar("T")
 
 
 class _Considerate:
-    """Has whatever computes beside the loop let it have its turn soon; from any thread."""
+    """Shortens the interpreter's switch interval while a thread computes. Used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class _Considerate:
 
 
 class _Lane:
-    """A thread, and who waits for it."""
+    """A thread, and the line that waits for it."""
 
     def __init__(self, name: str, max_waiting_bytes: int) -> None:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"offload {name}")
@@ -67,28 +68,28 @@ class _Lane:
 
 
 class Offload:
-    """Works beside the loop."""
+    """Runs work in two threads beside the event loop."""
 
     def __init__(self, max_waiting_bytes: int) -> None:
-        """Start nothing yet; `max_waiting_bytes` may wait, in each thread's line."""
+        """Start no thread yet; so many bytes may wait in the line of each."""
         self._short = _Lane("short", max_waiting_bytes)
         self._long = _Lane("long", max_waiting_bytes)
         self._considerate = _Considerate()
 
     async def run(self, work: Callable[[], T], *, peer: str, size: int, accepted: bool = False) -> T:
-        """Do something beside the loop when it is its turn; returns or raises what it does.
+        """Run `work` in a thread when it is its turn; return or raise what it does.
 
         Args:
-            work: What is done.
-            peer: Whose it is: every client has its share.
-            size: How many bytes it is about.
-            accepted: It is too late to refuse it: it waits however much does.
+            work: Runs in the thread, in a copy of this context.
+            peer: The client; each has its share of the turns.
+            size: The message's size in bytes.
+            accepted: Wait even if too much waits: the call was accepted, and can't be refused any more.
 
         Raises:
-            Problem: Too much waits.
+            Problem: Too much waits already.
         """
         lane = self._long if size > _LONG else self._short
-        # As what asked for it: a line of the log says which part, and which trace, it is of.
+        # A copy of this context, so that the thread's log lines name the request.
         context = contextvars.copy_context()
 
         def compute() -> T:
@@ -102,7 +103,7 @@ class Offload:
             raise self._refused(peer, size) from None
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Stop the threads; what waits is cancelled."""
         for lane in (self._short, self._long):
             lane.thread.shutdown(wait=False, cancel_futures=True)
 

@@ -1,7 +1,7 @@
-"""What a call's request and answer look like, where its route says that they are no whole messages in JSON.
+"""Partial bodies (`body:` and `response_body` of a route) and `google.api.HttpBody`.
 
-A part of the request may stand in the path and in the query, the body may be one field, or a google.api.HttpBody, whose
-bytes are the body as they are; the answer likewise, but for paths and queries.
+A request's message may be spread over path, query and body; the body may be the JSON of one field, or the raw bytes of
+a `google.api.HttpBody`. An answer may be one field or an `HttpBody` too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from poste.rpc.http_rules import fields
 from poste.rpc.http_rules.rules import WHOLE, Route
 from poste_gateway.http.responses import JSON, NO_SNIFF, SANDBOX
 
-#: What bytes are of which nobody says what they are (RFC 9110, section 8.3).
+#: The media type of bytes without one (RFC 9110, section 8.3).
 _UNKNOWN: Final = "application/octet-stream"
-#: A media type, perhaps with parameters, as it may stand in a header; no longer than any that there is.
+#: A media type, perhaps with parameters, that may be written into a header.
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+*-]{1,127}/[\w!#$&^.+*-]{1,127}(?:[ \t]*;[\x20-\x7e\t]*)?", re.ASCII)
 _LONGEST_TYPE: Final = 500
 
@@ -31,9 +31,9 @@ class Shape(NamedTuple):
     """How the messages of one route are read and written.
 
     Attributes:
-        composer: Makes requests.
-        raw_body: The body is a google.api.HttpBody's.
-        raw_answer: So is the answer.
+        composer: Makes request messages of path, query and body.
+        raw_body: The body is the bytes of a google.api.HttpBody.
+        raw_answer: The answer is.
     """
 
     composer: protojson.Composer
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
 
 
 class Written(NamedTuple):
-    """An answer's body, and what is said of it in its head."""
+    """An answer's body, and the headers that describe it."""
 
     body: bytes
     headers: dict[str, str]

@@ -1,4 +1,4 @@
-"""What is there: the services with their routes and replicas, and the queues in figures.
+"""Lists the services with their routes and replicas, and the queues with their figures.
 
 `GET /v1/services`::
 
@@ -9,21 +9,23 @@
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
 
-`notServed`: routes that its annotations ask for besides, each with the reason (`{"route": …, "reason": …}`).
-`queueable`: calls can be kept, for somebody will take them: the worker library registered the service, or a courier
-lives, which delivers for those that it did not. `queued` is null while nobody can tell. `GET /v1/queues`, and
-`/v1/queues/{queue}` with one queue only::
+`notServed`: annotated routes that are not served, each with the reason (`{"route": …, "reason": …}`).
+`queueable`: calls can be queued, because there is a consumer: the worker library registered the service, or a courier
+runs, which delivers to services without the library. `queued` is null while the middleware is away. `GET /v1/queues`,
+and `/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
                  "running": 0, "delayed": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
                  "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "standsStill": false,
                  "consumers": 1, "enqueued": 5, "replayed": 0, "ended": 5}]}
 
-`kept` are the ended tasks whose results are kept (counted for a 32nd of their time to live too long at most), and
-`keptBytes` the store's memory that they take; `heldBytes` is that of all that the queue holds, what waits and what is
-dead, too; at `maxHeldBytes` no call is kept any more. `oldestAgeSeconds` is null if no task waits; `enqueued` and
-`ended` count all that ever were, `replayed` the DEAD ones that an operator had run again: each ends once more. A queue
-that can't be read now (its master in a Redis Cluster is away) is left out.
+- `kept`: the ended tasks whose results are kept. One may be counted for a 32nd of its time to live too long.
+- `keptBytes`: the memory that these take in Redis; `heldBytes`: that of all tasks of the queue, waiting and DEAD ones
+  too. At `maxHeldBytes` no more calls are accepted.
+- `oldestAgeSeconds`: null if no task waits.
+- `enqueued`, `ended`: totals since ever; `replayed`: DEAD tasks that an operator replayed. Each ends once more.
+
+A queue that can't be read now (its master in a Redis Cluster is away) is left out.
 """
 
 from __future__ import annotations
@@ -51,14 +53,14 @@ _Listed = Literal["services", "queues"]
 
 
 class Listings:
-    """Tells what there is. A listing of all is read and written once for all who asked before it began."""
+    """Lists services and queues. A whole listing is read once for all requests that came before it began."""
 
     def __init__(self, catalogue: ServiceCatalogue, mom: Mom) -> None:
-        """Take what is needed to tell.
+        """Connect the parts.
 
         Args:
-            catalogue: Knows the services.
-            mom: Knows the queues.
+            catalogue: The services.
+            mom: The middleware, for the queues.
         """
         self._catalogue = catalogue
         self._mom = mom
@@ -76,7 +78,7 @@ class Listings:
         """Return the queues as JSON.
 
         Raises:
-            Problem: They can't be looked up now.
+            Problem: They can't be read now.
         """
         return await self._shared("queues")
 
@@ -84,12 +86,12 @@ class Listings:
         """Return the queues, or the one of that name, as JSON values.
 
         Args:
-            name: Which; all unless given.
-            client: Who asks for one: every client has its share of the turns.
-            patient: It waits for its turn however much waits.
+            name: The queue; all unless given.
+            client: The client that asks for one; each has its share of the turns.
+            patient: Wait for a turn even if too many wait.
 
         Raises:
-            Problem: There is no such queue, too many are asked for, or they can't be looked up now.
+            Problem: There is no such queue, too many reads wait, or the queues can't be read now.
         """
         try:
             queues = await self._mom.list_queues(name, client=client, patient=patient)
@@ -106,7 +108,7 @@ class Listings:
         return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
 
     async def close(self) -> None:
-        """End what is on its way."""
+        """Cancel the reads in flight."""
         await self._listings.close()
 
     async def _shared(self, listed: _Listed) -> bytes:
@@ -120,7 +122,7 @@ class Listings:
 
     async def _services(self) -> dict[str, Any]:
         queued = None
-        # Asked only if it is there: what can be told without it is told at once.
+        # Only if the middleware is connected: otherwise the answer must not wait for it.
         if await self._mom.connected(0.0):
             with contextlib.suppress(MomAway):
                 queued = {queue.name: queue.queued + queue.delayed for queue in await self._mom.list_queues()}
@@ -170,7 +172,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
 
 
 def _method(method: Method, passed_over: Sequence[PassedOver]) -> dict[str, Any]:
-    # What its service has, and another one has here too.
+    # Routes that another service had first.
     lost = {(one.verb, one.path) for one in passed_over}
     return {
         "name": method.name,

@@ -1,4 +1,4 @@
-"""Takes one snapshot a second for all event streams together; none while there are no streams."""
+"""Takes one snapshot a second for all event streams together; none while there are none."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from poste import protojson
 from poste.runtime import logs
 from poste_gateway.ui.timeseries import TimeSeries
 
-#: Between the begins of two snapshots, in seconds.
+#: The time from the begin of one snapshot to that of the next, in seconds.
 _PERIOD_SECONDS: Final = 1.0
-#: How many may watch at once; of those, how many that are no operators: they must not shut those out.
+#: How many streams may be open, in all and of guests: guests must not keep operators out.
 _MOST: Final = 128
 _MOST_GUESTS: Final = 64
 
 _log: Final = logs.get("ui")
 
-#: Looks at everything; at tasks, too, if it is given True.
+#: Takes a snapshot, as JSON values; with the newest tasks if called with True.
 TakeSnapshot = Callable[[bool], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One snapshot, as it is sent.
+    """One snapshot, as JSON.
 
     Attributes:
         number: Counts the snapshots.
         time: When it was taken, by the loop's clock.
-        public: What anybody may see.
-        full: What operators may see; None if no operator watched.
+        public: The part for guests.
+        full: All of it, for operators; None if no operator watched.
     """
 
     number: int
@@ -43,14 +43,14 @@ class Snapshot:
 
 
 class Broadcaster:
-    """Looks while somebody watches."""
+    """Takes snapshots while a stream is open."""
 
     def __init__(self, take: TakeSnapshot, *, period_seconds: float = _PERIOD_SECONDS) -> None:
-        """Take what takes the snapshots.
+        """Begin without streams.
 
         Args:
-            take: It.
-            period_seconds: What lies between the begins of two snapshots.
+            take: Takes a snapshot.
+            period_seconds: The time from the begin of one snapshot to that of the next.
         """
         self._take_snapshot = take
         self._period_seconds = period_seconds
@@ -60,16 +60,16 @@ class Broadcaster:
         self._guests = 0
         self._watched = asyncio.Event()
         self._news = asyncio.Event()
-        #: Nobody is served any more.
+        #: All streams end, and no more may be opened.
         self.closed = False
 
     def full(self, *, operator: bool) -> bool:
-        """Return whether nobody else may watch now."""
+        """Return whether no further stream may be opened now."""
         return self.closed or self._operators + self._guests >= _MOST or (not operator and self._guests >= _MOST_GUESTS)
 
     @contextlib.contextmanager
     def watching(self, *, operator: bool) -> Iterator[None]:
-        """Be counted among those that watch, in the body."""
+        """Count an open stream while the body runs."""
         self._count(1, operator=operator)
         try:
             yield
@@ -77,36 +77,36 @@ class Broadcaster:
             self._count(-1, operator=operator)
 
     def series(self) -> Mapping[str, Any]:
-        """Return the last minutes, for charts."""
+        """Return the figures of the last minutes, for the charts."""
         return self._timeseries.series()
 
     def begin(self) -> int:
-        """Return the number that `next` begins after: a snapshot that is old already is not worth to be shown."""
+        """Return the number to give to `next` first, so that it skips a snapshot that is out of date."""
         fresh = asyncio.get_running_loop().time() - self._last.time < self._period_seconds
         return self._last.number - fresh
 
     async def next(self, last: int) -> Snapshot | None:
-        """Wait for a snapshot after the one of that number; None if there will be none."""
+        """Wait for the snapshot after number `last` and return it; None once `close` was called."""
         while not self.closed and self._last.number <= last:
             await self._news.wait()
         return None if self.closed else self._last
 
     async def run(self) -> None:
-        """Take a snapshot once a second, for ever, whenever somebody watches."""
+        """Take a snapshot once a second while a stream is open. Never returns."""
         loop = asyncio.get_running_loop()
         while True:
             await self._watched.wait()
             begin = loop.time()
             try:
                 await self._take(tasks=self._operators > 0)
-            except Exception:  # noqa: BLE001 - what fails to be shown must not take the gateway down
+            except Exception:  # noqa: BLE001 - a failed snapshot must not end the gateway
                 _log.exception("snapshot failed")
             await asyncio.sleep(begin + self._period_seconds - loop.time())
 
     def close(self) -> None:
         """End all event streams."""
         self.closed = True
-        self._tell()
+        self._publish()
 
     async def _take(self, *, tasks: bool) -> None:
         value = await self._take_snapshot(tasks)
@@ -114,9 +114,9 @@ class Broadcaster:
         public = protojson.dumps({name: part for name, part in value.items() if name != "tasks"})
         now = asyncio.get_running_loop().time()
         self._last = Snapshot(self._last.number + 1, now, public, protojson.dumps(value) if tasks else None)
-        self._tell()
+        self._publish()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 

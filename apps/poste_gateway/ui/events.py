@@ -1,7 +1,7 @@
 """The stream that brings the snapshots: `text/event-stream`, as browsers and `poste top` follow it.
 
-`hello` says whether the watcher is an operator, `past` has the last minutes for the charts, and then a snapshot comes
-each second, as `look`. It ends when the gateway stops, or when whoever follows it takes nothing any more.
+The events: `hello` says whether the client is an operator, `past` has the last minutes for the charts, and then each
+second `look` brings a snapshot. The stream ends when the gateway stops, or when the client does not read it any more.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from poste import protojson
 from poste_gateway.http.responses import NO_STORE, Response
 from poste_gateway.ui.broadcaster import Broadcaster
 
-#: How long nothing may come before a sign of life is sent, in seconds: what is between the two ends cuts connections
-#: that are idle, and whoever follows takes silence for the end.
+#: After how long without a snapshot a heartbeat is sent, in seconds: proxies cut idle connections, and clients take
+#: silence for a lost one.
 _HEARTBEAT_SECONDS: Final = 5.0
 _HEARTBEAT: Final = b": still here\n\n"
-#: How long whoever follows may leave what was sent untaken, in seconds.
+#: How long a client may leave an event unread, in seconds.
 _TAKE_SECONDS: Final = 10.0
 _HEADERS: Final = {
     **NO_STORE,
     "Content-Type": "text/event-stream",
     "X-Content-Type-Options": "nosniff",
-    # A proxy that gathers what it passes on would hold the snapshots back.
+    # A proxy that buffers would hold the snapshots back.
     "X-Accel-Buffering": "no",
 }
 
 
 class EventStream(Response):
-    """An answer without an end: its head goes out like any other's, its body is what is seen from then on."""
+    """A response whose body is the snapshots from now on."""
 
     __slots__ = ("_broadcaster", "_hello", "_operator", "_request")
 
     def __init__(self, broadcaster: Broadcaster, *, operator: bool, hello: Mapping[str, Any]) -> None:
-        """Take what is to be sent.
+        """Prepare the head; nothing is sent yet.
 
         Args:
-            broadcaster: Where the snapshots come from.
-            operator: Whether tasks may be shown.
-            hello: What is sent first.
+            broadcaster: Takes the snapshots.
+            operator: Whether the client may see tasks.
+            hello: The first event's data.
         """
         super().__init__(None, headers=dict(_HEADERS), keep_alive=False)
         self._broadcaster = broadcaster
@@ -60,10 +60,10 @@ class EventStream(Response):
         await super().prepare(request)
 
     async def write_eof(self) -> None:
-        """Write everything that is seen, until the end.
+        """Write the events, until the end.
 
         Raises:
-            ConnectionError: The client is gone, or takes nothing.
+            ConnectionError: The client is gone, or does not read.
         """
         if self._request.method == "HEAD":
             return
@@ -89,7 +89,7 @@ class EventStream(Response):
                 await self._request.writer.write(block)
                 await self._request.writer.drain()
         except TimeoutError as error:
-            raise ConnectionError("nobody takes what is sent") from error
+            raise ConnectionError("the client does not read the events") from error
 
 
 def _event(name: str, data: bytes) -> bytes:

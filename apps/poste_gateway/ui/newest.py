@@ -13,10 +13,10 @@ from poste_gateway.tasks import task_view
 
 #: How many are shown.
 _COUNT: Final = 20
-#: How long a quiet queue's tasks are taken for what they were, in seconds: results that are not kept any more go.
-_BELIEF_SECONDS: Final = 10.0
-#: The figures that change whenever one of a queue's newest tasks does, while none of them is open.
-_TELLING: Final = ("enqueued", "ended", "dead")
+#: How long the tasks of a quiet queue are not read again, in seconds; then those whose results expired disappear.
+_FRESH_SECONDS: Final = 10.0
+#: While no task of a queue is open, one of these figures changes whenever one of its newest tasks does.
+_CHANGING: Final = ("enqueued", "ended", "dead")
 _OPEN: Final = ("queued", "running", "delayed")
 
 _Figures = Mapping[str, Any]
@@ -24,10 +24,10 @@ _Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """One queue's newest tasks, and when and with which figures they were seen."""
+    """One queue's newest tasks, and when and at which figures they were read."""
 
     tasks: list[dict[str, Any]]
-    telling: tuple[Any, ...]
+    changing: tuple[Any, ...]
     quiet: bool
     end: float
 
@@ -36,11 +36,11 @@ class Newest:
     """Lists the newest tasks."""
 
     def __init__(self, mom: Mom, ids: TaskIds) -> None:
-        """Take what is needed.
+        """Begin with nothing read.
 
         Args:
-            mom: Knows the tasks.
-            ids: Makes their ids anew.
+            mom: The middleware.
+            ids: Makes the tasks' ids from their keys.
         """
         self._mom = mom
         self._ids = ids
@@ -59,15 +59,15 @@ class Newest:
 
     async def _of_one(self, queue: str, figures: _Figures) -> list[dict[str, Any]]:
         now = asyncio.get_running_loop().time()
-        telling = tuple(figures[name] for name in _TELLING)
+        changing = tuple(figures[name] for name in _CHANGING)
         quiet = not any(figures[name] for name in _OPEN)
         known = self._known.get(queue)
-        if known is not None and quiet and known.quiet and known.telling == telling and now < known.end:
+        if known is not None and quiet and known.quiet and known.changing == changing and now < known.end:
             return known.tasks
         try:
             recent = await self._mom.list_recent_tasks(queue, _COUNT)
         except MomAway:
             return [] if known is None else known.tasks
         tasks = [task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task) for one in recent]
-        self._known[queue] = _Known(tasks, telling, quiet, now + _BELIEF_SECONDS)
+        self._known[queue] = _Known(tasks, changing, quiet, now + _FRESH_SECONDS)
         return tasks

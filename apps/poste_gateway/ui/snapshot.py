@@ -1,4 +1,4 @@
-"""A snapshot of everything: the services with their lights and their queues in figures, and the newest tasks.
+"""A snapshot for the page: the services with their lights and their queues' figures, and the newest tasks.
 
 ::
 
@@ -12,8 +12,8 @@
                                "inRate": 0.0, "outRate": 0.0, "etaSeconds": null}}],
      "tasks": [{…a task without its response and error…}]}
 
-`unlisted` is what left the catalogue and has a queue all the same. `figures` is null while nobody can tell; so are the
-rates, in tasks a second, at first. `tasks` are the newest of all queues, the newest first.
+`unlisted`: the service left the catalogue, and its queue is still there. `figures` is null while the middleware is
+away. The rates are in tasks a second, and null at first. `tasks` are the newest of all queues, the newest first.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from poste_gateway.ui.health import Health
 from poste_gateway.ui.newest import Newest
 
 _UNLISTED: Final = "unlisted"
-_NOBODY: Final = {"ready": 0, "known": 0}
-#: What a queue's figures say that the service says already.
+_NO_REPLICAS: Final = {"ready": 0, "known": 0}
+#: The fields of a queue's figures that repeat the service's name.
 _NAMES: Final = ("queue", "service")
 
 
 class Snapshots:
-    """Looks at everything."""
+    """Takes snapshots."""
 
     def __init__(self, catalogue: ServiceCatalogue, mom: Mom, listings: Listings, ids: TaskIds) -> None:
-        """Take what is needed for one.
+        """Connect the parts; nothing is read yet.
 
         Args:
-            catalogue: Knows the services.
-            mom: Knows the tasks.
-            listings: Tells of the queues.
-            ids: Makes the tasks' ids anew.
+            catalogue: The services.
+            mom: The middleware, for the tasks.
+            listings: Reads the queues' figures.
+            ids: Makes the tasks' ids from their keys.
         """
         self._catalogue = catalogue
         self._mom = mom
@@ -56,10 +56,10 @@ class Snapshots:
         self._newest = Newest(mom, ids)
 
     async def take(self, tasks: bool) -> dict[str, Any]:
-        """Return everything as it is now, as JSON values; what can't be told is null.
+        """Return a snapshot as JSON values; what can't be read now is null.
 
         Args:
-            tasks: The newest tasks, too, if they can be told.
+            tasks: Whether to add the newest tasks, if they can be read.
         """
         pools = dict(self._catalogue.pools)
         queues, *lights = await asyncio.gather(self._queues(), *(self._health.of(pool) for pool in pools.values()))
@@ -72,19 +72,21 @@ class Snapshots:
                 {
                     "name": name,
                     "light": light.get(name, _UNLISTED),
-                    "replicas": dict(zip(_NOBODY, pools[name].counts, strict=True)) if name in pools else _NOBODY,
+                    "replicas": dict(zip(_NO_REPLICAS, pools[name].counts, strict=True))
+                    if name in pools
+                    else _NO_REPLICAS,
                     "figures": None if queues is None else queues.get(name),
                 }
                 for name in names
             ],
         }
-        # Ids are made with a key that the middleware has agreed to, or not at all.
+        # Ids are made only with a key that the middleware has agreed to.
         if tasks and queues is not None and self._catalogue.key_agreed:
             snapshot["tasks"] = await self._newest.of(queues)
         return snapshot
 
     async def _queues(self) -> Mapping[str, dict[str, Any]] | None:
-        """Return each queue's figures by its name; None if nobody can tell."""
+        """Return each queue's figures by its name; None if they can't be read."""
         if not await self._mom.connected(0.0):
             return None
         try:

@@ -1,4 +1,4 @@
-"""The last minutes by the snapshots: what the charts begin with, and how fast a queue fills and drains."""
+"""The queues' figures of the last minutes: what the charts begin with, and how fast a queue fills and drains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: How many looks are remembered.
-_LOOKS: Final = 180
-#: Over how long rates are measured, in seconds, and over how long at least.
+#: How many snapshots' figures are kept.
+_SNAPSHOTS: Final = 180
+#: The time over which rates are measured, in seconds: at most, and at least.
 _WINDOW_SECONDS: Final = 10.0
 _LEAST_SECONDS: Final = 0.9
 
@@ -26,37 +26,37 @@ class _Point:
 
 
 class TimeSeries:
-    """What the last looks found."""
+    """The figures of the last snapshots."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, dict[str, _Point]]] = deque(maxlen=_LOOKS)
+        self._points: deque[tuple[float, dict[str, _Point]]] = deque(maxlen=_SNAPSHOTS)
 
     def add(self, time: float, services: list[dict[str, Any]]) -> None:
-        """Remember a look, and write into it how fast each queue fills and drains.
+        """Keep a snapshot's figures, and add to it how fast each queue fills and drains.
 
         Args:
-            time: When it was, in seconds since the epoch.
-            services: What it found.
+            time: When it was taken, in seconds since the epoch.
+            services: Its services; their figures get `inRate`, `outRate` and `etaSeconds`.
         """
         points = {one["name"]: _point(one["figures"]) for one in services if one["figures"] is not None}
-        begin = next((look for look in self._looks if time - look[0] <= _WINDOW_SECONDS), None)
+        begin = next((one for one in self._points if time - one[0] <= _WINDOW_SECONDS), None)
         for service in services:
             point = points.get(service["name"])
             if point is not None:
                 before = None if begin is None else begin[1].get(service["name"])
                 seconds = 0.0 if begin is None else time - begin[0]
                 service["figures"].update(_rates(before, point, seconds))
-        self._looks.append((time, points))
+        self._points.append((time, points))
 
     def series(self) -> Mapping[str, Any]:
-        """Return it as the charts take it: the times, and what waited and for how long at each."""
-        names = {name for _, points in self._looks for name in points}
+        """Return the charts' data: the times, and for each service the waiting tasks and the oldest one's age."""
+        names = {name for _, points in self._points for name in points}
         return {
-            "times": [time for time, _ in self._looks],
+            "times": [time for time, _ in self._points],
             "services": {
                 name: {
-                    "waiting": [points[name].waiting if name in points else None for _, points in self._looks],
-                    "age": [points[name].age if name in points else None for _, points in self._looks],
+                    "waiting": [points[name].waiting if name in points else None for _, points in self._points],
+                    "age": [points[name].age if name in points else None for _, points in self._points],
                 }
                 for name in sorted(names)
             },
@@ -68,7 +68,7 @@ def _point(figures: Mapping[str, Any]) -> _Point:
     return _Point(
         waiting=waiting,
         open=waiting + figures["running"],
-        # What is had run again comes in once more, as it ends once more.
+        # A replayed task enters once more, as it ends once more.
         entered=figures["enqueued"] + figures["replayed"],
         ended=figures["ended"],
         age=figures["oldestAgeSeconds"],
@@ -76,9 +76,9 @@ def _point(figures: Mapping[str, Any]) -> _Point:
 
 
 def _rates(before: _Point | None, now: _Point, seconds: float) -> dict[str, float | None]:
-    """Return how many tasks a second come in and end, and when none is left if it goes on like this, in seconds.
+    """Return how many tasks a second come in and end, and in how many seconds none would be left.
 
-    What can't be told is None: each at first, and the end of a queue that does not get emptier.
+    All three are None while there is too little to reckon with; the last one also if the queue does not get emptier.
     """
     if before is None or seconds < _LEAST_SECONDS or now.entered < before.entered or now.ended < before.ended:
         return {"inRate": None, "outRate": None, "etaSeconds": None}
