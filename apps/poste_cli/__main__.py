@@ -24,7 +24,7 @@ Exit codes:
 #: Every verb, the module that holds it under its own name, and its line in the help.
 _VERBS: Final = {
     "call": ("client_commands", "Call a method of a service; if it is away, the call waits for it."),
-    "task": ("client_commands", "Look at a call that was kept, or wait for its end."),
+    "task": ("client_commands", "Show a call that was kept, or wait for its end."),
     "cancel": ("client_commands", "Cancel a call that was kept."),
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
     "queues": ("client_commands", "List the queues in figures."),

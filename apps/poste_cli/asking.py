@@ -49,7 +49,7 @@ def refused(error: Problem, *, as_json: bool, about: str = "") -> None:
 
 
 def worth(task: Task) -> int:
-    """Return the exit code that tells a task's state."""
+    """Return the exit code for a task's state."""
     if task.state is TaskState.SUCCEEDED:
         return OK
     return FAILURE if task.state.final else WAITING

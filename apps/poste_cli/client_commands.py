@@ -120,12 +120,12 @@ async def _awaited(client: Client, task: Task, seconds: float) -> Task:
     metavar="[SECONDS]",
     help="Wait for its end, for so long at most.",
 )
-@click.option("--history", is_flag=True, help="Tell what happened to it, and when.")
+@click.option("--history", is_flag=True, help="Show what happened to it, and when.")
 @gateway_options.options
 def task(task_id: str, wait: float | None, history: bool, url: str, as_json: bool) -> None:
-    """Look at a call that was kept, or wait for its end.
+    """Show a call that was kept, or wait for its end.
 
-    With --history, its life is told besides; with --json too, it alone: {"events": […], "truncated": false}.
+    With --history, its events are shown too; with --json too, it alone: {"events": […], "truncated": false}.
 
     Exit code: 0 succeeded, 1 ended otherwise (or no such task), 2 wrong usage or no gateway, 3 still waiting.
     """

@@ -79,9 +79,9 @@ def _gateway(url: str, data: Path) -> tuple[str, bool]:
     running = folder.found(data)
     if running is None:
         if _given("data") and not _given("url"):
-            raise folder.nobody(data)
+            raise folder.not_running(data)
         return url, False
-    # Nobody but the gateway that it belongs to is told a token that was found.
+    # A token that was found is sent only to the gateway that it belongs to.
     own = not _given("url") or _same(url, running.gateway)
     return (running.gateway if own else url), own
 

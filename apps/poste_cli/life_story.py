@@ -8,7 +8,7 @@ from typing import Final
 
 from poste.client import History, TaskEvent
 
-_EARLIER: Final = "it was tried so often that earlier attempts are not told any more"
+_EARLIER: Final = "it was tried so often that earlier attempts are not kept any more"
 
 
 def rows(history: History) -> Iterator[tuple[str, str, str, str]]:

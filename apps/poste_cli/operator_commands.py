@@ -12,7 +12,7 @@ from poste.client import Client, Problem, Queue
 from poste_cli import asking, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
 
-#: What a verb did, as it is told.
+#: What a verb did, as it is printed.
 _DONE: Final = {"replay": "replayed", "purge": "purged"}
 
 
@@ -80,14 +80,14 @@ def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url:
 
     Also what may have run already: find out first whether running it twice does harm.
 
-    Exit code: 0 all of them do, 1 one of them does not (it is told why), 2 wrong usage or no gateway.
+    Exit code: 0 all of them do, 1 one of them does not (it says why), 2 wrong usage or no gateway.
     """
     _check(task_ids, queue)
 
     async def work(client: Client) -> int:
         if queue is None:
             return await _each(client, task_ids, "replay", as_json=as_json)
-        return _tell_count(await client.replay_all(queue), "replay", as_json=as_json)
+        return _print_count(await client.replay_all(queue), "replay", as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
@@ -111,9 +111,9 @@ def purge(  # noqa: PLR0917 - click passes them by name
     """Give dead letters up for good: they can't be replayed any more.
 
     Or, with --ended, drop the results of calls that ended more than a minute ago, before their times to live are over:
-    it makes room in a queue that holds as much as it may. Who asks for one is told that it is no longer kept.
+    it makes room in a queue that is over its budget. Requests for such a result get `gone`.
 
-    Exit code: 0 done, 1 one of them was not (it is told why), or you said no, 2 wrong usage or no gateway.
+    Exit code: 0 done, 1 one of them was not (it says why), or you said no, 2 wrong usage or no gateway.
     """
     if ended is None:
         _check(task_ids, queue)
@@ -127,7 +127,7 @@ def purge(  # noqa: PLR0917 - click passes them by name
             printing.complain("nothing was purged")
             return FAILURE
         count = await (client.purge_all(queue) if queue is not None else client.purge_ended(str(ended)))
-        return _tell_count(count, "purge", as_json=as_json)
+        return _print_count(count, "purge", as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
@@ -140,7 +140,7 @@ async def _sure(client: Client, queue: str | None, ended: str | None) -> bool:
         return True
     what = f"give {count} dead calls of {queue} up for good" if ended is None else f"drop {count} results of {ended}"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"this would {what}: say --yes where nobody can be asked")
+        raise click.UsageError(f"this would {what}: say --yes without a terminal")
     # The loop's own handler would only note a Ctrl-C, and the line be read on.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -183,7 +183,7 @@ def _check(task_ids: tuple[str, ...], queue: str | None) -> None:
 
 
 async def _each(client: Client, task_ids: tuple[str, ...], verb: Literal["replay", "purge"], *, as_json: bool) -> int:
-    """Handle one task after the other, and tell of each on a line; one that can't be is no reason to stop."""
+    """Handle one task after the other, and print a line for each; one that fails does not stop the others."""
     code = OK
     for task_id in task_ids:
         try:
@@ -208,7 +208,7 @@ async def _each(client: Client, task_ids: tuple[str, ...], verb: Literal["replay
     return code
 
 
-def _tell_count(count: int, verb: Literal["replay", "purge"], *, as_json: bool) -> int:
+def _print_count(count: int, verb: Literal["replay", "purge"], *, as_json: bool) -> int:
     if as_json:
         printing.compact({_DONE[verb]: count})
     else:

@@ -82,12 +82,12 @@ def complain(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Tell on standard error what is going on; what is read by a program stays as it is."""
+    """Print progress on standard error: standard output is for programs."""
     click.echo(visible(text), err=True)
 
 
 def problem(error: Problem, about: str = "") -> None:
-    """Tell a person what the gateway refused, and why, and which request that was, on standard error."""
+    """Print a refusal on standard error: what, why, and the request's id."""
     request = f"request {error.request_id}" if error.request_id else ""
     said = ", ".join(filter(None, (error.document.get("code"), request)))
     text = f"{about}: {error.message}" if about else error.message

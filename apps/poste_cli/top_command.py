@@ -12,7 +12,7 @@ from poste.client import AnswerLost, Client, Snapshot
 from poste_cli import asking, gateway_options, printing
 from poste_cli.exits import OK
 
-#: The first snapshot can't tell yet how fast the queues drain.
+#: The first snapshot has no rates yet.
 _LOOKS: Final = 2
 
 

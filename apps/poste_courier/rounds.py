@@ -42,7 +42,7 @@ class Rounds:
 
         Args:
             channel: To the middleware.
-            settings: What each round is told.
+            settings: The courier's settings, for each round.
             reporter: Reports for all of them.
         """
         self.known = asyncio.Event()

@@ -39,7 +39,7 @@ from poste_gateway.ui.snapshot import Snapshots
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
 #: How long the listener waits for the catalogue, in seconds: a client whose connection is refused may go to another
-#: gateway, one that is told "not ready" has its answer. Longer than the copy takes to stand in for the middleware.
+#: gateway, one that gets "not ready" has its answer. Longer than the copy takes to stand in for the middleware.
 _BEGIN_SECONDS: Final = 2.0
 
 _log = logs.get("gateway")
@@ -50,7 +50,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     """Run a gateway while the body runs; yields the port that it listens on, which is the TLS one if there is one.
 
     Args:
-        settings: What it is told.
+        settings: The gateway's settings.
 
     Raises:
         StartError: The port is taken, or the key that signs task ids, the operators' token or the certificate can't
@@ -135,7 +135,7 @@ class _Gateway:
         await self._enqueuer.close()
         await self._listings.close()
         await self.catalogue.close()
-        # Ended, not only told to: who finds its channel closed under it takes that for a defect.
+        # Waited for as well: it must not find its channel closed, which it would report as a defect.
         await lifecycle.end([self._following_mom])
         await self._mom.close()
 

@@ -1,7 +1,7 @@
-"""How far this gateway's clock is from the store's, by which ids are judged.
+"""Compares this gateway's clock with the store's: task ids have the gateway's time, and the store checks it.
 
-Up to 30 s, either way, do no harm. Beyond that the store refuses this gateway's calls as too old or from the future:
-the readiness, the log and a metric say so, and it is over by itself once the clock is right.
+Up to 30 s, either way, do no harm. Beyond that the store refuses this gateway's calls as too old or from the future.
+The readiness, the log and a metric show that, until the clock is right again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _log: Final = logs.get("clock")
 
 
 class Clock:
-    """What was last found out about this gateway's clock."""
+    """The last comparison of the clocks."""
 
     def __init__(self, mom: Mom) -> None:
-        """Know nothing yet.
+        """Begin without a comparison.
 
         Args:
-            mom: Tells the store's time.
+            mom: The middleware, which reads the store's time.
         """
         self._mom = mom
         self._unready: str | None = None
@@ -49,7 +49,7 @@ class Clock:
             store = await self._mom.read_clock()
         except MomAway:
             return
-        # The answer is of some moment while it was asked for, hence of the middle, give or take half of that.
+        # The store read its clock at some time during the call: in the middle, give or take half of the call's time.
         doubt = (time.monotonic() - began) / 2
         ahead = sent + doubt - store
         metrics.clock_ahead_seconds.set(ahead)

@@ -38,7 +38,7 @@ _access_log: Final = logs.EventLog("dispatcher", "request")
 
 
 async def _handle_expect(expectation: str, request: web.BaseRequest) -> None:
-    """Tell a client that waits for it to send its body; an expectation that is none of HTTP's is passed over."""
+    """Answer `Expect: 100-continue`, so that the client sends its body; other expectations are ignored."""
     if expectation.lower() == "100-continue" and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

@@ -20,7 +20,7 @@ from poste.rpc.statuses import is_too_large
 from poste_gateway.http.problem_types import OF_CODE, PAYLOAD_TOO_LARGE
 from poste_gateway.http.problems import Problem
 
-#: The longest wait that a client is told of: a year.
+#: The longest wait that an answer names, in seconds: a year.
 _LONGEST_RETRY_SECONDS: Final = 366 * 86_400
 #: Statuses that gRPC makes itself out of an exception, with its text.
 _UNEXPECTED: Final = (Code.UNKNOWN, Code.INTERNAL)
@@ -63,15 +63,15 @@ def _retry_seconds(status: status_pb2.Status) -> int | None:
 
 
 def debug_text(status: status_pb2.Status) -> str:
-    """Return what a status tells the service's own people, such as an exception's text; empty if it tells nothing."""
+    """Return a status' DebugInfo, such as an exception's text, which is for operators; empty if there is none."""
     for packed in filter(_is_debug, status.details):
         try:
-            told = error_details_pb2.DebugInfo.FromString(packed.value)
+            info = error_details_pb2.DebugInfo.FromString(packed.value)
         except DecodeError:
             # It is as the handler made it.
             continue
-        if told.detail:
-            return str(told.detail)
+        if info.detail:
+            return str(info.detail)
     return ""
 
 

@@ -60,7 +60,7 @@ class Figures:
         metrics_leader: MetricsLeader,
         keeps_as_told: bool,
     ) -> None:
-        """Take where figures come from, and whether what Redis keeps is what somebody says of it."""
+        """Connect the parts; `keeps_as_told`: what Redis keeps is known from a setting, not from Redis."""
         self._keeps_as_told = keeps_as_told
         self._client = client
         self._catalogue = catalogue
@@ -70,7 +70,7 @@ class Figures:
         self._metrics_leader = metrics_leader
 
     async def collect(self) -> None:
-        """Read what is to be told, if this replica is the one that tells it."""
+        """Read the figures, if this replica is the one that exports them."""
         metrics.store_accepting.set(self._health.trouble is None)
         samples: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
         if await self._metrics_leader.is_leader():
@@ -102,9 +102,9 @@ class Figures:
             await for_each(queues, ask)
 
     async def _unserved(self, figures: QueueFigures) -> int:
-        """Count what waits for a method that nobody who lives has: who takes it puts it off."""
+        """Count the tasks that wait for a method that no living replica has: each that claims one puts it off."""
         served = self._catalogue.served(figures.name) if figures.delayed else None
-        # While nobody lives the whole queue waits for its service.
+        # While no replica lives the whole queue waits for its service.
         if served is None:
             return 0
         return sum(method not in served for method in await self._tasks.delayed_methods(figures.name))
@@ -158,5 +158,5 @@ def _add_persistence(
     if as_told and not enabled:
         # A managed one may have other means than an AOF: nothing is known of it.
         return
-    # A write that failed (a full disk, say) is answered with an error from then on, and told here.
+    # After a write that failed (a full disk, say) Redis answers with errors, and this is 0.
     samples["poste_redis_persisting"][name] = enabled and info.get("aof_last_write_status", "ok") == "ok"

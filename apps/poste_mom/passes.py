@@ -53,7 +53,7 @@ async def _reap_orphans(maintenance: Maintenance) -> float:
     try:
         reaped = await maintenance.reap_orphans()
     except StoreError as error:
-        _log.warning("orphaned lists not looked for", error=str(error))
+        _log.warning("orphaned lists not searched", error=str(error))
         return _ORPHANS_AGAIN_SECONDS
     if reaped:
         _log.warning("orphaned lists reaped", lists=reaped)

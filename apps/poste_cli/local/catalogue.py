@@ -46,7 +46,7 @@ def write(path: Path, addresses: Mapping[str, str], more: str | None) -> None:
 def _read(path: Path) -> dict[str, Any]:
     from poste_mom.catalogue import catalogue_file  # noqa: PLC0415 - loads gRPC, for those who have a file of their own alone
 
-    # By the one who will read it in the end, so that what is wrong is told now, and of the user's own file.
+    # With the middleware's own reader, so that an error is shown now, and names the user's file.
     catalogue_file.read(path)
     services: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("services", {})
     # Relative to the file that says it, and not to the one that is written here.

@@ -1,6 +1,6 @@
-"""How `poste ps`, `stop` and `start` speak to the `poste up` of a data folder: one line there, one of JSON back.
+"""How `poste ps`, `stop` and `start` reach the `poste up` of a data folder: a line of text, and one of JSON back.
 
-At a socket in a folder that nobody but its user enters, so nothing else proves who asks.
+The socket is in a folder that only its user can enter, so there is no other authentication.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def answering(path: Path, act: Callable[[str, str], Awaitable[Any]]) -> As
             writer.write(json.dumps(reply).encode())
 
     server = await asyncio.start_unix_server(serve, path)
-    path.chmod(0o600)  # noqa: ASYNC240 - a step of the start, for which nobody waits
+    path.chmod(0o600)  # noqa: ASYNC240 - a step of the start, when no request waits
     try:
         yield
     finally:
@@ -69,7 +69,7 @@ def ask(data: Path, verb: str, name: str = "") -> Any:
         raise PartError(f"the `poste up` in {data} does not answer") from error
     except (OSError, ValueError) as error:
         # Its record outlived it (kill -9).
-        raise folder.nobody(data) from error
+        raise folder.not_running(data) from error
     if "error" in reply:
         raise (StartError if reply["no_such_part"] else PartError)(reply["error"])
     return reply["done"]

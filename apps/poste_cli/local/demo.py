@@ -1,4 +1,4 @@
-"""`poste demo`: the whole story, played on ports and data of its own; every step is proved, not told."""
+"""`poste demo`: the whole story, played on ports and data of its own; every step is checked as it is shown."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _expect(actual: object, expected: object) -> None:
 
 @contextlib.asynccontextmanager
 async def _step(text: str) -> AsyncIterator[list[Any]]:
-    """Tell a step once its body has proved it; the body fills the gaps of the text."""
+    """Print a step once its body has checked it; the body fills the gaps of the text."""
     gaps: list[Any] = []
     try:
         yield gaps

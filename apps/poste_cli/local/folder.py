@@ -1,7 +1,6 @@
-"""The data folder of `poste up`: what lies where in it, that only one `up` uses it, and how the running one is found.
+"""The data folder of `poste up`: its files, the lock that only one `up` has, and how the running one is found.
 
-The embedded Redis inherits its lock: as long as that one lives, though its `up` may be dead, nobody else opens the same
-files.
+The embedded Redis inherits the lock: while it lives, even if its `up` is dead, no other `up` opens the same files.
 """
 
 from __future__ import annotations
@@ -66,19 +65,19 @@ class Folder:
         self.catalogue = path / "catalogue.toml"
 
     def publish(self, running: Running) -> None:
-        """Tell `poste ps` and the like how to reach us; only for our own user's eyes."""
+        """Write how `poste ps` and the like reach this `up`; only its user can read that."""
         aside = self.path / "up.new"
         with open(aside, "w", encoding="utf-8", opener=secret_files.private) as file:
             json.dump(asdict(running), file)
         aside.replace(self.path / _RECORD)
 
     def withdraw(self) -> None:
-        """Tell that nobody runs here any more."""
+        """Remove it: this `up` has ended."""
         (self.path / _RECORD).unlink(missing_ok=True)
 
 
 def running(path: Path) -> Running:
-    """Find the `poste up` that runs in a folder, as far as its record tells.
+    """Find the `poste up` that runs in a folder, by its record; it may have been killed.
 
     Raises:
         StartError: There is none.
@@ -86,12 +85,12 @@ def running(path: Path) -> Running:
     try:
         return Running(**json.loads((path / _RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise nobody(path) from error
+        raise not_running(path) from error
 
 
 def found(path: Path) -> Running | None:
     """Find the `poste up` that runs in a folder; None if none does, or its process is gone."""
-    # What listens there now may be anybody.
+    # After its end another process may listen at its address.
     return running(path) if _alive(path) else None
 
 
@@ -104,7 +103,7 @@ def operator_token(path: Path) -> str:
     return secret_files.operator_token(path / _OPERATORS).decode()
 
 
-def nobody(path: Path) -> StartError:
+def not_running(path: Path) -> StartError:
     """Return the error that says that no `poste up` runs in a folder."""
     return StartError(f"no `poste up` runs in {path} (another folder: --data)")
 
@@ -143,7 +142,7 @@ def _prepare(path: Path) -> Folder:
 
 
 def _close_to_others(path: Path) -> None:
-    """See that nobody else gets into a data folder: what it holds is everybody's calls, and what rules the parts.
+    """Make a data folder private: it holds all calls, and the socket that controls the parts.
 
     Raises:
         StartError: It is another user's; or others get in, and it holds what is not Poste's to close.
@@ -167,7 +166,7 @@ async def _acquire(folder: Folder) -> None:
         try:
             fcntl.flock(folder.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # Nobody who answers is waited for; a killed one's Redis is.
+            # A running `up` is not waited for; the Redis of a killed one is.
             if _alive(folder.path) or time.monotonic() > end:
                 raise StartError(f"another `poste up` runs in {folder.path}") from error
             await asyncio.sleep(_LOCK_PAUSE_SECONDS)

@@ -22,7 +22,7 @@ def main(parent: int, command: list[str]) -> int:
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         sys.stderr.write(f"poste: prctl: {os.strerror(ctypes.get_errno())}\n")
         return 2
-    if os.getppid() != parent:  # It died before the leash was on: nobody would ever stop this process.
+    if os.getppid() != parent:  # It died before the leash was on: nothing would ever stop this process.
         return 2
     try:
         os.execv(command[0], command)  # noqa: S606 - the parent's own choice, no shell

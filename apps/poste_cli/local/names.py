@@ -40,5 +40,5 @@ SAMPLES: Final[Mapping[str, Sample]] = {
 }
 NAMES: Final = (REDIS, MOM, GATEWAY, COURIER, *SAMPLES)
 
-#: How long a part that was started may take until it is ready, in seconds, before whoever asked for it is told.
+#: How long a part that was started may take until it is ready, in seconds, before `poste start` fails.
 START_SECONDS: Final = 30.0

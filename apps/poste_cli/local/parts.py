@@ -84,15 +84,15 @@ def plan(
     first, *free = (number for number in ports.free(len(NAMES) + 1, owner=str(folder.path)) if number != port)
     admin_ports = dict(zip(NAMES, free, strict=False))
     gateway = f"{HOST}:{port or first}"
-    # What takes calls, but for the gateway, is nobody else's on this machine; probes and metrics are for all.
+    # Only this user can call the parts, but for the gateway; probes and metrics are for all users of this machine.
     socket = {name: place / f"{name}.sock" for name in NAMES}
     at = {name: f"{UNIX}{path}" for name, path in socket.items()} | {GATEWAY: gateway}
-    # It calls, and nobody calls it.
+    # The courier calls others, and is not called.
     at[COURIER] = f"{HOST}:{admin_ports[COURIER]}"
     redis = redis_url or f"unix://{socket[REDIS]}"
-    told = dict(inherited.taken)
-    catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, told.pop("POSTE_CATALOGUE", None))
-    common = _environment() | told | _common(folder, redis, at[MOM])
+    given = dict(inherited.taken)
+    catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, given.pop("POSTE_CATALOGUE", None))
+    common = _environment() | given | _common(folder, redis, at[MOM])
 
     def part(name: str, *arguments: str, **settings: object) -> Part:
         more = settings | {"admin_port": admin_ports[name]}
@@ -118,7 +118,7 @@ def plan(
 
 
 def _common(folder: Folder, redis: str, mom: str) -> dict[str, str]:
-    """Return what all parts are told, but for Redis."""
+    """Return the variables of all parts, but for Redis."""
     return {
         "POSTE_HOST": HOST,
         "POSTE_REDIS_URL": redis,

@@ -22,12 +22,12 @@ _OK: Final = 200
 Why = str | None
 
 
-async def look(plan: Plan, names: Collection[str], *, gateway: bool) -> dict[str, Why]:
+async def probe(plan: Plan, names: Collection[str], *, gateway: bool) -> dict[str, Why]:
     """Ask the named parts, all at once, why each is not ready.
 
     Args:
-        plan: What the parts are.
-        names: Whom to ask.
+        plan: The parts.
+        names: The parts to probe.
         gateway: Whether there is to be a gateway. It alone decides which road a call takes; without one, a service is
             ready as soon as it listens.
     """

@@ -17,7 +17,7 @@ from poste.runtime import insides
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
 
-#: How much the embedded Redis may take if nobody says it.
+#: How much memory the embedded Redis may take by default.
 MEMORY: Final = "512mb"
 
 
@@ -44,7 +44,7 @@ def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
         "appendonly": "yes",
         "appendfsync": "always",
         "no-appendfsync-on-rewrite": "no",
-        # At its limit it refuses what is new: without one, whoever has results kept takes all of the machine's memory.
+        # At its limit it refuses new calls: without one, kept results could take all of the machine's memory.
         "maxmemory": memory,
         "maxmemory-policy": "noeviction",
         # The AOF is what keeps the calls; a snapshot beside it would only cost.
@@ -66,17 +66,17 @@ async def unanswered(url: str) -> str | None:
     return None
 
 
-async def check(url: str, told: Mapping[str, str]) -> None:
-    """See that a server that the user named is there, and keeps what it is given.
+async def check(url: str, variables: Mapping[str, str]) -> None:
+    """Check that a Redis that the user named answers, and does not lose what it is given.
 
     Args:
-        url: Where it is.
-        told: The variables that say more of it.
+        url: Its URL.
+        variables: The POSTE_* variables with more about it.
 
     Raises:
-        StartError: It is not, or does not; the text says so.
+        StartError: It does not answer, or may lose data; the text says which.
     """
     try:
-        await durability.require(load(StoreSettings, told, redis_url=url))
+        await durability.require(load(StoreSettings, variables, redis_url=url))
     except StartError as error:
         raise StartError(f"--redis-url: {error}") from error

@@ -1,6 +1,6 @@
-"""Where the parts of a local Poste find each other: sockets in a folder that only its user can enter.
+"""The Unix sockets by which the parts of a local Poste reach each other, in a folder that only its user can enter.
 
-On a shared host a port of loopback is open to everybody on it, a folder of mode 0700 to nobody else. The folder is in
+On a shared host a port of loopback is open to all its users, a folder of mode 0700 to one. The folder is in
 the data folder, unless its path is too long for a socket's, or spelt with what addresses would have to escape.
 """
 
@@ -62,7 +62,7 @@ def _place(data: Path) -> Path:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the sockets that nobody listens at any more: their processes were killed."""
+    """Remove the sockets of processes that were killed."""
     for left in folder.glob("*.sock"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:

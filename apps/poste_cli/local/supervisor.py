@@ -169,7 +169,7 @@ class Supervisor:
 
     async def _probe(self) -> None:
         pids = {name: keeper.pid for name, keeper in self._keepers.items() if keeper.pid is not None}
-        self._whys = await readiness.look(self.plan, pids, gateway=self._keepers[GATEWAY].wanted)
+        self._whys = await readiness.probe(self.plan, pids, gateway=self._keepers[GATEWAY].wanted)
         for name, why in self._whys.items():
             # A part that was restarted meanwhile was not probed.
             if self._keepers[name].pid == pids[name]:

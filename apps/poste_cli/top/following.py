@@ -16,7 +16,7 @@ _PAUSE_SECONDS: Final = 1.0
 async def follow(
     client: Client, *, show: Callable[[Snapshot], None], lost: Callable[[], None], patient: bool = False
 ) -> None:
-    """Show each snapshot, for ever; whenever there is none, tell so, and ask again.
+    """Show each snapshot, for ever; while there is none, call `lost` and try again.
 
     Args:
         client: Asks the gateway.

@@ -99,7 +99,7 @@ async def watch(client: Client) -> None:
     top = Top(client.url)
     enough = asyncio.Event()
     live = Live(top, screen=True, auto_refresh=False)
-    # Whoever sees it can leave it: what is struck counts before anything is drawn.
+    # Keys count before anything is drawn, so that the first screen can be left already.
     with _signals(enough.set, live.refresh), _keys(enough.set), live:
 
         def show(snapshot: Snapshot) -> None:

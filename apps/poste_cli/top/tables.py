@@ -37,7 +37,7 @@ FIGURES: Final = {
 
 
 def services(snapshot: Snapshot, width: int, rows: int, trends: Mapping[str, Sequence[int]]) -> Table:
-    """Return the table of the services; if there are too many, of those that need a look most.
+    """Return the table of the services; if there are too many, of those that need attention most.
 
     Args:
         snapshot: What is seen.

@@ -12,11 +12,11 @@ from poste.domain.shown import visible
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
-#: Below so many a second, a tenth of one is told.
+#: Below so many a second, rates are written with one decimal.
 _FEW: Final = 10
-#: Below this, a tenth of a second is told.
+#: Below this, seconds are written with one decimal.
 _SHORT_SECONDS: Final = 9.95
-#: Each light has a sign of its own, for colour alone tells not everybody.
+#: Each light has a sign of its own: not all users see the colours.
 _LIGHTS: Final = {
     "up": ("●", "green"),
     "busy": ("◐", "yellow"),
@@ -65,7 +65,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rate(a_second: float | None) -> str:
-    """Write how many there are a second; `-` if nobody can tell."""
+    """Write how many there are a second; `-` if that is unknown."""
     if a_second is None:
         return "-"
     return f"{a_second:.1f}" if 0 < a_second < _FEW else f"{a_second:,.0f}"

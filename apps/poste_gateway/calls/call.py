@@ -169,7 +169,7 @@ class _Call:
             client=client_of(self._request),
             request_id=self._account.request_id,
             traceparent=self._account.traceparent,
-            # What can't be repeated is not cut short: nobody would know what became of it.
+            # A call that must not run twice is not cut short: its outcome would stay unknown.
             wait_seconds=wait if self._method.policy.repeatable else None,
             make_room=self._make_room,
             metadata=self._metadata,
@@ -184,7 +184,7 @@ class _Call:
                 raise await self._failed(status)
             case direct.NoRoom():
                 if self._request.transport is not None:
-                    # Otherwise nobody was refused: its client has left.
+                    # Otherwise no client was refused: it has left.
                     refuse("answers", peer=self._request.remote or "", service=self._service.name)
                 raise self._no_room()
             case direct.Unknown(overdue):
@@ -293,7 +293,7 @@ class _Call:
         """Have the call kept.
 
         Raises:
-            Problem: It is not, or nobody knows.
+            Problem: It is not, or that is unknown.
         """
         match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent)):
             case Acceptance.QUEUE_FULL:
@@ -370,7 +370,7 @@ class _Call:
         return forwarded_headers.returned(self._returned, self._service.policy.headers.response)
 
     def _applied(self) -> dict[str, str]:
-        """Return the header that tells which of the client's preferences were honoured."""
+        """Return the header that names the client's preferences that were honoured."""
         if self._prefer is preferences.NONE:
             return {}
         names = []

@@ -88,7 +88,7 @@ async def call(
         wait_seconds: The client waits no longer than this, all in all; None if it did not say.
         make_room: Makes room for a large response.
         metadata: What else of its client's headers goes with it (`poste.domain.carried`).
-        returned: Told the metadata that its handler set, if it set any.
+        returned: Called with the metadata that its handler set, if it set any.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
     loop = asyncio.get_running_loop()

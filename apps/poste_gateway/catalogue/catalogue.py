@@ -50,7 +50,7 @@ class ServiceCatalogue:
         pools: Their replicas, by the same names.
         routes: Their routes.
         key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
-        trouble: Why what is known may be old, though the middleware is there; None if it is not so.
+        trouble: Why the catalogue may be out of date though the middleware is there; None if it is not.
     """
 
     def __init__(self, mom: Mom, copy: CatalogueCache, fingerprint: str, spawn: Spawn) -> None:
@@ -59,7 +59,7 @@ class ServiceCatalogue:
         Args:
             mom: Keeps the catalogue.
             copy: Has the last catalogue that was received.
-            fingerprint: Tells the key that signs this gateway's task ids from others.
+            fingerprint: Identifies the key that signs this gateway's task ids.
             spawn: Starts tasks that somebody owns.
         """
         self.services: Mapping[str, Service] = {}
@@ -102,7 +102,7 @@ class ServiceCatalogue:
         backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         while True:
             try:
-                # No deadline: the stream lives as long as the middleware; its connection's keepalive tells of the end.
+                # No deadline: the stream lives as long as the middleware, and the connection's keepalive ends it.
                 request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
                 known: dict[str, catalogue_pb2.CatalogueService] = {}
                 async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):

@@ -64,7 +64,7 @@ class CatalogueCache:
         return pb.WatchCatalogueResponse.FromString(catalogue)
 
     def _write(self, catalogue: bytes) -> None:
-        # Written aside, under a name that is nobody else's, and moved into place: a reader never sees half of it.
+        # Written under a temporary name of its own and renamed: a reader never sees half of it.
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         aside = Path(name)
         try:

@@ -1,6 +1,6 @@
 """Which call a path stands for. A table of our own: aiohttp's router is frozen once it serves, the catalogue is not.
 
-Paths without anything wild are looked up as they are; only for what is not found so the tree of templates is walked.
+Paths without variables are found in a dict; the tree of templates is walked only for the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from poste.runtime import logs
 from poste_gateway.catalogue.route_tree import Ends, RouteTree
 
 _log: Final = logs.get("route_table")
-#: What a route of any verb is told to take, for nobody could list all there are.
+#: The verbs that are listed for a route of any verb.
 _USUAL_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH")
 
 

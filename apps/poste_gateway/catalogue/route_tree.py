@@ -94,7 +94,7 @@ class RouteTree(Generic[T]):
             yield node.ends
         else:
             segment = segments[place]
-            # No segment is empty: nobody means another collection's, or all of it, by an id that is missing.
+            # No variable is empty: a path whose id is missing must not match another route.
             if segment != "":
                 if segment is not None and (further := node.literals.get(segment)) is not None:
                     yield from self._walk(further, segments, place + 1)

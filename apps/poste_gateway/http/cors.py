@@ -11,7 +11,7 @@ from multidict import istr
 from poste_gateway.http import preferences
 from poste_gateway.http.responses import Response
 
-# As multidict keeps names: looked up without being spelt in small letters each time.
+# As multidict keeps names: read without being converted to lower case each time.
 REQUEST_ID: Final = istr("X-Request-Id")
 #: A browser asks with it whether it may call.
 ASKED_VERB: Final = "Access-Control-Request-Method"
@@ -31,7 +31,7 @@ def add_headers(
         response: The answer.
         request: What it answers.
         origins: The origins that may see it.
-        verbs: What the path takes, told to a browser that asks first.
+        verbs: The methods of the path, for the answer to a preflight.
     """
     response.headers["Vary"] = "Origin"
     origin = request.headers.get("Origin")

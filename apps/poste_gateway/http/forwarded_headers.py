@@ -1,7 +1,7 @@
 """Which of a request's headers reach its handler as metadata, and what metadata comes back as headers.
 
 The names are the catalogue's. Most clients send the same headers with each request, so what a name means is found out
-once; a call with none of them pays for a look at its headers.
+once; a call with none of them pays only for the check.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poste_gateway.http.problems import Problem
 #: Stands before what is metadata and no header of HTTP's, both ways.
 PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
-#: It tells the whole way of a request: who comes next is added to it.
+#: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
 #: So many names of headers are remembered for each set.
 _MOST_KNOWN: Final = 1000
@@ -88,7 +88,7 @@ class ForwardedHeaders:
         if not (name in self._exact or name.startswith(self._begin)):
             return None
         key = name.removeprefix(_SENT)
-        # Only a client that is told to may say what other headers say.
+        # Only a trusted proxy may set the other headers.
         return key if carried.is_key(key) and (key == name or key not in self._exact) else None
 
 

@@ -34,7 +34,7 @@ class Redirect:
     async def handle(self, request: web.BaseRequest) -> Response | web.StreamResponse:
         """Answer one request."""
         if request.path in PROBES:
-            # Health checks come from within the deployment, where nobody listens in.
+            # Health checks come from within the deployment, and need no encryption.
             return await self._handle(request)
         host = _HOST.fullmatch(request.headers.get("Host", ""))
         target = request.rel_url.raw_path_qs

@@ -1,7 +1,7 @@
-"""Who is an operator: whoever has the operators' token.
+"""Checks the operators' token.
 
-Operators can list dead letters with their ids, and by an id anybody can read a result; so clients may not. A request's
-address proves nothing: behind a proxy on the gateway's host all requests come from loopback.
+Operators can list dead letters with their ids, and with an id every client can read a result; so clients may not list
+them. A request's address proves nothing: behind a proxy on the gateway's host all requests come from loopback.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SCHEME: Final = "bearer"
 
 
 class OperatorAuth:
-    """Lets operators through."""
+    """Refuses requests that are not an operator's."""
 
     def __init__(self, token: bytes | None) -> None:
-        """Take the operators' token; without one nobody gets through."""
+        """Take the operators' token; without one every request is refused."""
         self._digest = None if token is None else _digest(token)
 
     def check(self, request: web.BaseRequest) -> None:
-        """Refuse whoever is no operator.
+        """Refuse a request that is not an operator's.
 
         Raises:
             Problem: The token is missing or wrong, or this gateway has none.
@@ -35,7 +35,7 @@ class OperatorAuth:
         if self._digest is None:
             raise Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
         given = _token_of(request)
-        # Digests, for a comparison takes as long for any of them; what was given has any length.
+        # Digests have one length: otherwise the time of the comparison would show the length of the token.
         if given is None or not hmac.compare_digest(_digest(given), self._digest):
             if given is not None:
                 metrics.operator_tokens_wrong_total.inc()

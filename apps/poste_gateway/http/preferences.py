@@ -87,7 +87,7 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
 
 
 def read_wait(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> float:
-    """Read how long a look at a task may wait for its end, in seconds.
+    """Read how long a request for a task waits for its end, in seconds.
 
     Raises:
         Problem: The header has a value that it can't have.
@@ -99,7 +99,7 @@ def read_wait(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> flo
 
 
 def applied(*preferences: str) -> dict[str, str]:
-    """Return the header that tells which preferences were honoured."""
+    """Return the header that names the preferences that were honoured."""
     return {APPLIED: ", ".join(preferences)} if preferences else {}
 
 

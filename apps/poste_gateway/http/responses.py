@@ -115,10 +115,10 @@ class Response:
             await self._write_rest(request, b"" if without_body else self.body or b"")
 
     async def _write_rest(self, request: web.BaseRequest, body: bytes) -> None:
-        """Write what is left of a large body as fast as the client takes it, and wait for one that takes nothing."""
+        """Write the rest of a large body as fast as the client reads it."""
         protocol: Any = request.protocol
         if not protocol.usage.promise(len(body)):
-            # It was not refused before, so the client has the beginning of it.
+            # Its head is sent already: no other status can be given any more.
             protocol.abort()
             raise ConnectionResetError("there is no room for the answer")
         left = memoryview(body)[_PIECE:]
@@ -134,7 +134,7 @@ class Response:
             left = left[_PIECE:]
 
     async def write_eof(self) -> None:
-        """Do nothing: it left whole."""
+        """Do nothing: `prepare` has written all of it."""
 
     def spelt(self, *, http11: bool, without_body: bool = False) -> bytes:
         """Return the head with the body, or with the beginning of a large one.
@@ -147,7 +147,7 @@ class Response:
         headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if not headers.count("\n") == headers.count("\r") == len(self.headers):
             raise ValueError(f"a header has more than one line: {self.headers}")
-        # What each version does unless it is told otherwise (RFC 9112, section 9.3).
+        # Only where it differs from the version's default (RFC 9112, section 9.3).
         if self.keep_alive is not http11:
             headers += "Connection: keep-alive\r\n" if self.keep_alive else "Connection: close\r\n"
         if body is not None and status not in _BODILESS:
@@ -159,7 +159,7 @@ class Response:
 
 
 def room_for(request: web.BaseRequest, size: int) -> bool:
-    """Tell whether there is room for an answer of so many bytes; it is held until the answer is taken, or given up."""
+    """Reserve room for a response of so many bytes until it is sent or given up; return False if there is none."""
     if size <= _UNCOUNTED_BYTES:
         return True
     protocol: Any = request.protocol

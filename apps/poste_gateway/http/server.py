@@ -28,7 +28,7 @@ from poste_gateway.limits.inflow import Inflow
 
 Handle = Callable[[web.BaseRequest], Awaitable[Response | web.StreamResponse]]
 
-#: How often within the time that they have those who are late are looked for: a timer for each request would cost every
+#: How often within a time limit connections over that limit are searched for. A timer for each request would cost every
 #: request.
 _SWEEPS: Final = 6
 #: How long a connection that was just made may take to bring its request once the listener has closed, in seconds.
@@ -41,8 +41,8 @@ class Patience:
 
     Attributes:
         idle_seconds: Between two requests.
-        head_seconds: To bring a request's whole head, and to shake hands.
-        write_seconds: To take any of an answer.
+        head_seconds: To send a request's whole head, and for the TLS handshake.
+        write_seconds: To read any of a response.
     """
 
     idle_seconds: float = 75.0
@@ -54,7 +54,7 @@ _PATIENCE: Final = Patience()
 
 
 def _refusal() -> bytes:
-    """Spell what a client is told whose connection there is no room for."""
+    """Return the whole HTTP response to a connection that there is no room for."""
     return problem_response(BUSY, "", keep_alive=False).spelt(http11=True)
 
 
@@ -185,7 +185,7 @@ class Server(web.Server):
         return len(idle)
 
     def __call__(self) -> web.RequestHandler:
-        """Make the protocol of a connection of nobody in particular."""
+        """Make the protocol of a connection without a client of its own."""
         return self.connection("", "")
 
     def connection(self, peer: str, address: str) -> Connection:

@@ -1,7 +1,7 @@
-"""TLS as the gateway's public face: a certificate and its key from files, taken anew whenever those change.
+"""The gateway's certificate and key: read from files, and read again whenever those change.
 
-Whoever renews the certificate only writes the files: no connection ends for it. What can't be used is passed over, and
-said; the last good certificate stays.
+A renewal only has to write the files; no connection is closed for it. Files that can't be used are logged, and the last
+good certificate stays in use.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.runtime import logs, secret_files
 
-#: How often the files are looked at, in seconds.
+#: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0
 
 _log: Final = logs.get("tls")
 
 
 class Certificate:
-    """The certificate that new connections are served with.
+    """The certificate of new connections.
 
     Attributes:
-        context: What a listener is given, once and for all.
+        context: The listener's context; it stays the same when the certificate changes.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -45,11 +45,11 @@ class Certificate:
             raise StartError(
                 f"POSTE_TLS_CERTIFICATE_FILE={certificate}, POSTE_TLS_KEY_FILE={key}: {_reason(error)}"
             ) from error
-        # A context's own certificate can't be replaced in one step; so each handshake is handed on to a whole one.
+        # A context's certificate and key can't be replaced in one step; so each handshake uses a context of its own.
         self.context.sni_callback = self._hand_on
 
     async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
-        """Take the files anew whenever they change, for ever."""
+        """Read the files again whenever they change. Never returns."""
         while True:
             await asyncio.sleep(look_seconds)
             try:

@@ -16,7 +16,7 @@ with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purg
 `{"replayed": 3}` and `{"purged": 3}`.
 
 `POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
-to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. Who asks for one of those is told 410 `gone`.
+to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. A request for a dropped one gets 410 `gone`.
 
 `POST /v1/services/{service}/forget` takes a service out of the catalogue. It is refused while its calls wait or run
 (409), unless `?evenWithWaiting=true` says that they may: they stay in the queue, and run if the service registers again
@@ -59,7 +59,7 @@ _AGAIN: Final = "The middleware gives no answer now; what was asked can be asked
 
 
 class OperatorRoutes:
-    """Does what operators ask for."""
+    """Handles the operators' requests."""
 
     def __init__(
         self,
@@ -71,15 +71,15 @@ class OperatorRoutes:
         ids: TaskIds,
         operator_auth: OperatorAuth,
     ) -> None:
-        """Take what is needed.
+        """Connect the parts.
 
         Args:
-            catalogue: The catalogue.
-            mom: Does it.
-            listings: Tells of queues.
-            task_reader: Knows the tasks.
-            ids: Makes the ids of dead tasks anew.
-            operator_auth: Knows who may.
+            catalogue: The services.
+            mom: The middleware.
+            listings: Reads the queues' figures.
+            task_reader: Reads tasks.
+            ids: Makes the ids of listed tasks from their keys.
+            operator_auth: Checks the operators' token.
         """
         self._catalogue = catalogue
         self._mom = mom
@@ -87,7 +87,7 @@ class OperatorRoutes:
         self._task_reader = task_reader
         self._ids = ids
         self._operator_auth = operator_auth
-        #: By the path's prefix and what is behind the name.
+        #: The handlers by the path's prefix and the part behind the name.
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
             (QUEUES, "pause"): {"POST": self._guarded(self._pause)},
             (QUEUES, "resume"): {"POST": self._guarded(self._resume)},
@@ -142,8 +142,8 @@ class OperatorRoutes:
         tasks = []
         for dead in page.tasks:
             value = task_view.to_value(task_view.listed_id(self._ids, queue, dead), dead.task, service)
-            if told := debug_text(dead.task.error):
-                value["error"]["detail"] = told
+            if detail := debug_text(dead.task.error):
+                value["error"]["detail"] = detail
             tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
 

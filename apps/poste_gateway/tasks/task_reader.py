@@ -316,4 +316,4 @@ def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
         return Problem(NOT_KEPT, "The call was not accepted: there is no record of it.")
     metrics.records_lost_total.inc()
     _log.error("record lost", task=task_id.text, queue=task_id.queue)
-    return Problem(RECORD_LOST, "The task must be on record, and is not. The operator has been told.")
+    return Problem(RECORD_LOST, "The task must be on record, and is not. It is in the operator's log.")

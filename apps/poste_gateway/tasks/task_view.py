@@ -61,7 +61,7 @@ def to_value(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> d
     except Problem as unreadable:
         problem = unreadable
     if problem is not None:
-        # Of what is tried again, perhaps for a day, one is told what its latest attempt failed with.
+        # A task may be retried for a day: meanwhile its client sees the error of the latest attempt.
         value["error" if state_of(task).final else "lastError"] = problem.to_value(location(task_id))
     return value
 
@@ -88,7 +88,7 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
 def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
     """Return a task as it is right after its acceptance, as `to_summary` would have it of its record.
 
-    When it expires is told by this gateway's clock; its record has it by the store's, from its acceptance on.
+    `expireTime` is reckoned by this gateway's clock here; in the record by the store's, from the acceptance on.
     """
     created_ms = task_id.create_ms
     second, rest = created_ms // 1000, _fraction(created_ms % 1000)

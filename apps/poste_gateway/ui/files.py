@@ -24,7 +24,7 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
 }
 _PLAIN: Final = "text/plain; charset=utf-8"
-#: What a browser may do with the page: nothing comes from elsewhere, nothing is inline, nobody frames it.
+#: The page's Content-Security-Policy: no other origins, nothing inline, no frames around it.
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (

@@ -10,15 +10,15 @@ from poste.upstream.replica_pool import ReplicaPool
 
 _HUNG: Final = "hung"
 _AWAY: Final = "away"
-#: How long a replica may take to say its first word, in seconds.
+#: How long a replica may take to answer a probe, in seconds.
 _PATIENCE_SECONDS: Final = 0.5
-#: How long a replica that hung is taken to hang before it is probed again, in seconds: each probe's connection stays
-#: in its backlog until it goes on.
+#: How long a replica that hung is not probed again, in seconds: each probe's connection stays in its backlog until it
+#: goes on.
 _BELIEF_SECONDS: Final = 5.0
 
 
 class Health:
-    """Tells a service that hangs from one that is away: probes it when a snapshot is made."""
+    """Returns the services' lights. Probes a service that is away when a snapshot is made: it may hang instead."""
 
     def __init__(self) -> None:
         #: When to knock again at the addresses where something hung.

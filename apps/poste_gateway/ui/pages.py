@@ -1,7 +1,7 @@
-"""The paths of the page: `/ui`, its files, and `/ui/events`, which brings what is shown.
+"""The paths of the page: `/ui`, its files, and `/ui/events`, the stream of snapshots.
 
-Anybody may see the services and the queues in figures, which `/v1/services` and `/v1/queues` tell too; tasks are for
-operators, as `poste_gateway.http.operator_auth` knows them.
+Every client may see the services and the queues' figures, as in `/v1/services` and `/v1/queues`; only operators
+(`poste_gateway.http.operator_auth`) see tasks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pages:
         return self._files.respond(request, INDEX)
 
     async def elsewhere(self, _: web.BaseRequest, __: str) -> Response:
-        """Lead to the page who looks for it where people look first."""
+        """Redirect to the page from `/` and `/ui/`."""
         return Response(status=308, headers={"Location": ROOT})
 
     async def file(self, request: web.BaseRequest, name: str) -> Response:
@@ -50,10 +50,10 @@ class Pages:
         return EventStream(self._broadcaster, operator=why is None, hello=hello)
 
     def _why_guest(self, request: web.BaseRequest) -> str | None:
-        """Tell what a request lacks to come from an operator, as a problem's name; None if it does.
+        """Return why a request is not an operator's, as a problem's name; None if it is.
 
         Raises:
-            Problem: It has a token, and that is wrong.
+            Problem: Its token is wrong.
         """
         try:
             self._operator_auth.check(request)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from poste.v1.catalogue_pb2 import ServiceVersion
 
 _log = logs.get("catalogue")
-#: How often other replicas' changes are looked for, in seconds.
+#: How often other middlewares' changes are read, in seconds.
 _POLL_SECONDS: Final = 0.5
-#: How often replicas that fell silent are looked for, in seconds.
+#: How often silent replicas are searched for, in seconds.
 _FORGET_SECONDS: Final = 10.0
 #: How many couriers there may be: each that a careless one names anew is kept for a minute.
 MAX_COURIERS: Final = 100
@@ -178,7 +178,7 @@ class Catalogue:
         async with self._changed:
             self._store_id, self._is_anew = store_id, True
             self._stores += 1
-            # Who is told of the catalogue comes again, and says anew which key signs the ids.
+            # Watching gateways reconnect, and give the fingerprint of their key again.
             self._changed.notify_all()
         self._replaced()
         return version

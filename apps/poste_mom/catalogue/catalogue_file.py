@@ -1,7 +1,7 @@
-"""The catalogue file that a deployment ships: a service that has never been up is known by its routes already.
+"""The catalogue file of a deployment: services whose routes are known before they have ever been up.
 
-Its calls are kept while a courier lives, and from the day that it was up once with the worker library: until then
-nobody else is known to take them from a queue. That is why no setting here can say what runs the library.
+Calls to such a service are queued only while a courier runs, or once it has registered with the worker library: until
+then no consumer is known for its queue. So no setting here says whether a service runs the library.
 
 ::
 
@@ -13,7 +13,7 @@ nobody else is known to take them from a queue. That is why no setting here can 
     [services."calculator.v1.SumService".methods.Add]
     timeout_seconds = 5
 
-Every setting, and what holds where nobody says anything:
+Every setting, and its default:
 
 ======================== ======== ======================================================================================
 of a service or a method default
@@ -25,7 +25,7 @@ redeliver                false    run again what may have run, though it is not 
 max_attempts             none     how often the handler may fail before a queued task is DEAD. Without it one whose
                                   handler says that a later try may go better (UNAVAILABLE, RESOURCE_EXHAUSTED,
                                   ABORTED, DEADLINE_EXCEEDED) is tried for as long as it may wait, and one whose
-                                  handler fails in a way that nobody foresaw (an exception, UNKNOWN, INTERNAL, no
+                                  handler fails in an unforeseen way (an exception, UNKNOWN, INTERNAL, no
                                   answer in time) 20 times
 backoff_seconds          1        the longest wait before the first retry; doubled for each further one, and each is
                                   between half of that and all of it
@@ -54,7 +54,7 @@ request_headers          below    which headers of a request reach handlers as m
                                   (without that prefix), traceparent, user-agent, x-forwarded-for, x-request-id
 kept_headers             below    which of these are kept with a queued call, up to 1,000 characters. Default:
                                   accept-language, traceparent, user-agent, x-forwarded-for, x-request-id. What is kept
-                                  is on Redis' disk: name authorization only if whoever reads that may have it
+                                  is on Redis' disk: name authorization only if all who can read that may have it
 response_headers         below    what of handlers' metadata is a header of its own name, not of Grpc-Metadata-…:
                                   cache-control, etag, location
 ======================== ======== ======================================================================================

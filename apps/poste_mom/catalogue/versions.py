@@ -1,7 +1,7 @@
-"""From what the store knows of a service to its entry in the catalogue: which versions stand, and who has what.
+"""Makes a service's catalogue entry of what the store has: the valid versions, and the replicas of each.
 
-A version stands while a replica that lives has it, and while none lives. It is told from others by its content, never
-by when a process started: an old replica that starts again brings back nothing that is older than what there is.
+A version is valid while a living replica has it, and while no replica lives. Versions are identified by their content,
+never by when a process started: an old replica that starts again does not replace a newer version.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ def of_record(queue_name: str, record: TaskRecord) -> task_pb2.Task:
     if record.dead_reason is not None:
         task.dead_reason = REASONS[record.dead_reason]
         task.error.CopyFrom(_DEFAULT_ERRORS[record.dead_reason])
-    # Of one that died of its crashes, or ended otherwise after all, it is what an earlier attempt failed with.
-    told = record.dead_reason is not DeadReason.CRASHES and record.state not in _WITHOUT_ERROR
-    if record.error is not None and told:
+    # If the task died of its crashes, or ended without an error, the recorded error is an earlier attempt's.
+    shown = record.dead_reason is not DeadReason.CRASHES and record.state not in _WITHOUT_ERROR
+    if record.error is not None and shown:
         task.error.CopyFrom(_status(record.error))
     return task
 

@@ -36,8 +36,8 @@ _ENQUEUED: Final = {
 _UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
 #: Answers that an operator is to know of: they end when somebody makes room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
-#: How often it is told which calls a queue has no room for, in seconds: the first at once.
-_TELL_SECONDS: Final = 10.0
+#: How often a full queue is logged, in seconds; the first time at once.
+_NO_ROOM_SECONDS: Final = 10.0
 
 
 class EnqueueServicer:
@@ -48,7 +48,7 @@ class EnqueueServicer:
         self._catalogue = catalogue
         self._health = health
         self._budgets = budgets
-        self._seldom = LogThrottle(_log, "warning", period_seconds=_TELL_SECONDS)
+        self._seldom = LogThrottle(_log, "warning", period_seconds=_NO_ROOM_SECONDS)
 
     async def EnqueueTasks(
         self,

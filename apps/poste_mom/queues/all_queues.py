@@ -1,4 +1,4 @@
-"""Which queues there are, and how something is done for all of them."""
+"""Lists the queues, and runs something for all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from poste.queue.tasks import QueueFigures, Tasks
     from poste_mom.catalogue.catalogue import Catalogue
 
-#: How many queues are seen to at once.
+#: How many queues are worked on at the same time.
 _AT_ONCE: Final = 16
 
 
@@ -27,7 +27,7 @@ async def known(tasks: Tasks, catalogue: Catalogue) -> set[str]:
 def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
     """Return whether a queue need not be shown: its service was forgotten, and there is nothing in it.
 
-    It is looked after all the same, for a gateway may not have heard yet, and have a call kept for it.
+    Passes run over it all the same: a gateway that does not know yet may still enqueue a call.
     """
     held = (figures.queued, figures.running, figures.delayed, figures.dead, figures.kept, figures.consumers)
     return catalogue.get(figures.name) is None and not any(held)

@@ -60,7 +60,7 @@ class Questions:
                 self._rules.append((name, _or_empty(rule) if optional else rule, words))
 
     def wrong_with(self, question: Message) -> str | None:
-        """Return what is wrong with a question, in words for whoever asked; None if nothing is."""
+        """Return what is wrong with a question, in words for its sender; None if nothing is."""
         for name, rule, words in self._rules:
             if not rule(getattr(question, name)):
                 return f"{name} {words}"

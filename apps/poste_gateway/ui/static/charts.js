@@ -1,4 +1,4 @@
-// Small charts of the last minutes: one line each, with words beside it, for the picture alone tells not everybody.
+// Small charts of the last minutes: one line each, with words beside it for those who can't see the picture.
 
 import { make, say, set } from "./dom.js";
 

@@ -40,7 +40,7 @@ export function redraw(svg, name) {
   set(svg.firstChild, "href", `#${name}`);
 }
 
-/** Tells a screen reader what happened. */
+/** Announces to a screen reader what happened. */
 export function announce(text) {
   document.getElementById("said").textContent = text;
 }

@@ -80,7 +80,7 @@ export class History {
       list.append(row);
       last = at;
     }
-    return truncated ? [make("p", { class: "more" }, "It was tried so often that earlier attempts are not told any more."), list] : [list];
+    return truncated ? [make("p", { class: "more" }, "It was tried so often that earlier attempts are not kept any more."), list] : [list];
   }
 }
 

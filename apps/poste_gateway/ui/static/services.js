@@ -5,7 +5,7 @@ import { Chart } from "./charts.js";
 import { announce, confirm, icon, keep, make, redraw, say, set } from "./dom.js";
 import { count, duration, many, rate, size, split } from "./text.js";
 
-// Each light has a shape of its own: colour alone tells not everybody.
+// Each light has a shape of its own: not all users see the colours.
 const SHAPES = { up: "dot", busy: "half", away: "ring", hung: "warning", unlisted: "dash" };
 const MEANINGS = {
   up: "Calls are answered directly.",
@@ -59,7 +59,7 @@ class Card {
 
   fill(service, time, operator) {
     const { light, replicas, figures } = service;
-    this.#tell(light, figures);
+    this.#announceState(light, figures);
     set(this.element, "data-light", light);
     set(this.#light, "class", `light ${light}`);
     set(this.#light, "title", MEANINGS[light]);
@@ -85,7 +85,7 @@ class Card {
     say(eta, figures?.etaSeconds ? duration(figures.etaSeconds) : "–");
     this.#button.hidden = !operator;
     this.#kept = figures?.kept ?? 0;
-    // Not while it has the focus: whoever is there would be thrown back to the top.
+    // Not while it has the focus: a keyboard user would be thrown back to the top.
     this.#drop.hidden = !operator || (!this.#kept && document.activeElement !== this.#drop);
     if (figures) {
       const verb = figures.paused ? "Resume" : "Pause";
@@ -100,7 +100,7 @@ class Card {
     this.#age.end();
   }
 
-  #tell(light, figures) {
+  #announceState(light, figures) {
     const now = { light, paused: figures?.paused ?? this.#last?.paused, still: figures?.standsStill ?? this.#last?.still };
     if (this.#last && now.light !== this.#last.light) announce(`${split(this.#name)[1]} is ${light}`);
     else if (this.#last && now.paused !== this.#last.paused) {
@@ -113,7 +113,7 @@ class Card {
 
   async #purge() {
     const title = `Drop ${many(this.#kept, "kept result")} of ${this.#name}?`;
-    const text = "Whoever has not read his result yet is told that it is gone. Those of the last minute stay.";
+    const text = "Clients that have not read their results yet get: gone. Results of the last minute stay.";
     if (!(await confirm(title, text, "Drop them"))) return;
     try {
       const { purged } = await ask("POST", queue(this.#name, "purge-ended"));

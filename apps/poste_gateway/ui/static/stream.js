@@ -12,13 +12,13 @@ export class Stream {
   #attempt = new AbortController();
   #restarted = false;
 
-  /** @param {object} handlers by the events' names; `state` is told `live`, `lost` or `refused` */
+  /** @param {object} handlers by the events' names; `state` is called with `live`, `lost` or `refused` */
   constructor(handlers) {
     this.#handlers = handlers;
     this.#run();
   }
 
-  /** Connects anew, as whoever the tab is by now. */
+  /** Connects anew, as an operator or a guest as the tab is now. */
   restart() {
     this.#restarted = true;
     this.#attempt.abort();

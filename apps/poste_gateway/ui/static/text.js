@@ -19,7 +19,7 @@ export function count(number) {
   return number.toLocaleString("en");
 }
 
-/** How many there are a second; a dash if nobody can tell. */
+/** How many there are a second; a dash if that is unknown. */
 export function rate(number) {
   if (number === null || number === undefined) return "–";
   return number > 0 && number < 10 ? number.toFixed(1) : count(Math.round(number));
