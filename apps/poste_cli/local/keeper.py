@@ -175,7 +175,7 @@ class Keeper:
             os.close(output)
 
     async def _end(self) -> None:
-        """Ask the process to stop, and kill it if it does not in time, or if nobody waits any longer."""
+        """Ask the process to stop, and kill it if it does not in time, or at once if its grace is over."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):

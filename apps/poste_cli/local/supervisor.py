@@ -202,11 +202,11 @@ async def supervising(
         try:
             # A group of their own: if one fails, the keepers, which stop the parts, still run.
             async with asyncio.TaskGroup() as lookouts:
-                looking = [lookouts.create_task(duty) for duty in (supervisor.watch(), supervisor.rotate_logs())]
+                duties = [lookouts.create_task(duty) for duty in (supervisor.watch(), supervisor.rotate_logs())]
                 try:
                     yield supervisor
                 finally:
-                    for duty in looking:
+                    for duty in duties:
                         duty.cancel()
         finally:
             await supervisor.stop_all()

@@ -1,4 +1,4 @@
-"""One call: what it asks for is checked, then it takes the direct road, the queued one, or one after the other."""
+"""One call: validated, then sent by the direct road, the queued one, or first by one and then by the other."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _AWAY_DETAILS: Final = {
 _NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
 _NO_CONSUMER: Final = (
     "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
-    " nobody would take it from a queue."
+    " no consumer would take it from a queue."
 )
 
 
@@ -94,7 +94,7 @@ async def answer(
     """
     method = match.method
     account.service, account.method = method.service, method.name
-    # Held from here on: the catalogue may change while the body comes in.
+    # The same from here on: the catalogue may change while the body is received.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
     prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
     metadata = forwarded_headers.forwarded(service.policy.headers.request).read(request)
@@ -138,17 +138,17 @@ class _Call:
         self._prefer = prefer
         self._message = message
         self._metadata = metadata
-        #: What its handler set.
+        #: The metadata that its handler set.
         self._returned = ""
         self._account = account
-        #: Its client is answered as it wishes, after a wait; there may be no room for one more that waits.
+        #: Whether the wait that its client asked for is honoured: too many may wait already.
         self._may_wait = True
         self._may_queue = (
             service.queueable and method.policy.queue_when_away and not (prefer.no_queue or match.route.safe)
         )
 
     def run(self) -> Coroutine[Any, Any, Response]:
-        """Choose the road; returns the way along it."""
+        """Choose the road, and return the coroutine that takes it."""
         wait, repeatable = self._prefer.wait_seconds, self._method.policy.repeatable
         if not self._may_queue:
             return self._direct(wait)
@@ -200,21 +200,21 @@ class _Call:
                 return await self._queued(0.0 if wait is None else wait - (time.monotonic() - begin))
 
     async def _failed(self, status: status_pb2.Status) -> Problem:
-        """Return the problem that a status is, with what its handler set besides."""
+        """Return the problem for a status, with the metadata that the handler set."""
         problem = await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
         if self._returned:
             problem.headers = {**self._returned_headers(), **problem.headers}
         return problem
 
     def _take_returned(self, metadata: str) -> None:
-        """Know what metadata its handler set."""
+        """Keep the metadata that its handler set."""
         self._returned = metadata
 
     def _make_room(self, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
         return make_room(self._request, size, decided)
 
     def _not_kept(self, reason: str, *, overdue: bool) -> Problem:
-        """Say why the call was not answered, and may not be queued."""
+        """Return the problem of a call that was not answered directly, and may not be queued."""
         why = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} {self._why_not_kept()}"
         if reason != direct.PEER_CALLS:
             return self._away(why)
@@ -222,24 +222,24 @@ class _Call:
         return Problem(GATEWAY_BUSY, why, headers={**RETRY_AFTER, **self._applied()})
 
     def _no_room(self) -> Problem:
-        """Say that the answer came, and can't be given: its client knows whether it may have another."""
+        """Return the problem of a call that ran, but whose answer there is no room for."""
         if self._method.policy.repeatable:
             return Problem(GATEWAY_BUSY, _NO_ROOM, headers=RETRY_AFTER)
         return Problem(OUTCOME_UNKNOWN, f"{_NO_ROOM} The call was not run again.")
 
     def _overdue(self) -> str:
-        """Say whose time was over: who can give it more must know where."""
+        """Return the problem of a call that timed out, with whose timeout it was: that is the one to raise."""
         seconds = self._method.policy.timeout_seconds
         return f"It was not answered within {seconds:g} s, the timeout_seconds of {self._method.path.lstrip('/')}."
 
     async def _queued(self, wait: float) -> Response:
-        """Have the call kept, then wait for its end as long as its client wishes."""
+        """Enqueue the call, then wait for its end as long as its client wishes."""
         self._account.road = "queued"
         if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
         task_id = self._call_services.ids.mint(
             self._service.name,
-            # What its client did not ask for is cut to what it might.
+            # A default that its client did not ask for is cut to the method's maximum.
             task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
             result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
         )
@@ -258,12 +258,12 @@ class _Call:
         else:
             state = task_view.state_of(task)
             if state is TaskState.SUCCEEDED:
-                looked = self._call_services.task_reader.whole(
+                reading = self._call_services.task_reader.whole(
                     task_id, task, peer=client_of(self._request), patient=True
                 )
-                async with looked as whole:
+                async with reading as whole:
                     if not room_for(self._request, len(whole.response)):
-                        detail = f"{_NO_ROOM} It is kept: look at the path that Location names."
+                        detail = f"{_NO_ROOM} It is kept: read it at the path that Location names."
                         place = {"Location": task_view.location(task_id)}
                         raise Problem(GATEWAY_BUSY, detail, headers={**RETRY_AFTER, **place})
                     return await self._answered(whole.response)
@@ -273,14 +273,14 @@ class _Call:
                 raise problem
             value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
             if state.final:
-                # What has ended already (expired, cancelled, dead) does not come out otherwise later.
+                # It has ended without a result (expired, cancelled, dead): waiting longer changes nothing.
                 later = {}
         self._account.outcome = "QUEUED"
         place = {"Location": task_view.location(task_id)}
         return json_response(value, status=202, headers={**place, **later, **self._applied()})
 
     async def _keep_traced(self, task_id: TaskId) -> None:
-        """Have the call kept, with a span of its own: what its handler's span leads back to over the queue's gap."""
+        """Enqueue the call, in a span of its own, which becomes the parent of its handler's span."""
         span = tracing.begin(f"enqueue {self._service.name}", "producer", parent=self._account.traceparent)
         kept = False
         try:
@@ -290,7 +290,7 @@ class _Call:
             span.end(failed=not kept, poste__task__key=task_id.key)
 
     async def _keep(self, task_id: TaskId, traceparent: str) -> None:
-        """Have the call kept.
+        """Enqueue the call.
 
         Raises:
             Problem: It is not, or that is unknown.
@@ -307,7 +307,7 @@ class _Call:
             case Acceptance.NOT_ACCEPTED:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
-                detail = "The answer whether the call is kept was lost. Look at the path that Location names."
+                detail = "The answer whether the call is kept was lost. Read the path that Location names."
                 unknown = self._call_services.ids.with_acceptance_unknown(task_id)
                 self._account.note("task", unknown.text)
                 place = {"Location": task_view.location(unknown)}
@@ -317,14 +317,14 @@ class _Call:
         return Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
 
     def _why_not_kept(self) -> str:
-        """Return why a call that may not be queued was not: its client's or its method's rule goes first."""
+        """Return why a call may not be queued; its client's preference and its method's setting are named first."""
         if self._route.safe:
             return f"The call was not kept: a {self._route.verb} never is."
         ruled = self._prefer.no_queue or not self._method.policy.queue_when_away
         return "The call was not kept." if ruled else _NO_CONSUMER
 
     def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
-        # Field by field: as arguments, a time made first among them, they cost twice as much.
+        # Field by field: constructor arguments, and a Timestamp made before, would cost twice as much.
         new = mom_service_pb2.NewTask()
         new.service, new.method = self._service.name, self._method.name
         new.key, new.request = task_id.key, self._message
@@ -347,10 +347,10 @@ class _Call:
         return await self._made(functools.partial(self._written, response), size)
 
     async def _made(self, make: Callable[[], T], size: int) -> T:
-        """Make what is answered of so many bytes: beside the loop if they are many."""
+        """Make the response of a message of so many bytes; in a thread if it is large."""
         if size <= LARGE_MESSAGE:
             return make()
-        # What ran can't be refused any more.
+        # A call that has run can't be refused any more.
         return await self._call_services.offload.run(make, peer=client_of(self._request), size=size, accepted=True)
 
     def _written(self, response: bytes) -> Response:
@@ -366,7 +366,7 @@ class _Call:
         return Response(body, headers={"Content-Type": JSON, **self._applied()})
 
     def _returned_headers(self) -> dict[str, str]:
-        """Return the headers that its handler's metadata is."""
+        """Return the response headers for its handler's metadata."""
         return forwarded_headers.returned(self._returned, self._service.policy.headers.response)
 
     def _applied(self) -> dict[str, str]:

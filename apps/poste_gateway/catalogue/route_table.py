@@ -132,7 +132,7 @@ class RouteTable:
         if holder is match:
             return
         # The first by name keeps it: which one that is must not depend on who registered last.
-        reason = "with it a path might be looked for in too many places"
+        reason = "with it the search for a path could take too many steps"
         if holder is not None:
             reason = f"the route is {holder.method.service}/{holder.method.name}'s"
         _log.error(

@@ -1,6 +1,6 @@
 """What a request's headers ask for: `Prefer` (RFC 7240), `Poste-Task-TTL` and `Poste-Result-TTL`.
 
-They are read on every call, whichever road it takes, so that a client's mistake does not show first when the service
+They are validated on every call, whichever road it takes. Otherwise a client's mistake would show only once the service
 is away.
 """
 
@@ -32,7 +32,7 @@ _PREFERENCE: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _NAME: Final = re.compile(r"\s*+([\w-]++)", re.ASCII)
-#: What `Prefer` may say, in characters: two thousand preferences take milliseconds, of everybody's.
+#: The longest `Prefer`, in characters: two thousand preferences take milliseconds, in which no other call is served.
 _MAX_PREFER: Final = 1000
 #: Stands for the value of a preference that is not well formed: no value is this.
 _MALFORMED: Final = "?"
@@ -45,10 +45,10 @@ class Preferences:
     Attributes:
         task_ttl_seconds: How long the call may wait for its service.
         result_ttl_seconds: How long its result is to be kept.
-        respond_async: It does not wait for the answer.
-        wait_seconds: It waits this long for the answer, on whichever road; None if it did not say.
-        no_queue: The call is never to be kept.
-        respond_when_queued: It is answered as soon as the call is queued: the wait is for the direct road alone.
+        respond_async: Answer with 202 at once: the client does not wait.
+        wait_seconds: How long the client waits for the answer, on either road; None if it did not say.
+        no_queue: Never queue the call.
+        respond_when_queued: Answer as soon as the call is queued: the wait is for the direct road only.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -59,7 +59,7 @@ class Preferences:
     respond_when_queued: bool = False
 
 
-#: What a client wishes that says nothing.
+#: The preferences of a client that sends none.
 NONE: Final = Preferences()
 
 

@@ -115,7 +115,7 @@ SERVICE_AWAY: Final = ProblemType(
     "The service is away",
     "The service can't answer now, and this call is not kept for it: the client said `Prefer: no-queue`, or the "
     "catalogue says so of the method, or no process with the worker library ever registered the service, and no "
-    "courier is there, so that nobody would take the call from a queue. Nothing was accepted: try again later.",
+    "courier is there, so that no consumer would take the call from a queue. Nothing was accepted: try again later.",
 )
 NOT_ACCEPTED: Final = ProblemType(
     "not-accepted",
@@ -162,7 +162,7 @@ ACCEPTANCE_UNKNOWN: Final = ProblemType(
     Code.UNKNOWN,
     "The call may or may not have been accepted",
     "The call was to be kept, and the answer whether it is was lost. The header `Location` has the path of its "
-    "task. Look there before you repeat the call: 200 is the task, 404 `not-kept` means that it was not accepted, and "
+    "task. Read it before you repeat the call: 200 is the task, 404 `not-kept` means that it was not accepted, and "
     "this problem that it is not decided yet, which takes half a minute at most.",
 )
 NOT_KEPT: Final = ProblemType(
@@ -178,7 +178,7 @@ RECORD_LOST: Final = ProblemType(
     HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.DATA_LOSS,
     "The task's record is lost",
-    "The task was accepted and must still be on record, and it is not. Tell the operator.",
+    "The task was accepted and must still be on record, and it is not. Report it to the operator.",
 )
 GONE: Final = ProblemType(
     "gone",
@@ -218,7 +218,7 @@ OPERATORS_ONLY: Final = ProblemType(
     Code.PERMISSION_DENIED,
     "This is for operators",
     "Pausing queues and handling what died is for operators, who have the gateway's token; this gateway was given none "
-    "(POSTE_OPERATOR_TOKEN_FILE), so nobody is one, wherever they come from. Nothing was done.",
+    "(POSTE_OPERATOR_TOKEN_FILE), so no client is one, wherever it comes from. Nothing was done.",
 )
 TOKEN_NEEDED: Final = ProblemType(
     "operator-token",

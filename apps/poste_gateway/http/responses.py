@@ -1,8 +1,8 @@
-"""What the gateway answers, and how it becomes HTTP.
+"""The gateway's HTTP responses.
 
-aiohttp's own response builds a table of headers, asks it for each thing that might be in it, and writes head and body
-apart: a third of what a bare request costs. What is answered here is whole when it is made, so its head is spelt in one
-piece and leaves with its body in one write.
+aiohttp's own response builds a multidict of headers, looks each special one up in it, and writes head and body apart: a
+third of the cost of a bare request. These responses are complete when they are made, so head and body are written at
+once.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 #: Headers of responses that must not be cached.
 NO_STORE: Final = {"Cache-Control": "no-store"}
-#: Headers of responses whose body a service made: a browser does not guess at its type, and runs its scripts without
-#: access to this origin, where the page for people keeps the operators' token.
+#: Headers of responses whose body a service made: a browser must not guess its type, and runs its scripts without
+#: access to this origin, where the page keeps the operators' token.
 NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
 SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-forms allow-popups allow-scripts"}
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-#: A larger body leaves in pieces of so many bytes: what is written at once is held until the client has all of it.
+#: A larger body is written in pieces of so many bytes: asyncio keeps each written piece until all of it is sent.
 _PIECE: Final = 64 * 1024
-#: How often an answer counts: while it is written both are there, the message and its JSON.
+#: How many times a response's size is counted: the message and its JSON are in memory at the same time.
 _WRITTEN: Final = 2
-#: Answers that are no longer are not counted, unless their clients leave them unread.
+#: Responses up to this size are counted only if their clients leave them unread, in bytes.
 _UNCOUNTED_BYTES: Final = 16 * 1024
-#: What has no body, and says nothing of its length.
+#: The statuses of responses without a body and a Content-Length.
 _BODILESS: Final = (204, 304)
 
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What is to be said of one request in the log and the metrics; filled on its way.
+    """What the access log and the metrics say of one request; filled while it is handled.
 
     Attributes:
         request_id: Its id.
@@ -50,7 +50,7 @@ class AccessRecord:
         method: The method.
         road: The road that it took: `direct`, `queued`, or `none` if it was refused before.
         outcome: The code, or the name of the problem, that it ended with; `QUEUED` if it was kept.
-        facts: What else the log is to say, if there is anything.
+        facts: Further fields of the log line; None if there are none.
     """
 
     request_id: str
@@ -63,14 +63,14 @@ class AccessRecord:
     facts: dict[str, Any] | None = None
 
     def names(self) -> dict[str, str]:
-        """Return what any other line of the log calls it."""
+        """Return the fields by which every other log line names the request."""
         names = {"request_id": self.request_id}
         if self.facts and "task" in self.facts:
             names["task"] = self.facts["task"]
         return names
 
     def note(self, name: str, value: object) -> None:
-        """Have the log say one thing more."""
+        """Add a field to the log line."""
         self.facts = {**(self.facts or {}), name: value}
 
 
@@ -167,7 +167,7 @@ def room_for(request: web.BaseRequest, size: int) -> bool:
 
 
 def make_room(request: web.BaseRequest, size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
-    """Have room made for an answer of so many bytes that is still with its service (`upstream.link.MakeRoom`)."""
+    """Reserve room for a response that its service holds back until then (`upstream.link.MakeRoom`)."""
     protocol: Any = request.protocol
     over: Callable[[], None] = protocol.usage.make_room(_WRITTEN * size, decided)
     return over
@@ -189,7 +189,7 @@ def text_answer(text: str, *, status: int = 200) -> Response:
 
 
 class _Clock:
-    """Spells what a head begins with, the header Date in it (RFC 9110, section 6.6.1), once a second."""
+    """Makes the beginning of a head, with the header Date (RFC 9110, section 6.6.1), once a second for each status."""
 
     def __init__(self) -> None:
         self._second = 0

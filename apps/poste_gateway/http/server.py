@@ -79,8 +79,8 @@ async def serving(
         max_body_bytes: How large a request's body may be.
         grace_seconds: How long requests may take at the end.
         patience: How long clients may take.
-        capacity: What they may take of the gateway; the defaults, and this port's alone, unless given.
-        tls: Serves HTTPS.
+        capacity: The limits that clients share; defaults, for this port only, unless given.
+        tls: With it HTTPS is served.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
@@ -98,7 +98,7 @@ async def serving(
             try:
                 yield bound
             finally:
-                # Accept the backlog before closing the listener; each has up to 2 s to send its first request.
+                # Connections in the backlog are accepted first; each has up to 2 s to send its first request.
                 acceptor.close()
                 await asyncio.sleep(0)
                 await server.first_requests_in()
@@ -113,7 +113,7 @@ class Server(web.Server):
 
     Attributes:
         max_body_bytes: How large a request's body may be.
-        capacity: What clients may take.
+        capacity: The limits that clients share.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Server(web.Server):
         patience: Patience = _PATIENCE,
         capacity: Capacity | None = None,
     ) -> None:
-        # What an `Response` has is what it asks of one.
+        # aiohttp's types want its own responses; a `Response` has all that it uses of one.
         anything: Any = handle
         super().__init__(anything)
         self._loop_of_all = asyncio.get_running_loop()
@@ -132,12 +132,12 @@ class Server(web.Server):
         self.capacity = Capacity() if capacity is None else capacity
         self.capacity.closes_idle(self.close_idle)
         self._inflow = Inflow(self._loop_of_all)
-        #: Connections that have not brought a request yet. Weak: of one whose TLS fails nothing more is heard.
+        #: Connections that have not sent a request yet. Weak: one whose TLS handshake fails is never reported as lost.
         self._awaiting_first_request: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._one_came = asyncio.Event()
 
     async def first_requests_in(self) -> None:
-        """Wait until every connection has brought a request, or has shown that it is in no hurry."""
+        """Wait, for a bounded time, until every connection has sent a request."""
         await done_within(_FIRST_REQUEST_SECONDS, self._none_awaited())
 
     async def _none_awaited(self) -> None:
@@ -146,12 +146,12 @@ class Server(web.Server):
             await self._one_came.wait()
 
     def request_received(self, protocol: Connection) -> None:
-        """Know that a connection brought a request, or ended."""
+        """Called with a connection's first request, and at its end."""
         self._awaiting_first_request.discard(protocol)
         self._one_came.set()
 
     async def sweep(self) -> None:
-        """End, again and again, the connections whose clients take too long to bring a head, or to take an answer."""
+        """Close connections whose clients take too long to send a head, or to read a response. Never returns."""
         patience = self._patience
         while True:
             await asyncio.sleep(min(patience.head_seconds, patience.write_seconds) / _SWEEPS)
@@ -164,16 +164,16 @@ class Server(web.Server):
                 elif protocol.head_overdue(now - patience.head_seconds):
                     protocol.force_close()
                     late.append(protocol.address)
-            # One line for all of them: they may be many, and a browser that connects in advance is no attack.
+            # One log line for all: they may be many, for browsers open connections in advance.
             if late:
                 self.capacity.cut("late", late)
             if unread:
                 self.capacity.cut("unread", unread)
 
     def close_idle(self, most: int) -> int:
-        """Close connections that wait for a request; returns how many, at most `most`.
+        """Close up to `most` idle connections; return how many.
 
-        First those that never brought one, then the others, the longest idle first.
+        First those that never sent a request, then the others, the longest idle first.
         """
         idle = [protocol for protocol in cast("list[Connection]", self.connections) if protocol.idle]
         idle.sort(key=operator.attrgetter("has_asked", "idle_until"))

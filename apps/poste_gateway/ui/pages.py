@@ -58,7 +58,7 @@ class Pages:
         try:
             self._operator_auth.check(request)
         except Problem as problem:
-            # Any other scheme is meant for somebody before the gateway, such as a proxy that asks for a password.
+            # Any other scheme is meant for a proxy before the gateway that asks for a password.
             if names_token(request):
                 raise
             return problem.kind.name

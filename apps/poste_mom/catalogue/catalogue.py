@@ -95,7 +95,7 @@ class Catalogue:
         """Why it can't be relied on now, or None."""
         if self._version is None:
             return "the catalogue was not read yet"
-        return "Redis was emptied or replaced, and is told again which services there are" if self._is_anew else None
+        return "Redis was emptied or replaced; services are registering again" if self._is_anew else None
 
     @property
     def store_id(self) -> str:

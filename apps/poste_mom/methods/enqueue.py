@@ -34,7 +34,7 @@ _ENQUEUED: Final = {
 }
 #: Why a task can't be kept by what the catalogue says.
 _UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
-#: Answers that an operator is to know of: they end when somebody makes room.
+#: Answers that are logged for operators: the queue has no room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
 #: How often a full queue is logged, in seconds; the first time at once.
 _NO_ROOM_SECONDS: Final = 10.0

@@ -151,10 +151,10 @@ export class Dead {
     this.#trouble = trouble;
   }
 
-  show(look, operator) {
+  show(snapshot, operator) {
     document.getElementById("dead").hidden = !operator;
-    if (!operator || !look.middleware) return;
-    const dead = look.services.filter((service) => service.figures?.dead);
+    if (!operator || !snapshot.middleware) return;
+    const dead = snapshot.services.filter((service) => service.figures?.dead);
     const create = ({ name }) => {
       const one = new DeadQueue(name, this.#open, this.#trouble);
       this.#queues.set(name, one);

@@ -34,9 +34,9 @@ export class History {
     await this.#refresh();
   }
 
-  /** Looks again, if the look shows that something happened to the task. */
-  show(look) {
-    const now = look.tasks?.find((one) => one.id === this.#id);
+  /** Reads it again if the snapshot shows that something happened to the task. */
+  show(snapshot) {
+    const now = snapshot.tasks?.find((one) => one.id === this.#id);
     if (now && this.#seen !== null && this.#seen !== `${now.state} ${now.attempt}`) this.#refresh();
   }
 

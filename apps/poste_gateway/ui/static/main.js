@@ -43,15 +43,15 @@ const stream = new Stream({
   past(past) {
     services.past = past;
   },
-  look(look) {
-    services.show(look, operator);
-    dead.show(look, operator);
-    tasks.show(look, operator);
-    history.show(look);
-    missing(look.middleware);
+  look(snapshot) {
+    services.show(snapshot, operator);
+    dead.show(snapshot, operator);
+    tasks.show(snapshot, operator);
+    history.show(snapshot);
+    missing(snapshot.middleware);
     const clock = find("clock");
-    clock.dateTime = look.time;
-    say(clock, new Date(look.time).toLocaleTimeString("sv"));
+    clock.dateTime = snapshot.time;
+    say(clock, new Date(snapshot.time).toLocaleTimeString("sv"));
   },
   state,
 });

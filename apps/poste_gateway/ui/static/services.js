@@ -153,8 +153,8 @@ export class Services {
     this.#trouble = trouble;
   }
 
-  show(look, operator) {
-    const time = Date.parse(look.time) / 1000;
+  show(snapshot, operator) {
+    const time = Date.parse(snapshot.time) / 1000;
     const create = ({ name }) => {
       this.#cards.get(name)?.end();
       const card = new Card(name, this.past, this.#trouble);
@@ -162,9 +162,9 @@ export class Services {
       return card.element;
     };
     const fill = (_, service) => this.#cards.get(service.name).fill(service, time, operator);
-    keep(this.#list, look.services, (service) => service.name, create, fill);
-    document.getElementById("services-empty").hidden = look.services.length > 0;
-    this.#sumUp(look);
+    keep(this.#list, snapshot.services, (service) => service.name, create, fill);
+    document.getElementById("services-empty").hidden = snapshot.services.length > 0;
+    this.#sumUp(snapshot);
   }
 
   #sumUp({ services, middleware }) {

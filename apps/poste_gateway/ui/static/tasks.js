@@ -34,18 +34,18 @@ export class Tasks {
     this.#open = open;
   }
 
-  show(look, operator) {
-    document.getElementById("tasks").hidden = !operator || !look.tasks;
-    if (!operator || !look.tasks) return;
-    const now = Date.parse(look.time);
+  show(snapshot, operator) {
+    document.getElementById("tasks").hidden = !operator || !snapshot.tasks;
+    if (!operator || !snapshot.tasks) return;
+    const now = Date.parse(snapshot.time);
     const create = (task) => this.#row(task);
     const fill = (row, task) => {
       show(row.firstChild, task.state);
       const age = Math.max(0, (now - Date.parse(task.createTime)) / 1000);
       say(row.querySelector(".when"), `${duration(age)} ago${task.attempt > 1 ? ` · attempt ${task.attempt}` : ""}`);
     };
-    keep(document.getElementById("tasks-list"), look.tasks, (task) => task.id, create, fill);
-    document.getElementById("tasks-empty").hidden = look.tasks.length > 0;
+    keep(document.getElementById("tasks-list"), snapshot.tasks, (task) => task.id, create, fill);
+    document.getElementById("tasks-empty").hidden = snapshot.tasks.length > 0;
   }
 
   #row(task) {
