@@ -1,1 +1,1 @@
-"""The `poste` command: everything on one machine, each part on its own, and the client's verbs."""
+"""The `poste` command: everything on one machine, each part by itself, and the client's commands."""

@@ -1,4 +1,4 @@
-"""The `poste` command's entry. Loads the room of a verb only once it is asked for, so that each starts fast."""
+"""The `poste` command's entry. Imports the module of a command only when that is run, so that each starts fast."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
             await stop.wait()
             await health_service.not_serving()
             completions.close()
-            # Catalogue streams never end by themselves, so a stop waits only for what is short.
+            # Catalogue streams never end by themselves, so a stop waits for the other calls only.
             await server.stop(min(settings.grace_seconds, 2.0))
     finally:
         await server.stop(0)
@@ -110,7 +110,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
 
 
 def _shipped(settings: MomSettings, limits: CatalogueLimits) -> list[CatalogueService]:
-    """Read what the deployment says of services."""
+    """Read the deployment's catalogue file."""
     shipped = catalogue_file.read(settings.catalogue) if settings.catalogue is not None else []
     try:
         limits.check_shipped(shipped)

@@ -1,4 +1,4 @@
-"""The file that takes a part's output, which never outgrows its size by much: what is older is in `….log.1`.
+"""The file that takes a part's output, which never outgrows its size by much: older output is in `….log.1`.
 
 The part writes it itself: by a pipe it would stop at its next line while `poste up` is suspended (Ctrl-Z). So `up`
 copies what is there and cuts the file off, and the part, which appends, goes on at its new end. What it writes between
@@ -15,7 +15,7 @@ from typing import Final
 
 from poste.runtime import secret_files
 
-#: How large a log may get before what is in it is put aside, in bytes.
+#: How large a log may get before it is rotated, in bytes.
 MAX_BYTES: Final = 10 * 1024 * 1024
 #: As much of a log as is searched for a line's end, in bytes.
 _TAIL_BYTES: Final = 4096
@@ -44,10 +44,10 @@ class LogFile:
         return self._path.exists() and self._path.stat().st_size > self._max_bytes
 
     def rotate(self) -> None:
-        """Put what is in it aside: all of it, or the newest if that is more than one log may hold. Blocks."""
+        """Rotate the log: keep all of it, or the newest part that one log may hold. Blocks."""
         aside = self._path.with_suffix(".log.new")
         with contextlib.suppress(OSError), self._path.open("r+b") as log:
-            # On a full disk the room is worth more than old lines.
+            # On a full disk the old lines are given up.
             with contextlib.suppress(OSError):
                 with open(aside, "wb", opener=secret_files.private) as copy:
                     if log.seek(max(0, log.seek(0, os.SEEK_END) - self._max_bytes)):

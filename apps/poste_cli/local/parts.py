@@ -19,7 +19,7 @@ from poste_cli.local.ports import HOST
 
 #: How long a part may take to stop by itself, in seconds; what still runs then is given back.
 GRACE_SECONDS: Final = 8.0
-#: A stop goes rank by rank: who calls others goes before those who are called.
+#: Parts are stopped rank by rank: callers before those that they call.
 _RANKS: Final = {REDIS: 2, MOM: 1}
 
 
@@ -65,7 +65,7 @@ def plan(
     redis_memory: str = redis_server.MEMORY,
     inherited: Inherited = NOTHING,
 ) -> Plan:
-    """Choose ports and sockets, write the samples' catalogue, and say what is to be run.
+    """Choose ports and sockets, write the samples' catalogue, and return the plan of the parts.
 
     Args:
         folder: Where the data is.

@@ -42,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A Poste that runs on this machine: what sees to its parts, its folder's path, and what its operators show."""
+    """A Poste on this machine: its supervisor, its folder's path, its operators' token and its inherited settings."""
 
     supervisor: Supervisor
     data: Path

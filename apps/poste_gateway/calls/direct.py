@@ -56,7 +56,7 @@ class Unknown(NamedTuple):
 
 
 class NoRoom(NamedTuple):
-    """The service answered, and there was no room for its answer here, or in the service until there was."""
+    """The call ran, but there was no room for its response, here or in the service."""
 
 
 #: The serialized response message, or why there is none.
@@ -139,7 +139,7 @@ async def call(
 def _outcome(
     pool: ReplicaPool, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
 ) -> Failed | Away | Unknown | NoRoom | str:
-    """Return what has become of a call without a response; or why it has none, if another replica is to be asked."""
+    """Return the outcome of a call without a response; or the reason, if another replica is to be tried."""
     if answer is NO_ROOM:
         tried[-1].circuit.record_success()
         return NoRoom()
@@ -161,7 +161,7 @@ def _outcome(
 
 
 def _judge(replica: Replica, evidence: CallEvidence, *, sent: float, silent: bool) -> None:
-    """Note what a failed call says of its replica. A client's short patience says nothing."""
+    """Report a call to its replica's circuit breaker: that it was answered, or that the replica was silent too long."""
     if evidence is CallEvidence.ANSWERED:
         replica.circuit.record_success()
     elif silent:

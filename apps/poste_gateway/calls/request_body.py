@@ -26,7 +26,7 @@ _PLAIN: Final = "identity"
 
 
 async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seconds: float) -> bytes:
-    """Read what a call asks for.
+    """Read a call's request message.
 
     Args:
         request: The request.
@@ -66,7 +66,7 @@ async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seco
             read = functools.partial(compose, body) if compose else functools.partial(protojson.decode, message, body)
             encoded = await offload.run(read, peer=client_of(request), size=len(body))
         else:
-            # No body says as much as an empty message does.
+            # No body is the same as an empty message.
             encoded = compose(body) if compose else protojson.decode(message, body or b"{}")
     except protojson.FieldErrors as error:
         errors = [{"field": field, "reason": reason} for field, reason in error.errors]
@@ -81,7 +81,7 @@ async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seco
 
 
 def _composed(request: web.BaseRequest, match: Match) -> Callable[[bytes], bytes]:
-    """Return what makes the message of a body, and of what else there is.
+    """Return a function that makes the message of the body, path and query.
 
     Raises:
         Problem: The body's type, or the query, is wrong.
@@ -117,7 +117,7 @@ async def _awaited(request: web.BaseRequest, seconds: float) -> bytes:
 
 
 async def _all_of(content: StreamReader, limit: int) -> bytes:
-    """Read to the end; not by the request, which would keep what it read for as long as it lives."""
+    """Read the body to its end; not by `request.read`, which keeps it for as long as the request lives."""
     parts, size = [], 0
     while part := await content.readany():
         parts.append(part)
@@ -136,7 +136,7 @@ def _check_type(request: web.BaseRequest) -> None:
     if headers.get(hdrs.CONTENT_TYPE) == JSON and hdrs.CONTENT_ENCODING not in headers:
         return
     if not request.body_exists:
-        # Whatever it is said to be, there is nothing.
+        # Without bytes the Content-Type does not matter.
         return
     if request.content_type != JSON:
         raise Problem(NOT_JSON, "The header Content-Type must be application/json.")

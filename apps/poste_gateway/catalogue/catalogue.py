@@ -1,6 +1,6 @@
-"""The catalogue as this gateway has it: followed by a stream; a change touches only the services that it changes.
+"""The gateway's copy of the catalogue, which follows the middleware's by a stream.
 
-If the middleware is away when the gateway starts, the copy on disk stands in: services are called, but nothing is
+If the middleware is away when the gateway starts, the copy on disk is used: services are called, but nothing is
 queued or looked up until the middleware has agreed to the key that this gateway signs task ids with.
 """
 
@@ -30,8 +30,8 @@ from poste_gateway.mom import Mom
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 2.0
-#: How long the middleware's first answer is waited for before the copy stands in, in seconds: a gateway must not be
-#: ready with an old catalogue when the new one is on its way.
+#: How long the middleware's first answer is waited for before the copy on disk is used, in seconds: a gateway must not
+#: become ready with an old catalogue a moment before the new one arrives.
 _PATIENCE_SECONDS: Final = 1.0
 #: How the stream ends where the middleware is away, or is exchanged: it is followed again as soon as it is back.
 _AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
@@ -60,7 +60,7 @@ class ServiceCatalogue:
             mom: Keeps the catalogue.
             copy: Has the last catalogue that was received.
             fingerprint: Identifies the key that signs this gateway's task ids.
-            spawn: Starts tasks that somebody owns.
+            spawn: Starts tasks in the gateway's task group.
         """
         self.services: Mapping[str, Service] = {}
         self.pools: dict[str, ReplicaPool] = {}
@@ -74,12 +74,12 @@ class ServiceCatalogue:
         self._spawn = spawn
         self._turns = AnswerTurns()
         self._store_id = ""
-        #: What the store that was there before knew, and this one does not know yet.
+        #: Services of the store before this one that have not registered at this one yet.
         self._awaited: dict[str, catalogue_pb2.CatalogueService] = {}
         self._unready: str | None = "the catalogue was not received yet"
         #: The middleware has answered, whatever it was.
         self._answered = asyncio.Event()
-        #: It has, or the copy stands in.
+        #: It has, or the copy on disk is used.
         self._begun = asyncio.Event()
 
     @property
@@ -128,7 +128,7 @@ class ServiceCatalogue:
         metrics.catalogue_followed.set(1)
 
     def _keep_awaited(self, catalogue: pb.WatchCatalogueResponse) -> None:
-        """Add what only the store before this one knew: who has not registered again yet must not become unknown."""
+        """Keep services that only the store before this one had, so that calls to them don't fail meanwhile."""
         if self._store_id and catalogue.store_id != self._store_id:
             _log.error("the store was emptied or replaced: services are known as before until they come again")
             metrics.store_replaced_total.inc()
@@ -139,7 +139,7 @@ class ServiceCatalogue:
         catalogue.services.extend(self._awaited.values())
 
     async def _fall_back_to_cache(self) -> None:
-        """Take over the copy if the middleware is late."""
+        """Use the copy on disk if the middleware is late."""
         copy = await self._copy.read()
         if copy is None:
             return
@@ -148,7 +148,7 @@ class ServiceCatalogue:
             self.apply(copy.services)
 
     def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
-        """Take over the whole catalogue as it is now."""
+        """Replace the catalogue by these entries; services whose entries are the same stay as they are."""
         services, passed_over = {}, 0
         for entry in entries:
             service = self._described(entry)
@@ -174,7 +174,7 @@ class ServiceCatalogue:
             return redescribe(entry, known)
         except CatalogueError as error:
             _log.error("catalogue entry passed over", service=entry.name, error=str(error))
-        except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
+        except Exception:  # noqa: BLE001 - one service's entry must not make the others unavailable
             _log.exception("catalogue entry passed over", service=entry.name)
         return known
 

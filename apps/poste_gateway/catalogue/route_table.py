@@ -1,4 +1,4 @@
-"""Which call a path stands for. A table of our own: aiohttp's router is frozen once it serves, the catalogue is not.
+"""Finds the method that a request calls. aiohttp's own router is frozen once it serves; the catalogue changes.
 
 Paths without variables are found in a dict; the tree of templates is walked only for the others.
 """
@@ -46,7 +46,7 @@ class RouteTable:
     def __init__(self, services: Iterable[Service] = ()) -> None:
         self._paths: dict[str, dict[str, Match]] = {}
         self._tree = RouteTree[Match]()
-        #: What paths end with behind a colon, and the most colons that there are in one.
+        #: The custom verbs at the ends of templates, behind a colon; and the most colons in one.
         self._verbs: set[str] = set()
         self._colons = 0
         self.passed_over: dict[str, list[PassedOver]] = {}
@@ -61,12 +61,12 @@ class RouteTable:
                     self._add(Match(method, route))
 
     def get(self, verb: str, path: str) -> Match | None:
-        """Return what a request calls whose path is one without anything wild, spelt as its route has it."""
+        """Return the match of a route without variables, by its exact path; None if there is none."""
         verbs = self._paths.get(path)
         return None if verbs is None else verbs.get(verb)
 
     def find(self, verb: str, path: str, raw_path: str, query: str = "") -> Match | None:
-        """Return what a request calls, None if it calls nothing.
+        """Return the match of a request, None if no route matches.
 
         Args:
             verb: Its verb.
@@ -131,7 +131,7 @@ class RouteTable:
                 self._colons = max(self._colons, template.verb.count(":"))
         if holder is match:
             return
-        # The first by name keeps it: which one that is must not depend on who registered last.
+        # The first service by name keeps the route: that must not depend on the order of registrations.
         reason = "with it the search for a path could take too many steps"
         if holder is not None:
             reason = f"the route is {holder.method.service}/{holder.method.name}'s"
@@ -145,7 +145,7 @@ class RouteTable:
 
 
 def _of_verb(verbs: dict[str, Match], verb: str) -> Match | None:
-    """Return what a verb calls: HEAD what GET does, unless it is a route's own."""
+    """Return the match of a verb; of HEAD that of GET, unless it has a route of its own."""
     found = verbs.get(verb)
     if found is None and verb == "HEAD":
         found = verbs.get("GET")

@@ -1,4 +1,4 @@
-"""The problem `gateway-busy`: a client asks for more than there is room for."""
+"""The problem `gateway-busy`: a limit of the gateway is reached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from poste_gateway.limits.refusals import refuse
 
 
 def busy(reason: str, detail: str, *, peer: str, **facts: object) -> Problem:
-    """Return what a request is refused with, and have it counted and logged.
+    """Count and log a refusal, and return its problem.
 
     Args:
         reason: What there is too much of: one of `metrics.REFUSAL_REASONS`.

@@ -1,7 +1,7 @@
-"""Which of a request's headers reach its handler as metadata, and what metadata comes back as headers.
+"""Forwards request headers to handlers as metadata, and handlers' metadata to clients as headers.
 
-The names are the catalogue's. Most clients send the same headers with each request, so what a name means is found out
-once; a call with none of them pays only for the check.
+Which ones is set in the catalogue. Most clients send the same headers with each request, so the decision about a name
+is cached.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from poste.domain import carried
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem
 
-#: Stands before what is metadata and no header of HTTP's, both ways.
+#: The prefix of headers that carry gRPC metadata, both ways.
 PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
 #: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
-#: So many names of headers are remembered for each set.
+#: So many header names are cached for each set.
 _MOST_KNOWN: Final = 1000
 _UNKNOWN: Final = object()
-#: Headers of the answer that no service says.
+#: Headers of the response that a service can't set.
 _OWN: Final = frozenset(
     {
         *("content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "date", "server"),
@@ -49,11 +49,11 @@ class ForwardedHeaders:
         """Forward those of these names; one that ends in `*` stands for all that begin so."""
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
-        #: What a header's name, as it is spelt, is as a key; None if it is not forwarded.
+        #: The metadata key of each header name, in the client's spelling; None if it is not forwarded.
         self._known: dict[bytes, str | None] = {}
 
     def read(self, request: web.BaseRequest) -> str:
-        """Return what of a request's headers goes on (`poste.domain.carried`).
+        """Return a request's forwarded headers as text (`poste.domain.carried`).
 
         Raises:
             Problem: One of them can't be metadata, or they are too many.
@@ -94,12 +94,12 @@ class ForwardedHeaders:
 
 @functools.lru_cache(maxsize=1024)
 def forwarded(names: tuple[str, ...]) -> ForwardedHeaders:
-    """Return what forwards headers of these names."""
+    """Return the `ForwardedHeaders` of these names, the same for equal ones."""
     return ForwardedHeaders(names)
 
 
 def kept(request: web.BaseRequest, text: str, names: tuple[str, ...]) -> str:
-    """Return what of the headers that go on is kept with a queued call: whole ones, as many as there is room for.
+    """Return the forwarded headers that are kept with a queued call: whole ones, as many as fit.
 
     Args:
         request: The call.
@@ -126,6 +126,6 @@ def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:
         if not (colon and carried.is_key(key) and carried.is_value(key, value)):
             continue
         name = key.title() if key in by_own_name and key not in _OWN else f"{PREFIX}{key}"
-        # As gRPC joins what has one key.
+        # As gRPC joins values of one key.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Paths whose requests are not worth a line in the log.
+#: Paths whose requests are not logged.
 PROBES: Final = ("/livez", "/readyz")

@@ -13,7 +13,7 @@ from poste_gateway.http.problem_types import PROBLEM_TYPES, REQUEST_TIMEOUT, Pro
 from poste_gateway.http.responses import NO_STORE, Response
 
 _CONTENT_TYPE: Final = "application/problem+json"
-#: When to try again what may go better soon, in seconds.
+#: The Retry-After of problems that may be over soon, in seconds.
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
 

@@ -48,7 +48,7 @@ class Forgotten(NamedTuple):
 
 
 class Catalogue:
-    """Every service there is, kept up to date."""
+    """All services, kept up to date with Redis."""
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class Catalogue:
         sockets: Path | None = None,
         replaced: Callable[[], None] = lambda: None,
     ) -> None:
-        """Know nothing yet.
+        """Begin empty.
 
         Args:
-            store: Where it is kept.
-            shipped: What the deployment says of services.
+            store: The catalogue in Redis.
+            shipped: The services of the deployment's catalogue file.
             limits: How much it may hold.
-            sockets: The folder in which replicas may be called by sockets; None if they may not: a gateway is not led
-                to any other socket of its host.
-            replaced: Called when Redis turns out to be another store than it was, or is seen first.
+            sockets: The folder in which replicas may have Unix sockets; None if they may have none. Otherwise a
+                registration could make a gateway connect to any socket of its host.
+            replaced: Called when Redis turns out to be another store than before, and at the first contact.
         """
         self._store = store
         self._limits = limits or CatalogueLimits()
@@ -75,31 +75,31 @@ class Catalogue:
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
         self._services: dict[str, Service] = {}
-        #: Whose each of their routes is.
+        #: The service that owns each route.
         self._owners: dict[Claim, str] = {}
-        #: What they were read from.
+        #: The snapshot of Redis that they were made of.
         self._known = Snapshot()
         self._version: int | None = None
         self._filed = False
         self._changed = asyncio.Condition()
-        #: One after the other: each is judged by what is there, the one before included.
+        #: Held by one registration at a time: each is checked against the services before it.
         self._registering = asyncio.Lock()
         self._store_id = ""
-        #: Another store than before, which does not know yet what the last one knew.
+        #: Redis is another store than before, and the services are not written to it yet.
         self._is_anew = False
-        #: How many stores there were.
+        #: How many different stores there were.
         self._stores = 0
 
     @property
     def trouble(self) -> str | None:
-        """Why it can't be relied on now, or None."""
+        """Why the catalogue may be incomplete now; None if it is not."""
         if self._version is None:
             return "the catalogue was not read yet"
         return "Redis was emptied or replaced; services are registering again" if self._is_anew else None
 
     @property
     def store_id(self) -> str:
-        """The name of the store that it was read from."""
+        """The random name of the store that it was read from."""
         return self._store_id
 
     def get(self, service: str) -> Service | None:
@@ -111,7 +111,7 @@ class Catalogue:
         return [service.entry for _, service in sorted(self._services.items())]
 
     async def keep(self) -> None:
-        """Follow Redis for as long as the process lives."""
+        """Follow the changes in Redis. Never returns."""
         forgotten = time.monotonic()
         while True:
             try:
@@ -125,12 +125,12 @@ class Catalogue:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """Read it anew if it changed.
+        """Read the catalogue again if it has changed.
 
         Raises:
             StoreError: Redis does not answer.
         """
-        version = await self._look_at_store()
+        version = await self._check_store()
         if version == self._version and not self._is_anew:
             return
         if self._is_anew and self._services:
@@ -143,7 +143,7 @@ class Catalogue:
             self._changed.notify_all()
 
     def _described(self, known: Snapshot) -> dict[str, Service]:
-        """Read every entry; what can't be read is passed over and counted: the others are not to suffer for it."""
+        """Make a service of each entry; unreadable ones are skipped, logged and counted."""
         entries, passed_over = {}, 0
         for name in versions.services(known):
             try:
@@ -160,14 +160,14 @@ class Catalogue:
             except CatalogueError as error:
                 _log.error("entry passed over", service=name, error=str(error))
                 passed_over += 1
-            except Exception:  # noqa: BLE001 - one service's oddity must not take the others down
+            except Exception:  # noqa: BLE001 - one service's entry must not make the others unavailable
                 _log.exception("entry passed over", service=name)
                 passed_over += 1
         metrics.catalogue_passed_over.set(passed_over)
         return services
 
-    async def _look_at_store(self) -> int:
-        """Find out whether it is the store that it was; returns the catalogue's version in it."""
+    async def _check_store(self) -> int:
+        """Check whether Redis is still the same store; return the catalogue's version in it."""
         store_id, version = await self._store.store_id(), await self._store.version()
         is_older = self._version is not None and version < self._version
         if store_id == self._store_id and (self._is_anew or not is_older):
@@ -184,7 +184,7 @@ class Catalogue:
         return version
 
     async def _file_again(self) -> int:
-        """Write what this replica knew and the store does not; returns the catalogue's version after that."""
+        """Write to a new store what this process knows and the store does not; return the catalogue's version."""
         shipped = await self._store.shipped()
         for name, entry in self._known.shipped.items():
             if name not in shipped:

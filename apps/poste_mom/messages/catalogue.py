@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def registered(service: Service) -> mom_service_pb2.RegisterServiceResponse:
-    """Return what a replica of a service is to know of how it is catalogued."""
+    """Return the answer to a replica's registration: the service's settings, and its routes that are not served."""
     response = mom_service_pb2.RegisterServiceResponse(settings=settled(service.entry))
     for method in service.methods.values():
         for one in method.passed_over:
@@ -29,7 +29,7 @@ def changes(
     now: Mapping[str, catalogue_pb2.CatalogueService],
     store_id: str,
 ) -> Iterator[mom_service_pb2.WatchCatalogueResponse]:
-    """Spell how the catalogue of a store differs from what was sent, in as many messages as it needs."""
+    """Yield the messages with the changes of the catalogue since what was sent last."""
     part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), 0
     part.removed.extend(sorted(before.keys() - now.keys()))
     for name, entry in now.items():

@@ -26,7 +26,7 @@ _log = logs.get("catalogue")
 
 
 class CatalogueServicer:
-    """Serves what registers and withdraws replicas and couriers, `ForgetService` and `WatchCatalogue`."""
+    """Serves the registration and withdrawal of replicas and couriers, `ForgetService` and `WatchCatalogue`."""
 
     def __init__(self, catalogue: Catalogue, store: CatalogueStore, tasks: Tasks) -> None:
         self._catalogue = catalogue

@@ -64,7 +64,7 @@ class CompleteServicer:
         placed: list[tuple[int, pb.Completion]],
         results: list[pb.CompleteResult.ValueType],
     ) -> StoreError | None:
-        """Store the outcomes of one queue's tasks, some at a time, and write what became of each to its place.
+        """Store the outcomes of one queue's tasks, some at a time, and write each result to its place.
 
         Returns:
             What was wrong if the store did not answer. The reporter asks again; what was stored answers the same.

@@ -1,4 +1,4 @@
-"""Accepts calls: each is judged, and written to its service's queue if that has room."""
+"""Accepts calls: validates each, and writes it to its service's queue if that has room."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENQUEUED: Final = {
     "spent": pb.ENQUEUE_RESULT_BUDGET_SPENT,
     "clock": pb.ENQUEUE_RESULT_CLOCK_OFF,
 }
-#: Why a task can't be kept by what the catalogue says.
+#: Results of tasks whose service can't have calls queued, by the catalogue.
 _UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
 #: Answers that are logged for operators: the queue has no room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
@@ -85,7 +85,7 @@ class EnqueueServicer:
         placed: list[tuple[int, NewTask]],
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
-        """Enqueue the tasks of one queue, some at a time, and write what became of each to its place."""
+        """Enqueue the tasks of one queue, some at a time, and write each result to its place."""
         for first in range(0, len(placed), validation.MAX_KEYS):
             await self._enqueue_some(queue, placed[first : first + validation.MAX_KEYS], results)
 

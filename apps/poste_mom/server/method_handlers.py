@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 #: catalogue that its peer does not take.
 MAX_STREAMS: Final = 256
 _STREAMS_OF_ONE: Final = 32
-#: The methods whose messages bring what others sent: up to as many bytes as a message may have. Any other is a question
-#: of some names; were it large, it would take others' room for as long as it waits for its answer.
+#: The methods whose requests carry payloads, up to the largest message. A request of any other has some names; a large
+#: one would take up memory for as long as it waits for its answer.
 _BRINGING: Final = frozenset({"EnqueueTasks", "CompleteTasks", "RegisterService"})
-#: How many fields a message may have that is large, its tasks' and reports' included: a batch has some thousands.
+#: How many fields a large message may have, those of its tasks and reports included: a batch has some thousands.
 _MOST_FIELDS: Final = 50_000
-#: How many wait for a task's end: in all, and of one peer.
+#: How many calls may wait for a task's end: in all, and of one peer.
 _MOST_WAITS, _MOST_WAITS_OF_ONE = 4000, 1000
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["MomService"]
 _log: Final = logs.get("server")
@@ -44,7 +44,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: Intake) -> None:
-    """Serve `poste.v1.MomService`, each of its methods by the servicer that has it; what comes is read by `intake`.
+    """Serve `poste.v1.MomService`, each method by the servicer that has it; `intake` bounds the requests' bytes.
 
     Raises:
         KeyError: None has a method.

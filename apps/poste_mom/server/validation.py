@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_KEYS: Final = 1000
 #: How long a page's token may be.
 _MAX_TOKEN: Final = 64
-#: By its name: what a field of any question must be. What may be empty is checked where it is not.
+#: The check of each field, by its name, in any request. Fields that may be empty are checked if they are not.
 _RULES: Final = {
     "service": (door.is_service, "is no service's full name"),
     "queue": (door.is_service, "is no queue's name"),
@@ -31,7 +31,7 @@ _RULES: Final = {
 }
 #: Where an empty name asks for all.
 _OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})
-#: What a service says of itself is judged by the catalogue.
+#: A registration's fields are checked by the catalogue.
 _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
 
 
