@@ -1,4 +1,4 @@
-"""What the client's verbs have in common: one exchange with the gateway, and what its end is worth."""
+"""What the client's commands share: a call to the gateway, and its exit code."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def call(  # noqa: PLR0917 - click passes them by name
             message,
             respond_async=respond_async,
             wait_seconds=wait,
-            # Waited for here, by its id: who does not want to wait any longer has that.
+            # Waited for here, by its id, which is printed: a user who stops the wait has it.
             respond_when_queued=wait is not None,
             queue=not no_queue,
             task_ttl_seconds=task_ttl,
@@ -101,7 +101,7 @@ async def _called(
 
 
 async def _awaited(client: Client, task: Task, seconds: float) -> Task:
-    """Wait for the end of a call that was kept; who ends the wait has its id."""
+    """Wait for the end of a call that was kept; its id is printed for a user who stops the wait."""
     printing.note(f"kept as {task.id}; waiting for its end")
     try:
         return await client.task(task.id, wait_seconds=max(0.0, seconds))
@@ -187,7 +187,7 @@ def services(url: str, as_json: bool) -> None:
 
 
 def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
-    """Yield a row for each method; what waits, waits for the service, and stands in its first row alone."""
+    """Yield a row for each method; the number of waiting calls is the service's, in its first row only."""
     for service in services:
         queued: object = "?" if service.queued is None else service.queued
         for method in service.methods:

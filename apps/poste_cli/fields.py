@@ -1,4 +1,4 @@
-"""The request message of `poste call`, from what stands on the command line."""
+"""Makes the request message of `poste call` from the command line's arguments."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that stands twice: keeping the last one would call with something else than was typed."""
+    """Refuse a name that is given twice: keeping only the last would drop what was typed."""
     built = dict(pairs)
     if len(built) < len(pairs):
         names = [name for name, _ in pairs]

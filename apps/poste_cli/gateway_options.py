@@ -1,4 +1,4 @@
-"""Which gateway a verb asks, and as whom: by a URL, or by the data folder of a `poste up` of this machine."""
+"""Options of commands that call a gateway: its URL, or the data folder of a `poste up`; and the operators' token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _checked_url(_context: click.Context, _option: click.Parameter, value: str) 
 
 
 def _gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options `--url`, `--data` and `--json`."""
+    """Add the options `--url`, `--data` and `--json` to a command."""
     url = click.option(
         "--url",
         envvar="POSTE_URL",
@@ -40,7 +40,7 @@ def _gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options that say which gateway is asked, of which it gets `url`, and `--json`."""
+    """Add the options for the gateway to a command, which gets `url`; and `--json`."""
 
     @functools.wraps(command)
     def to_gateway(*, url: str, data: Path, **others: Any) -> None:
@@ -50,7 +50,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def operator_options(command: Callable[..., None]) -> Callable[..., Any]:
-    """Give a verb what `options` does, and `--token-file`, of which it gets `token`; None if none is found."""
+    """Add what `options` adds, and `--token-file`: the command gets `token`, None if none is found."""
     token_file = click.option(
         "--token-file",
         type=click.Path(path_type=Path),

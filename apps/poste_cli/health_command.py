@@ -1,4 +1,4 @@
-"""`poste health`: what a container's health check runs, so that the image needs neither a shell nor curl."""
+"""`poste health`: a container's health check, so that the image needs neither a shell nor curl."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ask_http(url: str, timeout: float) -> str | None:
     if not url.startswith("http://"):
         raise click.UsageError(f"{url!r} is neither http:// nor grpc://")
     try:
-        # No proxy of the environment stands between a container and itself.
+        # Never by a proxy of the environment: the container asks itself.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=timeout):
             return None

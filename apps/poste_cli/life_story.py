@@ -1,4 +1,4 @@
-"""A kept call's life as lines: when, how long after the step before, what, and what else there is to say of it."""
+"""Prints a task's events as lines: the time, the time since the event before, the event, and details."""
 
 from __future__ import annotations
 

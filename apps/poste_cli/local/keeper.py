@@ -163,11 +163,11 @@ class Keeper:
                 stdout=output,
                 stderr=output,
                 env=dict(self.part.environment),
-                # Not the user's folder: a worker imports from where it stands, and must not find anything there.
+                # Not the user's folder: a worker imports from its working directory, and must find nothing there.
                 cwd=self.part.log.parent,
                 # A Ctrl-C in the terminal reaches us alone, and we stop it in its turn.
                 start_new_session=True,
-                # Whatever it writes (Redis its AOF, first of all) is for its own user's eyes.
+                # Files that it writes (Redis its AOF, first of all) are readable by this user only.
                 umask=0o077,
                 pass_fds=self.part.descriptors,
             )

@@ -17,7 +17,7 @@ from poste.runtime.addresses import UNIX
 from poste_cli.local.names import SAMPLES
 from poste_cli.local.parts import Plan
 
-#: How what a part did is coloured.
+#: The colours of parts' events.
 _STYLES: Final = {"crashed": "bold red", "restarted": "green", "stopped": "yellow", "started": "green"}
 
 
@@ -25,13 +25,13 @@ class _Console(Console):
     """A console whose reader may leave (`poste up | head`)."""
 
     def on_broken_pipe(self) -> None:
-        """Say no more, and carry on: rich would end the process, and the parts with it."""
+        """Print nothing more, and carry on: rich would end the process, and the parts with it."""
         with contextlib.suppress(SystemExit):
             super().on_broken_pipe()
 
 
 class Screen:
-    """Prints each thing that happens on a line of its own; on a terminal, a line below shows the status."""
+    """Prints a line for each event; on a terminal, a line below them shows the status."""
 
     def __init__(self) -> None:
         self._console = _Console(highlight=False)
@@ -43,11 +43,11 @@ class Screen:
 
     @contextlib.contextmanager
     def status(self) -> Iterator[Callable[[Text], None]]:
-        """Keep a line below all others, in the body; yields what changes it."""
+        """Keep a line below all others while the body runs; yields a function that changes it."""
         with Live(Text(), console=self._console, auto_refresh=False, transient=True) as live:
 
             def show(line: Text) -> None:
-                # It must stay one line, or what is above would be drawn again and again.
+                # It must stay one line, or the lines above would be drawn again and again.
                 line.truncate(self._console.width - 1, overflow="ellipsis")
                 with contextlib.suppress(OSError):
                     live.update(line, refresh=True)
@@ -55,7 +55,7 @@ class Screen:
             yield show
 
     def begin(self, plan: Plan, data: Path, without: Collection[str], passed_over: Collection[str]) -> None:
-        """Show what runs where, and which settings of the environment are not for these parts."""
+        """Print the parts with their addresses and logs, and the settings of the environment that no part gets."""
         self.line((f"Poste: everything on this machine, data in {data}", "bold"))
         places = [part.address.removeprefix(f"{UNIX}{data}/") for part in plan.parts]
         for part, place in zip(plan.parts, places, strict=True):
@@ -69,9 +69,9 @@ class Screen:
         """Print that all is ready, and what to try.
 
         Args:
-            plan: What runs.
-            data: Its folder.
-            token: The operators' token. It is shown on a terminal only: what is written elsewhere stays there.
+            plan: The parts.
+            data: The data folder.
+            token: The operators' token. It is shown on a terminal only: a file with the output must not have it.
         """
         self.line(("ready", "bold green"))
         host = plan.gateway.replace("http://127.0.0.1", "localhost")
@@ -82,7 +82,7 @@ class Screen:
         self.line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
 
     def report(self, name: str, did: str, more: str) -> None:
-        """Show what a part did."""
+        """Print an event of a part."""
         self.line((f"{name} {did}", _STYLES[did]), (more, ""))
 
     def line(self, *pieces: tuple[str, str]) -> None:

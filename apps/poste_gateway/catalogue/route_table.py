@@ -96,13 +96,13 @@ class RouteTable:
         return list(found) or None
 
     def _ways(self, raw_path: str) -> Iterator[tuple[Ends[Match], str, list[str]]]:
-        """Yield what may stand at a path: what does, what the path is to end with, and the segments before that."""
+        """Yield the candidates for a path: matches by method, the custom verb at its end, and the segments before."""
         if not raw_path.startswith("/"):
             return
         segments = raw_path[1:].split("/") if raw_path != "/" else []
         *before, last = segments or [""]
         decoded = [_decoded(segment) for segment in before]
-        # Who ends with a verb means it, if there is any of that name: the longest first.
+        # A custom verb at the end is one if any route has it; the longest first.
         for suffix in (*self._suffixes(last), ""):
             rest = last.removesuffix(suffix) if suffix else last
             whole = [*before, rest] if segments else []

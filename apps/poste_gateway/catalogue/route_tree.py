@@ -1,9 +1,8 @@
-"""Which path templates match a path, the most special first: a tree of segments, walked along the path.
+"""Finds the path templates that match a path, the most specific first: a tree of segments, walked along the path.
 
-A literal goes before `*`, and that before `**`, segment by segment from the left; behind a `**` the longest row of
-literals goes first. However many templates there are, a walk visits one node for each segment, but where both a literal
-and a `*` lead on: then perhaps both. What that may come to in the worst case is known when a template is added, so that
-one with which it would be too much can be refused.
+Segment by segment from the left a literal precedes `*`, and that precedes `**`; behind a `**` the longest row of
+literals comes first. A walk visits one node for each segment, or two where both a literal and a `*` match, however many
+templates there are. The worst case is known when a template is added; one that would make it too long is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from poste.rpc.http_rules.templates import MANY, ONE, Template
 MOST_VISITS: Final = 500
 
 T = TypeVar("T")
-#: What stands at a node: by the verb that paths end with, then by HTTP's verb.
+#: The values at a node: by the custom verb at the path's end, then by HTTP's method.
 Ends = dict[str, dict[str, T]]
 
 
@@ -32,15 +31,15 @@ class _Tail(Generic[T]):
 
 
 class _Node(Generic[T]):
-    """A place along a path.
+    """A node: the segments so far.
 
     Attributes:
-        literals: Where a literal leads.
-        one: Where any segment leads.
-        many: What stands behind any number of segments.
-        ends: What stands here.
-        worst: How many nodes a walk from here may visit, this one included.
-        worst_literal: The same of the worst of those that literals lead to.
+        literals: The next node for each literal segment.
+        one: The next node for any segment (`*`).
+        many: The literals behind a `**`.
+        ends: The values of templates that end here.
+        worst: How many nodes a walk from here visits at most, this one included.
+        worst_literal: The largest `worst` among `literals`.
     """
 
     __slots__ = ("ends", "literals", "many", "one", "worst", "worst_literal")
@@ -61,9 +60,9 @@ class RouteTree(Generic[T]):
         self._root: _Node[T] = _Node()
 
     def add(self, template: Template, verb: str, value: T) -> T | None:
-        """Have a verb at a template stand for something; returns what does: what did so before, if anything did.
+        """Add a value for a template and an HTTP method, unless they have one; return the value that they have now.
 
-        Returns None if the template would make the walks too long: nothing was added.
+        Returns None if the template would make walks too long: nothing was added.
         """
         segments = template.segments
         many = segments.index(MANY) if MANY in segments else len(segments)
@@ -82,10 +81,10 @@ class RouteTree(Generic[T]):
         return ends.setdefault(template.verb, {}).setdefault(verb, value)
 
     def walk(self, segments: Sequence[str | None]) -> Iterator[Ends[T]]:
-        """Yield what stands at each node that is visited and may be the end of a path, the most special first.
+        """Yield the values of each template that matches, the most specific first.
 
         Args:
-            segments: The path's, decoded; None for one that can't be.
+            segments: The path's segments, decoded; None for one that can't be decoded.
         """
         return self._walk(self._root, segments, 0)
 
@@ -104,7 +103,7 @@ class RouteTree(Generic[T]):
             yield from _tails(node.many, segments, place)
 
     def _placed(self, way: Sequence[str | tuple[str]]) -> _Node[T]:
-        """Return the node at the end of a way, made if there is none."""
+        """Return the node for these segments; it is made if there is none."""
         nodes = [self._root]
         for segment in way:
             node = nodes[-1]
@@ -121,7 +120,7 @@ class RouteTree(Generic[T]):
         return nodes[-1]
 
     def _worst_with(self, way: Sequence[str | tuple[str]]) -> int:
-        """Return how many nodes a walk might visit if there were this way too."""
+        """Return how many nodes a walk would visit at most with these segments added."""
         nodes: list[_Node[T] | None] = [self._root]
         for segment in way:
             node = nodes[-1]
@@ -141,7 +140,7 @@ class RouteTree(Generic[T]):
 
 
 def _tails(tail: _Tail[T], segments: Sequence[str | None], place: int) -> Iterator[Ends[T]]:
-    """Yield what stands behind a `**` that begins at a place: the longest row of literals first."""
+    """Yield the values behind a `**` that begins at a place: the longest row of literals first."""
     found = [tail.ends]
     for segment in reversed(segments[place:]):
         if segment is None or (further := tail.literals.get(segment)) is None:

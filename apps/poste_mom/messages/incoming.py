@@ -1,4 +1,4 @@
-"""From the messages that gateways and services send to the queue's types: calls to keep, and handlers' outcomes."""
+"""Converts messages of gateways and services to the queue's types: calls to enqueue, and handlers' outcomes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool) -> NewTask:
-    """Read a task of a method that is to be kept, whatever is wrong with it: of a time that is none, -1 is made."""
+    """Convert a task without validating it; an invalid time becomes -1."""
     created = message.create_time
     seconds, nanos = created.seconds, created.nanos
     # Each field is read once, for that costs as much as all that is done with it; and they are given by their places,
@@ -41,7 +41,7 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
 
 
 def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
-    """Return what is wrong with a task that is to be kept, whatever its service; None if nothing is."""
+    """Return what is invalid about a task, apart from its service; None if nothing is."""
     if not door.is_key(task.key):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
     if not (door.is_ttl(task.task_ttl_seconds) and door.is_ttl(task.result_ttl_seconds)):
@@ -58,7 +58,7 @@ def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
 
 
 def report(message: mom_service_pb2.Completion, service: Service | None) -> Report:
-    """Read what a handler ended with, and judge whether a later try may go better, and when.
+    """Convert a handler's outcome, with whether to retry it, and when.
 
     Args:
         message: What its process reports.

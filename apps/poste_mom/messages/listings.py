@@ -1,4 +1,4 @@
-"""What operators are shown: queues' figures, the newest tasks and dead letters, page by page."""
+"""Messages for operators: queues' figures, and pages of the newest tasks and of dead letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
-    """Spell one queue's figures, and how much it may hold."""
+    """Make the message of a queue's figures and its budget in bytes."""
     return mom_service_pb2.Queue(
         name=figures.name,
         queued=figures.queued,
@@ -43,7 +43,7 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
 
 
 def place(page_token: str) -> Place | None:
-    """Read where a page begins; None is the start.
+    """Parse a page token; None is the first page.
 
     Raises:
         ValueError: This token was never given.
@@ -55,7 +55,7 @@ def place(page_token: str) -> Place | None:
 
 
 def search(page_token: str) -> Search | None:
-    """Read where a search for what ended goes on; None is its beginning.
+    """Parse a page token of a search for ended tasks; None is its beginning.
 
     Raises:
         ValueError: This token was never given.
@@ -67,14 +67,14 @@ def search(page_token: str) -> Search | None:
 
 
 def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
-    """Spell what one part of such a search did."""
+    """Make the message of one page of that search."""
     behind = page.behind
     token = "" if behind is None else f"{behind.until_ms}.{behind.cursor}"
     return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=token)
 
 
 def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
-    """Spell one page of what died, as much of it as a message may have."""
+    """Make the message of one page of dead letters, as many as fit."""
     response = mom_service_pb2.ListDeadTasksResponse(read_time=timestamp(page.now))
     behind, size = page.behind, 0
     for task in page.tasks:
@@ -98,7 +98,7 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
 
 
 def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.ListRecentTasksResponse:
-    """Spell the newest tasks of a queue, without their results."""
+    """Make the message of a queue's newest tasks, without their results."""
     response = mom_service_pb2.ListRecentTasksResponse()
     for one in tasks:
         if not _named(queue_name, one.record):
