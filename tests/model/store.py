@@ -27,8 +27,8 @@ class Task(NamedTuple):
     company: int = 0
     reason: str = ""
     purged: bool = False
-    #: How it ended, each time: a replay (r) lies between, or something is broken. A small letter if that told
-    #: that it had never begun.
+    #: How it ended, each time: a replay (r) lies between, or something is broken. A small letter if it was
+    #: reported as never begun.
     ends: str = ""
 
     @property

@@ -64,11 +64,11 @@ async def _walk(queue: DrivenQueue, chance: random.Random, done: set[str]) -> No
             return
         step = _choose(steps, chance)
         way.append(step.says)
-        told = "\n".join(way)
+        trace = "\n".join(way)
         reply = await replay.do(world.store, step)
-        assert step.broken == (), told
-        assert reply == step.reply, told
-        assert await replay.found() == replay.expected(step.world.store), told
+        assert step.broken == (), trace
+        assert reply == step.reply, trace
+        assert await replay.found() == replay.expected(step.world.store), trace
         world = step.world
         if step.command:
             done.add(step.command[0])

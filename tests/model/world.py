@@ -219,8 +219,8 @@ class Game:
 
                 def heard(behind: World, said: str, key: int = key) -> World:
                     on_disk = behind.disk is None or not self._waits
-                    told = said == "accepted" and on_disk
-                    return behind._replace(accepted=_put(behind.accepted, key, told))
+                    promised = said == "accepted" and on_disk
+                    return behind._replace(accepted=_put(behind.accepted, key, promised))
 
                 yield from self.ask(world, f"enqueue {key}", heard, "enqueue", key)
             if task.open and self.may(world, "cancel"):

@@ -104,7 +104,7 @@ async def _steps(client: Client, supervisor: Supervisor) -> None:
         _expect(state, TaskState.QUEUED)
         result.append(state.name)
 
-    async with _step("nobody else notices: 2 x 3 is still answered at once: {}") as result:
+    async with _step("no other call notices: 2 x 3 is still answered at once: {}") as result:
         result.append(await _direct(client, _OTHER, _PRODUCT))
 
     async with _step("sum is back"):
