@@ -2,7 +2,11 @@
 
 Each may be as large as a message can be, and its size is unknown until it is here. So only a few are read at once, from
 all services together: the clients take turns, in the order in which their answers came, and one client has at most a
-part of the turns, for an answer that comes slowly holds its turn for as long as its call may take.
+part of the turns.
+
+An answer that is long in coming steps aside, and others have its turn: perhaps its service has sent the headers alone
+and is making it only now, or there is no room for it yet. But it may as well be a large one that comes slowly. So only
+some may stand aside, and few of one client's; any other holds its turn until one of those, or itself, has been read.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from poste.upstream.answer_history import AnswerHistory
 #: How many are read at once, and how many of them may be one client's.
 _READ: Final = 3
 _READ_OF_ONE: Final = 2
+#: How many may stand aside, and how many of them may be one client's.
+_ASIDE: Final = 16
+_ASIDE_OF_ONE: Final = 2
 #: How many calls may be under way beside them whose answers come unasked, and how many of these one client's: an answer
 #: of 16 MB to each of its two, and to each of those that are read, is what a gateway of 256 MB bears.
 _UNASKED: Final = 16
@@ -28,16 +35,19 @@ class AnswerTurns:
 
     Attributes:
         history: What is known of the methods whose answers take them.
+        free: How many are free.
     """
 
     def __init__(self) -> None:
         """Begin empty."""
         self._loop = asyncio.get_running_loop()
         self.history = AnswerHistory()
-        self._free = _READ
+        self.free = _READ
         self._read_of = Counter[str]()
         #: Those that wait, by client; whose turn is next comes first.
         self._lines: dict[str, deque[asyncio.Future[bool]]] = {}
+        self._aside = 0
+        self._aside_of = Counter[str]()
         self._unasked = 0
         self._unasked_of = Counter[str]()
 
@@ -65,7 +75,7 @@ class AnswerTurns:
             client: Whose the answer is.
             ends: Has what it is given called if there is nothing to be read any more: it is not waited for then.
         """
-        if self._free and client not in self._lines and self._may(client):
+        if self.free and client not in self._lines and self._may(client):
             self._begin(client)
             return True
         turn: asyncio.Future[bool] = self._loop.create_future()
@@ -82,21 +92,35 @@ class AnswerTurns:
 
     def give(self, client: str) -> None:
         """End a turn."""
-        self._free += 1
+        self.free += 1
         _count_out(self._read_of, client)
         self._pass_on()
+
+    def step_aside(self, client: str) -> bool:
+        """End a turn whose answer is long in coming, until `end_aside`; returns whether it may: else the turn lasts."""
+        if self._aside >= _ASIDE or (client and self._aside_of[client] >= _ASIDE_OF_ONE):
+            return False
+        self._aside += 1
+        _count_in(self._aside_of, client)
+        self.give(client)
+        return True
+
+    def end_aside(self, client: str) -> None:
+        """Know that an answer that stood aside is here, or its call over."""
+        self._aside -= 1
+        _count_out(self._aside_of, client)
 
     def _may(self, client: str) -> bool:
         return not client or self._read_of[client] < _READ_OF_ONE
 
     def _begin(self, client: str) -> None:
-        self._free -= 1
+        self.free -= 1
         _count_in(self._read_of, client)
 
     def _pass_on(self) -> None:
         """Give the turns that are free to those that wait."""
         for client in [*self._lines]:
-            if not self._free:
+            if not self.free:
                 return
             if not self._may(client):
                 continue

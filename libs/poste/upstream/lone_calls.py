@@ -15,6 +15,8 @@ long as few of these are in flight: should an answer be large after all, it is r
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import grpc
@@ -30,6 +32,9 @@ from poste.upstream.link import MakeRoom, Returned, any_room, unread
 
 #: What a call failed with whose service said that it went well, and nothing else.
 _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the service sent no response"))
+
+#: How long an answer has its turn for itself, in seconds: then it steps aside. A large one is here by then.
+_PATIENCE_SECONDS: Final = 0.5
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 #: gRPC says its own under this key: what the client said goes by the name that other gateways give it.
@@ -126,15 +131,35 @@ class LoneCalls:
                 return await self._read(call, path)
             if not await self._turns.take(client, call.add_done_callback):
                 return await self._unread(call)
-            try:
+            with self._turn(client):
                 expected = self._history.expected(path) or 0
                 if expected > sizes.LARGE and not await self._room(call, expected, make_room):
                     return await self._unread(call)
                 return await self._read(call, path)
-            finally:
-                self._turns.give(client)
         finally:
             call.cancel()
+
+    @contextlib.contextmanager
+    def _turn(self, client: str) -> Iterator[None]:
+        """Have a turn, which began; should the answer be long in coming, others have it."""
+        aside = False
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal aside, timer
+            aside = self._turns.step_aside(client)
+            if not aside:
+                timer = self._loop.call_later(_PATIENCE_SECONDS, look)
+
+        timer = self._loop.call_later(_PATIENCE_SECONDS, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if aside:
+                self._turns.end_aside(client)
+            else:
+                self._turns.give(client)
 
     async def _read(self, call: Any, path: str) -> bytes | Failure:
         """Read the one answer of a stream, and how its call ended."""
