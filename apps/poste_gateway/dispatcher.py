@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from poste.domain import door, traceparents
+from poste.domain import input_rules, traceparents
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
@@ -84,7 +84,7 @@ class Dispatcher:
         if (expectation := headers.get(hdrs.EXPECT)) is not None:
             await _handle_expect(expectation, request)
         given = headers.get(cors.REQUEST_ID)
-        account = AccessRecord(given if given and door.is_request_id(given) else self._new_id())
+        account = AccessRecord(given if given and input_rules.is_request_id(given) else self._new_id())
         path = request.raw_path
         match = self._call_services.catalogue.routes.get(request.method, path)
         other = None

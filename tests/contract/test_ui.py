@@ -16,7 +16,7 @@ from support.gateway import FakeMom, Gateway, answer, running_gateway, serving_m
 from support.operating import OPERATOR
 from support.waiting import until
 
-from poste.rpc import knocking
+from poste.rpc import hang_probe
 from poste.v1 import mom_service_pb2 as pb
 
 
@@ -181,11 +181,11 @@ async def test_a_replica_that_says_nothing_hangs(tmp_path):
 async def test_a_server_that_lives_is_not_taken_for_one_that_hangs():
     """Every service that is being drained would be shown as hung."""
     async with serving_shop(answer) as replica:
-        alive = await knocking.accepts_but_silent(replica.target, 5.0)
+        alive = await hang_probe.accepts_but_silent(replica.target, 5.0)
 
     assert not alive
-    assert not await knocking.accepts_but_silent(replica.target, 5.0)
-    assert not await knocking.accepts_but_silent("unix:/nowhere", 5.0)
+    assert not await hang_probe.accepts_but_silent(replica.target, 5.0)
+    assert not await hang_probe.accepts_but_silent("unix:/nowhere", 5.0)
 
 
 async def test_guests_see_figures_only(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from poste.rpc import knocking
+from poste.rpc import hang_probe
 from poste.upstream.replica_pool import ReplicaPool
 
 _HUNG: Final = "hung"
@@ -40,7 +40,7 @@ class Health:
             return True
         # Those whose time is over go: an address that left its service is never asked for again.
         self._hung = {one: end for one, end in self._hung.items() if end > now}
-        hangs = await knocking.accepts_but_silent(address, _PATIENCE_SECONDS)
+        hangs = await hang_probe.accepts_but_silent(address, _PATIENCE_SECONDS)
         if hangs:
             self._hung[address] = now + _BELIEF_SECONDS
         return hangs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
 from poste.rpc.catalogue import Service, claims_of, describe, redescribe, taken_routes, weigh
@@ -203,12 +203,12 @@ class Catalogue:
             StoreError: Redis does not answer.
         """
         replica = request.replica or request.address
-        if not door.is_address(request.address) and not self._is_socket(request.address):
+        if not input_rules.is_address(request.address) and not self._is_socket(request.address):
             raise CatalogueError(
                 f"{request.service!r} can't be at {request.address!r}: "
                 "that is no host:port, and no socket beside the middleware's own"
             )
-        if not door.is_replica(replica):
+        if not input_rules.is_replica(replica):
             raise CatalogueError(f"{request.service!r} can't have a replica {replica!r}")
         async with self._registering:
             return await self._register(request, replica)
@@ -273,7 +273,7 @@ class Catalogue:
             CatalogueFullError: There are as many as may be.
             StoreError: Redis does not answer.
         """
-        if not door.is_replica(courier):
+        if not input_rules.is_replica(courier):
             raise CatalogueError(f"{courier!r} can't be a courier's name")
         if courier not in self._known.couriers and len(self._known.couriers) >= MAX_COURIERS:
             raise CatalogueFullError(f"there are {MAX_COURIERS} couriers already")

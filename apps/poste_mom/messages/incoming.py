@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poste.domain import carried, door, sizes
+from poste.domain import carried, input_rules, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
 from poste.domain.policy import RetryPolicy
 from poste.domain.task_id import MAX_WITHOUT_QUEUE
@@ -27,7 +27,7 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.key,
         method,
         message.request,
-        seconds + nanos / 1e9 if door.is_instant(seconds, nanos) else -1.0,
+        seconds + nanos / 1e9 if input_rules.is_instant(seconds, nanos) else -1.0,
         message.task_ttl_seconds,
         message.result_ttl_seconds,
         repeatable,
@@ -35,24 +35,24 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.id_rest,
         message.request_id,
         # Of what is none its client is answered with all.
-        field if (field := message.response_field) and door.is_field(field) else "",
+        field if (field := message.response_field) and input_rules.is_field(field) else "",
         headers if len(headers := message.metadata) <= carried.MOST_KEPT else "",
     )
 
 
 def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
     """Return what is invalid about a task, apart from its service; None if nothing is."""
-    if not door.is_key(task.key):
+    if not input_rules.is_key(task.key):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
-    if not (door.is_ttl(task.task_ttl_seconds) and door.is_ttl(task.result_ttl_seconds)):
+    if not (input_rules.is_ttl(task.task_ttl_seconds) and input_rules.is_ttl(task.result_ttl_seconds)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TTL
     if task.create_time < 0:
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TIME
-    if not door.is_place_in_trace(task.traceparent):
+    if not input_rules.is_place_in_trace(task.traceparent):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TRACE
     # They are in lines of every part's log, and a request's in metadata.
     known = len(task.id_rest) <= MAX_WITHOUT_QUEUE and task.id_rest.isascii()
-    if not known or (task.request_id and not door.is_request_id(task.request_id)):
+    if not known or (task.request_id and not input_rules.is_request_id(task.request_id)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_IDS
     return mom_service_pb2.ENQUEUE_RESULT_TOO_LARGE if len(task.request) > sizes.MAX_PAYLOAD else None
 

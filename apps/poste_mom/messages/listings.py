@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poste.domain import door, sizes
+from poste.domain import input_rules, sizes
 from poste.domain.task import TaskState
 from poste.queue import damaged
 from poste.queue.operators import Place, Search
@@ -111,7 +111,7 @@ def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.List
 
 def _named(queue_name: str, record: TaskRecord) -> bool:
     """Return whether a task has a key that an id can be made of: without one it can't be listed."""
-    named = door.is_key(record.key)
+    named = input_rules.is_key(record.key)
     if not named:
         damaged.report(queue_name, record.key, "its key is none")
     return named

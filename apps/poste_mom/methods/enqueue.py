@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
 from poste.runtime import logs, metrics
 from poste.runtime.log_throttle import LogThrottle
@@ -135,7 +135,7 @@ class EnqueueServicer:
 
 def _request_ids(tasks: Iterable[pb.NewTask | NewTask]) -> list[str]:
     """Return what a line calls some calls by."""
-    return [task.request_id for task in tasks if door.is_request_id(task.request_id)]
+    return [task.request_id for task in tasks if input_rules.is_request_id(task.request_id)]
 
 
 def _short(result: pb.EnqueueResult.ValueType) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import StoreError
 from poste.runtime import logs
 from poste.v1 import mom_service_pb2 as pb
@@ -146,7 +146,7 @@ class OperatorServicer:
         """Replay or purge dead letters, and log each one with which that was `done`, with the operator's request id."""
         try:
             # No task has a key that is invalid.
-            sound = [key for key in request.keys if door.is_key(key)]
+            sound = [key for key in request.keys if input_rules.is_key(key)]
             became = dict(zip(sound, await do(request.queue, sound) if sound else (), strict=True))
         except StoreError as error:
             await refuse(context, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.rpc.channels import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """Return the request id in a call's metadata; empty if there is none, or none that may be logged."""
     for name, value in context.invocation_metadata() or ():
-        if name == REQUEST_ID and isinstance(value, str) and door.is_request_id(value):
+        if name == REQUEST_ID and isinstance(value, str) and input_rules.is_request_id(value):
             return value
     return ""

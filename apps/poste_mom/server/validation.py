@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.v1 import mom_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ MAX_KEYS: Final = 1000
 _MAX_TOKEN: Final = 64
 #: The check of each field, by its name, in any request. Fields that may be empty are checked if they are not.
 _RULES: Final = {
-    "service": (door.is_service, "is no service's full name"),
-    "queue": (door.is_service, "is no queue's name"),
-    "key": (door.is_key, "is no task's key"),
+    "service": (input_rules.is_service, "is no service's full name"),
+    "queue": (input_rules.is_service, "is no queue's name"),
+    "key": (input_rules.is_key, "is no task's key"),
     "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
 }
 #: Where an empty name asks for all.
@@ -38,9 +38,9 @@ _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
 def is_report(completion: pb.Completion) -> bool:
     """Return whether a result may be one of a task that somebody claimed."""
     return (
-        door.is_service(completion.service)
-        and door.is_key(completion.key)
-        and door.is_token(completion.token)
+        input_rules.is_service(completion.service)
+        and input_rules.is_key(completion.key)
+        and input_rules.is_token(completion.token)
         and completion.WhichOneof("outcome") is not None
     )
 

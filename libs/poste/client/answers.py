@@ -122,7 +122,7 @@ class History:
 
     Attributes:
         events: As they happened.
-        truncated: It was tried so often that earlier attempts are not told any more.
+        truncated: It was tried so often that earlier attempts are not listed any more.
         document: The history as it came.
     """
 
@@ -178,7 +178,7 @@ class Service:
         name: Its full name.
         availability: `up` if a call would go direct; otherwise why not: `away` or `busy`.
         queueable: Whether its calls can be kept while it is away: it was up once, with the worker library.
-        queued: How many calls wait for it; None while nobody knows.
+        queued: How many calls wait for it; None while that is unknown.
         methods: What it can be asked for.
         document: The service as it came.
     """

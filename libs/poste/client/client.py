@@ -18,10 +18,10 @@ from poste.client.transport import Reply, Transport
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
 #: timeout of 30 s, and the way there and back.
 _TIMEOUT_SECONDS: Final = 75.0
-#: How long one look at a task waits at the gateway, in seconds; longer waits are made of several looks, so that
-#: nothing between the two sees a connection that is idle for minutes.
-_LOOK_SECONDS: Final = 30
-#: Between two looks where the gateway answered before it was asked to (it stops, or does not know long polls).
+#: How long one poll of a task waits at the gateway, in seconds; longer waits are made of several polls, so that no
+#: proxy between the two sees a connection that is idle for minutes.
+_POLL_SECONDS: Final = 30
+#: Between two polls where the gateway answered before it was asked to (it stops, or does not know long polls).
 _PAUSE_SECONDS: Final = 0.2
 #: A gateway that is restarted, or has lost its middleware, is back within this time, in seconds; a wait outlasts that.
 _OUTAGE_SECONDS: Final = 30.0
@@ -47,7 +47,7 @@ def gateway_url(text: str) -> str:
     parts = urlsplit(url)
     # Reading the port checks it.
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
-        raise ValueError(f"{text!r} is not the URL of a gateway; it looks like http://localhost:8080")
+        raise ValueError(f"{text!r} is not the URL of a gateway, which is like http://localhost:8080")
     return url.rstrip("/")
 
 
@@ -137,7 +137,7 @@ class Client:
         return Answer(reply.document)
 
     async def task(self, task_id: str, *, wait_seconds: float | None = None) -> Task:
-        """Look at a task.
+        """Read a task.
 
         Once it was seen, a wait outlasts a gateway that is away for a while.
 
@@ -153,9 +153,9 @@ class Client:
         known = False
         while True:
             begin = time.monotonic()
-            asked = max(0, math.ceil(min(end - begin, _LOOK_SECONDS)))
+            asked = max(0, math.ceil(min(end - begin, _POLL_SECONDS)))
             try:
-                task = await self._look(task_id, asked)
+                task = await self._poll(task_id, asked)
             except ClientError as error:
                 failing_since = failing_since or time.monotonic()
                 patience_end = min(end, failing_since + _OUTAGE_SECONDS)
@@ -169,7 +169,7 @@ class Client:
                 await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
     async def history(self, task_id: str) -> History:
-        """Tell what became of a call that was kept: when it was accepted, taken up, tried again, and when it ended."""
+        """Return the history of a queued call: when it was accepted, started, tried again, and when it ended."""
         reply = await self._ask("GET", f"/v1/tasks/{quote(task_id, safe='')}/history")
         return self._read(History.read, reply.document)
 
@@ -265,7 +265,7 @@ class Client:
     async def _operate(self, verb: str, path: str) -> Reply:
         return await self._transport.send(verb, path, timeout_seconds=self._timeout_seconds, headers=self._operator)
 
-    async def _look(self, task_id: str, wait_seconds: int) -> Task:
+    async def _poll(self, task_id: str, wait_seconds: int) -> Task:
         reply = await self._transport.send(
             "GET",
             f"/v1/tasks/{quote(task_id, safe='')}",
@@ -290,7 +290,7 @@ class Client:
 
 
 def _may_pass(error: ClientError) -> bool:
-    """Whether looking again may help: nothing was wrong with the question."""
+    """Return whether a retry may help: the request itself was not refused."""
     if isinstance(error, Problem):
         return error.status == _UNAVAILABLE
     return isinstance(error, GatewayUnreachable | AnswerLost)

@@ -66,7 +66,7 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
 
     Attributes:
         status: The HTTP status.
-        type: A path under `/problems/` that tells one kind of problem from another.
+        type: A path under `/problems/` that identifies the kind of problem.
         title: The kind of problem in a few words.
         detail: What happened this time; may be empty.
         instance: The request or task that it happened to; may be empty.

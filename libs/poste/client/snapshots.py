@@ -25,9 +25,9 @@ class Figures:
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
         stands_still: Nothing is taken from it, for results that are kept take all the memory that it may have.
-        in_rate: Calls a second that come in, over the last ten; None if nobody can tell yet.
+        in_rate: Calls a second that come in, over the last ten; None while that is unknown.
         out_rate: Calls a second that end, the same way.
-        eta_seconds: When it is empty if it goes on like this; None if it does not get emptier, or nobody can tell yet.
+        eta_seconds: When it is empty if it goes on like this; None if it does not get emptier, or that is unknown.
     """
 
     queued: int
@@ -83,7 +83,7 @@ class ServiceStatus:
         light: `up`, `busy`, `away`, `hung` (it is there and does not answer), or `unlisted` (it left the catalogue).
         ready: How many replicas calls go to.
         known: How many replicas there may be.
-        figures: Its queue; None while nobody can tell.
+        figures: Its queue; None while that is unknown.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Snapshot:
         time: When that was.
         middleware: Whether the middleware answered; without it there are no figures.
         services: The services, by name.
-        tasks: The newest tasks, the newest first; None if they are not for whoever asks.
+        tasks: The newest tasks, the newest first; None if the client is no operator.
         document: The snapshot as it came.
     """
 

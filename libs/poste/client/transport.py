@@ -1,4 +1,4 @@
-"""One HTTP exchange with a gateway: its deadline, and what each way to fail means for whoever asked."""
+"""One HTTP exchange with a gateway: its deadline, and what each way to fail means for the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata on its way between Poste's parts: what of a client's headers reaches its handler, and what comes back.
+"""Encoding of forwarded metadata between Poste's parts: a client's headers for its handler, and what comes back.
 
 It is one text, a line `key: value` for each, as HTTP has it: most calls have the same few, and a text costs a frame, or
 a record, next to nothing. Bytes (keys that end in `-bin`) stand there in base64, as on gRPC's own wire.
@@ -32,12 +32,12 @@ _ELSEWHERE: Final = frozenset(
 
 
 def is_key(key: str) -> bool:
-    """Tell whether metadata of a key may be carried."""
+    """Return whether metadata of a key may be carried."""
     return _KEY.fullmatch(key) is not None and not key.startswith(_RESERVED) and key not in _ELSEWHERE
 
 
 def is_value(key: str, value: str) -> bool:
-    """Tell whether a text may be a key's value: printable ASCII, or base64 of one that has bytes."""
+    """Return whether a text may be a key's value: printable ASCII, or base64 for a key that has bytes."""
     if not _PRINTABLE.fullmatch(value):
         return False
     return not key.endswith(_BYTES) or _decoded(value) is not None

@@ -32,9 +32,9 @@ class Code(enum.IntEnum):
 
 #: Codes that say that a later try may go better: a queued task is run again for as long as it may wait.
 PASSING = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.DEADLINE_EXCEEDED})
-#: Of them, those that don't tell whether anything was done: a handler that was cut off ends with them too.
+#: Of them, those that leave open whether anything was done: a handler that was cut off ends with them too.
 ENDS_UNTOLD = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
-#: What a handler's unexpected exception looks like: a queued task is run again, but not for ever.
+#: The codes of a handler's unexpected exception: a queued task is run again, but not for ever.
 UNFORESEEN = frozenset({Code.UNKNOWN, Code.INTERNAL})
 
 

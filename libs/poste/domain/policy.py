@@ -18,11 +18,11 @@ MIN_RECORD_SECONDS: Final = 60
 SUSPECT_AFTER: Final = 2
 #: An enqueue whose id is older (or younger) than this, in seconds, is refused.
 MAX_ENQUEUE_AGE_SECONDS: Final = 30
-#: What a queue may hold if nobody says it, on a Redis without `maxmemory`, in bytes. On one with it that depends on how
-#: much is free.
+#: What a queue may hold by default, on a Redis without `maxmemory`, in bytes. On one with it that depends on how much
+#: is free.
 DEFAULT_MAX_HELD_BYTES: Final = 2 * 1024**3
 
-#: How often a handler may fail in a way that nobody foresaw (an unexpected exception, no answer in its time) before its
+#: How often a handler may fail unexpectedly (with an unexpected exception, or no answer in its time) before its
 #: task is DEAD, where no `max_attempts` is set. It may be an outage that the handler does not call one, and with the
 #: back-off's defaults these tries outlive ten minutes of it; it may be a defect, which a day of tries does not mend.
 MAX_DEFECTS: Final = 20
@@ -33,7 +33,7 @@ class RetryPolicy:
     """When a queued task whose handler failed is tried again, and how long.
 
     By its age: for as long as the task may wait. A cap by count is what an operator or an author sets; without one only
-    failures that nobody foresaw are counted (`MAX_DEFECTS`).
+    unexpected failures are counted (`MAX_DEFECTS`).
 
     Attributes:
         max_attempts: How often the handler may fail, in whatever way, before the task is DEAD; None for no cap.
@@ -48,7 +48,7 @@ class RetryPolicy:
 
     @property
     def max_defects(self) -> int:
-        """How often the handler may fail in a way that nobody foresaw."""
+        """How often the handler may fail unexpectedly."""
         return MAX_DEFECTS if self.max_attempts is None else self.max_attempts
 
 
@@ -106,8 +106,8 @@ class HeaderPolicy:
 
     Attributes:
         request: Headers of requests that are metadata to handlers; a name that ends in `*` is all that begin so.
-        kept: Those of them that are kept with a queued call. None that may carry a secret, unless somebody says so:
-            what is kept is on disk, and whoever reads Redis reads it.
+        kept: Those of them that are kept with a queued call. None that may carry a secret, unless it is set explicitly:
+            what is kept is on disk, and readable for every client of Redis.
         response: What of handlers' metadata is a header of its own name.
     """
 

@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit to be shown to a person: a terminal obeys what it is sent.
+"""Escapes terminal control characters in untrusted text, before it is shown to a person.
 
 An escape sequence clears the screen, retitles the window or types for its reader; a line feed forges a line of a log; a
 bidi control has a line read in another order than it is written in. What can do so is shown by its code instead.

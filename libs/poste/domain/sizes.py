@@ -1,7 +1,7 @@
 """How large what travels may be, in bytes. Every process goes by these, so what one accepts fits all that comes after.
 
 A payload is one serialized request or response. It travels wrapped: in a frame of the link, as a task that is to be
-kept, as a reported result, as the task that a client looks at. A message that is larger than its receiver takes is
+kept, as a reported result, as the task that a client reads. A message that is larger than its receiver takes is
 refused as a whole, on a stream with all the stream: so nothing is put into a message before it is known to fit.
 """
 
@@ -17,7 +17,7 @@ MAX_WRAPPING: Final = 64 * 1024
 #: characters.
 MAX_STATUS: Final = 32 * 1024
 MAX_STATUS_TEXT: Final = 4096
-#: What is kept of an error may have so much: what its client is told, and what its service's own people are besides.
+#: The most that is kept of an error: what its client gets, and the details for its service's operators.
 MAX_KEPT_STATUS: Final = 2 * MAX_STATUS
 #: A gRPC call's metadata may have so much: an error's text is spelt with up to three bytes for each, its details with
 #: four for each three.

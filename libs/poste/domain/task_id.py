@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 from poste.domain.errors import InvalidTaskId
 
-#: The first byte: the task was accepted before the id was given out, or nobody knew whether it was.
+#: The first byte: the task was accepted before the id was given out, or it was unknown whether it was.
 _ACCEPTED: Final = 1
 _ACCEPTANCE_UNKNOWN: Final = 2
 _HEAD: Final = struct.Struct(">B12s6sII")
@@ -51,7 +51,7 @@ class TaskId(NamedTuple):
         create_ms: When it was minted, in milliseconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
-        acceptance_unknown: It was given out although nobody knew whether the task was accepted.
+        acceptance_unknown: It was given out although it was unknown whether the task was accepted.
     """
 
     text: str
@@ -82,7 +82,7 @@ class TaskIds:
 
     @property
     def fingerprint(self) -> str:
-        """What tells two keys apart without telling either."""
+        """A fingerprint of the key: it differs for two keys, and reveals neither."""
         return hmac.new(self._signing_key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
 
     def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:

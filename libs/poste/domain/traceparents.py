@@ -9,7 +9,7 @@ from typing import Final
 #: The header, and the metadata, under which it travels.
 HEADER: Final = "traceparent"
 #: Travels between Poste's own parts in place of a `traceparent` if one of them began the trace and it is not recorded:
-#: nobody may draw for it anew, and a whole one that nobody will look for costs a call more than all its metrics.
+#: no part may sample it anew, and a whole one that no backend records costs a call more than all its metrics.
 UNRECORDED: Final = "-"
 _FORM: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?![^-])")
 _LENGTH: Final = 55
@@ -30,7 +30,7 @@ def spelt(traceparent: str) -> str:
 
 
 def recorded(traceparent: str) -> bool:
-    """Return whether its trace is recorded: whoever began it decided that, for all of it."""
+    """Return whether its trace is recorded: the part that began it decided that, for all of it."""
     return traceparent != "" and traceparent[-1] in _RECORDED
 
 

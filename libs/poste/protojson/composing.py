@@ -62,7 +62,7 @@ class Composer:
     """Makes the request messages of one route."""
 
     def __init__(self, descriptor: Descriptor, *, body: str, captured: Iterable[str]) -> None:
-        """Look up where everything goes.
+        """Find where everything goes.
 
         Args:
             descriptor: The type of the messages.

@@ -27,7 +27,7 @@ class Form(Protocol):
         ...
 
     def each(self, write: Callable[[T], Any], values: Iterable[T]) -> Any:
-        """Write the values of a list; raises NoFormError, which tells which one it was."""
+        """Write the values of a list; raises NoFormError, which names the one that failed."""
         ...
 
     def items(self, write: Callable[[T], tuple[str, Any]], keys: Iterable[T]) -> Any:

@@ -11,7 +11,7 @@ from poste.protojson.errors import quotable
 _MAX_PATH: Final = 500
 
 
-#: A field's name, an index, or a map's key: that in a tuple, for it is told otherwise than a name, and may be long.
+#: A field's name, an index, or a map's key: that in a tuple, for it is written otherwise than a name, and may be long.
 Step: TypeAlias = int | str | tuple[str]
 #: The path of what holds a value, and the step from there; None is the body itself. What is beside it shares the path.
 Path: TypeAlias = "tuple[Path, Step] | None"

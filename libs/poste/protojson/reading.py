@@ -78,8 +78,8 @@ def _filled(plan: MessagePlan, values: list[Any]) -> Message:
     return message
 
 
-class _Enough(Exception):  # noqa: N818 - no error: what there is of those was told
-    """As much is wrong as is told."""
+class _Enough(Exception):  # noqa: N818 - no error of its own: the errors are in the list
+    """As many errors were found as are reported."""
 
 
 class _Walk:
@@ -243,7 +243,7 @@ class _Walk:
         message.type_url, message.value = url, data
 
     def _unknown_any(self, rest: dict[str, Any], path: Path) -> bytes:
-        """Read an Any whose type nobody here knows: its bytes, as they are given out."""
+        """Read an Any whose type is unknown here: its bytes, as they are given out."""
         if set(rest) != {"value"}:
             reason = "is no message type that this service knows (of another, `value` may have the bytes, in base64)"
             self.wrong((path, "@type"), reason)
@@ -281,7 +281,7 @@ class _Walk:
         # Of what is wrong the bytes have only a part.
         if not self.errors:
             if isinstance(value, (dict, list)):
-                # As messages it takes as much again, and nobody looks at it any more.
+                # As messages it takes as much again, and it is not read any more.
                 value.clear()
             message.MergeFromString(data)
 

@@ -16,7 +16,7 @@ from poste.protojson.errors import NoFormError
 
 #: From here on Python writes a float with an exponent, so without `.0`.
 _EXPONENT_FROM: Final = 1e16
-#: Many a 32-bit float is told from its neighbours by so many digits; nine tell any.
+#: So many digits are enough to distinguish most 32-bit floats from their neighbours; nine are enough for any.
 _FLOAT_DIGITS: Final = (6, 7, 8)
 _FLOAT: Final = struct.Struct("f")
 
@@ -38,7 +38,7 @@ def key_writer(field: FieldDescriptor) -> Callable[[Any], str]:
 
 
 def never_fails(field: Any) -> bool:
-    """Tell whether whatever a scalar field holds can be written: a string may be no UTF-8, but for those of proto3."""
+    """Return whether every value of a scalar field can be written: a string may be no UTF-8, except in proto3."""
     return field.type != FieldDescriptor.TYPE_STRING or _is_proto3(field.file)
 
 
@@ -66,7 +66,7 @@ def write_double(value: float) -> float | int | str:
 
 
 def _float(value: float) -> float | int | str:
-    """Write a 32-bit float by the fewest digits that tell it from its neighbours."""
+    """Write a 32-bit float by the fewest digits that distinguish it from its neighbours."""
     if math.isfinite(value):
         for digits in _FLOAT_DIGITS:
             short = float(f"{value:.{digits}g}")

@@ -157,7 +157,7 @@ def _integer_of_text(text: str) -> int:
     if len(text) > _MAX_NUMBER or not _NUMBER.fullmatch(text):
         raise BadValueError("must be a whole number")
     number = Decimal(text)
-    # Looked at before anything is computed: the integer of 1e999999 would be a million digits.
+    # Checked before anything is computed: the integer of 1e999999 would be a million digits.
     if number and number.adjusted() > _INT64_DIGITS:
         raise BadValueError("is out of range")
     whole = int(number)

@@ -1,7 +1,7 @@
 """Types that any service may answer with, whatever its own files import: google/protobuf, google/rpc, HttpBody.
 
-An Any may hold them, and the details of a status do. They are added to a service's descriptors where one is looked for
-in vain, so that a service in any language has them.
+An Any may hold them, and the details of a status do. They are added to a service's descriptors where one is missing,
+so that a service in any language has them.
 """
 
 from __future__ import annotations

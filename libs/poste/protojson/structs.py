@@ -20,7 +20,7 @@ from poste.protojson.scalars import BadValueError, read_number, read_string
 #: Messages may be nested this deeply: no parser of protobuf takes more.
 MAX_DEPTH: Final = 100
 
-#: Told of what is wrong: the path of a field, and the reason.
+#: Called with each error: the path of a field, and the reason.
 Wrong = Callable[[Path, str], None]
 
 # Tags: a field's number, and how its value is written (google/protobuf/struct.proto).
@@ -51,7 +51,7 @@ class Reader:
     """Reads any JSON there is into the bytes of a Struct, a ListValue or a Value."""
 
     def __init__(self, wrong: Wrong) -> None:
-        """Read, and tell `wrong` of what can't be."""
+        """Read, and report to `wrong` what can't be read."""
         self._wrong = wrong
 
     def struct(self, value: Any, path: Path, depth: int) -> bytearray:

@@ -88,7 +88,7 @@ def _integer(text: str) -> int | float:
 def _path_of_doubled(root: Any) -> str:
     """Find an object with a key more than once. One is always found: what hides it is another.
 
-    What is remembered is the way to where one looks, and nothing of what is beside it.
+    Only the path to the current place is remembered, and nothing of what is beside it.
     """
     steps: list[paths.Step] = []
     # As if the body stood in a list: by its own step alone no path begins.

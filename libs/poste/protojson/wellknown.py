@@ -27,7 +27,7 @@ _INSTANT: Final = re.compile(
     re.ASCII,
 )
 _DURATION: Final = re.compile(r"(?P<sign>-?)(?P<seconds>0|[1-9]\d*)(\.(?P<fraction>\d+))?s", re.ASCII)
-# What may be said of a path in both spellings: an underscore is told by the capital letter after it. Patterns of what
+# What may be said of a path in both spellings: a capital letter stands for an underscore before it. Patterns of what
 # may not stand in it, for one that takes the whole of a long path remembers each step of that.
 _NO_JSON_PATH: Final = re.compile(r"[^A-Za-z0-9.]|\.(?![A-Za-z0-9])|^\.|^$")
 _NO_PROTO_PATH: Final = re.compile(r"[^a-z0-9_.]|_(?![a-z])|\.(?![a-z0-9_])|^\.|^$")
@@ -83,7 +83,7 @@ def read_duration(value: object) -> tuple[int, int]:
     if found is None:
         raise BadValueError("must be seconds, followed by s, such as 1.5s")
     nanos = _nanos(found["fraction"])
-    # Looked at before it is made a number, which costs much of a long text.
+    # The length is checked before it is made a number, which costs much of a long text.
     seconds = int(found["seconds"]) if len(found["seconds"]) <= _MAX_DIGITS else _LONGEST_SECONDS + 1
     if seconds > _LONGEST_SECONDS:
         raise BadValueError(f"must lie between -{_LONGEST_SECONDS}s and {_LONGEST_SECONDS}s")
@@ -127,7 +127,7 @@ def write_field_mask(paths: Iterable[str]) -> str:
     for path in paths:
         if path != _EVERYTHING and _NO_PROTO_PATH.search(path):
             shown = quotable(path)
-            raise NoFormError(f"has the path {shown!r}, which can't be told in lowerCamelCase and read back")
+            raise NoFormError(f"has the path {shown!r}, which can't be written in lowerCamelCase and read back")
         if "_" in path:
             # Once for each letter: one pass by a pattern would make a piece of each, sixty times the path in all.
             for letter in string.ascii_lowercase:

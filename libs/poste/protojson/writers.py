@@ -222,6 +222,6 @@ class Writers:
 
 
 def _is_always_written(field: FieldDescriptor) -> bool:
-    # Of text that may be something else, it must be told where it is.
+    # If text may be something else, the error must say where it is.
     scalar = field.message_type is None and not field.is_repeated and not field.has_presence
     return scalar and never_fails(field)

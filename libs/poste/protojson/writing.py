@@ -77,7 +77,7 @@ def _written_in_pieces(descriptor: Descriptor, data: bytes, field: str) -> bytes
 
 
 def _unprintable(error: Exception, type_name: str) -> UnprintableError:
-    """Return what is told of an error. Whatever a service answers, it must not be one that nobody expects."""
+    """Return the text of an error: any answer of a service must lead to an expected one."""
     match error:
         case NoFormError():
             return UnprintableError(FieldError(shortened(error.path), error.reason))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import ResponseError
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import StoreNotRead
 from poste.queue.connection import text
 from poste.queue.errors import reading
@@ -81,7 +81,7 @@ def instant_ms(value: bytes | str | None, name: str) -> int:
     Raises:
         DamagedRecord: It is none.
     """
-    return whole(value, name, most=door.LAST_SECOND * 1000)
+    return whole(value, name, most=input_rules.LAST_SECOND * 1000)
 
 
 def report(queue: str, key: str, why: str) -> None:

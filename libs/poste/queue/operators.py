@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
@@ -197,7 +197,9 @@ class Operators:
             if not rows:
                 break
             offset += len(rows)
-            places = [Place(round(min(max(score, 0), door.LAST_SECOND * 1000)), text(key)) for key, score in rows]
+            places = [
+                Place(round(min(max(score, 0), input_rules.LAST_SECOND * 1000)), text(key)) for key, score in rows
+            ]
             found += [one for one in places if behind is None or (one.die_ms, one.key) > (behind.die_ms, behind.key)]
         return found[:count]
 

@@ -43,7 +43,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.task import DeadReason, TaskState
 from poste.queue.damaged import DamagedRecord, instant_ms, whole
 
@@ -133,7 +133,7 @@ def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
         # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
         kept_seconds = whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)
         end_ms = instant_ms(fields[END], "end time")
-        expire_ms = min(max(end_ms, create_ms) + kept_seconds * 1000, door.LAST_SECOND * 1000)
+        expire_ms = min(max(end_ms, create_ms) + kept_seconds * 1000, input_rules.LAST_SECOND * 1000)
         if expire_ms <= round(now * 1000):
             return None
     return TaskRecord(

@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from poste.domain import door, sizes
+from poste.domain import input_rules, sizes
 from poste.domain.errors import CatalogueError, CatalogueFullError
 from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.http_rules import rules
@@ -108,9 +108,9 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         raise CatalogueError(
             f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
         )
-    if not door.is_service(entry.name):
+    if not input_rules.is_service(entry.name):
         raise catalogue_fault(entry, "that is no service's full name")
-    if (package := door.reserved_package(entry.name)) is not None:
+    if (package := input_rules.reserved_package(entry.name)) is not None:
         raise catalogue_fault(entry, f"the package {package} is reserved")
     pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
     policy = service_policy(entry, standing.values())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from poste.domain.door import is_address
+from poste.domain.input_rules import is_address
 from poste.runtime.addresses import MAX_SOCKET_PATH, UNIX, names_a_socket
 
 #: The longest that anything may take, in seconds, a week: clocks and timers count to some end, and a mistaken unit

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from poste.domain import door, traceparents
+from poste.domain import input_rules, traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
@@ -198,7 +198,7 @@ def _call(wire: Wire) -> Call:
     request_id = _of(metadata, REQUEST_ID)
     return Call(
         given=metadata,
-        request_id=request_id if door.is_request_id(request_id) else "",
+        request_id=request_id if input_rules.is_request_id(request_id) else "",
         peer=wire.peer(),
         deadline=None if remaining is None else time.monotonic() + remaining,
         wire=wire,

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
-from poste.domain import door, sizes
+from poste.domain import input_rules, sizes
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.admission_control import AdmissionControl
@@ -244,8 +244,8 @@ class _Link:
         request_id, place = call.request_id, call.traceparent
         state = Call(
             # Handlers get it, and every line of theirs in the log has it.
-            request_id=request_id if door.is_request_id(request_id) else "",
-            traceparent=place if door.is_place_in_trace(place) else "",
+            request_id=request_id if input_rules.is_request_id(request_id) else "",
+            traceparent=place if input_rules.is_place_in_trace(place) else "",
             peer=self._peer,
             deadline=time.monotonic() + timeout_seconds,
             leave=self._leave,

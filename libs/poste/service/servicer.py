@@ -12,7 +12,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, StartError
 from poste.rpc.policies import service_policy
 from poste.service import policies
@@ -126,7 +126,7 @@ class _CallDetails(NamedTuple):
 
 def _describe(generic: grpc.ServiceRpcHandler, servicer: object, generated: Iterable[type]) -> ServedService:
     name = generic.service_name()
-    if (package := door.reserved_package(name)) is not None:
+    if (package := input_rules.reserved_package(name)) is not None:
         raise StartError(f"{name} can't be served: the package {package} is reserved")
     try:
         descriptor: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(name)

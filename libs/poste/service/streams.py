@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.context import REQUEST_ID
@@ -159,7 +159,7 @@ class _Guard:
 def _bind(context: Any) -> None:
     """Have every line of the log say which request the running code serves."""
     given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
-    if door.is_request_id(given):
+    if input_rules.is_request_id(given):
         logs.names.set(lambda: {"request_id": given})
 
 

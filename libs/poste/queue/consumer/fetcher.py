@@ -12,7 +12,7 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Final
 
-from poste.domain import door, sizes
+from poste.domain import input_rules, sizes
 from poste.domain.errors import StoreError
 from poste.queue import damaged
 from poste.queue.consumer.state import MAX_TAKEN
@@ -216,7 +216,7 @@ class Fetcher:
             create_time=said.create_time,
             handled=functools.partial(self._state.handled, key),
             go_on=functools.partial(self._runner.go_on, key),
-            traceparent=traceparent if traceparent and door.is_place_in_trace(traceparent) else "",
+            traceparent=traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
             ids=said.ids,
             headers=said.headers,
             unstarted=True,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from poste.domain import door
+from poste.domain import input_rules
 from poste.queue import ends
 from poste.queue.connection import text
 
@@ -46,7 +46,7 @@ class ClaimedTask:
     def request_id(self) -> str:
         """The id of its client's request; empty if it is not known."""
         request_id = text(self.ids[1] or b"")
-        return request_id if door.is_request_id(request_id) else ""
+        return request_id if input_rules.is_request_id(request_id) else ""
 
     def names(self) -> dict[str, str]:
         """Return what a line of the log calls it."""

@@ -1,4 +1,4 @@
-"""What input is valid: one set of rules for the gateway, to its clients, and for the middleware, to the other parts.
+"""Input validation rules: one set for the gateway, to its clients, and for the middleware, to the other parts.
 
 A part that calls the middleware belongs to the deployment, and may be faulty or taken over all the same. What is let in
 becomes Redis keys, records, metadata and log lines, whose readers rely on these rules.
@@ -18,7 +18,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 _SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Packages that no service of a deployment is in: the middleware itself, health and reflection, protobuf's own.
 _RESERVED: Final = re.compile(r"(poste\.v\d+|grpc|google)\.", re.ASCII)
-#: The name of a replica, which tells it from others of its service.
+#: The name of a replica, unique in its service.
 _REPLICA: Final = re.compile(r"[!-~]{1,300}")
 #: Where a replica is called: a host, its name or its address, and a port.
 _ADDRESS: Final = re.compile(r"(?=.{1,300}\Z)(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(\d{1,5})", re.ASCII)
@@ -27,10 +27,10 @@ _LAST_PORT: Final = 65_535
 _FIELD: Final = re.compile(r"[A-Za-z_]\w{0,254}", re.ASCII)
 #: The token of a claim: `<incarnation>:<seq>`.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
-#: What a client's own request id may look like: it goes into metadata and logs.
+#: The form of a client's own request id: it goes into metadata and logs.
 LONGEST_REQUEST_ID: Final = 128
 _REQUEST_ID: Final = re.compile(rf"[\w.:/+=@-]{{1,{LONGEST_REQUEST_ID}}}", re.ASCII)
-#: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can tell.
+#: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can hold.
 LAST_SECOND: Final = 253_402_300_799
 
 
@@ -85,7 +85,7 @@ def is_ttl(seconds: int) -> bool:
 
 
 def is_instant(seconds: int, nanos: int = 0) -> bool:
-    """Return whether this many seconds since the epoch, and parts of one, are a time that can be told."""
+    """Return whether this many seconds since the epoch, and parts of one, are a time that a timestamp can hold."""
     return 0 <= seconds <= LAST_SECOND and 0 <= nanos < 10**9
 
 
