@@ -92,7 +92,8 @@ async def test_answers_that_nobody_reads_are_bounded_and_ended(tmp_path: Path) -
     body = b'{"aString": "large"}'
     call = CALL + b"Prefer: no-queue\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     async with (
-        gateway_process(tmp_path, large, **HASTY) as gateway,
+        # The last of the connections waits for its call until the answers to all others were read, in turns.
+        gateway_process(tmp_path, large, **HASTY | {"head_seconds": 60}) as gateway,
         bystander(gateway.url, QUOTE, {}, {"number": "7", "total": 0, "note": ""}) as others,
         connections(gateway.part.port, 100, window=4096) as unread,
     ):
@@ -109,7 +110,7 @@ async def test_answers_that_nobody_reads_are_bounded_and_ended(tmp_path: Path) -
         await until(all_told, seconds=30, what="the end of all of them")
         await others.calls(10)
 
-        assert await figure(gateway, 'poste_refused_total{reason="answers"}') > 10
+        assert await figure(gateway, 'poste_refused_total{reason="answers"}') > 0
         assert await figure(gateway, 'poste_connections_cut_total{reason="unread"}') > 3
         assert await figure(gateway, "poste_unsent_bytes") == 0
         memory.within(gateway.part, 256)

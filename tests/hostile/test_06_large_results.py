@@ -15,6 +15,7 @@ from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
 from poste.queue.durability import Durability
 from poste.queue.operators import Operators
+from poste.queue.record import RECORD_BYTES
 from poste.queue.steps.maintenance import Budget
 from poste.queue.tasks import NewTask, Report
 
@@ -135,4 +136,4 @@ async def test_what_waits_never_stops_a_queue(store: Store) -> None:
     await store.enqueue(count=CALLS)
     assert (await office.tasks.figures(office.queue)).held_bytes > 10_000
     office.consume(office.at_once)
-    await until(lambda: len(office.ran) >= 10_000 // 300, what="calls run")
+    await until(lambda: len(office.ran) >= 10_000 // RECORD_BYTES, what="calls run")
