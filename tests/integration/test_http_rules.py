@@ -36,6 +36,17 @@ METHODS: dict[str, tuple[str, str, list[str]]] = {
     "Page": (REQUEST, ANSWER, ["GET /v1/page/{name} response_body=content"]),
     "Raw": (BODY, BODY, ["POST /v1/raw body=*"]),
     "Upload": (REQUEST, ANSWER, ["PUT /v1/upload/{name} body=content"]),
+    "Any": (REQUEST, ANSWER, ["* /v1/any/{name}", "GET /api.v2/users"]),
+    "Within": (
+        REQUEST,
+        ANSWER,
+        [
+            "GET /v1/within/{at.seconds}",
+            "GET /v1/within/{wrapped_string.value}",
+            "POST /v1/within body=wrapped_string.value",
+            "GET /v1/within/one/{wrapped_string}",
+        ],
+    ),
 }
 ENTRY = annotated.entry_of(METHODS)
 SERVICE = describe(ENTRY)
@@ -277,8 +288,39 @@ async def test_a_read_is_never_queued(tmp_path: Path) -> None:
         assert mom.requests[next(iter(mom.requests))].method == "Get"
 
 
+async def test_a_read_by_a_route_of_any_verb_is_never_queued(tmp_path: Path) -> None:
+    """Else what only looks is kept and run later, for its method's annotation names no verb."""
+    mom = FakeMom(ENTRY)
+    async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
+        for verb in ("GET", "HEAD"):
+            away = await gateway.ask(verb, "/v1/any/1", Prefer="respond-async")
+            assert away.status == 503
+        assert "a GET never is" in (await gateway.get("/v1/any/1")).body["detail"]
+        assert (await gateway.ask("DELETE", "/v1/any/1")).status == 202
+
+
+async def test_a_path_like_a_default_route_is_taken_by_other_verbs(tmp_path: Path) -> None:
+    """Else an API with a dot in its version is not served, though a default route takes POST alone."""
+    async with gateway_of(tmp_path) as (gateway, _):
+        assert said(await gateway.get("/api.v2/users?x=1"))["x"] == "1"
+    for verb in ("POST", "*"):
+        (method,) = describe(annotated.entry(f"{verb} /api.v2/users")).methods.values()
+        assert [one.reason for one in method.passed_over] == ["the path is the default route of a method"]
+
+
+async def test_a_route_into_what_is_one_value_is_not_served(tmp_path: Path) -> None:
+    """Else it is taken, and answers each call with a 500."""
+    async with gateway_of(tmp_path) as (gateway, _):
+        assert (await gateway.get("/v1/within/one/a")).body["said"]["wrappedString"] == "a"
+        methods = {one["name"]: one for one in (await gateway.get("/v1/services")).body["services"][0]["methods"]}
+        reasons = [one["reason"] for one in methods["Within"]["notServed"]]
+        assert len(reasons) == 3
+        assert "google.protobuf.Timestamp, which is one value in JSON" in reasons[0]
+
+
 def test_a_service_of_the_test_is_as_it_is_meant() -> None:
     """Else these tests would be of routes that are not served."""
     lost = [one.path for method in SERVICE.methods.values() for one in method.passed_over]
-    assert lost == ["/v1/tasks/{uuid}"]
+    within = ["/v1/within/{at.seconds}", "/v1/within/{wrapped_string.value}", "/v1/within"]
+    assert lost == ["/v1/tasks/{uuid}", *within]
     assert described.message_class(SERVICE.pool, "rules.v1.Answer") is not None

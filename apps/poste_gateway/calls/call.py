@@ -15,6 +15,7 @@ from poste import protojson
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Service
+from poste.rpc.http_rules.rules import ANY_VERB, READING
 from poste.runtime import metrics, tracing
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
@@ -143,8 +144,11 @@ class _Call:
         self._account = account
         #: Whether the wait that its client asked for is honoured: too many may wait already.
         self._may_wait = True
+        route = match.route
+        #: It is for reading only: by a route that takes any verb, too.
+        self._reads = route.safe or (route.verb == ANY_VERB and request.method in READING)
         self._may_queue = (
-            service.queueable and method.policy.queue_when_away and not (prefer.no_queue or match.route.safe)
+            service.queueable and method.policy.queue_when_away and not (prefer.no_queue or self._reads)
         )
 
     def run(self) -> Coroutine[Any, Any, Response]:
@@ -235,6 +239,8 @@ class _Call:
     async def _queued(self, wait: float) -> Response:
         """Enqueue the call, then wait for its end as long as its client wishes."""
         self._account.road = "queued"
+        # What an attempt set that came to nothing is not the kept call's.
+        self._returned = ""
         if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
         task_id = self._call_services.ids.mint(
@@ -318,8 +324,8 @@ class _Call:
 
     def _why_not_kept(self) -> str:
         """Return why a call may not be queued; its client's preference and its method's setting are named first."""
-        if self._route.safe:
-            return f"The call was not kept: a {self._route.verb} never is."
+        if self._reads:
+            return f"The call was not kept: a {self._request.method} never is."
         ruled = self._prefer.no_queue or not self._method.policy.queue_when_away
         return "The call was not kept." if ruled else _NO_CONSUMER
 

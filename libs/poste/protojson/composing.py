@@ -68,12 +68,15 @@ class Composer:
             descriptor: The type of the messages.
             body: The path of the field that the body is, as the proto has it; `WHOLE` for all, empty for none.
             captured: The paths of the fields that a path says, likewise.
+
+        Raises:
+            FieldErrors: One of these is no field that a part of a request can be.
         """
         self._descriptor = descriptor
         self._whole = body == WHOLE
-        self._body = () if body in ("", WHOLE) else _found(descriptor, body.split(".")).steps
+        self._body = () if body in ("", WHOLE) else _place(descriptor, body).steps
         self._takes_body = bool(body)
-        self._captured = [_found(descriptor, path.split(".")) for path in captured]
+        self._captured = [_place(descriptor, path) for path in captured]
         self._bound = {place.steps for place in self._captured}
 
     def compose(self, body: bytes | Raw, captured: Sequence[str], query: Sequence[tuple[str, str]]) -> bytes:
@@ -145,6 +148,14 @@ class Composer:
         if self._body and place.steps[: len(self._body)] == self._body:
             raise _WrongError("is no query parameter: the body says it")
         _append(value, place, key, said)
+
+
+def _place(descriptor: Descriptor, path: str) -> _Place:
+    """Find a field by its path in a rule."""
+    try:
+        return _found(descriptor, path.split("."))
+    except _WrongError as error:
+        raise FieldErrors([FieldError(path, str(error))]) from None
 
 
 def _found(descriptor: Descriptor, names: Sequence[str]) -> _Place:

@@ -22,13 +22,15 @@ def find(message: Descriptor, path: str) -> FieldDescriptor:
     """Return the field that a path of names, as the proto has them, leads to.
 
     Raises:
-        BadFieldError: There is none, or what leads there is no message.
+        BadFieldError: There is none, or what leads there is no message, or one whose JSON has no fields.
     """
     holder: Descriptor | None = message
     field = None
     for name in path.split("."):
         if holder is None:
             raise BadFieldError(f"{path} leads through what is no message")
+        if plans.has_form_of_its_own(holder):
+            raise BadFieldError(f"{path} leads through a {holder.full_name}, which is one value in JSON")
         field = holder.fields_by_name.get(name)
         if field is None:
             raise BadFieldError(f"{holder.full_name} has no field {name}")

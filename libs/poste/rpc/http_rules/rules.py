@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
+from poste.protojson import Composer, FieldErrors
 from poste.rpc.http_rules import fields, templates
 from poste.rpc.http_rules.fields import HTTP_BODY, BadFieldError
 from poste.rpc.http_rules.templates import BadTemplateError, Template
@@ -32,6 +33,8 @@ RESERVED_PATHS: Final = (
 #: The body, or the response, that is the whole message; and the verb of HTTP that stands for each.
 WHOLE: Final = "*"
 ANY_VERB: Final = "*"
+#: The verb of the routes that methods have without an annotation.
+DEFAULT_VERB: Final = "POST"
 #: How many further bindings a method may have.
 _MAX_BINDINGS: Final = 100
 #: The form of the default route of a service in a package.
@@ -39,7 +42,7 @@ _DEFAULT_ROUTE: Final = re.compile(r"/[a-z_]\w*(\.[a-z_]\w*)+/[a-z_]\w*", re.ASC
 #: What HTTP takes for a verb (RFC 9110, section 9.1), as they are: in capitals.
 _VERB: Final = re.compile(r"[A-Z][A-Z-]*")
 #: Verbs of requests whose content means nothing (RFC 9110, section 9.3), and which are for reading only.
-_BODILESS: Final = ("GET", "HEAD", "TRACE")
+READING: Final = ("GET", "HEAD", "TRACE")
 #: It makes a tunnel, and names no path.
 _CONNECT: Final = "CONNECT"
 
@@ -96,7 +99,7 @@ def default_route(service: str, method: str) -> Route:
     """Return the route that every method has: a POST of its whole request to its gRPC path."""
     path = f"/{service}/{method}"
     segments: tuple[tuple[str], ...] = ((service,), (method,))
-    return Route("POST", path, default=True, template=Template(segments, "", ()))
+    return Route(DEFAULT_VERB, path, default=True, template=Template(segments, "", ()))
 
 
 def routes_of(method: MethodDescriptor, service: str) -> tuple[list[Route], list[PassedOver]]:
@@ -148,7 +151,7 @@ def _route(rule: http_pb2.HttpRule, verb: str, path: str, method: MethodDescript
     if not (verb == ANY_VERB or _VERB.fullmatch(verb)) or verb == _CONNECT:
         raise _NotServedError(f"{verb!r} is no verb that a route can have")
     template = templates.parse(path)
-    _refuse_foreign(template)
+    _refuse_foreign(verb, template)
     for variable in template.variables:
         fields.check_captured(method.input_type, variable.field)
     _check_body(rule.body, verb, template, method)
@@ -156,15 +159,16 @@ def _route(rule: http_pb2.HttpRule, verb: str, path: str, method: MethodDescript
         raise _NotServedError(f"{method.output_type.full_name} has no field {rule.response_body} (response_body)")
     if any(more.additional_bindings for more in rule.additional_bindings):
         raise _NotServedError("additional_bindings may not have additional_bindings themselves")
+    _check_request(rule.body, template, method)
     raw = HTTP_BODY in (method.input_type.full_name, method.output_type.full_name)
     plain = rule.body == WHOLE and not (raw or rule.response_body or template.variables)
-    return Route(verb, path, rule.body, rule.response_body, plain=plain, safe=verb in _BODILESS, template=template)
+    return Route(verb, path, rule.body, rule.response_body, plain=plain, safe=verb in READING, template=template)
 
 
 def _check_body(body: str, verb: str, template: Template, method: MethodDescriptor) -> None:
     if not body:
         return
-    if verb in _BODILESS:
+    if verb in READING:
         raise _NotServedError(f"a {verb} has no body (body: {body!r})")
     if body == WHOLE:
         if method.input_type.full_name == HTTP_BODY and template.variables:
@@ -173,6 +177,14 @@ def _check_body(body: str, verb: str, template: Template, method: MethodDescript
     fields.find(method.input_type, body)
     if any(f"{body}.".startswith(f"{variable.field}.") for variable in template.variables):
         raise _NotServedError(f"{body} is the body, and captured by the path")
+
+
+def _check_request(body: str, template: Template, method: MethodDescriptor) -> None:
+    """Refuse a rule by which no request could be read: each call of it would fail."""
+    try:
+        Composer(method.input_type, body=body, captured=[variable.field for variable in template.variables])
+    except FieldErrors as error:
+        raise _NotServedError(str(error)) from error
 
 
 def _rules(rule: http_pb2.HttpRule) -> Iterator[http_pb2.HttpRule]:
@@ -188,7 +200,7 @@ def _pattern(rule: http_pb2.HttpRule) -> tuple[str, str]:
     return (kind or "").upper(), getattr(rule, kind) if kind else ""
 
 
-def _refuse_foreign(template: Template) -> None:
+def _refuse_foreign(verb: str, template: Template) -> None:
     """Refuse a path that is Poste's own, or another method's default route: what is before its first wild segment."""
     literals = []
     for segment in template.segments:
@@ -198,5 +210,5 @@ def _refuse_foreign(template: Template) -> None:
     path = "/" + "/".join(literals)
     if is_reserved(path) and (literals or template.plain):
         raise _NotServedError("the path is Poste's own")
-    if template.plain and _DEFAULT_ROUTE.fullmatch(path):
+    if verb in (DEFAULT_VERB, ANY_VERB) and template.plain and _DEFAULT_ROUTE.fullmatch(path):
         raise _NotServedError("the path is the default route of a method")
