@@ -189,12 +189,17 @@ async def test_cors_is_off_unless_an_origin_is_named(tmp_path):
     async with staged(tmp_path, answer, cors_origins="https://a.example, https://b.example") as stage:
         reply = await stage.gateway.post(QUOTE, ORDER, Origin="https://a.example")
         assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
-        assert "Location" in reply.headers["Access-Control-Expose-Headers"]
+        exposed = reply.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"Location", "ETag", "Cache-Control"} <= set(exposed)
         other = await stage.gateway.post(QUOTE, ORDER, Origin="https://evil.example")
         assert "Access-Control-Allow-Origin" not in other.headers
         asked = await stage.gateway.ask("OPTIONS", QUOTE, **preflight)
         assert (asked.status, asked.headers["Access-Control-Allow-Methods"]) == (204, "POST")
         assert "Prefer" in asked.headers["Access-Control-Allow-Headers"]
+        more = {"Access_Control_Request_Headers": "content-type,grpc-metadata-tenant, x-other, grpc-metadata-grpc-x"}
+        asked = await stage.gateway.ask("OPTIONS", QUOTE, **preflight, **more)
+        allowed = asked.headers["Access-Control-Allow-Headers"].split(", ")
+        assert allowed[-2:] == ["X-Request-Id", "grpc-metadata-tenant"]
         refused = await stage.gateway.ask("OPTIONS", QUOTE, **{**preflight, "Origin": "https://evil.example"})
         assert "Access-Control-Allow-Methods" not in refused.headers
 

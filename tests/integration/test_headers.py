@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -27,7 +29,8 @@ from poste.domain.policy import HeaderPolicy
 from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.catalogue import describe
-from poste.v1 import catalogue_pb2
+from poste.v1 import catalogue_pb2, task_pb2
+from poste_gateway.http import forwarded_headers
 from poste_mom.catalogue import catalogue_file
 
 NAME = "testing.v1.LedgerService"
@@ -62,6 +65,17 @@ class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
         context.send_initial_metadata((("location", "/v1/it"),))
         context.set_trailing_metadata((("cost", "3"),))
         return ledger_pb2.RecordResponse(line=request.line)
+
+
+class Tries(ledger_pb2_grpc.LedgerServiceServicer):
+    """Never answers, and says so with metadata of its own."""
+
+    made = 0
+
+    async def Store(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - as the proto has it
+        self.made += 1
+        await context.send_initial_metadata((("etag", '"7"'),))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -169,11 +183,60 @@ async def test_metadata_comes_with_whatever_the_call_ends_with(tmp_path: Path, l
 async def test_what_can_be_no_metadata_is_named(tmp_path: Path) -> None:
     """Else a header breaks the call, or a handler gets another one than its client wrote."""
     async with serving(tmp_path, Ledger(), linked=True) as gateway:
-        for header, value in (("Grpc-Metadata-Name", "ä"), ("Grpc-Metadata-Blob-Bin", "a b"), ("Authorization", "é")):
+        for header, value in (("Grpc-Metadata-Name", "ä"), ("Grpc-Metadata-Blob-Bin", "a b")):
             reply = await gateway.post(RECORD, {"line": "plain"}, **{header: value})
             assert (reply.status, reply.body["errors"][0]["field"]) == (400, header)
         many = {f"Grpc-Metadata-{number}": "x" * 1000 for number in range(9)}
         assert (await gateway.post(RECORD, {"line": "plain"}, **many)).status == 400
+
+
+async def test_what_a_client_sends_unasked_refuses_no_call(tmp_path: Path) -> None:
+    """Else a browser with an umlaut in its name, or a long token beside much baggage, can't call at all."""
+    ledger = Ledger()
+    async with serving(tmp_path, ledger, linked=True) as gateway:
+        sent = {"User_Agent": "mine\t1", "Baggage": "a=é", "Accept_Language": "de"}
+        reply = await gateway.post(RECORD, {"line": "plain"}, **sent, Authorization="é")
+        assert reply.status == 200, reply.text
+        assert ledger.told[-1]["accept-language"] == "de"
+        assert not {"user-agent", "baggage", "authorization"} & ledger.told[-1].keys()
+        large = {"Authorization": "x" * 5000, "Baggage": "y" * 5000, "Grpc_Metadata_Tenant": "z" * 3000}
+        reply = await gateway.post(RECORD, {"line": "plain"}, **large, X_Forwarded_For="10.0.0.1")
+        assert reply.status == 200, reply.text
+        told = ledger.told[-1]
+        assert (len(told["authorization"]), len(told["tenant"])) == (5000, 3000)
+        assert "baggage" not in told
+        assert told["x-forwarded-for"] == "10.0.0.1, 127.0.0.1"
+
+
+def test_few_headers_are_remembered() -> None:
+    """Else a client that makes up names, or values, takes memory for good."""
+    forwarding = forwarded_headers.ForwardedHeaders(HeaderPolicy().request)
+    lines = forwarding._line_of.__self__
+    for number in range(3000):
+        more = [(b"x-%d" % number, b""), (b"x-long", b"%d" % number * 400), (b"x-forwarded-for", b"%d" % number)]
+        request: Any = SimpleNamespace(raw_headers=((b"User-Agent", b"mine"), *more), remote="10.0.0.1")
+        assert forwarding.read(request) == f"user-agent: mine\nx-forwarded-for: {number}, 10.0.0.1\n"
+    assert len(lines) <= 1000
+    assert all(len(name) + len(value) <= 200 for name, value in lines)
+    assert not [name for name, _ in lines if name == b"x-forwarded-for"]
+
+
+async def test_an_attempts_metadata_is_not_the_kept_calls(tmp_path: Path) -> None:
+    """Else a queued call's answer comes with the ETag of a try that came to nothing."""
+    entry = described.entry(descriptor_pool.Default(), NAME, library=True)
+    mom, tries = FakeMom(entry), Tries()
+    async with running_worker(tries) as worker:
+        entry.targets.append(worker.target)
+        async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
+            await gateway.available(name=NAME)
+            asked = asyncio.create_task(gateway.post(f"/{NAME}/Store", {"line": "x"}, Prefer="wait=20"))
+            await until(lambda: bool(mom.tasks), what="the kept call")
+            response = ledger_pb2.RecordResponse(line="kept").SerializeToString()
+            mom.change(next(iter(mom.tasks)), state=task_pb2.TASK_STATE_SUCCEEDED, response=response)
+            reply = await asked
+    assert tries.made
+    assert (reply.status, reply.body["line"]) == (200, "kept")
+    assert "ETag" not in reply.headers
 
 
 async def test_the_catalogue_says_which_headers_go_on(tmp_path: Path) -> None:

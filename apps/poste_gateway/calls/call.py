@@ -147,9 +147,7 @@ class _Call:
         route = match.route
         #: It is for reading only: by a route that takes any verb, too.
         self._reads = route.safe or (route.verb == ANY_VERB and request.method in READING)
-        self._may_queue = (
-            service.queueable and method.policy.queue_when_away and not (prefer.no_queue or self._reads)
-        )
+        self._may_queue = service.queueable and method.policy.queue_when_away and not (prefer.no_queue or self._reads)
 
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road, and return the coroutine that takes it."""

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 from multidict import istr
 
+from poste.domain import carried
 from poste_gateway.http import preferences
 from poste_gateway.http.responses import Response
 
@@ -16,8 +17,12 @@ REQUEST_ID: Final = istr("X-Request-Id")
 #: A browser asks with it whether it may call.
 ASKED_VERB: Final = "Access-Control-Request-Method"
 _ANY: Final = "*"
+#: What begins so is metadata to a service. No wildcard stands for it where credentials are sent: each is named.
+_METADATA: Final = "grpc-metadata-"
+#: More names than that no page of anybody's asks for at once.
+_MOST_ASKED: Final = 100
 _ALLOWED: Final = f"Content-Type, {preferences.PREFER}, {preferences.TASK_TTL}, {preferences.RESULT_TTL}, {REQUEST_ID}"
-_EXPOSED: Final = f"Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
+_EXPOSED: Final = f"Cache-Control, ETag, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
 #: How long a browser may remember what is allowed, in seconds.
 _MAX_AGE: Final = "600"
 
@@ -42,5 +47,12 @@ def add_headers(
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS" and ASKED_VERB in request.headers:
         response.headers["Access-Control-Allow-Methods"] = ", ".join(verbs)
-        response.headers["Access-Control-Allow-Headers"] = _ALLOWED
+        response.headers["Access-Control-Allow-Headers"] = ", ".join((_ALLOWED, *_metadata_asked(request)))
         response.headers["Access-Control-Max-Age"] = _MAX_AGE
+
+
+def _metadata_asked(request: web.BaseRequest) -> list[str]:
+    """Return which metadata a browser asks whether it may send."""
+    asked = request.headers.get("Access-Control-Request-Headers", "").split(",", _MOST_ASKED)[:_MOST_ASKED]
+    names = (name.strip().lower() for name in asked)
+    return [name for name in names if name.startswith(_METADATA) and carried.is_key(name.removeprefix(_METADATA))]

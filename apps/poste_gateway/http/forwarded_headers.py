@@ -1,14 +1,14 @@
 """Forwards request headers to handlers as metadata, and handlers' metadata to clients as headers.
 
-Which ones is set in the catalogue. Most clients send the same headers with each request, so the decision about a name
-is cached.
+Which ones is set in the catalogue. Most clients send the same headers with each request, so what is forwarded of a
+header is cached.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from aiohttp import web
 
@@ -21,9 +21,11 @@ PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
 #: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
-#: So many header names are cached for each set.
+#: Stands in a line for the client's address, which no header tells.
+_CLIENT: Final = "\0"
+#: So many headers are cached for each set, and none with more bytes than that.
 _MOST_KNOWN: Final = 1000
-_UNKNOWN: Final = object()
+_LONGEST_KNOWN: Final = 200
 #: Headers of the response that a service can't set.
 _OWN: Final = frozenset(
     {
@@ -49,40 +51,41 @@ class ForwardedHeaders:
         """Forward those of these names; one that ends in `*` stands for all that begin so."""
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
-        #: The metadata key of each header name, in the client's spelling; None if it is not forwarded.
-        self._known: dict[bytes, str | None] = {}
+        self._line_of = _Lines(self._line).__getitem__
 
     def read(self, request: web.BaseRequest) -> str:
         """Return a request's forwarded headers as text (`poste.domain.carried`).
 
+        What can't is left out, for most clients don't know what they send; but not what is sent as metadata.
+
         Raises:
-            Problem: One of them can't be metadata, or they are too many.
+            Problem: What was sent as metadata can't be that, or is too much.
         """
-        text, known = "", self._known
-        for name, value in request.raw_headers:
-            key: Any = known.get(name, _UNKNOWN)
-            if key is _UNKNOWN:
-                key = self._learn(name)
-            if key is not None:
-                text += f"{key}: {self._value(name, key, value, request)}\n"
-        if len(text) > carried.LONGEST:
-            detail = f"The headers that reach the service may have {carried.LONGEST} characters."
-            raise Problem(INVALID_REQUEST, detail)
-        return text
+        text = "".join(map(self._line_of, request.raw_headers))
+        if not text:
+            return text
+        if _CLIENT in text:
+            text = _with_client(text, request)
+        return text if len(text) <= carried.LONGEST else self._cut(request)
 
-    def _value(self, name: bytes, key: str, value: bytes, request: web.BaseRequest) -> str:
+    def _line(self, name: bytes, value: bytes) -> str:
+        """Return what goes on of a header: a line, or nothing.
+
+        Raises:
+            Problem: It was sent as metadata, and can't be that.
+        """
+        spelt = name.decode("latin-1").lower()
+        key = self._key(spelt)
+        if key is None:
+            return ""
         shown = value.decode("latin-1")
-        if not carried.is_value(key, shown):
-            reason = "must be base64" if key.endswith("-bin") else "must be printable ASCII, for it reaches the service"
-            field = name.decode("ascii", "replace")
-            raise Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
-        return f"{shown}, {request.remote}" if key == _WAY and request.remote else shown
-
-    def _learn(self, name: bytes) -> str | None:
-        key = self._key(name.decode("latin-1").lower())
-        if len(self._known) < _MOST_KNOWN:
-            self._known[name] = key
-        return key
+        if carried.is_value(key, shown):
+            return f"{key}: {shown}{_CLIENT if key == _WAY else ''}\n"
+        if not spelt.startswith(_SENT):
+            return ""
+        reason = "must be base64" if key.endswith("-bin") else "must be printable ASCII, for it reaches the service"
+        field = name.decode("ascii", "replace")
+        raise Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
 
     def _key(self, name: str) -> str | None:
         if not (name in self._exact or name.startswith(self._begin)):
@@ -90,6 +93,39 @@ class ForwardedHeaders:
         key = name.removeprefix(_SENT)
         # Only a trusted proxy may set the other headers.
         return key if carried.is_key(key) and (key == name or key not in self._exact) else None
+
+    def _cut(self, request: web.BaseRequest) -> str:
+        """Return as much of a request's headers as may go on: what was sent as metadata first.
+
+        Raises:
+            Problem: That alone is too much.
+        """
+        text = ""
+        for name, value in sorted(request.raw_headers, key=lambda header: not _is_metadata(header[0])):
+            line = _with_client(self._line(name, value), request)
+            if len(text) + len(line) <= carried.LONGEST:
+                text += line
+            elif _is_metadata(name):
+                detail = f"The metadata that reaches the service may have {carried.LONGEST} characters."
+                raise Problem(INVALID_REQUEST, detail)
+        return text
+
+
+class _Lines(dict[tuple[bytes, bytes], str]):
+    """What goes on of each header, found out once: most clients send the same ones with each request."""
+
+    def __init__(self, line: Callable[[bytes, bytes], str]) -> None:
+        super().__init__()
+        self._line = line
+
+    def __missing__(self, header: tuple[bytes, bytes]) -> str:
+        name, value = header
+        line = self._line(name, value)
+        if len(name) + len(value) <= _LONGEST_KNOWN and _CLIENT not in line:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[header] = line
+        return line
 
 
 @functools.lru_cache(maxsize=1024)
@@ -107,10 +143,19 @@ def kept(request: web.BaseRequest, text: str, names: tuple[str, ...]) -> str:
         names: Those that may be kept.
     """
     going_on, found = set(text.splitlines()), ""
+    # Read anew: what a line was a header of, or metadata, it does not say.
     for line in forwarded(names).read(request).splitlines():
         if line in going_on and len(found) + len(line) < carried.MOST_KEPT:
             found += f"{line}\n"
     return found
+
+
+def _with_client(text: str, request: web.BaseRequest) -> str:
+    return text.replace(_CLIENT, f", {request.remote}" if request.remote else "")
+
+
+def _is_metadata(name: bytes) -> bool:
+    return name[: len(_SENT)].lower() == _SENT.encode()
 
 
 def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:
