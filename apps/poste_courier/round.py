@@ -51,6 +51,7 @@ class Round:
         self._delivery = Delivery(service, self._pool, self._limit)
         self._handle = QueuedRoad(self._delivery.run, reporter).handle
         self._consumer: Consumer | None = None
+        self._leaving = False
         self._stopping = False
         #: The service is there, and was a moment ago; or this is to end.
         self._go = asyncio.Event()
@@ -76,6 +77,10 @@ class Round:
         if not self._up:
             return None
         return f"{self.name}: has not reached its queue yet" if self._consumer is None else self._consumer.ready()
+
+    def leave(self) -> None:
+        """Take no more; `run` returns when what runs is done, however long that takes."""
+        self._leaving = True
 
     def stop(self) -> None:
         """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
@@ -121,10 +126,14 @@ class Round:
             elif self._up:
                 _log.info("service away", service=self.name)
             self._up = up
-            if loop.time() - seen_at > _LEAVE_SECONDS and not self._stopping:
+            # What is under way goes on at a service that takes no more: cut off, its outcome would be unknown.
+            gone = self._leaving or loop.time() - seen_at > _LEAVE_SECONDS
+            if gone and not self._delivery.in_flight and not self._stopping:
                 self._go.clear()
                 if self._consumer is not None:
                     self._consumer.stop()
+                if self._leaving:
+                    self.stop()
             told = self._concurrency()
             metrics.delivery_limit.add((self.name,), told - self._told)
             self._told = told
@@ -134,7 +143,7 @@ class Round:
 
     def _concurrency(self) -> int:
         """How many of the service's tasks may run at once: none while it is away."""
-        if not self._up or self._pool.availability == "away":
+        if self._leaving or not self._up or self._pool.availability == "away":
             return 0
         said = self._delivery.service.policy.concurrency
         return self._limit.now if said is None else min(self._limit.now, said)

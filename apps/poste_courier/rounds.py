@@ -51,6 +51,8 @@ class Rounds:
         self._reporter = reporter
         self._services: dict[str, Service] = {}
         self._rounds: dict[str, Round] = {}
+        #: Those whose service needs none any more: they finish what they have under way.
+        self._leaving: set[Round] = set()
         self._turns = AnswerTurns()
         self._stopping = False
 
@@ -70,7 +72,7 @@ class Rounds:
                     await stop.wait()
                     self._stopping = True
                     following.cancel()
-                    for one in self._rounds.values():
+                    for one in (*self._rounds.values(), *self._leaving):
                         one.stop()
             finally:
                 self._rounds.clear()
@@ -103,7 +105,9 @@ class Rounds:
         services = self._described(entry for entry in entries if not entry.library)
         for name in self._rounds.keys() - services.keys():
             _log.info("round ends", service=name)
-            self._rounds.pop(name).stop()
+            one = self._rounds.pop(name)
+            self._leaving.add(one)
+            one.leave()
         for name, service in services.items():
             if name in self._rounds:
                 self._rounds[name].update(service)
@@ -117,6 +121,7 @@ class Rounds:
 
     async def _go(self, one: Round) -> None:
         await one.run()
+        self._leaving.discard(one)
         if not self._stopping and self._rounds.get(one.name) is one:
             raise PosteError(f"the round of {one.name} ended by itself")
 

@@ -72,7 +72,7 @@ BAD = [
     *(_refused("BAD_TIME", create_time=Timestamp(seconds=1, nanos=nanos)) for nanos in (-1, 2**31 - 1)),
     *(_refused("BAD_TRACE", traceparent=one) for one in ("x", "00-" + "0" * 32, "\x1b[31m", "-" * 9, "-\n")),
     *(_refused("BAD_IDS", request_id=one) for one in ("\x1b[2J", "two\nlines", "a b", "ä", "i" * 129, "i" * 1_000_000)),
-    *(_refused("BAD_IDS", id_rest=one) for one in ("i" * 61, "\u202e", "i" * 1_000_000)),
+    *(_refused("BAD_IDS", id_rest=one) for one in ("i" * 61, "a\nb", "\x07", "\u202e", "i" * 1_000_000)),
     _refused("TOO_LARGE", request=b"x" * (sizes.MAX_PAYLOAD + 1)),
     *(_refused("NOT_CATALOGUED", service=name) for name in ("", "poste:{x}", "a" * 100_000, "\0")),
     *(_refused("NOT_CATALOGUED", method=name) for name in ("", "Add\n", "a" * 100_000)),

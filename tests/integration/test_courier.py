@@ -149,6 +149,19 @@ async def test_a_service_that_is_not_serving_yet_gets_nothing(tmp_path):
     assert early == [0] * 5
 
 
+async def test_what_a_stopping_service_finishes_is_waited_for(tmp_path):
+    """It takes no more, and answers what it has: cut off by its courier, that would be of unknown outcome."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        one.couriers[0].kill()
+        one.courier(grace_seconds=0.5).start()
+        places = await keep(one, "Record", numbered("a", 2), sleepSeconds=4.5)
+        await running(one, "Record", numbered("a", 2))
+        one.foreigners[0].process.terminate()
+        tasks = await one.ended(places, seconds=30)
+
+    assert [task["state"] for task in tasks] == ["SUCCEEDED"] * 2
+
+
 async def test_a_service_that_gets_the_library_takes_its_own_queue_over(tmp_path):
     """Its calls would lie about between the two, or be run by both."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:
