@@ -23,7 +23,7 @@ _TOGETHER: Final = 16
 _REQUEST: Final = sum_pb2.AddRequest(a=3.5, b=1).SerializeToString()
 
 
-class _Connection(node._TellingTcp):
+class _Connection(node._PreciseTcp):
     """A connection to a Redis that accepts whatever comes."""
 
     async def connect_check_health(self, *_: object, **__: object) -> None:
