@@ -168,8 +168,13 @@ async def test_places_of_calls_that_ended_are_free_again(tmp_path: Path) -> None
             # Its client is gone, and its call goes on.
             assert gate.inside == 18
             gate.open.set()
-            await until(lambda: gate.inside == 0)
+            await until(lambda: _none_under_way(stage), what="the answers, at the gateway too")
             gate.open.clear()
+
+
+async def _none_under_way(stage: Any) -> bool:
+    figures = Scrape(await stage.gateway.metrics())
+    return figures.total("poste_calls_in_flight", service=shop.NAME) == 0
 
 
 @pytest.mark.parametrize(("clients", "each"), [(1, 889), (2, 471), (10, 99), (100, 10)])
