@@ -145,13 +145,13 @@ class LoneCalls:
         aside = False
         timer: asyncio.TimerHandle
 
-        def look() -> None:
+        def step_aside() -> None:
             nonlocal aside, timer
             aside = self._turns.step_aside(client)
             if not aside:
-                timer = self._loop.call_later(_PATIENCE_SECONDS, look)
+                timer = self._loop.call_later(_PATIENCE_SECONDS, step_aside)
 
-        timer = self._loop.call_later(_PATIENCE_SECONDS, look)
+        timer = self._loop.call_later(_PATIENCE_SECONDS, step_aside)
         try:
             yield
         finally:
