@@ -12,10 +12,11 @@ from typing import Final
 
 import grpc.aio
 
-from poste.domain.errors import CatalogueError, PosteError
-from poste.rpc.catalogue import Service, redescribe
+from poste.domain.errors import PosteError
+from poste.rpc.catalogue import Service
+from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
 from poste.rpc.channels import code
-from poste.runtime import logs, metrics
+from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
 from poste.service.report import Reporter
@@ -82,15 +83,12 @@ class Rounds:
         backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         while True:
             try:
-                known: dict[str, catalogue_pb2.CatalogueService] = {}
+                received = ReceivedCatalogue()
                 # No deadline: the stream lives as long as the middleware.
                 request = mom_service_pb2.WatchCatalogueRequest()
                 async for part in self._stub.WatchCatalogue(request, wait_for_ready=True):
-                    known.update((entry.name, entry) for entry in part.services)
-                    for name in part.removed:
-                        known.pop(name, None)
-                    if not part.more:
-                        self._apply(known.values(), running, watches)
+                    if received.add(part):
+                        self._apply(received.entries, running, watches)
                         backoff.reset()
             except grpc.aio.AioRpcError as error:
                 _log.warning("catalogue stream ended", code=code(error).name)
@@ -102,7 +100,7 @@ class Rounds:
         running: asyncio.TaskGroup,
         watches: asyncio.TaskGroup,
     ) -> None:
-        services = self._described(entry for entry in entries if not entry.library)
+        services = describe_all((entry for entry in entries if not entry.library), self._services)
         for name in self._rounds.keys() - services.keys():
             _log.info("round ends", service=name)
             one = self._rounds.pop(name)
@@ -124,17 +122,3 @@ class Rounds:
         self._leaving.discard(one)
         if not self._stopping and self._rounds.get(one.name) is one:
             raise PosteError(f"the round of {one.name} ended by itself")
-
-    def _described(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> dict[str, Service]:
-        services, passed_over = {}, 0
-        for entry in entries:
-            known = self._services.get(entry.name)
-            try:
-                services[entry.name] = redescribe(entry, known)
-            except CatalogueError as error:
-                _log.error("catalogue entry passed over", service=entry.name, error=str(error))
-                passed_over += 1
-                if known is not None:
-                    services[entry.name] = known
-        metrics.catalogue_passed_over.set(passed_over)
-        return services

@@ -13,9 +13,9 @@ from typing import Final
 import grpc.aio
 
 from poste.domain.codes import Code
-from poste.domain.errors import CatalogueError
 from poste.rpc import channels
-from poste.rpc.catalogue import Service, redescribe
+from poste.rpc.catalogue import Service
+from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.runtime.waits import done_within
@@ -104,16 +104,13 @@ class ServiceCatalogue:
             try:
                 # No deadline: the stream lives as long as the middleware, and the connection's keepalive ends it.
                 request = pb.WatchCatalogueRequest(id_key_fingerprint=self._fingerprint)
-                known: dict[str, catalogue_pb2.CatalogueService] = {}
+                received = ReceivedCatalogue()
                 async for part in self._mom.stub.WatchCatalogue(request, wait_for_ready=True):
                     self.key_agreed = True
                     self._answered.set()
-                    known.update((entry.name, entry) for entry in part.services)
-                    for name in part.removed:
-                        known.pop(name, None)
-                    if part.more:
+                    if not received.add(part):
                         continue
-                    whole = pb.WatchCatalogueResponse(services=known.values(), store_id=part.store_id)
+                    whole = pb.WatchCatalogueResponse(services=received.entries, store_id=part.store_id)
                     self._keep_awaited(whole)
                     self.apply(whole.services)
                     self._copy.put(whole)
@@ -149,14 +146,7 @@ class ServiceCatalogue:
 
     def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
         """Replace the catalogue by these entries; services whose entries are the same stay as they are."""
-        services, passed_over = {}, 0
-        for entry in entries:
-            service = self._described(entry)
-            if service is not None:
-                services[entry.name] = service
-            passed_over += service is None or service.entry is not entry
-        metrics.catalogue_passed_over.set(passed_over)
-        self.services = services
+        self.services = services = describe_all(entries, self.services)
         self._sync_pools()
         self.routes = RouteTable(services.values())
         self._unready = None
@@ -167,16 +157,6 @@ class ServiceCatalogue:
         """Close every connection to a service."""
         for pool in self.pools.values():
             await pool.close()
-
-    def _described(self, entry: catalogue_pb2.CatalogueService) -> Service | None:
-        known = self.services.get(entry.name)
-        try:
-            return redescribe(entry, known)
-        except CatalogueError as error:
-            _log.error("catalogue entry passed over", service=entry.name, error=str(error))
-        except Exception:  # noqa: BLE001 - one service's entry must not make the others unavailable
-            _log.exception("catalogue entry passed over", service=entry.name)
-        return known
 
     def _sync_pools(self) -> None:
         for name in self.pools.keys() - self.services.keys():
