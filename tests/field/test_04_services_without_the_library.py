@@ -46,13 +46,7 @@ def write(folder: Path, name: str, descriptors: bytes, *lines: str) -> Path:
 async def foreign_shop(behaviour: Behaviour) -> AsyncIterator[int]:
     """A plain gRPC server with nothing of ours; yields its port."""
     server = grpc.aio.server(options=IMPATIENT)
-    handler = grpc.unary_unary_rpc_method_handler(
-        behaviour,
-        request_deserializer=shop.Order.FromString,
-        response_serializer=lambda message: message.SerializeToString(),
-    )
-    methods = dict.fromkeys(("Place", "Put", "Quote"), handler)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, methods),))
+    shop.add_to_server(server, dict.fromkeys(("Place", "Put", "Quote"), shop.method_handler(behaviour)))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

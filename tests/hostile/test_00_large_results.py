@@ -52,11 +52,7 @@ async def test_a_large_result_is_read_by_many_at_once(tmp_path: Path) -> None:
 async def test_a_middleware_that_is_asked_for_large_results_by_many_gives_them_in_turns(tmp_path: Path) -> None:
     """Who asks is a gateway as a rule, and may as well be a careless one."""
     async with deployed(tmp_path, SUM) as one:
-        one.service(HEAVY).start()
-        await one.up(LEDGER)
-        place = await one.queue(LEDGER, line="a", times=LARGE)
-        (task,) = await one.ended([place])
-        key = _key(one, task["id"])
+        _, key = await _large_result(one)
         async with (
             standing(one),
             grpc.aio.insecure_channel(
@@ -73,11 +69,8 @@ async def test_a_middleware_that_is_asked_for_large_results_by_many_gives_them_i
 async def test_a_peer_that_takes_none_of_its_large_results_keeps_nobody_from_theirs(tmp_path: Path) -> None:
     """An answer is held until it is taken, or its call's time is over: a call that has no end held it for ever."""
     async with deployed(tmp_path, SUM) as one:
-        one.service(HEAVY).start()
-        await one.up(LEDGER)
-        place = await one.queue(LEDGER, line="a", times=LARGE)
-        (task,) = await one.ended([place])
-        raw = pb.GetTaskRequest(service=LEDGER, key=_key(one, task["id"])).SerializeToString()
+        place, key = await _large_result(one)
+        raw = pb.GetTaskRequest(service=LEDGER, key=key).SerializeToString()
         address = f"127.0.0.1:{one.moms[0].port}"
         async with standing(one) as attack, grpc.aio.insecure_channel(address) as channel:
             ask = channel.unary_stream("/poste.v1.MomService/GetTask")
@@ -96,6 +89,11 @@ async def test_a_peer_that_takes_none_of_its_large_results_keeps_nobody_from_the
             await attack.others.calls(5)
 
 
-def _key(one: Deployment, text: str) -> str:
+async def _large_result(one: Deployment) -> tuple[str, str]:
+    """Have a task end with a large result; returns where it is read, and its key."""
+    one.service(HEAVY).start()
+    await one.up(LEDGER)
+    place = await one.queue(LEDGER, line="a", times=LARGE)
+    (task,) = await one.ended([place])
     ids = TaskIds(secret_files.id_key(one.folder / "id.key"))
-    return ids.read(text).key
+    return place, ids.read(task["id"]).key

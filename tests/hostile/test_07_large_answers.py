@@ -133,8 +133,7 @@ async def test_whatever_another_server_answers_with_is_told_as_what_it_is(
             ("grpc.absolute_max_metadata_size", 8 << 20),
         ]
     )
-    handlers = {"Place": grpc.unary_unary_rpc_method_handler(behaviour)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, handlers),))
+    shop.add_to_server(server, {"Place": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     entry = shop.entry(f"127.0.0.1:{port}", library=False)

@@ -228,14 +228,9 @@ async def serving_shop(behaviour: Behaviour, port: int = 0) -> AsyncIterator[Sho
             replica.metadata.append(dict(context.invocation_metadata() or ()))
             return await behaviour(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            handle,
-            request_deserializer=shop.Order.FromString,
-            response_serializer=lambda message: message.SerializeToString(),
-        )
+        return shop.method_handler(handle)
 
-    handlers = {name: handler(name) for name in ("Place", "Put", "Quote")}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, handlers),))
+    shop.add_to_server(server, {name: handler(name) for name in ("Place", "Put", "Quote")})
     replica.port = bind(server, "127.0.0.1", port)
     await server.start()
     await replica.health.serving()

@@ -32,13 +32,7 @@ async def answer(order: Any, context: Any) -> Any:
 
 async def main() -> None:
     server = grpc.aio.server(options=OPTIONS)
-    handler = grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=shop.Order.FromString,
-        response_serializer=lambda message: message.SerializeToString(),
-    )
-    methods = dict.fromkeys(("Place", "Put", "Quote"), handler)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(shop.NAME, methods),))
+    shop.add_to_server(server, dict.fromkeys(("Place", "Put", "Quote"), shop.method_handler(answer)))
     server.add_insecure_port(f"127.0.0.1:{os.environ['POSTE_PORT']}")
     await server.start()
     await server.wait_for_termination()

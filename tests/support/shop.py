@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf import (
     any_pb2,
@@ -185,3 +186,17 @@ def entry(*targets: str, library: bool = True, **settings: Any) -> catalogue_pb2
         library=library,
         settings=catalogue_pb2.ServiceSettings(**settings),
     )
+
+
+def method_handler(behaviour: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """Serve a method of the shop's by what takes an `Order` and returns a `Receipt`."""
+    return grpc.unary_unary_rpc_method_handler(
+        behaviour,
+        request_deserializer=Order.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def add_to_server(server: Any, handlers: dict[str, Any]) -> None:
+    """Serve the shop by these handlers of its methods."""
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
