@@ -14,8 +14,8 @@ import grpc.aio
 
 from poste.domain.errors import PosteError
 from poste.rpc.catalogue import Service
-from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
 from poste.rpc.channels import code
+from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import grpc.aio
@@ -26,12 +27,23 @@ _log = logs.get("register")
 #: How often a replica says that it is there, in seconds.
 _PERIOD_SECONDS: Final = 10.0
 #: How long one RPC may take, in seconds: one that is late is under way, and another would come on top of it.
-_DEADLINE_SECONDS: Final = 10.0
+DEADLINE_SECONDS: Final = 10.0
 #: How long a stop waits for the middleware to hear of it, in seconds.
-_WITHDRAW_SECONDS: Final = 1.0
+WITHDRAW_SECONDS: Final = 1.0
 #: Waits after a failure, in seconds.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 5.0
+
+
+async def keep_registered(register: Callable[[], Awaitable[bool]]) -> None:
+    """Register, and renew it, until cancelled; `register` returns whether the middleware has answered."""
+    backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+    while True:
+        if await register():
+            backoff.reset()
+            await asyncio.sleep(_PERIOD_SECONDS)
+        else:
+            await asyncio.sleep(backoff.pause_seconds())
 
 
 class Registration:
@@ -75,19 +87,13 @@ class Registration:
 
     async def run(self) -> None:
         """Register, and renew it, until cancelled."""
-        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
-        while True:
-            if await self._register():
-                backoff.reset()
-                await asyncio.sleep(_PERIOD_SECONDS)
-            else:
-                await asyncio.sleep(backoff.pause_seconds())
+        await keep_registered(self._register)
 
     async def withdraw(self) -> None:
         """Say that this replica stops, if the middleware is there: otherwise it is forgotten a while later."""
         request = mom_service_pb2.WithdrawReplicaRequest(service=self._request.service, replica=self._request.replica)
         try:
-            await self._stub.WithdrawReplica(request, timeout=_WITHDRAW_SECONDS)
+            await self._stub.WithdrawReplica(request, timeout=WITHDRAW_SECONDS)
         except grpc.aio.AioRpcError as error:
             _log.info("not withdrawn", service=request.service, code=code(error).name)
 
@@ -95,7 +101,7 @@ class Registration:
         service = self._request.service
         self._request.address = await advertised(self._settings, self._port)
         try:
-            response = await self._stub.RegisterService(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
+            response = await self._stub.RegisterService(self._request, timeout=DEADLINE_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             # Away is what happens, once a line; refused is what somebody must mend.
             say = _log.warning if code(error) in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else _log.error
