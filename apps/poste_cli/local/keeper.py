@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from poste.runtime.waits import done_within
 from poste_cli.local import leash
 from poste_cli.local.log_file import LogFile
 from poste_cli.local.names import REDIS
@@ -181,9 +182,7 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._grace_seconds):
-                    await self._process.wait()
+            await done_within(self._grace_seconds, self._process.wait())
         finally:
             self._kill()
             await self._process.wait()

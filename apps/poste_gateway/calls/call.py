@@ -135,7 +135,7 @@ class _Call:
         self._service = service
         self._pool = pool
         self._method = method = match.method
-        self._route = match.route
+        self._route = route = match.route
         self._prefer = prefer
         self._message = message
         self._metadata = metadata
@@ -144,7 +144,6 @@ class _Call:
         self._account = account
         #: Whether the wait that its client asked for is honoured: too many may wait already.
         self._may_wait = True
-        route = match.route
         #: It is for reading only: by a route that takes any verb, too.
         self._reads = route.safe or (route.verb == ANY_VERB and request.method in READING)
         self._may_queue = service.queueable and method.policy.queue_when_away and not (prefer.no_queue or self._reads)

@@ -30,16 +30,8 @@ _LONGEST_KNOWN: Final = 200
 _OWN: Final = frozenset(
     {
         *("content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "date", "server"),
-        *(
-            "x-request-id",
-            "preference-applied",
-            "allow",
-            "www-authenticate",
-            "vary",
-            "keep-alive",
-            "upgrade",
-            "trailer",
-        ),
+        *("x-request-id", "preference-applied", "allow", "www-authenticate", "vary"),
+        *("keep-alive", "upgrade", "trailer"),
     }
 )
 
