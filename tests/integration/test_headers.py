@@ -217,6 +217,7 @@ def test_few_headers_are_remembered() -> None:
         request: Any = SimpleNamespace(raw_headers=((b"User-Agent", b"mine"), *more), remote="10.0.0.1")
         assert forwarding.read(request) == f"user-agent: mine\nx-forwarded-for: {number}, 10.0.0.1\n"
     assert len(lines) <= 1000
+    assert len(forwarding._idle) <= 1000
     assert all(len(name) + len(value) <= 200 for name, value in lines)
     assert not [name for name, _ in lines if name == b"x-forwarded-for"]
 

@@ -44,6 +44,8 @@ class ForwardedHeaders:
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
         self._line_of = _Lines(self._line).__getitem__
+        #: Names that are not forwarded, as clients spelt them: most headers have one of these, and cost a look-up.
+        self._idle: set[bytes] = set()
 
     def read(self, request: web.BaseRequest) -> str:
         """Return a request's forwarded headers as text (`poste.domain.carried`).
@@ -53,7 +55,10 @@ class ForwardedHeaders:
         Raises:
             Problem: What was sent as metadata can't be that, or is too much.
         """
-        text = "".join(map(self._line_of, request.raw_headers))
+        text, idle = "", self._idle
+        for header in request.raw_headers:
+            if header[0] not in idle:
+                text += self._line_of(header)
         if not text:
             return text
         if _CLIENT in text:
@@ -69,6 +74,10 @@ class ForwardedHeaders:
         spelt = name.decode("latin-1").lower()
         key = self._key(spelt)
         if key is None:
+            if len(name) <= _LONGEST_KNOWN:
+                if len(self._idle) >= _MOST_KNOWN:
+                    self._idle.clear()
+                self._idle.add(name)
             return ""
         shown = value.decode("latin-1")
         if carried.is_value(key, shown):
