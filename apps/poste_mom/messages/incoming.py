@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from poste.domain import carried, input_rules, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
 from poste.domain.policy import RetryPolicy
-from poste.domain.task_id import MAX_WITHOUT_QUEUE
 from poste.queue.steps.task import NewTask, Report
 from poste.rpc.statuses import bounded, is_too_large, response_too_large
 from poste.v1 import mom_service_pb2
@@ -16,9 +14,6 @@ from poste.v1 import mom_service_pb2
 if TYPE_CHECKING:
     from poste.queue.steps.task import Ending
     from poste.rpc.catalogue import Service
-
-#: What an id is spelt with: it goes into lines of logs, and into metadata, which takes no control characters.
-_ID_REST: Final = re.compile(rf"[A-Za-z0-9_-]{{0,{MAX_WITHOUT_QUEUE}}}")
 
 
 def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool) -> NewTask:
@@ -55,7 +50,7 @@ def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
     if not input_rules.is_place_in_trace(task.traceparent):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TRACE
     # They are in lines of every part's log, and a request's in metadata.
-    if not _ID_REST.fullmatch(task.id_rest) or (task.request_id and not input_rules.is_request_id(task.request_id)):
+    if not input_rules.is_id_rest(task.id_rest) or (task.request_id and not input_rules.is_request_id(task.request_id)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_IDS
     return mom_service_pb2.ENQUEUE_RESULT_TOO_LARGE if len(task.request) > sizes.MAX_PAYLOAD else None
 

@@ -11,9 +11,12 @@ from typing import Final
 
 from poste.domain import traceparents
 from poste.domain.policy import MAX_TTL_SECONDS
+from poste.domain.task_id import MAX_WITHOUT_QUEUE
 
 #: A key is the random part of a task's id: 12 bytes in base64url, so that every spelling is the only one.
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
+#: A task's id without its queue's name, in base64url too: it goes into metadata and logs.
+_ID_REST: Final = re.compile(rf"[A-Za-z0-9_-]{{0,{MAX_WITHOUT_QUEUE}}}")
 #: The full name of a service, which is its queue's name too, as proto has it. Its length leaves room in a task's id.
 _SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Packages that no service of a deployment is in: the middleware itself, health and reflection, protobuf's own.
@@ -72,6 +75,11 @@ def is_field(text: str) -> bool:
 def is_token(text: str) -> bool:
     """Return whether a text may be the token of a claim."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_id_rest(text: str) -> bool:
+    """Return whether a text may be a task's id without its queue's name."""
+    return _ID_REST.fullmatch(text) is not None
 
 
 def is_request_id(text: str) -> bool:
