@@ -61,7 +61,7 @@ def test_no_part_but_the_gateway_takes_calls_from_others(running):
     """Anybody on the host would read Redis, order the middleware about, and call the services past the gateway."""
     parts = running.parts()
     open_to_all = {name: ports_of(part["pid"]) for name, part in parts.items() if part["pid"]}
-    # A courier is called by nobody, and has no address.
+    # A courier is called by nobody: its address is that of its probes.
     addresses = [part["address"] for name, part in parts.items() if name not in {"gateway", "courier"}]
     places = [Path(address.removeprefix("unix:")) for address in addresses]
 
