@@ -26,11 +26,11 @@ BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / 
 WINDOW = "2m"
 #: What the demo's story makes: calls on both roads, a failover, and tasks that come and end.
 STORY = (
-    f'sum(increase(poste_calls_total{{road="direct"}}[{WINDOW}]))',
-    f'sum(increase(poste_calls_total{{road="queued"}}[{WINDOW}]))',
-    f"sum(increase(poste_failovers_total[{WINDOW}]))",
-    f"sum(increase(poste_tasks_enqueued_total[{WINDOW}]))",
-    f'sum(increase(poste_tasks_finished_total{{outcome="succeeded"}}[{WINDOW}]))',
+    'poste_calls_total{road="direct"}',
+    'poste_calls_total{road="queued"}',
+    "poste_failovers_total",
+    "poste_tasks_enqueued_total",
+    'poste_tasks_finished_total{outcome="succeeded"}',
 )
 METRIC = re.compile(r"[\w:]*\bposte_[\w:]*|\bprocess_\w+|\bALERTS\b|\bup\b")
 #: What is no metric of a part: Prometheus' own, and what the rules record.
@@ -110,7 +110,13 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
             part.name: [int(urlsplit(part.metrics).port or 0)] for part in local.supervisor.plan.parts if part.metrics
         }
         async with prometheus(tmp_path / "prometheus", jobs) as watcher:
-            await demo._steps(client, supervisor)
+            # Twice: the whole story may fit between two scrapes, and a counter whose first figure has all of it
+            # never went up.
+            for _ in range(2):
+                await demo._steps(client, supervisor)
+                for counter in STORY:
+                    text = f"{counter} > 0"
+                    await until(lambda text=text: watcher.query(text), what=text)
             # One more, for what began with sum's new process has no rate before its second figure.
             await until(lambda: watcher.query('poste_task_attempts_count{job="sum"} > 0'), what="its figures")
             await client.call(demo._METHOD, demo._MESSAGE, respond_async=True)
@@ -120,7 +126,8 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
                     await until(lambda name=name: watcher.query(name), what=f"{place}: {name}")
                 await until(lambda text=text: figures(watcher, text), what=f"{place}: {text}")
             # What the story does is seen, and not only that it could be.
-            for text in STORY:
+            for counter in STORY:
+                text = f"sum(increase({counter}[{WINDOW}]))"
                 await until(lambda text=text: more_than_none(watcher, text), what=text)
 
 
