@@ -234,7 +234,7 @@ def test_a_page_of_what_died_fits_a_message() -> None:
     seen: list[str] = []
     behind = listings.place("")
     while True:
-        left = [one for one in died if behind is None or _place(one) > (behind.die_ms, behind.key)]
+        left = [one for one in died if behind is None or _place(one) > (behind.die_time, behind.key)]
         page = listings.dead_page("queue", DeadPage(left, None, 1e9))
         assert page.ByteSize() <= sizes.MAX_MESSAGE
         seen += [one.task.key for one in page.tasks]
@@ -245,8 +245,8 @@ def test_a_page_of_what_died_fits_a_message() -> None:
     assert seen == [one.record.key for one in died]
 
 
-def _place(task: DeadLetter) -> tuple[int, str]:
-    return round(task.die_time * 1000), task.record.key
+def _place(task: DeadLetter) -> tuple[float, str]:
+    return round(task.die_time, 3), task.record.key
 
 
 def _bulky(name: str, size: int) -> catalogue_pb2.CatalogueService:

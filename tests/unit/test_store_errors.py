@@ -86,7 +86,7 @@ async def test_a_cancellation_that_cannot_be_read_may_stand() -> None:
 async def test_a_search_that_breaks_off_may_have_dropped_some() -> None:
     """An operator was told that nothing happened, when what the search had found by then was gone."""
     page = (7, [b"poste:{q}:task:k"])
-    search = Search(until_ms=1, cursor=0)
+    search = Search(until_time=1.0, cursor=0)
 
     with pytest.raises(StoreLost):
         await Operators(Redis(scan=[page, NotConnected("refused")], evalsha=[1])).purge_ended("q", behind=search)  # type: ignore[arg-type]

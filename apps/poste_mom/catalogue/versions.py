@@ -67,7 +67,7 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
     mine = {version: kept for (service, version), kept in known.versions.items() if service == name}
     entry.library = bool(mine)
     entry.courier = not mine and bool(known.couriers)
-    newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_ms, one[0]))
+    newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_time, one[0]))
     standing, retired = {}, []
     for version, kept in newest_first:
         try:
@@ -75,7 +75,7 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
         except DecodeError as error:
             _log.error("version passed over", service=name, version=version, error=str(error))
             continue
-        if kept.retire_ms is None:
+        if kept.retire_time is None:
             standing[version] = parsed
         else:
             retired.append(parsed)

@@ -50,8 +50,8 @@ def place(page_token: str) -> Place | None:
     """
     if not page_token:
         return None
-    die_ms, _, key = page_token.partition(".")
-    return Place(int(die_ms), key)
+    die_time, _, key = page_token.partition(".")
+    return Place(_parsed(die_time), key)
 
 
 def search(page_token: str) -> Search | None:
@@ -62,14 +62,14 @@ def search(page_token: str) -> Search | None:
     """
     if not page_token:
         return None
-    until_ms, _, cursor = page_token.partition(".")
-    return Search(int(until_ms), int(cursor))
+    until_time, _, cursor = page_token.partition(".")
+    return Search(_parsed(until_time), int(cursor))
 
 
 def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
     """Make the message of one page of that search."""
     behind = page.behind
-    token = "" if behind is None else f"{behind.until_ms}.{behind.cursor}"
+    token = "" if behind is None else f"{_spelt(behind.until_time)}.{behind.cursor}"
     return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=token)
 
 
@@ -89,11 +89,11 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
         size += spelt.ByteSize()
         if response.tasks and size > sizes.BATCH:
             last = response.tasks[-1]
-            behind = Place(last.die_time.ToMilliseconds(), last.task.key)
+            behind = Place(last.die_time.ToMilliseconds() / 1000, last.task.key)
             break
         response.tasks.append(spelt)
     if behind is not None:
-        response.next_page_token = f"{behind.die_ms}.{behind.key}"
+        response.next_page_token = f"{_spelt(behind.die_time)}.{behind.key}"
     return response
 
 
@@ -107,6 +107,23 @@ def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.List
         task.ClearField("result")
         response.tasks.add(task=task, task_ttl_seconds=one.task_ttl_seconds, result_ttl_seconds=one.result_ttl_seconds)
     return response
+
+
+def _spelt(instant: float) -> str:
+    """Spell an instant for a page token, in whole milliseconds: as exactly as the store has it."""
+    return str(round(instant * 1000))
+
+
+def _parsed(spelt: str) -> float:
+    """Parse what `_spelt` has made.
+
+    Raises:
+        ValueError: It has not.
+    """
+    milliseconds = int(spelt)
+    if not 0 <= milliseconds <= input_rules.LAST_SECOND * 1000:
+        raise ValueError("no instant")
+    return milliseconds / 1000
 
 
 def _named(queue_name: str, record: TaskRecord) -> bool:

@@ -39,13 +39,13 @@ class Version:
 
     Attributes:
         content: What it said.
-        register_ms: When it was registered first, in ms of the store's clock.
-        retire_ms: When no replica had it any more, though others lived; None if it stands.
+        register_time: When it was registered first, in seconds since the epoch, by Redis' time.
+        retire_time: When no replica had it any more, though others lived; None if it stands.
     """
 
     content: bytes
-    register_ms: int
-    retire_ms: int | None
+    register_time: float
+    retire_time: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Snapshot:
     @property
     def standing(self) -> dict[tuple[str, str], Version]:
         """The versions that are not retired."""
-        return {name: version for name, version in self.versions.items() if version.retire_ms is None}
+        return {name: version for name, version in self.versions.items() if version.retire_time is None}
 
 
 class CatalogueStore:
@@ -189,20 +189,20 @@ class CatalogueStore:
     async def file_again(self, known: Snapshot) -> None:
         """Write what another store knew, where this one knows nothing of it. Who is gone by now is forgotten again."""
         with writing(several=True):
-            now = (await self._client.time())[0] * 1000
+            now = (await self._client.time())[0]
             for (service, name), version in known.versions.items():
-                member = f"{service} {name}"
-                content = b"%d %b" % (version.register_ms, version.content)
-                if await self._client.hsetnx(self._keys.versions, member, content) and version.retire_ms is not None:
-                    await self._client.zadd(self._keys.retired, {member: version.retire_ms})
+                await steps.file_version(
+                    self._scripts, self._keys, f"{service} {name}", version.content,
+                    register_time=version.register_time, retire_time=version.retire_time,
+                )  # fmt: skip
             for (service, name), place in known.places.items():
                 who = f"{service} {name}"
                 # First its lease: a place without one would stay for good.
-                await self._client.zadd(self._keys.replicas, {who: now}, nx=True)
+                await steps.file_replica(self._scripts, self._keys, who, now=now)
                 said = [place.version, place.address, *([_STOPPED] if place.stopped else [])]
                 await self._client.hsetnx(self._keys.places, who, " ".join(said))
             for courier in known.couriers:
-                await self._client.zadd(self._keys.replicas, {f"{_COURIERS}{courier}": now}, nx=True)
+                await steps.file_replica(self._scripts, self._keys, f"{_COURIERS}{courier}", now=now)
             await self._client.incr(self._keys.catalogue_version)
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:
@@ -219,9 +219,9 @@ def _names(key: str) -> tuple[str, str]:
 
 def _versions(found: Mapping[bytes, bytes], retired: Mapping[bytes, float]) -> dict[tuple[str, str], Version]:
     def read(key: bytes, kept: bytes) -> tuple[tuple[str, str], Version]:
-        register_ms, _, content = kept.partition(b" ")
-        retire_ms = int(retired[key]) if key in retired else None
-        return _names(text(key)), Version(content, int(register_ms), retire_ms)
+        content, register_time = steps.version_of(kept)
+        retire_time = steps.retire_time_of(retired[key]) if key in retired else None
+        return _names(text(key)), Version(content, register_time, retire_time)
 
     return dict(_readable(found, read))
 

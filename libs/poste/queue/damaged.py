@@ -75,13 +75,13 @@ def whole(value: bytes | str | None, name: str, *, most: int) -> int:
     return number
 
 
-def instant_ms(value: bytes | str | None, name: str) -> int:
-    """Return the instant that a field is, in ms since the epoch.
+def instant(value: bytes | str | None, name: str) -> float:
+    """Return the instant that a field is, in seconds since the epoch: fields have it in whole milliseconds.
 
     Raises:
         DamagedRecord: It is none.
     """
-    return whole(value, name, most=input_rules.LAST_SECOND * 1000)
+    return whole(value, name, most=input_rules.LAST_SECOND * 1000) / 1000
 
 
 def report(queue: str, key: str, why: str) -> None:

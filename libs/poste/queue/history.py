@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text
-from poste.queue.damaged import instant_ms, whole
+from poste.queue.damaged import instant, whole
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
 from poste.queue.record import MAX_ATTEMPTS
@@ -114,33 +114,33 @@ class Histories:
 
 def _parts(of: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
     """Return, for each part of a record's history, what reads its events, in the order in which they happened."""
-    yield lambda: [TaskEvent(_seconds(of[record.CREATE]), TaskEventType.ACCEPTED)]
+    yield lambda: [TaskEvent(_time(of[record.CREATE]), TaskEventType.ACCEPTED)]
     for one in filter(None, of.get(record.NOTES, "").split(";")):
         yield functools.partial(_noted, *one.split(" ", 4))
     if record.BEGIN in of:
-        yield lambda: [TaskEvent(_seconds(of[record.BEGIN]), TaskEventType.STARTED, _attempt(of[record.ATTEMPTS]))]
+        yield lambda: [TaskEvent(_time(of[record.BEGIN]), TaskEventType.STARTED, _attempt(of[record.ATTEMPTS]))]
     if record.STOP in of:
         # Nothing but its end can follow, so it belongs to the latest claim.
-        yield lambda: [TaskEvent(_seconds(of[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
+        yield lambda: [TaskEvent(_time(of[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
     if TaskState(of[record.STATE]).final:
         yield lambda: [_ended(of[record.END], TaskState(of[record.STATE]), of.get(record.REASON, ""))]
 
 
 def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[TaskEvent]:
     kind = _NOTED[letter]
-    began = [TaskEvent(_seconds(begin), TaskEventType.STARTED, _attempt(attempt))] if begin else []
+    began = [TaskEvent(_time(begin), TaskEventType.STARTED, _attempt(attempt))] if begin else []
     if kind is TaskEventType.ENDED:
         return [*began, _ended(time, TaskState.DEAD, word)]
-    return [*began, TaskEvent(_seconds(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None)]
+    return [*began, TaskEvent(_time(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None)]
 
 
 def _ended(time: str, state: TaskState, reason: str) -> TaskEvent:
     dead_reason = DeadReason(reason) if state is TaskState.DEAD else None
-    return TaskEvent(_seconds(time), TaskEventType.ENDED, state=state, dead_reason=dead_reason)
+    return TaskEvent(_time(time), TaskEventType.ENDED, state=state, dead_reason=dead_reason)
 
 
-def _seconds(milliseconds: str) -> float:
-    return instant_ms(milliseconds.encode(), "the time of an event") / 1000
+def _time(written: str) -> float:
+    return instant(written.encode(), "the time of an event")
 
 
 def _attempt(number: str) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
 from poste.queue import damaged, ends, record
-from poste.queue.connection import server_of, text, texts
+from poste.queue.connection import server_of, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import reading
@@ -46,9 +45,9 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the list of what died: behind the task `key`, which died at `die_ms`."""
+    """A place in the list of what died: behind the task `key`, which died at `die_time` (seconds since the epoch)."""
 
-    die_ms: int
+    die_time: float
     key: str
 
 
@@ -63,9 +62,9 @@ class DeadPage:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A place in a search for what ended up to a time (`until_ms`, by Redis' clock): where its server goes on."""
+    """A place in a search for what ended by `until_time` (seconds, Redis' time): where its server goes on."""
 
-    until_ms: int
+    until_time: float
     cursor: int
 
 
@@ -113,7 +112,7 @@ class Operators:
                 fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
                 # One that was replayed or purged since it was listed is passed over.
                 if fields[record.STATE] == _DEAD and (task := record.read(place.key, fields, now=now)):
-                    tasks.append(DeadLetter(task, place.die_ms / 1000, *record.ttls_of(fields)))
+                    tasks.append(DeadLetter(task, place.die_time, *record.ttls_of(fields)))
             except DamagedRecord as error:
                 damaged.report(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, now)
@@ -163,16 +162,16 @@ class Operators:
         try:
             server = await server_of(self._client, at.counts)
             if behind is None:
-                behind = Search(int((await _seconds_of(server) - MIN_RECORD_SECONDS) * 1000), 0)
+                behind = Search(await _seconds_of(server) - MIN_RECORD_SECONDS, 0)
             while True:
                 with reading():
                     cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
                 if records:
-                    until_time = behind.until_ms / 1000
+                    until_time = behind.until_time
                     purged += await steps.purge_ended(self._scripts, at, texts(records), until_time=until_time)
                 if not cursor:
                     return EndedPage(purged, None)
-                behind = Search(behind.until_ms, int(cursor))
+                behind = Search(behind.until_time, int(cursor))
                 if time.monotonic() > end:
                     return EndedPage(purged, behind)
         except StoreError as error:
@@ -185,22 +184,15 @@ class Operators:
         found: list[Place] = []
         offset = 0
         while len(found) < count:
-            rows: Sequence[Any] = await self._client.zrange(
-                at.dead,
-                behind.die_ms if behind else "-inf",
-                "+inf",
-                byscore=True,
-                offset=offset,
-                num=count,
-                withscores=True,
-            )
-            if not rows:
+            since = behind.die_time if behind else None
+            listed = await steps.listed_dead(self._scripts, at, since, offset=offset, count=count)
+            if not listed:
                 break
-            offset += len(rows)
-            places = [
-                Place(round(min(max(score, 0), input_rules.LAST_SECOND * 1000)), text(key)) for key, score in rows
+            offset += len(listed)
+            places = [Place(die_time, key) for key, die_time in listed]
+            found += [
+                one for one in places if behind is None or (one.die_time, one.key) > (behind.die_time, behind.key)
             ]
-            found += [one for one in places if behind is None or (one.die_ms, one.key) > (behind.die_ms, behind.key)]
         return found[:count]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import texts
-from poste.queue.damaged import DamagedRecord, instant_ms
+from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
 from poste.queue.record import Fields, TaskRecord
@@ -74,9 +74,7 @@ class Recent:
         if state is None:
             return None
         waits = state == TaskState.QUEUED.value.encode()
-        if fields[record.NOT_BEGUN] or (
-            waits and instant_ms(fields[record.EXPIRE], "expire time") <= round(now * 1000)
-        ):
+        if fields[record.NOT_BEGUN] or (waits and instant(fields[record.EXPIRE], "expire time") <= now):
             # Overdue, and not settled yet: reading settles it. Or perhaps it has not begun.
             task = (await self._tasks.read(queue, key, most_bytes=0)).record
         else:

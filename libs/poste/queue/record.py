@@ -45,7 +45,7 @@ from typing import Final, TypeAlias
 
 from poste.domain import input_rules
 from poste.domain.task import DeadReason, TaskState
-from poste.queue.damaged import DamagedRecord, instant_ms, whole
+from poste.queue.damaged import DamagedRecord, instant, whole
 
 METHOD: Final = "m"
 STATE: Final = "s"
@@ -125,23 +125,24 @@ def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
         raise DamagedRecord(f"state, reason or method: {damage}") from damage
     if state is TaskState.DEAD and dead_reason is None:
         raise DamagedRecord("it is dead and does not say why")
-    create_ms = instant_ms(fields[CREATE], "create time")
-    expire_ms: int | None = instant_ms(fields[EXPIRE], "expire time")
+    create_time = instant(fields[CREATE], "create time")
+    expire_time: float | None = instant(fields[EXPIRE], "expire time")
     if state is TaskState.DEAD:
-        expire_ms = None
+        expire_time = None
     elif state.final:
         # An id's time may be ahead of Redis', and is what its result's time to live is judged by.
         kept_seconds = whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)
-        end_ms = instant_ms(fields[END], "end time")
-        expire_ms = min(max(end_ms, create_ms) + kept_seconds * 1000, input_rules.LAST_SECOND * 1000)
-        if expire_ms <= round(now * 1000):
+        end_time = instant(fields[END], "end time")
+        # Rounded to the milliseconds that instants are written in: a sum of floats may be off by a bit.
+        expire_time = min(round(max(end_time, create_time) + kept_seconds, 3), input_rules.LAST_SECOND)
+        if expire_time <= now:
             return None
     return TaskRecord(
         key=key,
         method=called,
         state=state,
-        create_time=create_ms / 1000,
-        expire_time=None if expire_ms is None else expire_ms / 1000,
+        create_time=create_time,
+        expire_time=expire_time,
         attempt=whole(fields[ATTEMPTS] or b"0", "attempts", most=MAX_ATTEMPTS),
         cancel_requested=bool(fields[STOP]) and not state.final,
         dead_reason=dead_reason,
@@ -158,7 +159,7 @@ def end_time_of(fields: Fields) -> float | None:
         DamagedRecord: It is no instant.
     """
     end = fields[END]
-    return None if end is None else instant_ms(end, "end time") / 1000
+    return None if end is None else instant(end, "end time")
 
 
 def ttls_of(fields: Fields) -> tuple[int, int]:
@@ -167,5 +168,5 @@ def ttls_of(fields: Fields) -> tuple[int, int]:
     Raises:
         DamagedRecord: They are none.
     """
-    task_ttl_ms = whole(fields[TASK_TTL], "task TTL", most=MAX_SECONDS * 1000)
-    return task_ttl_ms // 1000, whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)
+    task_ttl_seconds = whole(fields[TASK_TTL], "task TTL", most=MAX_SECONDS * 1000) // 1000
+    return task_ttl_seconds, whole(fields[RESULT_TTL], "result TTL", most=MAX_SECONDS)

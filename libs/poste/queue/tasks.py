@@ -13,7 +13,7 @@ from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text, texts
-from poste.queue.damaged import DamagedRecord, instant_ms
+from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import reading, writing
 from poste.queue.keys import KEYS, Keys, QueueKeys
@@ -250,8 +250,8 @@ class Tasks:
         pipeline.time()
         with reading():
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
-        now_ms = seconds * 1000 + microseconds / 1000
-        return [key for key, reply in zip(keys, found, strict=True) if _is_to_be_read(reply, now_ms)]
+        now = seconds + microseconds / 1e6
+        return [key for key, reply in zip(keys, found, strict=True) if _is_to_be_read(reply, now)]
 
     async def figures(self, queue: str) -> QueueFigures:
         """Count a queue's tasks.
@@ -271,10 +271,10 @@ class Tasks:
         pipeline.time()
         with reading():
             fields, stretches, delayed, dead, leases, front, retries, time = await pipeline.execute()
-            created = await self._created_ms(at, texts(key for key in (front, *retries) if key))
+            created = await self._create_times(at, texts(key for key in (front, *retries) if key))
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
-        ages = [now - create_ms / 1000 for create_ms in created]
+        ages = [now - create_time for create_time in created]
         kept, kept_bytes = count_kept(stretches)
         waiting = int(counts.get("waiting", 0))
         return QueueFigures(
@@ -294,8 +294,8 @@ class Tasks:
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
 
-    async def _created_ms(self, at: QueueKeys, keys: Sequence[str]) -> list[int]:
-        """Return when tasks were created, in ms since the epoch, of each of which that can be read."""
+    async def _create_times(self, at: QueueKeys, keys: Sequence[str]) -> list[float]:
+        """Return when tasks were created, in seconds since the epoch: of each whose record can be read."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(at.record(key), [record.CREATE])
@@ -305,20 +305,20 @@ class Tasks:
                 (create,) = damaged.fields_of(reply)
                 # There is no record any more.
                 if create is not None:
-                    found.append(instant_ms(create, "create time"))
+                    found.append(instant(create, "create time"))
             except DamagedRecord as error:
                 damaged.report(at.queue, key, str(error))
         return found
 
 
-def _is_to_be_read(reply: Any, now_ms: float) -> bool:
+def _is_to_be_read(reply: Any, now: float) -> bool:
     """Return whether a task that is waited for is to be read, by HMGET's answer; also if that makes no sense."""
     try:
         state, expiry, not_begun, waited = damaged.fields_of(reply)
         if not waited or state not in _OPEN:
             return True
         waits = state == _QUEUED or not_begun
-        return bool(waits and instant_ms(expiry, "expire time") <= now_ms)
+        return bool(waits and instant(expiry, "expire time") <= now)
     except (DamagedRecord, StoreNotRead):
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.policy import MAX_TTL_SECONDS
+from poste.queue.damaged import instant
 
 if TYPE_CHECKING:
     from poste.queue.keys import Keys
@@ -49,6 +50,35 @@ async def withdraw_courier(scripts: Scripts, keys: Keys, courier: str) -> None:
 async def clear(scripts: Scripts, keys: Keys) -> None:
     """Forget replicas and couriers that have not registered for long, and versions that were retired long ago."""
     await _replicas(scripts, keys, "pass")
+
+
+async def file_version(
+    scripts: Scripts, keys: Keys, member: str, content: bytes, *, register_time: float, retire_time: float | None
+) -> None:
+    """Write a version that another store knew, unless this one knows it."""
+    written = b"%d %b" % (round(register_time * 1000), content)
+    if await scripts.client.hsetnx(keys.versions, member, written) and retire_time is not None:
+        await scripts.client.zadd(keys.retired, {member: round(retire_time * 1000)})
+
+
+async def file_replica(scripts: Scripts, keys: Keys, member: str, *, now: float) -> None:
+    """Write that a replica or a courier lives that another store knew, unless this one knows it."""
+    await scripts.client.zadd(keys.replicas, {member: round(now * 1000)}, nx=True)
+
+
+def version_of(written: bytes) -> tuple[bytes, float]:
+    """Return what a version registered, and when it did first (seconds since the epoch).
+
+    Raises:
+        DamagedRecord: It is none.
+    """
+    register_time, _, content = written.partition(b" ")
+    return content, instant(register_time, "when it was registered")
+
+
+def retire_time_of(score: float) -> float:
+    """Return when a version was retired, in seconds since the epoch, of its score among the retired ones."""
+    return score / 1000
 
 
 async def _replicas(scripts: Scripts, keys: Keys, *step: Argument) -> None:

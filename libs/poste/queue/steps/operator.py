@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from poste.queue.connection import texts
+from poste.domain import input_rules
+from poste.queue.connection import text, texts
+from poste.queue.errors import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,27 @@ async def purge_ended(scripts: Scripts, at: QueueKeys, records: Sequence[str], *
     """Drop those of some records whose tasks had ended by `until_time` (seconds, Redis' time); returns how many."""
     touched = [at.counts, at.kept, *records]
     return int(await scripts.run_kept(at, "purge_ended", touched, [round(until_time * 1000)]))
+
+
+async def listed_dead(
+    scripts: Scripts, at: QueueKeys, since: float | None, *, offset: int, count: int
+) -> list[tuple[str, float]]:
+    """Return the keys of some DEAD tasks and when each died (seconds, Redis' time), the longest dead first.
+
+    Args:
+        scripts: Has the client that reads it.
+        at: The queue's keys.
+        since: Only those that died then or later.
+        offset: So many of those are left out.
+        count: How many are returned at most.
+    """
+    first: int | str = "-inf" if since is None else round(since * 1000)
+    with reading():
+        rows: Sequence[Any] = await scripts.client.zrange(
+            at.dead, first, "+inf", byscore=True, offset=offset, num=count, withscores=True
+        )
+    # A score may be anything if it was damaged, and no later time can be shown.
+    return [(text(key), round(min(max(score, 0), input_rules.LAST_SECOND * 1000)) / 1000) for key, score in rows]
 
 
 async def _each(
