@@ -61,7 +61,7 @@ class MethodSettings(_message.Message):
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
-    """How long the handler may take on the direct road, where somebody waits for it."""
+    """How long the handler may take on the direct road, where its client waits for the answer."""
     redeliver: _builtins.bool
     """Run it again although it may have run and is not declared idempotent."""
     queued_timeout_seconds: _builtins.float
@@ -177,15 +177,15 @@ class ServiceSettings(_message.Message):
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
-    """How long a handler may take on the direct road, where somebody waits for it."""
+    """How long a handler may take on the direct road, where its client waits for the answer."""
     redeliver: _builtins.bool
     """Run tasks again although they may have run and are not declared idempotent."""
     max_attempts: _builtins.int
     """How often a handler may fail, in whatever way, before a queued task is DEAD. Unset: it is tried again for as long as
-    it may wait, but for failures that nobody foresaw (an unexpected exception, no answer in time), which are counted.
+    it may wait, but for unexpected failures (an exception that is no status, no answer in time), which are counted.
     """
     max_crashes: _builtins.int
-    """How often a task may kill its process, alone, before it is DEAD."""
+    """How often a task's process may crash while it runs there alone, before it is DEAD."""
     max_length: _builtins.int
     """How many tasks may wait."""
     max_bytes: _builtins.int
@@ -370,7 +370,7 @@ Global___PassedOverRoute: _TypeAlias = PassedOverRoute  # noqa: Y015
 
 @_typing.final
 class ServiceVersion(_message.Message):
-    """What one version of a service's program has: replicas of several run side by side while they are exchanged."""
+    """What one version of a service's program has: replicas of several run side by side during an update."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -471,8 +471,8 @@ class CatalogueService(_message.Message):
     store's clock; of none that lives those that ran last; what the deployment ships where none ever registered.
     """
     library: _builtins.bool
-    """The worker library registered it, now or before: its replicas bear frequent keepalive pings, keep an exception's text
-    to themselves, and take from its queue. Nobody else can say so.
+    """The worker library registered it, now or before: its replicas accept frequent keepalive pings, send no exception's
+    text, and take from its queue. Only such a registration sets it.
     """
     weight: _builtins.int
     """The newest version's."""

@@ -47,7 +47,7 @@ class LinkCall(_message.Message):
     it.
     """
     metadata: _builtins.str
-    """What else of the client's headers the handler is told as metadata: a line `key: value` for each, bytes in base64."""
+    """Those of the client's headers that the handler gets as metadata: a line `key: value` for each, bytes in base64."""
     def __init__(
         self,
         *,
@@ -82,7 +82,7 @@ class ConnectRequest(_message.Message):
 
     @_builtins.property
     def cancelled_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Calls whose answers nobody waits for any more: their handlers are cancelled, and what was kept of them is dropped."""
+        """Calls whose answers are no longer waited for: their handlers are cancelled, and what was kept of them is dropped."""
 
     @_builtins.property
     def wanted_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

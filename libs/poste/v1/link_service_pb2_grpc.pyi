@@ -18,8 +18,8 @@ class LinkServiceStub:
     A unary gRPC call costs the same whatever it carries, and that is more than all else that a call costs. So calls travel
     in frames: what is ready goes with the next one, and each answer returns as soon as it is there.
 
-    A large answer, of more than 64 KiB, does not: the gateway is told that it is ready, and sends for it once it has room
-    for it. What a gateway has room for depends on what its clients take, and so on whose the answer is; the stream is the
+    A large answer, of more than 64 KiB, is announced first, and sent once the gateway asks for it, which it does when it
+    has room. What a gateway has room for depends on what its clients take, and so on whose the answer is; the stream is the
     same for all of them, and small answers would wait behind a large one that can't be taken in.
     """
 
@@ -35,8 +35,8 @@ class LinkServiceServicer(metaclass=_abc_1.ABCMeta):
     A unary gRPC call costs the same whatever it carries, and that is more than all else that a call costs. So calls travel
     in frames: what is ready goes with the next one, and each answer returns as soon as it is there.
 
-    A large answer, of more than 64 KiB, does not: the gateway is told that it is ready, and sends for it once it has room
-    for it. What a gateway has room for depends on what its clients take, and so on whose the answer is; the stream is the
+    A large answer, of more than 64 KiB, is announced first, and sent once the gateway asks for it, which it does when it
+    has room. What a gateway has room for depends on what its clients take, and so on whose the answer is; the stream is the
     same for all of them, and small answers would wait behind a large one that can't be taken in.
     """
 

@@ -168,14 +168,14 @@ class MomServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTaskHistory(self, request, context):
-        """Tells what became of a task so far: all that its record knows.
+        """Returns the events of a task so far, as its record has them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadClock(self, request, context):
-        """Tells the store's time, by which ids are judged: a gateway whose clock is far from it can have no call kept.
+        """Returns the store's time, by which ids are judged: calls of a gateway whose clock is far from it are not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +196,7 @@ class MomServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListQueues(self, request, context):
-        """Tells how full each queue is.
+        """Returns each queue's figures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,7 +224,7 @@ class MomServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadTasks(self, request, context):
-        """Lists what Poste gave up, the longest dead first.
+        """Lists DEAD tasks, the longest dead first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -282,7 +282,8 @@ class MomServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetService(self, request, context):
-        """Takes a service out of the catalogue; refused while its calls wait, unless told otherwise. NOT_FOUND if it is not in it.
+        """Takes a service out of the catalogue; refused while its calls wait, unless
+        `even_with_waiting`. NOT_FOUND if it is not in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     """Poste gave it up; kept for the operator, without a TTL."""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
-    """Where a task is in its life. `DEAD` and `FAILED` differ in who gave up: Poste, or the handler."""
+    """The state of a task. `FAILED`: its handler answered with an error. `DEAD`: Poste gave it up."""
 
 TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
 """Never sent."""
@@ -74,7 +74,7 @@ class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason
     DEAD_REASON_ATTEMPTS: _DeadReason.ValueType  # 1
     """The handler failed as often as it may, or until the task's time was over."""
     DEAD_REASON_CRASHES: _DeadReason.ValueType  # 2
-    """Its process died under it, alone, as often as is allowed."""
+    """Its process crashed while it ran there alone, as often as is allowed."""
     DEAD_REASON_OUTCOME_UNKNOWN: _DeadReason.ValueType  # 3
     """It may have run, and its method is not declared idempotent."""
     DEAD_REASON_RESPONSE_TOO_LARGE: _DeadReason.ValueType  # 4
@@ -90,7 +90,7 @@ DEAD_REASON_UNSPECIFIED: DeadReason.ValueType  # 0
 DEAD_REASON_ATTEMPTS: DeadReason.ValueType  # 1
 """The handler failed as often as it may, or until the task's time was over."""
 DEAD_REASON_CRASHES: DeadReason.ValueType  # 2
-"""Its process died under it, alone, as often as is allowed."""
+"""Its process crashed while it ran there alone, as often as is allowed."""
 DEAD_REASON_OUTCOME_UNKNOWN: DeadReason.ValueType  # 3
 """It may have run, and its method is not declared idempotent."""
 DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.ValueType  # 4
@@ -114,9 +114,9 @@ class _TaskEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskEve
     TASK_EVENT_TYPE_RETRIED: _TaskEventType.ValueType  # 3
     """The handler failed; the task waits for its next attempt."""
     TASK_EVENT_TYPE_CRASHED: _TaskEventType.ValueType  # 4
-    """The process died under the attempt; the task waits again."""
+    """The process crashed during the attempt; the task waits again."""
     TASK_EVENT_TYPE_GIVEN_BACK: _TaskEventType.ValueType  # 5
-    """The process stopped and gave it back: that was no attempt."""
+    """The process stopped and gave it back: it is not counted as an attempt."""
     TASK_EVENT_TYPE_CANCEL_REQUESTED: _TaskEventType.ValueType  # 6
     """While it ran, its client asked it to stop."""
     TASK_EVENT_TYPE_REPLAYED: _TaskEventType.ValueType  # 7
@@ -136,9 +136,9 @@ TASK_EVENT_TYPE_STARTED: TaskEventType.ValueType  # 2
 TASK_EVENT_TYPE_RETRIED: TaskEventType.ValueType  # 3
 """The handler failed; the task waits for its next attempt."""
 TASK_EVENT_TYPE_CRASHED: TaskEventType.ValueType  # 4
-"""The process died under the attempt; the task waits again."""
+"""The process crashed during the attempt; the task waits again."""
 TASK_EVENT_TYPE_GIVEN_BACK: TaskEventType.ValueType  # 5
-"""The process stopped and gave it back: that was no attempt."""
+"""The process stopped and gave it back: it is not counted as an attempt."""
 TASK_EVENT_TYPE_CANCEL_REQUESTED: TaskEventType.ValueType  # 6
 """While it ran, its client asked it to stop."""
 TASK_EVENT_TYPE_REPLAYED: TaskEventType.ValueType  # 7
@@ -173,11 +173,11 @@ class Task(_message.Message):
     key: _builtins.str
     """The random part of the task's id: its key within the queue."""
     state: Global___TaskState.ValueType
-    """Where it is in its life."""
+    """Its state."""
     attempt: _builtins.int
     """How often a process has claimed it, stops not counted."""
     cancel_requested: _builtins.bool
-    """Somebody asked a running task to stop."""
+    """A client asked it to stop while it runs."""
     dead_reason: Global___DeadReason.ValueType
     """Set when the state is DEAD."""
     response: _builtins.bytes
