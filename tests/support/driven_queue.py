@@ -111,7 +111,7 @@ class DrivenQueue:
         """Claim; take some first; with `on_disk`, as where a reply proves that it is."""
         said = await steps.claim(
             self.scripts, self.keys, name, claims,
-            most_bytes=1 << 20, alone=alone, take=take, look=FRONT, on_disk=on_disk,
+            most_bytes=1 << 20, alone=alone, take=take, front_count=FRONT, on_disk=on_disk,
         )  # fmt: skip
         if isinstance(said, steps.Fenced):
             return Claimed(["fenced"])

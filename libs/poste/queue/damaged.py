@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from poste.domain import input_rules
-from poste.domain.errors import StoreNotRead
 from poste.queue.connection import text
 from poste.queue.errors import reading
 from poste.runtime import logs, metrics
@@ -49,16 +48,17 @@ async def sound_keys(client: redis.Redis, place: str, queue: str, listed: Iterab
 
 
 def fields_of(reply: Any) -> Sequence[Any]:
-    """Return what HMGET answered of a record.
+    """Return what HMGET answered of a record, in a pipeline whose errors are among its replies.
 
     Raises:
-        DamagedRecord: It is of another kind.
-        StoreNotRead: It was not answered.
+        DamagedRecord: What stands under its key is of another kind: that is what Redis refuses to read.
+        StoreUnreached, StoreNotRead: It was not answered.
     """
     if isinstance(reply, ResponseError):
         raise DamagedRecord(str(reply))
-    if isinstance(reply, Exception):
-        raise StoreNotRead(str(reply)) from reply
+    with reading():
+        if isinstance(reply, Exception):
+            raise reply
     fields: Sequence[Any] = reply
     return fields
 
@@ -92,5 +92,6 @@ def report(queue: str, key: str, why: str) -> None:
     if len(_reported) >= _MAX_REPORTED:
         del _reported[next(iter(_reported))]
     _reported[queue, key] = None
-    # The key may be whatever stands there.
+    # By its key, not by the id that its client was given: that stands in the record, which can't be read. The key may
+    # be whatever stands there.
     _log.error("record can't be read", queue=queue, key=key.encode("ascii", "backslashreplace").decode(), reason=why)

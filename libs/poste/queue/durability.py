@@ -120,7 +120,10 @@ async def check(
 
 
 async def _config(client: redis.Redis) -> tuple[dict[Any, Any], str]:
-    """Return its configuration; of a managed server, which refuses CONFIG, nothing, and its error."""
+    """Return its configuration; of a managed server, which refuses CONFIG, nothing, and its words for that.
+
+    The refusal is what is to be found out here, so it is no error of the store's.
+    """
     try:
         return await client.config_get("*"), "it does not show all of its configuration"
     except ResponseError as error:

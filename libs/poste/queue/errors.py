@@ -1,5 +1,8 @@
 """Maps Redis' errors to Poste's, by what they prove: here, for scripts in `scripts`, and nowhere else.
 
+Some refusals are answers, and are read as such where they are expected: that a server shows no CONFIG (`durability`),
+that no record stands under a record's key (`damaged`), that another master has a slot (`cluster`, the lease's thread).
+
 ::
 
     StoreUnreached    never sent, or refused before any effect: nothing changed

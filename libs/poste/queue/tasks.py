@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain import sizes
-from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
+from poste.domain.errors import StoreError, StoreLost, StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
@@ -319,7 +319,7 @@ def _is_to_be_read(reply: Any, now: float) -> bool:
             return True
         waits = state == _QUEUED or not_begun
         return bool(waits and instant(expiry, "expire time") <= now)
-    except (DamagedRecord, StoreNotRead):
+    except (DamagedRecord, StoreError):
         return True
 
 

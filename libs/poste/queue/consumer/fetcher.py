@@ -140,7 +140,7 @@ class Fetcher:
     async def _check_standstill(self) -> None:
         """Read whether the queue still stands still."""
         try:
-            self._stands_still = await steps.look(self._state.scripts, self._state.keys)
+            self._stands_still = await steps.stands_still(self._state.scripts, self._state.keys)
             self._pops.note_answer()
         except StoreError as error:
             _log.warning("not known whether the queue stands still", queue=self._state.keys.queue, error=str(error))
@@ -154,7 +154,7 @@ class Fetcher:
             take: So many are taken first.
         """
         state, keys = self._state, self._state.keys
-        look = min(state.concurrency, MAX_TAKEN)
+        front_count = min(state.concurrency, MAX_TAKEN)
         numbered = [(key, seq) for seq, key in enumerate(named, self._seq + 1)]
         self._seq += len(numbered)
         state.claiming = frozenset(named)
@@ -164,7 +164,7 @@ class Fetcher:
             size = min(sizes.BATCH, state.bytes_left)
             claims = await steps.claim(
                 state.scripts, keys, state.name, numbered,
-                most_bytes=size, alone=alone, take=take, look=look, on_disk=on_disk,
+                most_bytes=size, alone=alone, take=take, front_count=front_count, on_disk=on_disk,
             )  # fmt: skip
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.

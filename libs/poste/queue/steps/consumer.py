@@ -84,9 +84,9 @@ class PutOff(NamedTuple):
     wait_seconds: float
 
 
-async def look(scripts: Scripts, at: QueueKeys) -> bool:
+async def stands_still(scripts: Scripts, at: QueueKeys) -> bool:
     """Return whether the queue stands still: it is paused, or what ended in it takes all that it may."""
-    return bool(await scripts.run("look", [at.counts], []))
+    return bool(await scripts.run("standstill", [at.counts], []))
 
 
 async def join(scripts: Scripts, at: QueueKeys, incarnation: str, *, lease_seconds: float) -> None:
@@ -170,7 +170,7 @@ async def claim(
     most_bytes: int,
     alone: bool = False,
     take: int = 0,
-    look: int = 0,
+    front_count: int = 0,
     on_disk: bool,
 ) -> Claims | Fenced:
     """Make keys that stand in the consumer's list its own.
@@ -183,11 +183,11 @@ async def claim(
         most_bytes: So many bytes of requests are returned, and the rest of the last one.
         alone: Nothing else runs in the consumer's process.
         take: So many are taken first. It is not asked again then, for taking is not idempotent.
-        look: How many keys at the queue's front are returned.
+        front_count: How many keys at the queue's front are returned.
         on_disk: What is answered is on disk.
     """
     touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.ready]
-    arguments: list[Argument] = [incarnation, int(alone), look, take, int(on_disk), most_bytes]
+    arguments: list[Argument] = [incarnation, int(alone), front_count, take, int(on_disk), most_bytes]
     for named in numbered:
         touched.append(at.record(named[0]))
         arguments += named
