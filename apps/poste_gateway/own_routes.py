@@ -81,7 +81,16 @@ class OwnRoutes:
         self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
-        self._exact: dict[str, Verbs] = {
+        self._exact, self._below = self._exact_paths(pages), self._named_paths(pages)
+        #: By the path's prefix and what is behind the name.
+        self._behind: dict[tuple[str, str], Verbs] = {
+            (task_view.TASKS, "history"): {"GET": self._get_history},
+            **operator_routes.paths,
+        }
+
+    def _exact_paths(self, pages: Pages) -> dict[str, Verbs]:
+        """Return the handlers of paths without a name in them."""
+        return {
             "/v1/services": {"GET": self._services},
             "/v1/queues": {"GET": self._queues},
             "/livez": {"GET": self._livez},
@@ -91,18 +100,16 @@ class OwnRoutes:
             PAGE: {"GET": pages.index},
             f"{PAGE}/events": {"GET": pages.events},
         }
-        self._below: dict[str, Verbs] = {
+
+    def _named_paths(self, pages: Pages) -> dict[str, Verbs]:
+        """Return the handlers of paths that end in a name, by what stands before it."""
+        return {
             task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
             QUEUES: {"GET": self._queues},
             # There is nothing at the name itself; what is behind it is the operators'.
             SERVICES: {},
             "/problems/": {"GET": self._problem},
             f"{PAGE}/": {"GET": pages.file},
-        }
-        #: By the path's prefix and what is behind the name.
-        self._behind: dict[tuple[str, str], Verbs] = {
-            (task_view.TASKS, "history"): {"GET": self._get_history},
-            **operator_routes.paths,
         }
 
     def find(self, path: str) -> Found | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poste.domain.errors import CatalogueFullError, StartError
 from poste.queue.catalogue_store import CatalogueStore
@@ -37,6 +37,7 @@ from poste_mom.server import method_handlers
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Coroutine, Sequence
 
     import grpc.aio
 
@@ -45,67 +46,96 @@ if TYPE_CHECKING:
 _log = logs.get("mom")
 
 
+class _Middleware:
+    """The middleware's parts, connected.
+
+    Attributes:
+        client: Reaches the store.
+        completions: Those who wait for a task's end.
+        figures: What Prometheus reads.
+    """
+
+    def __init__(self, settings: MomSettings) -> None:
+        limits = CatalogueLimits(settings.max_catalogue_bytes, settings.max_replicas)
+        shipped = _shipped(settings, limits)
+        self._health = StoreHealth(settings)
+        self.client = open_client(settings, connected=self._health.connected)
+        self._keys = Keys(settings.key_prefix)
+        self._tasks = Tasks(self.client, self._health.proof, self._keys)
+        self._store = CatalogueStore(self.client, self._keys)
+        self._pass_seconds = settings.pass_seconds
+        self.completions = CompletionWaiter(settings, self._tasks)
+        sockets = None if settings.socket is None else settings.socket.parent
+        self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._tasks.forget_queues)
+        self._budgets = Budgets(self._catalogue, self._health)
+        self._metrics_leader = MetricsLeader(self.client, self._keys)
+        self.figures = Figures(
+            self.client, self._tasks, self._catalogue, self._health, budgets=self._budgets,
+            metrics_leader=self._metrics_leader, keeps_as_told=settings.redis_keeps is not None,
+        )  # fmt: skip
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no call can be kept now; None if calls can be."""
+        return self._health.trouble or self._catalogue.trouble
+
+    def servicers(self) -> Sequence[object]:
+        """Return what answers the methods of `MomService`."""
+        tasks, catalogue, budgets = self._tasks, self._catalogue, self._budgets
+        histories, recent = Histories(self.client, tasks, self._keys), Recent(self.client, tasks, self._keys)
+        operators = Operators(self.client, self._health.proof, self._keys)
+        return (
+            EnqueueServicer(tasks, catalogue, self._health, budgets),
+            TaskServicer(tasks, histories, self.completions),
+            CompleteServicer(tasks, catalogue, self.completions, budgets),
+            OperatorServicer(tasks, recent, operators, catalogue, budgets),
+            CatalogueServicer(catalogue, self._store, tasks),
+        )
+
+    def duties(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return what runs beside the server, for as long as that does."""
+        maintenance = Maintenance(self.client, pass_seconds=self._pass_seconds, keys=self._keys)
+        return (
+            self._health.watch(self.client),
+            self._catalogue.keep(),
+            self.completions.listen(),
+            self.completions.poll(),
+            self._metrics_leader.hold(),
+            passes.keep(self._tasks, maintenance, self._catalogue, self._budgets, pass_seconds=self._pass_seconds),
+        )
+
+
 async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     """Serve until `stop`.
 
     Raises:
         StartError: The port is taken, or the catalogue file is wrong.
     """
-    limits = CatalogueLimits(settings.max_catalogue_bytes, settings.max_replicas)
-    shipped = _shipped(settings, limits)
-    health = StoreHealth(settings)
-    client = open_client(settings, connected=health.connected)
-    keys = Keys(settings.key_prefix)
-    tasks, store = Tasks(client, health.proof, keys), CatalogueStore(client, keys)
-    maintenance = Maintenance(client, pass_seconds=settings.pass_seconds, keys=keys)
-    completions = CompletionWaiter(settings, tasks)
-    sockets = None if settings.socket is None else settings.socket.parent
-    catalogue = Catalogue(store, shipped, limits, sockets=sockets, replaced=tasks.forget_queues)
-    budgets = Budgets(catalogue, health)
-    metrics_leader = MetricsLeader(client, keys)
-    as_told = settings.redis_keeps is not None
-    figures = Figures(
-        client, tasks, catalogue, health, budgets=budgets, metrics_leader=metrics_leader, keeps_as_told=as_told
-    )
+    middleware = _Middleware(settings)
     server, intake = new_server(), Intake()
     health_service = Health(server, "poste.v1.MomService", intake=intake)
-    histories, recent = Histories(client, tasks, keys), Recent(client, tasks, keys)
-    servicers = (
-        EnqueueServicer(tasks, catalogue, health, budgets),
-        TaskServicer(tasks, histories, completions),
-        CompleteServicer(tasks, catalogue, completions, budgets),
-        OperatorServicer(tasks, recent, Operators(client, health.proof, keys), catalogue, budgets),
-        CatalogueServicer(catalogue, store, tasks),
-    )
-    method_handlers.add_to_server(servicers, server, intake)
+    method_handlers.add_to_server(middleware.servicers(), server, intake)
     address = _bind(server, settings)
 
     def ready() -> str | None:
-        return "stopping" if stop.is_set() else health.trouble or catalogue.trouble
+        return "stopping" if stop.is_set() else middleware.trouble
 
+    probes = admin.serving(
+        settings.admin_host or settings.host, settings.probes_port(), ready, collect=middleware.figures.collect
+    )
     try:
-        async with (
-            admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready, collect=figures.collect),
-            lifecycle.side_tasks(
-                health.watch(client),
-                catalogue.keep(),
-                completions.listen(),
-                completions.poll(),
-                metrics_leader.hold(),
-                passes.keep(tasks, maintenance, catalogue, budgets, pass_seconds=settings.pass_seconds),
-            ),
-        ):
+        async with probes, lifecycle.side_tasks(*middleware.duties()):
             await server.start()
             await health_service.serving()
             _log.info("serving", address=address)
             await stop.wait()
             await health_service.not_serving()
-            completions.close()
+            middleware.completions.close()
             # Catalogue streams never end by themselves, so a stop waits for the other calls only.
             await server.stop(min(settings.grace_seconds, 2.0))
     finally:
         await server.stop(0)
-        await client.aclose()
+        await middleware.client.aclose()
     _log.info("stopped")
 
 

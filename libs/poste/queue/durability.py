@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis.exceptions import ResponseError
@@ -72,7 +72,7 @@ async def check(
     Args:
         client: Of that server.
         in_cluster: It was found by the URL of a cluster.
-        keeps: What somebody says that it keeps; heard only if it does not say so itself.
+        keeps: What its operator says that it keeps; counts only if it does not show that itself.
         accept_losing_last_second: Go on although it may lose what it was given in the last second.
         accept_losing_everything: Go on although it loses everything when it stops.
 
@@ -83,15 +83,9 @@ async def check(
     with reading("Redis can't be asked how it keeps data: "):
         info = {**await client.info("server"), **await client.info("memory")}
         config, silence = await _config(client)
-    # Valkey has its own name for it.
-    if info.get("server_mode", info.get("redis_mode")) == "cluster" and not in_cluster:
-        raise StoreUnreached(
-            "Redis is one of a cluster: its URL must begin with redis+cluster:// (or rediss+cluster://)"
-        )
     settings = {text(name): text(value) for name, value in config.items()}
-    policy = settings.get("maxmemory-policy", info.get("maxmemory_policy"))
-    if policy != "noeviction":
-        raise KeepsTooLittle(f"Redis would throw accepted calls away: maxmemory-policy is {policy}, must be noeviction")
+    _check_mode(info, in_cluster=in_cluster)
+    _check_eviction(settings.get("maxmemory-policy", info.get("maxmemory_policy")))
     if not settings.keys() >= _PERSISTENCE_KEYS:
         _check_declared(
             keeps,
@@ -100,22 +94,13 @@ async def check(
             accept_losing_everything=accept_losing_everything,
         )
         return Durability.AS_DECLARED
-    if settings.get("appendonly") != "yes":
-        if accept_losing_everything:
-            return Durability.AS_DECLARED
-        raise KeepsTooLittle("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
-    if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
-        return Durability.ON_REPLY
-    if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
-        # The operator decided that no call is to wait for it, which takes 0.1 s for each batch.
-        return Durability.AS_DECLARED if accept_losing_everything else Durability.ON_REPLY
+    # Valkey has its own name for it.
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:2])
-    if version >= _WAITAOF_SINCE and settings.get("appendfsync") != "no":
-        return Durability.ON_WAITAOF
-    raise KeepsTooLittle(
-        f"Redis could lose accepted calls when its host stops: appendfsync is {settings.get('appendfsync')}, "
-        f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
-        "(or Redis at least 7.2)"
+    return _shown(
+        settings,
+        knows_waitaof=version >= _WAITAOF_SINCE,
+        accept_losing_last_second=accept_losing_last_second,
+        accept_losing_everything=accept_losing_everything,
     )
 
 
@@ -128,6 +113,51 @@ async def _config(client: redis.Redis) -> tuple[dict[Any, Any], str]:
         return await client.config_get("*"), "it does not show all of its configuration"
     except ResponseError as error:
         return {}, str(error)
+
+
+def _check_mode(info: Mapping[str, Any], *, in_cluster: bool) -> None:
+    """Refuse a server of a cluster that is reached by the URL of a single one: most keys would not be its own."""
+    # Valkey has its own name for it.
+    if info.get("server_mode", info.get("redis_mode")) == "cluster" and not in_cluster:
+        raise StoreUnreached(
+            "Redis is one of a cluster: its URL must begin with redis+cluster:// (or rediss+cluster://)"
+        )
+
+
+def _check_eviction(policy: str | None) -> None:
+    """Refuse a server that drops keys when its memory is full."""
+    if policy != "noeviction":
+        raise KeepsTooLittle(f"Redis would throw accepted calls away: maxmemory-policy is {policy}, must be noeviction")
+
+
+def _shown(
+    settings: Mapping[str, str],
+    *,
+    knows_waitaof: bool,
+    accept_losing_last_second: bool,
+    accept_losing_everything: bool,
+) -> Durability:
+    """Return what a server keeps that shows its persistence settings.
+
+    Raises:
+        KeepsTooLittle: It is less than is accepted; the text names the setting.
+    """
+    if settings.get("appendonly") != "yes":
+        if accept_losing_everything:
+            return Durability.AS_DECLARED
+        raise KeepsTooLittle("Redis would lose accepted calls when it stops: appendonly is no, must be yes")
+    if settings.get("appendfsync") == "always" and settings.get("no-appendfsync-on-rewrite") == "no":
+        return Durability.ON_REPLY
+    if accept_losing_everything or (accept_losing_last_second and settings.get("appendfsync") != "no"):
+        # The operator decided that no call is to wait for it, which takes 0.1 s for each batch.
+        return Durability.AS_DECLARED if accept_losing_everything else Durability.ON_REPLY
+    if knows_waitaof and settings.get("appendfsync") != "no":
+        return Durability.ON_WAITAOF
+    raise KeepsTooLittle(
+        f"Redis could lose accepted calls when its host stops: appendfsync is {settings.get('appendfsync')}, "
+        f"no-appendfsync-on-rewrite is {settings.get('no-appendfsync-on-rewrite')}; must be always and no "
+        "(or Redis at least 7.2)"
+    )
 
 
 def _check_declared(

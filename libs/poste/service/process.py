@@ -149,55 +149,95 @@ async def run(
     tracing.silence(traceparents.UNRECORDED)
     for service in services:
         metrics.expect(service.name)
-    interception = Interception(interceptors) if interceptors else None
-    direct_runner = Runner("direct", threads=settings.concurrency, isolation=isolation, interception=interception)
-    direct = DirectRoad(services, direct_runner, max_calls=settings.max_direct_calls, interceptors=interceptors)
-    channel = Replicated(settings.mom)
-    queued = _Queued(
-        services, settings, Reporter(channel), consumer, direct.live, isolation=isolation, interception=interception
-    )
-    for runner in (direct_runner, queued.runner):
-        leaving.watch(runner.calling)
-
-    threads = ThreadWatch((direct_runner, queued.runner), settings.threads_lost_seconds)
-
-    def ready() -> str | None:
-        return "stopping" if stop.is_set() else threads.reason or queued.ready()
-
+    worker = _Worker(services, settings, consumer, isolation, interceptors)
     try:
-        if settings.socket is None:
-            port = await direct.listen(settings.host, settings.port or 0)
-        else:
-            port = settings.port or 0
-            await direct.listen_at(settings.socket)
+        port = await worker.listen()
+
+        def ready() -> str | None:
+            return "stopping" if stop.is_set() else worker.ready()
+
         async with admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as admin_port:
             listening(Ports(port, admin_port))
             where = {"port": port} if settings.socket is None else {"socket": str(settings.socket)}
             _log.info("serving", **where, admin_port=admin_port, services=[service.name for service in services])
-            registrations = [
-                Registration(channel, service, settings, port, queued.terms[service.name]) for service in services
-            ]
-            async with lifecycle.side_tasks(channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
-                for one in queued.consumers:
-                    consuming.create_task(_consume(one, stop))
-                async with lifecycle.side_tasks(threads.run(stop), *(one.run() for one in registrations)):
-                    await stop.wait()
-                # The group waits for the consumers: each has finished, or given back, all that it held.
-                for one in queued.consumers:
-                    one.stop()
-                await asyncio.gather(
-                    direct.drain(settings.grace_seconds), *(one.withdraw() for one in registrations if one.known)
-                )
+            await worker.work(stop, port)
     finally:
-        await direct.close()
-        direct_runner.close()
-        queued.runner.close()
-        if isolation is not None:
-            isolation.close()
-        await channel.close()
+        await worker.close()
     _log.info("stopped")
-    if threads.over:
-        raise PosteError(f"ended by itself: {threads.reason}")
+    if worker.threads.over:
+        raise PosteError(f"ended by itself: {worker.threads.reason}")
+
+
+class _Worker:
+    """Both roads of a process, and what it says to the middleware.
+
+    Attributes:
+        threads: Watches whether a service has lost all its threads.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[ServedService],
+        settings: WorkerSettings,
+        consumer: MakeConsumer,
+        isolation: Isolation | None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+    ) -> None:
+        self._services, self._settings, self._isolation = services, settings, isolation
+        interception = Interception(interceptors) if interceptors else None
+        self._runner = Runner("direct", threads=settings.concurrency, isolation=isolation, interception=interception)
+        self._direct = DirectRoad(
+            services, self._runner, max_calls=settings.max_direct_calls, interceptors=interceptors
+        )
+        self._channel = Replicated(settings.mom)
+        self._queued = _Queued(
+            services, settings, Reporter(self._channel), consumer, self._direct.live,
+            isolation=isolation, interception=interception,
+        )  # fmt: skip
+        runners = (self._runner, self._queued.runner)
+        for runner in runners:
+            leaving.watch(runner.calling)
+        self.threads = ThreadWatch(runners, settings.threads_lost_seconds)
+
+    def ready(self) -> str | None:
+        """Return None if it runs calls of both roads, else why not."""
+        return self.threads.reason or self._queued.ready()
+
+    async def listen(self) -> int:
+        """Listen for gRPC, at the port or the socket that is set; returns the port, 0 if it is a socket."""
+        port = self._settings.port or 0
+        if self._settings.socket is None:
+            return await self._direct.listen(self._settings.host, port)
+        await self._direct.listen_at(self._settings.socket)
+        return port
+
+    async def work(self, stop: asyncio.Event, port: int) -> None:
+        """Register, and run calls of both roads until `stop`; then finish what runs, and give the rest back."""
+        direct, queued, settings = self._direct, self._queued, self._settings
+        registrations = [
+            Registration(self._channel, service, settings, port, queued.terms[service.name])
+            for service in self._services
+        ]
+        async with lifecycle.side_tasks(self._channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
+            for one in queued.consumers:
+                consuming.create_task(_consume(one, stop))
+            async with lifecycle.side_tasks(self.threads.run(stop), *(one.run() for one in registrations)):
+                await stop.wait()
+            # The group waits for the consumers: each has finished, or given back, all that it held.
+            for one in queued.consumers:
+                one.stop()
+            await asyncio.gather(
+                direct.drain(settings.grace_seconds), *(one.withdraw() for one in registrations if one.known)
+            )
+
+    async def close(self) -> None:
+        """Close what listens and what is connected; end the threads and processes that are idle."""
+        await self._direct.close()
+        self._runner.close()
+        self._queued.runner.close()
+        if self._isolation is not None:
+            self._isolation.close()
+        await self._channel.close()
 
 
 def _refuse_both(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
