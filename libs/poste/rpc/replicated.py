@@ -175,21 +175,28 @@ class Replicated(grpc.aio.Channel):
             raise _error(grpc.StatusCode.UNAVAILABLE, "no replica is reached", (NOT_RUN, "1"))
         return replica, None if timeout is None else max(0.0, timeout - (loop.time() - begin))
 
+    async def _send(
+        self,
+        kind: str,
+        method: str,
+        codecs: dict[str, Any],
+        request: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - gRPC's name
+        metadata: Any = None,
+        wait_for_ready: bool | None = None,
+    ) -> tuple[_Replica, _Call]:
+        """Send a call to one of the replicas; returns that, and the call."""
+        replica, left = await self._choose(timeout, wait_for_ready)
+        callable_ = replica.multi(kind, method, codecs)
+        return replica, callable_(request, timeout=left, metadata=metadata, wait_for_ready=wait_for_ready)
+
     def unary_unary(self, method: str, *codecs: Any, **named: Any) -> Any:
         """Return what calls a method of the replicas, each time one of them."""
         given = _codecs(codecs, named)
 
-        async def call(
-            request: Any,
-            *,
-            timeout: float | None = None,  # noqa: ASYNC109 - gRPC's name
-            metadata: Any = None,
-            wait_for_ready: bool | None = None,
-        ) -> Any:
-            replica, left = await self._choose(timeout, wait_for_ready)
-            under_way = replica.multi("unary_unary", method, given)(
-                request, timeout=left, metadata=metadata, wait_for_ready=wait_for_ready
-            )
+        async def call(request: Any, **options: Any) -> Any:
+            replica, under_way = await self._send("unary_unary", method, given, request, **options)
             with replica.carrying(under_way):
                 return await under_way
 
@@ -199,17 +206,8 @@ class Replicated(grpc.aio.Channel):
         """Return what calls a method whose answer is a stream, each time on one of the replicas."""
         given = _codecs(codecs, named)
 
-        async def call(
-            request: Any,
-            *,
-            timeout: float | None = None,  # noqa: ASYNC109 - gRPC's name
-            metadata: Any = None,
-            wait_for_ready: bool | None = None,
-        ) -> AsyncIterator[Any]:
-            replica, left = await self._choose(timeout, wait_for_ready)
-            under_way = replica.multi("unary_stream", method, given)(
-                request, timeout=left, metadata=metadata, wait_for_ready=wait_for_ready
-            )
+        async def call(request: Any, **options: Any) -> AsyncIterator[Any]:
+            replica, under_way = await self._send("unary_stream", method, given, request, **options)
             try:
                 with replica.carrying(under_way):
                     async for response in under_way:

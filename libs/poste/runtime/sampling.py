@@ -1,4 +1,9 @@
-"""Which traces are recorded, by OpenTelemetry's SDK. Imported only where spans are sent: see `tracing`."""
+"""Which traces are recorded, by OpenTelemetry's SDK. Imported only where spans are sent: see `tracing`.
+
+What is used of the SDK that it does not document stands in this file alone: `INSIDES` lists it, and
+`poste.runtime.insides` checks it when a sampler is made. What it is relied upon for (that the provider has the sampler
+which OpenTelemetry's variables name) is shown by `tests/observability/test_traces.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,8 @@ from opentelemetry.util.types import Attributes
 from poste.domain.errors import StartError
 from poste.runtime import insides, spans
 
+#: What is used of the SDK's insides, of an object of each class.
+INSIDES: Final = ((TracerProvider, ("sampler",)),)
 _SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 _SHARE: Final = "OTEL_TRACES_SAMPLER_ARG"
 #: The half of a trace's id that samplers go by, in bits.
@@ -42,7 +49,7 @@ class HeadSampler(Sampler, RandomIdGenerator):
         self._bound = _ratio().bound
         # There is no other public way to the sampler that the environment names.
         provider = TracerProvider(shutdown_on_exit=False)
-        insides.check("opentelemetry-sdk", [(provider, ("sampler",))])
+        insides.check("opentelemetry-sdk", [(provider, names) for _, names in INSIDES])
         self._sampler = provider.sampler
         #: The trace that was drawn and not begun yet; 0 if there is none.
         self._drawn = 0
