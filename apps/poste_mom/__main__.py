@@ -14,6 +14,7 @@ from poste.queue.keys import Keys
 from poste.queue.maintenance import Maintenance
 from poste.queue.metrics_leader import MetricsLeader
 from poste.queue.operators import Operators
+from poste.queue.queues import Queues
 from poste.queue.recent import Recent
 from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
@@ -62,6 +63,7 @@ class _Middleware:
         self.client = open_client(settings, connected=self._health.connected)
         self._keys = Keys(settings.key_prefix)
         self._tasks = Tasks(self.client, self._health.proof, self._keys)
+        self._queues = Queues(self.client, self._keys)
         self._store = CatalogueStore(self.client, self._keys)
         self._pass_seconds = settings.pass_seconds
         self.completions = CompletionWaiter(settings, self._tasks)
@@ -70,7 +72,7 @@ class _Middleware:
         self._budgets = Budgets(self._catalogue, self._health)
         self._metrics_leader = MetricsLeader(self.client, self._keys)
         self.figures = Figures(
-            self.client, self._tasks, self._catalogue, self._health, budgets=self._budgets,
+            self.client, self._queues, self._catalogue, self._health, budgets=self._budgets,
             metrics_leader=self._metrics_leader, keeps_as_told=settings.redis_keeps is not None,
         )  # fmt: skip
 
@@ -88,8 +90,8 @@ class _Middleware:
             EnqueueServicer(tasks, catalogue, self._health, budgets),
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
-            OperatorServicer(tasks, recent, operators, catalogue, budgets),
-            CatalogueServicer(catalogue, self._store, tasks),
+            OperatorServicer(self._queues, recent, operators, catalogue, budgets),
+            CatalogueServicer(catalogue, self._store, self._queues),
         )
 
     def duties(self) -> Sequence[Coroutine[Any, Any, None]]:
@@ -101,7 +103,7 @@ class _Middleware:
             self.completions.listen(),
             self.completions.poll(),
             self._metrics_leader.hold(),
-            passes.keep(self._tasks, maintenance, self._catalogue, self._budgets, pass_seconds=self._pass_seconds),
+            passes.keep(self._queues, maintenance, self._catalogue, self._budgets, pass_seconds=self._pass_seconds),
         )
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from poste.queue.connection import Client
     from poste.queue.metrics_leader import MetricsLeader
+    from poste.queue.queues import QueueFigures, Queues
     from poste.queue.store_health import StoreHealth
-    from poste.queue.tasks import QueueFigures, Tasks
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.queues.budgets import Budgets
 
@@ -52,7 +52,7 @@ class Figures:
     def __init__(
         self,
         client: Client,
-        tasks: Tasks,
+        queues: Queues,
         catalogue: Catalogue,
         health: StoreHealth,
         *,
@@ -64,7 +64,7 @@ class Figures:
         self._keeps_as_told = keeps_as_told
         self._client = client
         self._catalogue = catalogue
-        self._tasks = tasks
+        self._queues = queues
         self._health = health
         self._budgets = budgets
         self._metrics_leader = metrics_leader
@@ -85,7 +85,7 @@ class Figures:
     async def _ask_queues(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         async def ask(queue: str) -> None:
             try:
-                figures = await self._tasks.figures(queue)
+                figures = await self._queues.figures(queue)
                 if is_over(figures, self._catalogue):
                     return
                 _add_queue(samples, figures)
@@ -95,7 +95,7 @@ class Figures:
                 _log.warning("figures not read", queue=queue, error=str(error))
 
         try:
-            queues = await known(self._tasks, self._catalogue)
+            queues = await known(self._queues, self._catalogue)
         except StoreError as error:
             _log.warning("figures not read", error=str(error))
         else:
@@ -107,7 +107,7 @@ class Figures:
         # While no replica lives the whole queue waits for its service.
         if served is None:
             return 0
-        return sum(method not in served for method in await self._tasks.delayed_methods(figures.name))
+        return sum(method not in served for method in await self._queues.delayed_methods(figures.name))
 
     async def _ask_servers(self, samples: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         try:

@@ -16,7 +16,7 @@ from poste_mom.queues.all_queues import for_each, known
 
 if TYPE_CHECKING:
     from poste.queue.maintenance import Maintenance, PassReport
-    from poste.queue.tasks import Tasks
+    from poste.queue.queues import Queues
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.queues.budgets import Budgets
 
@@ -28,22 +28,22 @@ _ORPHANS_AGAIN_SECONDS: Final = 10.0
 
 
 async def keep(
-    tasks: Tasks, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float
+    queues: Queues, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float
 ) -> None:
     """Run a pass over every queue, again and again, until cancelled. A queue whose Redis is away delays no other."""
     orphans_due = -math.inf
-    queues: set[str] = set()
+    names: set[str] = set()
     passes = _Passes(maintenance, catalogue, budgets)
     while True:
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _reap_orphans(maintenance)
         try:
             # Where nothing was queued yet, a consumer's lease may be over too.
-            queues = await known(tasks, catalogue)
+            names = await known(queues, catalogue)
         except StoreError as error:
             # In a cluster the list may be away where queues are not: the last one known is good.
             _log.warning("waiting for Redis", error=str(error))
-        await for_each(queues, passes.run)
+        await for_each(names, passes.run)
         # Replicas that started together drift apart.
         await asyncio.sleep(pass_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spread, not secrecy
 

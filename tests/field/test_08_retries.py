@@ -161,7 +161,7 @@ async def test_what_failed_until_its_time_was_over_is_dead_and_says_why(office: 
     assert (record.state, record.dead_reason, record.error) == (TaskState.DEAD, DeadReason.ATTEMPTS, b"why")
     assert await office.state(waited) is TaskState.EXPIRED
     assert await office.figures() == (0, 0, 0, 1)
-    totals = (await office.tasks.figures(office.queue)).totals
+    totals = (await office.queues.figures(office.queue)).totals
     assert (totals["D"], totals["dead:attempts"], totals["E"]) == (1, 1, 1)
     assert await office.operators.replay(office.queue, [failed]) == ["done"]
 

@@ -30,7 +30,7 @@ async def test_what_ended_is_no_more_than_what_came_and_was_replayed(post: Post)
             for _ in range(2):
                 assert await post.operators.replay(post.queue, [key]) == ["done"]
 
-    queue = listings.queue(await post.tasks.figures(post.queue), max_held_bytes=0)
+    queue = listings.queue(await post.queues.figures(post.queue), max_held_bytes=0)
     assert (queue.enqueued, queue.replayed, queue.ended) == (1, 2, 3)
 
 

@@ -173,7 +173,7 @@ async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_pat
                 office.consume(much)
                 await until(lambda: _said(logs, "queue stands still"), what="its stand")
                 await until(lambda: _has(office, running=0, stands_still=True), what="all at rest")
-                waiting = (await office.tasks.figures(SUM)).queued
+                waiting = (await office.queues.figures(SUM)).queued
 
                 assert 0 < waiting < 400
                 assert (await one.figures())["standsStill"]
@@ -202,12 +202,12 @@ def _said(logs: Any, event: str) -> bool:
 
 
 async def _has(office: Office, **expected: Any) -> bool:
-    figures = await office.tasks.figures(SUM)
+    figures = await office.queues.figures(SUM)
     return all(getattr(figures, name) == value for name, value in expected.items())
 
 
 async def _has_fewer(office: Office, waiting: int) -> bool:
-    return (await office.tasks.figures(SUM)).queued < waiting
+    return (await office.queues.figures(SUM)).queued < waiting
 
 
 async def test_what_waits_and_what_is_dead_counts_too(tmp_path: Path) -> None:
@@ -365,12 +365,12 @@ async def test_what_is_kept_is_counted_and_dropped_on_every_kind_of_server(post:
         ended.append(await post.running("me", result_ttl_seconds=ttl))
         assert await post.complete("me", ended[-1], payload=b"x" * number) == "succeeded"
     await post.enqueue()
-    figures = await post.tasks.figures(post.queue)
+    figures = await post.queues.figures(post.queue)
     assert (figures.kept, figures.kept_bytes) == (5, 5 * RECORD_BYTES + sum(range(5)))
     assert figures.held_bytes == figures.kept_bytes + RECORD_BYTES + len(b"request")
 
     for key in ended:
         await kept.age(key)
     assert (await post.operators.purge_ended(post.queue)).purged == 5
-    figures = await post.tasks.figures(post.queue)
+    figures = await post.queues.figures(post.queue)
     assert (figures.kept, figures.kept_bytes, figures.queued) == (0, 0, 1)

@@ -49,7 +49,7 @@ class Store:
 
     async def stands_still(self) -> bool:
         """Whether it does, and all that was not run waits again."""
-        figures = await self.office.tasks.figures(self.office.queue)
+        figures = await self.office.queues.figures(self.office.queue)
         return figures.stands_still and figures.running == 0 and figures.queued == CALLS - len(self.office.ran)
 
 
@@ -67,7 +67,7 @@ async def test_results_stop_at_their_queues_budget(store: Store, repeatable: boo
     office.consume(store.much)
     await until(store.stands_still, what="the queue's stand")
 
-    figures = await office.tasks.figures(office.queue)
+    figures = await office.queues.figures(office.queue)
     # What ran meanwhile comes on top of it: so many as run at once in the consumer's hand.
     assert BUDGET <= figures.kept_bytes <= BUDGET + 2 * office.settings.concurrency * (RESULT + 300)
     assert 0 < figures.kept < CALLS
@@ -134,6 +134,6 @@ async def test_what_waits_never_stops_a_queue(store: Store) -> None:
     office = store.office
     await store.pass_(Budget(10_000))
     await store.enqueue(count=CALLS)
-    assert (await office.tasks.figures(office.queue)).held_bytes > 10_000
+    assert (await office.queues.figures(office.queue)).held_bytes > 10_000
     office.consume(office.at_once)
     await until(lambda: len(office.ran) >= 10_000 // RECORD_BYTES, what="calls run")

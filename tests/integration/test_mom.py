@@ -30,7 +30,7 @@ from poste.domain.errors import StartError, StoreUnreached
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
-from poste.queue.tasks import QueueFigures
+from poste.queue.queues import QueueFigures
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import proves_not_run
 from poste.runtime.settings import StoreSettings
@@ -423,7 +423,7 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
     """In a Redis Cluster with one master away, an operator would see nothing of all that works."""
 
     class Half:
-        async def queues(self) -> set[str]:
+        async def names(self) -> set[str]:
             return {"a", "b"}
 
         async def figures(self, queue: str) -> QueueFigures:

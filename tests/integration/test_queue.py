@@ -540,7 +540,7 @@ async def test_a_paused_queue_starts_nothing_and_keeps_its_order(post: Post) -> 
     assert await post.take("me", 2) == keys[:2]
     assert [await post.claim("me", key) for key in reversed(keys[:2])] == ["paused", "paused"]
 
-    assert (await post.tasks.figures(post.queue)).paused
+    assert (await post.queues.figures(post.queue)).paused
     assert await post.figures() == (3, 0, 0, 0)
     await post.operators.pause(post.queue, paused=False)
     assert await post.take("me", 3) == keys

@@ -13,11 +13,12 @@ from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
 from poste.queue.operators import Operators
+from poste.queue.queues import count_kept
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.queue.steps import maintenance
 from poste.queue.steps.task import NewTask, Report
-from poste.queue.tasks import Tasks, count_kept
+from poste.queue.tasks import Tasks
 from poste.runtime.settings import StoreSettings
 from support import queue_model
 from support.kept import KeptTasks

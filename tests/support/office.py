@@ -15,6 +15,7 @@ from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
+from poste.queue.queues import Queues
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
 from poste.runtime.settings import WorkerSettings
@@ -29,7 +30,8 @@ class Office:
         )
         self.queue, self.keys = queue, QueueKeys(queue)
         self.client = open_client(self.settings)
-        self.tasks, self.maintenance = Tasks(self.client), Maintenance(self.client, pass_seconds=0.25)
+        self.tasks, self.queues = Tasks(self.client), Queues(self.client)
+        self.maintenance = Maintenance(self.client, pass_seconds=0.25)
         self.consumers: dict[Consumer, asyncio.Task[None]] = {}
         self.ran: list[str] = []
         self.started = asyncio.Event()

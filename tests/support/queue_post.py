@@ -13,6 +13,7 @@ from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
 from poste.queue.operators import Operators
+from poste.queue.queues import Queues
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
@@ -31,7 +32,7 @@ class Post:
     def __init__(self, client: Any, queue: str) -> None:
         self.client, self.queue = client, queue
         self.keys = QueueKeys(queue)
-        self.tasks, self.scripts = Tasks(client), Scripts(client)
+        self.tasks, self.queues, self.scripts = Tasks(client), Queues(client), Scripts(client)
         self.operators = Operators(client)
         self.maintenance = Maintenance(client, pass_seconds=1)
         self.policy = QueuePolicy()
@@ -123,5 +124,5 @@ class Post:
         return key
 
     async def figures(self) -> tuple[int, int, int, int]:
-        figures = await self.tasks.figures(self.queue)
+        figures = await self.queues.figures(self.queue)
         return figures.queued, figures.running, figures.delayed, figures.dead

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poste.queue.operators import DeadPage, EndedPage
+    from poste.queue.queues import QueueFigures
     from poste.queue.recent import RecentTask
     from poste.queue.record import TaskRecord
-    from poste.queue.tasks import QueueFigures
 
 
 def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from poste.queue.catalogue_store import CatalogueStore
-    from poste.queue.tasks import Tasks
+    from poste.queue.queues import Queues
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.methods.answers import Context
@@ -28,10 +28,10 @@ _log = logs.get("catalogue")
 class CatalogueServicer:
     """Serves the registration and withdrawal of replicas and couriers, `ForgetService` and `WatchCatalogue`."""
 
-    def __init__(self, catalogue: Catalogue, store: CatalogueStore, tasks: Tasks) -> None:
+    def __init__(self, catalogue: Catalogue, store: CatalogueStore, queues: Queues) -> None:
         self._catalogue = catalogue
         self._store = store
-        self._tasks = tasks
+        self._queues = queues
 
     async def RegisterService(
         self,
@@ -71,7 +71,7 @@ class CatalogueServicer:
 
     async def ForgetService(self, request: pb.ForgetServiceRequest, context: Context) -> pb.ForgetServiceResponse:
         try:
-            figures = await self._tasks.figures(request.service)
+            figures = await self._queues.figures(request.service)
             waiting = figures.queued + figures.delayed + figures.running
             if waiting and not request.even_with_waiting:
                 return pb.ForgetServiceResponse(waiting=waiting)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from poste.queue.operators import Operators
+    from poste.queue.queues import Queues
     from poste.queue.recent import Recent
     from poste.queue.steps.operator import Done
-    from poste.queue.tasks import Tasks
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.methods.answers import Context
     from poste_mom.queues.budgets import Budgets
@@ -44,9 +44,9 @@ class OperatorServicer:
     """Serves what lists queues and their tasks, and what pauses, replays and purges."""
 
     def __init__(
-        self, tasks: Tasks, recent: Recent, operators: Operators, catalogue: Catalogue, budgets: Budgets
+        self, queues: Queues, recent: Recent, operators: Operators, catalogue: Catalogue, budgets: Budgets
     ) -> None:
-        self._tasks = tasks
+        self._queues = queues
         self._recent = recent
         self._operators = operators
         self._catalogue = catalogue
@@ -63,14 +63,14 @@ class OperatorServicer:
 
         async def read(queue: str) -> None:
             try:
-                found = await self._tasks.figures(queue)
+                found = await self._queues.figures(queue)
                 if not is_over(found, self._catalogue):
                     figures[queue] = listings.queue(found, await self._budgets.of(queue))
             except StoreError as error:
                 troubles.append(error)
 
         try:
-            queues = await known(self._tasks, self._catalogue)
+            queues = await known(self._queues, self._catalogue)
         except StoreError as error:
             await refuse(context, error)
         await for_each(queues & {request.queue} if request.queue else queues, read)
@@ -88,7 +88,7 @@ class OperatorServicer:
 
     async def _pause(self, queue: str, context: Context, *, paused: bool) -> None:
         try:
-            if queue not in await known(self._tasks, self._catalogue):
+            if queue not in await known(self._queues, self._catalogue):
                 await context.abort(grpc.StatusCode.NOT_FOUND, "there is no queue of this name")
             await self._operators.pause(queue, paused=paused)
         except StoreError as error:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from poste.queue.tasks import QueueFigures, Tasks
+    from poste.queue.queues import QueueFigures, Queues
     from poste_mom.catalogue.catalogue import Catalogue
 
 #: How many queues are worked on at the same time.
 _AT_ONCE: Final = 16
 
 
-async def known(tasks: Tasks, catalogue: Catalogue) -> set[str]:
+async def known(queues: Queues, catalogue: Catalogue) -> set[str]:
     """Return the queues that Redis knows, and those of the catalogue's services: one may never have held a task.
 
     Raises:
         StoreError: Redis can't be asked.
     """
-    return {*await tasks.queues(), *(entry.name for entry in catalogue.entries())}
+    return {*await queues.names(), *(entry.name for entry in catalogue.entries())}
 
 
 def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
