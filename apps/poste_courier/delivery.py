@@ -16,7 +16,7 @@ from poste.rpc.catalogue import Method, Service
 from poste.rpc.statuses import DETAILS_TRAILER
 from poste.runtime import logs, metrics
 from poste.service import traced
-from poste.service.context import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
+from poste.service.call import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued import elsewhere_seconds
 from poste.upstream.failure import NO_ROOM, SILENT, Failure

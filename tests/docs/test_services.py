@@ -16,7 +16,8 @@ from support.documents import Document
 
 import poste as poste_library
 from poste.domain.policy import HeaderPolicy, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
-from poste.service import context, policies
+from poste.service import call as calls
+from poste.service import policies
 from poste_mom.catalogue import catalogue_file
 
 SERVICES = Document("docs/services.md")
@@ -60,7 +61,7 @@ def test_what_an_author_can_say() -> None:
 
 def test_metadata() -> None:
     """A handler would look for what never comes."""
-    assert {context.REQUEST_ID, context.ATTEMPT, context.TASK_ID, context.TASK_KEY, "traceparent"} == set(
+    assert {calls.REQUEST_ID, calls.ATTEMPT, calls.TASK_ID, calls.TASK_KEY, "traceparent"} == set(
         SERVICES.codes("metadata")
     )
 

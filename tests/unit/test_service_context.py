@@ -8,7 +8,8 @@ import pytest
 from google.rpc import status_pb2
 
 from poste.domain.codes import Code
-from poste.service.context import AsyncContext, Call, SyncContext, checked
+from poste.service.call import Call, checked
+from poste.service.context import AsyncContext, SyncContext
 from poste.service.outcome import Outcome
 
 

@@ -14,7 +14,7 @@ from testing.v1 import ledger_pb2
 from poste.domain.codes import Code
 from poste.rpc.statuses import is_too_large
 from poste.runtime import lifecycle, logs
-from poste.service.context import Call
+from poste.service.call import Call
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
 from poste.service.servicer import ServedMethod

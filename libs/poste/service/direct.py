@@ -22,7 +22,7 @@ from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
-from poste.service.context import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
+from poste.service.call import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.interception import OfStreams
 from poste.service.link import LinkServicer

@@ -20,7 +20,8 @@ from poste.domain.codes import Code
 from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
-from poste.service.context import AsyncContext, Call, Stage, SyncContext
+from poste.service.call import Call, Stage
+from poste.service.context import AsyncContext, SyncContext
 from poste.service.interception import Interception
 from poste.service.isolation import Isolation
 from poste.service.outcome import Outcome, answered

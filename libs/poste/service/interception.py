@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from poste.service.context import Call
+from poste.service.call import Call
 from poste.service.outcome import Metadata
 from poste.service.servicer import ServedMethod
 

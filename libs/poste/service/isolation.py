@@ -24,7 +24,8 @@ from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.runtime import logs
 from poste.runtime.waits import done_within
-from poste.service.context import Call, SyncContext
+from poste.service.call import Call
+from poste.service.context import SyncContext
 from poste.service.outcome import Outcome, answered
 from poste.service.servicer import ServedMethod, ServedService, services_of
 

@@ -1,8 +1,4 @@
-"""The link's side in the service: calls that come many in a frame, and answers that leave as soon as they are ready.
-
-Large ones are announced to the gateway, and kept until it sends for them: it alone knows when it has room for which
-client's. What is kept here is bounded too, and no small answer waits for any of it.
-"""
+"""The link's side in the service: calls come many in a frame, and each is run. Answers leave by `link_answers`."""
 
 from __future__ import annotations
 
@@ -15,19 +11,17 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
-from poste.domain import input_rules, sizes
+from poste.domain import input_rules
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.admission_control import AdmissionControl
-from poste.service.context import Call, Stage
+from poste.service.call import Call, Stage
 from poste.service.handlers import Runner
+from poste.service.link_answers import LinkAnswers
 from poste.service.outcome import Outcome, not_here
 from poste.service.servicer import ServedMethod
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
-
-#: What an answer's frame has for it beside what it brings, in bytes.
-_BESIDE_BYTES: Final = 32
 
 #: How many calls, cancellations and answers that are sent for a frame may have, of each: more than a gateway ever puts
 #: in one.
@@ -37,18 +31,9 @@ _MOST_SECONDS: Final = 86_400.0
 #: While so many bytes of answers wait to be read, no more calls are; after so many seconds of that the link is closed.
 _MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
 _UNREAD_SECONDS: Final = 30.0
-#: So many bytes of large answers are kept until they are sent for; what would be more is dropped. A gateway that has no
-#: other settings than its own has less of them wait (60 MiB, as they are counted here, for all of its links).
-_MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
 
 _log = logs.get("link")
 _Wire = grpc.aio.ServicerContext[Any, Any]
-
-
-#: What a call ended with: its number, its outcome, and whether it was counted in.
-_Answer = tuple[int, Outcome, bool]
-#: The same of a large one, whose number it is found by.
-_Large = tuple[Outcome, bool]
 
 
 class _Broken(Exception):  # noqa: N818 - it states a fact
@@ -113,23 +98,10 @@ class _Link:
         self._peer = wire.peer()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
-        #: What waits for the next frame.
-        self._ready: list[_Answer] = []
-        #: Large ones that the gateway sent for; and whether it is their turn.
-        self._large: dict[int, _Large] = {}
-        self._large_next = False
-        #: Large ones that it did not send for yet; how many bytes these are; announcements of such, still to be sent.
-        self._kept: dict[int, _Large] = {}
-        self._kept_bytes = 0
-        self._announced: list[pb.LinkAnswer] = []
-        self._some = asyncio.Event()
-        self._ended = False
+        self._answers = LinkAnswers(admission)
         self._closing = False
         self._reading: asyncio.Task[None] | None = None
         self._broken: _Broken | None = None
-        #: How many bytes of answers wait for their frames, and what is set when there are fewer.
-        self._waiting_bytes = 0
-        self._some_left = asyncio.Event()
 
     async def serve(self, frames: AsyncIterator[pb.ConnectRequest]) -> None:
         """Run what comes until the gateway sends no more, or until `end`, and answer it all.
@@ -147,22 +119,16 @@ class _Link:
                 await asyncio.wait([self._reading])
                 if self._broken is not None:
                     writing.cancel()
-                self._ended = True
-                for number in [*self._kept]:
-                    # The gateway can't send for it any more.
-                    self._drop(number)
-                self._some.set()
+                self._answers.end()
         finally:
             # Owned by this and by no task group, which costs as much as the task itself. Cancelled once: a handler may
             # clean up as long as its deadline lets it.
             for number in [*self._calls]:
                 self._cancel(number)
             while self._calls:
-                self._some.clear()
-                await self._some.wait()
-            # What is ready and can't leave any more.
-            ready = [counted for *_, counted in self._ready]
-            self._admission.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
+                self._answers.changed.clear()
+                await self._answers.changed.wait()
+            self._answers.abandon()
         if self._broken is not None:
             metrics.links_broken_total.inc()
             _log.error("link closed: its gateway breaks the protocol", reason=str(self._broken), peer=self._peer)
@@ -180,7 +146,7 @@ class _Link:
         try:
             async for frame in frames:
                 self._take_all(frame)
-                if self._waiting_bytes > _MOST_WAITING_BYTES:
+                if self._answers.waiting_bytes > _MOST_WAITING_BYTES:
                     await self._wait_for_reader()
         except _Broken as error:
             self._broken = error
@@ -192,12 +158,12 @@ class _Link:
         for call in calls:
             self._take(call)
         for number in wanted:
-            self._bring(number)
+            self._answers.bring(number)
         for number in cancelled:
             if number in self._calls:
                 self._cancel(number)
             else:
-                self._drop(number)
+                self._answers.drop(number)
 
     def _cancel(self, number: int) -> None:
         task = self._calls[number]
@@ -209,15 +175,15 @@ class _Link:
         if self._calls.get(number) is task:
             del self._calls[number]
             self._admission.end()
-            self._some.set()
+            self._answers.changed.set()
 
     async def _wait_for_reader(self) -> None:
         """Take nothing more until some of the answers that wait have left."""
         try:
             async with asyncio.timeout(_UNREAD_SECONDS):
-                while self._waiting_bytes > _MOST_WAITING_BYTES:
-                    self._some_left.clear()
-                    await self._some_left.wait()
+                while self._answers.waiting_bytes > _MOST_WAITING_BYTES:
+                    self._answers.fewer.clear()
+                    await self._answers.fewer.wait()
         except TimeoutError:
             raise _Broken(f"its answers were not read for {_UNREAD_SECONDS:g} s") from None
 
@@ -225,16 +191,16 @@ class _Link:
         if call.number in self._calls:
             raise _Broken(f"call number {call.number} is in use")
         if (refusal := self._admission.refusal()) is not None:
-            self._answer(call.number, refusal)
+            self._answers.add(call.number, refusal)
             return
         method = self._methods.get(call.method)
         if method is None:
             # Of another version, perhaps: who knows others may ask them.
-            self._answer(call.number, not_here(call.method))
+            self._answers.add(call.number, not_here(call.method))
             return
         if not call.timeout_seconds > 0:
             words = f"a handler can't take {call.timeout_seconds:g} s"
-            self._answer(call.number, Outcome(Code.INVALID_ARGUMENT, words, not_run=True))
+            self._answers.add(call.number, Outcome(Code.INVALID_ARGUMENT, words, not_run=True))
             return
         self._admission.begin()
         self._calls[call.number] = self._loop.create_task(self._run(method, call))
@@ -265,108 +231,24 @@ class _Link:
             if state.stage is not Stage.LEFT:
                 # Otherwise its number may be another's by now.
                 self._calls.pop(call.number, None)
-            self._some.set()
-        self._answer(call.number, outcome, counted=True)
+            self._answers.changed.set()
+        self._answers.add(call.number, outcome, counted=True)
 
     def _leave(self, call: Call, outcome: Outcome) -> None:
         """Answer a call whose handler does not end."""
         number = next(number for number, task in self._calls.items() if task is call.task)
         del self._calls[number]
-        self._answer(number, outcome, counted=True)
-
-    def _answer(self, number: int, outcome: Outcome, *, counted: bool = False) -> None:
-        size = len(outcome.response)
-        if size > sizes.LARGE:
-            self._keep(number, (outcome, counted), size)
-        else:
-            self._ready.append((number, outcome, counted))
-            self._waiting_bytes += _BESIDE_BYTES + size
-        self._some.set()
-
-    def _keep(self, number: int, large: _Large, size: int) -> None:
-        """Announce a large answer to the gateway, and keep it until it is sent for, if there is room for that."""
-        full = bool(self._kept) and self._kept_bytes + size > _MOST_KEPT_BYTES
-        # A number that is in use is the gateway's mistake: it knows of one answer by it.
-        if full or self._ended or number in self._kept or number in self._large:
-            self._announced.append(pb.LinkAnswer(number=number, dropped_bytes=size))
-            self._admission.end(large[1])
-            return
-        self._announced.append(pb.LinkAnswer(number=number, kept_bytes=size))
-        self._kept[number] = large
-        self._kept_bytes += size
-
-    def _bring(self, number: int) -> None:
-        """Have a large answer leave that the gateway sent for."""
-        if (large := self._kept.pop(number, None)) is not None:
-            size = len(large[0].response)
-            self._kept_bytes -= size
-            self._large[number] = large
-            self._waiting_bytes += _BESIDE_BYTES + size
-            self._some.set()
-
-    def _drop(self, number: int) -> None:
-        """Drop a large answer that no caller waits for."""
-        if (large := self._kept.pop(number, None)) is not None:
-            self._kept_bytes -= len(large[0].response)
-        elif (large := self._large.pop(number, None)) is not None:
-            self._left(len(large[0].response))
-        else:
-            return
-        self._admission.end(large[1])
-
-    def _left(self, size: int) -> None:
-        """Count an answer that waits for its frame no longer."""
-        self._waiting_bytes -= _BESIDE_BYTES + size
-        self._some_left.set()
+        self._answers.add(number, outcome, counted=True)
 
     async def _write(self) -> None:
         """Send what is ready, a frame at a time, until everything is answered."""
-        while not (self._ended and not self._calls and not self._some_wait()):
-            await self._some.wait()
-            self._some.clear()
-            while self._some_wait():
-                frame, counted = self._frame()
+        answers = self._answers
+        while not (answers.ended and not self._calls and not answers.any_wait()):
+            await answers.changed.wait()
+            answers.changed.clear()
+            while answers.any_wait():
+                frame, counted = answers.next_frame()
                 try:
                     await self._wire.write(frame)
                 finally:
                     self._admission.end(counted)
-
-    def _some_wait(self) -> bool:
-        return bool(self._ready or self._large or self._announced)
-
-    def _frame(self) -> tuple[pb.ConnectResponse, int]:
-        """Take what goes in the next frame; returns it, and how many of its calls were counted in."""
-        frame = pb.ConnectResponse()
-        if self._announced:
-            frame.answers.extend(self._announced)
-            self._announced.clear()
-        # A large one goes alone, in every second frame while small ones wait too: neither waits for all of the other.
-        alone = bool(self._large) and (self._large_next or not self._ready)
-        self._large_next = bool(self._large) and not alone
-        if alone:
-            number = next(iter(self._large))
-            outcome, was_counted = self._large.pop(number)
-            answer = frame.answers.add(number=number, response=outcome.response)
-            if metadata := outcome.metadata:
-                answer.metadata = metadata
-            self._left(len(outcome.response))
-            return frame, int(was_counted)
-        ready = self._ready
-        size = end = counted = 0
-        for number, outcome, was_counted in ready:
-            error = None if outcome.code is Code.OK else outcome.public_status()
-            size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
-            if end and size > sizes.FRAME:
-                break
-            if error is None:
-                answer = frame.answers.add(number=number, response=outcome.response)
-            else:
-                answer = frame.answers.add(number=number, error=error, not_run=outcome.not_run)
-            if outcome.initial_metadata or outcome.trailing_metadata:
-                answer.metadata = outcome.metadata
-            end += 1
-            counted += was_counted
-        self._waiting_bytes -= sum(_BESIDE_BYTES + len(outcome.response) for _, outcome, _ in ready[:end])
-        self._some_left.set()
-        del ready[:end]
-        return frame, counted

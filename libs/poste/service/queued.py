@@ -12,7 +12,7 @@ from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask, NotRun
 from poste.runtime import lifecycle, logs, metrics
-from poste.service.context import Call, Stage
+from poste.service.call import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter, Result

@@ -20,7 +20,7 @@ import grpc.aio
 from poste.domain import input_rules
 from poste.domain.codes import Code
 from poste.runtime import lifecycle, logs, metrics
-from poste.service.context import REQUEST_ID
+from poste.service.call import REQUEST_ID
 from poste.service.outcome import unexpected
 
 _log: Final = logs.get("handlers")

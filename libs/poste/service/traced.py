@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.runtime import tracing
-from poste.service.context import Call
+from poste.service.call import Call
 
 if TYPE_CHECKING:
     from poste.runtime.spans import Span
