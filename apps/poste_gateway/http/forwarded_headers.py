@@ -21,7 +21,7 @@ PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
 #: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
-#: Stands in a line for the client's address, which no header tells.
+#: Stands in a line for the client's address, which no header has.
 _CLIENT: Final = "\0"
 #: So many headers are cached for each set, and none with more bytes than that.
 _MOST_KNOWN: Final = 1000

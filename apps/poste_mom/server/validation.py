@@ -36,7 +36,7 @@ _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
 
 
 def is_report(completion: pb.Completion) -> bool:
-    """Return whether a result may be one of a task that somebody claimed."""
+    """Return whether a result may be one of a task that a process claimed."""
     return (
         input_rules.is_service(completion.service)
         and input_rules.is_key(completion.key)

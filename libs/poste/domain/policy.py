@@ -58,7 +58,7 @@ class MethodPolicy:
 
     Attributes:
         queue_when_away: A call is kept while the service is away; otherwise it is refused.
-        timeout_seconds: How long the handler may take on the direct road, where somebody waits for it.
+        timeout_seconds: How long the handler may take on the direct road, where its client waits.
         queued_timeout_seconds: How long one attempt of it may take on the queued road.
         retry: When a queued task of it is tried again.
         idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.

@@ -34,7 +34,7 @@ def classify(code: Code, *, not_run: bool) -> CallEvidence:
     """Judge a call that was issued, by its status and by whether the replica says that it did not run it.
 
     UNAVAILABLE is a refused connection as well as a kill in the middle of the handler, and DEADLINE_EXCEEDED is
-    silence: neither proves anything. Every other status was somebody's answer.
+    silence: neither proves anything. Every other status was an answer of the service.
     """
     if not_run:
         return CallEvidence.NOT_RUN

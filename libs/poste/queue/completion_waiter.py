@@ -1,7 +1,7 @@
 """Long polls: requests that wait for a task's end. A lost message makes the wait longer by a second or so, no more.
 
 An end that this process stores wakes its waiters directly. Ends that other processes store are published by Redis, if
-the record says that somebody waits; that flag is a write with its fsync, so it is not set for the first milliseconds,
+the record says that a client waits; that flag is a write with its fsync, so it is not set for the first milliseconds,
 in which many tasks end. In case a message is lost, the records of some of the waited-for tasks are read once a second,
 for all waiters together: a read for each waiter would load Redis by how many wait.
 """

@@ -1,6 +1,6 @@
 """Records that can't be read: they are passed over, counted, and each is logged once.
 
-What stands in Redis may be of somebody else's making, or damaged. One such record must hide no other, and end nothing.
+What stands in Redis may be written by another program, or damaged. One such record must hide no other, and end nothing.
 """
 
 from __future__ import annotations

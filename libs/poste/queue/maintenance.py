@@ -1,4 +1,4 @@
-"""The reaper and the other periodic maintenance of queues, on a timer in every middleware replica.
+"""The periodic maintenance of queues, on a timer in every middleware replica: the reaper is the first of it.
 
 Each step is safe to repeat, and to be done by several replicas at once.
 
@@ -13,16 +13,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from poste.domain.errors import StoreError
-from poste.queue.connection import servers_of
 from poste.queue.keys import KEYS, Keys, QueueKeys
+from poste.queue.reaper import Reaper
 from poste.queue.scripts import Scripts
 from poste.queue.steps import maintenance as steps
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
 
-#: Keys handled by one script call, so that no call holds Redis up.
+#: Keys handled by one script call, so that no call blocks Redis for long.
 _BATCH: Final = 200
 #: So many windows of a queue are swept in one pass at most, while more than this share of its keys are of ended tasks.
 _MOST_WINDOWS: Final = 50
@@ -31,8 +30,6 @@ _MOST_ENDED: Final = 1 / 8
 _WAKE_BATCH: Final = 1000
 #: So many passes' time at most counts from one pass to the next: their spread, and a little of their own time.
 _STEP_PASSES: Final = 1.5
-#: How long a reaped consumer's list is still swept, in seconds: far longer than a command can be under way.
-_REAPED_SECONDS: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -62,9 +59,9 @@ class Maintenance:
                 taken for an absence, in which no consumer could renew its lease: it counts towards no lease's end.
             keys: Name what is kept there.
         """
-        self._client = client
         self._keys = keys
         self._scripts = Scripts(client)
+        self._reaper = Reaper(client, keys)
         self._step_seconds = pass_seconds * _STEP_PASSES
         self._cursors: dict[str, int] = {}
 
@@ -82,11 +79,7 @@ class Maintenance:
         at, report = self._keys.of(queue), PassReport()
         tick = await steps.tick(self._scripts, at, step_seconds=self._step_seconds, budget=budget)
         report.is_spent = tick.is_spent
-        for incarnation in await steps.ended_leases(self._scripts, at, tick.lease_clock):
-            await self._reap(at, incarnation, max_crashes, report)
-        await steps.forget_reaped(self._scripts, at, tick.now - _REAPED_SECONDS)
-        for incarnation in await steps.reaped_to_sweep(self._scripts, at):
-            await self._reap(at, incarnation, max_crashes, report)
+        report.reaped = await self._reaper.reap(at, tick, max_crashes=max_crashes)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken
         await self._sweep(at)
@@ -101,36 +94,7 @@ class Maintenance:
         Raises:
             StoreError: A server did not answer; the others were searched all the same.
         """
-        reaped, trouble = 0, None
-        for server in await servers_of(self._client):
-            try:
-                reaped += await self._reap_orphans(server)
-            except StoreError as error:
-                trouble = error
-        if trouble is not None:
-            raise trouble
-        return reaped
-
-    async def _reap_orphans(self, server: redis.Redis) -> int:
-        reaped = 0
-        for name in await steps.taken_lists(server, self._keys):
-            queue, incarnation = self._keys.split_taken(name)
-            at = self._keys.of(queue)
-            if await steps.is_orphaned(self._scripts, at, incarnation):
-                # The list is swept by the next pass.
-                await steps.reap(self._scripts, at, incarnation, [], max_crashes=1)
-                reaped += 1
-        return reaped
-
-    async def _reap(self, at: QueueKeys, incarnation: str, max_crashes: int, report: PassReport) -> None:
-        taken = at.taken(incarnation)
-        while True:
-            # Oldest first. The script moves only what it still finds there, so a list that changes does no harm.
-            keys = await steps.listed(self._scripts, at, taken, -_BATCH, -1)
-            results = await steps.reap(self._scripts, at, incarnation, keys, max_crashes=max_crashes)
-            report.reaped.update(results)
-            if not keys or not results:
-                return
+        return await self._reaper.reap_orphans()
 
     async def _sweep(self, at: QueueKeys) -> None:
         """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.

@@ -61,7 +61,7 @@ INSIDES: Final = (
     (blocking_redis.Redis.__init__, ("maint_notifications_config",)),
     # Where a connection comes into being, is lent and comes back; the last is what a client was made with.
     (ConnectionPool, ("make_connection", "get_connection", "release", "aclose", "connection_kwargs")),
-    # One whose commands are collected and sent by somebody else.
+    # One whose commands are collected and sent by another object.
     (Pipeline, ("execute_command", "execute")),
     (Pipeline.__init__, ("connection_pool", "response_callbacks", "transaction", "shard_hint")),
     (MaintNotificationsConfig.__init__, ("enabled",)),

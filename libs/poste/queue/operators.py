@@ -77,7 +77,7 @@ class EndedPage:
 
 
 class Operators:
-    """Operators' hands on the queues of one Redis. Every method can be repeated; what it has done is on disk."""
+    """What operators do to the queues of one Redis. Every method can be repeated; what it has done is on disk."""
 
     def __init__(self, client: redis.Redis, proof: Proof = on_reply, keys: Keys = KEYS) -> None:
         self._client = client

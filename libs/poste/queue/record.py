@@ -23,7 +23,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     k  crashes that it suffered alone
     u  crashes that it suffered in company
     w  when a running one was asked to stop, ms
-    l  '1' if somebody waits for its end
+    l  '1' if a client waits for its end
     o  the response
     e  the error (google.rpc.Status), also the last one of what waits to be tried again
     d  why it is dead (`domain.task.DeadReason`)
@@ -33,8 +33,8 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     A  the one field of the response that its client is answered with, if it is not all of it
     H  the headers of its client that its handler gets (`domain.carried`), if any
 
-(The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be of
-somebody else's making, or damaged all the same: `damaged` has what to do with that.
+(The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
+written by another program, or damaged, all the same: `damaged` has what to do with that.
 """
 
 from __future__ import annotations

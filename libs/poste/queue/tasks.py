@@ -99,7 +99,7 @@ class Tasks:
         Args:
             queue: The queue's name.
             key: The task's key.
-            watch: Somebody waits for its end.
+            watch: A client waits for its end.
             most_bytes: A response that is larger is left out.
 
         Raises:

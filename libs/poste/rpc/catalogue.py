@@ -89,7 +89,7 @@ class Service:
 
     @property
     def queueable(self) -> bool:
-        """Whether somebody takes its calls from its queue: its own consumers, be they away, or a courier that lives."""
+        """Whether its calls are taken from its queue: its own consumers, be they away, or a courier that lives."""
         return self.library or self.entry.courier
 
     def find(self, method: str) -> Method | None:

@@ -63,7 +63,7 @@ replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would
 replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
 calls_in_flight = Gauge("poste_calls_in_flight", "Calls in flight: sent by this gateway, and not over.", ["service"])
 records_lost_total = Counter(
-    "poste_records_lost_total", "Lookups of tasks that must still be there and are not: somebody must be paged."
+    "poste_records_lost_total", "Lookups of tasks that must still be there and are not: page an operator."
 )
 operator_tokens_wrong_total = Counter(
     "poste_operator_tokens_wrong_total", "Requests that brought an operators' token that is not this gateway's."

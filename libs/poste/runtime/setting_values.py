@@ -73,7 +73,7 @@ def _target(value: str) -> str:
 
 
 def _likely(place: str) -> str:
-    """Return the target that somebody who wrote this may have meant."""
+    """Return the target that was probably meant by this."""
     likely = place if is_address(place) else f"{place}:50051"
     return f"dns:///{likely if is_address(likely) else 'mom:50051'}"
 

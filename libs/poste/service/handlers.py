@@ -30,7 +30,7 @@ from poste.service.threads import NoThread, Threads
 
 _log = logs.get("handlers")
 #: How long before a caller's deadline its call is refused if it did not get a thread, at most, in seconds.
-_TELL_SECONDS: Final = 0.25
+_REFUSAL_SECONDS: Final = 0.25
 #: A plain dict: an enum's own `name` is a slower lookup.
 _NAMES: Final = {code: code.name for code in Code}
 
@@ -87,7 +87,7 @@ class Runner:
             method: Whose handler.
             request: The serialized request message.
             call: What the handler may know of the call.
-            timeout_seconds: How long it may take; None if somebody else sees to that.
+            timeout_seconds: How long it may take; None if its caller sees to that.
 
         Raises:
             asyncio.CancelledError: The caller was cancelled (`lifecycle.cancel`), or was left behind. A cancellation
@@ -180,7 +180,7 @@ class Runner:
         if timeout_seconds is not None and self._road == "queued":
             call.deadline = time.monotonic() + timeout_seconds
         if timeout_seconds is not None and call.deadline is not None:
-            return max(_TELL_SECONDS, call.deadline - time.monotonic())
+            return max(_REFUSAL_SECONDS, call.deadline - time.monotonic())
         return timeout_seconds
 
     def _patience(self, call: Call) -> float | None:
@@ -190,8 +190,8 @@ class Runner:
         if call.deadline is None:
             return None
         left = call.deadline - time.monotonic()
-        # Its caller must still hear in time that it was not run.
-        return max(0.0, left - min(_TELL_SECONDS, left / 10))
+        # Its caller must still be answered in time that it was not run.
+        return max(0.0, left - min(_REFUSAL_SECONDS, left / 10))
 
     def _time_out(self, call: Call) -> None:
         task, method = call.task, call.method

@@ -18,7 +18,7 @@ _MAX_CAUSE: Final = 2000
 
 
 class Metadatum(NamedTuple):
-    """One pair of metadata, as grpc.aio hands them to handlers."""
+    """One pair of metadata, as grpc.aio gives them to handlers."""
 
     key: str
     value: str | bytes

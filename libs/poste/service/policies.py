@@ -68,7 +68,7 @@ def policy(
 
     Args:
         away: `queue` keeps a call while the service is away, `reject` refuses it.
-        timeout_seconds: How long the handler may take on the direct road, where somebody waits for it.
+        timeout_seconds: How long the handler may take on the direct road, where its client waits.
         queued_timeout_seconds: How long one attempt of it may take on the queued road.
         redeliver: Run again what may have run, although it is not declared idempotent.
         max_attempts: How often the handler may fail before a queued task is DEAD.

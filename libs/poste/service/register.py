@@ -103,7 +103,7 @@ class Registration:
         try:
             response = await self._stub.RegisterService(self._request, timeout=DEADLINE_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
-            # Away is what happens, once a line; refused is what somebody must mend.
+            # Away is what happens, once a line; refused is what an operator must mend.
             say = _log.warning if code(error) in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else _log.error
             say("not registered", service=service, code=code(error).name, details=error.details())
             self.known = False

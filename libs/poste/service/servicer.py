@@ -164,7 +164,7 @@ def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -
         service=service,
         name=name,
         behaviour=behaviour,
-        # A decorator that is a plain function still hands on the coroutine of what it wraps.
+        # A decorator that is a plain function still returns the coroutine of what it wraps.
         coroutine=inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(inspect.unwrap(behaviour)),
         parse=parse,
         serialize=serialize,

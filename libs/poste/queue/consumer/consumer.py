@@ -1,7 +1,7 @@
 """Joins a queue, lives as one session after the other, and leaves.
 
 One session is one lease. When the lease is refused (the process was stopped or cut off for longer than it lasts),
-somebody else has what it held; it joins again under a new name.
+others have what it held; it joins again under a new name.
 """
 
 from __future__ import annotations

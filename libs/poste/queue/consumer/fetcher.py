@@ -47,7 +47,7 @@ _UNBLOCK_SECONDS: Final = 0.05
 
 
 class Fetcher:
-    """Takes what one session has room for, claims it, and hands it on: to be started, or to begin in its turn."""
+    """Takes what one session has room for, claims it, and passes it on: to be started, or to begin in its turn."""
 
     def __init__(self, state: ConsumerState, pops: Pops, runner: TaskRunner, beginner: Beginner) -> None:
         self._state = state

@@ -72,5 +72,5 @@ class ConsumerSession:
                 if not state.fenced:
                     await give_back(state)
             finally:
-                # Last of all: until here somebody must not take what is held.
+                # Last of all: until here no other process may take what is held.
                 await lease.close()

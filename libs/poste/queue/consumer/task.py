@@ -15,7 +15,7 @@ from poste.queue.connection import text
 class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
-    `ids` are what its record says of its id and its request's: they are read (`names`) when somebody asks.
+    `ids` are what its record says of its id and its request's: they are read (`names`) when they are asked for.
     `headers` are those of its client that its handler gets (`domain.carried`).
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.

@@ -22,7 +22,7 @@ local function is_final(state)
   return state ~= 'Q' and state ~= 'R'
 end
 
--- What stands in a record may be of somebody else's making, or damaged. No step may end with an error for it: all that it
+-- What stands in a record may be written by another program, or damaged. No step may end with an error for it: all that it
 -- is done for would stand still. So fields are read by these two, and what can't be read is given up (`give_up_damaged`).
 
 -- The whole number that a field is; nil if it is none.
