@@ -88,7 +88,7 @@ class Measured:
 
 
 def fallen(measured: Measured, published: float) -> bool:
-    """Tell whether a figure misses its target, and is worse than the published one by a third.
+    """Return whether a figure misses its target, and is worse than the published one by a third.
 
     That is more than a noisy machine does to most ratios; what still reaches its target may vary by more. One without a
     target can't fall: nobody said which way is better.

@@ -118,7 +118,7 @@ async def test_many_dead_letters_are_replayed_at_once(office):
 
 
 async def test_a_full_list_of_dead_letters_does_not_go_stale(office):
-    """An operator would press buttons for tasks that somebody else has replayed, and not see what died since."""
+    """An operator would press buttons for tasks that another has replayed, and not see what died since."""
     calls = [office.queue(LEDGER, line=f"line {n}", fail_code=UNAVAILABLE, times=1) for n in range(26)]
     places = await asyncio.gather(*calls)
     await office.ended(places)

@@ -1,4 +1,4 @@
-"""What the contract allows: answers by the kind of call, and ends by what the handler was told to do."""
+"""What the contract allows: answers by the kind of call, and ends by what the handler was asked to do."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ def states(wish: Wish) -> set[str]:
 
 
 def goes_wrong(wish: Wish) -> bool:
-    """Tell whether the handler was told to go wrong."""
+    """Return whether the handler was asked to go wrong."""
     return bool(wish.fail_code or wish.raises or wish.crashes)
 
 
 def leaves_unknown(wish: Wish) -> bool:
-    """Tell whether the handler was told to do what leaves its outcome unknown by itself."""
+    """Return whether the handler was asked to do what leaves its outcome unknown by itself."""
     return wish.crashes or told_code(wish) is Code.UNAVAILABLE
 
 
 def told_code(wish: Wish) -> Code | None:
-    """Return the code that the handler was told to end with, if any."""
+    """Return the code that the handler was asked to end with, if any."""
     if wish.fail_code:
         return Code(wish.fail_code)
     return Code.UNKNOWN if wish.raises else None

@@ -217,7 +217,7 @@ def _name(fault: Fault) -> str:
 
 
 def set_clock(file: Path | None, seconds: float) -> None:
-    """Say by how much a part's clock is off; written aside, so that nobody reads half of it."""
+    """Say by how much a part's clock is off; written aside, so that half of it is never read."""
     if file is not None:
         aside = file.with_suffix(".new")
         aside.write_text(f"{seconds:+g}")

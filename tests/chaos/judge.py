@@ -171,7 +171,7 @@ def _of_task(call: Call, seen: Observations) -> Iterator[tuple[str, str]]:
 
 
 def _struck(call: Call, named: str, troubles: list[Trouble]) -> bool:
-    """Tell whether an innocent task had such a run of ill luck that it was rightly given up."""
+    """Return whether an innocent task had such a run of ill luck that it was rightly given up."""
     if named not in ("DEAD crashes", "DEAD attempts") or not call.wish.repeatable:
         return False
     replicas = runners_of(call.wish.service)
@@ -214,7 +214,7 @@ def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator
 
 
 def _troubled(parts: tuple[str, ...], troubles: list[Trouble], begin: float, end: float) -> bool:
-    """Tell whether something was wrong with one of these parts, or a link of one, in an interval."""
+    """Return whether something was wrong with one of these parts, or a link of one, in an interval."""
     return any(
         not {*trouble.target.split(">")}.isdisjoint(parts)
         and trouble.overlaps(begin - _SLACK_SECONDS, end + _SLACK_SECONDS)

@@ -210,7 +210,7 @@ class Load:
 
 
 def note(call: Call, answer: Answer) -> bool:
-    """Write down what an answer shows of a call's task; tells whether it shows it."""
+    """Write down what an answer shows of a call's task; returns whether it shows it."""
     task = answer.body
     if answer.status not in (200, 202) or not isinstance(task, dict) or "state" not in task:
         return False

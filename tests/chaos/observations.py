@@ -22,9 +22,9 @@ class Wish:
         task_ttl: The header `Poste-Task-TTL`; None for none.
         result_ttl: The header `Poste-Result-TTL`; None for none.
         cancel_after: Cancel it so long after its acceptance, in seconds; None for never.
-        fail_code: The handler is told to fail with this code.
-        raises: The handler is told to raise.
-        crashes: The handler is told to kill its process.
+        fail_code: The handler is asked to fail with this code.
+        raises: The handler is asked to raise.
+        crashes: The handler is asked to kill its process.
         times: It goes wrong in the first so many runs only; 0 is every run.
     """
 
@@ -122,7 +122,7 @@ class Trouble:
     end: float | None = None
 
     def overlaps(self, begin: float, end: float) -> bool:
-        """Tell whether it touched an interval."""
+        """Return whether it touched an interval."""
         return self.begin <= end and (self.end is None or self.end >= begin)
 
 

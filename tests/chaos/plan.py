@@ -52,7 +52,7 @@ class Fault:
         targets: The parts or links that it hits, at once.
         seconds: How long it lasts; for a kill, how long until the part is started again.
         figure: What else it takes: seconds of delay, seconds that a clock is off, a share of the memory in use.
-        deliver: What a link held is handed on at the end, not cut.
+        deliver: What a link held is passed on at the end, not cut.
     """
 
     at: float
@@ -157,7 +157,7 @@ def _make(rng: random.Random, at: float, kind: str, targets: tuple[str, ...], *,
     redis = REDIS in targets
     more: dict[str, Any] = {}
     if kind == "isolate":
-        # Half of them longer than a lease: what the part held is somebody else's when it comes back.
+        # Half of them longer than a lease: what the part held is another's when it comes back.
         seconds, more = rng.uniform(1, 4 if redis else 13), {"deliver": rng.random() < 0.7}
     elif kind == "stop":
         # Half of them short, a few as long as can be.

@@ -1,6 +1,6 @@
 """A TCP proxy between two parts, which can do to a connection what networks do.
 
-A link passes everything on until it is told otherwise: cut (RST), refuse, delay, blackhole (swallows, and hands on or
+A link passes everything on until it is told otherwise: cut (RST), refuse, delay, blackhole (swallows, and passes on or
 cuts when it ends), half-close, lose replies (requests go through, what comes back is dropped, then it is cut).
 """
 
@@ -189,7 +189,7 @@ class Link:
                     chosen.half_close()
 
     def end(self, *, deliver: bool) -> None:
-        """Pass everything on again. What was held is handed on, or cut, as networks do either."""
+        """Pass everything on again. What was held is passed on, or cut, as networks do either."""
         mode, self.mode = self.mode, Mode.PASS
         if mode in (Mode.LOSE_REPLIES, Mode.HALF_CLOSE) or (mode is Mode.BLACKHOLE and not deliver):
             self._cut_all()

@@ -70,7 +70,7 @@ class Stage:
     now: Clock
 
     def well(self, name: str) -> bool:
-        """Tell whether a part is up."""
+        """Return whether a part is up."""
         return self.processes[name].well
 
 

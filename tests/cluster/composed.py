@@ -36,7 +36,7 @@ class Composed:
         return self._curl("-H", "Prefer: wait=5", f"/v1/tasks/{name}")[1]
 
     def healthy(self) -> bool:
-        """Tell whether every part's own health check says that it is well."""
+        """Return whether every part's own health check says that it is well."""
         return all(self._inspect(part, "{{.State.Health.Status}}") == "healthy" for part in _PARTS)
 
     def _curl(self, *options: str) -> tuple[int, dict[str, Any]]:

@@ -76,7 +76,7 @@ class Load:
             async with session.post(f"{self._url}/v1/{service}", json=body, headers=headers) as response:
                 document = await response.json(content_type=None)
                 call["status"] = response.status
-                # Also with a 502 that says that nobody knows whether it was accepted: there one may look.
+                # Also with a 502, by which it is not known whether it was accepted: there one may look.
                 call["location"] = response.headers.get("Location", "")
                 if response.status == 200:
                     call["result"], call["result_time"] = document["result"], time.time()

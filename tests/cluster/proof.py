@@ -129,7 +129,7 @@ def redis_killed(swarm: Swarm) -> list[Line]:
     calls = loading.calls
     accepted = [call for call in calls if call["status"] == 202]
     refused = [call for call in calls if call["status"] == 503]
-    # Those that were on their way: the client is told that nobody knows, and where to look.
+    # Those that were on their way: the client is told that it is not known, and where to ask.
     unknown = [call for call in calls if call["status"] == 502 and call["location"]]
     assert not lost(calls), lost(calls)[:3]
     assert all(call["result"] in (None, call["expected"]) for call in unknown), unknown[:3]
@@ -227,7 +227,7 @@ def managers_by_the_inventory(swarm: Swarm, site: Site, kill: Callable[[Host], N
 
 
 def backed_up_and_restored(swarm: Swarm, site: Site) -> list[Line]:
-    """What a backup has is done after a restore, and what came later is told as lost, not as never issued."""
+    """What a backup has is done after a restore, and what came later is reported as lost, not as never issued."""
     swarm.scale("sum", 0)
     swarm.until(lambda: swarm.call()[0] == 202, what="a call that waits")
     before = swarm.call()[1]["id"]

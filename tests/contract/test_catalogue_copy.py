@@ -56,7 +56,7 @@ async def test_the_direct_road_is_served_while_the_middleware_is_away(tmp_path):
 
 
 async def test_it_listens_once_it_can_answer(tmp_path):
-    """Clients would be told 503 by a gateway that has just been started, where another one could have served them."""
+    """Clients would get 503 by a gateway that has just been started, where another one could have served them."""
     await leave_copy(tmp_path, shop.entry())
     async with without_mom(tmp_path) as gateway:
         first = await gateway.get("/readyz")

@@ -35,7 +35,7 @@ CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
 
 
 class Office:
-    """A gateway before its middleware, and a worker in the test's hands."""
+    """A gateway before its middleware, and a worker that the test drives."""
 
     def __init__(self, gateway: Gateway, mom: RunningMom, client: Any) -> None:
         self.gateway, self._mom, self._client = gateway, mom, client

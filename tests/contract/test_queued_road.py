@@ -248,7 +248,7 @@ async def test_a_call_outlasts_the_exchange_of_who_keeps_it(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gone", "cut off"])
 async def test_with_no_one_to_keep_it_nothing_is_accepted(tmp_path, kind):
-    """Else the client waits for ever, or is told a lie."""
+    """Else the client waits for ever, or reads what is not true."""
     mom = FakeMom(shop.entry())
     async with contextlib.AsyncExitStack() as stack:
         serving = serving_mom(mom)

@@ -59,7 +59,7 @@ def test_settings_are_those_that_there_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_are_those_that_there_are(name: str) -> None:
-    """Who types what the page names would be told that there is no such thing."""
+    """Who types what the page names would read that there is no such thing."""
     text = Document(name).text
     noxfile = (ROOT / "noxfile.py").read_text()
 

@@ -51,7 +51,7 @@ def test_defaults_of_the_catalogue() -> None:
 
 
 def test_what_an_author_can_say() -> None:
-    """An author would be told that `@poste.policy` takes a setting that it does not."""
+    """An author would read that `@poste.policy` takes a setting that it does not."""
     says = {field.name for field in dataclasses.fields(policies.Policy)}
 
     rows = SERVICES.table(OF_BOTH) + SERVICES.table(OF_SERVICE)
@@ -83,7 +83,7 @@ def catalogue_is_read(folder: Path) -> None:
 
 
 def test_the_isolated_example() -> None:
-    """An author would be told of arguments that `serve` does not take."""
+    """An author would read of arguments that `serve` does not take."""
     (call,) = [block.text for block in SERVICES.blocks() if "isolated=" in block.text]
     given = []
     stands_in = types.SimpleNamespace(serve=lambda *servicers, **options: given.append((servicers, options)))

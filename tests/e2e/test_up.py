@@ -113,7 +113,7 @@ def test_a_service_can_be_taken_away_and_brought_back(running):
 
 
 def test_calls_wait_for_a_service_without_the_library(running, tmp_path):
-    """Whoever tries Poste with the service that he has would be told that only ours can be queued for."""
+    """Whoever tries Poste with the service that he has would read that only ours can be queued for."""
 
     def keep():
         reply = http("POST", f"{running.gateway}/{FOREIGN}/Store", {"line": "a"})
@@ -174,7 +174,7 @@ def test_stop_and_start_may_be_said_twice(running):
 
 
 def test_settings_of_the_environment_are_handed_on_or_named(running):
-    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nobody was told."""
+    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nothing said so."""
     reply = http("POST", running.gateway + "/v1/sum", {"a": 2, "b": "3" * 6000})
 
     assert reply.status == 413

@@ -131,7 +131,7 @@ async def test_a_client_that_wants_no_queue_is_told_of_no_other_reason(tmp_path)
 
 @pytest.mark.parametrize("prefer", ["", "respond-async", "wait=5"])
 async def test_a_foreign_service_that_is_up_is_called_whatever_its_client_prefers(tmp_path, prefer):
-    """A service of somebody else's would be of no use to clients that may wait."""
+    """Another program's service would be of no use to clients that may wait."""
     async with staged(tmp_path, answer, entry={"library": False}) as stage:
         reply = await stage.gateway.post(QUOTE, ORDER, Prefer=prefer)
 

@@ -120,7 +120,7 @@ async def test_a_message_that_is_refused_is_split() -> None:
 
 
 async def test_a_call_that_no_message_takes_is_not_accepted() -> None:
-    """It would be told as "nobody knows", after seconds, and with it those that were sent beside it."""
+    """It would be reported as "nobody knows", after seconds, and with it those that were sent beside it."""
     mom = Holding()
     async with narrow(mom, 20_000) as enqueuer:
         too_large = asyncio.create_task(enqueuer.enqueue(task("large", 30_000)))

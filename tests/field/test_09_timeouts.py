@@ -1,4 +1,4 @@
-"""How long a handler may take: longer where nobody waits for it; and who waits too long is told what to change."""
+"""How long a handler may take: longer where no client waits for it; and who waits too long is told what to change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_the_direct_roads_timeout_is_not_the_queues() -> None:
 
 
 async def test_what_died_of_its_time_names_the_time_and_its_setting(tmp_path: Path) -> None:
-    """An operator would be told that "what became of it is not known", and not that ten more seconds would do."""
+    """An operator would read that "what became of it is not known", and not that ten more seconds would do."""
     (tmp_path / "ledger.binpb").write_bytes(file_descriptor_set(ledger_pb2.DESCRIPTOR))
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(

@@ -143,7 +143,7 @@ async def test_a_task_without_a_thread_is_given_back(hanging: Hanging) -> None:
 
 
 async def test_a_call_that_is_given_up_never_runs() -> None:
-    """What is told as "not run" would run once a thread is free."""
+    """What is reported as "not run" would run once a thread is free."""
     threads, gate, ran = Threads(1, "test"), threading.Event(), []
     holding = asyncio.create_task(threads.run(lambda: gate.wait(20)))
     await asyncio.sleep(0)

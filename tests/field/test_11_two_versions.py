@@ -338,7 +338,7 @@ async def test_thirty_queued_calls_of_a_new_method_all_succeed_beside_old_replic
 
 
 async def unserved(mom: RunningMom, count: int) -> bool:
-    """Tell whether so many tasks are said to wait for a method that nobody who lives has."""
+    """Return whether so many tasks are said to wait for a method that nobody who lives has."""
     async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/metrics") as reply:
         return f'poste_queue_unserved_tasks{{queue="{LEDGER}"}} {count}.0' in await reply.text()
 

@@ -45,7 +45,7 @@ async def test_a_call_waits_as_long_as_it_may(post: Post, ahead: int) -> None:
 async def test_a_result_is_kept_until_its_id_says_that_it_is_not(
     post: Post, ahead: int, result_ttl: int, end: str
 ) -> None:
-    """An id is judged by its time to live from its creation on: a record that went sooner was told as lost."""
+    """An id is judged by its time to live from its creation on: a record that went sooner was reported as lost."""
     await post.join("me")
     create = time.time() + ahead
     how = {"create_time": create, "result_ttl_seconds": result_ttl}

@@ -101,7 +101,7 @@ async def test_what_was_known_is_filed_again_before_anybody_is_told_of_less(tmp_
 
 
 async def test_an_older_copy_of_the_store_is_noticed(tmp_path: Path) -> None:
-    """It has the right name; what came after it was made is lost all the same, and nobody was told."""
+    """It has the right name; what came after it was made is lost all the same, and nothing said so."""
     with running(tmp_path / "redis") as server:
         async with running_mom(server.url, catalogue=CATALOGUE) as mom, watching(mom) as watcher:
             await until(lambda: watcher.seen and SUM in watcher.seen[-1])

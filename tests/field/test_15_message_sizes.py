@@ -253,7 +253,7 @@ def _bulky(name: str, size: int) -> catalogue_pb2.CatalogueService:
     """Return an entry whose descriptors have as many bytes: a file of that size that nothing needs is among them."""
     entry = shop.entry()
     entry.name, files = name, entry.file_descriptor_set
-    # A field that nobody knows is passed over: number 1000, so many bytes.
+    # A field that is not known is passed over: number 1000, so many bytes.
     entry.file_descriptor_set = files + b"\xc2\x3e" + _varint(size) + b"\0" * size
     return entry
 

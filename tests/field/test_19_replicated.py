@@ -135,7 +135,7 @@ async def test_what_the_only_replica_was_asked_goes_on_while_it_is_silent():
 
 
 async def test_what_reached_no_replica_is_proved_not_run():
-    """A call that was never sent would be told as one that may be kept."""
+    """A call that was never sent would be reported as one that may be kept."""
     async with connected(f"127.0.0.1:{free_port()}", replicas=0) as channel:
         tell = channel.unary_unary("/Teller/Tell")
         refused, waited = await asyncio.gather(

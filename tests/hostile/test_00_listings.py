@@ -50,7 +50,7 @@ async def test_two_hundred_who_ask_at_once_are_answered_by_two_reads(tmp_path: P
 
 @pytest.mark.parametrize("path", ["/v1/queues", f"/v1/queues/{shop.NAME}"])
 async def test_nobody_is_told_what_was_before_he_asked(path: str, tmp_path: Path) -> None:
-    """Whoever paused a queue would be told that it is not: the look that he is answered by began before."""
+    """Whoever paused a queue would read that it is not: the look that he is answered by began before."""
     async with staged(tmp_path) as stage:
         async with held(stage):
             before = asyncio.ensure_future(stage.gateway.get(path))

@@ -60,7 +60,7 @@ class Waiting:
         return reading.record and reading.record.state
 
     async def marked(self, *keys: str) -> bool:
-        """Tell whether each record says that somebody waits for its end."""
+        """Return whether each record says that somebody waits for its end."""
         pipeline = self.client.pipeline(transaction=False)
         for key in keys:
             pipeline.hexists(QueueKeys(self.queue).record(key), "l")
@@ -154,7 +154,7 @@ async def test_who_waits_is_told_that_the_store_is_away(tmp_path: Path, queue: s
 
 @contextlib.asynccontextmanager
 async def crowded(folder: Path) -> AsyncIterator[tuple[Stage, Gateway, str]]:
-    """Have one client wait as often as it may; yields what is there, the client, and a task that nobody waits for."""
+    """Have one client wait as often as it may; yields what is there, the client, and a task that is not waited for."""
     entry: dict[str, Any] = {"library": True}
     proxies = "127.0.0.1/32"
     async with (

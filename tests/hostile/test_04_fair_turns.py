@@ -116,7 +116,7 @@ async def test_who_has_no_share_of_its_own_may_have_all_the_room():
 
 
 async def test_who_goes_leaves_its_place_to_the_next():
-    """A turn that is given to somebody who is gone would be the last one, and nobody would be served again."""
+    """A turn that is given to one that is gone would be the last one, and nobody would be served again."""
     served = Served(100)
     async with served.held():
         gone = await served.ask("a", 10, "gone")

@@ -39,7 +39,7 @@ def many_fields(number: int) -> bytes:
 
 
 async def known(one: Deployment, name: str) -> bool:
-    """Tell whether the gateway has a service."""
+    """Return whether the gateway has a service."""
     return (await one.ask("POST", f"/{name}/Nothing")).status == 404 and (
         await one.ask("POST", f"/{name}/A")
     ).status != 404

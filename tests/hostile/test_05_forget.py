@@ -33,7 +33,7 @@ FORGET = f"/v1/services/{shop.NAME}/forget"
 
 
 class Office:
-    """A gateway before its middleware, and the shop's replicas in the test's hands."""
+    """A gateway before its middleware, and the shop's replicas that the test drives."""
 
     def __init__(self, gateway: Gateway, mom: RunningMom) -> None:
         self.gateway, self.mom = gateway, mom

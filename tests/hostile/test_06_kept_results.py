@@ -263,7 +263,7 @@ async def test_an_operator_drops_what_has_ended(tmp_path: Path) -> None:
 
 
 async def test_what_an_operator_dropped_is_gone_and_not_lost(tmp_path: Path) -> None:
-    """Every client that comes for its result would be told that the record is lost, and somebody paged for it."""
+    """Every client that comes for its result would read that the record is lost, and somebody paged for it."""
     async with town(tmp_path) as one:
         place = (await one.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")).headers["Location"]
         await one.serve()

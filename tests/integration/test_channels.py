@@ -45,7 +45,7 @@ async def reached(channel: grpc.aio.Channel) -> None:
 
 
 async def test_a_connection_that_ends_by_its_age_fails_no_call() -> None:
-    """A call that never ran would be told as one that may have: 502 every other minute, for nothing."""
+    """A call that never ran would be reported as one that may have: 502 every other minute, without need."""
     ran: Counter[bytes] = Counter()
     connections: set[str] = set()
 

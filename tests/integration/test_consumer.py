@@ -124,7 +124,7 @@ async def test_a_key_that_a_lost_reply_left_behind_is_adopted(office: Office) ->
 
 
 async def test_a_consumer_that_was_reaped_drops_everything_and_joins_anew(office: Office) -> None:
-    """After a long stop somebody else has its tasks: reporting them would make two results."""
+    """After a long stop another has its tasks: reporting them would make two results."""
     (key,) = await office.enqueue()
     office.consume(office.until_released)
     await office.started.wait()

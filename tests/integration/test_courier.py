@@ -37,7 +37,7 @@ def numbered(prefix: str, count: int) -> list[str]:
 
 
 async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_there(tmp_path):
-    """The library's promise would end where somebody else's server begins: accepted, and never run."""
+    """The library's promise would end where another's server begins: accepted, and never run."""
     async with deployed(tmp_path, foreigners=2, couriers=1) as one:
         for part in one.foreigners:
             part.kill()

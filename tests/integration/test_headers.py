@@ -115,7 +115,7 @@ async def serving(
 
 
 async def _by_link(gateway: Gateway, ledger: Ledger) -> bool:
-    """Call once; tells whether that went by the link: a call by itself says gRPC's own user-agent."""
+    """Call once; returns whether that went by the link: a call by itself says gRPC's own user-agent."""
     await gateway.post(RECORD, {"line": "plain"}, User_Agent="probe")
     # By the catalogue of one test it is not told at all.
     return not str(ledger.told[-1].get("user-agent", "")).startswith("grpc-")

@@ -290,7 +290,7 @@ async def test_a_lease_that_was_renewed_after_an_absence_is_as_long_as_any(post:
 
 
 async def test_a_reaped_process_cannot_renew(post: Post) -> None:
-    """Renewing must not bring a reaped incarnation back: its tasks are somebody else's."""
+    """Renewing must not bring a reaped incarnation back: its tasks are another's."""
     await post.join("me")
     await post.reap("me")
 
@@ -299,7 +299,7 @@ async def test_a_reaped_process_cannot_renew(post: Post) -> None:
 
 
 async def test_a_late_pop_of_a_reaped_process_is_swept(post: Post) -> None:
-    """A killed process' last BLMOVE may still arrive: its key would stand in a list that nobody reads."""
+    """A killed process' last BLMOVE may still arrive: its key would stand in a list that is not read."""
     await post.join("me")
     await post.reap("me")
     key = await post.enqueue()
@@ -665,7 +665,7 @@ async def test_only_what_is_dead_is_purged(post: Post) -> None:
 
 
 async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
-    """A backlog is taken by one step for many, and what somebody else took meanwhile must not be run by both."""
+    """A backlog is taken by one step for many, and what another took meanwhile must not be run by both."""
     await post.join("me")
     await post.join("other")
     first, second, third = [await post.enqueue() for _ in range(3)]

@@ -97,7 +97,7 @@ async def test_a_handler_may_still_end_after_the_cancel() -> None:
 
 @pytest.mark.parametrize("method", ["Look", "Record"])
 async def test_a_lost_lease_reports_nothing(method: str) -> None:
-    """Without it a task that somebody else runs by now would be reported from here."""
+    """Without it a task that another runs by now would be reported from here."""
     mom, slow = FakeMom(), Slow()
     async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
         running = worker.consumers[0].hand(claimed(method, line()))

@@ -76,7 +76,7 @@ async def test_what_ends_meanwhile_shares_an_rpc() -> None:
 
 
 async def test_each_has_its_own_answer() -> None:
-    """Without it a task that somebody else owns by now would count as done here."""
+    """Without it a task that another owns by now would count as done here."""
     mom = FakeMom()
 
     async def by_key(completions: list[pb.Completion], _: Any) -> list[int]:

@@ -208,7 +208,7 @@ async def test_what_runs_in_a_process_of_its_own_is_told_as_everything(tmp_path)
 
 
 async def test_what_a_courier_delivers_bears_its_request_to_its_service(tmp_path):
-    """The thread would end where somebody else's server begins: it can't log what it is not told."""
+    """The thread would end where another's server begins: it can't log what it is not told."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:
         kept = await queued(one, "Store", "foreign-1")
         await one.ended([f"/v1/tasks/{kept}"])

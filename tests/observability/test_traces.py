@@ -238,7 +238,7 @@ async def test_whatever_a_handler_logs_names_its_trace(tmp_path):
 
 
 async def test_a_plain_services_handler_is_told_its_trace(tmp_path):
-    """Its own instrumentation goes by it; what is no traceparent is not handed on."""
+    """Its own instrumentation goes by it; what is no traceparent is not passed on."""
     async with staged(tmp_path, answer) as stage:
         await stage.gateway.post(PLACE, ORDER, Traceparent=TRACEPARENT)
         await stage.gateway.post(PLACE, ORDER, Traceparent="made up")

@@ -28,7 +28,7 @@ async def reached(look: Callable[[], Awaitable[T]]) -> T | None:
 
 
 async def listens(port: int) -> bool:
-    """Tell whether a port of this host takes connections."""
+    """Return whether a port of this host takes connections."""
 
     async def connect() -> bool:
         _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -24,7 +24,7 @@ def test_who_has_none_is_not_remembered() -> None:
 
 
 async def test_what_is_late_is_told_and_ended() -> None:
-    """Who waits for its turn would go on waiting unseen, and take the turn of somebody else."""
+    """Who waits for its turn would go on waiting unseen, and take the turn of another."""
     event = asyncio.Event()
     begin = time.monotonic()
 

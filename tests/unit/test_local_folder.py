@@ -88,7 +88,7 @@ def _settings(plan):
 
 
 async def test_the_parts_are_given_the_settings_of_the_environment(tmp_path, monkeypatch):
-    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nobody was told."""
+    """`POSTE_CORS_ORIGINS=… poste up` did nothing, and nothing said so."""
     monkeypatch.chdir(tmp_path)
     found = inherited.read(
         {

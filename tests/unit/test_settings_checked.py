@@ -62,7 +62,7 @@ def test_a_services_own_port_leaves_one_for_the_probes_too() -> None:
 
 @pytest.mark.parametrize("verb", [("gateway",), ("mom",), ("worker", "poste_calculator.sum:SumService")])
 def test_a_name_that_is_no_settings_is_refused_by_each_part(verb: tuple[str, ...]) -> None:
-    """A misspelt setting did nothing, and nobody was told."""
+    """A misspelt setting did nothing, and nothing said so."""
     done = poste(*verb, env={**environment(), "POSTE_GRACE_SECOND": "3", "POSTE_LEASES_SECONDS": "9"})
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

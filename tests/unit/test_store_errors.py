@@ -63,7 +63,7 @@ def test_a_refusal_changed_nothing() -> None:
 
 @pytest.mark.parametrize("lost", LOST)
 def test_a_write_whose_answer_is_lost_may_have_happened(lost: Exception) -> None:
-    """It was told as "never sent", and whoever asked took it for not done."""
+    """It was reported as "never sent", and whoever asked took it for not done."""
     assert error_of(lost, write=True) is StoreLost
     # One refusal says nothing of the command before it.
     assert error_of(NotConnected("refused"), write=True, several=True) is StoreLost
@@ -96,7 +96,7 @@ async def test_a_search_that_breaks_off_may_have_dropped_some() -> None:
 
 @pytest.mark.parametrize("lost", LOST)
 async def test_a_queue_that_is_not_noted_is_given_nothing(lost: Exception) -> None:
-    """The call was never sent: its client is told so, and not that nobody knows."""
+    """The call was never sent: its client is told so, and not that it is not known."""
     redis: Any = Redis(sadd=[lost])
     task = NewTask("k", "Add", b"", time.time(), 60, 60, repeatable=True)
 
@@ -105,7 +105,7 @@ async def test_a_queue_that_is_not_noted_is_given_nothing(lost: Exception) -> No
 
 
 async def test_what_is_shipped_may_be_written() -> None:
-    """A lost answer of the catalogue's was told as "never sent"."""
+    """A lost answer of the catalogue's was reported as "never sent"."""
     redis: Any = Redis(hset=[RedisTimeoutError("no answer")], incr=[1])
 
     with pytest.raises(StoreLost):

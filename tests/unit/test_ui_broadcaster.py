@@ -62,7 +62,7 @@ async def test_many_watchers_share_one_look(broadcaster, eyes):
 
 
 async def test_nobody_looks_while_nobody_watches(broadcaster, eyes):
-    """A gateway would ask for figures for ever that nobody reads."""
+    """A gateway would for ever ask for figures that are not read."""
     await follow(broadcaster, 2)
     before = len(eyes.looks)
     await asyncio.sleep(0.1)
@@ -161,7 +161,7 @@ def test_what_was_not_known_leaves_a_gap():
 
 
 async def test_who_comes_after_the_end_is_sent_away(broadcaster):
-    """A page would be told that all is well, then that it is over, three times a second while the gateway stops."""
+    """A page would read that all is well, then that it is over, three times a second while the gateway stops."""
     broadcaster.close()
 
     assert broadcaster.full(operator=True)

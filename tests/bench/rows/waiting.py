@@ -1,4 +1,4 @@
-"""A call whose client does not stay on the line: from its request to the result in its hands, everything idle."""
+"""A call whose client does not stay on the line: from its request to the result with its client, everything idle."""
 
 from __future__ import annotations
 
