@@ -39,7 +39,7 @@ class Stream:
         """The next look."""
         while True:
             name, data = await self.event()
-            if name == "look":
+            if name == "snapshot":
                 return data
 
     async def light(self, light: str) -> dict[str, Any]:

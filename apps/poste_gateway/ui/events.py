@@ -1,7 +1,7 @@
 """The stream that brings the snapshots: `text/event-stream`, as browsers and `poste top` follow it.
 
 The events: `hello` says whether the client is an operator, `past` has the last minutes for the charts, and then each
-second `look` brings a snapshot. The stream ends when the gateway stops, or when the client does not read it any more.
+second `snapshot` brings one. The stream ends when the gateway stops, or when the client does not read it any more.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class EventStream(Response):
                 if snapshot is None:
                     return
                 last = snapshot.number
-                await self._send(_event("look", (snapshot.full if self._operator else None) or snapshot.public))
+                await self._send(_event("snapshot", (snapshot.full if self._operator else None) or snapshot.public))
 
     async def _send(self, block: bytes) -> None:
         try:

@@ -197,7 +197,7 @@ class Client:
         stream = self._transport.events("/ui/events", silence_seconds=_SILENCE_SECONDS, headers=self._operator)
         async with contextlib.aclosing(stream) as events:
             async for name, document in events:
-                if name == "look":
+                if name == "snapshot":
                     yield self._read(Snapshot.read, document)
 
     async def pause(self, queue: str) -> Queue:

@@ -43,7 +43,7 @@ const stream = new Stream({
   past(past) {
     services.past = past;
   },
-  look(snapshot) {
+  snapshot(snapshot) {
     services.show(snapshot, operator);
     dead.show(snapshot, operator);
     tasks.show(snapshot, operator);
