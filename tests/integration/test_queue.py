@@ -672,7 +672,7 @@ async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:
     assert await post.take("other") == [first]
 
     claims = await steps.claim(
-        post.scripts, post.keys, "me", [(first, 1), (second, 2)], most_bytes=1000, take=2, look=5, on_disk=True
+        post.scripts, post.keys, "me", [(first, 1), (second, 2)], most_bytes=1000, take=2, front_count=5, on_disk=True
     )
 
     assert isinstance(claims, steps.Claims)
