@@ -34,6 +34,7 @@ _VERBS: Final = {
     "dead": ("operator_commands", "List dead letters: the calls that Poste gave up, and why."),
     "replay": ("operator_commands", "Have dead letters run again."),
     "purge": ("operator_commands", "Give dead letters up for good."),
+    "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),
     "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),
     "ps": ("local_commands", "Show the parts of a running `poste up`."),

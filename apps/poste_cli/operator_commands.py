@@ -1,4 +1,4 @@
-"""The operators' verbs: pause, resume, dead, replay, purge, forget. Over the gateway's REST only."""
+"""The operators' verbs: pause, resume, dead, replay, purge, register, forget. Over the gateway's REST only."""
 
 from __future__ import annotations
 
@@ -147,6 +147,32 @@ async def _sure(client: Client, queue: str | None, ended: str | None) -> bool:
         return click.confirm(f"{what[:1].upper()}{what[1:]}?", err=True)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@click.command()
+@click.argument("target", metavar="HOST:PORT")
+@gateway_options.operator_options
+def register(target: str, token: str | None, url: str, as_json: bool) -> None:
+    """Make the services known of the gRPC server at HOST:PORT, which needs to know nothing of Poste.
+
+    What it serves is read from it by gRPC server reflection (v1 or v1alpha), now and whenever it comes back. It is the
+    middleware that reaches it, and gateways and couriers: HOST must mean the same to them.
+
+    Exit code: 0 all of its services are registered, 1 one of them is not (it says why), 2 wrong usage or no gateway.
+    """
+
+    async def work(client: Client) -> int:
+        found = await client.register(target)
+        if as_json:
+            printing.compact([one.document for one in found])
+        for one in found if not as_json else ():
+            if one.refused is None:
+                printing.line(f"{one.name}: registered at {target}: {', '.join(one.methods) or 'no unary methods'}")
+            else:
+                printing.complain(f"{one.name}: not registered: {one.refused}")
+        return OK if all(one.refused is None for one in found) else FAILURE
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
 @click.command()

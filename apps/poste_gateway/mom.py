@@ -38,6 +38,8 @@ _QUEUES_AT_ONCE: Final = 8
 _QUEUES_WAITING: Final = 512
 #: The deadline of a read of queues, in seconds, the wait for its turn included.
 _LISTING_SECONDS: Final = 10.0
+#: How long the middleware has for reading what a server serves, in seconds.
+_REFLECTION_SECONDS: Final = 10.0
 
 AnswerT = TypeVar("AnswerT")
 
@@ -225,6 +227,15 @@ class Mom:
         """
         request = pb.PurgeEndedTasksRequest(queue=queue, page_token=page_token)
         return await self._read(self.stub.PurgeEndedTasks, request)
+
+    async def register_target(self, target: str) -> pb.RegisterTargetResponse:
+        """Make the services of a server known.
+
+        Raises:
+            MomAway: There is no answer now; they may be known all the same.
+        """
+        request = pb.RegisterTargetRequest(target=target)
+        return await self._read(self.stub.RegisterTarget, request, _REFLECTION_SECONDS)
 
     async def forget_service(self, service: str, *, even_with_waiting: bool) -> pb.ForgetServiceResponse:
         """Take a service out of the catalogue.

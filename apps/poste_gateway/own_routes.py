@@ -81,17 +81,17 @@ class OwnRoutes:
         self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
-        self._exact, self._below = self._exact_paths(pages), self._named_paths(pages)
+        self._exact, self._below = self._exact_paths(pages, operator_routes), self._named_paths(pages)
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
             (task_view.TASKS, "history"): {"GET": self._get_history},
             **operator_routes.paths,
         }
 
-    def _exact_paths(self, pages: Pages) -> dict[str, Verbs]:
+    def _exact_paths(self, pages: Pages, operator_routes: OperatorRoutes) -> dict[str, Verbs]:
         """Return the handlers of paths without a name in them."""
         return {
-            "/v1/services": {"GET": self._services},
+            "/v1/services": {"GET": self._services, **operator_routes.exact["/v1/services"]},
             "/v1/queues": {"GET": self._queues},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},

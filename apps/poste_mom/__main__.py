@@ -27,6 +27,7 @@ from poste_mom import passes
 from poste_mom.catalogue import catalogue_file
 from poste_mom.catalogue.catalogue import Catalogue
 from poste_mom.catalogue.limits import CatalogueLimits
+from poste_mom.catalogue.reflecting import Reflecting
 from poste_mom.figures import Figures
 from poste_mom.methods.catalogue import CatalogueServicer
 from poste_mom.methods.complete import CompleteServicer
@@ -69,6 +70,7 @@ class _Middleware:
         self.completions = CompletionWaiter(settings, self._tasks)
         sockets = None if settings.socket is None else settings.socket.parent
         self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._tasks.forget_queues)
+        self._reflecting = Reflecting(self._catalogue)
         self._budgets = Budgets(self._catalogue, self._health)
         self._metrics_leader = MetricsLeader(self.client, self._keys)
         self.figures = Figures(
@@ -91,7 +93,7 @@ class _Middleware:
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
             OperatorServicer(self._queues, recent, operators, catalogue, budgets),
-            CatalogueServicer(catalogue, self._store, self._queues),
+            CatalogueServicer(catalogue, self._reflecting, self._store, self._queues),
         )
 
     def duties(self) -> Sequence[Coroutine[Any, Any, None]]:
@@ -100,6 +102,7 @@ class _Middleware:
         return (
             self._health.watch(self.client),
             self._catalogue.keep(),
+            self._reflecting.run(),
             self.completions.listen(),
             self.completions.poll(),
             self._metrics_leader.hold(),

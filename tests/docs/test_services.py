@@ -68,7 +68,9 @@ def test_metadata() -> None:
 
 def catalogue_is_read(folder: Path) -> None:
     """Read the catalogue file that the page shows, of the service that it shows."""
-    (block,) = [block for block in SERVICES.blocks() if block.language == "toml"]
+    (block,) = [
+        block for block in SERVICES.blocks() if (block.language, block.section) == ("toml", "Settings of the catalogue")
+    ]
     (folder / "catalogue.toml").write_text(block.text)
     google = sysconfig.get_path("purelib")
     made = [f"-I{folder}", f"-I{google}", "--include_imports", f"--descriptor_set_out={folder}/greeter.binpb"]
@@ -80,6 +82,21 @@ def catalogue_is_read(folder: Path) -> None:
     assert entry.name == "greeter.v1.GreeterService"
     assert entry.settings.max_attempts == 5
     assert entry.settings.methods["Greet"].timeout_seconds == 10
+
+
+def test_the_example_of_reflection(tmp_path: Path) -> None:
+    """Who has a server without the library would begin with a file that is refused."""
+    (block,) = [
+        block
+        for block in SERVICES.blocks()
+        if (block.language, block.section) == ("toml", "Services without the library")
+    ]
+    (tmp_path / "catalogue.toml").write_text(block.text)
+
+    (entry,) = catalogue_file.read(tmp_path / "catalogue.toml")
+
+    assert entry.reflect
+    assert list(entry.targets) == ["dns:///tasks.ledger:50060"]
 
 
 def test_the_isolated_example() -> None:

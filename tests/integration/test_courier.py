@@ -7,6 +7,7 @@ import json
 import signal
 
 import pytest
+from support.cli import environment, poste
 from support.deployment import LEDGER, deployed
 from support.reaching import http_status
 from support.waiting import until
@@ -69,6 +70,29 @@ async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_
     assert len({note["poste-task-key"] for note in notes}) == 51
     assert {f"/v1/tasks/{note['poste-task-id']}" for note in notes} == set(places)
     assert {note["x-request-id"] for note in notes} >= {f"one-{line}" for line in lines}
+
+
+async def test_a_service_that_was_registered_by_its_address_has_both_roads(tmp_path):
+    """Only who writes a catalogue file would have a queue for what he did not write himself."""
+    foreign = "testing.v1.ForeignService"
+    async with deployed(tmp_path, foreigners=1, couriers=1, foreign_settings={"x_reflection": 1}) as one:
+        (server,) = one.foreigners
+        token = str(tmp_path / "operator.token")
+        env = environment(POSTE_OPERATOR_TOKEN_FILE=token)
+        done = await asyncio.to_thread(poste, "register", f"127.0.0.1:{server.port}", "--url", one.url, env=env)
+        await one.up(foreign)
+        await one.queueable(foreign)
+        direct = await one.ask("POST", f"/{foreign}/Record", {"line": "direct"}, Prefer="no-queue")
+        server.kill()
+        await one.up(foreign, 0)
+        kept = await one.ask("POST", f"/{foreign}/Record", {"line": "kept"})
+        server.start()
+        (task,) = await one.ended([kept.headers["Location"]])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{foreign}: registered at")
+    assert (direct.status, kept.status) == (200, 202)
+    assert (task["state"], task["response"]["line"]) == ("SUCCEEDED", "kept")
 
 
 async def test_nothing_is_kept_for_a_foreign_service_without_a_courier(tmp_path):

@@ -1,8 +1,8 @@
 """The ledger's services by gRPC alone, as those serve who never heard of Poste: `python -m support.plain_ledger`.
 
 Its port is `POSTE_PORT`; at `POSTE_ADMIN_PORT` it tells those who run it that it is there. `POSTE_X_HEALTH` gives it a
-health service that says SERVING once the file that it names is there. Each call's metadata goes to `<ledger>.metadata`,
-a JSON object a line.
+health service that says SERVING once the file that it names is there, `POSTE_X_REFLECTION` reflection. Each
+call's metadata goes to `<ledger>.metadata`, a JSON object a line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from testing.v1 import ledger_pb2_grpc
 
 from poste.runtime import admin
@@ -23,6 +24,7 @@ from support.ledger import LEDGER, LedgerService
 from support.waiting import until
 
 HEALTH = "POSTE_X_HEALTH"
+REFLECTION = "POSTE_X_REFLECTION"
 #: Longer than any of its calls takes.
 _GRACE_SECONDS = 5
 
@@ -48,6 +50,8 @@ async def _serve() -> None:
         await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     assert server.add_insecure_port(f"127.0.0.1:{os.environ['POSTE_PORT']}")
+    if REFLECTION in os.environ:
+        reflection.enable_server_reflection(["testing.v1.ForeignService", reflection.SERVICE_NAME], server)
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -129,3 +129,21 @@ def test_of_two_services_with_one_route_the_first_keeps_it(folder: Path) -> None
     (lost,) = second.methods["Add"].passed_over
     assert (lost.path, lost.reason) == ("/v1/sum", f"the route is {SUM}'s")
     assert [(line["event"], line["service"]) for line in logs] == [("route not served", second.name)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["reflect = true"], "target is missing"),
+        (["reflect = true", 'target = "a:1"', 'descriptors = "calculator.binpb"'], "beside reflect"),
+        (["reflect = true", 'target = "a:1"', "max_in_flight = 0"], "must be at least 1"),
+        (['reflect = "yes"', 'target = "a:1"'], "must be bool"),
+        (["reflect = false", 'target = "a:1"'], "descriptors is missing"),
+    ],
+)
+def test_a_mistake_beside_reflection_is_named(folder: Path, lines: list[str], words: str) -> None:
+    """What a server says itself is known later: a mistake in the file must not wait for it."""
+    path = write(folder, "\n".join([f'[services."{SUM}"]', *lines]))
+
+    with pytest.raises(StartError, match=words):
+        read(path)

@@ -212,6 +212,15 @@ CALLS_WAITING: Final = ProblemType(
     "`poste forget --even-with-waiting`. They would stay in its queue: they run if the service registers again in "
     "time, else they expire.",
 )
+TARGET_UNREAD: Final = ProblemType(
+    "target-unread",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "What the server serves can't be read",
+    "A server is registered by what it says of itself, by gRPC server reflection (v1 or v1alpha), to the middleware, "
+    "which must reach it. Give it reflection, or name its descriptors in the middleware's catalogue file. Nothing was "
+    "registered.",
+)
 OPERATORS_ONLY: Final = ProblemType(
     "operators-only",
     HTTPStatus.FORBIDDEN,
@@ -322,6 +331,7 @@ PROBLEM_TYPES: Final = {
         TASK_ENDED,
         NOT_DEAD,
         CALLS_WAITING,
+        TARGET_UNREAD,
         OPERATORS_ONLY,
         TOKEN_NEEDED,
         TOO_MANY_WATCHERS,

@@ -1,4 +1,4 @@
-"""The operators' verbs: see a queue's tasks, pause it, see, replay and purge what died, make room, forget a service.
+"""The operators' verbs: see and pause queues, replay and purge what died, make room, register and forget services.
 
 `GET /v1/queues/{queue}/tasks` lists the newest tasks, whatever became of them, the newest first, each without its
 response and error; `?pageSize=` is at most 1000, and so many are remembered::
@@ -18,6 +18,14 @@ with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purg
 `POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
 to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. A request for a dropped one gets 410 `gone`.
 
+`POST /v1/services?target=HOST:PORT` makes the services known of a server that knows nothing of Poste: what it serves is
+read from it, by gRPC server reflection, now and whenever it comes back::
+
+    {"target": "127.0.0.1:50060", "services": [{"name": "ledger.v1.LedgerService", "methods": ["Look", "Record"]}]}
+
+A service that can't be registered has `refused`, the reason, in place of its methods; if nothing could be read at all
+the answer is 409 `target-unread`.
+
 `POST /v1/services/{service}/forget` takes a service out of the catalogue. It is refused while its calls wait or run
 (409), unless `?evenWithWaiting=true` says that they may: they stay in the queue, and run if the service registers again
 before they expire::
@@ -35,13 +43,22 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from poste.domain import input_rules
 from poste.domain.codes import Code
 from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.grpc_status import debug_text
 from poste_gateway.http.operator_auth import OperatorAuth
-from poste_gateway.http.problem_types import CALLS_WAITING, GONE, INVALID_REQUEST, LOOKUP_AWAY, NO_SERVICE, NOT_DEAD
+from poste_gateway.http.problem_types import (
+    CALLS_WAITING,
+    GONE,
+    INVALID_REQUEST,
+    LOOKUP_AWAY,
+    NO_SERVICE,
+    NOT_DEAD,
+    TARGET_UNREAD,
+)
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import NO_STORE, Response, json_response
 from poste_gateway.mom import Mom, MomAway, MomRefused
@@ -87,6 +104,10 @@ class OperatorRoutes:
         self._task_reader = task_reader
         self._ids = ids
         self._operator_auth = operator_auth
+        #: The handlers by the path.
+        self.exact: dict[str, Mapping[str, Handler]] = {
+            SERVICES.rstrip("/"): {"POST": self._guarded(self._register)},
+        }
         #: The handlers by the path's prefix and the part behind the name.
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
             (QUEUES, "pause"): {"POST": self._guarded(self._pause)},
@@ -167,6 +188,19 @@ class OperatorRoutes:
             count, token = count + page.purged, page.next_page_token
             if not token:
                 return json_response({"purged": count})
+
+    async def _register(self, request: web.BaseRequest, _: str) -> Response:
+        target = request.query.get("target", "")
+        if not input_rules.is_address(target):
+            raise _bad("target", "must be HOST:PORT")
+        said = await self._mom.register_target(target)
+        if said.fault:
+            raise Problem(TARGET_UNREAD, said.fault)
+        services = [
+            {"name": one.name, "refused": one.refused} if one.refused else {"name": one.name, "methods": [*one.methods]}
+            for one in said.services
+        ]
+        return json_response({"target": target, "services": services})
 
     async def _forget(self, request: web.BaseRequest, service: str) -> Response:
         even = request.query.get("evenWithWaiting", "false")

@@ -8,6 +8,7 @@ what it knew again before gateways get a catalogue without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,7 +20,8 @@ from poste.queue.catalogue_store import Place, Snapshot
 from poste.rpc.catalogue import Service, claims_of, describe, redescribe, taken_routes, weigh
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
-from poste_mom.catalogue import versions
+from poste.v1 import catalogue_pb2
+from poste_mom.catalogue import reflected, versions
 from poste_mom.catalogue.limits import CatalogueLimits, standing_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.rpc.http_rules.rules import Claim
-    from poste.v1 import catalogue_pb2, mom_service_pb2
+    from poste.v1 import mom_service_pb2
     from poste.v1.catalogue_pb2 import ServiceVersion
 
 _log = logs.get("catalogue")
@@ -74,6 +76,8 @@ class Catalogue:
         self._sockets = sockets
         self._replaced = replaced
         self._shipped = {entry.name: entry for entry in shipped}
+        #: Those of them whose descriptors are to be read from their servers, and were never in the store yet.
+        self._unread = {entry.name for entry in shipped if entry.reflect}
         self._services: dict[str, Service] = {}
         #: The service that owns each route.
         self._owners: dict[Claim, str] = {}
@@ -139,6 +143,7 @@ class Catalogue:
         services = self._described(known)
         async with self._changed:
             self._services, self._known, self._version, self._is_anew = services, known, version, False
+            self._unread -= known.shipped.keys()
             self._owners = claims_of(services.values())
             self._changed.notify_all()
 
@@ -317,6 +322,67 @@ class Catalogue:
         await self.refresh()
         return Forgotten(replicas=len(replicas), shipped=service in self._shipped)
 
+    def reflected(self) -> dict[str, set[str]]:
+        """Return the targets that say themselves what they serve, and the services that each is asked for."""
+        found: dict[str, set[str]] = {}
+        standing = (one.entry for one in self._services.values() if one.entry.reflect and not one.library)
+        for entry in (*standing, *(self._shipped[name] for name in self._unread)):
+            for target in entry.targets:
+                found.setdefault(target, set()).add(entry.name)
+        return found
+
+    def unread(self, target: str) -> bool:
+        """Return whether the catalogue file names services of a target that were never read from it."""
+        return any(target in self._shipped[name].targets for name in self._unread)
+
+    async def reflect(self, target: str, service: str, files: bytes, *, register: bool = False) -> Service | None:
+        """Note what a target says of a service that it serves.
+
+        Args:
+            target: Who says so.
+            service: The service's full name.
+            files: Its descriptors, as a FileDescriptorSet.
+            register: It may be one that is not known yet.
+
+        Returns:
+            The service as it is known now; None if it is not to be known, because it was forgotten.
+
+        Raises:
+            CatalogueError: It can't be catalogued, or somebody else says what it is.
+            CatalogueFullError: There is no room for it.
+            StoreError: Redis does not answer.
+        """
+        async with self._registering:
+            await self._file_shipped()
+            await self.refresh()
+            stored = self._stored(service)
+            if not (register or stored.name or service in self._unread):
+                return None
+            known = self._services.get(service)
+            if known is not None and known.library:
+                raise CatalogueError(f"{service} registers itself: it has the worker library")
+            entry = reflected.entry_of(target, service, files, filed=self._shipped.get(service), stored=stored)
+            self._limits.check_weight(service, entry.weight)
+            described = describe(entry)
+            if taken := taken_routes(described, self._owners):
+                entry.taken_routes.extend(taken)
+                described = describe(entry)
+            entry.others.extend(reflected.retired(stored, known, described))
+            if entry != stored:
+                others = [one for one in self.entries() if one.name != service]
+                self._limits.check_version(service, entry.weight, others)
+                await self._store.ship(service, entry.SerializeToString(deterministic=True))
+                _log.info("reflected", service=service, target=target, methods=sorted(described.methods))
+                await self.refresh()
+            return described
+
+    def _stored(self, service: str) -> catalogue_pb2.CatalogueService:
+        """Return what is shipped of a service, as the store has it; an empty entry if nothing is."""
+        entry = catalogue_pb2.CatalogueService()
+        with contextlib.suppress(DecodeError):
+            entry.MergeFromString(self._known.shipped.get(service, b""))
+        return entry
+
     def served(self, service: str) -> frozenset[str] | None:
         """Return the short names of the methods that a living replica of a service has; None if none lives."""
         return versions.served(service, self._known)
@@ -341,7 +407,10 @@ class Catalogue:
             return
         stored = await self._store.shipped()
         for name, shipped in self._shipped.items():
-            serialized = shipped.SerializeToString(deterministic=True)
+            entry = reflected.carried(shipped, stored.get(name)) if shipped.reflect else shipped
+            if entry is None:
+                continue
+            serialized = entry.SerializeToString(deterministic=True)
             if stored.get(name) != serialized:
                 await self._store.ship(name, serialized)
         self._filed = True

@@ -10,6 +10,10 @@ then no consumer is known for its queue. So no setting here says whether a servi
     target = "dns:///tasks.sum:50052"    # where its replicas are; may be left to their registration
     away = "queue"                       # or "reject"
 
+    [services."ledger.v1.LedgerService"]
+    reflect = true                       # in place of `descriptors`: its replicas have gRPC server reflection
+    target = "dns:///tasks.ledger:50060"
+
     [services."calculator.v1.SumService".methods.Add]
     timeout_seconds = 5
 
@@ -66,7 +70,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
-from poste.rpc.catalogue import Service, claims_of, describe, taken_routes, weigh
+from poste.rpc.catalogue import Service, check_settings, claims_of, describe, taken_routes, weigh
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -119,6 +123,9 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
     owners: dict[Claim, str] = {}
     for name, table in services.items():
         entry, service = _service(path, name, table)
+        if service is None:
+            entries.append(entry)
+            continue
         if taken := taken_routes(service, owners):
             # Of two the first in the file keeps it.
             entry.taken_routes.extend(taken)
@@ -129,19 +136,14 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
     return entries
 
 
-def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.CatalogueService, Service]:
+def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.CatalogueService, Service | None]:
+    """Read a service's table; what it is is not known yet (None) if its server is to say so."""
     where = f'the catalogue {path}, [services."{name}"]'
     if not isinstance(table, dict):
         raise StartError(f"{where}: not a table")
     left = dict(table)
     entry = catalogue_pb2.CatalogueService(name=name)
-    descriptors = path.parent / _taken(where, left, "descriptors", str, required=True)
-    try:
-        entry.file_descriptor_set = descriptors.read_bytes()
-    except OSError as error:
-        raise StartError(f"{where}: descriptors {descriptors}: {error.strerror}") from error
-    if target := _taken(where, left, "target", str):
-        entry.targets.append(target)
+    _locate(path, where, left, entry)
     if "library" in left:
         raise StartError(f"{where}: library can't be set: a service that runs the worker library says so itself")
     methods = _taken(where, left, "methods", dict) or {}
@@ -152,6 +154,9 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
             raise StartError(f"{where} method {method}: not a table")
         _settle(f"{where} method {method}", dict(settings), entry.settings.methods[method], _METHOD_FIELDS)
     try:
+        if entry.reflect:
+            check_settings(entry)
+            return entry, None
         entry.weight = weigh(entry.file_descriptor_set)
         service = describe(entry)
     except CatalogueError as error:
@@ -159,6 +164,21 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
     if unknown := sorted(set(methods) - set(service.methods)):
         raise StartError(f"{where}: has no method {', '.join(unknown)}")
     return entry, service
+
+
+def _locate(path: Path, where: str, left: dict[str, Any], entry: catalogue_pb2.CatalogueService) -> None:
+    """Read what says what a service is, and where."""
+    entry.reflect = _taken(where, left, "reflect", bool) or False
+    if entry.reflect and "descriptors" in left:
+        raise StartError(f"{where}: descriptors can't be set beside reflect")
+    if not entry.reflect:
+        descriptors = path.parent / _taken(where, left, "descriptors", str, required=True)
+        try:
+            entry.file_descriptor_set = descriptors.read_bytes()
+        except OSError as error:
+            raise StartError(f"{where}: descriptors {descriptors}: {error.strerror}") from error
+    if target := _taken(where, left, "target", str, required=entry.reflect):
+        entry.targets.append(target)
 
 
 def _tell_passed_over(service: Service) -> None:

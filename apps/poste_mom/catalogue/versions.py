@@ -88,7 +88,7 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
         _describe_by(entry, others.pop(0))
         entry.others.extend(others)
     methods = {method for version in standing.values() for method in version.methods}
-    entry.others.extend(_needed(retired, methods))
+    entry.others.extend(needed(retired, methods))
     places = [place for (service, _), place in sorted(known.places.items()) if service == name]
     addresses = sorted({place.address for place in places})
     entry.targets[:] = list(dict.fromkeys([*entry.targets, *addresses]))
@@ -123,7 +123,7 @@ def _describe_by(entry: catalogue_pb2.CatalogueService, version: catalogue_pb2.S
         entry.author_settings.CopyFrom(version.author_settings)
 
 
-def _needed(
+def needed(
     retired: Iterable[catalogue_pb2.ServiceVersion], described: Iterable[str]
 ) -> Iterator[catalogue_pb2.ServiceVersion]:
     """Return those retired versions by which results are read that no other describes."""

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from poste.queue.queues import Queues
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.catalogue.catalogue import Catalogue
+    from poste_mom.catalogue.reflecting import Reflecting
     from poste_mom.methods.answers import Context
 
 _log = logs.get("catalogue")
 
 
 class CatalogueServicer:
-    """Serves the registration and withdrawal of replicas and couriers, `ForgetService` and `WatchCatalogue`."""
+    """Serves what registers and withdraws replicas and couriers, and what registers, forgets and watches services."""
 
-    def __init__(self, catalogue: Catalogue, store: CatalogueStore, queues: Queues) -> None:
+    def __init__(self, catalogue: Catalogue, reflecting: Reflecting, store: CatalogueStore, queues: Queues) -> None:
         self._catalogue = catalogue
+        self._reflecting = reflecting
         self._store = store
         self._queues = queues
 
@@ -68,6 +70,14 @@ class CatalogueServicer:
         except StoreError as error:
             await refuse(context, error)
         return pb.WithdrawReplicaResponse()
+
+    async def RegisterTarget(self, request: pb.RegisterTargetRequest, context: Context) -> pb.RegisterTargetResponse:
+        try:
+            return pb.RegisterTargetResponse(services=await self._reflecting.register(request.target))
+        except CatalogueError as error:
+            return pb.RegisterTargetResponse(fault=str(error))
+        except StoreError as error:
+            await refuse(context, error)
 
     async def ForgetService(self, request: pb.ForgetServiceRequest, context: Context) -> pb.ForgetServiceResponse:
         try:

@@ -9,7 +9,7 @@
         print(reply.response)
 """
 
-from poste.client.answers import Answer, Forgotten, History, Method, Queue, Service, Task, TaskEvent
+from poste.client.answers import Answer, Forgotten, History, Method, Queue, Registered, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.snapshots import Figures, ServiceStatus, Snapshot
@@ -28,6 +28,7 @@ __all__ = [
     "NotAGateway",
     "Problem",
     "Queue",
+    "Registered",
     "Service",
     "ServiceStatus",
     "Snapshot",

@@ -205,6 +205,34 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """A service of a server that was to be registered.
+
+    Attributes:
+        name: Its full name.
+        methods: The short names of its methods that can be called.
+        refused: Why it is not registered; None if it is.
+        document: The service as it came.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    refused: str | None
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Registered:
+        """Take it from its JSON; raises as `Task.read` does."""
+        refused = document.get("refused")
+        return cls(
+            name=str(document["name"]),
+            methods=tuple(str(name) for name in document.get("methods", ())),
+            refused=None if refused is None else str(refused),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
     """A service that was taken out of the catalogue, and what may bring it back.
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, Forgotten, History, Queue, Service, Task
+from poste.client.answers import Answer, Forgotten, History, Queue, Registered, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.snapshots import Snapshot
 from poste.client.transport import Reply, Transport
@@ -247,6 +247,11 @@ class Client:
         """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge-ended")
         return self._read(lambda answer: int(answer["purged"]), reply.document)
+
+    async def register(self, target: str) -> list[Registered]:
+        """Make the services of a gRPC server known, `host:port`, which must have reflection; returns each of them."""
+        reply = await self._operate("POST", f"/v1/services?target={quote(target, safe='')}")
+        return self._read_all(Registered.read, reply.document, "services")
 
     async def forget(self, service: str, *, even_with_waiting: bool = False) -> Forgotten:
         """Take a service out of the catalogue; refused while its calls wait, unless they may."""

@@ -108,10 +108,7 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         raise CatalogueError(
             f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
         )
-    if not input_rules.is_service(entry.name):
-        raise catalogue_fault(entry, "that is no service's full name")
-    if (package := input_rules.reserved_package(entry.name)) is not None:
-        raise catalogue_fault(entry, f"the package {package} is reserved")
+    _check_name(entry)
     pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
     policy = service_policy(entry, standing.values())
     policies, retired = dict(policy.methods), dict[str, MethodDescriptor]()
@@ -140,6 +137,23 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         pool=pool,
         lacking=_lacking_of(entry),
     )
+
+
+def check_settings(entry: catalogue_pb2.CatalogueService) -> None:
+    """Check what can be checked of an entry whose descriptors are not known yet.
+
+    Raises:
+        CatalogueError: Its name is reserved, or a setting of the service makes no sense.
+    """
+    _check_name(entry)
+    service_policy(entry, ())
+
+
+def _check_name(entry: catalogue_pb2.CatalogueService) -> None:
+    if not input_rules.is_service(entry.name):
+        raise catalogue_fault(entry, "that is no service's full name")
+    if (package := input_rules.reserved_package(entry.name)) is not None:
+        raise catalogue_fault(entry, f"the package {package} is reserved")
 
 
 def _settings_of(

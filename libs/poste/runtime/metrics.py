@@ -137,6 +137,9 @@ registrations_refused_total = Counter(
 )
 for _reason in ("invalid", "full"):
     registrations_refused_total.labels(_reason)
+targets_unread = Gauge(
+    "poste_targets_unread", "Servers that are to say themselves what they serve, by reflection, and don't."
+)
 services_forgotten_total = Counter(
     "poste_services_forgotten_total", "Times that an operator had a service taken out of the catalogue."
 )

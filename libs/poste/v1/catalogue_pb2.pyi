@@ -464,6 +464,7 @@ class CatalogueService(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     COURIER_FIELD_NUMBER: _builtins.int
     TAKEN_ROUTES_FIELD_NUMBER: _builtins.int
+    REFLECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -478,6 +479,8 @@ class CatalogueService(_message.Message):
     """The newest version's."""
     courier: _builtins.bool
     """No replica of the worker library takes from its queue, and a courier lives: that delivers what waits there."""
+    reflect: _builtins.bool
+    """Its descriptors were read from its server, by server reflection: they are read again whenever that comes back."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`) and the replicas that registered."""
@@ -525,10 +528,11 @@ class CatalogueService(_message.Message):
         weight: _builtins.int = ...,
         courier: _builtins.bool = ...,
         taken_routes: _abc.Iterable[Global___PassedOverRoute] | None = ...,
+        reflect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "settings", b"settings", "taken_routes", b"taken_routes", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "reflect", b"reflect", "settings", b"settings", "taken_routes", b"taken_routes", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -131,6 +131,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.FromString,
                 _registered_method=True)
+        self.RegisterTarget = channel.unary_unary(
+                '/poste.v1.MomService/RegisterTarget',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterTargetRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterTargetResponse.FromString,
+                _registered_method=True)
         self.ForgetService = channel.unary_unary(
                 '/poste.v1.MomService/ForgetService',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ForgetServiceRequest.SerializeToString,
@@ -281,6 +286,14 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterTarget(self, request, context):
+        """Makes known the services of a gRPC server without the worker library: what it
+        serves is read from it, by server reflection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForgetService(self, request, context):
         """Takes a service out of the catalogue; refused while its calls wait, unless
         `even_with_waiting`. NOT_FOUND if it is not in it.
@@ -388,6 +401,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.WithdrawCourier,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.SerializeToString,
+            ),
+            'RegisterTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterTarget,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.RegisterTargetRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterTargetResponse.SerializeToString,
             ),
             'ForgetService': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetService,
@@ -893,6 +911,33 @@ class MomService:
             '/poste.v1.MomService/WithdrawCourier',
             poste_dot_v1_dot_mom__service__pb2.WithdrawCourierRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.WithdrawCourierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/RegisterTarget',
+            poste_dot_v1_dot_mom__service__pb2.RegisterTargetRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.RegisterTargetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,10 @@ class MomServiceStub:
     """
     WithdrawCourier: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawCourierRequest, _mom_service_pb2.WithdrawCourierResponse]
     """Takes back that a courier is there, for it stops."""
+    RegisterTarget: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterTargetRequest, _mom_service_pb2.RegisterTargetResponse]
+    """Makes known the services of a gRPC server without the worker library: what it
+    serves is read from it, by server reflection.
+    """
     ForgetService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ForgetServiceRequest, _mom_service_pb2.ForgetServiceResponse]
     """Takes a service out of the catalogue; refused while its calls wait, unless
     `even_with_waiting`. NOT_FOUND if it is not in it.
@@ -227,6 +231,16 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.WithdrawCourierRequest, _abc.Awaitable[_mom_service_pb2.WithdrawCourierResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.WithdrawCourierResponse]:
         """Takes back that a courier is there, for it stops."""
+
+    @_abc_1.abstractmethod
+    def RegisterTarget(
+        self,
+        request: _mom_service_pb2.RegisterTargetRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.RegisterTargetRequest, _abc.Awaitable[_mom_service_pb2.RegisterTargetResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.RegisterTargetResponse]:
+        """Makes known the services of a gRPC server without the worker library: what it
+        serves is read from it, by server reflection.
+        """
 
     @_abc_1.abstractmethod
     def ForgetService(

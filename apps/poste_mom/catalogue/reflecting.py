@@ -1,0 +1,173 @@
+"""Follows the servers that say themselves what they serve: each is read anew when it comes back, for good.
+
+Every replica is watched by itself: while some of them are exchanged for others of another schema, a server as a whole
+never goes. What a replica said last holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from poste.domain import input_rules
+from poste.domain.errors import CatalogueError, PosteError
+from poste.rpc.channels import connect
+from poste.rpc.reflection import ReflectionError, read_services
+from poste.rpc.resolving import Resolver
+from poste.runtime import lifecycle, logs, metrics
+from poste.runtime.backoff import Backoff
+from poste.runtime.waits import done_within
+from poste.v1 import mom_service_pb2 as pb
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from poste_mom.catalogue.catalogue import Catalogue
+
+#: How long a server may take to be read, in seconds: an operator waits for it.
+_READ_SECONDS: Final = 5.0
+#: How often a target's name is looked up, in seconds.
+_RESOLVE_SECONDS: Final = 5.0
+#: How long a connection may take to be made before that is told, in seconds.
+_CONNECT_SECONDS: Final = 2.0
+#: The pause before a server that could not be read is read again, in seconds, first and at most.
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_MAX_BACKOFF_SECONDS: Final = 60.0
+
+#: So many characters of a defect are told.
+_SHOWN: Final = 200
+
+_log: Final = logs.get("reflecting")
+_READY: Final = grpc.ChannelConnectivity.READY
+
+
+class Reflecting:
+    """All targets that are read, and read again."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Prepare; `run` begins."""
+        self._catalogue = catalogue
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: What is wrong with each target, as it was last told.
+        self._faults: dict[str, str] = {}
+
+    async def register(self, target: str) -> list[pb.TargetService]:
+        """Make the services of a server known; returns each of them, also those that are refused.
+
+        Raises:
+            CatalogueError: That is no address, or there is nothing to be read.
+            StoreError: Redis does not answer.
+        """
+        if not input_rules.is_address(target):
+            raise CatalogueError(f"{target!r} is no HOST:PORT")
+        channel = connect(target, library=False)
+        try:
+            found = await _read(channel)
+        except ReflectionError as error:
+            raise CatalogueError(f"{target}: {error}") from error
+        finally:
+            await channel.close()
+        if not found:
+            raise CatalogueError(f"{target}: it has no services beside those of reserved packages")
+        return [await self._register(target, name, files) for name, files in sorted(found.items())]
+
+    async def _register(self, target: str, name: str, files: bytes) -> pb.TargetService:
+        try:
+            service = await self._catalogue.reflect(target, name, files, register=True)
+        except CatalogueError as error:
+            metrics.registrations_refused_total.labels("invalid").inc()
+            _log.warning("registration refused", target=target, error=str(error))
+            return pb.TargetService(name=name, refused=str(error))
+        return pb.TargetService(name=name, methods=sorted(service.methods) if service is not None else [])
+
+    async def run(self) -> None:
+        """Follow them, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                async for _ in self._catalogue.watch():
+                    self._follow(group)
+
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        targets = self._catalogue.reflected().keys()
+        for target in self._tasks.keys() - targets:
+            lifecycle.cancel(self._tasks.pop(target))
+            self._note(target, None)
+        for target in targets - self._tasks.keys():
+            self._tasks[target] = group.create_task(self._follow_target(target))
+
+    async def _follow_target(self, target: str) -> None:
+        resolver = Resolver()
+        watches: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                addresses = await resolver.resolve((target,))
+                if not addresses:
+                    self._note(target, "its name is not known")
+                for address in watches.keys() - addresses:
+                    lifecycle.cancel(watches.pop(address))
+                for address in addresses - watches.keys():
+                    watches[address] = group.create_task(self._watch(target, address))
+                await asyncio.sleep(_RESOLVE_SECONDS)
+
+    async def _watch(self, target: str, address: str) -> None:
+        """Read one replica whenever it has come back."""
+        channel = connect(address, library=False)
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+        try:
+            while True:
+                if not await done_within(_CONNECT_SECONDS, channel.channel_ready()):
+                    self._miss(target)
+                    await channel.channel_ready()
+                fault = await self._take(target, channel)
+                self._note(target, fault)
+                if fault is None:
+                    backoff.reset()
+                    await _gone(channel)
+                else:
+                    await asyncio.sleep(backoff.pause_seconds())
+        finally:
+            await channel.close()
+
+    async def _take(self, target: str, channel: grpc.aio.Channel) -> str | None:
+        """Read a replica and note what it serves; returns what is wrong with that, None if nothing is."""
+        try:
+            found = await _read(channel)
+            wanted = self._catalogue.reflected().get(target, set())
+            for name in sorted(wanted & found.keys()):
+                await self._catalogue.reflect(target, name, found[name])
+        except PosteError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - what one server says of itself must not end the middleware
+            _log.exception("target not read", target=target)
+            return repr(error)[:_SHOWN]
+        missing = ", ".join(sorted(wanted - found.keys()))
+        return f"it does not serve {missing}" if missing else None
+
+    def _miss(self, target: str) -> None:
+        """Note that a replica is away: that matters only as long as it is not known what it serves."""
+        if self._catalogue.unread(target):
+            self._note(target, f"no connection within {_CONNECT_SECONDS:g} s (or its health service says NOT_SERVING)")
+
+    def _note(self, target: str, fault: str | None) -> None:
+        """Note what is wrong with a target; it is told once."""
+        if self._faults.get(target) == fault:
+            return
+        if fault is None:
+            del self._faults[target]
+            _log.info("target read", target=target)
+        else:
+            self._faults[target] = fault
+            _log.warning("target not read", target=target, reason=fault)
+        metrics.targets_unread.set(len(self._faults))
+
+
+async def _read(channel: grpc.aio.Channel) -> dict[str, bytes]:
+    return await read_services(channel, timeout_seconds=_READ_SECONDS)
+
+
+async def _gone(channel: grpc.aio.Channel) -> None:
+    """Wait until a connection ends."""
+    while (state := channel.get_state()) is _READY:
+        await channel.wait_for_state_change(state)

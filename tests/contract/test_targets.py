@@ -1,0 +1,211 @@
+"""Services without the library are registered by what their server says of itself: by REST, the verb, and the file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from support import depot
+from support.cli import environment, poste
+from support.gateway import Gateway, Reply, running_gateway
+from support.mom import RunningMom, running_mom
+from support.operating import OPERATOR, secret_file
+from support.ports import free_port
+from support.redis_server import RedisServer, running
+from support.rest import is_problem
+from support.waiting import until
+
+from poste.queue.connection import open_client
+from poste.runtime import metrics
+from poste.runtime.settings import StoreSettings
+from poste.v1 import mom_service_pb2 as pb
+
+TARGETS = "/v1/services"
+
+
+class Office:
+    """A gateway before its middleware."""
+
+    def __init__(self, gateway: Gateway, mom: RunningMom) -> None:
+        self.gateway, self.mom = gateway, mom
+
+    async def register(self, target: str) -> Reply:
+        return await self.gateway.post(f"{TARGETS}?target={target}")
+
+    async def call(self, method: str = "Store") -> Reply:
+        return await self.gateway.post(f"/{depot.NAME}/{method}", {"sku": "a"}, Prefer="no-queue")
+
+    async def answers(self, method: str = "Store", status: int = 200) -> None:
+        async def look() -> bool:
+            return (await self.call(method)).status == status
+
+        await until(look, what=f"{status} for {method}")
+
+    async def verb(self, *arguments: str, folder: Path) -> Any:
+        env = environment(POSTE_OPERATOR_TOKEN_FILE=str(secret_file(folder / "token")))
+        return await asyncio.to_thread(poste, *arguments, "--url", self.gateway.url, env=env)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of these tests' own: each begins with an empty catalogue."""
+    with running(tmp_path_factory.mktemp("redis")) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def opened(server: RedisServer, folder: Path, *, empty: bool = True, **settings: Any) -> AsyncIterator[Office]:
+    if empty:
+        client = open_client(StoreSettings(redis_url=server.url))
+        await client.flushall()
+        await client.aclose()
+    async with (
+        running_mom(server.url, **settings) as mom,
+        running_gateway(folder, mom.settings.port, headers=OPERATOR) as gateway,
+    ):
+        yield Office(gateway, mom)
+
+
+@pytest.fixture
+async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
+    async with opened(server, tmp_path) as one:
+        yield one
+
+
+async def test_a_server_is_registered_by_its_address_alone(office: Office) -> None:
+    """Whoever did not write a service, or not in Python, would have to make descriptor sets of it by hand."""
+    async with depot.serving(("Store", "Fetch")) as port:
+        said = await office.register(f"127.0.0.1:{port}")
+        await office.answers()
+        called = await office.call()
+        again = await office.register(f"127.0.0.1:{port}")
+
+    listed = [{"name": depot.NAME, "methods": ["Fetch", "Store"]}]
+    assert (said.status, said.body) == (200, {"target": f"127.0.0.1:{port}", "services": listed})
+    assert (called.status, called.body["sku"]) == (200, "a")
+    assert again.body == said.body
+
+
+async def test_what_changed_at_a_restart_is_seen_without_anyones_doing(office: Office) -> None:
+    """A release of the service would be called by the schema of the one before, until somebody noticed."""
+    async with depot.serving(("Store", "Old")) as port:
+        await office.register(f"127.0.0.1:{port}")
+        await office.answers("Old")
+    async with depot.serving(("Store", "New"), port=port):
+        await office.answers("New")
+        old = await office.call("Old")
+    # Away it is what it was last.
+    await office.answers("New", 503)
+
+    assert old.status == 404
+
+
+async def test_what_was_registered_outlives_the_middleware(server: RedisServer, tmp_path: Path) -> None:
+    """Its calls would be unknown paths after a restart, just while the service is away."""
+    async with opened(server, tmp_path) as office, depot.serving() as port:
+        await office.register(f"127.0.0.1:{port}")
+        await office.answers()
+    async with opened(server, tmp_path, empty=False) as office:
+        await office.answers(status=503)
+        async with depot.serving(("Store", "New"), port=port):
+            await office.answers("New")
+
+
+async def test_what_was_forgotten_stays_so(office: Office, tmp_path: Path) -> None:
+    """An operator would take it out again and again: its server is there, and is read again."""
+    async with depot.serving() as port:
+        await office.register(f"127.0.0.1:{port}")
+        await office.answers()
+        done = await office.verb("forget", depot.NAME, folder=tmp_path)
+        await office.answers(status=404)
+    async with depot.serving(("Store", "New"), port=port):
+        said = await office.register(f"127.0.0.1:{port}")
+        await office.answers("New")
+
+    assert done.returncode == 0
+    assert said.status == 200
+
+
+async def test_what_cannot_be_registered_is_told_why(office: Office) -> None:
+    """An operator would not know which of two things to mend: the address, or the server."""
+    nobody = await office.register(f"127.0.0.1:{free_port()}")
+    async with depot.serving(versions=()) as port:
+        mute = await office.register(f"127.0.0.1:{port}")
+    wrong = [await office.register(target) for target in ("", "nowhere", "127.0.0.1:0", "unix:/run/x", "a:1/b")]
+    async with depot.serving(names=("google.evil.Depot",)) as port:
+        reserved = await office.register(f"127.0.0.1:{port}")
+
+    is_problem(nobody, 409, "target-unread", "FAILED_PRECONDITION", TARGETS)
+    assert "can't be reached" in nobody.body["detail"]
+    assert "no server reflection" in mute.body["detail"]
+    assert {reply.status for reply in wrong} == {400}
+    assert "reserved" in reserved.body["detail"]
+
+
+async def test_a_service_of_somebody_else_is_left_to_him(office: Office) -> None:
+    """Whoever may name an address would take over another's calls."""
+    request = pb.RegisterServiceRequest(
+        service=depot.NAME, file_descriptor_set=depot.descriptors(["Store"]), address="127.0.0.1:9"
+    )
+    await office.mom.stub.RegisterService(request, timeout=5)
+    other = "foreign.v1.Other"
+    async with depot.serving() as port, depot.serving(names=[other]) as first, depot.serving(names=[other]) as second:
+        library = (await office.register(f"127.0.0.1:{port}")).body["services"]
+        await office.register(f"127.0.0.1:{first}")
+        elsewhere = (await office.register(f"127.0.0.1:{second}")).body["services"]
+
+    assert [(one["name"], "worker library" in one["refused"]) for one in library] == [(depot.NAME, True)]
+    assert f"127.0.0.1:{first}" in elsewhere[0]["refused"]
+
+
+async def test_only_operators_register(office: Office) -> None:
+    """Any client could have gateways call whatever address it likes."""
+    stranger = Gateway(office.gateway.port, office.gateway.session, office.gateway.ids)
+    refused = await stranger.post(f"{TARGETS}?target=127.0.0.1:1")
+
+    assert refused.status == 401
+
+
+async def test_the_verb_registers(office: Office, tmp_path: Path) -> None:
+    """It is the installed command that people have."""
+    async with depot.serving() as port:
+        done = await office.verb("register", f"127.0.0.1:{port}", folder=tmp_path)
+        await office.answers()
+    failed = await office.verb("register", f"127.0.0.1:{port}", folder=tmp_path)
+
+    assert (done.returncode, done.stdout) == (0, f"{depot.NAME}: registered at 127.0.0.1:{port}: Store\n")
+    assert failed.returncode == 1
+    assert "can't be reached" in failed.stderr
+
+
+def catalogue(folder: Path, port: int, *settings: str) -> Path:
+    lines = [f'[services."{depot.NAME}"]', "reflect = true", f'target = "127.0.0.1:{port}"', *settings]
+    (folder / "catalogue.toml").write_text("\n".join(lines))
+    return folder / "catalogue.toml"
+
+
+async def test_the_catalogue_file_leaves_it_to_the_server(server: RedisServer, tmp_path: Path) -> None:
+    """A deployment would have to ship the descriptors of each release, and be wrong whenever it did not."""
+    port = free_port()
+    with capture_logs() as logs:
+        async with opened(server, tmp_path, catalogue=catalogue(tmp_path, port)) as office:
+            early = await office.call()
+            await until(lambda: metrics.targets_unread._value.get() == 1, what="it is told that there is nobody")
+            async with depot.serving(port=port):
+                await office.answers()
+                told = metrics.targets_unread._value.get()
+        # Another file: its settings hold for what is known of the service, before that is there again.
+        changed = catalogue(tmp_path, port, 'away = "reject"', "timeout_seconds = 7")
+        async with opened(server, tmp_path, empty=False, catalogue=changed) as office:
+            await office.answers(status=503)
+            (listed,) = (await office.gateway.get(TARGETS)).body["services"]
+
+    assert early.status == 404
+    assert told == 0
+    assert len([line for line in logs if line["event"] == "target not read"]) == 1
+    assert (listed["methods"][0]["away"], listed["methods"][0]["timeoutSeconds"]) == ("reject", 7)
