@@ -28,15 +28,12 @@ class Sample:
 
 
 SAMPLES: Final[Mapping[str, Sample]] = {
-    "sum": Sample("calculator.v1.SumService", "poste_calculator.sum:SumService", "/v1/sum"),
-    "subtraction": Sample(
-        "calculator.v1.SubtractionService", "poste_calculator.subtraction:SubtractionService", "/v1/subtraction"
-    ),
-    "multiplication": Sample(
-        "calculator.v1.MultiplicationService",
-        "poste_calculator.multiplication:MultiplicationService",
-        "/v1/multiplication",
-    ),
+    name: Sample(
+        service=f"calculator.v1.{name.title()}Service",
+        spec=f"poste_calculator.{name}:{name.title()}Service",
+        route=f"/v1/{name}",
+    )
+    for name in ("sum", "subtraction", "multiplication")
 }
 NAMES: Final = (REDIS, MOM, GATEWAY, COURIER, *SAMPLES)
 
