@@ -16,7 +16,7 @@ from support.waiting import until
 
 from poste.domain.shown import visible, visible_json
 from poste.runtime.logs import MAX_LINE_BYTES
-from poste_cli.local.log_file import MAX_BYTES, LogFile
+from poste_cli.local import log_file
 from poste_cli.local.names import GATEWAY, MOM
 from poste_cli.local.parts import Part, Plan
 from poste_cli.local.supervisor import supervising
@@ -177,27 +177,27 @@ async def test_verbs_print_nothing_that_a_terminal_obeys(tmp_path):
 
 def test_a_log_is_rotated_while_its_part_runs(tmp_path):
     """A part that runs for a month would fill the disk: logs were looked at only when a part started."""
-    log = LogFile(tmp_path / "sum.log", max_bytes=10_000)
-    with os.fdopen(log.open(), "wb", buffering=0) as output:
+    log = tmp_path / "sum.log"
+    with log_file.opened(log) as descriptor, os.fdopen(descriptor, "wb", buffering=0, closefd=False) as output:
         for number in range(1000):
             output.write(b"%06d %s\n" % (number, b"x" * 93))
-            if log.overfull:
-                log.rotate()
+            if log_file.overfull(log, 10_000):
+                log_file.rotate(log, 10_000)
         sizes = [path.stat().st_size for path in (tmp_path / "sum.log", tmp_path / "sum.log.1")]
         kept = b"".join((tmp_path / name).read_bytes() for name in ("sum.log.1", "sum.log")).splitlines()
 
     assert max(sizes) <= 10_200
     assert [int(line[:6]) for line in kept] == list(range(1000 - len(kept), 1000))
-    assert log.last_line().startswith("000999")
+    assert log_file.last_line(log).startswith("000999")
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_of_a_flood_the_newest_is_kept(tmp_path):
     """What was written between two looks would be kept whole, however much it is."""
-    log = LogFile(tmp_path / "sum.log", max_bytes=10_000)
-    with os.fdopen(log.open(), "wb", buffering=0) as output:
+    log = tmp_path / "sum.log"
+    with log_file.opened(log) as descriptor, os.fdopen(descriptor, "wb", buffering=0, closefd=False) as output:
         output.write(b"old" * 100_000 + b"new" * 3000)
-        log.rotate()
+        log_file.rotate(log, 10_000)
 
     assert (tmp_path / "sum.log").stat().st_size == 0
     assert (tmp_path / "sum.log.1").read_bytes().endswith(b"new" * 1000)
@@ -224,5 +224,5 @@ async def test_poste_up_looks_after_the_logs_while_it_runs(tmp_path):
         await until((tmp_path / "mom.log.1").exists, what="the log is put aside")
         sizes = [(tmp_path / name).stat().st_size for name in ("mom.log", "mom.log.1")]
 
-    assert sizes[1] <= MAX_BYTES
+    assert sizes[1] <= log_file.MAX_BYTES
     assert sum(sizes) <= 11_000_000

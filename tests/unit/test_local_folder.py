@@ -20,11 +20,10 @@ from poste_mom.catalogue import catalogue_file
 async def test_one_folder_is_held_by_one(tmp_path):
     """Two Redis servers would write the same files."""
     async with folder.opened(tmp_path / "data") as held:
-        held.publish(folder.Running(os.getpid(), "/c", "http://g", "m", "r"))
-        with pytest.raises(StartError, match="another `poste up` runs in"):
+        record = folder.Running(os.getpid(), "/c", "http://g", "m", "r")
+        with held.published(record), pytest.raises(StartError, match="another `poste up` runs in"):
             async with folder.opened(tmp_path / "data"):
                 pass
-        held.withdraw()
     async with folder.opened(tmp_path / "data"):
         pass
 
@@ -33,11 +32,9 @@ async def test_the_record_is_for_its_owner_only_and_gone_in_the_end(tmp_path):
     """Another user of the machine could stop the parts; or a later `poste ps` would speak to nobody."""
     record = folder.Running(os.getpid(), "/c", "http://g", "m", "r")
     async with folder.opened(tmp_path) as held:
-        held.publish(record)
-
-        assert (tmp_path / "up.json").stat().st_mode & 0o777 == 0o600
-        assert folder.running(tmp_path) == record
-        held.withdraw()
+        with held.published(record):
+            assert (tmp_path / "up.json").stat().st_mode & 0o777 == 0o600
+            assert folder.running(tmp_path) == record
     with pytest.raises(StartError, match="no `poste up` runs in"):
         folder.running(tmp_path)
 

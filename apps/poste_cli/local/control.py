@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,19 +22,19 @@ _MARGIN_SECONDS: Final = 10.0
 
 
 @contextlib.asynccontextmanager
-async def answering(path: Path, act: Callable[[str, str], Awaitable[Any]]) -> AsyncIterator[None]:
+async def answering(path: Path, verbs: Mapping[str, Callable[[str], Awaitable[Any]]]) -> AsyncIterator[None]:
     """Have a socket answer while the body runs.
 
     Args:
         path: Where it is.
-        act: Does what is asked by a verb and a part's name, and returns what is answered; its errors are answered too.
+        verbs: What does what is asked of a part by its name, and returns what is answered; its errors are, too.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             verb, _, name = (await reader.readline()).decode().strip().partition(" ")
             try:
-                reply = {"done": await act(verb, name)}
+                reply = {"done": await verbs[verb](name)}
             except PosteError as error:
                 reply = {"error": str(error), "no_such_part": isinstance(error, StartError)}
             writer.write(json.dumps(reply).encode())

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -64,34 +64,39 @@ class Folder:
         #: The catalogue of the samples, written anew by each `up`.
         self.catalogue = path / "catalogue.toml"
 
-    def publish(self, running: Running) -> None:
-        """Write how `poste ps` and the like reach this `up`; only its user can read that."""
-        aside = self.path / "up.new"
+    @contextlib.contextmanager
+    def published(self, running: Running) -> Iterator[None]:
+        """Tell `poste ps` and the like how they reach this `up` while the body runs; only its user can read that."""
+        record, aside = self.path / _RECORD, self.path / "up.new"
         with open(aside, "w", encoding="utf-8", opener=secret_files.private) as file:
             json.dump(asdict(running), file)
-        aside.replace(self.path / _RECORD)
-
-    def withdraw(self) -> None:
-        """Remove it: this `up` has ended."""
-        (self.path / _RECORD).unlink(missing_ok=True)
+        aside.replace(record)
+        try:
+            yield
+        finally:
+            record.unlink(missing_ok=True)
 
 
 def running(path: Path) -> Running:
-    """Find the `poste up` that runs in a folder, by its record; it may have been killed.
+    """Find the `poste up` that runs in a folder.
 
     Raises:
         StartError: There is none.
     """
     try:
-        return Running(**json.loads((path / _RECORD).read_text(encoding="utf-8")))
+        running = Running(**json.loads((path / _RECORD).read_text(encoding="utf-8")))
+        # A record may outlive its process (kill -9), and then another may listen at its address.
+        os.kill(running.pid, 0)
     except (OSError, ValueError, TypeError) as error:
         raise not_running(path) from error
+    return running
 
 
 def found(path: Path) -> Running | None:
-    """Find the `poste up` that runs in a folder; None if none does, or its process is gone."""
-    # After its end another process may listen at its address.
-    return running(path) if _alive(path) else None
+    """Find the `poste up` that runs in a folder; None if none does."""
+    with contextlib.suppress(StartError):
+        return running(path)
+    return None
 
 
 def operator_token(path: Path) -> str:
@@ -167,16 +172,8 @@ async def _acquire(folder: Folder) -> None:
             fcntl.flock(folder.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             # A running `up` is not waited for; the Redis of a killed one is.
-            if _alive(folder.path) or time.monotonic() > end:
+            if found(folder.path) or time.monotonic() > end:
                 raise StartError(f"another `poste up` runs in {folder.path}") from error
             await asyncio.sleep(_LOCK_PAUSE_SECONDS)
         else:
             return
-
-
-def _alive(path: Path) -> bool:
-    try:
-        os.kill(running(path).pid, 0)
-    except (StartError, OSError):
-        return False
-    return True

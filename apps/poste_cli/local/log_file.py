@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,50 +22,45 @@ MAX_BYTES: Final = 10 * 1024 * 1024
 _TAIL_BYTES: Final = 4096
 
 
-class LogFile:
-    """One part's log, through all its lives."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a log for a process' output while the body runs; yields the descriptor."""
+    log = secret_files.private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        yield log
+    finally:
+        os.close(log)
 
-    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        #: Where the present life's output begins.
-        self._life_start = 0
-        #: The last line of the present life that was put aside.
-        self._aside = ""
 
-    def open(self) -> int:
-        """Open it for a life's output; returns the descriptor."""
-        log = secret_files.private(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._life_start, self._aside = os.fstat(log).st_size, ""
-        return log
+def overfull(path: Path, max_bytes: int = MAX_BYTES) -> bool:
+    """Return whether it is time to rotate a log."""
+    return path.exists() and path.stat().st_size > max_bytes
 
-    @property
-    def overfull(self) -> bool:
-        """Whether it is time to rotate it."""
-        return self._path.exists() and self._path.stat().st_size > self._max_bytes
 
-    def rotate(self) -> None:
-        """Rotate the log: keep all of it, or the newest part that one log may hold. Blocks."""
-        aside = self._path.with_suffix(".log.new")
-        with contextlib.suppress(OSError), self._path.open("r+b") as log:
-            # On a full disk the old lines are given up.
-            with contextlib.suppress(OSError):
-                with open(aside, "wb", opener=secret_files.private) as copy:
-                    if log.seek(max(0, log.seek(0, os.SEEK_END) - self._max_bytes)):
-                        # What is kept begins with a whole line.
-                        log.readline(_TAIL_BYTES)
-                    shutil.copyfileobj(log, copy)
-                aside.replace(self._path.with_suffix(".log.1"))
-            self._aside = self.last_line()
-            log.truncate(0)
-            self._life_start = 0
+def rotate(path: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Rotate a log: keep all of it, or the newest part that one log may hold. Blocks."""
+    aside = path.with_suffix(".log.new")
+    with contextlib.suppress(OSError), path.open("r+b") as log:
+        # On a full disk the old lines are given up.
+        with contextlib.suppress(OSError):
+            with open(aside, "wb", opener=secret_files.private) as copy:
+                if log.seek(max(0, log.seek(0, os.SEEK_END) - max_bytes)):
+                    # What is kept begins with a whole line.
+                    log.readline(_TAIL_BYTES)
+                shutil.copyfileobj(log, copy)
+            aside.replace(_older(path))
+        log.truncate(0)
 
-    def last_line(self) -> str:
-        """Return the last line of the present life; empty if there is none."""
-        try:
-            with self._path.open("rb") as log:
-                log.seek(max(self._life_start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                lines = log.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), self._aside)
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log, which may just have been rotated; empty if there is none."""
+    for one in (path, _older(path)):
+        with contextlib.suppress(OSError), one.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            if tail := log.read().decode(errors="replace").strip():
+                return tail.split("\n")[-1].strip()
+    return ""
+
+
+def _older(path: Path) -> Path:
+    return path.with_suffix(".log.1")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from poste.runtime.addresses import UNIX
+from poste.runtime.addresses import UNIX, path_of
 from poste.runtime.environment import PREFIX, variable
 from poste_cli.local import catalogue, ports, redis_server
 from poste_cli.local.folder import Folder
@@ -19,8 +19,6 @@ from poste_cli.local.ports import HOST
 
 #: How long a part may take to stop by itself, in seconds; what still runs then is given back.
 GRACE_SECONDS: Final = 8.0
-#: Parts are stopped rank by rank: callers before those that they call.
-_RANKS: Final = {REDIS: 2, MOM: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,6 @@ class Part:
     environment: Mapping[str, str] = field(repr=False)
     #: Open files that it inherits.
     descriptors: tuple[int, ...] = ()
-
-    @property
-    def rank(self) -> int:
-        """When it is stopped: lower ranks first."""
-        return _RANKS.get(self.name, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,66 +71,72 @@ def plan(
     Raises:
         StartError: The port is taken, or something that the parts need is missing.
     """
-    if port:
-        ports.check(port)
-    # The same as the last time: a gateway is found again, and so are the metrics.
-    first, *free = (number for number in ports.free(len(NAMES) + 1, owner=str(folder.path)) if number != port)
-    admin_ports = dict(zip(NAMES, free, strict=False))
-    gateway = f"{HOST}:{port or first}"
-    # Only this user can call the parts, but for the gateway; probes and metrics are for all users of this machine.
-    socket = {name: place / f"{name}.sock" for name in NAMES}
-    at = {name: f"{UNIX}{path}" for name, path in socket.items()} | {GATEWAY: gateway}
-    # The courier calls others, and is not called.
-    at[COURIER] = f"{HOST}:{admin_ports[COURIER]}"
-    redis = redis_url or f"unix://{socket[REDIS]}"
+    at, admin_ports = _addresses(folder, place, port)
+    redis = redis_url or at[REDIS]
     given = dict(inherited.taken)
     catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, given.pop("POSTE_CATALOGUE", None))
     common = _environment() | given | _common(folder, redis, at[MOM])
-
-    def part(name: str, *arguments: str, **settings: object) -> Part:
-        more = settings | {"admin_port": admin_ports[name]}
-        return Part(
+    parts = [
+        Part(
             name=name,
             # -P: a module that lies about in the current folder must not stand in for one of ours.
             command=(sys.executable, "-P", "-m", "poste_cli", *arguments),
             address=at[name],
             log=folder.logs / f"{name}.log",
             metrics=f"http://{HOST}:{admin_ports[name]}/metrics",
-            environment=common | {variable(key): str(value) for key, value in more.items()},
+            environment=common | _variables(admin_port=admin_ports[name], **settings),
         )
-
-    parts = (
-        part(MOM, "mom", socket=socket[MOM], catalogue=folder.catalogue),
-        part(GATEWAY, "gateway", port=port or first, operator_token_file=folder.operator_token),
-        part(COURIER, "courier"),
-        *(part(name, "worker", sample.spec, socket=socket[name]) for name, sample in SAMPLES.items()),
-    )
+        for name, (arguments, settings) in _told(folder, at).items()
+    ]
     if redis_url is None:
-        parts = (_redis(folder, socket[REDIS], redis_memory), *parts)
-    return Plan(parts, f"http://{gateway}", at[MOM], redis)
+        parts.insert(0, _redis(folder, at[REDIS], redis_memory))
+    return Plan(tuple(parts), f"http://{at[GATEWAY]}", at[MOM], redis)
 
 
-def _common(folder: Folder, redis: str, mom: str) -> dict[str, str]:
-    """Return the variables of all parts, but for Redis."""
+def _addresses(folder: Folder, place: Path, port: int) -> tuple[dict[str, str], dict[str, int]]:
+    """Return each part's address, and its port for probes and metrics, which are for all users of this machine."""
+    if port:
+        ports.check(port)
+    # The same as the last time: a gateway is found again, and so are the metrics.
+    first, *free = (number for number in ports.free(len(NAMES) + 1, owner=str(folder.path)) if number != port)
+    admin_ports = dict(zip(NAMES, free, strict=False))
+    # Only this user can call the parts, but for the gateway; the courier calls others, and is not called.
+    at = {name: f"{UNIX}{place / name}.sock" for name in NAMES}
+    at |= {GATEWAY: f"{HOST}:{port or first}", COURIER: f"{HOST}:{admin_ports[COURIER]}"}
+    return at, admin_ports
+
+
+def _told(folder: Folder, at: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], dict[str, object]]]:
+    """Return what each part but Redis is told besides what all are: its verb with arguments, and its settings."""
     return {
-        "POSTE_HOST": HOST,
-        "POSTE_REDIS_URL": redis,
-        "POSTE_MOM": mom,
-        "POSTE_ID_KEY_FILE": str(folder.id_key),
-        "POSTE_GRACE_SECONDS": str(GRACE_SECONDS),
+        MOM: (("mom",), {"socket": path_of(at[MOM]), "catalogue": folder.catalogue}),
+        GATEWAY: (
+            ("gateway",),
+            {"port": at[GATEWAY].rpartition(":")[2], "operator_token_file": folder.operator_token},
+        ),
+        COURIER: (("courier",), {}),
+        **{name: (("worker", sample.spec), {"socket": path_of(at[name])}) for name, sample in SAMPLES.items()},
     }
 
 
-def _redis(folder: Folder, socket: Path, memory: str) -> Part:
+def _common(folder: Folder, redis: str, mom: str) -> dict[str, str]:
+    return _variables(host=HOST, redis_url=redis, mom=mom, id_key_file=folder.id_key, grace_seconds=GRACE_SECONDS)
+
+
+def _redis(folder: Folder, address: str, memory: str) -> Part:
     return Part(
         name=REDIS,
-        command=redis_server.command(socket, folder.redis, memory),
-        address=f"{UNIX}{socket}",
+        command=redis_server.command(address.removeprefix(UNIX), folder.redis, memory),
+        address=address,
         log=folder.logs / f"{REDIS}.log",
         metrics=None,
         environment=_environment(),
         descriptors=(folder.lock,),
     )
+
+
+def _variables(**settings: object) -> dict[str, str]:
+    return {variable(name): str(value) for name, value in settings.items()}
 
 
 def _environment() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Collection
 from typing import Final
 
 import aiohttp
@@ -17,49 +16,40 @@ from poste_cli.local.parts import Part, Plan
 #: A part that does not answer within this time, in seconds, is not ready.
 _TIMEOUT_SECONDS: Final = 2.0
 _OK: Final = 200
-
-#: Why a part is not ready; None if it is.
-Why = str | None
+_SILENT: Final = "it does not answer"
 
 
-async def probe(plan: Plan, names: Collection[str], *, gateway: bool) -> dict[str, Why]:
-    """Ask the named parts, all at once, why each is not ready.
+async def why_not(part: Part, plan: Plan, *, gateway: bool) -> str | None:
+    """Ask a part why it is not ready; None if it is.
 
     Args:
-        plan: The parts.
-        names: The parts to probe.
+        part: The part.
+        plan: All of them.
         gateway: Whether there is to be a gateway. It alone decides which road a call takes; without one, a service is
             ready as soon as it listens.
     """
-    asked = [part for part in plan.parts if part.name in names]
-    services = asyncio.ensure_future(_services(plan.gateway)) if gateway and SAMPLES.keys() & {*names} else None
-    whys = await asyncio.gather(*(_why_not(part, plan, services) for part in asked))
-    return {part.name: why for part, why in zip(asked, whys, strict=True)}
-
-
-async def _why_not(part: Part, plan: Plan, services: Awaitable[dict[str, str] | None] | None) -> Why:
     if part.name == REDIS:
         return await redis_server.unanswered(plan.redis)
     if part.name not in SAMPLES:
-        return await _unready(str(part.metrics).removesuffix("/metrics") + "/readyz")
-    if services is None:
-        return await _unheard(part.address)
-    known = await services
-    if known is None:
+        status, text = await _get(str(part.metrics).removesuffix("/metrics") + "/readyz")
+        return None if status == _OK else text.strip() or f"HTTP {status}"
+    if gateway:
+        return await _unheard_of(SAMPLES[part.name].service, plan.gateway)
+    return await _deaf(part.address)
+
+
+async def _unheard_of(service: str, gateway: str) -> str | None:
+    """Ask the gateway what it would do with a call to a service."""
+    _, text = await _get(f"{gateway}/v1/services")
+    try:
+        known = {item["name"]: item["availability"] for item in json.loads(text)["services"]}
+    except (ValueError, KeyError, TypeError):
         return "the gateway does not answer"
-    state = known.get(SAMPLES[part.name].service, "unknown")
+    state = known.get(service, "unknown")
     return None if state == "up" else f"to the gateway it is {state}"
 
 
-async def _unready(url: str) -> Why:
-    try:
-        status, text = await _get(url)
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return "it does not answer"
-    return None if status == _OK else text.strip() or f"HTTP {status}"
-
-
-async def _unheard(address: str) -> Why:
+async def _deaf(address: str) -> str | None:
     path = path_of(address)
     host, _, port = address.rpartition(":")
     try:
@@ -72,16 +62,12 @@ async def _unheard(address: str) -> Why:
     return None
 
 
-async def _services(gateway: str) -> dict[str, str] | None:
-    """Ask the gateway what it would do with a call to each service; None if it does not answer."""
-    try:
-        _, text = await _get(f"{gateway}/v1/services")
-        return {item["name"]: item["availability"] for item in json.loads(text)["services"]}
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
-        return None
-
-
 async def _get(url: str) -> tuple[int, str]:
+    """Return an answer's status and text; 0 and why if there is none."""
     # No connection is kept: one that a part closed at its end would fail the first question in its next life.
-    async with aiohttp.request("GET", url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as response:
-        return response.status, await response.text()
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+    try:
+        async with aiohttp.request("GET", url, timeout=timeout) as response:
+            return response.status, await response.text()
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return 0, _SILENT

@@ -21,7 +21,7 @@ from poste.runtime.settings import StoreSettings
 MEMORY: Final = "512mb"
 
 
-def command(socket: Path, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
+def command(socket: Path | str, data: Path, memory: str = MEMORY) -> tuple[str, ...]:
     """Return the command that runs the embedded Redis, at a socket: every write is on disk before it is answered.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Supervises the parts of `poste up`: which run, are ready or crashed; starts and stops them in their order."""
+"""Supervises the parts of `poste up`: starts and stops them in their order, and tells which are ready."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from poste.domain.errors import StartError
-from poste_cli.local import readiness
-from poste_cli.local.keeper import KILL_AFTER_SECONDS, Keeper, Report, State
-from poste_cli.local.names import GATEWAY, START_SECONDS, PartError
+from poste.runtime.waits import done_within
+from poste_cli.local import log_file, readiness
+from poste_cli.local.child import KILL_AFTER_SECONDS, Child, Report, State
+from poste_cli.local.names import GATEWAY, MOM, REDIS, START_SECONDS, PartError
 from poste_cli.local.parts import Plan
 
-#: The pause between two probes of the parts while one is not ready yet, in seconds, first and at most. It grows: each
-#: probe leaves a line in the parts' logs, and a part that never gets ready must not fill the disk.
+#: The parts that others call: they are stopped after those, in this order.
+_LAST: Final = (MOM, REDIS)
+#: The pause between two looks at the parts, in seconds, first and at most. It grows while one is not ready: each probe
+#: leaves a line in the parts' logs, and a part that never gets ready must not fill the disk.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 1.0
 _PAUSE_GROWTH: Final = 1.1
-#: How often the sizes of the parts' logs are read, in seconds.
-_LOGS_SECONDS: Final = 1.0
 
 
 class Supervisor:
@@ -29,40 +30,28 @@ class Supervisor:
         self.plan = plan
         #: Why the first start failed for good; None as long as it did not.
         self.broken: str | None = None
-        self._keepers = {
-            part.name: Keeper(part, grace_seconds, self.wake, self._report_of_keeper) for part in plan.parts
+        self._children = {
+            part.name: Child(part, grace_seconds, self.wake, self._report_of_child) for part in plan.parts
         }
         self._report = report
         self._group = group
-        self._change = asyncio.Event()
-        #: Why each part was not ready at the last probe; None if it was.
+        #: Why each part was not ready at its last probe; None if it was.
         self._whys: dict[str, str | None] = {}
+        self._change = asyncio.Event()
         self._first_start = False
         self._closing = False
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     @property
     def all_ready(self) -> bool:
         """Whether every part that is wanted is ready."""
-        return all(keeper.state is State.READY or not keeper.wanted for keeper in self._keepers.values())
+        return all(child.state is State.READY or not child.wanted for child in self._children.values())
 
     async def begin(self, without: frozenset[str] = frozenset()) -> None:
         """Start all parts but some for the first time, without waiting until they are ready."""
         self._first_start = True
-        for name, keeper in self._keepers.items():
+        for name, child in self._children.items():
             if name not in without:
-                await keeper.start(self._group)
-
-    async def act(self, verb: str, name: str) -> Any:
-        """Do what `poste ps`, `poste stop` and `poste start` ask for.
-
-        Raises:
-            PartError: The part is not ready, and why.
-            StartError: There is no such part.
-        """
-        if verb == "ps":
-            return await self.views()
-        return await (self.stop(name) if verb == "stop" else self.start(name))
+                await child.start(self._group)
 
     async def start(self, name: str) -> None:
         """Start a part, and return when it is ready; at once if it was.
@@ -71,25 +60,24 @@ class Supervisor:
             PartError: It is not ready, and why.
             StartError: There is no such part.
         """
-        keeper = self._keeper(name)
+        child = self._child(name)
         if self._closing:
             raise PartError("`poste up` is being stopped")
-        fresh = not keeper.wanted
-        keeper.broken = None
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
-        await keeper.start(self._group)
+        fresh = not child.wanted
+        child.broken = None
+        await child.start(self._group)
         try:
             async with asyncio.timeout(START_SECONDS):
-                await self.until(lambda: keeper.state is State.READY or keeper.broken or not keeper.wanted)
+                await self.until(lambda: child.state is State.READY or child.broken or not child.wanted)
         except TimeoutError:
-            why = self._whys.get(name) or keeper.state.value
+            why = self._whys.get(name) or child.state.value
             raise PartError(f"{name} is not ready after {START_SECONDS:g} s: {why}") from None
-        if not keeper.wanted:
+        if not child.wanted:
             raise PartError(f"{name} was stopped again before it was ready")
-        if keeper.state is not State.READY:
-            raise PartError(str(keeper.broken))
+        if child.state is not State.READY:
+            raise PartError(str(child.broken))
         if fresh:
-            self._report(name, "started", f", pid {keeper.pid}")
+            self._report(name, "started", f", pid {child.pid}")
 
     async def stop(self, name: str) -> None:
         """Stop a part, and return when it is gone.
@@ -97,35 +85,35 @@ class Supervisor:
         Raises:
             StartError: There is no such part.
         """
-        keeper = self._keeper(name)
-        ran = keeper.state is not State.STOPPED
-        await keeper.stop()
+        child = self._child(name)
+        ran = child.state is not State.STOPPED
+        await child.stop()
         if ran:
             self._report(name, "stopped", " on purpose; `poste start` brings it back")
 
     async def stop_all(self) -> None:
         """Stop all parts: first those that call others, Redis last."""
         self._closing = True
-        for rank in sorted({part.rank for part in self.plan.parts}):
-            await asyncio.gather(*(one.stop() for one in self._keepers.values() if one.part.rank == rank))
+        for names in (self._children.keys() - {*_LAST}, *({name} for name in _LAST)):
+            await asyncio.gather(*(self._children[name].stop() for name in names & self._children.keys()))
 
     def hurry(self) -> None:
         """Kill the parts that are being stopped, and later ones too, without waiting for them to end by themselves."""
-        for keeper in self._keepers.values():
-            keeper.hurry()
+        for child in self._children.values():
+            child.hurry()
 
     async def views(self) -> list[dict[str, Any]]:
         """Probe all parts now; return for each what `poste ps --json` shows."""
-        await self._probe()
+        await self._probe(*self._children.values())
         return [
             {
                 "name": name,
-                "pid": keeper.pid,
-                "address": keeper.part.address,
-                "metrics": keeper.part.metrics,
-                "state": keeper.state.value,
+                "pid": child.pid,
+                "address": child.part.address,
+                "metrics": child.part.metrics,
+                "state": child.state.value,
             }
-            for name, keeper in self._keepers.items()
+            for name, child in self._children.items()
         ]
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -139,46 +127,40 @@ class Supervisor:
         self._change = asyncio.Event()
 
     async def watch(self) -> None:
-        """Probe the parts again and again while one is not ready; while all are, wait for a change. Never returns."""
+        """Probe the parts that are not ready, and rotate the logs that are too large. Never returns."""
+        pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
-            await self._probe()
-            for name, keeper in self._keepers.items():
-                if keeper.state is State.READY and keeper.crashed:
-                    keeper.crashed = False
-                    self._report(name, "restarted", f", pid {keeper.pid}")
+            await self._probe(*(child for child in self._children.values() if child.state is not State.READY))
+            for part in self.plan.parts:
+                if log_file.overfull(part.log):
+                    await asyncio.to_thread(log_file.rotate, part.log)
             if self.all_ready:
                 self._first_start = False
-                self._pause_seconds = _FIRST_PAUSE_SECONDS
-                await self._change.wait()
+                pause_seconds = _FIRST_PAUSE_SECONDS
+                await done_within(_MAX_PAUSE_SECONDS, self._change.wait())
             else:
-                await asyncio.sleep(self._pause_seconds)
-                self._pause_seconds = min(self._pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
 
-    async def rotate_logs(self) -> None:
-        """Rotate the parts' logs when they are too large. Never returns."""
-        while True:
-            await asyncio.sleep(_LOGS_SECONDS)
-            for keeper in self._keepers.values():
-                if keeper.log.overfull:
-                    await asyncio.to_thread(keeper.log.rotate)
+    async def _probe(self, *children: Child) -> None:
+        await asyncio.gather(*(self._probe_one(child) for child in children if child.pid is not None))
 
-    def _keeper(self, name: str) -> Keeper:
-        if name not in self._keepers:
+    async def _probe_one(self, child: Child) -> None:
+        name, pid = child.part.name, child.pid
+        why = self._whys[name] = await readiness.why_not(child.part, self.plan, gateway=self._children[GATEWAY].wanted)
+        # A process that was started meanwhile was not asked.
+        if child.pid == pid:
+            child.seen(ready=why is None)
+
+    def _child(self, name: str) -> Child:
+        if name not in self._children:
             raise StartError(f"this `poste up` does not run {name}")
-        return self._keepers[name]
+        return self._children[name]
 
-    async def _probe(self) -> None:
-        pids = {name: keeper.pid for name, keeper in self._keepers.items() if keeper.pid is not None}
-        self._whys = await readiness.probe(self.plan, pids, gateway=self._keepers[GATEWAY].wanted)
-        for name, why in self._whys.items():
-            # A part that was restarted meanwhile was not probed.
-            if self._keepers[name].pid == pids[name]:
-                self._keepers[name].seen(ready=why is None)
-
-    def _report_of_keeper(self, name: str, did: str, more: str) -> None:
+    def _report_of_child(self, name: str, did: str, more: str) -> None:
         """Show an event of a part, unless the first start has failed: `broken` is shown at its end then."""
         if self._first_start:
-            self.broken = self.broken or self._keepers[name].broken
+            self.broken = self.broken or self._children[name].broken
         if self.broken is None:
             self._report(name, did, more)
 
@@ -197,16 +179,15 @@ async def supervising(
     Raises:
         ExceptionGroup: The supervision itself failed; the body was cancelled, and all parts are stopped.
     """
-    async with asyncio.TaskGroup() as keepers:
-        supervisor = Supervisor(plan, report, keepers, grace_seconds)
+    async with asyncio.TaskGroup() as children:
+        supervisor = Supervisor(plan, report, children, grace_seconds)
         try:
-            # A group of their own: if one fails, the keepers, which stop the parts, still run.
-            async with asyncio.TaskGroup() as lookouts:
-                duties = [lookouts.create_task(duty) for duty in (supervisor.watch(), supervisor.rotate_logs())]
+            # A group of its own: if it fails, the children's tasks, which stop the parts, still run.
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(supervisor.watch())
                 try:
                     yield supervisor
                 finally:
-                    for duty in duties:
-                        duty.cancel()
+                    watching.cancel()
         finally:
             await supervisor.stop_all()

@@ -16,11 +16,12 @@ from poste.client import Client, ClientError
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
 from poste_cli.local import control, folder, inherited, parts, redis_server, sockets
+from poste_cli.local.child import Report
 from poste_cli.local.inherited import Inherited
-from poste_cli.local.keeper import Report
 from poste_cli.local.screen import Screen
 from poste_cli.local.supervisor import Supervisor, supervising
-from poste_cli.top import following, words
+from poste_cli.top import words
+from poste_cli.top.following import follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,15 @@ async def running(options: Options, report: Report) -> AsyncIterator[Local]:
             )
             operator_token = secret_files.operator_token(data.operator_token).decode()
             at = place / "up.sock"
-            async with supervising(plan, report) as supervisor, control.answering(at, supervisor.act):
-                data.publish(folder.Running(os.getpid(), str(at), plan.gateway, plan.mom, plan.redis))
-                try:
-                    await supervisor.begin(options.without)
-                    yield Local(supervisor, data.path, operator_token, found)
-                    # While the parts are stopped one by one, `poste ps` can still show it.
-                    await supervisor.stop_all()
-                finally:
-                    data.withdraw()
+            async with supervising(plan, report) as supervisor:
+                verbs = {"ps": lambda _: supervisor.views(), "stop": supervisor.stop, "start": supervisor.start}
+                record = folder.Running(os.getpid(), str(at), plan.gateway, plan.mom, plan.redis)
+                async with control.answering(at, verbs):
+                    with data.published(record):
+                        await supervisor.begin(options.without)
+                        yield Local(supervisor, data.path, operator_token, found)
+                        # While the parts are stopped one by one, `poste ps` can still show it.
+                        await supervisor.stop_all()
 
 
 def run(options: Options) -> None:
@@ -111,38 +112,31 @@ async def _run(options: Options, screen: Screen) -> None:
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         if not stop.is_set() and supervisor.broken is None:
             screen.ready(plan, local.data, local.operator_token)
-            async with _status(plan.gateway, screen):
+            following = asyncio.create_task(_follow(plan.gateway, screen))
+            try:
                 await stop.wait()
+            finally:
+                following.cancel()
+                await asyncio.wait([following])
     if supervisor.broken is not None:
         raise StartError(supervisor.broken)
     screen.line(("stopped", "dim"))
 
 
-@contextlib.asynccontextmanager
-async def _status(gateway: str, screen: Screen) -> AsyncIterator[None]:
-    """Show the status line while the body runs, if the output is a terminal."""
+async def _follow(gateway: str, screen: Screen) -> None:
+    """Show the status line, for ever, if the output is a terminal."""
     if not screen.alive:
-        yield
         return
     with screen.status() as show:
-        duty = asyncio.create_task(_follow(gateway, show))
-        try:
-            yield
-        finally:
-            duty.cancel()
-            await asyncio.wait([duty])
-
-
-async def _follow(gateway: str, show: Callable[[Text], None]) -> None:
-    async with Client(gateway) as client:
-        # Whatever else becomes of the gateway is shown by the lines of its part.
-        with contextlib.suppress(ClientError):
-            await following.follow(
-                client,
-                show=lambda snapshot: show(words.summary(snapshot)),
-                lost=lambda: show(Text("the gateway is away", "bold red")),
-                patient=True,
-            )
+        async with Client(gateway) as client:
+            # Whatever else becomes of the gateway is shown by the lines of its part.
+            with contextlib.suppress(ClientError):
+                await follow(
+                    client,
+                    show=lambda snapshot: show(words.summary(snapshot)),
+                    lost=lambda: show(Text("the gateway is away", "bold red")),
+                    patient=True,
+                )
 
 
 def _on_signals(do: Callable[[], None]) -> None:
