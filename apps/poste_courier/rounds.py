@@ -7,7 +7,6 @@ under the same protocol. Its round ends in order meanwhile: both take from one q
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 import grpc.aio
@@ -15,13 +14,14 @@ import grpc.aio
 from poste.domain.errors import PosteError
 from poste.rpc.catalogue import Service
 from poste.rpc.channels import code
-from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
+from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
+from poste.runtime.slices import Slices
 from poste.service.report import Reporter
 from poste.upstream.answer_turns import AnswerTurns
-from poste.v1 import catalogue_pb2, mom_service_pb2, mom_service_pb2_grpc
+from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 from poste_courier.round import Round
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
@@ -50,7 +50,7 @@ class Rounds:
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._settings = settings
         self._reporter = reporter
-        self._services: dict[str, Service] = {}
+        self._read = ReadServices()
         self._rounds: dict[str, Round] = {}
         #: Those whose service needs none any more: they finish what they have under way.
         self._leaving: set[Round] = set()
@@ -88,34 +88,41 @@ class Rounds:
                 request = mom_service_pb2.WatchCatalogueRequest()
                 async for part in self._stub.WatchCatalogue(request, wait_for_ready=True):
                     if received.add(part):
-                        self._apply(received.entries, running, watches)
+                        await self._apply(received, running, watches)
                         backoff.reset()
             except grpc.aio.AioRpcError as error:
                 _log.warning("catalogue stream ended", code=code(error).name)
             await asyncio.sleep(backoff.pause_seconds())
 
-    def _apply(
-        self,
-        entries: Iterable[catalogue_pb2.CatalogueService],
-        running: asyncio.TaskGroup,
-        watches: asyncio.TaskGroup,
-    ) -> None:
-        services = describe_all((entry for entry in entries if not entry.library), self._services)
-        for name in self._rounds.keys() - services.keys():
-            _log.info("round ends", service=name)
-            one = self._rounds.pop(name)
-            self._leaving.add(one)
-            one.leave()
-        for name, service in services.items():
-            if name in self._rounds:
-                self._rounds[name].update(service)
-            else:
-                _log.info("round begins", service=name)
-                spawn = watches.create_task
-                one = self._rounds[name] = Round(service, self._settings, self._reporter, spawn, self._turns)
-                running.create_task(self._go(one))
-        self._services = services
+    async def _apply(self, received: ReceivedCatalogue, running: asyncio.TaskGroup, watches: asyncio.TaskGroup) -> None:
+        slices = Slices()
+        for name in self._read.keep_only(received.entries):
+            self._drop(name)
+        for entry in received.take_changed():
+            if entry.library:
+                self._drop(entry.name)
+            elif (service := self._read.read(entry)) is not None:
+                self._put(service, running, watches)
+            await slices.pause()
         self.known.set()
+
+    def _put(self, service: Service, running: asyncio.TaskGroup, watches: asyncio.TaskGroup) -> None:
+        self._read.by_name[service.name] = service
+        if service.name in self._rounds:
+            self._rounds[service.name].update(service)
+            return
+        _log.info("round begins", service=service.name)
+        one = Round(service, self._settings, self._reporter, watches.create_task, self._turns)
+        self._rounds[service.name] = one
+        running.create_task(self._go(one))
+
+    def _drop(self, name: str) -> None:
+        if self._read.by_name.pop(name, None) is None:
+            return
+        _log.info("round ends", service=name)
+        one = self._rounds.pop(name)
+        self._leaving.add(one)
+        one.leave()
 
     async def _go(self, one: Round) -> None:
         await one.run()

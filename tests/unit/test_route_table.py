@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -208,5 +209,111 @@ def test_a_route_that_two_services_have_is_the_first_ones_by_name():
             table = RouteTable(order)
         found = [table.find("GET", path, path) for path in ("/v1/x/1", "/v1/mine")]
         assert [match.method.service for match in found if match] == ["a.v1.Cases", "b.v1.Cases"]
-        assert table.passed_over["/b.v1.Cases/Call"][0].reason == "the route is a.v1.Cases/Call's"
+        assert table.passed_over(services[0].methods["Call"])[0].reason == "the route is a.v1.Cases/Call's"
         assert [line["event"] for line in logs] == ["route not served"]
+
+
+#: Templates of few forms, so that services often claim the same ones; the last ones make walks long.
+_TEMPLATES = (
+    *("/v1/a", "/v1/b", "/v1/{x}", "/v1/a/{x}", "/v1/{name=a/*}", "/v1/{name=a/**}", "/v1/a%2Fb", "/v1/{x}:run"),
+    *(
+        "/v1/{name=**}/z",
+        "/v1/{name=**}/y/z",
+        "/v1/{x}:run:now",
+        "/v1/*/{x}",
+        "/v1/**",
+        "/v1/{x}/b",
+        "/p1.v1.Cases/Call",
+    ),
+)
+_WAYS = ["/" + "/".join(ways) for ways in itertools.product(("a", "*"), repeat=9)]
+_ASKED = [
+    f"/v1/{rest}" for rest in ("a", "b", "c", "a/b", "b/b", "a%2Fb", "c:run", "c:run:now", "q/z", "q/y/z", "a/b/c")
+]
+_ASKED += ["/a/a/a/a/a/a/a/a/a", "/a/b/a/b/a/b/a/b/a", "/b/b/b/b/b/b/b/b/b", "/p1.v1.Cases/Call"]
+
+
+def _judged(table: RouteTable) -> RouteTable:
+    if table.unjudged:
+        for _ in table.judge_anew():
+            pass
+    return table
+
+
+def _said(table: RouteTable, services: list[Service]) -> Any:
+    """Everything that can be asked of a table."""
+    verbs = ("GET", "POST", "PURGE")
+    return (
+        {(verb, path): table.find(verb, path, path) for verb in verbs for path in _ASKED},
+        {path: set(table.verbs(path, path) or ()) for path in _ASKED},
+        {method.path: table.passed_over(method) for service in services for method in service.methods.values()},
+    )
+
+
+@pytest.mark.parametrize(("seed", "ways"), [(1, 0), (2, 0), (3, 280)])
+def test_a_table_that_changed_is_the_one_that_is_built_anew(seed: int, ways: int) -> None:
+    """Else two gateways serve different routes, by what each saw of services that came, changed and went."""
+    chance = random.Random(seed)  # noqa: S311 - the same each time
+    templates = [*_TEMPLATES, *chance.sample(_WAYS, ways)]
+
+    def some(package: str) -> Service:
+        rules = chance.sample(templates, len(templates) // 3)
+        return described(package, *(f"{chance.choice(('GET', 'POST', '*'))} {rule}" for rule in rules))
+
+    versions = {name: [some(name) for _ in range(3)] for name in (f"p{number}.v1" for number in range(5))}
+    table, live, judgements = RouteTable(), dict[str, Service](), 0
+    for _ in range(60):
+        package = chance.choice([*versions])
+        if package in live and chance.random() < 0.4:
+            table.drop(live.pop(package).name)
+        else:
+            live[package] = chance.choice(versions[package])
+            table.put(live[package])
+        services = [*live.values()]
+        judgements += table.unjudged
+        assert _said(_judged(table), services) == _said(RouteTable(services), services)
+    # Only templates that make walks long need more than what the change is of.
+    assert bool(judgements) == bool(ways)
+    for service in live.values():
+        table.drop(service.name)
+
+    assert _tables_of(_judged(table)) == _tables_of(RouteTable())
+
+
+def _tables_of(table: RouteTable) -> Any:
+    """What is left in a table: of services that went nothing may stay."""
+    root = table._tree._root
+    return (
+        table._paths,
+        root.empty,
+        root.worst,
+        root.worsts,
+        table._verbs,
+        table._colons,
+        table._waiting,
+        table._refused,
+    )
+
+
+def test_a_change_touches_its_own_routes_only() -> None:
+    """Else every change of one of a thousand services holds the calls of all others up."""
+    touched: list[str] = []
+
+    class Counted(RouteTable):
+        def _add(self, match: Any) -> Any:
+            touched.append(match.method.service)
+            return super()._add(match)
+
+        def _take_out(self, match: Any) -> None:
+            touched.append(match.method.service)
+            super()._take_out(match)
+
+    table = Counted([described(f"p{number}.v1", f"GET /v1/p{number}/{{x}}", "GET /v1/all") for number in range(50)])
+    changed, own = described("p7.v1", "GET /v1/p7/{x}", "GET /v1/other"), "p7.v1.Cases"
+    touched.clear()
+    table.put(changed)
+    table.drop(own)
+    table.put(changed)
+
+    assert touched == [own] * 3 * 4
+    assert not table.unjudged

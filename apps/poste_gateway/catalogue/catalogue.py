@@ -2,6 +2,9 @@
 
 If the middleware is away when the gateway starts, the copy on disk is used: services are called, but nothing is
 queued or looked up until the middleware has agreed to the key that this gateway signs task ids with.
+
+A change costs what has changed: nothing is read or built again for the other services. What is long, as the start is
+with a thousand of them, is done in slices, while calls go on.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ import grpc.aio
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.catalogue import Service
-from poste.rpc.received_catalogue import ReceivedCatalogue, describe_all
+from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
+from poste.runtime.slices import Slices
 from poste.runtime.waits import done_within
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
@@ -37,6 +41,8 @@ _PATIENCE_SECONDS: Final = 1.0
 _AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
 #: After so many ends of another kind without a catalogue between it can't be read.
 _MANY_FAILURES: Final = 3
+#: So many services are named in the log's line of a change.
+_MOST_NAMED: Final = 10
 _OTHER_KEY: Final = "another gateway signs task ids with another key"
 
 _log: Final = logs.get("catalogue")
@@ -46,8 +52,7 @@ class ServiceCatalogue:
     """Every service that is catalogued, its replicas and its routes.
 
     Attributes:
-        services: The services by name.
-        pools: Their replicas, by the same names.
+        pools: The replicas of the services, by the same names.
         routes: Their routes.
         key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
         trouble: Why the catalogue may be out of date though the middleware is there; None if it is not.
@@ -62,7 +67,9 @@ class ServiceCatalogue:
             fingerprint: Identifies the key that signs this gateway's task ids.
             spawn: Starts tasks in the gateway's task group.
         """
-        self.services: Mapping[str, Service] = {}
+        self._read = ReadServices()
+        #: Held by who changes it: that takes several slices.
+        self._changing = asyncio.Lock()
         self.pools: dict[str, ReplicaPool] = {}
         self.routes = RouteTable()
         self.key_agreed = False
@@ -81,6 +88,11 @@ class ServiceCatalogue:
         self._answered = asyncio.Event()
         #: It has, or the copy on disk is used.
         self._begun = asyncio.Event()
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services by name."""
+        return self._read.by_name
 
     @property
     def unready(self) -> str | None:
@@ -110,10 +122,10 @@ class ServiceCatalogue:
                     self._answered.set()
                     if not received.add(part):
                         continue
-                    whole = pb.WatchCatalogueResponse(services=received.entries, store_id=part.store_id)
-                    self._keep_awaited(whole)
-                    self.apply(whole.services)
-                    self._copy.put(whole)
+                    self._keep_awaited(received, part.store_id)
+                    whole = {**received.entries, **self._awaited}
+                    await self.apply(received.take_changed(), whole)
+                    self._copy.put(whole.values())
                     self._followed()
                     backoff.reset()
             except grpc.aio.AioRpcError as error:
@@ -124,16 +136,15 @@ class ServiceCatalogue:
         self.trouble, self._failures = None, 0
         metrics.catalogue_followed.set(1)
 
-    def _keep_awaited(self, catalogue: pb.WatchCatalogueResponse) -> None:
+    def _keep_awaited(self, received: ReceivedCatalogue, store_id: str) -> None:
         """Keep services that only the store before this one had, so that calls to them don't fail meanwhile."""
-        if self._store_id and catalogue.store_id != self._store_id:
+        if self._store_id and store_id != self._store_id:
             _log.error("the store was emptied or replaced: services are known as before until they come again")
             metrics.store_replaced_total.inc()
             self._awaited = {name: service.entry for name, service in self.services.items()}
-        self._store_id = catalogue.store_id
-        for entry in catalogue.services:
-            self._awaited.pop(entry.name, None)
-        catalogue.services.extend(self._awaited.values())
+        self._store_id = store_id
+        for name in self._awaited.keys() & received.entries.keys():
+            del self._awaited[name]
 
     async def _fall_back_to_cache(self) -> None:
         """Use the copy on disk if the middleware is late."""
@@ -142,35 +153,61 @@ class ServiceCatalogue:
             return
         if not await done_within(_PATIENCE_SECONDS, self._answered.wait()):
             _log.warning("the middleware is away: the last catalogue is used")
-            self.apply(copy.services)
+            await self.apply(copy.services, {entry.name: entry for entry in copy.services})
 
-    def apply(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
-        """Replace the catalogue by these entries; services whose entries are the same stay as they are."""
-        self.services = services = describe_all(entries, self.services)
-        self._sync_pools()
-        self.routes = RouteTable(services.values())
+    async def apply(
+        self,
+        changed: Iterable[catalogue_pb2.CatalogueService],
+        whole: Mapping[str, catalogue_pb2.CatalogueService],
+    ) -> None:
+        """Take over what has changed; all other services stay as they are.
+
+        Args:
+            changed: The entries that may be others than before.
+            whole: All entries, by name: services that are none of them go.
+        """
+        slices, came = Slices(), list[str]()
+        async with self._changing:
+            gone = self._read.keep_only(whole)
+            for name in gone:
+                self._drop(name)
+                await slices.pause()
+            # By name, as routes are given: so none is given to one service now and to another in a moment.
+            for entry in sorted(changed, key=lambda one: one.name):
+                service = self._read.read(entry)
+                if service is not None and service is not self.services.get(entry.name):
+                    self._put(service)
+                    came.append(entry.name)
+                await slices.pause()
+            if self.routes.unjudged:
+                for _ in self.routes.judge_anew():
+                    await slices.pause()
         self._unready = None
         self._begun.set()
-        _log.info("catalogue applied", services=sorted(services))
+        _log.info("catalogue applied", services=len(self.services), changed=came[:_MOST_NAMED], gone=gone[:_MOST_NAMED])
 
     async def close(self) -> None:
         """Close every connection to a service."""
         for pool in self.pools.values():
             await pool.close()
 
-    def _sync_pools(self) -> None:
-        for name in self.pools.keys() - self.services.keys():
-            self.pools.pop(name).retire()
-        for name, service in self.services.items():
-            pool = self.pools.get(name)
-            if pool is None:
-                pool = self.pools[name] = ReplicaPool(name, self._spawn, self._turns)
-            pool.update(
-                service.targets,
-                library=service.library,
-                max_in_flight=service.policy.max_in_flight,
-                lacking=service.lacking,
-            )
+    def _put(self, service: Service) -> None:
+        pool = self.pools.get(service.name)
+        if pool is None:
+            pool = self.pools[service.name] = ReplicaPool(service.name, self._spawn, self._turns)
+        pool.update(
+            service.targets,
+            library=service.library,
+            max_in_flight=service.policy.max_in_flight,
+            lacking=service.lacking,
+        )
+        self._read.by_name[service.name] = service
+        self.routes.put(service)
+
+    def _drop(self, name: str) -> None:
+        self.routes.drop(name)
+        del self._read.by_name[name]
+        self.pools.pop(name).retire()
 
     def _ended(self, error: grpc.aio.AioRpcError) -> None:
         metrics.catalogue_followed.set(0)

@@ -1,6 +1,8 @@
 """The last catalogue that came from the middleware, on disk: with it a gateway starts while the middleware is away.
 
 A digest stands before the catalogue, for a damaged file may well be a message that can be read: an empty one is.
+
+It is written off the loop, entry by entry, and while services come and go once in a while.
 """
 
 from __future__ import annotations
@@ -9,15 +11,19 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from poste.runtime import logs
+from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
+#: The least time between two writes, in seconds: a large catalogue has many megabytes.
+_REST_SECONDS: Final = 1.0
 
 _log: Final = logs.get("catalogue_cache")
 
@@ -27,7 +33,7 @@ class CatalogueCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._newest = b""
+        self._newest: Sequence[catalogue_pb2.CatalogueService] = ()
         self._some = asyncio.Event()
 
     async def read(self) -> pb.WatchCatalogueResponse | None:
@@ -40,9 +46,9 @@ class CatalogueCache:
             _log.warning("catalogue copy passed over", path=str(self._path), error=str(error))
             return None
 
-    def put(self, catalogue: pb.WatchCatalogueResponse) -> None:
-        """Have a catalogue kept, in place of any that waits to be written."""
-        self._newest = catalogue.SerializeToString()
+    def put(self, entries: Iterable[catalogue_pb2.CatalogueService]) -> None:
+        """Have a catalogue's entries kept, in place of any that wait to be written; they must not change any more."""
+        self._newest = list(entries)
         self._some.set()
 
     async def keep(self) -> None:
@@ -52,6 +58,7 @@ class CatalogueCache:
             self._some.clear()
             try:
                 await asyncio.to_thread(self._write, self._newest)
+                await asyncio.sleep(_REST_SECONDS)
             except OSError as error:
                 # It serves all the same; only its next start depends on the middleware.
                 _log.warning("catalogue not copied", path=str(self._path), error=str(error))
@@ -63,13 +70,19 @@ class CatalogueCache:
             raise ValueError("it is damaged")
         return pb.WatchCatalogueResponse.FromString(catalogue)
 
-    def _write(self, catalogue: bytes) -> None:
+    def _write(self, entries: Sequence[catalogue_pb2.CatalogueService]) -> None:
+        # Messages after one another are one message: each is made by itself, so that the loop has its turns.
+        catalogue = [pb.WatchCatalogueResponse(services=[entry]).SerializeToString() for entry in entries]
+        digest = hashlib.sha256()
+        for part in catalogue:
+            digest.update(part)
         # Written under a temporary name of its own and renamed: a reader never sees half of it.
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         aside = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.sha256(catalogue).digest() + catalogue)
+                file.write(digest.digest())
+                file.writelines(catalogue)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._path)

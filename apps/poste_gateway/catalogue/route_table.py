@@ -1,16 +1,22 @@
 """Finds the method that a request calls. aiohttp's own router is frozen once it serves; the catalogue changes.
 
 Paths without variables are found in a dict; the tree of templates is walked only for the others.
+
+A service comes, changes and goes by itself: only its own routes are touched, and those of others that it takes or
+leaves. What is served does not depend on the order: of a route that several services have the first one by name has it,
+and when it goes the next one. Only where a template was refused because walks would be too long does it depend on all
+templates before it; then the table is to be judged anew, service by service.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.http_rules import templates
-from poste.rpc.http_rules.rules import ANY_VERB, PassedOver, Route
+from poste.rpc.http_rules.rules import ANY_VERB, Claim, PassedOver, Route
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs
 from poste_gateway.catalogue.route_tree import Ends, RouteTree
@@ -18,6 +24,8 @@ from poste_gateway.catalogue.route_tree import Ends, RouteTree
 _log: Final = logs.get("route_table")
 #: The verbs that are listed for a route of any verb.
 _USUAL_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH")
+#: What only one match can have: a verb and a path, or what a template claims.
+_Place: TypeAlias = tuple[str, str] | Claim
 
 
 class Match(NamedTuple):
@@ -40,25 +48,65 @@ class RouteTable:
     """The routes of all catalogued services.
 
     Attributes:
-        passed_over: Those that are not served here though their service has them, by their method's path.
+        unjudged: A change may have altered which templates fit: `judge_anew` is to be called.
     """
 
     def __init__(self, services: Iterable[Service] = ()) -> None:
+        self._services: dict[str, Service] = {}
         self._paths: dict[str, dict[str, Match]] = {}
         self._tree = RouteTree[Match]()
-        #: The custom verbs at the ends of templates, behind a colon; and the most colons in one.
-        self._verbs: set[str] = set()
+        #: How many templates end with each custom verb, which stands behind a colon; and the most colons in one.
+        self._verbs: dict[str, int] = {}
         self._colons = 0
-        self.passed_over: dict[str, list[PassedOver]] = {}
-        by_name = sorted(services, key=lambda service: service.name)
-        for service in by_name:
-            for method in service.methods.values():
-                default = method.routes[0]
-                self._paths.setdefault(default.path, {})[default.verb] = Match(method, default)
-        for service in by_name:
-            for method in service.methods.values():
-                for route in method.routes[1:]:
-                    self._add(Match(method, route))
+        #: Matches of routes that another service has, the first by name first.
+        self._waiting: dict[_Place, list[Match]] = {}
+        #: Routes that would make walks too long, by their places: no service has those.
+        self._refused: dict[_Place, list[Match]] = {}
+        self.unjudged = False
+        for service in sorted(services, key=lambda one: one.name):
+            self.put(service)
+        # In the order of names, as it is judged.
+        self.unjudged = False
+
+    def put(self, service: Service) -> None:
+        """Take a service's routes in, in place of those that it had."""
+        before = self._services.get(service.name)
+        if before is not None and before.methods is service.methods:
+            self._services[service.name] = service
+            return
+        self.drop(service.name)
+        for match in self._put(service):
+            self._tell(match)
+
+    def drop(self, name: str) -> None:
+        """Take a service's routes out; those that others wait for become theirs."""
+        service = self._services.pop(name, None)
+        for match in () if service is None else _matches(service):
+            self._take_out(match)
+
+    def judge_anew(self) -> Iterator[None]:
+        """Judge which templates fit, service by service; what was served is served until the end.
+
+        Nothing may be put or dropped meanwhile.
+        """
+        fresh = RouteTable()
+        for _, service in sorted(self._services.items()):
+            fresh._put(service)
+            yield
+        for place, matches in fresh._refused.items():
+            for match in matches:
+                if match not in self._refused.get(place, ()):
+                    fresh._tell(match)
+        self._paths, self._tree, self._verbs, self._colons = fresh._paths, fresh._tree, fresh._verbs, fresh._colons
+        self._waiting, self._refused, self.unjudged = fresh._waiting, fresh._refused, False
+
+    def passed_over(self, method: Method) -> list[PassedOver]:
+        """Return the routes of a method that are not served here though its service has them."""
+        return [
+            PassedOver(route.verb, route.path, reason)
+            for route in method.routes
+            if (reason := self._why_not(Match(method, route))) is not None
+        ]
 
     def get(self, verb: str, path: str) -> Match | None:
         """Return the match of a route without variables, by its exact path; None if there is none."""
@@ -119,29 +167,123 @@ class RouteTable:
                 found.append(suffix)
         return found[::-1]
 
-    def _add(self, match: Match) -> None:
-        method, route = match.method, match.route
-        template = route.template
-        if template.plain and "%" not in route.path:
-            holder: Match | None = self._paths.setdefault(route.path, {}).setdefault(route.verb, match)
-        else:
-            holder = self._tree.add(template, route.verb, match)
-            if template.verb:
-                self._verbs.add(template.verb)
-                self._colons = max(self._colons, template.verb.count(":"))
-        if holder is match:
+    def _put(self, service: Service) -> list[Match]:
+        """Take in the routes of a service that has none here; returns what is not served now, be it another's."""
+        self._services[service.name] = service
+        return [lost for match in _matches(service) if (lost := self._add(match)) is not None]
+
+    def _add(self, match: Match) -> Match | None:
+        """Take a route in; returns the one that is not served for it: itself, or that of a service behind it."""
+        place, holder = _place(match.route), self._holder(match.route)
+        if holder is None:
+            if self._occupy(match):
+                return None
+            self._refused.setdefault(place, []).append(match)
+            self.unjudged = True
+            return match
+        lost = match
+        if _rank(match) < _rank(holder):
+            self._replace(match)
+            lost = holder
+        bisect.insort(self._waiting.setdefault(place, []), lost, key=_rank)
+        return lost
+
+    def _take_out(self, match: Match) -> None:
+        route, place = match.route, _place(match.route)
+        # What was refused may fit without this one.
+        self.unjudged |= bool(self._refused) and not _exact(route)
+        for lost in (self._refused, self._waiting):
+            if match in lost.get(place, ()):
+                lost[place].remove(match)
+                if not lost[place]:
+                    del lost[place]
+                return
+        if (waiting := self._waiting.get(place)) is None:
+            self._vacate(route)
             return
-        # The first service by name keeps the route: that must not depend on the order of registrations.
-        reason = "with it the search for a path could take too many steps"
-        if holder is not None:
-            reason = f"the route is {holder.method.service}/{holder.method.name}'s"
+        self._replace(waiting.pop(0))
+        if not waiting:
+            del self._waiting[place]
+
+    def _holder(self, route: Route) -> Match | None:
+        if _exact(route):
+            return self._paths.get(route.path, {}).get(route.verb)
+        return self._tree.get(route.template, route.verb)
+
+    def _occupy(self, match: Match) -> bool:
+        """Have a route served that nobody has; returns False if it would make walks too long."""
+        route, template = match.route, match.route.template
+        if _exact(route):
+            self._paths.setdefault(route.path, {})[route.verb] = match
+            return True
+        if self._tree.add(template, route.verb, match) is None:
+            return False
+        if template.verb:
+            self._verbs[template.verb] = self._verbs.get(template.verb, 0) + 1
+            self._colons = max(self._colons, template.verb.count(":"))
+        return True
+
+    def _replace(self, match: Match) -> None:
+        if _exact(match.route):
+            self._paths[match.route.path][match.route.verb] = match
+        else:
+            self._tree.replace(match.route.template, match.route.verb, match)
+
+    def _vacate(self, route: Route) -> None:
+        if _exact(route):
+            verbs = self._paths[route.path]
+            del verbs[route.verb]
+            if not verbs:
+                del self._paths[route.path]
+            return
+        self._tree.remove(route.template, route.verb)
+        if verb := route.template.verb:
+            self._verbs[verb] -= 1
+            if not self._verbs[verb]:
+                del self._verbs[verb]
+                self._colons = max((one.count(":") for one in self._verbs), default=0)
+
+    def _why_not(self, match: Match) -> str | None:
+        """Return why a route is not served; None if it is."""
+        holder = self._holder(match.route)
+        if holder is None:
+            return "with it the search for a path could take too many steps"
+        if holder.method.service == match.method.service:
+            return None
+        return f"the route is {holder.method.service}/{holder.method.name}'s"
+
+    def _tell(self, match: Match) -> None:
+        method, route = match.method, match.route
         _log.error(
             "route not served",
             method=f"{method.service}/{method.name}",
             route=f"{route.verb} {route.path}",
-            reason=reason,
+            reason=self._why_not(match),
         )
-        self.passed_over.setdefault(method.path, []).append(PassedOver(route.verb, route.path, reason))
+
+
+def _matches(service: Service) -> Iterator[Match]:
+    for method in service.methods.values():
+        for route in method.routes:
+            yield Match(method, route)
+
+
+def _exact(route: Route) -> bool:
+    """Return whether a route is found by its path as it is."""
+    return route.template.plain and "%" not in route.path
+
+
+def _place(route: Route) -> _Place:
+    """Return what only one match can have."""
+    return (route.verb, route.path) if _exact(route) else route.claim
+
+
+def _rank(match: Match) -> tuple[bool, str]:
+    """Return what decides who has a route: default routes before all others, then the service's name.
+
+    That must not depend on the order of registrations. One service has a route only once.
+    """
+    return not match.route.default, match.method.service
 
 
 def _of_verb(verbs: dict[str, Match], verb: str) -> Match | None:

@@ -3,6 +3,8 @@
 Segment by segment from the left a literal precedes `*`, and that precedes `**`; behind a `**` the longest row of
 literals comes first. A walk visits one node for each segment, or two where both a literal and a `*` match, however many
 templates there are. The worst case is known when a template is added; one that would make it too long is refused.
+
+To add a template or to take it out costs what it is long, whatever else is there.
 """
 
 from __future__ import annotations
@@ -39,10 +41,10 @@ class _Node(Generic[T]):
         many: The literals behind a `**`.
         ends: The values of templates that end here.
         worst: How many nodes a walk from here visits at most, this one included.
-        worst_literal: The largest `worst` among `literals`.
+        worsts: How many of `literals` have each `worst`, so that none of them is looked at to know the largest.
     """
 
-    __slots__ = ("ends", "literals", "many", "one", "worst", "worst_literal")
+    __slots__ = ("ends", "literals", "many", "one", "worst", "worsts")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node[T]] = {}
@@ -50,7 +52,26 @@ class _Node(Generic[T]):
         self.many: _Tail[T] | None = None
         self.ends: Ends[T] = {}
         self.worst = 1
-        self.worst_literal = 0
+        self.worsts: dict[int, int] = {}
+
+    @property
+    def worst_literal(self) -> int:
+        """The largest `worst` among `literals`."""
+        return max(self.worsts, default=0)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing ends here or further on."""
+        return not (self.ends or self.literals or self.one or self.many)
+
+    def recount(self, before: int, now: int) -> None:
+        """Count a literal's `worst` anew; 0 is that of none."""
+        if before:
+            self.worsts[before] -= 1
+            if not self.worsts[before]:
+                del self.worsts[before]
+        if now:
+            self.worsts[now] = self.worsts.get(now, 0) + 1
 
 
 class RouteTree(Generic[T]):
@@ -64,21 +85,60 @@ class RouteTree(Generic[T]):
 
         Returns None if the template would make walks too long: nothing was added.
         """
-        segments = template.segments
-        many = segments.index(MANY) if MANY in segments else len(segments)
-        way = segments[:many]
+        way, behind = _parted(template)
         if self._worst_with(way) > MOST_VISITS:
             return None
-        node = self._placed(way)
+        nodes = self._placed(way)
+        node = nodes[-1]
         ends = node.ends
-        if many < len(segments):
+        if behind is not None:
             if node.many is None:
                 node.many = _Tail()
             tail = node.many
-            for segment in reversed(segments[many + 1 :]):
-                tail = tail.literals.setdefault(segment[0], _Tail())
+            for literal in behind:
+                tail = tail.literals.setdefault(literal, _Tail())
             ends = tail.ends
-        return ends.setdefault(template.verb, {}).setdefault(verb, value)
+        now = ends.setdefault(template.verb, {}).setdefault(verb, value)
+        self._judge(nodes, way)
+        return now
+
+    def get(self, template: Template, verb: str) -> T | None:
+        """Return the value for a template and an HTTP method; None if they have none."""
+        found = self._ends(template)
+        return None if found is None else found.get(template.verb, {}).get(verb)
+
+    def replace(self, template: Template, verb: str, value: T) -> None:
+        """Give a template and an HTTP method another value.
+
+        Raises:
+            KeyError: They have none.
+        """
+        ends = self._ends(template) or {}
+        ends[template.verb][verb] = value
+
+    def remove(self, template: Template, verb: str) -> None:
+        """Take the value for a template and an HTTP method out, and every node that only it needed.
+
+        Raises:
+            KeyError: They have none.
+        """
+        way, behind = _parted(template)
+        nodes = self._nodes(way) or [self._root]
+        tails: list[_Tail[T]] = []
+        if behind is not None and (tail := nodes[-1].many) is not None:
+            tails.append(tail)
+            for literal in behind:
+                tails.append(tails[-1].literals[literal])
+        ends = (tails or nodes)[-1].ends
+        del ends[template.verb][verb]
+        if not ends[template.verb]:
+            del ends[template.verb]
+        for tail, further, literal in zip(tails[-2::-1], tails[:0:-1], (behind or ())[::-1], strict=True):
+            if not (further.ends or further.literals):
+                del tail.literals[literal]
+        if tails and not (tails[0].ends or tails[0].literals):
+            nodes[-1].many = None
+        self._judge(nodes, way)
 
     def walk(self, segments: Sequence[str | None]) -> Iterator[Ends[T]]:
         """Yield the values of each template that matches, the most specific first.
@@ -102,22 +162,54 @@ class RouteTree(Generic[T]):
         if node.many is not None:
             yield from _tails(node.many, segments, place)
 
-    def _placed(self, way: Sequence[str | tuple[str]]) -> _Node[T]:
-        """Return the node for these segments; it is made if there is none."""
+    def _ends(self, template: Template) -> Ends[T] | None:
+        way, behind = _parted(template)
+        nodes = self._nodes(way)
+        if nodes is None or behind is None:
+            return None if nodes is None else nodes[-1].ends
+        tail = nodes[-1].many
+        for literal in behind:
+            tail = None if tail is None else tail.literals.get(literal)
+        return None if tail is None else tail.ends
+
+    def _nodes(self, way: Sequence[str | tuple[str]]) -> list[_Node[T]] | None:
+        """Return the nodes along these segments, the root first; None if there are none."""
+        nodes = [self._root]
+        for segment in way:
+            further = nodes[-1].literals.get(segment[0]) if isinstance(segment, tuple) else nodes[-1].one
+            if further is None:
+                return None
+            nodes.append(further)
+        return nodes
+
+    def _placed(self, way: Sequence[str | tuple[str]]) -> list[_Node[T]]:
+        """Return the nodes along these segments, the root first; those that are not there are made."""
         nodes = [self._root]
         for segment in way:
             node = nodes[-1]
             if isinstance(segment, tuple):
-                nodes.append(node.literals.setdefault(segment[0], _Node()))
+                if segment[0] not in node.literals:
+                    node.literals[segment[0]] = _Node()
+                    node.recount(0, 1)
+                nodes.append(node.literals[segment[0]])
             else:
                 if node.one is None:
                     node.one = _Node()
                 nodes.append(node.one)
-        for node, segment, further in zip(nodes[-2::-1], way[::-1], nodes[:0:-1], strict=True):
+        return nodes
+
+    def _judge(self, nodes: Sequence[_Node[T]], way: Sequence[str | tuple[str]]) -> None:
+        """Have each node along a way know its worst again, from the end; empty ones are let go of."""
+        before = [node.worst for node in nodes]
+        for place in range(len(way) - 1, -1, -1):
+            node, segment, further = nodes[place], way[place], nodes[place + 1]
             if isinstance(segment, tuple):
-                node.worst_literal = max(node.worst_literal, further.worst)
+                node.recount(before[place + 1], 0 if further.empty else further.worst)
+                if further.empty:
+                    del node.literals[segment[0]]
+            elif further.empty:
+                node.one = None
             node.worst = 1 + node.worst_literal + (0 if node.one is None else node.one.worst)
-        return nodes[-1]
 
     def _worst_with(self, way: Sequence[str | tuple[str]]) -> int:
         """Return how many nodes a walk would visit at most with these segments added."""
@@ -137,6 +229,15 @@ class RouteTree(Generic[T]):
                 by_literal = max(by_literal, worst)
             worst = 1 + by_literal + by_one
         return worst
+
+
+def _parted(template: Template) -> tuple[Sequence[str | tuple[str]], Sequence[str] | None]:
+    """Return a template's segments up to a `**`, and the literals behind one, from the end; None if it has none."""
+    segments = template.segments
+    if MANY not in segments:
+        return segments, None
+    many = segments.index(MANY)
+    return segments[:many], [segment[0] for segment in reversed(segments[many + 1 :])]
 
 
 def _tails(tail: _Tail[T], segments: Sequence[str | None], place: int) -> Iterator[Ends[T]]:

@@ -136,7 +136,7 @@ class Listings:
                     "queued": None if queued is None else queued.get(name),
                     "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
                     "methods": [
-                        _method(method, self._catalogue.routes.passed_over.get(method.path, ()))
+                        _method(method, self._catalogue.routes.passed_over(method))
                         for method in service.methods.values()
                     ],
                 }
