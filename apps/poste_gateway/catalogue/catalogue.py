@@ -52,7 +52,8 @@ class ServiceCatalogue:
     """Every service that is catalogued, its replicas and its routes.
 
     Attributes:
-        pools: The replicas of the services, by the same names.
+        services: The services by name.
+        pools: Their replicas, by the same names.
         routes: Their routes.
         key_agreed: The middleware has agreed to this gateway's key: ids that it signs are good.
         trouble: Why the catalogue may be out of date though the middleware is there; None if it is not.
@@ -68,6 +69,7 @@ class ServiceCatalogue:
             spawn: Starts tasks in the gateway's task group.
         """
         self._read = ReadServices()
+        self.services: Mapping[str, Service] = self._read.by_name
         #: Held by who changes it: that takes several slices.
         self._changing = asyncio.Lock()
         self.pools: dict[str, ReplicaPool] = {}
@@ -88,11 +90,6 @@ class ServiceCatalogue:
         self._answered = asyncio.Event()
         #: It has, or the copy on disk is used.
         self._begun = asyncio.Event()
-
-    @property
-    def services(self) -> Mapping[str, Service]:
-        """The services by name."""
-        return self._read.by_name
 
     @property
     def unready(self) -> str | None:
