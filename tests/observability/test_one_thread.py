@@ -37,6 +37,11 @@ async def told(part: Part, by: str, *events: str) -> list[dict[str, Any]]:
     )
 
 
+def results_of(part: Part, task: str) -> list[str]:
+    """Return what became of a task's attempts, as its worker logged it."""
+    return [line["result"] for line in found(part, task) if line["event"] == "task"]
+
+
 async def ask(one: Deployment, method: str, request_id: str, prefer: str = "", **fields: Any) -> Any:
     headers = {"X_Request_Id": request_id} | ({"Prefer": prefer} if prefer else {})
     return await one.ask("POST", f"/{LEDGER}/{method}", {"line": request_id, **fields}, **headers)
@@ -78,16 +83,14 @@ async def test_a_calls_life_is_found_by_its_request_and_by_its_task(tmp_path):
         assert [line["request_id"] for line in found(worker, kept)] == ["queued-1", "queued-1"]
         assert {line["request_id"] for line in found(gateway, kept) if "task" in line} == {"queued-1"}
         # What died: its attempts with their tracebacks, and a warning that says why, where that was decided.
+        await until(lambda: len(results_of(worker, died)) == 2, what="the worker knows that it died")
         attempts = [line for line in found(worker, died) if line["event"] == "handler failed"]
         assert [line["request_id"] for line in attempts] == ["died-1", "died-1"]
-        assert [line["result"] for line in found(worker, died) if line["event"] == "task"] == [
-            "retry_scheduled",
-            "dead",
-        ]
+        assert results_of(worker, died) == ["retry_scheduled", "dead"]
         (warning,) = await told(mom, "died-1", "task died")
         assert (warning["level"], warning["reason"], warning["task"]) == ("warning", "attempts", died)
         assert (warning["service"], warning["method"], warning["attempt"]) == (LEDGER, "Store", 2)
-        # An operator's hand on it is a part of its life.
+        # What an operator does with it is a part of its life.
         assert (await one.order(f"/v1/tasks/{died}/purge")).status == 200
         await told(mom, died, "task died", "purged")
         for part in (gateway, mom, worker):
