@@ -56,11 +56,7 @@ def call(  # noqa: PLR0917 - click passes them by name
 
     Exit code: 0 answered, 1 failed, 2 wrong usage or no gateway, 3 kept and still waiting.
     """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
-    if "/" not in method:
-        raise click.UsageError(f"{method!r} is not SERVICE/METHOD")
-    if respond_async and wait is not None:
-        # The gateway would wait, on the direct road as a rule.
-        raise click.UsageError("--async does not wait, and --wait does: give one of them")
+    _check_usage(method, respond_async=respond_async, wait=wait)
     message = fields.message(values, text)
 
     def work(client: Client) -> Awaitable[int]:
@@ -78,6 +74,14 @@ def call(  # noqa: PLR0917 - click passes them by name
         return _called(client, method, reply, wait or 0, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json)
+
+
+def _check_usage(method: str, *, respond_async: bool, wait: int | None) -> None:
+    if "/" not in method:
+        raise click.UsageError(f"{method!r} is not SERVICE/METHOD")
+    if respond_async and wait is not None:
+        # The gateway would wait, on the direct road as a rule.
+        raise click.UsageError("--async does not wait, and --wait does: give one of them")
 
 
 async def _called(

@@ -13,6 +13,7 @@ import click
 from poste_cli.local import demo as story
 from poste_cli.local import redis_server
 from poste_cli.local import up as local
+from poste_cli.local.parts import Options
 from poste_cli.local_options import NAME, data_option
 
 #: A size as Redis reads it, in units of 1024.
@@ -48,7 +49,7 @@ def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None, r
     Exit code: 0 after a stop, 2 if it can't start.
     """
     local.run(
-        local.Options(
+        Options(
             data=data,
             port=port,
             without=frozenset(without),

@@ -18,7 +18,8 @@ from support.waiting import until
 
 from poste.client import Client
 from poste_cli.local import demo
-from poste_cli.local.up import Options, running
+from poste_cli.local.parts import Options
+from poste_cli.local.up import running
 
 GRAFANA = FOLDER.parent / "grafana"
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}

@@ -97,7 +97,7 @@ async def test_the_parts_are_given_the_settings_of_the_environment(tmp_path, mon
         named_redis=False,
     )
     async with folder.opened(tmp_path / "data") as held:
-        settings = _settings(parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found))
+        settings = _settings(parts.plan(held, tmp_path, parts.Options(tmp_path), found))
 
     assert settings["redis"] == {}
     assert all(settings[name]["POSTE_LOG_LEVEL"] == "debug" for name in ("mom", "gateway", "sum"))
@@ -119,7 +119,7 @@ async def test_what_a_local_poste_says_itself_is_named_and_not_taken(tmp_path, m
     }
     found = inherited.read(strange, named_redis=False)
     async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found)
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path), found)
 
     assert set(found.passed_over) == strange.keys()
     assert _settings(plan)["sum"]["POSTE_REDIS_URL"] == plan.redis
@@ -157,7 +157,7 @@ async def test_a_catalogue_file_of_ones_own_is_read_beside_the_samples(tmp_path,
     found = inherited.read({"POSTE_CATALOGUE": "own/catalogue.toml"}, named_redis=False)
     monkeypatch.chdir("/")
     async with folder.opened(tmp_path / "data") as held:
-        plan = parts.plan(held, tmp_path, port=0, redis_url=None, inherited=found)
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path), found)
         written = catalogue_file.read(held.catalogue)
 
     assert {part.environment.get("POSTE_CATALOGUE") for part in plan.parts} == {None, str(held.catalogue)}
@@ -172,22 +172,17 @@ async def test_a_catalogue_file_of_ones_own_is_read_beside_the_samples(tmp_path,
 async def test_a_catalogue_file_that_is_none_is_told_with_its_own_name(tmp_path):
     """The middleware would name a file that the user never wrote."""
     (tmp_path / "mine.toml").write_text("[services.x]\n")
+    found = inherited.read({"POSTE_CATALOGUE": str(tmp_path / "mine.toml")}, named_redis=False)
     async with folder.opened(tmp_path / "data") as held:
         with pytest.raises(StartError, match=r"mine\.toml"):
-            parts.plan(
-                held,
-                tmp_path,
-                port=0,
-                redis_url=None,
-                inherited=inherited.read({"POSTE_CATALOGUE": str(tmp_path / "mine.toml")}, named_redis=False),
-            )
+            parts.plan(held, tmp_path, parts.Options(tmp_path), found)
 
 
 async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
     """A call to a sample that was never started would be a 404 instead of waiting."""
     odd = tmp_path / 'a "folder" é'
     async with folder.opened(odd) as held:
-        plan = parts.plan(held, tmp_path, port=0, redis_url=None)
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path))
         catalogue = tomllib.loads(held.catalogue.read_text(encoding="utf-8"))
 
     address_of = {part.name: part.address for part in plan.parts}
@@ -202,7 +197,7 @@ async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
 async def test_with_another_redis_there_is_no_part_of_that_name(tmp_path):
     """`poste up --redis-url` would start a second one beside it."""
     async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, tmp_path, port=0, redis_url="redis://127.0.0.1:1/5")
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path, redis_url="redis://127.0.0.1:1/5"))
 
     assert [part.name for part in plan.parts] == ["mom", "gateway", "courier", "sum", "subtraction", "multiplication"]
     assert all(part.environment["POSTE_REDIS_URL"] == "redis://127.0.0.1:1/5" for part in plan.parts)

@@ -20,8 +20,9 @@ from poste.domain.errors import PosteError
 from poste.domain.shown import visible
 from poste.domain.task import TaskState
 from poste_cli.exits import FAILURE, OK
+from poste_cli.local.parts import Options
 from poste_cli.local.supervisor import Supervisor
-from poste_cli.local.up import Options, running
+from poste_cli.local.up import running
 
 #: The whole of it, in seconds; a story that takes longer has gone wrong.
 _LIMIT_SECONDS: Final = 28.0

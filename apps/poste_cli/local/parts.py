@@ -22,6 +22,23 @@ GRACE_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What the user wants."""
+
+    #: Where everything that lasts is kept.
+    data: Path
+    #: The gateway's port; 0 for any free one.
+    port: int = 0
+    #: The parts that are not started.
+    without: frozenset[str] = frozenset()
+    #: The Redis to use instead of the embedded one, or how much that one may take, as Redis spells it.
+    redis_url: str | None = None
+    redis_memory: str = redis_server.MEMORY
+    #: What the parts' settings are taken from.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One process to be."""
 
@@ -49,30 +66,20 @@ class Plan:
     redis: str
 
 
-def plan(
-    folder: Folder,
-    place: Path,
-    *,
-    port: int,
-    redis_url: str | None,
-    redis_memory: str = redis_server.MEMORY,
-    inherited: Inherited = NOTHING,
-) -> Plan:
+def plan(folder: Folder, place: Path, options: Options, inherited: Inherited = NOTHING) -> Plan:
     """Choose ports and sockets, write the samples' catalogue, and return the plan of the parts.
 
     Args:
         folder: Where the data is.
         place: The folder for the parts' sockets.
-        port: The gateway's port; 0 for any free one.
-        redis_url: The server to use instead of the embedded one.
-        redis_memory: How much the embedded one may take.
+        options: What the user wants.
         inherited: What the user's environment says to the parts.
 
     Raises:
         StartError: The port is taken, or something that the parts need is missing.
     """
-    at, admin_ports = _addresses(folder, place, port)
-    redis = redis_url or at[REDIS]
+    at, admin_ports = _addresses(folder, place, options.port)
+    redis = options.redis_url or at[REDIS]
     given = dict(inherited.taken)
     catalogue.write(folder.catalogue, {name: at[name] for name in SAMPLES}, given.pop("POSTE_CATALOGUE", None))
     common = _environment() | given | _common(folder, redis, at[MOM])
@@ -88,8 +95,8 @@ def plan(
         )
         for name, (arguments, settings) in _told(folder, at).items()
     ]
-    if redis_url is None:
-        parts.insert(0, _redis(folder, at[REDIS], redis_memory))
+    if options.redis_url is None:
+        parts.insert(0, _redis(folder, at[REDIS], options.redis_memory))
     return Plan(tuple(parts), f"http://{at[GATEWAY]}", at[MOM], redis)
 
 

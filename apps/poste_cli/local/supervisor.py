@@ -28,8 +28,6 @@ class Supervisor:
 
     def __init__(self, plan: Plan, report: Report, group: asyncio.TaskGroup, grace_seconds: float) -> None:
         self.plan = plan
-        #: Why the first start failed for good; None as long as it did not.
-        self.broken: str | None = None
         self._children = {
             part.name: Child(part, grace_seconds, self.wake, self._report_of_child) for part in plan.parts
         }
@@ -45,6 +43,11 @@ class Supervisor:
     def all_ready(self) -> bool:
         """Whether every part that is wanted is ready."""
         return all(child.state is State.READY or not child.wanted for child in self._children.values())
+
+    @property
+    def broken(self) -> str | None:
+        """Why the first start, in which some part was not ready yet, failed for good; None as long as it did not."""
+        return next((child.broken for child in self._children.values() if self._first_start and child.broken), None)
 
     async def begin(self, without: frozenset[str] = frozenset()) -> None:
         """Start all parts but some for the first time, without waiting until they are ready."""
@@ -159,8 +162,6 @@ class Supervisor:
 
     def _report_of_child(self, name: str, did: str, more: str) -> None:
         """Show an event of a part, unless the first start has failed: `broken` is shown at its end then."""
-        if self._first_start:
-            self.broken = self.broken or self._children[name].broken
         if self.broken is None:
             self._report(name, did, more)
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.text import Text
@@ -18,27 +18,11 @@ from poste.runtime import secret_files
 from poste_cli.local import control, folder, inherited, parts, redis_server, sockets
 from poste_cli.local.child import Report
 from poste_cli.local.inherited import Inherited
+from poste_cli.local.parts import Options
 from poste_cli.local.screen import Screen
 from poste_cli.local.supervisor import Supervisor, supervising
 from poste_cli.top import words
 from poste_cli.top.following import follow
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user wants."""
-
-    #: Where everything that lasts is kept.
-    data: Path
-    #: The gateway's port; 0 for any free one.
-    port: int = 0
-    #: The parts that are not started.
-    without: frozenset[str] = frozenset()
-    #: The Redis to use instead of the embedded one, or how much that one may take, as Redis spells it.
-    redis_url: str | None = None
-    redis_memory: str = redis_server.MEMORY
-    #: What the parts' settings are taken from.
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +47,7 @@ async def running(options: Options, report: Report) -> AsyncIterator[Local]:
         if options.redis_url is not None:
             await redis_server.check(options.redis_url, found.taken)
         with sockets.prepared(data.path) as place:
-            plan = parts.plan(
-                data,
-                place,
-                port=options.port,
-                redis_url=options.redis_url,
-                redis_memory=options.redis_memory,
-                inherited=found,
-            )
+            plan = parts.plan(data, place, options, found)
             operator_token = secret_files.operator_token(data.operator_token).decode()
             at = place / "up.sock"
             async with supervising(plan, report) as supervisor:
@@ -110,7 +87,8 @@ async def _run(options: Options, screen: Screen) -> None:
         _on_signals(asked_to_stop)
         screen.begin(plan, local.data, options.without, local.inherited.passed_over)
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
-        if not stop.is_set() and supervisor.broken is None:
+        broken = supervisor.broken
+        if not stop.is_set() and broken is None:
             screen.ready(plan, local.data, local.operator_token)
             following = asyncio.create_task(_follow(plan.gateway, screen))
             try:
@@ -118,8 +96,8 @@ async def _run(options: Options, screen: Screen) -> None:
             finally:
                 following.cancel()
                 await asyncio.wait([following])
-    if supervisor.broken is not None:
-        raise StartError(supervisor.broken)
+    if broken is not None:
+        raise StartError(broken)
     screen.line(("stopped", "dim"))
 
 
