@@ -20,7 +20,7 @@ from poste.service.call import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued import elsewhere_seconds
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
-from poste.upstream.lone_calls import Metadata
+from poste.upstream.outgoing_call import Metadata, OutgoingCall
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -80,16 +80,16 @@ class Delivery:
         sent_at = self._loop.time()
         self.in_flight += 1
         try:
-            answer = await replica.call(
+            outgoing = OutgoingCall(
                 method.path,
                 task.request,
-                method.policy.queued_timeout_seconds,
                 task.request_id,
                 call.traceparent if traceparent is None else traceparent,
                 repeatable=method.policy.repeatable,
-                metadata=_metadata(task),
-                headers=task.headers,
+                metadata=task.headers,
+                task_metadata=_metadata(task),
             )
+            answer = await replica.call(outgoing, method.policy.queued_timeout_seconds)
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)
             if isinstance(answer, bytes):

@@ -20,6 +20,7 @@ from poste.domain.codes import Code
 from poste.rpc.channels import code
 from poste.service import streams
 from poste.upstream.failure import Failure
+from poste.upstream.outgoing_call import OutgoingCall
 
 SERVICE = "/testing.v1.LedgerService"
 Response = ledger_pb2.RecordResponse
@@ -167,7 +168,7 @@ async def code_of(call: Any) -> Code:
 
 
 async def code_by_link(replica: Any, method: str, request: Any) -> Code:
-    said = await replica.call(f"{SERVICE}/{method}", request.SerializeToString(), 5, "id")
+    said = await replica.call(OutgoingCall(f"{SERVICE}/{method}", request.SerializeToString(), "id"), 5)
     return Code(said.status.code) if isinstance(said, Failure) else Code.OK
 
 

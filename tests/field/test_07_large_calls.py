@@ -20,6 +20,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 from poste.domain import sizes
 from poste.rpc.servers import Health
 from poste.upstream.link import Link
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import mom_service_pb2_grpc
@@ -143,7 +144,7 @@ async def test_small_direct_calls_do_not_wait_for_large_ones() -> None:
 
     async def look(replica: Replica, text: str, name: str) -> None:
         request = ledger_pb2.RecordRequest(line=text).SerializeToString()
-        said = await replica.call("/testing.v1.LedgerService/Look", request, 20, "id")
+        said = await replica.call(OutgoingCall("/testing.v1.LedgerService/Look", request, "id"), 20)
         assert isinstance(said, bytes)
         assert ledger_pb2.RecordResponse.FromString(said).line == text
         ended.append(name)
@@ -163,9 +164,9 @@ async def test_neither_small_nor_large_calls_keep_the_others_from_the_link() -> 
     seen = []
     async with grpc.aio.insecure_channel("127.0.0.1:9") as channel:
         link = Link(channel)
-        calls = [asyncio.create_task(link.call("/a/B", b"x" * 100_000, 20, "id")) for _ in range(3)]
+        calls = [asyncio.create_task(link.call(OutgoingCall("/a/B", b"x" * 100_000, "id"), 20)) for _ in range(3)]
         for _ in range(6):
-            calls.append(asyncio.create_task(link.call("/a/B", b"x", 20, "id")))
+            calls.append(asyncio.create_task(link.call(OutgoingCall("/a/B", b"x", "id"), 20)))
             await asyncio.sleep(0)
             seen.append([len(call.request) for call in link._frame().calls])
         for call in calls:

@@ -22,6 +22,7 @@ from poste.queue.consumer import NotRun
 from poste.rpc.channels import code, proves_not_run
 from poste.service.threads import NoThread, Threads
 from poste.upstream.failure import Failure
+from poste.upstream.outgoing_call import OutgoingCall
 
 LEGACY = "/testing.v1.LedgerService/Legacy"
 
@@ -78,7 +79,7 @@ async def test_a_direct_call_without_a_thread_is_proved_not_run(hanging: Hanging
         await until(lambda: hanging.ran == ["hang"])
         # Its thread works for somebody: others wait for it, as long as they have time.
         waited = await refused(worker, "waits", 0.5)
-        by_link = await replica.call(LEGACY, line("waits by link").SerializeToString(), 0.5, "id")
+        by_link = await replica.call(OutgoingCall(LEGACY, line("waits by link").SerializeToString(), "id"), 0.5)
         assert (code(waited), proves_not_run(waited)) == (Code.RESOURCE_EXHAUSTED, True)
         assert isinstance(by_link, Failure)
         assert by_link.not_run

@@ -32,6 +32,7 @@ from poste.service.outcome import Outcome
 from poste.service.report import Reporter
 from poste.upstream.failure import Failure
 from poste.upstream.link import _NUMBERS
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 from poste.v1 import catalogue_pb2, link_service_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb
@@ -57,7 +58,7 @@ class Shouting(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 async def look(replica: Replica, text: str) -> Failure | bytes:
-    return await replica.call(LOOK, line(text).SerializeToString(), 20, "id")
+    return await replica.call(OutgoingCall(LOOK, line(text).SerializeToString(), "id"), 20)
 
 
 def test_a_body_that_no_message_carries_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ async def test_the_largest_call_and_answer_share_a_link_with_others() -> None:
         asked = ledger_pb2.RecordRequest(line=largest).SerializeToString()
         assert len(asked) == sizes.MAX_PAYLOAD
         others = [asyncio.create_task(look(replica, "other")) for _ in range(20)]
-        large = asyncio.create_task(replica.call(LOOK, asked, 20, "i" * 128, "t" * 55))
+        large = asyncio.create_task(replica.call(OutgoingCall(LOOK, asked, "i" * 128, "t" * 55), 20))
         await until(lambda: shouting.started == 21)
         shouting.release.set()
 
@@ -128,7 +129,8 @@ async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
     shouting.release.set()
     async with running_worker(shouting) as worker, linked(worker.target) as replica:
         said = await replica.call(
-            LOOK, ledger_pb2.RecordRequest(line="x" * (sizes.MAX_PAYLOAD - 3)).SerializeToString(), 20, "id"
+            OutgoingCall(LOOK, ledger_pb2.RecordRequest(line="x" * (sizes.MAX_PAYLOAD - 3)).SerializeToString(), "id"),
+            20,
         )
 
         assert isinstance(said, Failure)

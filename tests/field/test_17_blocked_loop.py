@@ -12,6 +12,7 @@ from testing.v1 import ledger_pb2_grpc
 from poste.rpc.channels import connect
 from poste.upstream.failure import UNSENT
 from poste.upstream.link import Link
+from poste.upstream.outgoing_call import OutgoingCall
 
 #: How long the loop is blocked, in seconds: much longer than anybody may wait for it.
 BLOCKED_SECONDS = 6.0
@@ -68,7 +69,7 @@ async def test_what_was_not_sent_leaves_whatever_its_method() -> None:
     ):
         link = Link(channel)
         request = line().SerializeToString()
-        call = asyncio.create_task(link.call("/testing.v1.LedgerService/Record", request, 20, "id"))
+        call = asyncio.create_task(link.call(OutgoingCall("/testing.v1.LedgerService/Record", request, "id"), 20))
         await asyncio.sleep(0)
         link.leave()
 

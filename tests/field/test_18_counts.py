@@ -13,6 +13,7 @@ from testing.v1 import ledger_pb2_grpc
 
 from poste.rpc.statuses import status_of
 from poste.upstream.failure import Failure
+from poste.upstream.outgoing_call import OutgoingCall
 from poste_mom.messages import listings
 
 
@@ -51,7 +52,7 @@ async def test_a_long_error_text_is_as_long_by_either_road(letter: str) -> None:
         linked(worker.target) as replica,
     ):
         path, request = "/testing.v1.LedgerService/Look", line(letter)
-        by_link = await replica.call(path, request.SerializeToString(), 10, "id")
+        by_link = await replica.call(OutgoingCall(path, request.SerializeToString(), "id"), 10)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await worker.call(path, request)
         await worker.consumers[0].hand(claimed("Look", request))

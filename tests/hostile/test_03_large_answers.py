@@ -28,7 +28,7 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 from poste.domain import sizes
 from poste.queue.consumer import Consumer
 from poste.upstream.failure import LOST, NO_ROOM, Failure
-from poste.upstream.link import MakeRoom, any_room
+from poste.upstream.outgoing_call import MakeRoom, OutgoingCall, any_room
 from poste.upstream.replica import Replica
 from poste_gateway.limits.budgets import Asked, PatientBudget
 
@@ -216,7 +216,9 @@ class Door:
 
 
 async def look(replica: Replica, size: int, make_room: MakeRoom = any_room, seconds: float = 20) -> int | Failure:
-    said = await replica.call(LOOK, line(times=size).SerializeToString(), seconds, "id", make_room=make_room)
+    said = await replica.call(
+        OutgoingCall(LOOK, line(times=size).SerializeToString(), "id", make_room=make_room), seconds
+    )
     return said if isinstance(said, Failure) else len(ledger_pb2.RecordResponse.FromString(said).line)
 
 

@@ -27,8 +27,8 @@ from poste.domain import sizes
 from poste.rpc import channels
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.failure import LOST, NO_ROOM, Failure
-from poste.upstream.link import MakeRoom, any_room
 from poste.upstream.lone_calls import LoneCalls
+from poste.upstream.outgoing_call import MakeRoom, OutgoingCall, any_room
 
 MEGABYTES = 4_000_000
 LOOK = f"/{LEDGER}/Look"
@@ -178,7 +178,8 @@ async def echo(request: bytes, _: Any) -> bytes:
 
 
 async def look(calls: LoneCalls, size: int, make_room: MakeRoom = any_room, **more: Any) -> int | Failure:
-    said = await calls.call(LOOK, b"%d" % size, more.pop("seconds", 20), (), make_room=make_room, **more)
+    seconds = more.pop("seconds", 20)
+    said = await calls.call(OutgoingCall(LOOK, b"%d" % size, "id", make_room=make_room, **more), seconds)
     return said if isinstance(said, Failure) else len(said)
 
 
@@ -208,11 +209,11 @@ async def test_an_error_is_told_as_what_it_is_whenever_it_comes() -> None:
     async with serving(fail) as calls:
         for _ in range(3):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await calls.call(LOOK, b"", 20, ())
+                await calls.call(OutgoingCall(LOOK, b"", "id"), 20)
             assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.NOT_FOUND, "none")
             assert dict(caught.value.trailing_metadata() or ())["a-key"] == "a value"
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await calls.call(LOOK, b"after", 20, ())
+                await calls.call(OutgoingCall(LOOK, b"after", "id"), 20)
             assert caught.value.code() is grpc.StatusCode.DATA_LOSS
 
 

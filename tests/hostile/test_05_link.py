@@ -20,6 +20,7 @@ from poste.domain.codes import Code
 from poste.rpc.servers import Health, bind, new_server
 from poste.runtime import metrics
 from poste.upstream.failure import LOST, Failure
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
@@ -156,7 +157,7 @@ async def test_a_frame_that_is_none_ends_its_link_alone(sent: Any, code: Any) ->
 
         assert error is not None
         assert code in (None, error.code())
-        assert isinstance(await beside.call(LOOK, line("now").SerializeToString(), 20, "id"), bytes)
+        assert isinstance(await beside.call(OutgoingCall(LOOK, line("now").SerializeToString(), "id"), 20), bytes)
 
 
 class Careless(link_service_pb2_grpc.LinkServiceServicer):
@@ -214,7 +215,7 @@ async def test_an_answer_that_is_none_ends_the_link_and_the_next_is_opened(say: 
     async with careless(say) as (service, replica):
         for _ in range(2):
             await until(lambda: replica.linked, what="a link")
-            assert await replica.call(LOOK, b"", 20, "id") == LOST
+            assert await replica.call(OutgoingCall(LOOK, b"", "id"), 20) == LOST
         assert service.links >= 2
         assert replica.in_flight == 0
 
@@ -226,7 +227,7 @@ async def test_an_error_of_any_code_and_size_is_one(code: int, told: Code) -> No
     """A number that is no code was the gateway's own failure; a text of megabytes went to the client as it was."""
     status = status_pb2.Status(code=code, message="x" * 5_000_000)
     async with careless(lambda call: answers(pb.LinkAnswer(number=call.number, error=status))) as (_, replica):
-        said = await replica.call(LOOK, b"", 20, "id")
+        said = await replica.call(OutgoingCall(LOOK, b"", "id"), 20)
 
         assert isinstance(said, Failure)
         assert said.code is told
@@ -245,5 +246,5 @@ async def test_answers_twice_or_too_late_are_passed_over() -> None:
 
     async with careless(say) as (service, replica):
         for _ in range(5):
-            assert await replica.call(LOOK, b"", 20, "id") == b"fine"
+            assert await replica.call(OutgoingCall(LOOK, b"", "id"), 20) == b"fine"
         assert service.links == 1

@@ -22,6 +22,7 @@ from poste.rpc.channels import connect
 from poste.runtime import lifecycle
 from poste.upstream.failure import LOST, SILENT, UNSENT, Failure
 from poste.upstream.link import Link
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 
 LOOK = "/testing.v1.LedgerService/Look"
@@ -54,7 +55,7 @@ async def staged(**settings: object) -> AsyncIterator[tuple[Gated, RunningWorker
 
 
 async def look(replica: Replica, text: str, seconds: float = 20) -> Failure | str:
-    said = await replica.call(LOOK, line(text).SerializeToString(), seconds, "id")
+    said = await replica.call(OutgoingCall(LOOK, line(text).SerializeToString(), "id"), seconds)
     return said if isinstance(said, Failure) else ledger_pb2.RecordResponse.FromString(said).line
 
 
@@ -131,10 +132,10 @@ async def test_what_was_sent_may_have_run_and_what_was_not_did_not() -> None:
         link = Link(channel)
         running = asyncio.create_task(link.run())
         await link.settled.wait()
-        sent = asyncio.create_task(link.call(LOOK, line("sent").SerializeToString(), 20, "id"))
+        sent = asyncio.create_task(link.call(OutgoingCall(LOOK, line("sent").SerializeToString(), "id"), 20))
         await until(lambda: gated.started)
         running.cancel()
-        unsent = asyncio.create_task(link.call(LOOK, line("unsent").SerializeToString(), 20, "id"))
+        unsent = asyncio.create_task(link.call(OutgoingCall(LOOK, line("unsent").SerializeToString(), "id"), 20))
 
         assert (await sent, await unsent) == (LOST, UNSENT)
         with pytest.raises(asyncio.CancelledError):
@@ -147,10 +148,10 @@ async def test_silence_is_told_from_never_sent() -> None:
     async with running_worker(Gated()) as worker, connect(worker.target, library=True) as channel:
         link = Link(channel)
         # Nobody sends: it never runs.
-        assert await link.call(LOOK, b"", 0.05, "id") == UNSENT
+        assert await link.call(OutgoingCall(LOOK, b"", "id"), 0.05) == UNSENT
         running = asyncio.create_task(link.run())
         await link.settled.wait()
-        assert await link.call(LOOK, line("slow").SerializeToString(), 0.05, "id") == SILENT
+        assert await link.call(OutgoingCall(LOOK, line("slow").SerializeToString(), "id"), 0.05) == SILENT
         link.retire()
         await running
 
@@ -195,7 +196,7 @@ async def test_a_link_that_is_replaced_answers_what_is_under_way() -> None:
         link = Link(channel)
         running = asyncio.create_task(link.run())
         await link.settled.wait()
-        call = asyncio.create_task(link.call(LOOK, line("slow").SerializeToString(), 20, "id"))
+        call = asyncio.create_task(link.call(OutgoingCall(LOOK, line("slow").SerializeToString(), "id"), 20))
         await until(lambda: gated.started)
         link.retire()
         assert not link.open
@@ -236,7 +237,7 @@ async def test_a_server_without_links_is_called_call_by_call() -> None:
         replica = Replica(one.target, library=True, changed=lambda: None)
         watch = asyncio.create_task(replica.watch())
         await until(lambda: replica.ready)
-        assert isinstance(await replica.call(f"/{shop.NAME}/Quote", b"", 5, "id"), bytes)
+        assert isinstance(await replica.call(OutgoingCall(f"/{shop.NAME}/Quote", b"", "id"), 5), bytes)
         assert not replica.linked
         watch.cancel()
         await asyncio.wait([watch])
@@ -246,7 +247,7 @@ async def test_a_server_without_links_is_called_call_by_call() -> None:
 async def test_a_method_that_is_not_there_is_unimplemented() -> None:
     """Not a failure of the link; and no answer, for another replica may have it."""
     async with staged() as (_, _, replica):
-        said = await replica.call("/testing.v1.LedgerService/None", b"", 5, "id")
+        said = await replica.call(OutgoingCall("/testing.v1.LedgerService/None", b"", "id"), 5)
         assert isinstance(said, Failure)
         assert (said.code, said.not_run) == (Code.UNIMPLEMENTED, True)
         assert replica.linked
@@ -264,6 +265,6 @@ async def test_the_handler_knows_its_caller_and_its_deadline() -> None:
             return ledger_pb2.RecordResponse()
 
     async with running_worker(Curious()) as worker, linked(worker.target) as replica:
-        assert isinstance(await replica.call(LOOK, b"", 20, "its-id"), bytes)
+        assert isinstance(await replica.call(OutgoingCall(LOOK, b"", "its-id"), 20), bytes)
 
     assert seen == [("its-id", "1", "ipv4"), (True,)]

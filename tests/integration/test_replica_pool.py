@@ -12,6 +12,7 @@ from support.gateway import answer, serving_shop
 from support.waiting import until
 
 from poste.rpc.resolving import Resolver
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 
@@ -98,7 +99,7 @@ async def test_a_retired_pool_lets_its_calls_end():
         pool.update((one.target,), library=True, max_in_flight=10)
         replica = await pool.pick()
         assert isinstance(replica, Replica)
-        call = asyncio.create_task(replica.call(f"/{shop.NAME}/Quote", b"", 20, "id"))
+        call = asyncio.create_task(replica.call(OutgoingCall(f"/{shop.NAME}/Quote", b"", "id"), 20))
         await until(lambda: one.ran)
         pool.retire()
         await asyncio.sleep(0.5)

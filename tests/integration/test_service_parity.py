@@ -13,6 +13,7 @@ from testing.v1 import ledger_pb2
 from poste.domain.codes import Code
 from poste.rpc.statuses import status_of
 from poste.upstream.failure import Failure, of_error
+from poste.upstream.outgoing_call import OutgoingCall
 
 SERVICE = "/testing.v1.LedgerService"
 #: Handlers whose exception is told on the queued road, in a detail for the operator, and to nobody on the direct one.
@@ -55,7 +56,9 @@ async def test_both_roads_end_the_same(subtests: pytest.Subtests) -> None:
                 by_itself = await call(worker, method, name)
                 await compare(worker, mom, method, name, by_itself)
             with subtests.test(f"{name}, by the link"):
-                by_link = await replica.call(f"{SERVICE}/{method}", line(name).SerializeToString(), 10, "id")
+                by_link = await replica.call(
+                    OutgoingCall(f"{SERVICE}/{method}", line(name).SerializeToString(), "id"), 10
+                )
                 await compare(worker, mom, method, name, by_link)
 
 

@@ -26,6 +26,7 @@ from poste.client import Client
 from poste.domain import traceparents
 from poste.domain.errors import StartError
 from poste.runtime import sampling, spans, tracing
+from poste.upstream.outgoing_call import OutgoingCall
 
 PLACE, ORDER = f"/{shop.NAME}/Place", {"aString": "x"}
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -195,9 +196,9 @@ async def test_a_handlers_own_spans_follow_its_call(traceparent, monkeypatch):
                 return ledger_pb2.RecordResponse()
 
     async with running_worker(Curious()) as worker, linked(worker.target) as replica:
-        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "one", traceparent)
+        await replica.call(OutgoingCall("/testing.v1.LedgerService/Look", b"", "one", traceparent), 5.0)
         assert exporter.get_finished_spans() == ()
-        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "two", TRACEPARENT)
+        await replica.call(OutgoingCall("/testing.v1.LedgerService/Look", b"", "two", TRACEPARENT), 5.0)
         within, around = exporter.get_finished_spans()
 
     assert within.parent is not None
@@ -258,8 +259,8 @@ async def test_a_linked_services_handler_is_told_its_trace():
             return ledger_pb2.RecordResponse()
 
     async with running_worker(Curious()) as worker, linked(worker.target) as replica:
-        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "one", TRACEPARENT)
-        await replica.call("/testing.v1.LedgerService/Look", b"", 5.0, "two")
+        await replica.call(OutgoingCall("/testing.v1.LedgerService/Look", b"", "one", TRACEPARENT), 5.0)
+        await replica.call(OutgoingCall("/testing.v1.LedgerService/Look", b"", "two"), 5.0)
 
     assert told == [TRACEPARENT, None]
 

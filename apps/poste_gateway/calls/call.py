@@ -17,6 +17,7 @@ from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Service
 from poste.rpc.http_rules.rules import ANY_VERB, READING
 from poste.runtime import metrics, tracing
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
 from poste_gateway.calls import direct, request_body, shapes
@@ -163,19 +164,22 @@ class _Call:
     async def _direct(self, wait: float | None) -> Response:
         self._account.road = "direct"
         begin = time.monotonic()
-        outcome = await direct.call(
-            self._pool,
-            self._method,
+        repeatable = self._method.policy.repeatable
+        # By position: keywords would make this one of a call's dearest lines.
+        outgoing = OutgoingCall(
+            self._method.path,
             self._message,
-            client=client_of(self._request),
-            request_id=self._account.request_id,
-            traceparent=self._account.traceparent,
-            # A call that must not run twice is not cut short: its outcome would stay unknown.
-            wait_seconds=wait if self._method.policy.repeatable else None,
-            make_room=self._make_room,
-            metadata=self._metadata,
-            returned=self._take_returned,
+            self._account.request_id,
+            self._account.traceparent,
+            client_of(self._request),
+            repeatable,
+            self._metadata,
+            self._make_room,
+            self._take_returned,
+            (),
         )
+        # A call that must not run twice is not cut short: its outcome would stay unknown.
+        outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait if repeatable else None)
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
                 raise self._no_room()

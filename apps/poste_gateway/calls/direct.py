@@ -12,7 +12,7 @@ from poste.domain.codes import Code
 from poste.domain.road import CallEvidence, Verdict, classify, decide
 from poste.rpc.catalogue import Method
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
-from poste.upstream.link import MakeRoom, Returned, any_room, unread
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 
@@ -64,65 +64,31 @@ Outcome = bytes | Failed | Away | Unknown | NoRoom
 
 
 async def call(
-    pool: ReplicaPool,
-    method: Method,
-    request: bytes,
-    *,
-    client: str = "",
-    request_id: str,
-    traceparent: str = "",
-    wait_seconds: float | None = None,
-    make_room: MakeRoom = any_room,
-    metadata: str = "",
-    returned: Returned = unread,
+    pool: ReplicaPool, method: Method, outgoing: OutgoingCall, *, wait_seconds: float | None = None
 ) -> Outcome:
     """Call a method on a replica of its service, and on another if that is proved to do no harm.
 
-    Args:
-        pool: The replicas.
-        method: The method.
-        request: The serialized request message.
-        client: Whose call it is: each has a share of the service's places; empty for who has none of its own.
-        request_id: Goes with the call, for the logs.
-        traceparent: Goes with it too: its place in its trace, if it is in one.
-        wait_seconds: The client waits no longer than this, all in all; None if it did not say.
-        make_room: Makes room for a large response.
-        metadata: What else of its client's headers goes with it (`poste.domain.carried`).
-        returned: Called with the metadata that its handler set, if it set any.
+    Its client waits no longer than `wait_seconds`, all in all; None if it did not say.
     """
     end = None if wait_seconds is None else time.monotonic() + wait_seconds
-    loop = asyncio.get_running_loop()
+    client, reason, begun = outgoing.client, "", False
     tried: list[Replica] = []
-    reason, begun = "", False
     try:
         while True:
             replica = pool.pick_ready(tried, method.name) or await pool.pick(tried, method.name)
             if isinstance(replica, str):
                 return Away(reason or replica)
-            timeout, impatient = method.policy.timeout_seconds, False
-            if end is not None and (left := end - time.monotonic()) < timeout:
-                timeout, impatient = left, True
-                if timeout <= 0:
-                    return Away(reason or "timeout", impatient=True)
+            timeout, impatient = _time_left(method, end)
+            if timeout <= 0:
+                return Away(reason or "timeout", impatient=True)
             # From here on nothing is waited for until the replica, too, has counted it in.
             if client and not begun and not (begun := pool.begin(client, method.name, replica)):
                 return Away(PEER_CALLS)
             if tried:
                 # What another one set is not this one's.
-                returned("")
-            sent = loop.time()
-            answer = await replica.call(
-                method.path,
-                request,
-                timeout,
-                request_id,
-                traceparent,
-                client=client,
-                repeatable=method.policy.repeatable,
-                make_room=make_room,
-                headers=metadata,
-                returned=returned,
-            )
+                outgoing.returned("")
+            sent = asyncio.get_running_loop().time()
+            answer = await replica.call(outgoing, timeout)
             if isinstance(answer, bytes):
                 replica.circuit.record_success()
                 return answer
@@ -134,6 +100,14 @@ async def call(
     finally:
         if begun:
             pool.end(client)
+
+
+def _time_left(method: Method, end: float | None) -> tuple[float, bool]:
+    """Return how many seconds an attempt may take, and whether its client would wait no longer than that."""
+    timeout = method.policy.timeout_seconds
+    if end is None or (left := end - time.monotonic()) >= timeout:
+        return timeout, False
+    return left, True
 
 
 def _outcome(

@@ -6,4 +6,6 @@
           │            ├─────▶ lone_calls ─▶ answer_turns ─▶ answer_history
           │            └─────▶ circuit_breaker
           └─▶ shares
+
+All of them take a call as an `outgoing_call`.
 """

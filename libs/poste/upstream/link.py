@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +28,7 @@ from poste.rpc import channels, statuses
 from poste.runtime import lifecycle, logs, metrics, own_time
 from poste.runtime.deadlines import Deadlines
 from poste.upstream.failure import LOST, NO_ROOM, SILENT, UNSENT, Failure
+from poste.upstream.outgoing_call import MakeRoom, OutgoingCall
 from poste.v1 import link_service_pb2 as pb
 from poste.v1 import link_service_pb2_grpc
 
@@ -42,16 +42,9 @@ _NUMBERS: Final = 1000
 
 _log: Final = logs.get("link")
 _Stream = Any
-#: Makes room for an answer of so many bytes: calls what it is given as soon as there is, or with False if there will be
-#: none; returns what is to be called when the call is over.
-MakeRoom = Callable[[int, Callable[[bool], None]], Callable[[], None]]
 
 
-#: Called with the metadata that a handler set (`poste.domain.carried`), if it set any.
-Returned = Callable[[str], None]
-
-
-class _Told(NamedTuple):
+class _WithMetadata(NamedTuple):
     """What a call ended with, and the metadata that came with it."""
 
     result: bytes | Failure
@@ -68,20 +61,10 @@ class _Kept:
     """
 
     size: int
-    answer: asyncio.Future[bytes | Failure | _Kept | _Told]
+    answer: asyncio.Future[bytes | Failure | _Kept | _WithMetadata]
 
 
-_Answer = asyncio.Future[bytes | Failure | _Kept | _Told]
-
-
-def any_room(_: int, decided: Callable[[bool], None]) -> Callable[[], None]:
-    """Make room for whatever comes."""
-    decided(True)
-    return lambda: None
-
-
-def unread(_: str) -> None:
-    """Do nothing with what a handler set."""
+_Answer = asyncio.Future[bytes | Failure | _Kept | _WithMetadata]
 
 
 class _Broken(Exception):  # noqa: N818 - it states a fact
@@ -124,8 +107,8 @@ class Link:
         self._deadlines = Deadlines(self._time_out, fair=True)
         #: Those that may be made again elsewhere.
         self._repeatable: set[int] = set()
-        #: Those of them that are in no frame yet: method, request, timeout, request id, place in a trace and metadata.
-        self._unsent: dict[int, tuple[str, bytes, float, str, str, str]] = {}
+        #: Those of them that are in no frame yet, with their timeouts in seconds.
+        self._unsent: dict[int, tuple[OutgoingCall, float]] = {}
         #: Those of these that are large; and whether it is their turn.
         self._large: set[int] = set()
         self._large_next = False
@@ -136,42 +119,26 @@ class Link:
         self._some = asyncio.Event()
         self._retired = False
 
-    async def call(
-        self,
-        method: str,
-        request: bytes,
-        timeout: float,  # noqa: ASYNC109 - goes to the replica too
-        request_id: str,
-        traceparent: str = "",
-        *,
-        repeatable: bool = False,
-        make_room: MakeRoom = any_room,
-        metadata: str = "",
-        returned: Returned = unread,
-    ) -> bytes | Failure:
-        """Make a call; returns the serialized response, or what became of it.
-
-        A large response is sent for once `make_room` has made room for it. `metadata` goes with the call; `returned` is
-        called with the metadata that comes back.
-        """
+    async def call(self, outgoing: OutgoingCall, timeout_seconds: float) -> bytes | Failure:
+        """Make a call; returns the serialized response, or what became of it."""
         self._number = number = self._number + 1
         answer: _Answer = self._loop.create_future()
         self._waiting[number] = answer
-        self._unsent[number] = method, request, timeout, request_id, traceparent, metadata
-        if len(request) > sizes.LARGE:
+        self._unsent[number] = outgoing, timeout_seconds
+        if len(outgoing.request) > sizes.LARGE:
             self._large.add(number)
         self._some.set()
-        self._deadlines.add(number, timeout)
-        if repeatable:
+        self._deadlines.add(number, timeout_seconds)
+        if outgoing.repeatable:
             self._repeatable.add(number)
         try:
             result = await answer
             if isinstance(result, bytes):
                 return result
             if isinstance(result, _Kept):
-                result = await self._fetch(number, result, make_room)
-            if isinstance(result, _Told):
-                returned(result.metadata)
+                result = await self._fetch(number, result, outgoing.make_room)
+            if isinstance(result, _WithMetadata):
+                outgoing.returned(result.metadata)
                 return result.result
             return result
         finally:
@@ -183,7 +150,7 @@ class Link:
                 # No caller waits any more.
                 self._forget(number)
 
-    async def _fetch(self, number: int, kept: _Kept, make_room: MakeRoom) -> bytes | Failure | _Told:
+    async def _fetch(self, number: int, kept: _Kept, make_room: MakeRoom) -> bytes | Failure | _WithMetadata:
         """Have an answer sent that the replica keeps, as soon as there is room for it."""
         over = make_room(kept.size, functools.partial(self._decided, number))
         try:
@@ -266,7 +233,7 @@ class Link:
                 self._keep(number, result, waiting)
             elif waiting is not None and not waiting.done():
                 metadata = answer.metadata
-                waiting.set_result(_Told(result, metadata) if metadata else result)
+                waiting.set_result(_WithMetadata(result, metadata) if metadata else result)
 
     def _keep(self, number: int, size: int, waiting: _Answer | None) -> None:
         """Know that the replica keeps an answer."""
@@ -306,20 +273,24 @@ class Link:
         self._large_next = bool(self._large) and not alone
         size = 0
         sent: list[int] = []
-        for number, (method, request, timeout, request_id, traceparent, metadata) in self._unsent.items():
+        for number, (outgoing, timeout_seconds) in self._unsent.items():
             if (number in self._large) is not alone:
                 continue
-            size += len(request) + len(method) + _BESIDE_BYTES
+            size += len(outgoing.request) + len(outgoing.path) + _BESIDE_BYTES
             if sent and (alone or size > sizes.FRAME):
                 break
             call = frame.calls.add(
-                number=number, method=method, request=request, timeout_seconds=timeout, request_id=request_id
+                number=number,
+                method=outgoing.path,
+                request=outgoing.request,
+                timeout_seconds=timeout_seconds,
+                request_id=outgoing.request_id,
             )
-            if traceparent:
-                call.traceparent = traceparent
-            if metadata:
-                call.metadata = metadata
-                size += len(metadata)
+            if outgoing.traceparent:
+                call.traceparent = outgoing.traceparent
+            if outgoing.metadata:
+                call.metadata = outgoing.metadata
+                size += len(outgoing.metadata)
             sent.append(number)
         for number in sent:
             del self._unsent[number]

@@ -23,12 +23,12 @@ import grpc
 import grpc.aio
 from google.rpc import status_pb2
 
-from poste.domain import carried, sizes
+from poste.domain import carried, sizes, traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.failure import LOST, NO_ROOM, Failure
-from poste.upstream.link import MakeRoom, Returned, any_room, unread
+from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall, unread
 
 #: What a call failed with whose service said that it went well, and nothing else.
 _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the service sent no response"))
@@ -36,7 +36,6 @@ _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the s
 #: How long an answer has its turn for itself, in seconds: then it steps aside. A large one is here by then.
 _PATIENCE_SECONDS: Final = 0.5
 
-Metadata = tuple[tuple[str, str | bytes], ...]
 #: gRPC says its own under this key: what the client said goes by the name that other gateways give it.
 _USER_AGENT: Final = {"user-agent": "grpcgateway-user-agent"}
 
@@ -61,42 +60,30 @@ class LoneCalls:
         self._repeatable: set[Any] = set()
         self._left: set[Any] = set()
 
-    async def call(
-        self,
-        path: str,
-        request: bytes,
-        timeout: float,  # noqa: ASYNC109 - goes to gRPC
-        metadata: Metadata,
-        *,
-        client: str = "",
-        repeatable: bool = False,
-        make_room: MakeRoom = any_room,
-        returned: Returned = unread,
-    ) -> bytes | Failure:
+    async def call(self, outgoing: OutgoingCall, timeout_seconds: float) -> bytes | Failure:
         """Make a call; returns the serialized response, or what became of it.
 
-        An answer that is expected to be large is not read before `make_room` has made room for it. `returned` is called
-        with the metadata that comes with the response, if any does.
+        An answer that is expected to be large is not read before there is room for it.
 
         Raises:
             grpc.aio.AioRpcError: It failed.
         """
+        path, metadata = outgoing.path, _metadata(outgoing)
         expected = self._history.expected(path)
-        if expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(client):
+        if expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(outgoing.client):
             try:
-                call = self._unary_call(path)(request, timeout=timeout, metadata=metadata)
-                answer: bytes | Failure = await (self._alone(call, call) if repeatable else call)
+                call = self._unary_call(path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
+                answer: bytes | Failure = await (self._alone(call, call) if outgoing.repeatable else call)
             finally:
-                self._turns.end_unasked(client)
+                self._turns.end_unasked(outgoing.client)
             if isinstance(answer, bytes):
                 self._history.note(path, len(answer))
-                await _tell_of(call, returned)
-            return answer
-        call = self._stream_call(path)(request, timeout=timeout, metadata=metadata)
-        reading = self._in_turn(call, path, client, make_room)
-        answer = await (self._alone(call, reading) if repeatable else reading)
-        if isinstance(answer, bytes):
-            await _tell_of(call, returned)
+        else:
+            call = self._stream_call(path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
+            reading = self._in_turn(call, outgoing)
+            answer = await (self._alone(call, reading) if outgoing.repeatable else reading)
+        if isinstance(answer, bytes) and outgoing.returned is not unread:
+            return_metadata(outgoing, await call.initial_metadata(), await call.trailing_metadata())
         return answer
 
     def leave(self) -> None:
@@ -121,8 +108,9 @@ class LoneCalls:
             self._repeatable.discard(call)
             self._left.discard(call)
 
-    async def _in_turn(self, call: Any, path: str, client: str, make_room: MakeRoom) -> bytes | Failure:
+    async def _in_turn(self, call: Any, outgoing: OutgoingCall) -> bytes | Failure:
         """Read the one answer of a stream when it is its turn, and there is room for it."""
+        path, client = outgoing.path, outgoing.client
         try:
             # Until the beginning of its answer is here, or how it failed.
             await call.wait_for_connection()
@@ -133,7 +121,7 @@ class LoneCalls:
                 return await self._unread(call)
             with self._turn(client):
                 expected = self._history.expected(path) or 0
-                if expected > sizes.LARGE and not await self._room(call, expected, make_room):
+                if expected > sizes.LARGE and not await self._room(call, expected, outgoing.make_room):
                     return await self._unread(call)
                 return await self._read(call, path)
         finally:
@@ -213,18 +201,15 @@ class LoneCalls:
         return call
 
 
-def by_itself(headers: str) -> Metadata:
-    """Return the metadata that headers (`poste.domain.carried`) are for a call that goes by itself."""
-    return tuple((_USER_AGENT.get(key, key), value) for key, value in carried.read(headers)) if headers else ()
+def _metadata(outgoing: OutgoingCall) -> Metadata:
+    """Return all that goes with a call as metadata."""
+    traceparent, text = outgoing.traceparent, outgoing.metadata
+    traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
+    carries = tuple((_USER_AGENT.get(key, key), value) for key, value in carried.read(text)) if text else ()
+    return ((channels.REQUEST_ID, outgoing.request_id), *traced, *outgoing.task_metadata, *carries)
 
 
-def tell(returned: Returned, *metadata: Any) -> None:
-    """Hand the metadata that came back to `returned`, if there is any."""
+def return_metadata(outgoing: OutgoingCall, *metadata: Any) -> None:
+    """Return the initial and trailing metadata of a call's answer to who made the call, if there is any."""
     if text := carried.spell((key, value) for some in metadata for key, value in some or ()):
-        returned(text)
-
-
-async def _tell_of(call: Any, returned: Returned) -> None:
-    """Hand the metadata of the response to a call, which has ended, to `returned`."""
-    if returned is not unread:
-        tell(returned, await call.initial_metadata(), await call.trailing_metadata())
+        outgoing.returned(text)

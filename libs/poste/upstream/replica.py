@@ -14,7 +14,6 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.pulse import Pulse
@@ -24,8 +23,9 @@ from poste.upstream import failure
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.circuit_breaker import CircuitBreaker
 from poste.upstream.failure import SILENT, Failure
-from poste.upstream.link import Link, MakeRoom, Returned, any_room, unread
-from poste.upstream.lone_calls import LoneCalls, Metadata, by_itself, tell
+from poste.upstream.link import Link
+from poste.upstream.lone_calls import LoneCalls, return_metadata
+from poste.upstream.outgoing_call import OutgoingCall
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
@@ -37,8 +37,6 @@ _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 5.0
 #: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
 _OVER_SHARE: Final = 0.9
-#: The metadata under which a call's request id travels on.
-REQUEST_ID: Final = "x-request-id"
 
 _log: Final = logs.get("replica")
 
@@ -127,63 +125,21 @@ class Replica:
             self._connecting_since = self._loop.time()
         return state
 
-    async def call(
-        self,
-        path: str,
-        request: bytes,
-        timeout: float,  # noqa: ASYNC109 - goes to gRPC
-        request_id: str,
-        traceparent: str = "",
-        *,
-        client: str = "",
-        repeatable: bool = False,
-        make_room: MakeRoom = any_room,
-        metadata: Metadata = (),
-        headers: str = "",
-        returned: Returned = unread,
-    ) -> bytes | Failure:
-        """Call one of its methods, bytes in and bytes out.
-
-        A call that is repeatable is given up as lost once the replica is silent; any other waits as long as it may. A
-        large response is not sent before `make_room` has made room for it; without a link its size is unknown
-        beforehand, so it is read when it is its client's turn. `metadata` goes with a call that goes without a link;
-        what `headers` are (`poste.domain.carried`) with any. `returned` is called with the metadata that the handler
-        set, if it set any.
-        """
+    async def call(self, outgoing: OutgoingCall, timeout_seconds: float) -> bytes | Failure:
+        """Make a call, by the link if it is open; returns the serialized response, or what became of it."""
         begin = self._loop.time()
         # Counted in, and out again however it ends.
         self.in_flight += 1
         probe = self.circuit.on_start()
         try:
             if self._link is not None and self._link.open:
-                return await self._link.call(
-                    path,
-                    request,
-                    timeout,
-                    request_id,
-                    traceparent,
-                    repeatable=repeatable,
-                    make_room=make_room,
-                    metadata=headers,
-                    returned=returned,
-                )
-            traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()
-            sent = ((REQUEST_ID, request_id), *traced, *metadata, *by_itself(headers))
-            return await self._lone.call(
-                path,
-                request,
-                timeout,
-                sent,
-                client=client,
-                repeatable=repeatable,
-                make_room=make_room,
-                returned=returned,
-            )
+                return await self._link.call(outgoing, timeout_seconds)
+            return await self._lone.call(outgoing, timeout_seconds)
         except grpc.aio.AioRpcError as error:
             failed = failure.of_error(error)
-            tell(returned, error.initial_metadata(), error.trailing_metadata())
+            return_metadata(outgoing, error.initial_metadata(), error.trailing_metadata())
             # Before its time is over, a deadline is the service's own word: it does answer.
-            over = self._loop.time() - begin > timeout * _OVER_SHARE
+            over = self._loop.time() - begin > timeout_seconds * _OVER_SHARE
             return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
         finally:
             self.in_flight -= 1
