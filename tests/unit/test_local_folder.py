@@ -16,6 +16,9 @@ from poste.v1 import catalogue_pb2
 from poste_cli.local import folder, inherited, parts, ports
 from poste_mom.catalogue import catalogue_file
 
+#: No settings from the environment.
+NOTHING = inherited.Inherited({}, ())
+
 
 async def test_one_folder_is_held_by_one(tmp_path):
     """Two Redis servers would write the same files."""
@@ -182,7 +185,7 @@ async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
     """A call to a sample that was never started would be a 404 instead of waiting."""
     odd = tmp_path / 'a "folder" é'
     async with folder.opened(odd) as held:
-        plan = parts.plan(held, tmp_path, parts.Options(tmp_path))
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path), NOTHING)
         catalogue = tomllib.loads(held.catalogue.read_text(encoding="utf-8"))
 
     address_of = {part.name: part.address for part in plan.parts}
@@ -197,7 +200,7 @@ async def test_the_catalogue_knows_every_sample_at_its_socket(tmp_path):
 async def test_with_another_redis_there_is_no_part_of_that_name(tmp_path):
     """`poste up --redis-url` would start a second one beside it."""
     async with folder.opened(tmp_path) as held:
-        plan = parts.plan(held, tmp_path, parts.Options(tmp_path, redis_url="redis://127.0.0.1:1/5"))
+        plan = parts.plan(held, tmp_path, parts.Options(tmp_path, redis_url="redis://127.0.0.1:1/5"), NOTHING)
 
     assert [part.name for part in plan.parts] == ["mom", "gateway", "courier", "sum", "subtraction", "multiplication"]
     assert all(part.environment["POSTE_REDIS_URL"] == "redis://127.0.0.1:1/5" for part in plan.parts)

@@ -61,6 +61,8 @@ class Child:
         self.part = part
         #: Why its last start failed for good, if it did; it is tried again all the same.
         self.broken: str | None = None
+        #: Why it was not ready at its last probe; None if it was.
+        self.why: str | None = None
         #: The task that keeps it running, and its process in this life, if it has one.
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -116,14 +118,15 @@ class Child:
         if not self.wanted:
             self._kill()
 
-    def seen(self, *, ready: bool) -> None:
-        """Note whether the running process was ready at a probe."""
+    def seen(self, why: str | None) -> None:
+        """Note why the running process was not ready at a probe; None if it was."""
         if not self.wanted:
             return
-        if ready and self._crashed:
+        self.why = why
+        if why is None and self._crashed:
             self._report(self.part.name, "restarted", f", pid {self.pid}")
         before = self.state
-        if ready:
+        if why is None:
             self._crashed, self.broken, self._shown = False, None, State.READY
         elif self._shown is State.READY:
             self._shown = State.UNREADY

@@ -35,10 +35,6 @@ class Inherited:
     passed_over: tuple[str, ...]
 
 
-#: No settings at all.
-NOTHING: Final = Inherited({}, ())
-
-
 def read(environment: Mapping[str, str], *, named_redis: bool) -> Inherited:
     """Read the settings that parts get.
 

@@ -13,7 +13,7 @@ from poste.runtime.addresses import UNIX, path_of
 from poste.runtime.environment import PREFIX, variable
 from poste_cli.local import catalogue, ports, redis_server
 from poste_cli.local.folder import Folder
-from poste_cli.local.inherited import NOTHING, Inherited
+from poste_cli.local.inherited import Inherited
 from poste_cli.local.names import COURIER, GATEWAY, MOM, NAMES, REDIS, SAMPLES
 from poste_cli.local.ports import HOST
 
@@ -66,7 +66,7 @@ class Plan:
     redis: str
 
 
-def plan(folder: Folder, place: Path, options: Options, inherited: Inherited = NOTHING) -> Plan:
+def plan(folder: Folder, place: Path, options: Options, inherited: Inherited) -> Plan:
     """Choose ports and sockets, write the samples' catalogue, and return the plan of the parts.
 
     Args:

@@ -33,8 +33,6 @@ class Supervisor:
         }
         self._report = report
         self._group = group
-        #: Why each part was not ready at its last probe; None if it was.
-        self._whys: dict[str, str | None] = {}
         self._change = asyncio.Event()
         self._first_start = False
         self._closing = False
@@ -73,7 +71,7 @@ class Supervisor:
             async with asyncio.timeout(START_SECONDS):
                 await self.until(lambda: child.state is State.READY or child.broken or not child.wanted)
         except TimeoutError:
-            why = self._whys.get(name) or child.state.value
+            why = child.why or child.state.value
             raise PartError(f"{name} is not ready after {START_SECONDS:g} s: {why}") from None
         if not child.wanted:
             raise PartError(f"{name} was stopped again before it was ready")
@@ -149,11 +147,11 @@ class Supervisor:
         await asyncio.gather(*(self._probe_one(child) for child in children if child.pid is not None))
 
     async def _probe_one(self, child: Child) -> None:
-        name, pid = child.part.name, child.pid
-        why = self._whys[name] = await readiness.why_not(child.part, self.plan, gateway=self._children[GATEWAY].wanted)
+        pid = child.pid
+        why = await readiness.why_not(child.part, self.plan, gateway=self._children[GATEWAY].wanted)
         # A process that was started meanwhile was not asked.
         if child.pid == pid:
-            child.seen(ready=why is None)
+            child.seen(why)
 
     def _child(self, name: str) -> Child:
         if name not in self._children:
