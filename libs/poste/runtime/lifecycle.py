@@ -19,11 +19,10 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
-import uvloop
-
 from poste.domain.errors import PosteError, StartError
 from poste.domain.shown import visible
 from poste.runtime import leaving, logs, loop_lag
+from poste.runtime.event_loop import EventLoop
 
 T = TypeVar("T")
 
@@ -60,7 +59,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     _give_back_large_blocks()
-    loop = uvloop.new_event_loop()
+    loop = EventLoop()
     code = _live(loop, main)
     if left := _wind_up(loop):
         leaving.end_process(code, left)
