@@ -14,7 +14,8 @@ from testing.v1 import ledger_pb2
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
-from poste.service.process import MakeConsumer, Ports, run
+from poste.service.process import Ports, run
+from poste.service.roads import MakeConsumer
 from poste.service.servicer import services_of
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 

@@ -7,60 +7,29 @@ what runs (up to the grace), give the rest back, the lease last, close.
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import grpc.aio
 
 from poste.domain import traceparents
 from poste.domain.errors import PosteError, StartError
 from poste.domain.shown import visible
-from poste.queue.consumer import ClaimedTask, Consumer
-from poste.rpc.replicated import Replicated
-from poste.runtime import admin, leaving, lifecycle, logs, metrics, tracing
+from poste.queue.consumer import Consumer
+from poste.runtime import admin, lifecycle, logs, metrics, tracing
 from poste.runtime.addresses import path_of
 from poste.runtime.environment import load
 from poste.runtime.settings import WorkerSettings
-from poste.service.direct import DirectRoad
-from poste.service.handlers import Runner
-from poste.service.interception import Interception
 from poste.service.isolation import Isolation
-from poste.service.losses import ThreadWatch
-from poste.service.queued import QueuedHandlers, QueuedRoad
-from poste.service.register import Registration
-from poste.service.report import Reporter
+from poste.service.roads import MakeConsumer, Roads
 from poste.service.servicer import ServedService, services_of
-from poste.service.terms import Terms
 
 _log = logs.get("service")
 #: The gRPC port if neither the servicer nor `POSTE_PORT` names one.
 DEFAULT_PORT: Final = 50052
-
-
-class QueueConsumer(Protocol):
-    """What takes tasks from a queue: `poste.queue.consumer.Consumer`, or a test's own."""
-
-    def ready(self) -> str | None: ...  # noqa: D102 - as in Consumer
-    async def run(self) -> None: ...  # noqa: D102 - as in Consumer
-    def stop(self) -> None: ...  # noqa: D102 - as in Consumer
-
-
-class MakeConsumer(Protocol):
-    """Makes the consumer of one queue."""
-
-    def __call__(  # noqa: D102 - as in Consumer
-        self,
-        *,
-        queue: str,
-        settings: WorkerSettings,
-        handle: Callable[[ClaimedTask], Awaitable[None]],
-        live: Callable[[], bool],
-        concurrency: Callable[[], int | None],
-    ) -> QueueConsumer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,95 +118,23 @@ async def run(
     tracing.silence(traceparents.UNRECORDED)
     for service in services:
         metrics.expect(service.name)
-    worker = _Worker(services, settings, consumer, isolation, interceptors)
+    roads = Roads(services, settings, consumer, isolation, interceptors)
     try:
-        port = await worker.listen()
+        port = await roads.listen()
 
         def ready() -> str | None:
-            return "stopping" if stop.is_set() else worker.ready()
+            return "stopping" if stop.is_set() else roads.ready()
 
         async with admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as admin_port:
             listening(Ports(port, admin_port))
             where = {"port": port} if settings.socket is None else {"socket": str(settings.socket)}
             _log.info("serving", **where, admin_port=admin_port, services=[service.name for service in services])
-            await worker.work(stop, port)
+            await roads.work(stop, port)
     finally:
-        await worker.close()
+        await roads.close()
     _log.info("stopped")
-    if worker.threads.over:
-        raise PosteError(f"ended by itself: {worker.threads.reason}")
-
-
-class _Worker:
-    """Both roads of a process, and what it says to the middleware.
-
-    Attributes:
-        threads: Watches whether a service has lost all its threads.
-    """
-
-    def __init__(
-        self,
-        services: Sequence[ServedService],
-        settings: WorkerSettings,
-        consumer: MakeConsumer,
-        isolation: Isolation | None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor],
-    ) -> None:
-        self._services, self._settings, self._isolation = services, settings, isolation
-        interception = Interception(interceptors) if interceptors else None
-        self._runner = Runner("direct", threads=settings.concurrency, isolation=isolation, interception=interception)
-        self._direct = DirectRoad(
-            services, self._runner, max_calls=settings.max_direct_calls, interceptors=interceptors
-        )
-        self._channel = Replicated(settings.mom)
-        self._queued = _Queued(
-            services, settings, Reporter(self._channel), consumer, self._direct.live,
-            isolation=isolation, interception=interception,
-        )  # fmt: skip
-        runners = (self._runner, self._queued.runner)
-        for runner in runners:
-            leaving.watch(runner.calling)
-        self.threads = ThreadWatch(runners, settings.threads_lost_seconds)
-
-    def ready(self) -> str | None:
-        """Return None if it runs calls of both roads, else why not."""
-        return self.threads.reason or self._queued.ready()
-
-    async def listen(self) -> int:
-        """Listen for gRPC, at the port or the socket that is set; returns the port, 0 if it is a socket."""
-        port = self._settings.port or 0
-        if self._settings.socket is None:
-            return await self._direct.listen(self._settings.host, port)
-        await self._direct.listen_at(self._settings.socket)
-        return port
-
-    async def work(self, stop: asyncio.Event, port: int) -> None:
-        """Register, and run calls of both roads until `stop`; then finish what runs, and give the rest back."""
-        direct, queued, settings = self._direct, self._queued, self._settings
-        registrations = [
-            Registration(self._channel, service, settings, port, queued.terms[service.name])
-            for service in self._services
-        ]
-        async with lifecycle.side_tasks(self._channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
-            for one in queued.consumers:
-                consuming.create_task(_consume(one, stop))
-            async with lifecycle.side_tasks(self.threads.run(stop), *(one.run() for one in registrations)):
-                await stop.wait()
-            # The group waits for the consumers: each has finished, or given back, all that it held.
-            for one in queued.consumers:
-                one.stop()
-            await asyncio.gather(
-                direct.drain(settings.grace_seconds), *(one.withdraw() for one in registrations if one.known)
-            )
-
-    async def close(self) -> None:
-        """Close what listens and what is connected; end the threads and processes that are idle."""
-        await self._direct.close()
-        self._runner.close()
-        self._queued.runner.close()
-        if self._isolation is not None:
-            self._isolation.close()
-        await self._channel.close()
+    if roads.threads.over:
+        raise PosteError(f"ended by itself: {roads.threads.reason}")
 
 
 def _refuse_both(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
@@ -257,52 +154,6 @@ def _beside_its_middleware(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(
         update={"socket": middleware.with_name(f"worker-{secrets.token_hex(4)}.sock"), "port": 0}
     )
-
-
-class _Queued:
-    """The queued road of every service: a consumer each, one reporter for all."""
-
-    def __init__(
-        self,
-        services: Sequence[ServedService],
-        settings: WorkerSettings,
-        reporter: Reporter,
-        consumer: MakeConsumer,
-        live: Callable[[], bool],
-        *,
-        isolation: Isolation | None,
-        interception: Interception | None,
-    ) -> None:
-        self.reporter = reporter
-        self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation, interception=interception)
-        self.terms = {service.name: Terms(service) for service in services}
-        self.consumers = [
-            consumer(
-                queue=service.name,
-                settings=settings,
-                handle=QueuedRoad(QueuedHandlers(service, self.runner, self.terms[service.name]).run, reporter).handle,
-                live=live,
-                concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
-            )
-            for service in services
-        ]
-
-    def _concurrency(self, service: str, most: int) -> int:
-        """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""
-        said = self.terms[service].concurrency()
-        # Whichever the next one is, there is a thread for it.
-        free = most - self.runner.lost(service)
-        return free if said is None else min(said, free)
-
-    def ready(self) -> str | None:
-        """Return None if every consumer takes from its queue, else why one does not."""
-        return next((reason for one in self.consumers if (reason := one.ready()) is not None), None)
-
-
-async def _consume(consumer: QueueConsumer, stop: asyncio.Event) -> None:
-    await consumer.run()
-    if not stop.is_set():
-        raise PosteError("a consumer ended by itself")
 
 
 def _part_name(service: ServedService) -> str:
