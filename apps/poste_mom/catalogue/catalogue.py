@@ -17,19 +17,20 @@ from google.protobuf.message import DecodeError
 from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
-from poste.rpc.catalogue import Service, claims_of, describe, redescribe, taken_routes, weigh
+from poste.rpc.catalogue import Service, describe, taken_routes, weigh
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
 from poste.v1 import catalogue_pb2
 from poste_mom.catalogue import reflected, versions
+from poste_mom.catalogue.describing import Describing
 from poste_mom.catalogue.limits import CatalogueLimits, standing_bytes
+from poste_mom.catalogue.route_owners import RouteOwners
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
-    from poste.rpc.http_rules.rules import Claim
     from poste.v1 import mom_service_pb2
     from poste.v1.catalogue_pb2 import ServiceVersion
 
@@ -79,8 +80,8 @@ class Catalogue:
         #: Those of them whose descriptors are to be read from their servers, and were never in the store yet.
         self._unread = {entry.name for entry in shipped if entry.reflect}
         self._services: dict[str, Service] = {}
-        #: The service that owns each route.
-        self._owners: dict[Claim, str] = {}
+        self._describing = Describing(self._limits)
+        self._owners = RouteOwners()
         #: The snapshot of Redis that they were made of.
         self._known = Snapshot()
         self._version: int | None = None
@@ -88,6 +89,8 @@ class Catalogue:
         self._changed = asyncio.Condition()
         #: Held by one registration at a time: each is checked against the services before it.
         self._registering = asyncio.Lock()
+        #: Held by one reading at a time: what was read first must not replace what was read after it.
+        self._refreshing = asyncio.Lock()
         self._store_id = ""
         #: Redis is another store than before, and the services are not written to it yet.
         self._is_anew = False
@@ -134,42 +137,19 @@ class Catalogue:
         Raises:
             StoreError: Redis does not answer.
         """
-        version = await self._check_store()
-        if version == self._version and not self._is_anew:
-            return
-        if self._is_anew and self._services:
-            version = await self._file_again()
-        known = await self._store.read()
-        services = self._described(known)
-        async with self._changed:
-            self._services, self._known, self._version, self._is_anew = services, known, version, False
-            self._unread -= known.shipped.keys()
-            self._owners = claims_of(services.values())
-            self._changed.notify_all()
-
-    def _described(self, known: Snapshot) -> dict[str, Service]:
-        """Make a service of each entry; unreadable ones are skipped, logged and counted."""
-        entries, passed_over = {}, 0
-        for name in versions.services(known):
-            try:
-                entries[name] = versions.entry_of(name, known)
-            except DecodeError as error:
-                _log.error("entry passed over", service=name, error=str(error))
-                passed_over += 1
-        if lost := self._limits.fit(entries.values()):
-            _log.warning("retired versions left out: the catalogue is full", services=lost)
-        services = {}
-        for name, entry in entries.items():
-            try:
-                services[name] = redescribe(entry, self._services.get(name))
-            except CatalogueError as error:
-                _log.error("entry passed over", service=name, error=str(error))
-                passed_over += 1
-            except Exception:  # noqa: BLE001 - one service's entry must not make the others unavailable
-                _log.exception("entry passed over", service=name)
-                passed_over += 1
-        metrics.catalogue_passed_over.set(passed_over)
-        return services
+        async with self._refreshing:
+            version = await self._check_store()
+            if version == self._version and not self._is_anew:
+                return
+            if self._is_anew and self._services:
+                version = await self._file_again()
+            known = await self._store.read()
+            services = await self._describing.services(known)
+            async with self._changed:
+                self._services, self._known, self._version, self._is_anew = services, known, version, False
+                self._unread -= known.shipped.keys()
+                self._owners.update(services)
+                self._changed.notify_all()
 
     async def _check_store(self) -> int:
         """Check whether Redis is still the same store; return the catalogue's version in it."""

@@ -12,7 +12,7 @@ from poste.domain.errors import CatalogueFullError
 from poste.runtime.settings import MAX_CATALOGUE_BYTES, MAX_REPLICAS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, MutableMapping
 
     from poste.queue.catalogue_store import Place
     from poste.v1.catalogue_pb2 import CatalogueService
@@ -90,17 +90,26 @@ class CatalogueLimits:
         if taken > self.max_bytes:
             raise CatalogueFullError(f"it takes {taken} bytes of memory, and the catalogue may take {self.max_bytes}")
 
-    def fit(self, entries: Iterable[CatalogueService]) -> list[str]:
-        """Leave out retired versions that there is no room for; returns the services that lost one."""
-        entries = list(entries)
-        left, lost = self.max_bytes - sum(map(standing_bytes, entries)), []
-        for entry in entries:
-            for version in [one for one in entry.others if one.retired]:
-                left -= version.weight
-                if left < 0:
-                    left += version.weight
-                    entry.others.remove(version)
-                    lost.append(entry.name)
+    def fit(self, entries: MutableMapping[str, CatalogueService]) -> list[str]:
+        """Leave out retired versions that there is no room for; returns the services that lost one.
+
+        Args:
+            entries: By name. In the place of one that loses a version a copy without it is put.
+        """
+        left, lost = self.max_bytes - sum(map(standing_bytes, entries.values())), []
+        for name, entry in list(entries.items()):
+            kept = []
+            for version in entry.others:
+                if version.retired and version.weight > left:
+                    lost.append(name)
+                    continue
+                left -= version.weight if version.retired else 0
+                kept.append(version)
+            if len(kept) < len(entry.others):
+                entries[name] = copy = type(entry)()
+                copy.CopyFrom(entry)
+                del copy.others[:]
+                copy.others.extend(kept)
         return lost
 
 

@@ -18,7 +18,7 @@ from poste.v1 import catalogue_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from poste.queue.catalogue_store import Place, Snapshot
+    from poste.queue.catalogue_store import KnownService, Place, Snapshot
     from poste.v1 import mom_service_pb2
 
 _log = logs.get("catalogue")
@@ -55,19 +55,18 @@ def services(known: Snapshot) -> list[str]:
     return sorted({*known.shipped, *(service for service, _ in known.versions)})
 
 
-def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
+def entry_of(name: str, known: KnownService) -> catalogue_pb2.CatalogueService:
     """Return a service's entry.
 
     Raises:
         DecodeError: What the deployment ships of it can't be read.
     """
     entry = catalogue_pb2.CatalogueService(name=name)
-    if name in known.shipped:
-        entry.MergeFromString(known.shipped[name])
-    mine = {version: kept for (service, version), kept in known.versions.items() if service == name}
-    entry.library = bool(mine)
-    entry.courier = not mine and bool(known.couriers)
-    newest_first = sorted(mine.items(), key=lambda one: (-one[1].register_time, one[0]))
+    if known.shipped is not None:
+        entry.MergeFromString(known.shipped)
+    entry.library = bool(known.versions)
+    entry.courier = not known.versions and known.couriers
+    newest_first = sorted(known.versions.items(), key=lambda one: (-one[1].register_time, one[0]))
     standing, retired = {}, []
     for version, kept in newest_first:
         try:
@@ -89,7 +88,7 @@ def entry_of(name: str, known: Snapshot) -> catalogue_pb2.CatalogueService:
         entry.others.extend(others)
     methods = {method for version in standing.values() for method in version.methods}
     entry.others.extend(needed(retired, methods))
-    places = [place for (service, _), place in sorted(known.places.items()) if service == name]
+    places = [place for _, place in sorted(known.places.items())]
     addresses = sorted({place.address for place in places})
     entry.targets[:] = list(dict.fromkeys([*entry.targets, *addresses]))
     for address in addresses:

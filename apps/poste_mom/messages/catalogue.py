@@ -33,7 +33,7 @@ def changes(
     part, size = mom_service_pb2.WatchCatalogueResponse(store_id=store_id), 0
     part.removed.extend(sorted(before.keys() - now.keys()))
     for name, entry in now.items():
-        if before.get(name) == entry:
+        if (known := before.get(name)) is entry or known == entry:
             continue
         size += entry.ByteSize()
         if part.services and size > sizes.FRAME:

@@ -64,6 +64,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownService:
+    """All that the store knows of one service; as long as that is the same, so is the service.
+
+    Attributes:
+        shipped: What the deployment ships; None if nothing.
+        versions: By their names.
+        places: By the replicas' names.
+        couriers: Whether couriers live.
+    """
+
+    shipped: bytes | None
+    versions: dict[str, Version]
+    places: dict[str, Place]
+    couriers: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that the store knows of services.
 
@@ -83,6 +100,17 @@ class Snapshot:
     def standing(self) -> dict[tuple[str, str], Version]:
         """The versions that are not retired."""
         return {name: version for name, version in self.versions.items() if version.retire_time is None}
+
+    def by_service(self) -> dict[str, KnownService]:
+        """Return what is known of each service, by name."""
+        names = sorted({*self.shipped, *(service for service, _ in self.versions)})
+        found = {name: KnownService(self.shipped.get(name), {}, {}, bool(self.couriers)) for name in names}
+        for (service, name), version in self.versions.items():
+            found[service].versions[name] = version
+        for (service, name), place in self.places.items():
+            if service in found:
+                found[service].places[name] = place
+        return found
 
 
 class CatalogueStore:
