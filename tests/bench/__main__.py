@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import table
 from bench.figures import Measured, Round, Row, Sample, fallen, summarise
 from bench.programs import WrongRunError
-from bench.rows import accepting, backlog, direct, draining, gateways, killing, memory, observing, waiting
+from bench.rows import accepting, backlog, catalogue, direct, draining, gateways, killing, memory, observing, waiting
 from bench.sizes import FULL, QUICK, Sizes
 
 Scene = Callable[[Sizes], AsyncIterator[Round]]
@@ -39,6 +39,7 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (backlog.embedded, backlog.EMBEDDED_ROWS),
     (gateways.gateways, gateways.ROWS),
     (memory.memory, memory.ROWS),
+    (catalogue.catalogue, catalogue.ROWS),
 )
 _OUT = Path(".bench/bench.json")
 

@@ -17,6 +17,7 @@ class Sizes:
         kills: How often the service is killed, per round.
         backlog: What the backlog grows to.
         enqueued: Calls by which the cost at one backlog is taken.
+        services: How many services the catalogue of the gateway has that is started.
     """
 
     rounds: int = 5
@@ -26,7 +27,8 @@ class Sizes:
     kills: int = 4
     backlog: int = 1_000_000
     enqueued: int = 20_480
+    services: int = 1_000
 
 
 FULL = Sizes()
-QUICK = Sizes(rounds=2, seconds=1.5, drained=4_000, waits=100, kills=2, backlog=200_000, enqueued=5_120)
+QUICK = Sizes(rounds=2, seconds=1.5, drained=4_000, waits=100, kills=2, backlog=200_000, enqueued=5_120, services=200)

@@ -79,7 +79,7 @@ class Template:
     @property
     def plain(self) -> bool:
         """Whether it is one path only."""
-        return not any(isinstance(segment, str) for segment in self.segments)
+        return ONE not in self.segments and MANY not in self.segments
 
     def captured(self, segments: list[str]) -> list[str]:
         """Return the variables' values in a path that it matches, `verb` cut off.
