@@ -21,9 +21,15 @@ _BESIDE_BYTES: Final = 32
 #: other settings than its own has less of them wait (60 MiB, as they are counted here, for all of its links).
 _MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
 
-#: What a call ended with: its number, its outcome, and whether it was counted in.
-_Answer = tuple[int, Outcome, bool]
-#: The same of a large one, whose number it is found by.
+#: What an answer takes of memory while it waits, beside what it brings, and what each pair of its metadata does.
+_HELD_BYTES: Final = 512
+_PAIR_BYTES: Final = 256
+#: A character of text takes as many at most.
+_CHARACTER_BYTES: Final = 4
+
+#: What a call ended with: its number, its outcome, whether it was counted in, and how many bytes it holds.
+_Answer = tuple[int, Outcome, bool, int]
+#: The outcome of a large one, whose number it is found by, and whether it was counted in.
 _Large = tuple[Outcome, bool]
 
 
@@ -33,7 +39,7 @@ class LinkAnswers:
     Attributes:
         changed: Set when there is more to send, or nothing more will come.
         ended: The gateway sends no more frames.
-        waiting_bytes: How many bytes of answers wait for their frames.
+        waiting_bytes: How many bytes the answers hold that wait for their frames.
         fewer: Set when there are fewer.
     """
 
@@ -63,7 +69,7 @@ class LinkAnswers:
 
     def abandon(self) -> None:
         """Count out what is ready and can't leave any more."""
-        ready = [counted for *_, counted in self._ready]
+        ready = [counted for *_, counted, _ in self._ready]
         self._admission.end(sum(ready + [counted for _, counted in (*self._large.values(), *self._kept.values())]))
 
     def add(self, number: int, outcome: Outcome, *, counted: bool = False) -> None:
@@ -72,8 +78,9 @@ class LinkAnswers:
         if size > sizes.LARGE:
             self._keep(number, (outcome, counted), size)
         else:
-            self._ready.append((number, outcome, counted))
-            self.waiting_bytes += _BESIDE_BYTES + size
+            held = _held_bytes(outcome)
+            self._ready.append((number, outcome, counted, held))
+            self.waiting_bytes += held
         self.changed.set()
 
     def _keep(self, number: int, large: _Large, size: int) -> None:
@@ -91,10 +98,9 @@ class LinkAnswers:
     def bring(self, number: int) -> None:
         """Have a large answer leave that the gateway sent for."""
         if (large := self._kept.pop(number, None)) is not None:
-            size = len(large[0].response)
-            self._kept_bytes -= size
+            self._kept_bytes -= len(large[0].response)
             self._large[number] = large
-            self.waiting_bytes += _BESIDE_BYTES + size
+            self.waiting_bytes += _held_bytes(large[0])
             self.changed.set()
 
     def drop(self, number: int) -> None:
@@ -102,14 +108,14 @@ class LinkAnswers:
         if (large := self._kept.pop(number, None)) is not None:
             self._kept_bytes -= len(large[0].response)
         elif (large := self._large.pop(number, None)) is not None:
-            self._left(len(large[0].response))
+            self._left(_held_bytes(large[0]))
         else:
             return
         self._admission.end(large[1])
 
     def _left(self, size: int) -> None:
-        """Count an answer that waits for its frame no longer."""
-        self.waiting_bytes -= _BESIDE_BYTES + size
+        """Count out so many bytes, which wait no longer."""
+        self.waiting_bytes -= size
         self.fewer.set()
 
     def any_wait(self) -> bool:
@@ -131,11 +137,11 @@ class LinkAnswers:
             answer = frame.answers.add(number=number, response=outcome.response)
             if metadata := outcome.metadata:
                 answer.metadata = metadata
-            self._left(len(outcome.response))
+            self._left(_held_bytes(outcome))
             return frame, int(was_counted)
         ready = self._ready
-        size = end = counted = 0
-        for number, outcome, was_counted in ready:
+        size = end = counted = held = 0
+        for number, outcome, was_counted, its_bytes in ready:
             error = None if outcome.code is Code.OK else outcome.public_status()
             size += _BESIDE_BYTES + (len(outcome.response) if error is None else error.ByteSize())
             if end and size > sizes.FRAME:
@@ -148,7 +154,17 @@ class LinkAnswers:
                 answer.metadata = outcome.metadata
             end += 1
             counted += was_counted
-        self.waiting_bytes -= sum(_BESIDE_BYTES + len(outcome.response) for _, outcome, _ in ready[:end])
-        self.fewer.set()
+            held += its_bytes
+        self._left(held)
         del ready[:end]
         return frame, counted
+
+
+def _held_bytes(outcome: Outcome) -> int:
+    """Return how much of memory an outcome takes while it waits, at most."""
+    held = _HELD_BYTES + len(outcome.response)
+    if outcome.details:
+        held += _CHARACTER_BYTES * len(outcome.details)
+    for pair in (*outcome.initial_metadata, *outcome.trailing_metadata):
+        held += _PAIR_BYTES + _CHARACTER_BYTES * len(pair.value)
+    return held
