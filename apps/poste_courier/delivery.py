@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import grpc.aio
+from google.rpc import status_pb2
+
 from poste.domain.codes import Code
 from poste.domain.road import CallEvidence, classify
 from poste.queue.consumer import ClaimedTask, NotRun
@@ -27,6 +30,10 @@ from poste_courier.concurrency_limit import ConcurrencyLimit
 
 #: How long a task waits whose call was not made, or was refused unrun, in seconds.
 _NOT_RUN_SECONDS: Final = 0.5
+#: What a call fails with that gRPC does not take.
+_UNSENDABLE: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the task's call can't be made"))
+
+_log: Final = logs.get("delivery")
 
 
 class Delivery:
@@ -85,6 +92,7 @@ class Delivery:
                 task.request,
                 task.request_id,
                 call.traceparent if traceparent is None else traceparent,
+                client=self.service.name,
                 repeatable=method.policy.repeatable,
                 metadata=task.headers,
                 task_metadata=_metadata(task),
@@ -97,6 +105,10 @@ class Delivery:
                 self._limit.answered(method.name, took, in_flight=self.in_flight)
                 return Outcome(Code.OK, response=answer)
             return self._failed(method, replica, answer, sent_at=sent_at)
+        except (grpc.aio.UsageError, grpc.aio.InternalError, ValueError, TypeError) as error:
+            # gRPC takes no such metadata: a damaged record's. It ends its own task, not what is under way beside it.
+            _log.exception("call not made", **task.names(), method=method.name, error=str(error))
+            return _outcome(_UNSENDABLE)
         finally:
             self.in_flight -= 1
 
@@ -117,12 +129,16 @@ class Delivery:
             self._limit.refused(sent_at=sent_at, now=now)
         if evidence is CallEvidence.NOT_RUN:
             raise NotRun(failure.status.message, delay_seconds=_NOT_RUN_SECONDS)
-        rich = (Metadatum(DETAILS_TRAILER, failure.status.SerializeToString()),)
-        return Outcome(failure.code, failure.status.message, trailing_metadata=rich, overdue=failure is SILENT)
+        return _outcome(failure)
+
+
+def _outcome(failure: Failure) -> Outcome:
+    rich = (Metadatum(DETAILS_TRAILER, failure.status.SerializeToString()),)
+    return Outcome(failure.code, failure.status.message, trailing_metadata=rich, overdue=failure is SILENT)
 
 
 def _metadata(task: ClaimedTask) -> Metadata:
     """Return what goes with a task's call beside its request id and its place in its trace."""
     pairs = ((TASK_KEY, task.key), (ATTEMPT, str(task.attempt)))
-    task_id = task.names().get("task")
-    return pairs if task_id is None else ((TASK_ID, task_id), *pairs)
+    task_id = task.id
+    return ((TASK_ID, task_id), *pairs) if task_id else pairs

@@ -27,6 +27,9 @@ from poste_courier.round import Round
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 2.0
+#: How many calls of one service's may be under way whose answers come unasked: most of them, for often it is the only
+#: one that has any.
+_UNASKED_OF_ONE: Final = 12
 
 _log: Final = logs.get("rounds")
 
@@ -54,7 +57,8 @@ class Rounds:
         self._rounds: dict[str, Round] = {}
         #: Those whose service needs none any more: they finish what they have under way.
         self._leaving: set[Round] = set()
-        self._turns = AnswerTurns()
+        # To them a service is a client: one that is slow to answer leaves others their turns.
+        self._turns = AnswerTurns(unasked_of_one=_UNASKED_OF_ONE)
         self._stopping = False
 
     def ready(self) -> str | None:

@@ -403,3 +403,5 @@ async def test_so_many_calls_are_not_asked_for_their_answers_and_of_one_client_f
     turns.end_unasked("a")
     assert turns.begin_unasked("c")
     assert not turns.begin_unasked("a")
+    of_services = AnswerTurns(unasked_of_one=3)
+    assert sum(of_services.begin_unasked("a") for _ in range(50)) == 3

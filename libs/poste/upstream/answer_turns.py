@@ -38,12 +38,16 @@ class AnswerTurns:
         history: What is known of the methods whose answers take them.
     """
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, *, unasked_of_one: int = _UNASKED_OF_ONE) -> None:
+        """Begin empty.
+
+        Args:
+            unasked_of_one: How many calls of one client's may be under way whose answers come unasked.
+        """
         self.history = AnswerHistory()
         self._reading = Turns(_READ, of_one_peer=_READ_OF_ONE, unlimited=_NO_CLIENT)
         self._aside = Crowd(most=_ASIDE, of_one_peer=_ASIDE_OF_ONE, unlimited=_NO_CLIENT)
-        self._unasked = Crowd(most=_UNASKED, of_one_peer=_UNASKED_OF_ONE, unlimited=_NO_CLIENT)
+        self._unasked = Crowd(most=_UNASKED, of_one_peer=unasked_of_one, unlimited=_NO_CLIENT)
 
     @property
     def free(self) -> int:

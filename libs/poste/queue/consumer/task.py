@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poste.domain import input_rules
+from poste.domain.task_id import with_queue
 from poste.queue import ends
 from poste.queue.connection import text
 
@@ -47,6 +48,12 @@ class ClaimedTask:
         """The id of its client's request; empty if it is not known."""
         request_id = text(self.ids[1] or b"")
         return request_id if input_rules.is_request_id(request_id) else ""
+
+    @property
+    def id(self) -> str:
+        """Its id, as its client was given it; empty if it is not known."""
+        id_rest = text(self.ids[0] or b"")
+        return with_queue(self.queue, id_rest) if id_rest and input_rules.is_id_rest(id_rest) else ""
 
     def names(self) -> dict[str, str]:
         """Return what a line of the log calls it."""
