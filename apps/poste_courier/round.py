@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from poste.queue.consumer import Consumer
+from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.catalogue import Service
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
@@ -49,7 +49,9 @@ class Round:
         self._pool = ReplicaPool(service.name, spawn, turns)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
-        self._handle = QueuedRoad(self._delivery.run, reporter).handle
+        self._road = QueuedRoad(self._delivery.run, reporter)
+        #: How many tasks are under way: to be delivered, or delivered and not reported yet.
+        self._under_way = 0
         self._consumer: Consumer | None = None
         self._leaving = False
         self._stopping = False
@@ -111,6 +113,13 @@ class Round:
         finally:
             self._consumer = None
 
+    async def _handle(self, task: ClaimedTask) -> None:
+        self._under_way += 1
+        try:
+            await self._road.handle(task)
+        finally:
+            self._under_way -= 1
+
     async def _look(self) -> None:
         """Notice when the service comes and goes, for ever."""
         loop = asyncio.get_running_loop()
@@ -126,9 +135,10 @@ class Round:
             elif self._up:
                 _log.info("service away", service=self.name)
             self._up = up
-            # What is under way goes on at a service that takes no more: cut off, its outcome would be unknown.
+            # What is under way goes on at a service that takes no more, and so does what is not reported yet, for the
+            # middleware is away: cut off, its outcome would be unknown.
             gone = self._leaving or loop.time() - seen_at > _LEAVE_SECONDS
-            if gone and not self._delivery.in_flight and not self._stopping:
+            if gone and not self._under_way and not self._stopping:
                 self._go.clear()
                 if self._consumer is not None:
                     self._consumer.stop()
@@ -145,5 +155,8 @@ class Round:
         """How many of the service's tasks may run at once: none while it is away."""
         if self._leaving or not self._up or self._pool.availability == "away":
             return 0
-        said = self._delivery.service.policy.concurrency
-        return self._limit.now if said is None else min(self._limit.now, said)
+        policy = self._delivery.service.policy
+        # What finds no place at a replica would be claimed and put off, again and again.
+        ready, _ = self._pool.counts
+        places = ready * policy.max_in_flight
+        return min(self._limit.now, places, places if policy.concurrency is None else policy.concurrency)

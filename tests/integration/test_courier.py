@@ -12,6 +12,9 @@ from support.deployment import LEDGER, deployed
 from support.reaching import http_status
 from support.waiting import until
 
+from poste.queue.connection import open_client
+from poste.runtime.settings import StoreSettings
+
 
 async def keep(one, method: str, lines: list[str], **fields) -> list[str]:
     """Have a call for each line kept; returns where their tasks are."""
@@ -35,6 +38,24 @@ async def running(one, method: str, lines: list[str]) -> None:
 
 def numbered(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{number}" for number in range(count)]
+
+
+async def counted(one, name: str) -> float:
+    """Return what the middleware has counted of the ledger's queue, once it has counted what was started."""
+
+    async def text() -> str:
+        async with one.session.get(f"http://127.0.0.1:{one.moms[0].admin_port}/metrics") as reply:
+            return await reply.text()
+
+    def value(text: str, name: str) -> float:
+        lines = [line for line in text.splitlines() if line.startswith(f'{name}{{queue="{LEDGER}"}}')]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    async def some() -> bool:
+        return value(await text(), "poste_tasks_started_total") >= 12
+
+    await until(some, seconds=20)
+    return value(await text(), name)
 
 
 async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_there(tmp_path):
@@ -184,6 +205,62 @@ async def test_what_a_stopping_service_finishes_is_waited_for(tmp_path):
         tasks = await one.ended(places, seconds=30)
 
     assert [task["state"] for task in tasks] == ["SUCCEEDED"] * 2
+
+
+async def test_an_answer_that_is_not_reported_yet_outlives_its_service(tmp_path):
+    """A call that was made would be lost with its answer: its task would end as one of unknown outcome."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        one.couriers[0].kill()
+        one.courier(grace_seconds=0.2).start()
+        (place,) = await keep(one, "Record", ["a"], sleepSeconds=1)
+        await running(one, "Record", ["a"])
+        one.moms[0].kill()
+        await until(lambda: "results not reported" in one.couriers[1].log, seconds=20)
+        one.foreigners[0].kill()
+        await until(lambda: "service away" in one.couriers[1].log)
+        # Longer than a courier stays at the queue of a service that is away, and than its grace.
+        await asyncio.sleep(4)
+        one.moms[0].start()
+
+        async def back() -> bool:
+            return (await one.ask("GET", place)).status == 200
+
+        await until(back, what="the middleware")
+        (task,) = await one.ended([place], seconds=30)
+
+    assert task["state"] == "SUCCEEDED"
+
+
+async def test_a_damaged_record_ends_no_more_than_its_own_task(tmp_path):
+    """GRPC takes no such metadata: one record would end the courier, and the next one, with all that they deliver."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        # Once one was answered, with little, others are called another way.
+        (first,) = await keep(one, "Store", ["first"])
+        await one.ended([first])
+        one.foreigners[0].kill()
+        await one.up(LEDGER, 0)
+        places = [*await keep(one, "Store", ["a"]), *await keep(one, "Record", ["b"]), *await keep(one, "Store", ["c"])]
+        async with open_client(StoreSettings(redis_url=one.redis.url)) as client:
+            records = [key async for key in client.scan_iter(match="*:task:*")]
+            for record in records:
+                if await client.hget(record, "s") == b"Q":
+                    await client.hset(record, mapping={"g": b"\xff\n", "G": b"\xff\n", "H": b"a: \xff\nb\xff: c\n"})
+        one.foreigners[0].start()
+        tasks = await one.ended(places)
+        alive = one.couriers[0].alive
+
+    assert alive
+    assert [task["state"] for task in tasks] == ["SUCCEEDED"] * 3
+
+
+async def test_no_more_is_taken_than_there_are_places_for_at_the_service(tmp_path):
+    """The others would be claimed and put off again and again, each time for longer than the call before them takes."""
+    async with deployed(tmp_path, foreigners=1, couriers=1, settings={LEDGER: {"max_in_flight": 1}}) as one:
+        places = await keep(one, "Store", numbered("a", 12), sleepSeconds=0.05)
+        await one.ended(places)
+        put_off = await counted(one, "poste_tasks_put_off_total")
+
+    assert put_off == 0
 
 
 async def test_a_service_that_gets_the_library_takes_its_own_queue_over(tmp_path):
