@@ -22,8 +22,9 @@ from support.waiting import until
 
 from poste.queue.connection import open_client
 from poste.runtime import metrics
-from poste.runtime.settings import StoreSettings
+from poste.runtime.settings import CourierSettings, StoreSettings
 from poste.v1 import mom_service_pb2 as pb
+from poste_courier.__main__ import run as run_courier
 
 TARGETS = "/v1/services"
 
@@ -45,6 +46,16 @@ class Office:
             return (await self.call(method)).status == status
 
         await until(look, what=f"{status} for {method}")
+
+    async def known(self, method: str) -> None:
+        async def look() -> bool:
+            services = (await self.gateway.get(TARGETS)).body["services"]
+            return any(one["name"] == method for service in services for one in service["methods"])
+
+        await until(look, what=f"{method} is known")
+
+    async def ended(self, place: str) -> bool:
+        return (await self.gateway.get(place)).body["state"] not in ("QUEUED", "RUNNING")
 
     async def verb(self, *arguments: str, folder: Path) -> Any:
         env = environment(POSTE_OPERATOR_TOKEN_FILE=str(secret_file(folder / "token")))
@@ -69,6 +80,24 @@ async def opened(server: RedisServer, folder: Path, *, empty: bool = True, **set
         running_gateway(folder, mom.settings.port, headers=OPERATOR) as gateway,
     ):
         yield Office(gateway, mom)
+
+
+@contextlib.asynccontextmanager
+async def courier(server: RedisServer, office: Office) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    settings = CourierSettings(redis_url=server.url, mom=office.mom.target, admin_port=free_port())
+    task = asyncio.create_task(run_courier(settings, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+def catalogue(folder: Path, target: str, *settings: str) -> Path:
+    lines = [f'[services."{depot.NAME}"]', "reflect = true", f'target = "{target}"', *settings]
+    (folder / "catalogue.toml").write_text("\n".join(lines))
+    return folder / "catalogue.toml"
 
 
 @pytest.fixture
@@ -103,6 +132,38 @@ async def test_what_changed_at_a_restart_is_seen_without_anyones_doing(office: O
     await office.answers("New", 503)
 
     assert old.status == 404
+
+
+async def test_each_replica_is_read_when_it_comes(server: RedisServer, tmp_path: Path) -> None:
+    """A release would not be seen while replicas are exchanged one by one: as a whole such a server never goes."""
+    ports = [free_port(), free_port()]
+    target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    async with (
+        opened(server, tmp_path, catalogue=catalogue(tmp_path, target)) as office,
+        depot.serving(port=ports[0]),
+    ):
+        async with depot.serving(port=ports[1]):
+            await office.gateway.available(name=depot.NAME, ready=2)
+        await office.gateway.available(name=depot.NAME, ready=1)
+        async with depot.serving(("Store", "New"), port=ports[1]):
+            # The other one has none of it.
+            await office.known("New")
+
+
+async def test_results_of_what_is_gone_can_be_read(server: RedisServer, tmp_path: Path) -> None:
+    """A client that comes for its result would find none, because of a release meanwhile."""
+    async with opened(server, tmp_path) as office, courier(server, office):
+        async with depot.serving(("Store", "Old")) as port:
+            await office.register(f"127.0.0.1:{port}")
+            await office.gateway.available(name=depot.NAME, queueable=True)
+            kept = await office.gateway.post(f"/{depot.NAME}/Old", {"sku": "a"}, Prefer="respond-async")
+            place = kept.headers["Location"]
+            await until(lambda: office.ended(place), what="the result")
+        async with depot.serving(("Store", "New"), port=port):
+            await office.known("New")
+            read = await office.gateway.get(place)
+
+    assert (read.body["state"], read.body["response"]["sku"]) == ("SUCCEEDED", "a")
 
 
 async def test_what_was_registered_outlives_the_middleware(server: RedisServer, tmp_path: Path) -> None:
@@ -183,29 +244,23 @@ async def test_the_verb_registers(office: Office, tmp_path: Path) -> None:
     assert "can't be reached" in failed.stderr
 
 
-def catalogue(folder: Path, port: int, *settings: str) -> Path:
-    lines = [f'[services."{depot.NAME}"]', "reflect = true", f'target = "127.0.0.1:{port}"', *settings]
-    (folder / "catalogue.toml").write_text("\n".join(lines))
-    return folder / "catalogue.toml"
-
-
 async def test_the_catalogue_file_leaves_it_to_the_server(server: RedisServer, tmp_path: Path) -> None:
     """A deployment would have to ship the descriptors of each release, and be wrong whenever it did not."""
     port = free_port()
     with capture_logs() as logs:
-        async with opened(server, tmp_path, catalogue=catalogue(tmp_path, port)) as office:
+        async with opened(server, tmp_path, catalogue=catalogue(tmp_path, f"127.0.0.1:{port}")) as office:
             early = await office.call()
             await until(lambda: metrics.targets_unread._value.get() == 1, what="it is told that there is nobody")
             async with depot.serving(port=port):
                 await office.answers()
-                told = metrics.targets_unread._value.get()
+                await until(lambda: metrics.targets_unread._value.get() == 0, what="it is told that all is well")
         # Another file: its settings hold for what is known of the service, before that is there again.
-        changed = catalogue(tmp_path, port, 'away = "reject"', "timeout_seconds = 7")
+        changed = catalogue(tmp_path, f"127.0.0.1:{port}", 'away = "reject"', "timeout_seconds = 7")
         async with opened(server, tmp_path, empty=False, catalogue=changed) as office:
             await office.answers(status=503)
             (listed,) = (await office.gateway.get(TARGETS)).body["services"]
 
     assert early.status == 404
-    assert told == 0
-    assert len([line for line in logs if line["event"] == "target not read"]) == 1
+    told = [line["reason"] for line in logs if line["event"] == "target not read"]
+    assert len([reason for reason in told if reason.startswith("no connection")]) == 1
     assert (listed["methods"][0]["away"], listed["methods"][0]["timeoutSeconds"]) == ("reject", 7)

@@ -49,8 +49,11 @@ def _read(path: Path) -> dict[str, Any]:
     # With the middleware's own reader, so that an error is shown now, and names the user's file.
     catalogue_file.read(path)
     services: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("services", {})
-    # Relative to the file that says it, and not to the one that is written here.
-    return {name: table | {"descriptors": str(path.parent / table["descriptors"])} for name, table in services.items()}
+    for table in services.values():
+        if "descriptors" in table:
+            # Relative to the file that says it, and not to the one that is written here.
+            table["descriptors"] = str(path.parent / table["descriptors"])
+    return services
 
 
 def _lines(table: Mapping[str, Any]) -> str:

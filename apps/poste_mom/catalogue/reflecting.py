@@ -49,7 +49,6 @@ class Reflecting:
     def __init__(self, catalogue: Catalogue) -> None:
         """Prepare; `run` begins."""
         self._catalogue = catalogue
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         #: What is wrong with each target, as it was last told.
         self._faults: dict[str, str] = {}
 
@@ -84,32 +83,42 @@ class Reflecting:
 
     async def run(self) -> None:
         """Follow them, until cancelled."""
+        followed: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            while True:
-                async for _ in self._catalogue.watch():
-                    self._follow(group)
+            try:
+                while True:
+                    async for _ in self._catalogue.watch():
+                        await self._follow(group, followed)
+            finally:
+                # Not left to the group, which cancels once: what waits for Redis may miss that.
+                await lifecycle.end(followed.values())
 
-    def _follow(self, group: asyncio.TaskGroup) -> None:
+    async def _follow(self, group: asyncio.TaskGroup, followed: dict[str, asyncio.Task[None]]) -> None:
         targets = self._catalogue.reflected().keys()
-        for target in self._tasks.keys() - targets:
-            lifecycle.cancel(self._tasks.pop(target))
+        for target in followed.keys() - targets:
+            await lifecycle.end([followed[target]])
+            del followed[target]
             self._note(target, None)
-        for target in targets - self._tasks.keys():
-            self._tasks[target] = group.create_task(self._follow_target(target))
+        for target in targets - followed.keys():
+            followed[target] = group.create_task(self._follow_target(target))
 
     async def _follow_target(self, target: str) -> None:
         resolver = Resolver()
         watches: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            while True:
-                addresses = await resolver.resolve((target,))
-                if not addresses:
-                    self._note(target, "its name is not known")
-                for address in watches.keys() - addresses:
-                    lifecycle.cancel(watches.pop(address))
-                for address in addresses - watches.keys():
-                    watches[address] = group.create_task(self._watch(target, address))
-                await asyncio.sleep(_RESOLVE_SECONDS)
+            try:
+                while True:
+                    addresses = await resolver.resolve((target,))
+                    if not addresses:
+                        self._note(target, "its name is not known")
+                    for address in watches.keys() - addresses:
+                        await lifecycle.end([watches[address]])
+                        del watches[address]
+                    for address in addresses - watches.keys():
+                        watches[address] = group.create_task(self._watch(target, address))
+                    await asyncio.sleep(_RESOLVE_SECONDS)
+            finally:
+                await lifecycle.end(watches.values())
 
     async def _watch(self, target: str, address: str) -> None:
         """Read one replica whenever it has come back."""

@@ -101,7 +101,8 @@ class _Reading:
                 raise ReflectionError(f"its reflection does not give the file {file[:_SHOWN]!r}, which {name} needs")
             found[file], imports = self._files[file]
             left.extend(imports)
-        return serialized_set(found)
+        # In the same order whenever it is read: in another it would pass for another schema.
+        return serialized_set(dict(sorted(found.items())))
 
     def _note(self, answer: pb.ServerReflectionResponse) -> Iterable[str]:
         """Keep the files of an answer; returns their names."""
