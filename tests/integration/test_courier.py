@@ -283,6 +283,27 @@ async def test_a_service_that_gets_the_library_takes_its_own_queue_over(tmp_path
     assert one.runs(lines, "Record") == [1] * len(lines)
 
 
+async def test_a_long_call_at_the_courier_holds_up_no_takeover_and_is_not_run_again(tmp_path):
+    """The queue would stand still until it is over, or its end be lost with the courier's round."""
+    async with deployed(tmp_path, foreigners=1, couriers=1) as one:
+        long = await keep(one, "Record", ["long"], sleepSeconds=4)
+        await running(one, "Record", ["long"])
+        one.worker(LEDGER).start()
+        await until(lambda: "round ends" in ends_of(one), what="the library has its queue")
+        more = await one.ended(await keep(one, "Record", numbered("a", 5)))
+        meanwhile = (await one.task(long[0]))["state"]
+        tasks = await one.ended(long, seconds=30)
+
+    assert meanwhile == "RUNNING"
+    assert {task["state"] for task in [*more, *tasks]} == {"SUCCEEDED"}
+    assert one.runs(["long", *numbered("a", 5)], "Record") == [1] * 6
+
+
+def ends_of(one) -> str:
+    """Return what the courier's log has of the ledger's rounds."""
+    return "\n".join(line for line in one.couriers[0].log.splitlines() if LEDGER in line and '"rounds"' in line)
+
+
 async def test_a_client_cancels_a_call_that_is_being_delivered(tmp_path):
     """Whoever changed his mind would wait for the end of what nobody wants."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:

@@ -132,7 +132,8 @@ class ServicePolicy:
     Attributes:
         queue: How its queue is kept.
         methods: Each method's policy by its short name.
-        max_in_flight: How many calls a gateway may have outstanding at one replica before it counts as busy.
+        max_in_flight: How many calls a gateway, or a courier, may have outstanding at one replica before it counts as
+            busy.
         concurrency: How many of its queued tasks run at once in one process, at most; None if only the process' own
             setting (`POSTE_CONCURRENCY`) bounds that.
         headers: Which headers reach its handlers.
