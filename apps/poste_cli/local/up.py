@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.text import Text
 
@@ -23,6 +24,9 @@ from poste_cli.local.screen import Screen
 from poste_cli.local.supervisor import Supervisor, supervising
 from poste_cli.top import words
 from poste_cli.top.following import follow
+
+#: How often a server that could not be registered is tried again, in seconds.
+_REGISTER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,16 @@ async def _run(options: Options, screen: Screen) -> None:
         broken = supervisor.broken
         if not stop.is_set() and broken is None:
             screen.ready(plan, local.data, local.operator_token)
-            following = asyncio.create_task(_follow(plan.gateway, screen))
+            duties = [asyncio.create_task(_follow(plan.gateway, screen))]
+            for target in options.services:
+                gateway = Client(plan.gateway, operator_token=local.operator_token)
+                duties.append(asyncio.create_task(_register(gateway, target, screen)))
             try:
                 await stop.wait()
             finally:
-                following.cancel()
-                await asyncio.wait([following])
+                for duty in duties:
+                    duty.cancel()
+                await asyncio.wait(duties)
     if broken is not None:
         raise StartError(broken)
     screen.line(("stopped", "dim"))
@@ -115,6 +123,27 @@ async def _follow(gateway: str, screen: Screen) -> None:
                     lost=lambda: show(Text("the gateway is away", "bold red")),
                     patient=True,
                 )
+
+
+async def _register(gateway: Client, target: str, screen: Screen) -> None:
+    """Have a server's services known as soon as it is there, and say so."""
+    told = ""
+    async with gateway as client:
+        while True:
+            try:
+                found = await client.register(target)
+                break
+            except ClientError as error:
+                # Told once: it may be started much later than this.
+                if str(error) != told:
+                    told = str(error)
+                    screen.line((f"{target} not registered yet", "yellow"), (f": {told}", ""))
+                await asyncio.sleep(_REGISTER_SECONDS)
+    for one in found:
+        if one.refused is None:
+            screen.line((f"{one.name} registered", "green"), (f" at {target}", ""))
+        else:
+            screen.line((f"{one.name} not registered", "yellow"), (f": {one.refused}", ""))
 
 
 def _on_signals(do: Callable[[], None]) -> None:
