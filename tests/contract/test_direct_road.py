@@ -379,3 +379,48 @@ async def test_the_end_of_an_old_connection_is_no_ones_business(tmp_path, monkey
             seen.add((await stage.gateway.post(QUOTE, ORDER, Prefer="no-queue")).status)
 
     assert seen == {200}
+
+
+@pytest.mark.parametrize(
+    ("headers", "longest"),
+    [
+        ({}, 30),
+        ({"Grpc-Timeout": "5S"}, 5),
+        ({"Grpc-Timeout": "4500m"}, 4.5),
+        ({"Grpc-Timeout": "7000000u"}, 7),
+        ({"Connect-Timeout-Ms": "5000"}, 5),
+        ({"Connect-Timeout-Ms": "5000", "Grpc-Timeout": "1M"}, 5),
+        ({"Grpc-Timeout": "5S", "Prefer": "wait=20"}, 5),
+        ({"Grpc-Timeout": "20S", "Prefer": "wait=5"}, 5),
+        ({"Grpc-Timeout": "99999999H"}, 30),
+        ({"Connect-Timeout-Ms": "9999999999"}, 30),
+    ],
+)
+async def test_the_shortest_time_that_is_asked_for_is_what_the_handler_has(tmp_path, headers, longest):
+    """Else handlers work for clients that have given up, or one client has more time than its operator grants."""
+    left = []
+
+    async def behave(request, context):
+        left.append(context.time_remaining())
+        return await answer(request, context)
+
+    async with staged(tmp_path, behave) as stage:
+        reply = await stage.gateway.post(QUOTE, ORDER, **headers)
+
+        assert reply.status == 200
+        # Deadlines are rounded up on the wire.
+        assert longest - 3 < left[0] <= longest + 0.1
+
+
+@pytest.mark.parametrize("header", [{"Grpc-Timeout": "200m"}, {"Connect-Timeout-Ms": "200"}])
+async def test_a_call_whose_clients_time_is_over_ends_as_one_that_timed_out(tmp_path, header):
+    """Else a client's deadline is not kept, a call runs twice, or its replica is believed to be silent."""
+    async with staged(tmp_path, hang) as stage:
+        # It may run again: it is queued. It may not: what became of it is not known. It may not be queued: refused.
+        expect_202(await stage.gateway.post(QUOTE, ORDER, **header), stage)
+        is_problem(await stage.gateway.post(PLACE, ORDER, **header), 502, "outcome-unknown", "UNKNOWN", PLACE)
+        refused = await stage.gateway.post(QUOTE, ORDER, Prefer="no-queue", **header)
+
+        is_problem(refused, 503, "service-away", "UNAVAILABLE", QUOTE)
+        assert len(stage.mom.tasks) == 1
+        await stage.gateway.available()

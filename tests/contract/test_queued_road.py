@@ -137,6 +137,16 @@ async def test_a_call_that_may_not_be_kept_is_refused_while_its_service_is_away(
         ("Poste-Result-TTL", "-1"),
         ("Poste-Result-TTL", "9" * 5000),
         ("Poste-Result-TTL", ""),
+        ("Grpc-Timeout", "5"),
+        ("Grpc-Timeout", "0S"),
+        ("Grpc-Timeout", "123456789S"),
+        ("Grpc-Timeout", "1.5S"),
+        ("Grpc-Timeout", "5s"),
+        ("Grpc-Timeout", ""),
+        ("Connect-Timeout-Ms", "0"),
+        ("Connect-Timeout-Ms", "-1"),
+        ("Connect-Timeout-Ms", "5S"),
+        ("Connect-Timeout-Ms", "9" * 11),
     ],
 )
 async def test_a_bad_header_is_refused_by_name_on_either_road(tmp_path, header, value):

@@ -93,7 +93,7 @@ def test_every_header() -> None:
     """A client would miss a header that the gateway reads or sends."""
     named = {str(value) for name, value in vars(hdrs).items() if isinstance(value, str) and not name.startswith("_")}
     known = named - hdrs.METH_ALL - {"*"} | {"ETag"}
-    own = re.compile(r"(Poste|X|Cross|Referrer|Content|Preference)-[A-Za-z-]+|Prefer", re.ASCII)
+    own = re.compile(r"(Poste|X|Cross|Referrer|Content|Preference|Connect)-[A-Za-z-]+|Grpc-Timeout|Prefer", re.ASCII)
     found = {text for text in constants() if text in known or own.fullmatch(text)}
     found |= {
         str(getattr(hdrs, node.attr))

@@ -178,8 +178,9 @@ class _Call:
             self._take_returned,
             (),
         )
-        # A call that must not run twice is not cut short: its outcome would stay unknown.
-        outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait if repeatable else None)
+        # A call that must not run twice is cut short by an explicit limit only: its outcome would stay unknown.
+        wait_seconds = self._prefer.limit_seconds if wait is None or not repeatable else wait
+        outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
                 raise self._no_room()

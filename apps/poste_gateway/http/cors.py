@@ -9,7 +9,7 @@ from aiohttp import web
 from multidict import istr
 
 from poste.domain import carried
-from poste_gateway.http import preferences
+from poste_gateway.http import preferences, time_limits
 from poste_gateway.http.responses import Response
 
 # As multidict keeps names: read without being converted to lower case each time.
@@ -21,7 +21,12 @@ _ANY: Final = "*"
 _METADATA: Final = "grpc-metadata-"
 #: More names than that no page of anybody's asks for at once.
 _MOST_ASKED: Final = 100
-_ALLOWED: Final = f"Content-Type, {preferences.PREFER}, {preferences.TASK_TTL}, {preferences.RESULT_TTL}, {REQUEST_ID}"
+_ALLOWED: Final = ", ".join(
+    (
+        *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL),
+        *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, REQUEST_ID),
+    )
+)
 _EXPOSED: Final = f"Cache-Control, ETag, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
 #: How long a browser may remember what is allowed, in seconds.
 _MAX_AGE: Final = "600"

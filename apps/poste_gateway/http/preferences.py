@@ -1,4 +1,4 @@
-"""What a request's headers ask for: `Prefer` (RFC 7240), `Poste-Task-TTL` and `Poste-Result-TTL`.
+"""What a request's headers ask for: `Prefer` (RFC 7240), times to live, and how long the call may take.
 
 They are validated on every call, whichever road it takes. Otherwise a client's mistake would show only once the service
 is away.
@@ -14,8 +14,10 @@ from typing import Any, Final
 from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
+from poste_gateway.http import time_limits
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem
+from poste_gateway.http.time_limits import CONNECT_TIMEOUT, GRPC_TIMEOUT
 
 TASK_TTL: Final = istr("Poste-Task-TTL")
 RESULT_TTL: Final = istr("Poste-Result-TTL")
@@ -49,6 +51,8 @@ class Preferences:
         wait_seconds: How long the client waits for the answer, on either road; None if it did not say.
         no_queue: Never queue the call.
         respond_when_queued: Answer as soon as the call is queued: the wait is for the direct road only.
+        limit_seconds: How long the call may take on the direct road; None if its client set no limit. No wait is
+            longer.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -57,6 +61,7 @@ class Preferences:
     wait_seconds: float | None = None
     no_queue: bool = False
     respond_when_queued: bool = False
+    limit_seconds: float | None = None
 
 
 #: The preferences of a client that sends none.
@@ -74,13 +79,22 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
     Raises:
         Problem: A header has a value that it can't have; `errors` names each.
     """
-    if not (PREFER in headers or TASK_TTL in headers or RESULT_TTL in headers):
+    if not (
+        PREFER in headers
+        or TASK_TTL in headers
+        or RESULT_TTL in headers
+        or GRPC_TIMEOUT in headers
+        or CONNECT_TIMEOUT in headers
+    ):
         return NONE
     errors: list[dict[str, str]] = []
+    limit_seconds = time_limits.read(headers, errors)
+    max_wait_seconds = max_wait_seconds if limit_seconds is None else min(max_wait_seconds, limit_seconds)
     found = Preferences(
         task_ttl_seconds=_ttl(headers, TASK_TTL, DEFAULT_TASK_TTL_SECONDS, policy.max_task_ttl_seconds, errors),
         result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, policy.max_result_ttl_seconds, errors),
         **_preferences(headers, max_wait_seconds, errors),
+        limit_seconds=limit_seconds,
     )
     _raise(errors)
     return found
