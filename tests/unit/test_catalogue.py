@@ -77,7 +77,7 @@ def test_settings_fall_from_method_to_service_to_default():
 
     assert policy.methods["Place"] == MethodPolicy(timeout_seconds=5, retry=retry, redeliver=True)
     assert policy.methods["Quote"] == MethodPolicy(
-        queue_when_away=False, timeout_seconds=1, retry=retry, idempotent=True
+        queue_when_away=False, timeout_seconds=1, retry=retry, idempotent=True, no_side_effects=True
     )
     assert policy.methods["Get"] == MethodPolicy(queue_when_away=False, timeout_seconds=5, retry=retry)
     assert (policy.queue, policy.max_in_flight) == (QueuePolicy(), 3)

@@ -80,6 +80,7 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         queued_timeout_seconds=70,
         retry=RetryPolicy(max_attempts=2, backoff_seconds=2, max_backoff_seconds=30.5),
         idempotent=True,
+        no_side_effects=True,
     )
 
 

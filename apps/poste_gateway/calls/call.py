@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable, Coroutine
@@ -12,6 +13,7 @@ from aiohttp import web
 from google.rpc import status_pb2
 
 from poste import protojson
+from poste.domain.codes import Code
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Service
@@ -33,6 +35,7 @@ from poste_gateway.http.problem_types import (
     BUDGET_SPENT,
     GATEWAY_BUSY,
     NOT_ACCEPTED,
+    OF_CODE,
     OUTCOME_UNKNOWN,
     QUEUE_FULL,
     SERVICE_AWAY,
@@ -180,7 +183,8 @@ class _Call:
         )
         # A call that must not run twice is cut short by an explicit limit only: its outcome would stay unknown.
         wait_seconds = self._prefer.limit_seconds if wait is None or not repeatable else wait
-        outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
+        calling = direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
+        outcome = await (self._for_client_only(calling) if self._method.policy.no_side_effects else calling)
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
                 raise self._no_room()
@@ -204,6 +208,25 @@ class _Call:
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._queued(0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    async def _for_client_only(self, calling: Coroutine[Any, Any, direct.Outcome]) -> direct.Outcome:
+        """Make a call that changes nothing; given up once its client has gone, so that its handler works for nobody.
+
+        Raises:
+            Problem: The client has gone.
+        """
+        connection: Any = self._request.protocol
+        connection.for_client_only = True
+        try:
+            return await calling
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            # Cancelled by the connection's end, and by nothing else.
+            if self._request.transport is None and task is not None and task.uncancel() == 0:
+                raise Problem(OF_CODE[Code.CANCELLED], "The client has gone.") from None
+            raise
+        finally:
+            connection.for_client_only = False
 
     async def _failed(self, status: status_pb2.Status) -> Problem:
         """Return the problem for a status, with the metadata that the handler set."""

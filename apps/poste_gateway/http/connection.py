@@ -118,6 +118,8 @@ class Connection(web.RequestHandler):
         refused: There was no room for its request; nothing more is parsed.
         ended: Done when it is lost; None if nothing waits for that.
         writer: Writes its answers.
+        for_client_only: What its request is answered with is of use to its client alone: the request is cancelled once
+            the client has gone.
     """
 
     __slots__ = (
@@ -126,6 +128,7 @@ class Connection(web.RequestHandler):
         "begun",
         "came",
         "ended",
+        "for_client_only",
         "has_asked",
         "held",
         "inflow",
@@ -155,6 +158,7 @@ class Connection(web.RequestHandler):
     left_over: int
     ended: asyncio.Future[None] | None
     writer: StreamWriter
+    for_client_only: bool
 
     def __init__(
         self,
@@ -187,7 +191,7 @@ class Connection(web.RequestHandler):
         )
         self.peer, self.address, self.usage = peer, address, Usage(owner.capacity, peer, address)
         self.inflow, self.waiting = inflow, bytearray()
-        self.has_asked = self.held = self.passing = self.refused = False
+        self.has_asked = self.held = self.passing = self.refused = self.for_client_only = False
         self.begun = self.stuck = self.pipe = self.ended = None
         self.left_over = self.came = 0
         self.writer = StreamWriter(self, loop)
@@ -470,8 +474,10 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called at its end, whichever side closed it: gives back all that it held."""
-        server = cast("Owner | None", self._manager)
+        server, task = cast("Owner | None", self._manager), self._task_handler
         super().connection_lost(exc)
+        if self.for_client_only and task is not None:
+            task.cancel()
         if server is not None:
             server.request_received(self)
         self.pipe = self.stuck = None

@@ -105,6 +105,7 @@ def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
     default = MethodPolicy()
     timeout_seconds = said.seconds("timeout_seconds", default.timeout_seconds)
     redeliver = said.value("redeliver")
+    level = method.GetOptions().idempotency_level
     return MethodPolicy(
         queue_when_away=said.away != catalogue_pb2.AWAY_POLICY_REJECT,
         timeout_seconds=timeout_seconds,
@@ -113,7 +114,8 @@ def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
             "queued_timeout_seconds", max(default.queued_timeout_seconds, timeout_seconds)
         ),
         retry=_retry_policy(said),
-        idempotent=method.GetOptions().idempotency_level in _REPEATABLE,
+        idempotent=level in _REPEATABLE,
+        no_side_effects=level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
         redeliver=default.redeliver if redeliver is None else redeliver,
         max_task_ttl_seconds=said.ttl("max_task_ttl_seconds", default.max_task_ttl_seconds),
         max_result_ttl_seconds=said.ttl("max_result_ttl_seconds", default.max_result_ttl_seconds),
