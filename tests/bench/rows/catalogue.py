@@ -57,6 +57,7 @@ async def catalogue(sizes: Sizes) -> AsyncIterator[Round]:
             await _has(one, f"/v1/s{sizes.services - 1}/m0")
             fresh, fresh_cpu = await _start(one, sizes)
             peak = peak_bytes(stage.pid(one.gateway)) / 1e6
+            await _copied(one, sizes)
             for mom in one.moms:
                 mom.kill()
             away, away_cpu = await _start(one, sizes)
@@ -94,6 +95,12 @@ async def _start(one: Deployment, sizes: Sizes) -> tuple[float, float]:
     taken = time.monotonic() - begin, procfs.cpu_seconds(stage.pid(one.gateway))
     await _has(one, f"/v1/s{sizes.services - 1}/m0")
     return taken
+
+
+async def _copied(one: Deployment, sizes: Sizes) -> None:
+    """Wait until the copy on disk has the last service: it is written beside what the gateway does."""
+    copy, last = one.folder / "catalogue.copy", _name(sizes.services - 1).encode()
+    await until(lambda: last in copy.read_bytes(), what="the copy")
 
 
 async def _change(one: Deployment, sizes: Sizes) -> tuple[list[float], float, float]:
