@@ -183,12 +183,31 @@ class _Call:
         )
         # A call that must not run twice is cut short by an explicit limit only: its outcome would stay unknown.
         wait_seconds = self._prefer.limit_seconds if wait is None or not repeatable else wait
-        calling = direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
-        outcome = await (self._for_client_only(calling) if self._method.policy.no_side_effects else calling)
+        connection: Any = self._request.protocol
+        # A call that changes nothing is given up once its client has gone: its handler would work for nobody.
+        connection.for_client_only = self._method.policy.no_side_effects
+        try:
+            outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
+        except asyncio.CancelledError:
+            if not self._client_left():
+                raise
+            raise Problem(OF_CODE[Code.CANCELLED], "The client has gone.") from None
+        finally:
+            connection.for_client_only = False
         if isinstance(outcome, bytes):
             if not room_for(self._request, len(outcome)):
                 raise self._no_room()
             return await self._answered(outcome)
+        return await self._unanswered(outcome, 0.0 if wait is None else wait - (time.monotonic() - begin))
+
+    async def _unanswered(
+        self, outcome: direct.Failed | direct.NoRoom | direct.Unknown | direct.Away, wait: float
+    ) -> Response:
+        """Queue a call that was not answered directly, if it may be; its client waits so many seconds more.
+
+        Raises:
+            Problem: It may not be, or the service answered with an error.
+        """
         match outcome:
             case direct.Failed(status):
                 raise await self._failed(status)
@@ -207,26 +226,12 @@ class _Call:
                     raise self._not_kept(reason, overdue=overdue)
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
-                return await self._queued(0.0 if wait is None else wait - (time.monotonic() - begin))
+                return await self._queued(wait)
 
-    async def _for_client_only(self, calling: Coroutine[Any, Any, direct.Outcome]) -> direct.Outcome:
-        """Make a call that changes nothing; given up once its client has gone, so that its handler works for nobody.
-
-        Raises:
-            Problem: The client has gone.
-        """
-        connection: Any = self._request.protocol
-        connection.for_client_only = True
-        try:
-            return await calling
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            # Cancelled by the connection's end, and by nothing else.
-            if self._request.transport is None and task is not None and task.uncancel() == 0:
-                raise Problem(OF_CODE[Code.CANCELLED], "The client has gone.") from None
-            raise
-        finally:
-            connection.for_client_only = False
+    def _client_left(self) -> bool:
+        """Return whether a cancellation was that of the connection's end, and nothing else; it is over then."""
+        task = asyncio.current_task()
+        return self._request.transport is None and task is not None and task.uncancel() == 0
 
     async def _failed(self, status: status_pb2.Status) -> Problem:
         """Return the problem for a status, with the metadata that the handler set."""
