@@ -91,7 +91,7 @@ async def test_the_listings(tmp_path):
         (PLACE, "POST, OPTIONS"),
         ("/shop.v1.OrderService/Place", "POST, OPTIONS"),
         ("/v1/tasks/x", "GET, DELETE, HEAD, OPTIONS"),
-        ("/v1/services", "GET, HEAD, OPTIONS"),
+        ("/v1/services", "GET, POST, HEAD, OPTIONS"),
         ("/v1/queues", "GET, HEAD, OPTIONS"),
         ("/readyz", "GET, HEAD, OPTIONS"),
     ],

@@ -25,6 +25,7 @@ from support.worker import line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.rpc.catalogue import Method, describe, file_descriptor_set
+from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.upstream.shares import Shares
 from poste.v1 import catalogue_pb2
@@ -255,7 +256,8 @@ async def test_accounts_are_whole_after_thousands_of_ends_of_every_kind(*, libra
 
         async def call(kind: str, client: str, method: Method, seconds: float | None) -> None:
             message = line(kind).SerializeToString()
-            said = await direct.call(pool, method, message, client=client, request_id="id", wait_seconds=seconds)
+            outgoing = OutgoingCall(method.path, message, "id", client=client)
+            said = await direct.call(pool, method, outgoing, wait_seconds=seconds)
             outcomes.add(said.reason if isinstance(said, Away) else type(said).__name__)
 
         async def caller(client: str) -> None:
@@ -289,7 +291,8 @@ async def test_the_share_is_of_all_replicas_that_would_be_called() -> None:
     async def taken(pool: ReplicaPool) -> int:
         """How many calls a client may begin that do not end."""
         message = line("hang").SerializeToString()
-        calls = [asyncio.create_task(direct.call(pool, record, message, client="a", request_id="")) for _ in range(30)]
+        outgoing = OutgoingCall(record.path, message, "", client="a")
+        calls = [asyncio.create_task(direct.call(pool, record, outgoing)) for _ in range(30)]
         await until(lambda: pool.in_flight + sum(call.done() for call in calls) == 30)
         assert {call.result() for call in calls if call.done()} == {Away(PEER_CALLS)}
         count = pool.in_flight
