@@ -158,5 +158,5 @@ class Round:
         policy = self._delivery.service.policy
         # What finds no place at a replica would be claimed and put off, again and again.
         ready, _ = self._pool.counts
-        places = ready * policy.max_in_flight
-        return min(self._limit.now, places, places if policy.concurrency is None else policy.concurrency)
+        most = min(self._limit.now, ready * policy.max_in_flight)
+        return most if policy.concurrency is None else min(most, policy.concurrency)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, CatalogueFullError, StoreError
 from poste.queue.catalogue_store import Place, Snapshot
-from poste.rpc.catalogue import Service, describe, taken_routes, weigh
+from poste.rpc.catalogue import Service, describe, taken_routes, without_taken
 from poste.runtime import logs, metrics
 from poste.runtime.addresses import names_a_socket, path_of
 from poste.v1 import catalogue_pb2
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from poste.queue.catalogue_store import CatalogueStore
     from poste.v1 import mom_service_pb2
-    from poste.v1.catalogue_pb2 import ServiceVersion
 
 _log = logs.get("catalogue")
 #: How often other middlewares' changes are read, in seconds.
@@ -204,7 +203,8 @@ class Catalogue:
         await self.refresh()
         version = versions.registered(request)
         # Before anything is made of it.
-        self._judge_size(request, version)
+        methods = len(request.methods) or None
+        version.weight = self._limits.weigh(request.service, request.file_descriptor_set, methods)
         known = self._services.get(request.service)
         # The file's word holds, be it that what stands in the store was filed by another.
         by_deployment = self._shipped.get(request.service) or (known.entry if known else None)
@@ -226,13 +226,6 @@ class Catalogue:
     def _is_socket(self, address: str) -> bool:
         path = path_of(address)
         return path is not None and path.parent == self._sockets and names_a_socket(path)
-
-    def _judge_size(self, request: mom_service_pb2.RegisterServiceRequest, version: ServiceVersion) -> None:
-        try:
-            version.weight = weigh(request.file_descriptor_set, len(request.methods) or None)
-        except CatalogueError as error:
-            raise type(error)(f"service {request.service!r} can't be catalogued: {error}") from error
-        self._limits.check_weight(request.service, version.weight)
 
     def _check_room(
         self, request: mom_service_pb2.RegisterServiceRequest, replica: str, version: str, weight: int
@@ -342,11 +335,8 @@ class Catalogue:
             if known is not None and known.library:
                 raise CatalogueError(f"{service} registers itself: it has the worker library")
             entry = reflected.entry_of(target, service, files, filed=self._shipped.get(service), stored=stored)
-            self._limits.check_weight(service, entry.weight)
-            described = describe(entry)
-            if taken := taken_routes(described, self._owners):
-                entry.taken_routes.extend(taken)
-                described = describe(entry)
+            entry.weight = self._limits.weigh(service, files)
+            described = without_taken(entry, describe(entry), self._owners)
             entry.others.extend(reflected.retired(stored, known, described))
             if entry != stored:
                 others = [one for one in self.entries() if one.name != service]

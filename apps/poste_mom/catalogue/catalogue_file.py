@@ -70,7 +70,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from poste.domain.errors import CatalogueError, StartError
-from poste.rpc.catalogue import Service, check_settings, claims_of, describe, taken_routes, weigh
+from poste.rpc.catalogue import Service, check_settings, claims_of, describe, weigh, without_taken
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -126,11 +126,9 @@ def read(path: Path) -> list[catalogue_pb2.CatalogueService]:
         if service is None:
             entries.append(entry)
             continue
-        if taken := taken_routes(service, owners):
-            # Of two the first in the file keeps it.
-            entry.taken_routes.extend(taken)
-            service = describe(entry)
-        _tell_passed_over(service)
+        # Of two the first in the file keeps a route.
+        service = without_taken(entry, service, owners)
+        _log_passed_over(service)
         entries.append(entry)
         owners |= claims_of([service])
     return entries
@@ -181,7 +179,7 @@ def _locate(path: Path, where: str, left: dict[str, Any], entry: catalogue_pb2.C
         entry.targets.append(target)
 
 
-def _tell_passed_over(service: Service) -> None:
+def _log_passed_over(service: Service) -> None:
     for method in service.methods.values():
         for route in method.passed_over:
             _log.warning(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poste.domain.errors import CatalogueFullError
+from poste.domain.errors import CatalogueError, CatalogueFullError
+from poste.rpc.catalogue import weigh
 from poste.runtime.settings import MAX_CATALOGUE_BYTES, MAX_REPLICAS
 
 if TYPE_CHECKING:
@@ -54,15 +55,21 @@ class CatalogueLimits:
         if full or len(places) >= _STARTS * self._max_replicas:
             raise CatalogueFullError(f"{service}: there are {len(addresses)} replicas, as many as there may be")
 
-    def check_weight(self, service: str, weight: int) -> None:
-        """Refuse a version that is too large by itself.
+    def weigh(self, service: str, files: bytes, methods: int | None = None) -> int:
+        """Return what a version of a service takes of memory (`poste.rpc.catalogue.weigh`), before it is made.
 
         Raises:
-            CatalogueFullError: It is.
+            CatalogueError: Its descriptors can't be read.
+            CatalogueFullError: It is too large by itself.
         """
+        try:
+            weight = weigh(files, methods)
+        except CatalogueError as error:
+            raise type(error)(f"service {service!r} can't be catalogued: {error}") from error
         largest = self.max_bytes // _SHARE
         if weight > largest:
             raise CatalogueFullError(f"{service} takes {weight} bytes of memory, and may take {largest}")
+        return weight
 
     def check_version(self, service: str, weight: int, entries: Iterable[CatalogueService]) -> None:
         """Refuse one more version than there may be, or than there is room for.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.message import DecodeError
 
 from poste.domain.errors import CatalogueError
-from poste.rpc.catalogue import describe, weigh
+from poste.rpc.catalogue import describe
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 from poste_mom.catalogue import versions
@@ -31,7 +31,7 @@ def entry_of(
     filed: catalogue_pb2.CatalogueService | None,
     stored: catalogue_pb2.CatalogueService,
 ) -> catalogue_pb2.CatalogueService:
-    """Return the entry of a service that its server has described.
+    """Return the entry of a service that its server has described, without its weight.
 
     Args:
         target: Where that is.
@@ -41,7 +41,7 @@ def entry_of(
         stored: What stands in the store; empty if nothing does.
 
     Raises:
-        CatalogueError: Somebody else says what it is, or its descriptors can't be read.
+        CatalogueError: The catalogue file or another server says what it is.
     """
     said = filed or (stored if stored.name else None)
     entry = catalogue_pb2.CatalogueService(name=service, targets=[target], reflect=True)
@@ -53,10 +53,6 @@ def entry_of(
         entry.targets[:] = said.targets
         entry.settings.CopyFrom(said.settings)
     entry.file_descriptor_set = files
-    try:
-        entry.weight = weigh(files)
-    except CatalogueError as error:
-        raise type(error)(f"service {service!r} can't be catalogued: {error}") from error
     return entry
 
 

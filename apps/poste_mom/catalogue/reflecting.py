@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _READ_SECONDS: Final = 5.0
 #: How often a target's name is looked up, in seconds.
 _RESOLVE_SECONDS: Final = 5.0
-#: How long a connection may take to be made before that is told, in seconds.
+#: How long a connection may take to be made before that is logged, in seconds.
 _CONNECT_SECONDS: Final = 2.0
 #: The pause before a server that could not be read is read again, in seconds, first and at most.
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 60.0
 
-#: So many characters of a defect are told.
+#: So many characters of a defect are logged.
 _SHOWN: Final = 200
 
 _log: Final = logs.get("reflecting")
@@ -49,7 +49,7 @@ class Reflecting:
     def __init__(self, catalogue: Catalogue) -> None:
         """Prepare; `run` begins."""
         self._catalogue = catalogue
-        #: What is wrong with each target, as it was last told.
+        #: What is wrong with each target, as it was last logged.
         self._faults: dict[str, str] = {}
 
     async def register(self, target: str) -> list[pb.TargetService]:
@@ -160,7 +160,7 @@ class Reflecting:
             self._note(target, f"no connection within {_CONNECT_SECONDS:g} s (or its health service says NOT_SERVING)")
 
     def _note(self, target: str, fault: str | None) -> None:
-        """Note what is wrong with a target; it is told once."""
+        """Note what is wrong with a target; it is logged once."""
         if self._faults.get(target) == fault:
             return
         if fault is None:

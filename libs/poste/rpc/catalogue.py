@@ -311,6 +311,19 @@ def taken_routes(service: Service, owners: Mapping[Claim, str]) -> list[catalogu
     ]
 
 
+def without_taken(entry: catalogue_pb2.CatalogueService, service: Service, owners: Mapping[Claim, str]) -> Service:
+    """Return what an entry describes without the routes that others have, and note these in the entry.
+
+    Args:
+        entry: The entry.
+        service: What it describes as it is (`describe`).
+        owners: Whose each route is.
+    """
+    taken = taken_routes(service, owners)
+    entry.taken_routes.extend(taken)
+    return describe(entry) if taken else service
+
+
 def _whose(owner: str) -> str:
     return f"the route is {owner}'s"
 
