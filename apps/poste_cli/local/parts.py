@@ -95,7 +95,7 @@ def plan(folder: Folder, place: Path, options: Options, inherited: Inherited) ->
             metrics=f"http://{HOST}:{admin_ports[name]}/metrics",
             environment=common | _variables(admin_port=admin_ports[name], **settings),
         )
-        for name, (arguments, settings) in _told(folder, at).items()
+        for name, (arguments, settings) in _own(folder, at).items()
     ]
     if options.redis_url is None:
         parts.insert(0, _redis(folder, at[REDIS], options.redis_memory))
@@ -115,8 +115,8 @@ def _addresses(folder: Folder, place: Path, port: int) -> tuple[dict[str, str], 
     return at, admin_ports
 
 
-def _told(folder: Folder, at: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], dict[str, object]]]:
-    """Return what each part but Redis is told besides what all are: its verb with arguments, and its settings."""
+def _own(folder: Folder, at: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], dict[str, object]]]:
+    """Return what each part but Redis has of its own: its verb with arguments, and the settings that not all have."""
     return {
         MOM: (("mom",), {"socket": path_of(at[MOM]), "catalogue": folder.catalogue}),
         GATEWAY: (

@@ -127,17 +127,17 @@ async def _follow(gateway: str, screen: Screen) -> None:
 
 async def _register(gateway: Client, target: str, screen: Screen) -> None:
     """Have a server's services known as soon as it is there, and say so."""
-    told = ""
+    reported = ""
     async with gateway as client:
         while True:
             try:
                 found = await client.register(target)
                 break
             except ClientError as error:
-                # Told once: it may be started much later than this.
-                if str(error) != told:
-                    told = str(error)
-                    screen.line((f"{target} not registered yet", "yellow"), (f": {told}", ""))
+                # Shown once: it may be started much later than this.
+                if str(error) != reported:
+                    reported = str(error)
+                    screen.line((f"{target} not registered yet", "yellow"), (f": {reported}", ""))
                 await asyncio.sleep(_REGISTER_SECONDS)
     for one in found:
         if one.refused is None:

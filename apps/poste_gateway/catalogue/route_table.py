@@ -76,7 +76,7 @@ class RouteTable:
             return
         self.drop(service.name)
         for match in self._put(service):
-            self._tell(match)
+            self._log_loss(match)
 
     def drop(self, name: str) -> None:
         """Take a service's routes out; those that others wait for become theirs."""
@@ -96,7 +96,7 @@ class RouteTable:
         for place, matches in fresh._refused.items():
             for match in matches:
                 if match not in self._refused.get(place, ()):
-                    fresh._tell(match)
+                    fresh._log_loss(match)
         self._paths, self._tree, self._verbs, self._colons = fresh._paths, fresh._tree, fresh._verbs, fresh._colons
         self._waiting, self._refused, self.unjudged = fresh._waiting, fresh._refused, False
 
@@ -252,7 +252,7 @@ class RouteTable:
             return None
         return f"the route is {holder.method.service}/{holder.method.name}'s"
 
-    def _tell(self, match: Match) -> None:
+    def _log_loss(self, match: Match) -> None:
         method, route = match.method, match.route
         _log.error(
             "route not served",
