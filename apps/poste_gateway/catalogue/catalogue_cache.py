@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,9 @@ from poste.v1 import catalogue_pb2
 from poste.v1 import mom_service_pb2 as pb
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-#: The least time between two writes, in seconds: a large catalogue has many megabytes.
-_REST_SECONDS: Final = 1.0
+#: For each second of processor time that a write takes, so many seconds pass until the next: a large catalogue has many
+#: megabytes, and a small one is there at once.
+_REST_SHARE: Final = 10
 
 _log: Final = logs.get("catalogue_cache")
 
@@ -57,8 +59,8 @@ class CatalogueCache:
             await self._some.wait()
             self._some.clear()
             try:
-                await asyncio.to_thread(self._write, self._newest)
-                await asyncio.sleep(_REST_SECONDS)
+                took_seconds = await asyncio.to_thread(self._write, self._newest)
+                await asyncio.sleep(_REST_SHARE * took_seconds)
             except OSError as error:
                 # It serves all the same; only its next start depends on the middleware.
                 _log.warning("catalogue not copied", path=str(self._path), error=str(error))
@@ -70,7 +72,9 @@ class CatalogueCache:
             raise ValueError("it is damaged")
         return pb.WatchCatalogueResponse.FromString(catalogue)
 
-    def _write(self, entries: Sequence[catalogue_pb2.CatalogueService]) -> None:
+    def _write(self, entries: Sequence[catalogue_pb2.CatalogueService]) -> float:
+        """Write the copy; returns how much processor time that took, in seconds."""
+        begin = time.thread_time()
         # Messages after one another are one message: each is made by itself, so that the loop has its turns.
         catalogue = [pb.WatchCatalogueResponse(services=[entry]).SerializeToString() for entry in entries]
         digest = hashlib.sha256()
@@ -88,3 +92,4 @@ class CatalogueCache:
             aside.replace(self._path)
         finally:
             aside.unlink(missing_ok=True)
+        return time.thread_time() - begin
