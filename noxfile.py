@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -61,8 +62,9 @@ def chaos(session: nox.Session) -> None:
 @nox.session
 def model(session: nox.Session) -> None:
     """Explore the queued road's protocol whole, and each rule left out: `-- [--long] [--ways]`."""
-    # It needs Python alone.
-    session.run("python", "-m", "model", *session.posargs, env={"PYTHONPATH": str(ROOT / "tests")})
+    # It needs Python and the domain's constants, which need nothing that would have to be installed.
+    rooms = os.pathsep.join(str(ROOT / room) for room in ("tests", "libs"))
+    session.run("python", "-m", "model", *session.posargs, env={"PYTHONPATH": rooms})
 
 
 @nox.session

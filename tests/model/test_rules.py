@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from model.configurations import LOSSES, MUTANTS, RESERVES, SHORT, Loss, Mutant
@@ -36,3 +41,15 @@ def test_the_rules_hold_together(name: str) -> None:
     found = explore(next(one.rules for one in SHORT if one.name == name))
     assert found.complete
     assert found.ways == {}
+
+
+def test_the_model_runs_where_nothing_is_installed() -> None:
+    """`nox -s model` installs nothing: what the model imports must need Python alone, the domain's constants too."""
+    root = Path(__file__).parents[2]
+    rooms = os.pathsep.join(str(root / room) for room in ("tests", "libs"))
+
+    # -S: without what is installed beside Python.
+    bare = [sys.executable, "-S", "-m", "model", "--help"]
+    ran = subprocess.run(bare, env={"PYTHONPATH": rooms}, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
