@@ -23,7 +23,7 @@ class Peer:
     Attributes:
         name: Its package.
         worker: What runs one worker process of it.
-        queue: The list or set of calls that nobody has taken.
+        queue: The list or set of calls that are not taken yet.
         open: The set of calls that have no result yet; None if stored results are to be counted: keys with a TTL.
     """
 

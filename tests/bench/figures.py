@@ -91,7 +91,7 @@ def fallen(measured: Measured, published: float) -> bool:
     """Return whether a figure misses its target, and is worse than the published one by a third.
 
     That is more than a noisy machine does to most ratios; what still reaches its target may vary by more. One without a
-    target can't fall: nobody said which way is better.
+    target can't fall: it does not say which way is better.
     """
     target = measured.row.target
     if target is None or target.met(measured.value):

@@ -29,7 +29,7 @@ _ACCEPT_SECONDS: Final = 5.0
 #: How many of the calls accepted last are looked at then.
 _LAST_ACCEPTED: Final = 16
 _LOOK_SECONDS: Final = 0.05
-#: The share of a plan that must be done: the rest found nobody well to hit.
+#: The share of a plan that must be done: the rest found no healthy target.
 _DONE_SHARE: Final = 0.7
 
 
@@ -38,7 +38,7 @@ class Faults:
 
     Attributes:
         done: How many faults of each kind were done.
-        skipped: How many had nobody to hit, for it was down already.
+        skipped: How many found their target down already.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Faults:
                 group.create_task(self._do(fault))
 
     def missing(self, plan: list[Fault]) -> list[str]:
-        """Return what was planned and hit nobody, in words. A clock that nothing here can move is not asked for."""
+        """Return what was planned and hit nothing, in words. A clock that nothing here can move is not asked for."""
         movable = any(process.part.clock is not None for process in self._processes.values())
         planned = Counter(_name(fault) for fault in plan if movable or fault.kind != "clock")
         # What is planned once may find its target down, by another's doing.

@@ -59,7 +59,7 @@ class Client:
         await self._session.close()
 
     def choose(self) -> str:
-        """Choose a gateway: mostly one that is up, at times any, for nobody knows at once."""
+        """Choose a gateway: mostly one that is up, at times any, for a client does not learn of a fall at once."""
         names = list(self._gateways)
         up = [name for name in names if self._well(name)]
         return self._rng.choice(up if up and self._rng.random() < 0.95 else names)

@@ -15,7 +15,7 @@ from chaos.proxy import Mode
 MEAN_GAP_SECONDS: Final = 3.4
 #: When the first one comes, in seconds.
 _FIRST_SECONDS: Final = 2.0
-#: The step in which a schedule looks for somebody to hit, in seconds.
+#: The step in which a schedule looks for a healthy target, in seconds.
 _LOOK_SECONDS: Final = 0.25
 #: No fault lasts beyond so long before the end of the load, in seconds.
 _TAIL_SECONDS: Final = 3.0
@@ -72,7 +72,7 @@ class _Deck:
         rng.shuffle(self._cards)
 
     def deal(self, well: Callable[[str], list[str]]) -> tuple[str, tuple[str, ...]] | None:
-        """Return a kind and its targets, of those that are well; None if there is nobody to hit now."""
+        """Return a kind and its targets, of those that are healthy; None if there is none to hit now."""
         for place, (kind, what) in enumerate(self._cards):
             targets = _targets(self._rng, kind, what, well)
             if targets:

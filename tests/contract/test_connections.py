@@ -72,7 +72,7 @@ async def test_an_upgrade_that_is_declined_leaves_the_connection_as_it_was(tmp_p
 
 
 async def test_a_request_whose_client_is_gone_before_its_turn_runs_nothing(tmp_path):
-    """Else calls run for nobody, as many as a client sent at once."""
+    """Else calls run whose client is gone: as many as one client sent at once."""
     came, gate, ran = asyncio.Event(), asyncio.Event(), []
 
     async def held(request, context):

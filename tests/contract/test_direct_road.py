@@ -181,7 +181,7 @@ async def test_the_request_id_goes_all_the_way(tmp_path):
 
 @pytest.mark.parametrize("path", [PLACE, QUOTE])
 async def test_a_service_that_was_never_there_gets_its_calls_kept(tmp_path, path):
-    """Else a call is lost because nobody started the service yet."""
+    """Else a call is lost because the service was never started yet."""
     async with staged(tmp_path) as stage:
         expect_202(await stage.gateway.post(path, ORDER), stage)
 

@@ -173,7 +173,7 @@ async def test_the_newest_tasks_are_listed(office: Office) -> None:
 
 
 async def test_a_history_tells_what_happened(office: Office) -> None:
-    """Without it nobody can say why a call took so long, or what was tried before it was replayed."""
+    """Without it an operator can't say why a call took so long, or what was tried before it was replayed."""
     place = await office.dead()
     await office.gateway.post(f"{place}/replay")
     _, key, token = await office.claim()

@@ -91,7 +91,7 @@ async def test_a_wait_may_end_once_the_call_is_queued(tmp_path):
 
 
 async def test_a_wait_for_a_method_that_cannot_be_repeated_is_spent_at_the_queue(tmp_path):
-    """Else its answer is given up in the middle, and nobody knows what became of it."""
+    """Else its answer is given up in the middle, and its outcome is unknown."""
     async with staged(tmp_path, answer) as stage:
         call = asyncio.create_task(stage.gateway.post(PLACE, ORDER, Prefer="wait=20"))
         await complete(stage, state=task_pb2.TASK_STATE_SUCCEEDED, response=b"")
@@ -236,7 +236,7 @@ async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
     ],
 )
 async def test_a_call_that_is_not_kept_is_refused_and_says_so(tmp_path, result, name, code):
-    """Else a client believes in a call that nobody has."""
+    """Else a client believes that a call is kept which is not."""
     async with staged(tmp_path) as stage:
         stage.mom.results = [result] * 1000
         reply = await stage.gateway.post(PLACE, ORDER)

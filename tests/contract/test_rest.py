@@ -253,7 +253,7 @@ async def _status(stage, status: int) -> bool:
 
 
 async def test_the_metrics_tell_roads_and_reasons(tmp_path):
-    """Else nobody sees that calls go to the queue, and why."""
+    """Else it is not seen that calls go to the queue, nor why."""
     async with staged(tmp_path) as stage:
         await stage.gateway.post(PLACE, ORDER)
         await stage.gateway.post("/nowhere/at/all", ORDER)

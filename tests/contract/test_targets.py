@@ -121,7 +121,7 @@ async def test_a_server_is_registered_by_its_address_alone(office: Office) -> No
 
 
 async def test_what_changed_at_a_restart_is_seen_without_anyones_doing(office: Office) -> None:
-    """A release of the service would be called by the schema of the one before, until somebody noticed."""
+    """A new release of the service would be called by the schema of the one before, until an operator noticed."""
     async with depot.serving(("Store", "Old")) as port:
         await office.register(f"127.0.0.1:{port}")
         await office.answers("Old")
@@ -255,7 +255,7 @@ async def test_the_catalogue_file_leaves_it_to_the_server(server: RedisServer, t
         async with opened(server, tmp_path, catalogue=catalogue(tmp_path, f"127.0.0.1:{port}")) as office:
             early = await office.call()
             # Not by the metric: another test's middleware may have left it so.
-            await until(lambda: reasons(logs), what="it is told that there is nobody")
+            await until(lambda: reasons(logs), what="it is logged that no service can be reached")
             counted = metrics.targets_unread._value.get()
             async with depot.serving(port=port):
                 await office.answers()

@@ -77,7 +77,7 @@ async def test_calls_are_answered_by_tls_and_the_plain_port_leads_there(tmp_path
 
 
 async def test_a_redirect_names_the_port_that_the_deployment_publishes(tmp_path):
-    """Else clients are sent to the container's own port, where nobody answers them."""
+    """Else clients are sent to the container's own port, where nothing answers them."""
     async with serving_tls(tmp_path, tls_public_port=443) as (_, plain, session):
         url = f"http://localhost:{plain}/v1/services"
         async with session.get(url, allow_redirects=False, headers={"Host": "poste.example:80"}) as response:
@@ -114,7 +114,7 @@ async def test_a_new_certificate_is_served_without_a_restart(tmp_path):
 
 
 async def test_a_running_gateway_looks_for_a_new_certificate(tmp_path):
-    """Else it serves the old one until somebody thinks of a restart."""
+    """Else it serves the old one until it is restarted."""
     async with serving_tls(tmp_path) as (port, _, _):
         new = ssl.PEM_cert_to_DER_cert(make_certificate(tmp_path)[0].read_text())
 

@@ -92,7 +92,7 @@ async def test_who_looks_for_the_page_is_led_there(tmp_path, path):
 
 
 async def test_the_page_runs_nothing_but_its_own_files(tmp_path):
-    """What somebody smuggles into the page, or frames it with, would act as the operator."""
+    """A script that is smuggled into the page, or a page that frames it, would act with the operator's rights."""
     async with staged(tmp_path) as stage:
         page = await stage.gateway.get("/ui")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
@@ -165,7 +165,7 @@ async def test_while_the_middleware_is_away_the_lights_stay(tmp_path):
 
 
 async def test_a_replica_that_says_nothing_hangs(tmp_path):
-    """A service that hangs, which somebody must restart, would look like one that is deployed anew."""
+    """A service that hangs, and must be restarted, would look like one that is being deployed."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mom = FakeMom(shop.entry(f"127.0.0.1:{silent.getsockname()[1]}"))
         async with (

@@ -10,7 +10,7 @@ PERFORMANCE = Document("docs/performance.md")
 
 
 def test_every_published_figure() -> None:
-    """The page would boast of figures that nobody measured, or leave out those that are not met."""
+    """The page would boast of figures that were not measured, or leave out those that are not met."""
     rows = json.loads((ROOT / "tests/bench/published.json").read_text())["rows"]
 
     def spelt(row: dict, text: str) -> str:

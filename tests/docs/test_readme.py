@@ -37,7 +37,7 @@ async def test_the_servicer() -> None:
 
 
 def test_it_is_read_in_three_minutes() -> None:
-    """Nobody reads on: a person reads some 240 words a minute."""
+    """Few read on after three minutes: a person reads some 240 words a minute."""
     words = [word for _, line in README.prose() for word in re.findall(r"\w[\w'-]*", line)]
 
     assert len(words) < 3 * 240

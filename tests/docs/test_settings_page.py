@@ -14,7 +14,7 @@ def test_it_is_made_from_the_code() -> None:
 
 
 def test_every_setting_is_on_it_and_explained() -> None:
-    """Somebody would have to read the code to learn of it, or what it means."""
+    """One would have to read the code to learn of it, or what it means."""
     rows = {row[0].strip("`"): row[2] for row in Document("docs/settings.md").table("variable")}
 
     for kind in (GatewaySettings, MomSettings, WorkerSettings):

@@ -129,14 +129,14 @@ def test_the_gateway_of_a_poste_up_is_found_by_its_folder(running, tmp_path):
     (tmp_path / ".poste").symlink_to(running.data)
     by_default = poste("queues", "--json", cwd=tmp_path)
     elsewhere = poste("call", ADD, "a=2", "b=3", *folder, "--url", "127.0.0.1:1")
-    nobody = poste("services", "--data", str(tmp_path))
+    absent = poste("services", "--data", str(tmp_path))
 
     assert (named.returncode, named.stdout) == (0, '{"result": 5}\n')
     assert len(json.loads(from_environment.stdout)) == 3
     assert [part["name"] for part in json.loads(parts.stdout)] == list(running.parts())
     assert by_default.returncode == 0
     assert (elsewhere.returncode, "127.0.0.1:1" in elsewhere.stderr) == (2, True)
-    assert (nobody.returncode, nobody.stderr) == (
+    assert (absent.returncode, absent.stderr) == (
         2,
         f"poste: no `poste up` runs in {tmp_path} (another folder: --data)\n",
     )
@@ -169,7 +169,7 @@ def test_a_task_that_never_was_is_a_failure(ask):
 
 
 def test_the_services_and_queues_are_listed(ask, kept):
-    """Nobody would know what there is to call, or what waits."""
+    """A user could not learn what there is to call, or what waits."""
     kept()
     services = json.loads(ask("services", "--json").stdout)
     queues = json.loads(ask("queues", "--json").stdout)
@@ -190,7 +190,7 @@ def test_the_services_and_queues_are_listed(ask, kept):
 
 
 def test_no_gateway_is_not_a_failure_of_the_call():
-    """A script could not tell `the call failed` from `nobody was asked`."""
+    """A script could not tell `the call failed` from `no gateway was reached`."""
     done = poste("call", ADD, "a=2", "b=3", "--url", "127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (2, "")

@@ -47,7 +47,7 @@ async def test_a_killed_services_tasks_are_done_within_15_seconds(tmp_path, who)
 
 
 async def test_what_a_killed_service_may_have_run_is_not_run_twice(tmp_path):
-    """Row 1, not declared idempotent: whoever runs it again may charge somebody twice, on either road."""
+    """Row 1, not declared idempotent: running it again, on either road, may charge a customer twice."""
     async with deployed(tmp_path, LEDGER) as one:
         worker = one.parts[-1]
         lines = [f"once{number}" for number in range(5)]

@@ -24,7 +24,7 @@ async def client_of(server):
 
 
 async def test_results_outlast_a_killed_middleware(tmp_path):
-    """Row 4, one replica: what was done would be done again, and a gateway that restarts serve nobody."""
+    """Row 4, one replica: what was done would be done again, and a gateway that restarts would serve no route."""
     async with deployed(tmp_path, SUM, LEDGER) as one:
         (mom,) = one.moms
         lines = [f"reported{number}" for number in range(30)]
@@ -92,14 +92,14 @@ async def test_all_parts_resume_when_redis_is_back(tmp_path):
         tasks = await one.ended([reply.headers["Location"] for reply in kept])
 
     assert direct.statuses.keys() == {200}
-    # What was being written when Redis died is asked for again; if that takes too long nobody knows, and it is told so.
+    # What was being written when Redis died is asked for again; if that takes too long, it is said to be unknown.
     assert {(reply.status, reply.body["type"]) for reply in queued.bad} <= {
         (503, "/problems/not-accepted"),
         (502, "/problems/acceptance-unknown"),
     }
     assert all("Retry-After" in reply.headers for reply in queued.bad if reply.status == 503)
     assert all("Location" in reply.headers for reply in queued.bad if reply.status == 502)
-    # The gateway asks after a lost answer for 5 s: that is the longest that anybody waits.
+    # The gateway asks after a lost answer for 5 s: no client waits for longer.
     assert queued.slowest() < 2 * 5
     assert resumed < 2 * 5
     assert {task["state"] for task in tasks} == {"SUCCEEDED"}

@@ -92,7 +92,7 @@ def test_top_into_a_pipe_prints_once(running):
     env = environment(POSTE_URL=running.gateway, POSTE_OPERATOR_TOKEN_FILE=str(running.data / "operator.token"))
     table = poste("top", env=env)
     document = poste("top", "--json", env=env)
-    nobody = poste("top", "--url", "127.0.0.1:9")
+    absent = poste("top", "--url", "127.0.0.1:9")
 
     assert (table.returncode, table.stderr) == (0, "")
     assert (document.returncode, document.stderr) == (0, "")
@@ -103,8 +103,8 @@ def test_top_into_a_pipe_prints_once(running):
     assert {service["name"]: service["light"] for service in look["services"]}[SUM] == "up"
     assert all(service["figures"]["inRate"] is not None for service in look["services"])
     assert isinstance(look["tasks"], list)
-    assert (nobody.returncode, nobody.stdout) == (2, "")
-    assert nobody.stderr.startswith("poste: no gateway answers at http://127.0.0.1:9 (")
+    assert (absent.returncode, absent.stdout) == (2, "")
+    assert absent.stderr.startswith("poste: no gateway answers at http://127.0.0.1:9 (")
 
 
 def test_up_tells_how_things_are(tmp_path):

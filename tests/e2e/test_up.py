@@ -70,7 +70,7 @@ def test_all_parts_run_each_in_its_own_process(running):
     assert {part["state"] for part in parts.values()} == {"ready"}
     assert len({part["pid"] for part in parts.values()} | {running.process.pid}) == 8
     assert all(alive(part["pid"]) for part in parts.values())
-    # The gateway is for everybody on this machine; the others are called by the parts alone, and the courier by nobody.
+    # The gateway serves all users of this machine; the others are called by the parts alone, the courier by none.
     of_parts = {name for name, part in parts.items() if part["address"].startswith("unix:/")}
     assert of_parts == set(PARTS) - {"gateway", "courier"}
     assert parts["gateway"]["address"].startswith("127.0.0.1:")
@@ -254,7 +254,7 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
         states = {name: part["state"] for name, part in second.parts().items()}
 
     assert (never_up["pid"], never_up["state"]) == (None, "stopped")
-    # Until it was up once, nobody but a courier is known to take its calls from a queue.
+    # Until it was up once, only a courier is known to take its calls from a queue.
     assert (refused.status, refused.body["type"]) == (503, "/problems/service-away")
     assert before["sum"]["pid"] is None
     assert accepted.status == 202
@@ -339,7 +339,7 @@ async def test_a_server_beside_it_is_registered_as_soon_as_it_is_there(tmp_path)
     arguments = ("--service", f"127.0.0.1:{port}", "--without", "sum", "--without", "subtraction")
     with up(tmp_path / "data", *arguments, "--without", "multiplication") as one:
         await asyncio.to_thread(one.wait_ready)
-        await until(lambda: "not registered yet" in one.text, what="it is told that nobody is there")
+        await until(lambda: "not registered yet" in one.text, what="it is said that no service is there")
         async with depot.serving(port=port):
             await until(lambda: f"{depot.NAME} registered at 127.0.0.1:{port}" in one.text, what="it is registered")
     wrong = await asyncio.to_thread(poste, "up", "--service", "nowhere", "--data", str(tmp_path / "data"))

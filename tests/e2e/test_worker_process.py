@@ -25,7 +25,7 @@ from calculator.v1 import sum_pb2
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 TESTS = Path(__file__).parent.parent
-# Both neighbours are away: nobody listens at the discard port.
+# Both neighbours are away: nothing listens at the discard port.
 AWAY = {"POSTE_MOM": "127.0.0.1:9", "POSTE_REDIS_URL": "redis://127.0.0.1:9/0", "POSTE_ADMIN_PORT": "0"}
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_servicer_is_one_line() -> None:
 
 
 def test_a_thread_that_hangs_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
-    """One `def` handler that never ends would keep the process until somebody kills it."""
+    """One `def` handler that never ends would keep the process until it is killed."""
     port, ledger = free_port(), tmp_path / "ledger"
     process = start(
         *(*POSTE, "worker", "support.ledger:LedgerService"),

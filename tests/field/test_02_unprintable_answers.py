@@ -219,7 +219,7 @@ def test_an_any_of_an_unknown_type_goes_both_ways_as_its_bytes():
 
 
 async def test_the_client_and_the_log_are_told_on_both_roads(tmp_path):
-    """Else nobody is: the client gets a 500 after the handler ran, and the log has no more."""
+    """Else the client gets a 500 after the handler ran, and the log says no more than that."""
 
     async def late(_: Any, __: grpc.aio.ServicerContext) -> Any:
         return shop.Broken(note=b"\xff")

@@ -105,7 +105,7 @@ def test_no_file_can_say_what_runs_the_library(tmp_path, claim):
 
 @pytest.mark.parametrize(("prefer", "path"), [("", PUT), ("", PLACE), ("respond-async", QUOTE), ("wait=5", QUOTE)])
 async def test_what_nobody_could_deliver_is_not_kept(tmp_path, prefer, path):
-    """Its client would be promised a result, and be told a day later that nobody ever ran it."""
+    """Its client would be promised a result, and learn a day later that the call never ran."""
     async with staged(tmp_path, entry={"library": False}) as stage:
         begin = time.monotonic()
         reply = await stage.gateway.post(path, ORDER, Prefer=prefer)
@@ -163,7 +163,7 @@ async def enqueue(mom: RunningMom) -> str:
 
 
 async def test_the_middleware_keeps_calls_from_the_day_a_worker_was_there(tmp_path):
-    """A service from the file would have calls kept for nobody; or none any more after the middleware's restart."""
+    """A service from the file would have calls kept that none takes; or none kept after the middleware's restart."""
     catalogue = SAMPLES / "catalogue.toml"
     with running(tmp_path / "redis") as server:
         async with running_mom(server.url, catalogue=catalogue) as one, running_mom(server.url) as other:

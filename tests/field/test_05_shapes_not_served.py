@@ -113,7 +113,7 @@ async def test_the_worker_is_told_and_says_it_once():
 
 
 def test_of_a_catalogue_files_services_the_middleware_says_it(tmp_path):
-    """Else nobody does, for no replica need ever register."""
+    """Else it is logged nowhere, for no replica need ever register."""
     tmp_path.joinpath("raw.binpb").write_bytes(entry(RULE(get="/v1/raw", body="*")).file_descriptor_set)
     file = tmp_path / "catalogue.toml"
     file.write_text(f'[services."{NAME}"]\ndescriptors = "raw.binpb"\n')

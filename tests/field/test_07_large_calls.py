@@ -1,4 +1,4 @@
-"""Many large calls at once are kept, whatever they add up to, and hold nobody else's up."""
+"""Many large calls at once are kept, whatever they add up to, and delay no other client's calls."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_a_message_that_is_refused_is_split() -> None:
 
 
 async def test_a_call_that_no_message_takes_is_not_accepted() -> None:
-    """It would be reported as "nobody knows", after seconds, and with it those that were sent beside it."""
+    """It would end as "outcome unknown", after seconds, and so would the calls that were sent in one batch with it."""
     mom = Holding()
     async with narrow(mom, 20_000) as enqueuer:
         too_large = asyncio.create_task(enqueuer.enqueue(task("large", 30_000)))

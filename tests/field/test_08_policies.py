@@ -120,7 +120,7 @@ def test_what_makes_no_sense_is_named_at_the_start(said: dict[str, Any]) -> None
 
 
 def test_a_policy_of_what_is_no_method_is_refused() -> None:
-    """A handler with a typing error in its name would go without the policy, and nobody would know."""
+    """A handler with a typing error in its name would go without the policy, and no line would say so."""
 
     class Wrong(Behaving):
         @poste.policy(max_attempts=1)

@@ -1,4 +1,4 @@
-"""How long a queued task is tried again: as long as it may wait, unless somebody sets a cap; and who sets it."""
+"""How long a queued task is tried again: as long as it may wait, unless a cap is set; and where a cap is set."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def settle_by_a_claim(office: Office, key: str) -> None:
 
 @pytest.mark.parametrize("settle", [settle_by_reading, settle_by_cancelling, settle_by_a_pass, settle_by_a_claim])
 async def test_what_failed_until_its_time_was_over_is_dead_and_says_why(office: Office, settle: Any) -> None:
-    """EXPIRED says that the service did not come back: it was there, and failed; and nobody could replay it."""
+    """EXPIRED says that the service did not come back: it was there, and failed; and EXPIRED can't be replayed."""
     failed, waited = await office.enqueue(), await office.enqueue()
     assert await office.run(failed, "retry", b"why") == "retried"
     await office.make_overdue(failed)

@@ -29,7 +29,7 @@ def _ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_queued_task_has_longer_than_a_call_that_somebody_waits_for() -> None:
-    """A handler that needs a minute would succeed on no road: what nobody waits for may take its time."""
+    """A handler that needs a minute would succeed on no road: a queued task, which no client waits for, has longer."""
     plain = describe(shop.entry()).policy.methods["Get"]
     patient = describe(shop.entry(timeout_seconds=900)).policy.methods["Get"]
     short = describe(shop.entry(timeout_seconds=900, queued_timeout_seconds=5)).policy.methods["Get"]
@@ -97,7 +97,7 @@ async def failed(gateway: Gateway, place: str) -> dict[str, Any] | None:
 
 
 async def test_a_direct_call_that_took_too_long_names_the_time_and_its_setting(tmp_path: Path) -> None:
-    """The same, of a call that somebody waits for."""
+    """The same, of a direct call."""
     order: Message | dict[str, object] = {"aString": "x"}
     # The first leaves its replica alone for a while.
     async with staged(tmp_path, hang, hang, entry={"timeout_seconds": 0.25}) as stage:

@@ -1,4 +1,4 @@
-"""`def` handlers in processes of their own: a hang or a crash there is an outcome, and costs nobody else anything."""
+"""`def` handlers in processes of their own: a hang or a crash there is that call's outcome, and costs no other call."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def children(pid: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """Return whether a process runs: one that nobody has waited for yet does not."""
+    """Return whether a process runs: one that has ended and is not yet reaped (a zombie) does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -88,7 +88,7 @@ def lives(pid: int) -> bool:
 
 
 def test_what_cant_be_isolated_is_said_at_the_start() -> None:
-    """A name with a slip in it would leave the handler in a thread, and nobody know."""
+    """A name with a typing error in it would leave the handler in a thread, without a word."""
     servicer = Native()
     services = services_of([servicer])
     for names, words in ((["Lagacy"], "0 methods are called Lagacy"), (["Look"], "async def")):

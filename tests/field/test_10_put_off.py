@@ -34,7 +34,7 @@ async def test_what_was_not_run_runs_later_and_counts_as_no_attempt(office: Offi
 
 
 async def test_it_waits_and_another_process_may_have_it(office: Office) -> None:
-    """A process that can't run a task would take it again and again, and nobody else ever get it."""
+    """A process that can't run a task would take it again and again, and keep every other process from it."""
 
     async def refuse(_: ClaimedTask) -> None:
         raise NotRun("not here", delay_seconds=3600)

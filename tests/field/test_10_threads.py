@@ -69,7 +69,7 @@ async def readiness(worker: RunningWorker) -> tuple[int, str]:
 
 
 async def test_a_direct_call_without_a_thread_is_proved_not_run(hanging: Hanging) -> None:
-    """It would wait for its deadline, and nobody know whether it had run: a 502, or a circuit that opens for others."""
+    """It would wait for its deadline, its outcome unknown: a 502, or a circuit breaker that opens for others too."""
     async with (
         running_worker(hanging, concurrency=1, threads_lost_seconds=0) as worker,
         linked(worker.target) as replica,
@@ -77,7 +77,7 @@ async def test_a_direct_call_without_a_thread_is_proved_not_run(hanging: Hanging
         before = await metric(worker, "poste_threads_lost")
         held = asyncio.create_task(worker.call(LEGACY, line("hang"), timeout=2))
         await until(lambda: hanging.ran == ["hang"])
-        # Its thread works for somebody: others wait for it, as long as they have time.
+        # Its call goes on: others wait for the thread as long as they have time.
         waited = await refused(worker, "waits", 0.5)
         by_link = await replica.call(OutgoingCall(LEGACY, line("waits by link").SerializeToString(), "id"), 0.5)
         assert (code(waited), proves_not_run(waited)) == (Code.RESOURCE_EXHAUSTED, True)
@@ -85,7 +85,7 @@ async def test_a_direct_call_without_a_thread_is_proved_not_run(hanging: Hanging
         assert by_link.not_run
         with pytest.raises(grpc.aio.AioRpcError):
             await held
-        # Nobody waits for it any more: it is lost, and to wait for it is no use.
+        # Its call is over: the thread is lost, and waiting for it is of no use.
         await until(lambda: readiness_is(worker, 503), what="it says that it is not ready")
         assert "lost to handlers that do not end" in (await readiness(worker))[1]
         assert await metric(worker, "poste_threads_lost") == before + 1

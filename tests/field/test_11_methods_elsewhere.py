@@ -1,4 +1,4 @@
-"""11: two versions of a service at once: a call goes to who has its method, and nobody else's word on it is final."""
+"""11: two versions of a service at once: a call goes to a replica that has its method; one without it ends no call."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ async def test_a_broken_old_version_does_not_take_the_new_one_along(many: Many) 
 
 
 async def test_a_dropped_methods_results_can_be_read(many: Many, tmp_path: Path) -> None:
-    """What was accepted and done would be a result that nobody can read."""
+    """What was accepted and done would be a result that can't be read."""
     await many.come("a1", OLD)
     await many.come("b1", NEW)
     await many.stop("a1")
@@ -338,7 +338,7 @@ async def test_thirty_queued_calls_of_a_new_method_all_succeed_beside_old_replic
 
 
 async def unserved(mom: RunningMom, count: int) -> bool:
-    """Return whether so many tasks are said to wait for a method that nobody who lives has."""
+    """Return whether so many tasks are said to wait for a method that no live replica has."""
     async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/metrics") as reply:
         return f'poste_queue_unserved_tasks{{queue="{LEDGER}"}} {count}.0' in await reply.text()
 
@@ -392,7 +392,7 @@ async def test_a_gateway_that_does_not_know_who_has_what_asks_each(tmp_path: Pat
         async with serving_mom(fake := FakeMom(entry)) as port, running_gateway(tmp_path, port) as gateway:
             await gateway.available(name=LEDGER, ready=3)
             replies = [await gateway.post(STORE, {"line": "x"}, Prefer="no-queue") for _ in range(12)]
-            # What is known may be old: who is said to lack it is asked where there is nobody else.
+            # What is known may be old: a replica that is said to lack the method is asked if there is no other.
             entry.lacking.add(address=workers[2].target, methods=["Store"])
             fake.announce(entry)
             await asyncio.sleep(0)

@@ -140,7 +140,7 @@ async def start(one: Deployment, spec: str, **settings: Any) -> tuple[Part, int]
 
 
 async def test_a_process_exits_and_says_what_it_left_behind(tmp_path: Path) -> None:
-    """SIGTERM would never end it: 75 s and more, until somebody sent another signal."""
+    """SIGTERM would never end it: it ran for 75 s and more, until a second signal came."""
     async with deployed(tmp_path) as one:
         worker, pid = await start(one, "support.stubborn:Both", grace_seconds=0.5)
         await one.up(SUM)

@@ -91,7 +91,7 @@ async def test_a_body_that_makes_too_large_a_message_is_refused(
     [pytest.param(17_000_000, 1, id="one that is too large"), pytest.param(30_000, 600, id="many in one frame")],
 )
 async def test_errors_leave_the_link_to_its_other_calls(size: int, calls: int) -> None:
-    """A frame that is refused takes every call on its link along, whose outcomes nobody knows then."""
+    """A frame that is refused ends every call on its link, and the outcome of each is then unknown."""
     shouting = Shouting()
     async with running_worker(shouting) as worker, linked(worker.target) as replica:
         others = [asyncio.create_task(look(replica, "other")) for _ in range(20)]

@@ -22,7 +22,7 @@ from poste.queue.operators import Operators
 
 @pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "not on disk"])
 async def test_what_was_claimed_and_has_not_begun_is_proved_not_to_have_run(post: Post, *, on_disk: bool) -> None:
-    """Claimed together, all but the first would be DEAD if that killed its process: nobody could tell what ran."""
+    """Claimed together, all but the first would be DEAD if that killed its process: which ran would be unknown."""
     await post.join("me")
     once = [await post.enqueue(repeatable=False) for _ in range(3)]
     often = [await post.enqueue() for _ in range(2)]

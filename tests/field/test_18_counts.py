@@ -18,7 +18,7 @@ from poste_mom.messages import listings
 
 
 async def test_what_ended_is_no_more_than_what_came_and_was_replayed(post: Post) -> None:
-    """`ended` beyond `enqueued` reads as if tasks had ended twice: nobody could tell a replay from a defect."""
+    """`ended` beyond `enqueued` reads as if tasks had ended twice: a replay would look like a defect."""
     await post.join("me")
     key = await post.enqueue()
     for run in range(1, 4):

@@ -50,7 +50,7 @@ async def keep_passing(office: Office) -> None:
 
 
 async def be_away(server: RedisServer, how: str, seconds: float) -> None:
-    """The fault itself: for so long nobody is answered."""
+    """The fault itself: for so long Redis answers no client."""
     if how == "hangs":
         server.hang()
         await asyncio.sleep(seconds)
@@ -63,7 +63,7 @@ async def be_away(server: RedisServer, how: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("how", ["hangs", "restarts"])
 async def test_the_first_pass_afterwards_comes_before_the_owners(away: tuple[RedisServer, Office], how: str) -> None:
-    """It would find leases over that nobody could renew, in an absence that is shorter than a whole lease."""
+    """It would find leases over that could not be renewed, in an absence that is shorter than a whole lease."""
     server, office = away
     (key,) = await office.enqueue(repeatable=False)
     owner = Post(office.client, office.queue)
@@ -149,7 +149,7 @@ async def test_a_dead_owner_is_reaped_though_every_pass_is_late(away: tuple[Redi
 
 
 async def test_one_middleware_that_was_cut_off_puts_nothing_off(away: tuple[RedisServer, Office]) -> None:
-    """The others saw all the time that nobody renewed: what a dead owner held would stand still for longer."""
+    """The others went on seeing that no lease was renewed: what a dead owner held would wait longer than it must."""
     _, office = away
     cut_off, other = (Maintenance(office.client, pass_seconds=PASS_SECONDS) for _ in range(2))
     await cut_off.run_pass(office.queue, max_crashes=3)

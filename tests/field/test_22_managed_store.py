@@ -52,7 +52,7 @@ async def _check(server: RedisServer, kind: type[redis.asyncio.Redis] = redis.as
     ("how", "needed"),
     [
         ({}, "POSTE_REDIS_KEEPS"),
-        # Whatever may be lost: nobody has said how much it is.
+        # No setting says how much may be lost: it is taken for any amount.
         (SECOND | EVERYTHING, "POSTE_REDIS_KEEPS"),
         ({"keeps": "second"}, "POSTE_ACCEPT_LOSING_LAST_SECOND"),
         ({"keeps": "nothing"}, "POSTE_ACCEPT_LOSING_EVERYTHING"),

@@ -1,4 +1,4 @@
-// The ledger's service by @grpc/grpc-js, as somebody serves it who writes no Python: node ledger.js PROTO_FOLDER
+// The ledger's service by @grpc/grpc-js, without any of Poste's code: node ledger.js PROTO_FOLDER
 // Its port is POSTE_PORT. Each run appends `<method> <line>` to the file that POSTE_X_LEDGER names.
 "use strict";
 

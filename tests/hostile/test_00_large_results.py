@@ -76,7 +76,7 @@ async def test_a_peer_that_takes_none_of_its_large_results_keeps_nobody_from_the
             ask = channel.unary_stream("/poste.v1.MomService/GetTask")
             for endless in (ask(raw), ask(raw, timeout=60)):
                 assert await endless.code() is grpc.StatusCode.INVALID_ARGUMENT
-            # Nobody reads what these answer.
+            # What these are answered is not read.
             unread = [ask(raw, timeout=9) for _ in range(20)]
             await unread[0].initial_metadata()
             seen: Counter[str] = Counter()

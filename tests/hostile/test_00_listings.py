@@ -1,4 +1,4 @@
-"""However many ask what there is, one read at a time answers them, and nobody is told what was before he asked."""
+"""However many clients ask for a listing, one read at a time answers them, with nothing older than their request."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ async def test_what_nobody_waits_for_any_more_is_dropped_where_it_is_kept() -> N
 
 
 async def test_what_was_wanted_and_is_not_any_more_is_dropped_too() -> None:
-    """Between its grant and its frame it is in nobody's hands."""
+    """Between its grant and its frame no sender holds it."""
     async with kept() as (_, door, calls):
         for number, call in enumerate(calls):
             door.asked[number](True)
@@ -285,7 +285,7 @@ async def test_that_there_was_no_room_in_time_is_no_silence_of_the_service() -> 
 
 
 async def test_a_link_that_ends_takes_what_was_kept_along() -> None:
-    """Nobody could send for it any more."""
+    """No one could ask for it any more."""
     async with kept() as (replica, _, calls):
         await replica.close()
         assert await asyncio.gather(*calls) == [LOST] * len(calls)
@@ -337,7 +337,7 @@ def test_whoever_fits_goes_next_and_nobody_waits_behind_one_who_does_not() -> No
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_budget_that_is_waited_for_is_whole_again(seed: int) -> None:
-    """However they come and go, what is held is what somebody holds."""
+    """However they come and go, the budget's use is what they hold."""
     chance, budget = random.Random(seed), PatientBudget(1000, 500)  # noqa: S311 - the same each time
     asked: list[Asked] = []
     held: list[Asked] = []

@@ -361,7 +361,7 @@ async def test_what_waits_for_its_turn_is_given_up_with_its_replica() -> None:
 
 
 async def test_a_caller_that_goes_takes_its_turn_along() -> None:
-    """Whenever that is; a turn that nobody gives back is one less for everybody, until a restart."""
+    """Whenever that is: a turn that is not given back is one less for all, until a restart."""
     async with serving(echo) as calls:
         for number in range(200):
             going = [asyncio.create_task(look(calls, LARGE * (number % 3))) for _ in range(4)]

@@ -60,7 +60,7 @@ class Waiting:
         return reading.record and reading.record.state
 
     async def marked(self, *keys: str) -> bool:
-        """Return whether each record says that somebody waits for its end."""
+        """Return whether each record says that its end is waited for."""
         pipeline = self.client.pipeline(transaction=False)
         for key in keys:
             pipeline.hexists(QueueKeys(self.queue).record(key), "l")

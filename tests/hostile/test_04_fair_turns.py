@@ -42,7 +42,7 @@ class Served:
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Have all of them wait while the body runs; when it is over, each has had its turn."""
-        async with self.turns.turn("somebody", 1):
+        async with self.turns.turn("another", 1):
             yield
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
@@ -116,7 +116,7 @@ async def test_who_has_no_share_of_its_own_may_have_all_the_room():
 
 
 async def test_who_goes_leaves_its_place_to_the_next():
-    """A turn that is given to one that is gone would be the last one, and nobody would be served again."""
+    """A turn that is given to one that has left would be the last one: no client would be served again."""
     served = Served(100)
     async with served.held():
         gone = await served.ask("a", 10, "gone")

@@ -75,7 +75,7 @@ async def test_what_one_turn_of_the_loop_can_not_take_is_read_from_each_client_i
 
 
 async def test_one_that_fails_in_its_turn_ends_alone() -> None:
-    """Nobody would be read any more: neither who waits nor who comes later, as long as the gateway lives."""
+    """No connection would be read any more, neither those that wait nor later ones, as long as the gateway lives."""
     inflow, read = Inflow(asyncio.get_running_loop()), []
     large = b" " * (PART_BYTES + 1)
     failing, sound = Failing(CROWD, read), Source(CROWD, read)

@@ -1,4 +1,4 @@
-"""A peer that fills the catalogue to its last byte takes nobody's memory: the measure of Faults II."""
+"""A peer that fills the catalogue to its last byte does not use up memory elsewhere: the measure of Faults II."""
 
 from __future__ import annotations
 

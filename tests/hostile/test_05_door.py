@@ -80,7 +80,7 @@ BAD = [
 
 
 async def test_a_bad_task_is_refused_by_itself_and_by_name(mom: RunningMom, server: RedisServer) -> None:
-    """It became a record that nobody could read, or took everybody's calls in its batch down with it."""
+    """It became a record that could not be read, or failed all calls in its batch."""
     good = [_task() for _ in BAD]
     results = []
     for (changes, _), beside in zip(BAD, good, strict=True):
@@ -134,7 +134,7 @@ async def test_an_odd_question_is_refused_with_its_reason(mom: RunningMom) -> No
 
 
 async def test_what_can_not_be_decoded_is_its_senders_mistake(mom: RunningMom) -> None:
-    """It counted as the middleware's own failure, for which somebody is woken."""
+    """It counted as the middleware's own failure, which raises an alert."""
     for method in pb.DESCRIPTOR.services_by_name["MomService"].methods_by_name:
         stream = mom.channel.unary_stream(f"/poste.v1.MomService/{method}")(b"\x0a\xff\xff\xff", timeout=10)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -170,7 +170,7 @@ async def _claimed(server: RedisServer, mom: RunningMom) -> tuple[str, str]:
 
 
 async def test_a_bad_report_is_refused_by_itself(mom: RunningMom, server: RedisServer) -> None:
-    """It named lists that are no consumer's, or ended a task as done that nobody had answered."""
+    """It named lists that are no consumer's, or ended a task as done that had not been answered."""
     key, token = await _claimed(server, mom)
     bad: list[dict[str, Any]] = [
         *({"token": one} for one in ("", "me", "me:x", "m" * 100_000 + ":1", "a}:ready:1", "me:1" + "0" * 20)),

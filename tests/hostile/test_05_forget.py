@@ -1,4 +1,4 @@
-"""A service can be taken out of the catalogue; nobody's call is lost by it unseen, and what brings it back is said."""
+"""A service can be taken out of the catalogue: not while calls wait for it unseen, and what brings it back is said."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_service_that_is_gone_is_forgotten(office: Office) -> None:
 
 
 async def test_calls_that_wait_keep_it_unless_they_may_wait_on(office: Office, tmp_path: Path) -> None:
-    """Somebody was told 202; that nobody will take his call must not be a slip of an operator's hand."""
+    """Calls that were answered 202 would never be run: one mistyped command must not be enough for that."""
     await office.come()
     kept = [await office.gateway.post(f"/{shop.NAME}/Quote", {}, Prefer="respond-async") for _ in range(2)]
     assert [reply.status for reply in kept] == [202, 202]

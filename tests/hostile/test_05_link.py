@@ -100,7 +100,7 @@ async def test_a_number_that_is_in_use_ends_the_link_and_leaks_no_slot() -> None
 
 
 async def test_a_call_that_is_cancelled_as_it_comes_leaks_no_slot() -> None:
-    """Its task was cancelled before its first turn, and nobody counted it out; its link never ended."""
+    """Its task was cancelled before its first turn and never counted as ended: its link could not end."""
     async with serving() as (_, worker):
         for _ in range(2 * SLOTS):
             answers, error = await frames(
@@ -111,7 +111,7 @@ async def test_a_call_that_is_cancelled_as_it_comes_leaks_no_slot() -> None:
 
 
 async def test_odd_calls_are_answered_one_by_one() -> None:
-    """One call that nobody can make took those beside it along, or held a slot without an end."""
+    """One call to an unknown method failed those beside it, or held a slot for ever."""
     nan, inf = float("nan"), float("inf")
     odd = [
         *(look(number, timeout_seconds=seconds) for number, seconds in enumerate((nan, -inf, -1.0, 0.0), 1)),
@@ -208,7 +208,7 @@ def answers(*said: pb.LinkAnswer) -> pb.ConnectResponse:
         lambda call: b"\x0a\x06\x1a\x04\x12\x02\xff\xfe" + bytes([8, call.number]),
         lambda call: answers(pb.LinkAnswer(number=call.number, response=b"x" * (15 << 20))).SerializeToString() * 2,
     ],
-    ids=["to nobody", "to the next", "nothing", "rubbish", "no text", "oversized"],
+    ids=["to no method", "to the next", "nothing", "rubbish", "no text", "oversized"],
 )
 async def test_an_answer_that_is_none_ends_the_link_and_the_next_is_opened(say: Any) -> None:
     """A gateway took it for the answer of another call, or for a success, or ended."""
@@ -236,7 +236,7 @@ async def test_an_error_of_any_code_and_size_is_one(code: int, told: Code) -> No
 
 
 async def test_answers_twice_or_too_late_are_passed_over() -> None:
-    """What a call's own time-out or cancellation crossed on its way is nobody's mistake."""
+    """An answer that crosses its call's time-out or cancellation is not a mistake of either side."""
     late: list[pb.LinkAnswer] = []
 
     def say(call: pb.LinkCall) -> pb.ConnectResponse:

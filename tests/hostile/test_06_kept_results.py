@@ -138,7 +138,7 @@ async def _takes(one: Any) -> bool:
 
 
 async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path: Path) -> None:
-    """Nobody saw it: queues showed zeros, and the client was told what it is told when Redis is away."""
+    """It was not to be seen: queues showed zeros, and clients got the error that means that Redis is away."""
     async with town(tmp_path, max_held_bytes=100_000) as one:
         with capture_logs() as logs:
             done = await one.fill()
@@ -230,7 +230,7 @@ async def test_what_waits_and_what_is_dead_counts_too(tmp_path: Path) -> None:
 
 
 async def test_the_figures_of_results_whose_time_is_over_go(tmp_path: Path) -> None:
-    """A figure that only grows would close the queue for good: Redis tells nobody what it drops by itself."""
+    """A figure that only grows would close the queue for good: Redis does not report what it expires."""
     async with town(tmp_path, max_held_bytes=100_000) as one:
         done = await one.fill()
         records = [record async for record in one.client.scan_iter(match=one.post.keys.any_record)]
@@ -267,7 +267,7 @@ async def test_an_operator_drops_what_has_ended(tmp_path: Path) -> None:
 
 
 async def test_what_an_operator_dropped_is_gone_and_not_lost(tmp_path: Path) -> None:
-    """Every client that comes for its result would read that the record is lost, and somebody paged for it."""
+    """Every client that comes for its result would read that the record is lost, and an alert would follow."""
     async with town(tmp_path) as one:
         place = (await one.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")).headers["Location"]
         await one.serve()

@@ -60,7 +60,7 @@ def store(office: Office) -> Store:
 
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_results_stop_at_their_queues_budget(store: Store, repeatable: bool) -> None:
-    """Calls of some bytes were accepted by the thousand, and their results filled Redis: nobody's call was taken."""
+    """Calls of some bytes were accepted by the thousand, and their results filled Redis: no more could be accepted."""
     office = store.office
     await store.pass_(Budget(BUDGET))
     keys = await store.enqueue(repeatable=repeatable)
@@ -119,7 +119,7 @@ async def test_a_budget_that_is_made_larger_is_heard_of(store: Store, budget: Bu
 
 
 async def test_what_waits_meanwhile_expires_as_it_would(store: Store) -> None:
-    """A call that waits behind others' results would never end, and nobody be told of it."""
+    """A call that waits behind others' results would never end, and its client not learn of it."""
     office = store.office
     await store.pass_(Budget(1))
     (first,), (late,) = await store.enqueue(count=1), await store.enqueue(count=1, ttl=1)

@@ -1,4 +1,4 @@
-"""Number 10: nobody is an operator but who has the token, wherever they come from; the command finds that of `up`."""
+"""Number 10: only a client with the token is an operator, wherever it comes from; the command finds that of `up`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_gateway_without_a_token_has_no_operators(tmp_path):
 
 @pytest.mark.parametrize("given", ["", "x", "the operators' token, in the test", "x" * 5000])
 async def test_a_wrong_token_is_counted(tmp_path, given):
-    """Somebody would try tokens, and nobody be told."""
+    """Tokens could be tried one after another, and no figure show it."""
     before = operator_tokens_wrong_total._value.get()
     async with staged(tmp_path) as stage:
         reply = await stage.gateway.post(f"{QUEUE}/pause", Authorization=f"Bearer {given}")

@@ -1,4 +1,4 @@
-"""Number 11: on a host that others are on too, nobody but its user gets into a local Poste, or at its secrets."""
+"""Number 11: on a host with other users, only its own user gets into a local Poste, or at its secrets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WIDE = (0o644, 0o604, 0o620, 0o602, 0o666)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     data = tmp_path_factory.mktemp("up") / "data"
-    # As somebody made it who thought of nothing.
+    # As it is made with the usual umask, without a thought of other users.
     data.mkdir(mode=0o755)
     with up(data, "--without", "subtraction", "--without", "multiplication") as one:
         one.wait_ready()
@@ -61,7 +61,7 @@ def test_no_part_but_the_gateway_takes_calls_from_others(running):
     """Anybody on the host would read Redis, order the middleware about, and call the services past the gateway."""
     parts = running.parts()
     open_to_all = {name: ports_of(part["pid"]) for name, part in parts.items() if part["pid"]}
-    # A courier is called by nobody: its address is that of its probes.
+    # A courier is not called by other parts: its address is that of its probes.
     addresses = [part["address"] for name, part in parts.items() if name not in {"gateway", "courier"}]
     places = [Path(address.removeprefix("unix:")) for address in addresses]
 
@@ -243,7 +243,7 @@ def readers(path: Path, other: Path):
 @pytest.mark.parametrize("mode", WIDE)
 @pytest.mark.parametrize("which", ["id key", "operators' token", "Redis' password", "TLS key"])
 def test_a_secret_that_others_can_read_or_write_is_refused(tmp_path, which, mode):
-    """Whoever is on the host would sign ids, be an operator, or answer in the gateway's name; and nobody be told."""
+    """Any user of the host could sign ids, be an operator, or answer in the gateway's name, without a warning."""
     path = secret_file(tmp_path / "secret", "s" * 40)
     path.chmod(mode)
     with pytest.raises(StartError) as refused:

@@ -121,7 +121,7 @@ def test_secrets_and_configs_are_made_outside_and_named_by_their_content():
 
 
 def test_the_image_runs_no_shell_and_nothing_as_root():
-    """What no shell reads nobody can write into; and who breaks out of a part must not be root."""
+    """Without a shell injected commands can't run; and who breaks out of a part must not be root."""
     found = instructions()
     users = [what for name, what in found if name == "USER"]
 

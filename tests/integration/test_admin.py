@@ -1,4 +1,4 @@
-"""The probes' and Prometheus' own port: what it says, and that nobody's bad request does it harm."""
+"""The probes' and Prometheus' own port: what it answers, and that a bad request does not harm it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_metrics_are_brought_up_to_date_first() -> None:
 
 
 async def test_a_defect_is_told_and_does_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
-    """A scrape that failed once would be the last one, or nobody would learn why."""
+    """After one scrape that failed all others would fail, or the reason would be logged nowhere."""
     process = Process()
     async with process.serving() as port:
         process.trouble = "defect"

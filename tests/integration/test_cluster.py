@@ -1,4 +1,4 @@
-"""Poste on a Redis Cluster: what one master's trouble does to its own queues, and to nobody else's."""
+"""Poste on a Redis Cluster: what one master's trouble does to its own queues, and that it does nothing to others'."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ async def test_a_client_that_is_closed_in_a_cancelled_task_leaves_nothing_open(r
 
 
 async def test_a_client_that_is_closed_connects_no_more(redis_cluster: RedisCluster) -> None:
-    """Whoever comes late (a handler that is being cancelled) would leave a connection behind that nobody closes."""
+    """A handler that is being cancelled may ask late: it would open a connection that is never closed."""
 
     async def use(client: Client) -> None:
         await _reach_all(client)

@@ -98,7 +98,7 @@ async def test_a_cancel_reaches_the_handler(office: Office) -> None:
 
 
 async def test_a_cancel_reaches_the_handler_while_its_service_stops(office: Office) -> None:
-    """Its client waited until the grace was over: nobody looked any more for what was to stop."""
+    """Its client waited until the grace was over: a process that stops no longer read what was to be cancelled."""
     consumer = office.consume(office.until_released, grace_seconds=60)
     (key,) = await office.enqueue()
     await office.started.wait()

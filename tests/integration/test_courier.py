@@ -75,7 +75,7 @@ async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_
             return (await one.figures(LEDGER))["consumers"] == 0
 
         # So the alert tells of it as of any other service that is away.
-        await until(left, what="nobody takes from the queue")
+        await until(left, what="nothing takes from the queue")
         for part in one.foreigners:
             part.start()
         tasks = await one.ended(places, seconds=60)
@@ -117,7 +117,7 @@ async def test_a_service_that_was_registered_by_its_address_has_both_roads(tmp_p
 
 
 async def test_nothing_is_kept_for_a_foreign_service_without_a_courier(tmp_path):
-    """Its client would be promised a result, and be told a day later that nobody ever ran it."""
+    """Its client would be promised a result, and learn a day later that the call never ran."""
     async with deployed(tmp_path, foreigners=1) as one:
         one.foreigners[0].kill()
         await one.up(LEDGER, 0)
@@ -305,7 +305,7 @@ def ends_of(one) -> str:
 
 
 async def test_a_client_cancels_a_call_that_is_being_delivered(tmp_path):
-    """Whoever changed his mind would wait for the end of what nobody wants."""
+    """A client that no longer wants the result would still have to wait until the call ends."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:
         (place,) = await keep(one, "Store", ["a"], sleepSeconds=30)
         await running(one, "Store", ["a"])
@@ -338,7 +338,7 @@ async def test_the_text_of_a_foreign_exception_is_told_to_no_client(tmp_path):
 
 
 async def test_a_courier_tells_how_it_is(tmp_path):
-    """Nobody would know of a courier that is deaf, nor what it does."""
+    """A courier whose connections are dead would not be noticed, and what it does could not be seen."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:
         await one.ended(await keep(one, "Store", ["a"]))
         admin = f"http://127.0.0.1:{one.couriers[0].admin_port}"

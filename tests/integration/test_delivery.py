@@ -80,7 +80,7 @@ async def test_a_call_that_grpc_refuses_to_send_fails_alone() -> None:
 
 
 async def test_a_service_that_is_slow_to_answer_leaves_others_their_turns() -> None:
-    """Its answers would be waited for while nobody else's is read, be they ready ever so long."""
+    """Its answers would be waited for while those of other services, ready long since, are not read."""
     begun = 0
     go = asyncio.Event()
 

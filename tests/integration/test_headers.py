@@ -264,7 +264,7 @@ def test_what_is_no_header_is_refused(names: list[str]) -> None:
 
 
 def test_the_catalogue_file_says_it(tmp_path: Path) -> None:
-    """Else nobody can, or a secret is kept although nobody said so."""
+    """Else it can't be set, or a header with a secret is stored that was not named."""
     entry = described.entry(descriptor_pool.Default(), NAME)
     (tmp_path / "it.binpb").write_bytes(entry.file_descriptor_set)
     file = tmp_path / "catalogue.toml"
@@ -298,7 +298,7 @@ def test_carried_metadata_is_read_as_it_was_spelt() -> None:
 
 @pytest.mark.parametrize("secret", [False, True])
 async def test_a_queued_call_keeps_what_carries_no_secret(tmp_path: Path, secret: bool) -> None:
-    """Else a token stands on Redis' disk although nobody said so; or a handler is told nothing once it was away."""
+    """Else a token is written to Redis' disk without being named; or a handler misses headers after an absence."""
     settings = catalogue_pb2.ServiceSettings(kept_headers={"names": ["authorization", "grpc-metadata-*"]})
     entry = described.entry(descriptor_pool.Default(), NAME, settings=settings if secret else None)
     mom, ledger = FakeMom(entry), Ledger()
@@ -316,7 +316,7 @@ async def test_a_queued_call_keeps_what_carries_no_secret(tmp_path: Path, secret
 
 
 async def test_what_is_kept_comes_back_from_the_store(office: Office) -> None:
-    """Else it is kept for nobody."""
+    """Else it is stored and never used."""
     told: dict[str, str] = {}
 
     async def note(task: ClaimedTask) -> None:
@@ -345,7 +345,7 @@ async def test_calls_go_through_interceptors(tmp_path: Path, linked: bool) -> No
 
 @pytest.mark.parametrize("method", ["Record", "Legacy"])
 async def test_queued_calls_go_through_interceptors(method: str) -> None:
-    """Else a queued call is let in that is refused while somebody waits."""
+    """Else a queued call is let in that would be refused as a direct one."""
     mom, guard = WorkersMom(), Guard()
     async with (
         serving_workers_mom(mom) as target,

@@ -53,7 +53,7 @@ async def test_calls_flow_while_other_services_come_change_and_go(tmp_path: Path
 
 
 async def test_a_route_falls_to_the_next_service_when_its_owner_goes(tmp_path: Path) -> None:
-    """Else a route that two services claim is nobody's once the first of them goes, until the gateway is restarted."""
+    """Else a route that two services claim is lost once the first of them goes, until the gateway is restarted."""
     async with staged(tmp_path) as stage:
 
         async def owner() -> str | None:

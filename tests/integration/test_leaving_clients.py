@@ -90,7 +90,7 @@ async def cancelled_calls(gateway: Gateway) -> float:
 
 @pytest.mark.parametrize("linked", [True, False])
 async def test_a_client_that_leaves_ends_a_call_without_side_effects(tmp_path: Path, linked: bool) -> None:
-    """Else handlers work on for nobody: a client that repeats what takes long would fill its service with it."""
+    """Else handlers work on after their clients left: one that repeats a slow call would fill its service with it."""
     held = Held()
     async with serving(tmp_path, held, linked=linked) as gateway:
         before = await cancelled_calls(gateway)

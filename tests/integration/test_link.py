@@ -81,7 +81,7 @@ async def test_a_slow_call_holds_no_other_up() -> None:
 
 
 async def test_a_call_that_takes_too_long_is_cancelled() -> None:
-    """Its handler would go on for nobody, and hold a place."""
+    """Its handler would go on though its caller gave it up, and hold a slot."""
     async with staged() as (gated, _, replica):
         said = await look(replica, "slow", 0.3)
         assert isinstance(said, Failure)
@@ -147,7 +147,7 @@ async def test_silence_is_told_from_never_sent() -> None:
     """A call that waited in vain to be sent may be queued whatever its method."""
     async with running_worker(Gated()) as worker, connect(worker.target, library=True) as channel:
         link = Link(channel)
-        # Nobody sends: it never runs.
+        # No request is sent: it never runs.
         assert await link.call(OutgoingCall(LOOK, b"", "id"), 0.05) == UNSENT
         running = asyncio.create_task(link.run())
         await link.settled.wait()

@@ -116,7 +116,7 @@ async def test_a_task_goes_through_the_office(mom: RunningMom, server: RedisServ
 
 
 async def test_an_end_at_another_replica_is_seen(mom: RunningMom, server: RedisServer) -> None:
-    """Who waits and who completes may ask two of them: then the record must say that somebody waits."""
+    """Who waits and who completes may ask different replicas: so the record must say that its end is waited for."""
     task = _task()
     assert await _enqueue(mom, task) == ["ACCEPTED"]
     waiting = asyncio.ensure_future(
@@ -249,7 +249,7 @@ async def test_a_redis_that_would_lose_calls_is_not_trusted(tmp_path: Path, conf
 
 @pytest.mark.parametrize("accept_losing_last_second", [False, True])
 async def test_everysec_is_made_durable_by_waitaof(tmp_path: Path, *, accept_losing_last_second: bool) -> None:
-    """Under everysec a reply proves nothing: the 202 has to wait for the disk, unless somebody decided otherwise."""
+    """Under everysec a reply proves nothing: the 202 has to wait for the disk, unless a setting says otherwise."""
     with running(tmp_path, appendfsync="everysec") as server:
         async with running_mom(
             server.url, catalogue=CATALOGUE, accept_losing_last_second=accept_losing_last_second
@@ -292,7 +292,7 @@ async def test_a_redis_that_is_nearly_full_takes_no_new_calls(tmp_path: Path) ->
 
 
 async def test_a_redis_that_has_memory_again_takes_new_calls(mom: RunningMom, server: RedisServer) -> None:
-    """Full once would be full for ever: the middleware would refuse every call until somebody restarts it."""
+    """Full once would be full for ever: the middleware would refuse every call until it is restarted."""
 
     async def ready() -> bool:
         async with aiohttp.ClientSession() as session, session.get(f"{mom.admin_url}/readyz") as answer:
@@ -317,7 +317,7 @@ async def test_a_redis_that_has_memory_again_takes_new_calls(mom: RunningMom, se
 
 
 async def test_a_service_registers_itself(mom: RunningMom) -> None:
-    """A service that nobody wrote into the catalogue file is known once it started."""
+    """A service that is not in the catalogue file is known once it started."""
     request = pb.RegisterServiceRequest(
         service="calculator.v1.SumService",
         file_descriptor_set=file_descriptor_set(sum_pb2.DESCRIPTOR),

@@ -1,4 +1,4 @@
-"""A service in another language, by a gRPC library that nobody here wrote: on both roads, killed, brought back."""
+"""A service in another language, by its own gRPC library: on both roads, killed, brought back."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
 
 
 async def test_the_oldest_is_taken_first(post: Post) -> None:
-    """A queue that is not first in, first out starves somebody."""
+    """A queue that is not first in, first out starves its oldest task."""
     await post.join("me")
     keys = [await post.enqueue() for _ in range(5)]
 
@@ -268,7 +268,7 @@ async def test_a_live_owner_is_not_reaped(post: Post) -> None:
 
 
 async def test_nobody_is_reaped_after_redis_was_away(post: Post) -> None:
-    """While Redis was down nobody could renew: reaping then would run everything twice."""
+    """While Redis was down no lease could be renewed: reaping then would run everything twice."""
     await post.join("me", lease_seconds=6)
     key = await post.running("me")
     await post.pass_()
@@ -470,7 +470,7 @@ async def test_a_task_that_was_asked_to_stop_and_died_is_cancelled(post: Post) -
 
 
 async def test_an_overdue_task_expires_though_its_service_never_returns(post: Post) -> None:
-    """The status must not say QUEUED of what nobody will run."""
+    """The status must not say QUEUED of what will never be run."""
     overdue = await post.enqueue(task_ttl_seconds=1)
     fine = await post.enqueue()
     await post.client.hincrby(post.keys.record(overdue), "x", -2000)
@@ -641,7 +641,7 @@ async def test_replayed_poison_runs_alone(post: Post) -> None:
 
 
 async def test_a_purged_task_still_says_what_became_of_it(post: Post) -> None:
-    """Its id would otherwise count as lost, and page somebody."""
+    """Its id would otherwise count as lost, and raise an alert."""
     await post.join("me")
     key = await dead(post, result_ttl_seconds=600)
     assert await post.operators.purge(post.queue, [key]) == ["done"]

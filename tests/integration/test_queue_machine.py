@@ -130,7 +130,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        """Somebody does something. One rule, for of many hypothesis leaves out most, and gets nowhere."""
+        """Take one step of any kind. One rule for all: given many, hypothesis leaves most of them out of a run."""
         self.draw = data.draw
         action = self.draw(st.sampled_from(self._possible()), label="step")
         getattr(self, action)()
@@ -375,7 +375,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.processes[name].die()
 
     def die(self) -> None:
-        """A process is killed; its lease is over and somebody notices at once, or later."""
+        """A process is killed; its lease is over, and the next pass sees it at once or later."""
         name = self._any(self.living())
         self.processes[name].die()
         noticed = self.draw(st.booleans())
@@ -481,7 +481,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.delayed[key] = True
 
     def become_overdue(self) -> None:
-        """A task has waited for too long; somebody looks at it at once, or later."""
+        """A task has waited for too long; it is read at once, or later."""
         key = self._any([*self.model.delayed, *self.model.open()])
         self.do(self.queue.end_time(key))
         self.model.tasks[key].overdue = True
@@ -506,7 +506,7 @@ class QueueMachine(RuleBasedStateMachine):
         return [key for key, task in self.model.tasks.items() if task.final and (task.state != "D" or task.purged)]
 
     def be_away(self) -> None:
-        """Nobody makes a pass for longer than any lease: that ends none."""
+        """No pass is made for longer than any lease: that ends no lease."""
         if self._odd():
             self.do(self.queue.client.hset(self.queue.keys.counts, "pass", 1))
 
@@ -642,7 +642,7 @@ def _record(task: queue_model.Task) -> tuple[Any, ...]:
 
 
 def test_no_order_of_steps_breaks_the_queue(tmp_path: Path) -> None:
-    """Faults come in orders that nobody thinks of; each rule of the queue is there for one of them."""
+    """Faults come in orders that no test lists; each rule of the queue is there for one of them."""
     examples = os.environ.get(EXAMPLES)
     # Nothing is killed here, so nothing needs the disk.
     with running(tmp_path, appendonly="no") as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

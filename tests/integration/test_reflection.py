@@ -29,7 +29,7 @@ async def test_a_servers_services_are_read_with_all_that_they_import(versions):
     async with depot.serving(("Store", "Fetch"), versions=versions) as port:
         found = await read(port)
 
-    # Reflection itself is nobody's service.
+    # Reflection itself is not a service of the program's own.
     assert list(found) == [depot.NAME]
     files = descriptor_pb2.FileDescriptorSet.FromString(found[depot.NAME]).file
     assert {file.name for file in files} == {

@@ -163,7 +163,7 @@ async def test_a_stop_ends_calls_that_outlast_the_grace() -> None:
 
 
 async def test_a_client_that_leaves_cancels_its_handler() -> None:
-    """Without it handlers would work for nobody; and a late `def` handler must not touch a call that is gone."""
+    """Without it handlers work on after their client left; and a late `def` handler must not touch an ended call."""
     slow = Slow()
     async with running_worker(slow, max_direct_calls=2) as worker:
         for path in (LOOK, LEGACY):
@@ -219,7 +219,7 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 async def test_probes_and_metrics() -> None:
-    """Without them nobody could tell a worker that stops from one that serves."""
+    """Without them a worker that stops could not be told from one that serves."""
     async with running_worker(Behaving()) as worker:
         await worker.call(LOOK, line("answers"))
         async with aiohttp.ClientSession() as http:

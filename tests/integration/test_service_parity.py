@@ -16,7 +16,7 @@ from poste.upstream.failure import Failure, of_error
 from poste.upstream.outgoing_call import OutgoingCall
 
 SERVICE = "/testing.v1.LedgerService"
-#: Handlers whose exception is told on the queued road, in a detail for the operator, and to nobody on the direct one.
+#: Handlers whose exception is shown to operators on the queued road (in the task's detail), and not on the direct one.
 UNEXPECTED = {
     "raises": "ValueError: secret ?",
     "raises_at_length": "ValueError: \U0001f4ee",

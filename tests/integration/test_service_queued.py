@@ -116,7 +116,7 @@ async def test_a_cancel_that_comes_while_it_is_reported_is_too_late_but_an_order
         first, second = claimed("Look", line("answers"), key="1"), claimed("Look", line("answers"), key="2")
         reported, given_back = worker.consumers[0].hand(first), worker.consumers[0].hand(second)
         done, _ = await asyncio.wait([reported, given_back], timeout=0.3)
-        assert not done, "nobody took the reports yet"
+        assert not done, "the reports were taken before they were let through"
         for task, running in ((first, reported), (second, given_back)):
             task.cancel_requested = True
             lifecycle.cancel(running)

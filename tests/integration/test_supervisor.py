@@ -74,7 +74,7 @@ def story(folder):
 
 
 async def test_a_killed_part_is_shown_and_comes_back_at_its_own_port(tmp_path):
-    """A crash would end the part for good, or it would come back where nobody looks for it."""
+    """A crash would end the part for good, or it would come back at a port that its neighbours don't know."""
     make(tmp_path, "mom.ready")
     async with local(tmp_path) as (supervisor, told):
         await supervisor.begin(BOTH - {MOM})
@@ -115,7 +115,7 @@ async def test_a_part_that_can_not_start_at_first_is_told_with_its_own_words(tmp
 
 
 async def test_a_stopped_part_is_gone_and_stays_away(tmp_path):
-    """Nobody could take a service away: it would be restarted as if it had crashed."""
+    """A service could not be taken away: it would be restarted as if it had crashed."""
     make(tmp_path, "mom.ready", "gateway.ready")
     async with local(tmp_path) as (supervisor, told):
         await supervisor.begin()
@@ -222,7 +222,7 @@ async def test_a_part_that_is_no_longer_ready_is_not_called_ready(tmp_path):
 
 
 async def test_without_a_gateway_a_service_is_ready_when_it_listens(tmp_path):
-    """Parts could not be started in any order: each start of a service would wait for a gateway that nobody wants."""
+    """Parts could not be started in any order: each start of a service would wait for a gateway it does not need."""
     async with local(tmp_path, "sum", GATEWAY) as (supervisor, _):
         async with asyncio.timeout(20):
             await supervisor.start("sum")
@@ -312,7 +312,7 @@ def test_a_command_that_is_not_there_is_told(tmp_path):
 
 @pytest.mark.parametrize("when", ["restarted", "crashed"])
 async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them(tmp_path, when):
-    """`poste up` would hang for good, with nobody who looks after what still runs, and not say why."""
+    """`poste up` would hang for good without restarting what crashes, and not say why."""
     make(tmp_path, "mom.ready", "gateway.ready")
 
     def tell(_name, did, _more):

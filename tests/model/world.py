@@ -229,7 +229,7 @@ class Game:
             if task.open and task.overdue:
                 _, step = self.send(world, "read", key)
                 if step.world != world:
-                    yield step._replace(says=f"somebody reads {key}", fault=True)
+                    yield step._replace(says=f"a client reads {key}", fault=True)
 
     def _operators(self, world: World) -> Iterator[Step]:
         if world.store.paused:

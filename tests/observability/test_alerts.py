@@ -99,7 +99,7 @@ async def again_and_again(call: Callable[[], Awaitable[object]], *, seconds: flo
 
 
 async def test_a_service_that_is_taken_away(watched):
-    """What Poste is for: somebody must be told that calls wait, and that it is over."""
+    """What Poste is for: an operator must be told that calls wait, and that it is over."""
     one, sum_ = watched.poste, watched.poste.parts[-2]
 
     sum_.kill()

@@ -143,7 +143,7 @@ async def figures(watcher: Prometheus, text: str) -> list[float]:
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "swarm.yml"])
 def test_every_part_is_scraped(name):
-    """The Parts dashboard would not know of one, and nobody would notice."""
+    """A part that is not scraped would be missing on the Parts dashboard, without any sign of it."""
     jobs = re.findall(r"job_name: (\w+)", (FOLDER / name).read_text())
 
     assert jobs == ["gateway", "mom", "courier", "sum", "multiplication", "subtraction"]

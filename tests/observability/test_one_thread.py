@@ -55,7 +55,7 @@ async def queued(one: Deployment, method: str, request_id: str, **fields: Any) -
 
 
 async def test_a_calls_life_is_found_by_its_request_and_by_its_task(tmp_path):
-    """A client's complaint ends at the gateway's door: what its call met behind that nobody could find."""
+    """A client's complaint could be followed to the gateway's log and no further."""
     async with deployed(tmp_path, settings=POLICY) as one:
         worker = one.service(TALKATIVE)
         worker.start()
@@ -121,7 +121,7 @@ async def test_what_an_operator_did_is_found_by_his_request_at_the_middleware(tm
 
 
 async def test_what_no_service_ends_is_told_by_who_ends_it(tmp_path):
-    """A task that killed its process, or that nobody came for, would vanish from the logs between two lines."""
+    """A task that killed its process, or expired without a service, would be missing in the logs."""
     async with deployed(tmp_path, settings=POLICY) as one:
         (mom,) = one.moms
         cancelled, expired = await queued(one, "Store", "cancelled-1"), await queued(one, "Store", "left-1")
@@ -192,7 +192,7 @@ async def test_an_authors_own_lines_are_lines_like_any_other(tmp_path):
 
 
 async def test_what_runs_in_a_process_of_its_own_is_told_as_everything(tmp_path):
-    """The traceback of an isolated handler was nowhere; and what it logs would be no JSON, and of nobody."""
+    """The traceback of an isolated handler went nowhere; what it logs would be no JSON, and name no task or request."""
     pytest.importorskip("pebble", reason="the extra `isolated` is not installed")
     async with deployed(tmp_path) as one:
         settings = {"redis_url": one.redis.url, "mom": one._mom, "x_ledger": one.file, **one.pace}

@@ -24,7 +24,7 @@ def test_prometheus_takes_the_configuration(name):
 
 
 def test_each_alert_fires_when_it_must_and_no_sooner():
-    """Nobody is told of what goes wrong, or so often that nobody listens any more."""
+    """An alert that stays silent warns of nothing; one that fires too often is soon ignored."""
     done = subprocess.run(
         [program("promtool"), "test", "rules", HERE / "rules.test.yml"], capture_output=True, text=True, check=False
     )
@@ -33,7 +33,7 @@ def test_each_alert_fires_when_it_must_and_no_sooner():
 
 
 def test_each_alert_has_a_test_and_says_what_to_do():
-    """An alert that nobody ever saw fire, or that leaves whom it wakes alone."""
+    """An alert that was never seen to fire may not; one without advice does not help those whom it wakes."""
     rules = (FOLDER / "rules.yml").read_text()
     tested = set(re.findall(r'alertname="(\w+)"', (HERE / "rules.test.yml").read_text()))
     alerts = re.split(r"- alert: ", rules)[1:]

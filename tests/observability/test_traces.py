@@ -330,7 +330,7 @@ async def test_a_traced_programs_call_is_a_part_of_its_trace(tmp_path):
 
 
 async def test_whatever_is_logged_of_a_traced_request_says_so(tmp_path, capsys):
-    """Of the line that an operator is woken up for, nobody would find the call that met it."""
+    """From the line that wakes an operator, the call that caused it could not be found."""
     async with staged(tmp_path, answer) as stage:
         reply = await stage.gateway.post(PLACE, ORDER, Prefer="respond-async")
         stage.mom.tasks.clear()

@@ -18,7 +18,7 @@ expect = playwright.expect
 expect.set_options(timeout=20_000)
 
 CHROMIUM = shutil.which("chromium")
-#: As root, without a screen, and asking nobody but the page.
+#: As root, without a screen, and connecting to the page's server alone.
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, whose memory and log are nobody else's; its middleware is the test's."""
+"""A gateway in a process of its own, whose memory and log are its alone; its middleware is the test's."""
 
 from __future__ import annotations
 

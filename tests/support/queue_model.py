@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 MAX_WAITING = 5
 MAX_BYTES = 12
 MAX_FAILURES = 3
-#: Of them, those that nobody foresaw.
+#: Of them, those that the model does not expect.
 MAX_DEFECTS = 2
 MAX_CRASHES = 3
 #: So many crashes in company make a task one that runs alone.

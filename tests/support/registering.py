@@ -1,4 +1,4 @@
-"""Services that were up once: without it nobody is known to take their calls from a queue, and none is kept."""
+"""Services that were up once: before that, none is known to take its calls from a queue, and none is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import connect
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
-#: Nobody listens there (the discard port): where a replica was that is gone.
+#: Nothing listens there (the discard port): where a replica was that is gone.
 GONE = "127.0.0.1:9"
 _FILES: Mapping[str, object] = {
     name: module.DESCRIPTOR

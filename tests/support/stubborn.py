@@ -61,7 +61,7 @@ class Both(Stubborn, sum_pb2_grpc.SumServiceServicer):
         return sum_pb2.AddResponse()
 
 
-#: Tasks of the handlers' own, which nobody waits for.
+#: Tasks of the handlers' own, which nothing awaits.
 _OWN: set[asyncio.Task[Never]] = set()
 
 

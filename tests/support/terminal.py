@@ -48,7 +48,7 @@ class Terminal:
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < end, f"it did not end: {self._seen(0)[-2000:]}"
-            # What nobody reads would keep it from ending.
+            # Output that is not read would keep it from ending.
             self._read(0.1)
         self._read(0.0)
         return self.process.returncode

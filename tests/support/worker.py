@@ -19,7 +19,7 @@ from poste.service.roads import MakeConsumer
 from poste.service.servicer import services_of
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
-#: Nobody listens there (the discard port): a middleware that is away.
+#: Nothing listens there (the discard port): a middleware that is away.
 NOWHERE = "127.0.0.1:9"
 
 

@@ -85,7 +85,7 @@ def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
             1, "two results", id="a cancel that did not stick",
         ),
         pytest.param(Call(0, SUM, answer(200, body={"result": 6})), 0, "wrong", id="a wrong sum"),
-        pytest.param(kept(STORE, done(line="two")), 1, "wrong", id="somebody else's result"),
+        pytest.param(kept(STORE, done(line="two")), 1, "wrong", id="another call's result"),
         pytest.param(kept(STORE, task("EXPIRED")), 1, "wrong", id="expired long before its time"),
         pytest.param(kept(STORE, task("DEAD", reason="crashes")), 1, "wrong", id="taken for poison"),
         pytest.param(
@@ -97,7 +97,7 @@ def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
             Call(0, dataclasses.replace(RECORD, prefer=""), answer(502, "outcome-unknown")),
             2, "ran twice", id="ran twice, direct",
         ),
-        pytest.param(Call(0, RECORD, answer(0, failure="deadline"), ""), 2, "ran twice", id="ran twice, nobody knows"),
+        pytest.param(Call(0, RECORD, answer(0, failure="deadline"), ""), 2, "ran twice", id="ran twice, not known"),
         pytest.param(kept(RECORD, done()), 0, "dishonest", id="succeeded without having run"),
         pytest.param(Call(0, RECORD, answer(503, "not-accepted")), 1, "dishonest", id="refused, and ran"),
         pytest.param(

@@ -96,7 +96,7 @@ def test_slow_methods_are_no_sign_of_load():
 
 
 def test_what_is_not_used_does_not_grow():
-    """After an idle night the first burst would meet a limit that nobody had ever tried."""
+    """After an idle night the first burst would meet a limit that was never tried."""
     limit = ConcurrencyLimit(64)
     for _ in range(1000):
         limit.answered("M", 0.01, in_flight=1)

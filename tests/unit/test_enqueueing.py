@@ -29,7 +29,7 @@ class Middleware:
 
 
 async def test_calls_go_past_a_middleware_that_hangs():
-    """With two replicas of the middleware somebody would notice the end of one: who came after fewer than it has."""
+    """One middleware of two that hangs would hold up the calls that come later, which the other could take."""
     middleware = Middleware()
     enqueuer = Enqueuer(middleware)
     first = [asyncio.create_task(enqueuer.enqueue(pb.NewTask(key=str(number)))) for number in range(10)]

@@ -72,7 +72,7 @@ def test_what_can_not_be_imported_is_told_in_one_line() -> None:
 
 
 def test_no_other_file_imports_what_is_private() -> None:
-    """What is not fenced breaks with a release that nobody expects to break anything."""
+    """What is not fenced breaks with a release that is not expected to break anything."""
     found = {
         (path, f"{one.module}.{name.name}")
         for path, tree in SOURCES.items()

@@ -32,7 +32,7 @@ async def test_one_folder_is_held_by_one(tmp_path):
 
 
 async def test_the_record_is_for_its_owner_only_and_gone_in_the_end(tmp_path):
-    """Another user of the machine could stop the parts; or a later `poste ps` would speak to nobody."""
+    """Another user of the machine could stop the parts; or a later `poste ps` would ask a process that is gone."""
     record = folder.Running(os.getpid(), "/c", "http://g", "m", "r")
     async with folder.opened(tmp_path) as held:
         with held.published(record):
@@ -148,7 +148,7 @@ def test_settings_that_do_not_fit_are_told_before_anything_runs(variables, named
 
 
 async def test_a_catalogue_file_of_ones_own_is_read_beside_the_samples(tmp_path, monkeypatch):
-    """Its services would be unknown until they ran, and its settings nobody's."""
+    """Its services would be unknown until they ran, and their settings would not be used."""
     calculator = Path(importlib.util.find_spec("poste_calculator").origin).with_name("calculator.binpb")
     (tmp_path / "own").mkdir()
     shutil.copy(calculator, tmp_path / "own" / "mine.binpb")

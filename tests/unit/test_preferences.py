@@ -14,7 +14,7 @@ from poste.domain.policy import MethodPolicy
 from poste_gateway.http import preferences
 from poste_gateway.http.problems import Problem
 
-#: A method of which nobody says anything.
+#: A method without policies of its own.
 ANY = MethodPolicy()
 
 
@@ -78,7 +78,7 @@ def test_every_bad_header_is_named():
 
 
 def test_a_ttl_that_is_there_twice_is_refused():
-    """Else one of the two is taken, and nobody knows which."""
+    """Else one of the two is taken, and the client does not learn which."""
     twice = CIMultiDict([("Poste-Task-TTL", "5"), ("Poste-Task-TTL", "6")])
     with pytest.raises(Problem):
         preferences.read(CIMultiDictProxy(twice), ANY, max_wait_seconds=60)

@@ -343,7 +343,7 @@ def test_what_json_cannot_hold_is_an_error_of_its_own(data):
 @anywhere
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_reader(body):
-    """Else a client gets a 500 for bytes that nobody thought of."""
+    """Else a client gets a 500 for bytes that no other test has."""
     with contextlib.suppress(protojson.FieldErrors):
         protojson.decode(ORDER, body)
 

@@ -48,6 +48,6 @@ def test_a_password_from_a_file_is_every_servers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["redis+cluster://one/1", "redis+cluster://one:x", "http://one", "unix+cluster:///a"])
 def test_what_is_no_such_url_is_one_line(url: str) -> None:
-    """A typing error must not become a cluster, or a database, that nobody meant."""
+    """A typing error must not be read as a cluster, or as another database."""
     with pytest.raises(StartError, match="POSTE_REDIS_URL"):
         servers(url)

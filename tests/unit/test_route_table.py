@@ -96,7 +96,7 @@ class Table:
                 "/other/bar/foo/const:verb": "/other/**/const:verb",
             },
         ),
-        # A verb that nobody has is a part of the name; one that is encoded is none.
+        # A verb that no route has is a part of the name; one that is encoded is none.
         (["/foo/{x=*}"], {"/foo/other:verb": "/foo/{x=*}"}),
         (["/foo/*/hello"], {"/foo/other:verb/hello": "/foo/*/hello"}),
         (
@@ -125,7 +125,7 @@ def test_the_most_special_route_is_found(rules, expected):
 
 
 def test_a_verb_goes_where_its_route_is():
-    """Else a DELETE is 405 because a GET has a more special route, or an OPTIONS reaches nobody."""
+    """Else a DELETE is 405 because a GET has a more special route, or an OPTIONS finds no route."""
     table = Table(
         *("GET /v1/x/y", "POST /v1/x/{x}", "DELETE /v1/{name=x/*}", "HEAD /v1/heads/{x}", "GET /v1/heads/{x}"),
         *("OPTIONS /v1/opts/{x}", "* /v1/any/{x}", "PUT /v1/any/{x}"),

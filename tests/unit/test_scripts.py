@@ -50,7 +50,7 @@ async def test_a_refusal_alone_proves_that_nothing_happened(only: Exception) -> 
 
 
 def test_every_total_that_a_script_counts_is_told() -> None:
-    """One whose name was misspelt would stay 0 for ever, and nobody would notice."""
+    """One whose name was misspelt would stay 0 for ever, unnoticed."""
     scripts = {path.name: path.read_text() for path in (resources.files("poste.queue") / "lua").iterdir()}
     counted = {word for text in scripts.values() for word in re.findall(r"count_done\('(\w+)'\)", text)}
     counted |= set(re.findall(r"'HINCRBY', counts, '\+(\w+)'", scripts["enqueue.lua"]))

@@ -23,7 +23,7 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
 
 
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stack trace tells nobody which variable to mend."""
+    """A stack trace does not say which variable to mend."""
     monkeypatch.setenv("POSTE_PORT", "eighty")
     with pytest.raises(StartError, match="POSTE_PORT"):
         load(GatewaySettings)
@@ -47,7 +47,7 @@ def test_the_environment_is_read_and_an_override_wins(monkeypatch: pytest.Monkey
 
 
 def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An allow-list that is read as one string allows nobody, or everybody."""
+    """An allow-list that is read as one string allows no origin, or every one."""
     monkeypatch.setenv("POSTE_CORS_ORIGINS", "https://a.example, https://b.example")
 
     assert load(GatewaySettings).cors_origins == ("https://a.example", "https://b.example")

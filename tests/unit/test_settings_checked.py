@@ -46,7 +46,7 @@ def test_a_lease_outlives_a_heartbeat_that_fails(lease: str, heartbeat: str, fit
 
 @pytest.mark.parametrize("part", PARTS_OF)
 def test_a_port_leaves_one_for_the_probes(part: str) -> None:
-    """`POSTE_PORT=65000 poste mom` served them at 464, and the gateway at any port at all, told to nobody."""
+    """`POSTE_PORT=65000 poste mom` served probes at port 464, and the gateway at any port at all, without a word."""
     refused(part, "POSTE_PORT=65000", "POSTE_ADMIN_PORT", "64535", PORT="65000")
 
     assert load(PARTS_OF[part], {"POSTE_PORT": "64535"}).probes_port() == 65535
@@ -279,7 +279,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_no_setting_is_called_like_what_is_ones_own() -> None:
-    """Its misspelling would be nobody's mistake."""
+    """A misspelling of it would be reported as the user's."""
     kinds: list[type[Settings]] = list(PARTS.values())
 
     assert not [name for kind in kinds for name in kind.model_fields if variable(name).startswith(FOREIGN_PREFIX)]

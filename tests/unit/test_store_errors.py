@@ -71,7 +71,7 @@ def test_a_write_whose_answer_is_lost_may_have_happened(lost: Exception) -> None
 
 @pytest.mark.parametrize("lost", LOST)
 def test_a_read_changed_nothing(lost: Exception) -> None:
-    """It is neither: nobody has to wonder whether it happened, and it was sent."""
+    """It is neither "never sent" nor "answer lost": a read changes nothing, whether it arrived or not."""
     assert error_of(lost, write=False) is StoreNotRead
 
 

@@ -31,7 +31,7 @@ def test_an_id_says_what_it_was_made_of(queue: str, task_ttl: int, result_ttl: i
 
 @given(queue=st.text(st.characters(codec="utf-8"), min_size=1, max_size=80))
 def test_an_id_is_spelt_without_its_queue_and_with_it(queue: str) -> None:
-    """A service's log would call a task by an id that nobody was given, or its record grow for its queue's name."""
+    """A service's log would call a task by an id that no client has, or its record grow by its queue's name."""
     made = IDS.mint(queue, task_ttl_seconds=5, result_ttl_seconds=6)
     rest = without_queue(made)
 
@@ -41,7 +41,7 @@ def test_an_id_is_spelt_without_its_queue_and_with_it(queue: str) -> None:
 
 @given(now=st.floats(0, 4e9))
 def test_an_id_is_made_anew_from_its_record(now: float) -> None:
-    """Operators would see ids of dead tasks under which nobody knows them."""
+    """Operators would see ids of dead tasks that are not those which clients have."""
     made = IDS.mint("q.Service", task_ttl_seconds=5, result_ttl_seconds=6, now=now)
     again = IDS.remake("q.Service", made.key, create_ms=made.create_ms, task_ttl_seconds=5, result_ttl_seconds=6)
 

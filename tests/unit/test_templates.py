@@ -63,7 +63,7 @@ def test_templates_are_read(text, segments, verb):
     ],
 )
 def test_what_is_no_template_is_refused(text):
-    """Else a route is served at paths that nobody meant."""
+    """Else a route is served at paths that its author did not write."""
     with pytest.raises(BadTemplateError):
         parse(text)
 
@@ -94,7 +94,7 @@ def test_what_a_path_says_is_captured(text, path, captured):
 
 @pytest.mark.parametrize("segment", ["%", "%2", "%zz", "%ff", "a%"])
 def test_a_broken_encoding_is_no_value(segment):
-    """Else a handler gets what nobody wrote, or a string that is none."""
+    """Else a handler gets what its client did not send, or a string that is not Unicode."""
     for text in ("/{x}", "/{x=**}"):
         with pytest.raises(BadPathError):
             parse(text).captured([segment])

@@ -1,4 +1,4 @@
-"""The page's shared look: one for everybody, none for nobody."""
+"""The page's snapshot: one for all who watch, none while there are none."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _LONGEST: Final = "worker-01234567.sock"
 def prepared(data: Path) -> Iterator[Path]:
     """Have the folder for the sockets of the Poste in a data folder while the body runs, without what was left in it.
 
-    At the end it is removed, unless somebody still listens in it: a service of the user's own.
+    At the end it is removed, unless something still listens in it: a service of the user's own.
 
     Raises:
         StartError: It can't be made, or is not this user's alone.

@@ -211,7 +211,7 @@ class RouteTable:
         return self._tree.get(route.template, route.verb)
 
     def _occupy(self, match: Match) -> bool:
-        """Have a route served that nobody has; returns False if it would make walks too long."""
+        """Have a route served that no service has; returns False if it would make walks too long."""
         route, template = match.route, match.route.template
         if _exact(route):
             self._paths.setdefault(route.path, {})[route.verb] = match

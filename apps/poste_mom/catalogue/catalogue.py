@@ -321,7 +321,7 @@ class Catalogue:
             The service as it is known now; None if it is not to be known, because it was forgotten.
 
         Raises:
-            CatalogueError: It can't be catalogued, or somebody else says what it is.
+            CatalogueError: It can't be catalogued, or another source says what it is.
             CatalogueFullError: There is no room for it.
             StoreError: Redis does not answer.
         """

@@ -57,7 +57,7 @@ class ReplicaPool:
         #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
         self._replicas: dict[tuple[str, bool], tuple[Replica, asyncio.Task[None]]] = {}
         self._settle_time = 0.0
-        #: Set at the next change; there is one only while somebody waits for it.
+        #: Set at the next change; there is one only while it is waited for.
         self._changes: asyncio.Event | None = None
         self._kick = asyncio.Event()
         self._updated = asyncio.Event()

@@ -64,7 +64,7 @@ def _begin() -> None:
 
 
 def _log_nowhere() -> None:
-    """Have lines written as in a deployment, but where nobody reads them."""
+    """Have lines written as in a deployment, but where they are not read."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     told = os.dup(sys.stderr.fileno())
     os.dup2(nowhere, sys.stderr.fileno())

@@ -17,7 +17,7 @@ const MEANINGS = {
 const STILL = "Kept results take all the room that the queue may have: until there is some, no call is started.";
 const FIGURES = ["Running", "Delayed", "Dead", "Kept", "Replicas", "In/s", "Out/s", "Empty in"];
 
-// Of what a queue may hold: from here on somebody is to see to it, as the alert has it.
+// Of what a queue may hold: from here on an operator is to see to it, as the alert has it.
 const NEARLY_FULL = 0.8;
 
 class Card {
