@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests: unit, contract, integration, e2e (real Redis, real gRPC, real processes)."""
     install(session, "tests")
     if shutil.which("npm") is not None:
-        # A service in another language. Where its library can't be had, its test is skipped.
+        # A service in another language, and etcd's protos. Where they can't be had, their tests are skipped.
         npm = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(ROOT / "tests/foreign"))
         session.run(*npm, external=True, success_codes=[0, 1])
     session.run("pytest", *session.posargs)

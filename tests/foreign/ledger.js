@@ -1,17 +1,19 @@
-// The ledger's service by @grpc/grpc-js, without any of Poste's code: node ledger.js PROTO_FOLDER
+// The ledger's services by @grpc/grpc-js, without any of Poste's code: node ledger.js PROTO_FOLDER
 // Its port is POSTE_PORT. Each run appends `<method> <line>` to the file that POSTE_X_LEDGER names.
+// POSTE_X_REFLECTION (v1 or v1Alpha) has it tell of its ForeignService by that version of server reflection.
 "use strict";
 
 const fs = require("node:fs");
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
+const { ReflectionService } = require("@grpc/reflection");
 
 const definition = loader.loadSync("testing/v1/ledger.proto", {
   includeDirs: [process.argv[2]],
   keepCase: true,
   defaults: true,
 });
-const { LedgerService } = grpc.loadPackageDefinition(definition).testing.v1;
+const { LedgerService, ForeignService } = grpc.loadPackageDefinition(definition).testing.v1;
 const ledger = process.env.POSTE_X_LEDGER;
 
 function write(method, line) {
@@ -34,8 +36,13 @@ function handler(method) {
 }
 
 const server = new grpc.Server();
-const methods = ["Record", "Look", "Store", "Legacy"];
-server.addService(LedgerService.service, Object.fromEntries(methods.map((name) => [name, handler(name)])));
+const handlers = Object.fromEntries(["Record", "Look", "Store", "Legacy"].map((name) => [name, handler(name)]));
+server.addService(LedgerService.service, handlers);
+server.addService(ForeignService.service, handlers);
+const version = process.env.POSTE_X_REFLECTION;
+if (version) {
+  new ReflectionService(definition, { services: ["testing.v1.ForeignService"] })[version].addToServer(server);
+}
 server.bindAsync(`127.0.0.1:${process.env.POSTE_PORT}`, grpc.ServerCredentials.createInsecure(), (error) => {
   if (error) {
     throw error;
