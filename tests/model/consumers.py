@@ -38,7 +38,12 @@ from model.world import (
 class Consumers(Network):
     """The processes of a world."""
 
-    def process(self, world: World, place: int, process: Process) -> Iterator[Step]:
+    def work(self, world: World) -> Iterator[Step]:
+        for place, process in enumerate(world.processes):
+            if not process.old:
+                yield from self._process(world, place, process)
+
+    def _process(self, world: World, place: int, process: Process) -> Iterator[Step]:
         if process.mode == DEAD:
             yield from self._join(world, place, "starts again")
             return
@@ -84,13 +89,11 @@ class Consumers(Network):
 
     def _unused(self, world: World) -> int | None:
         """Find an incarnation that nothing names any more; it stands for a new one."""
-        store = world.store
-        for me, lease in enumerate(store.leases):
+        stores = [store for store in (world.store, world.disk, world.old) if store is not None]
+        for me in range(self.rules.incarnations):
             named = any(one.me == me for one in world.processes) or any(one[1][0] == me for one in world.late)
             named = named or any(_names(arguments, me) for name, arguments in world.late if name != "enqueue")
-            owns = any(task.token and task.token[0] == me for task in (*store.tasks, *_tasks(world.disk)))
-            listed = store.taken[me] or (world.disk and world.disk.taken[me])
-            if lease in (NO_LEASE, REAPED) and not (named or owns or listed):
+            if not named and not any(_has_part(store, me) for store in stores):
                 return me
         return None
 
@@ -99,7 +102,8 @@ class Consumers(Network):
             return
         _, step = self.send(world, "renew", process.me)
         if step.reply:
-            renewed = put(world.processes, place, process._replace(stalled=False))
+            # What a server forgets that comes back is no process' fault.
+            renewed = put(world.processes, place, process._replace(stalled=not self.lasts(world)))
             yield step._replace(says=f"P{place} renews its lease", world=step.world._replace(processes=renewed))
         elif process.mode == UP:
             yield from self._join(world, place, "is refused its lease, drops all, and joins")
@@ -194,7 +198,7 @@ class Consumers(Network):
         waits = self.on(Rule.BEGIN_ON_DISK) and not held.settled
         if waits:
             # The disk is waited for on whatever server there is then: it says nothing of a claim that another had.
-            if world.disk is None:
+            if self.lasts(world):
                 yield Step(
                     f"P{place} knows its claim of {key} to be on disk", hold(world, place, {key: _settled(held)})
                 )
@@ -250,7 +254,7 @@ class Consumers(Network):
 
     def _report(self, world: World, place: int, key: int, token: Token, held: Held) -> Iterator[Step]:
         def heard(behind: World, _: str) -> World:
-            if behind.disk is not None and self.waits:
+            if not self.answers(world, behind):
                 return behind
             return hold(behind, place, {key: None})
 
@@ -264,10 +268,10 @@ class Consumers(Network):
         if store.taken[me]:
             returned = tuple((key, *_returned(me, process.hand[key])) for key in store.taken[me])
 
-            def heard(behind: World, _: int) -> World:
-                return hold(behind, place, dict.fromkeys(store.taken[me], None))
-
-            yield from self.ask(world, f"P{place} gives back", heard, "give_back", me, returned, lost=[world])
+            # It knows until its end what had started: what it gave back may be in its list again.
+            yield from self.ask(
+                world, f"P{place} gives back", lambda behind, _: behind, "give_back", me, returned, lost=[world]
+            )
             return
 
         def left(behind: World, said: int) -> World:
@@ -295,5 +299,6 @@ def _names(arguments: tuple[Any, ...], me: int) -> bool:
     return any(isinstance(one, tuple) and one[:1] == (me,) for one in arguments) or arguments[:1] == (me,)
 
 
-def _tasks(store: Store | None) -> tuple[Any, ...]:
-    return store.tasks if store else ()
+def _has_part(store: Store, me: int) -> bool:
+    owns = any(task.token and task.token[0] == me for task in store.tasks)
+    return owns or bool(store.taken[me]) or store.leases[me] not in (NO_LEASE, REAPED)

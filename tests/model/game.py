@@ -26,14 +26,32 @@ class Game(Network):
             store = self.steps.join(store, me).store
         processes = tuple(Process(UP, me, (None,) * count) for me in range(self.rules.processes))
         budget = tuple(self.rules.budget[name] for name in self.names)
-        return World(store, processes, (), budget, (0,) * count, (False,) * count)
+        return World(store, processes, (), budget, (0,) * count, (False,) * count, (None,) * count)
 
     def next(self, world: World) -> Iterator[Step]:
         yield from self._outside.happens(world)
         yield from self._servers.happens(world)
         yield from self._late(world)
-        for place, process in enumerate(world.processes):
-            yield from self._consumers.process(world, place, process)
+        yield from self._consumers.work(world)
+        yield from self._at_the_old_master(world)
+
+    def _at_the_old_master(self, world: World) -> Iterator[Step]:
+        """Do what those do who still talk to the master that was replaced: nothing of it lasts."""
+        if world.old is None:
+            return
+        there = world._replace(
+            store=world.old, disk=world.store, old=None, cut=True, processes=_elsewhere(world.processes)
+        )
+        for step in (*self._outside.happens(there), *self._consumers.work(there)):
+            behind = step.world
+            after = behind._replace(
+                store=world.store,
+                disk=world.disk,
+                old=behind.store,
+                cut=False,
+                processes=_elsewhere(behind.processes),
+            )
+            yield step._replace(says=f"at the old master: {step.says}", world=after)
 
     def _late(self, world: World) -> Iterator[Step]:
         for place in range(len(world.late)):
@@ -44,3 +62,7 @@ class Game(Network):
                 yield step._replace(says=f"a late {name}{arguments}: {step.reply}")
             else:
                 yield Step("a late take finds nothing", rest)
+
+
+def _elsewhere(processes: tuple[Process, ...]) -> tuple[Process, ...]:
+    return tuple(one._replace(old=not one.old) for one in processes)

@@ -26,7 +26,18 @@ class Network:
     @property
     def waits(self) -> bool:
         """Whether nothing is answered before it is known to last."""
-        return self.on(Rule.TOLD_ON_DISK) and not self.rules.replica
+        return self.on(Rule.TOLD_ON_DISK) and (self.rules.weak_disk or not self.rules.replica)
+
+    def lasts(self, world: World) -> bool:
+        """Whether the wait for what is written to last would come to an end."""
+        # The second replica acknowledges what it gets from the master that was replaced.
+        fooled = world.cut and self.rules.second and not self.on(Rule.ACK_NAMED)
+        return world.disk is None or fooled
+
+    def answers(self, before: World, behind: World) -> bool:
+        """Whether what a script says is passed on: it lasts, as far as that is waited for."""
+        unwaited = behind.store == before.store and not self.on(Rule.BARRIER)
+        return not self.waits or self.lasts(behind) or unwaited
 
     def may(self, world: World, fault: str) -> bool:
         return fault in self.names and world.budget[self.names.index(fault)] > 0
@@ -84,7 +95,9 @@ class Network:
             yield Step(f"{says}: a copy stays under way", self.spend(world._replace(late=late), "late"), fault=True)
 
     def _reaped_alive(self, world: World, me: int) -> tuple[str, ...]:
-        alive = any(one.me == me and one.mode in (UP, ENDING) and not one.stalled for one in world.processes)
+        alive = any(
+            one.me == me and one.mode in (UP, ENDING) and not (one.stalled or one.old) for one in world.processes
+        )
         return ("an owner is reaped that never stalled",) if alive else ()
 
     def lapse(self, world: World, *names: int) -> Step:

@@ -7,7 +7,7 @@ from typing import Final
 
 from model.network import Network
 from model.rules import Rule
-from model.store import HOLDS, NO_LEASE, OVER, REAPED
+from model.store import GONE, HOLDS, NO_LEASE, NONE, OVER, REAPED
 from model.world import DEAD, FROZEN, Step, World, put
 
 #: How often a replayed task may be run: its operator said so.
@@ -30,8 +30,7 @@ class Outside(Network):
             if not world.accepted[key]:
 
                 def heard(behind: World, said: str, key: int = key) -> World:
-                    on_disk = behind.disk is None or not self.waits
-                    promised = said == "accepted" and on_disk
+                    promised = said == "accepted" and self.answers(world, behind)
                     return behind._replace(accepted=put(behind.accepted, key, promised))
 
                 yield from self.ask(world, f"enqueue {key}", heard, "enqueue", key)
@@ -42,6 +41,22 @@ class Outside(Network):
                 _, step = self.send(world, "read", key)
                 if step.world != world:
                     yield step._replace(says=f"a client reads {key}", fault=True)
+            elif self.rules.reads and world.accepted[key]:
+                yield from self._ends(world, key)
+
+    def _ends(self, world: World, key: int) -> Iterator[Step]:
+        """Let a client read how its task ended; what it was told before must be so still."""
+        task, told = world.store.tasks[key], world.told[key]
+        if task.state in (NONE, GONE) or (world.cut and self.waits and self.on(Rule.READ_NAMED)):
+            return
+        end = (task.ends[-1:], task.token if task.state in "SF" else None) if task.final else None
+        says = f"a client reads {key}: {end or 'open'}"
+        if end is not None and self.waits and self.on(Rule.READ_ON_DISK) and not self.lasts(world):
+            return
+        if told is None and end is not None:
+            yield Step(says, world._replace(told=put(world.told, key, end)), fault=True)
+        elif told != end:
+            yield Step(says, world, broken=("a client that was told how its task ended is told otherwise",))
 
     def _operators(self, world: World) -> Iterator[Step]:
         if world.store.paused:
@@ -56,7 +71,7 @@ class Outside(Network):
                 _, step = self.send(world, "replay", key)
                 after = self.spend(step.world, "replay")
                 if step.reply == "done":
-                    after = after._replace(starts=put(after.starts, key, _REPLAYED))
+                    after = after._replace(starts=put(after.starts, key, _REPLAYED), told=put(after.told, key, None))
                 yield step._replace(says=f"replay {key}: {step.reply}", world=after, fault=True)
             if self.may(world, "purge") and task.state == "D" and not task.purged:
                 _, step = self.send(world, "purge", key)
@@ -77,7 +92,7 @@ class Outside(Network):
                 yield Step(f"{key} is overdue", after, fault=fault, command=("overdue", (key,)))
         for me, lease in enumerate(store.leases):
             owner = next((one for one in world.processes if one.me == me and one.mode != DEAD), None)
-            if lease == HOLDS and (owner is None or owner.mode == FROZEN):
+            if lease == HOLDS and (owner is None or owner.mode == FROZEN or owner.old):
                 yield self.lapse(world, me)
 
     def _passes(self, world: World) -> Iterator[Step]:

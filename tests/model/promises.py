@@ -25,12 +25,12 @@ def _lost(game: Game, world: World, key: int) -> str | None:
 
 
 def _unkept(game: Game, world: World, key: int) -> str | None:
-    ends, starts = world.store.tasks[key].ends, world.starts[key]
+    ends, starts, told = world.store.tasks[key].ends, world.starts[key], world.told[key]
     if sum(letter in "SF" for letter in ends) > 1:
         return "a task has two results"
     if game.rules.once[key] and starts > 1:
         return "what must not run twice runs twice"
-    if game.rules.once[key] and starts > 0 and ends[-1:] in ("c", "e"):
+    if game.rules.once[key] and starts > 0 and (ends[-1:] in ("c", "e") or (told and told[0] in "ce")):
         return "what was reported as never begun runs"
     return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from model.rules import Rule
-from model.store import Store
+from model.store import Store, Token
 
 #: A process' modes: up, stopped by a signal, finishing what runs, giving back, dead.
 UP, FROZEN, ENDING, GIVING, DEAD = "up", "frozen", "ending", "giving", "dead"
@@ -46,21 +46,34 @@ class Process(NamedTuple):
     number: int = 0
     stalled: bool = False
     rests: bool = False
+    #: Whether it still talks to the master that was replaced.
+    old: bool = False
 
 
 class World(NamedTuple):
-    """All there is. `disk`: what a Redis that dies now comes back with, if that is less than there is."""
+    """All there is.
+
+    Attributes:
+        store: What Redis has; of two masters the one that stays.
+        late: Commands under way that run once more: a script's name and its arguments.
+        starts: How often each task's handler was started, if it must not run twice.
+        accepted: Which calls were answered 202.
+        told: The final state of each task that its client has read, with the token of the run whose result it is.
+        disk: What a Redis that dies now comes back with, if that is less than there is.
+        old: What a master has that was replaced and lives on; it is thrown away in the end.
+        cut: This is the world as those see it who still talk to that master: `store` is what it has.
+    """
 
     store: Store
     processes: tuple[Process, ...]
-    #: Commands under way that run once more: a script's name and its arguments.
     late: tuple[tuple[str, tuple[Any, ...]], ...]
     budget: tuple[int, ...]
-    #: How often each task's handler was started, if it must not run twice.
     starts: tuple[int, ...]
-    #: Which calls were answered 202.
     accepted: tuple[bool, ...]
+    told: tuple[tuple[str, Token | None] | None, ...]
     disk: Store | None = None
+    old: Store | None = None
+    cut: bool = False
 
 
 class Step(NamedTuple):
@@ -84,8 +97,11 @@ class Rules:
         budget: How often each fault may happen.
         poison: Tasks whose handler kills its process, each time.
         off: The rules that are switched off.
-        weak_disk: Redis answers before it has written to disk.
-        replica: Redis has a replica that takes over without its last writes; nothing is waited for until it has them.
+        weak_disk: Redis answers before it has written to disk; what is acted upon is waited for.
+        replica: Redis has a replica that takes over without its last writes. Nothing is waited for until the replica
+            has it, but with `weak_disk` too: then all that would be waited for on a disk is.
+        second: There is another replica, which goes on following a master that was replaced.
+        reads: Clients read how their tasks ended.
         incarnations: How many names there are; those of which nothing is left are given out again.
     """
 
@@ -96,6 +112,8 @@ class Rules:
     off: frozenset[Rule] = frozenset()
     weak_disk: bool = False
     replica: bool = False
+    second: bool = False
+    reads: bool = False
     max_failures: int = 2
     max_crashes: int = 2
     incarnations: int = 4
