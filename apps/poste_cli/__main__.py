@@ -24,6 +24,7 @@ Exit codes:
 #: Every verb, the module that holds it under its own name, and its line in the help.
 _VERBS: Final = {
     "call": ("client_commands", "Call a method of a service; if it is away, the call waits for it."),
+    "describe": ("describe_command", "Show a method's routes and fields, and an example of a call."),
     "task": ("client_commands", "Show a call that was kept, or wait for its end."),
     "cancel": ("client_commands", "Cancel a call that was kept."),
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
@@ -46,6 +47,7 @@ _VERBS: Final = {
     "worker": ("part_commands", "Run a service."),
     "courier": ("part_commands", "Run a courier: it delivers the calls of services that take none themselves."),
     "health": ("health_command", "Ask one part whether it is well; for health checks of containers."),
+    "completion": ("completion_command", "Print the script by which bash, zsh or fish completes all this."),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import click
 
 from poste.client import Client, Problem, Queue
-from poste_cli import asking, gateway_options, printing
+from poste_cli import asking, completion, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
 
 #: What a verb did, as it is printed.
@@ -17,7 +17,7 @@ _DONE: Final = {"replay": "replayed", "purge": "purged"}
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.services)
 @gateway_options.operator_options
 def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have no more calls of QUEUE started; calls are still accepted, and those that run go on.
@@ -28,7 +28,7 @@ def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.services)
 @gateway_options.operator_options
 def resume(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have the calls of a paused QUEUE started again."""
@@ -176,7 +176,7 @@ def register(target: str, token: str | None, url: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("service")
+@click.argument("service", shell_complete=completion.services)
 @click.option("--even-with-waiting", is_flag=True, help="Also while its calls wait.")
 @gateway_options.operator_options
 def forget(service: str, token: str | None, url: str, as_json: bool, *, even_with_waiting: bool) -> None:

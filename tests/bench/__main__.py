@@ -27,6 +27,7 @@ Scene = Callable[[Sizes], AsyncIterator[Round]]
 SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (direct.direct, direct.ROWS),
     (direct.direct_p50, direct.UNARY_ROWS),
+    (direct.direct_foreign, direct.FOREIGN_ROWS),
     (observing.observe, observing.ROWS),
     (accepting.accept, accepting.ROWS),
     (accepting.accept_everysec, accepting.EVERYSEC_ROWS),

@@ -96,6 +96,16 @@ async def test_a_call_may_go_to_any_route_with_every_wish():
     assert request.headers["Poste-Result-TTL"] == "5"
 
 
+async def test_a_call_has_the_headers_that_its_client_wants():
+    """What a handler is to know beside its request could not be said."""
+    async with gateway(says({})) as (client, asked):
+        await client.call("x.Y/Z", {}, queue=False, headers={"Accept-Language": "de", "Prefer": "wait=1"})
+
+    assert asked[0][0].headers["Accept-Language"] == "de"
+    # What is said by its own argument wins.
+    assert asked[0][0].headers.getall("Prefer") == ["no-queue"]
+
+
 async def test_a_kept_call_is_its_task():
     """A program could not tell what became of its call."""
     async with gateway(says(TASK, 202)) as (client, _):

@@ -66,7 +66,8 @@ def test_every_route() -> None:
 
     paths = dict(own_routes._exact)
     paths |= {below(prefix): verbs for prefix, verbs in own_routes._below.items()}
-    paths |= {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in own_routes._behind.items()}
+    behind = {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in own_routes._behind.items()}
+    paths |= {f"{path}{{method}}" if path.endswith("/") else path: verbs for path, verbs in behind.items()}
     served = {f"{verb} {path}" for path, verbs in paths.items() for verb in verbs}
 
     assert served == set(REST.codes("route"))

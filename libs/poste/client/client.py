@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from poste.client.answers import Answer, Forgotten, History, Queue, Registered, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.outlines import MethodOutline
 from poste.client.snapshots import Snapshot
 from poste.client.transport import Reply, Transport
 
@@ -97,6 +98,7 @@ class Client:
         queue: bool = True,
         task_ttl_seconds: int | None = None,
         result_ttl_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer | Task:
         """Call a method of a service.
 
@@ -109,6 +111,7 @@ class Client:
             queue: Whether the call may be kept if the service is away.
             task_ttl_seconds: How long it may wait for its service, if it is kept.
             result_ttl_seconds: How long its result is kept.
+            headers: Sent besides: those that the service's settings name reach its handler.
 
         Returns:
             The service's answer, or the task that stands for the call now.
@@ -129,7 +132,10 @@ class Client:
             "POST",
             method if method.startswith("/") else f"/{method}",
             timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-            headers={name: str(value) for name, value in wanted.items() if value is not None},
+            headers={
+                **(headers or {}),
+                **{name: str(value) for name, value in wanted.items() if value is not None},
+            },
             message=message,
         )
         if reply.status == _ACCEPTED:
@@ -186,6 +192,11 @@ class Client:
         """List the catalogue: every service, what it can be asked for, and whether it is up."""
         reply = await self._ask("GET", "/v1/services")
         return self._read_all(Service.read, reply.document, "services")
+
+    async def method(self, service: str, method: str) -> MethodOutline:
+        """Return a method by its service's full name and its short one, and what its messages are made of."""
+        reply = await self._ask("GET", f"/v1/services/{quote(service, safe='')}/methods/{quote(method, safe='')}")
+        return self._read(MethodOutline.read, reply.document)
 
     async def queues(self) -> list[Queue]:
         """List the queues, in figures."""
