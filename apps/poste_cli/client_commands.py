@@ -249,6 +249,9 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
 def queues(url: str, as_json: bool) -> None:
     """List the queues in figures; each call is counted once.
 
+    DEAD are the calls that Poste gave up; held aside are those of them that it did not run, for their method's schema
+    changed (`poste dead` says how).
+
     KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
     take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room). A queue
     stands still, as a paused one does, while results that are kept take all of it.
@@ -267,7 +270,7 @@ def queues(url: str, as_json: bool) -> None:
                     queue.queued,
                     queue.running,
                     queue.delayed,
-                    queue.dead,
+                    f"{queue.dead} ({queue.held_aside} held aside)" if queue.held_aside else queue.dead,
                     queue.kept,
                     f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",
                     "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",

@@ -15,6 +15,7 @@ from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -33,7 +34,14 @@ class Round:
     """Delivers one service's tasks while the service is there."""
 
     def __init__(
-        self, service: Service, settings: CourierSettings, reporter: Reporter, spawn: Spawn, turns: AnswerTurns
+        self,
+        service: Service,
+        settings: CourierSettings,
+        reporter: Reporter,
+        schemas: Schemas,
+        *,
+        spawn: Spawn,
+        turns: AnswerTurns,
     ) -> None:
         """Prepare; `run` begins.
 
@@ -41,6 +49,7 @@ class Round:
             service: The service as the catalogue has it.
             settings: How much to take, how to keep the lease.
             reporter: Reports what calls ended with.
+            schemas: Judges what was accepted under another schema.
             spawn: Starts the tasks that watch over the replicas.
             turns: Gives large answers their turns to be read: one for all rounds.
         """
@@ -49,7 +58,7 @@ class Round:
         self._pool = ReplicaPool(service.name, spawn, turns)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
-        self._road = QueuedRoad(self._delivery.run, reporter)
+        self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schema_of)
         #: How many tasks are under way: to be delivered, or delivered and not reported yet.
         self._under_way = 0
         self._consumer: Consumer | None = None

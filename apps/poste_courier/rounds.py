@@ -20,6 +20,7 @@ from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
 from poste.runtime.slices import Slices
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 from poste_courier.round import Round
@@ -53,6 +54,7 @@ class Rounds:
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._settings = settings
         self._reporter = reporter
+        self._schemas = Schemas(channel)
         self._read = ReadServices()
         self._rounds: dict[str, Round] = {}
         #: Those whose service needs none any more: they finish what they have under way.
@@ -116,7 +118,9 @@ class Rounds:
             self._rounds[service.name].update(service)
             return
         _log.info("round begins", service=service.name)
-        one = Round(service, self._settings, self._reporter, watches.create_task, self._turns)
+        one = Round(
+            service, self._settings, self._reporter, self._schemas, spawn=watches.create_task, turns=self._turns
+        )
         self._rounds[service.name] = one
         running.create_task(self._go(one))
 

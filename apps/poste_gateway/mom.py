@@ -201,13 +201,15 @@ class Mom:
         request = pb.ListDeadTasksRequest(queue=queue, page_size=page_size, page_token=page_token)
         return await self._read(self.stub.ListDeadTasks, request)
 
-    async def replay_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:
-        """Replay dead letters.
+    async def replay_tasks(
+        self, queue: str, keys: Sequence[str], *, as_is: bool = False
+    ) -> Sequence[pb.DeadTaskResult.ValueType]:
+        """Replay dead letters; with `as_is` under whatever schema their service has by then.
 
         Raises:
             MomAway: There is no answer now; they may run all the same.
         """
-        request = pb.ReplayTasksRequest(queue=queue, keys=keys)
+        request = pb.ReplayTasksRequest(queue=queue, keys=keys, as_is=as_is)
         return (await self._read(self.stub.ReplayTasks, request)).results
 
     async def purge_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:

@@ -238,6 +238,8 @@ class Consumers(Network):
         if self.may(world, "refuse"):
             after = self.spend(hold(world, place, {key: held._replace(how=BACK)}), "refuse")
             yield Step(f"P{place} can't run {key}", after, fault=True)
+            held_aside = hold(world, place, {key: held._replace(how=ENDED, outcome="schema")})
+            yield Step(f"P{place} has another schema than {key}", self.spend(held_aside, "refuse"), fault=True)
 
     def _handle(self, world: World, place: int, key: int, held: Held) -> Iterator[Step]:
         if key in self.rules.poison:

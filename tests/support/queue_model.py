@@ -166,6 +166,10 @@ class QueueModel:
         return self._fail(key, task, ending)
 
     def _fail(self, key: str, task: Task, ending: str) -> str:
+        if ending == "schema":
+            task.attempts -= 1
+            task.end(*(("C",) if task.stop else ("D", "schema-changed")))
+            return "cancelled" if task.stop else "dead"
         if ending in ("silent", "overdue") and not task.repeatable:
             task.end("D", "outcome-unknown")
             return "dead"

@@ -12,6 +12,7 @@ from support.waiting import until
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
+from poste.rpc.schemas.schema import MethodSchema
 from poste.rpc.statuses import is_too_large
 from poste.runtime import lifecycle, logs
 from poste.service.call import Call
@@ -29,6 +30,7 @@ def method(behaviour: Callable[[Any, Any], Any], *, coroutine: bool = True) -> S
         coroutine=coroutine,
         parse=ledger_pb2.RecordRequest.FromString,
         serialize=ledger_pb2.RecordResponse.SerializeToString,
+        schema=MethodSchema(ledger_pb2.RecordRequest.DESCRIPTOR, ledger_pb2.RecordResponse.DESCRIPTOR),
     )
 
 

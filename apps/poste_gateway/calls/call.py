@@ -331,7 +331,7 @@ class _Call:
         Raises:
             Problem: It is not, or that is unknown.
         """
-        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent)):
+        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema):
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -369,6 +369,7 @@ class _Call:
         new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
         new.traceparent = traceparent
         new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
+        new.schema = self._method.schema.fingerprint
         if self._route.response_field:
             new.response_field = self._route.response_field
         if self._metadata:

@@ -179,6 +179,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "running": queue.running,
         "delayed": queue.delayed,
         "dead": queue.dead,
+        "heldAside": queue.held,
         "kept": queue.kept,
         "keptBytes": queue.kept_bytes,
         "heldBytes": queue.held_bytes,

@@ -24,6 +24,7 @@ from poste.v1 import catalogue_pb2
 from poste_mom.catalogue import reflected, versions
 from poste_mom.catalogue.describing import Describing
 from poste_mom.catalogue.limits import CatalogueLimits, standing_bytes
+from poste_mom.catalogue.living_schemas import LivingSchemas
 from poste_mom.catalogue.route_owners import RouteOwners
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
+    from poste.rpc.schemas.schema import MethodSchema
     from poste.v1 import mom_service_pb2
 
 _log = logs.get("catalogue")
@@ -81,6 +83,7 @@ class Catalogue:
         self._services: dict[str, Service] = {}
         self._describing = Describing(self._limits)
         self._owners = RouteOwners()
+        self._living = LivingSchemas()
         #: The snapshot of Redis that they were made of.
         self._known = Snapshot()
         self._version: int | None = None
@@ -356,6 +359,10 @@ class Catalogue:
     def served(self, service: str) -> frozenset[str] | None:
         """Return the short names of the methods that a living replica of a service has; None if none lives."""
         return versions.served(service, self._known)
+
+    def living_schemas(self, service: str, method: str) -> list[MethodSchema]:
+        """Return the schemas that a method has at the replicas of its service that live."""
+        return self._living.schemas(service, method, self._known)
 
     async def watch(self) -> AsyncIterator[dict[str, catalogue_pb2.CatalogueService]]:
         """Yield every entry by name now, and again whenever something changed, until the store is another one."""

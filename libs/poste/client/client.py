@@ -31,6 +31,8 @@ _UNAVAILABLE: Final = 503
 #: A gateway gives a sign of life every 5 s to those who watch it; one from which nothing came for so long, in seconds,
 #: is gone.
 _SILENCE_SECONDS: Final = 15.0
+#: Asks for a replay whatever the schema is.
+_AS_IS: Final = "?asIs=true"
 #: How many dead calls are asked for at once.
 _PAGE_SIZE: Final = 500
 _SCHEMES: Final = ("http", "https")
@@ -236,17 +238,17 @@ class Client:
             if not token:
                 return
 
-    async def replay(self, task_id: str) -> Task:
-        """Have a call that Poste gave up run again, as if it were new."""
-        return await self._operate_task(task_id, "replay")
+    async def replay(self, task_id: str, *, as_is: bool = False) -> Task:
+        """Have a call that Poste gave up run again, as if it were new; with `as_is` whatever its method's schema is."""
+        return await self._operate_task(task_id, f"replay{_AS_IS if as_is else ''}")
 
     async def purge(self, task_id: str) -> Task:
         """Give a call up for good: it can't be replayed any more."""
         return await self._operate_task(task_id, "purge")
 
-    async def replay_all(self, queue: str) -> int:
-        """Have everything that is dead in a queue run again; returns how many calls that were."""
-        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay")
+    async def replay_all(self, queue: str, *, as_is: bool = False) -> int:
+        """Have everything that is dead in a queue run again, as `replay` has; returns how many calls that were."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay{_AS_IS if as_is else ''}")
         return self._read(lambda answer: int(answer["replayed"]), reply.document)
 
     async def purge_all(self, queue: str) -> int:

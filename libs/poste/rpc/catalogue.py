@@ -22,6 +22,7 @@ from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.http_rules import rules
 from poste.rpc.http_rules.rules import Claim, PassedOver, Route
 from poste.rpc.policies import catalogue_fault, service_policy
+from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -49,6 +50,7 @@ class Method:
         policy: How its calls are treated.
         routes: All its routes, the default one first.
         passed_over: Those that its annotation asks for besides.
+        schema: What a kept call of it is written by.
     """
 
     service: str
@@ -59,6 +61,7 @@ class Method:
     policy: MethodPolicy
     routes: tuple[Route, ...]
     passed_over: tuple[PassedOver, ...]
+    schema: MethodSchema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +285,7 @@ def _methods(
             policy=policies[method.name],
             routes=tuple(own),
             passed_over=tuple(passed_over),
+            schema=MethodSchema(method.input_type, method.output_type),
         )
     return methods
 

@@ -25,6 +25,7 @@ from poste.service.losses import ThreadWatch
 from poste.service.queued import QueuedHandlers, QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.service.servicer import ServedService
 from poste.service.terms import Terms
 
@@ -75,8 +76,8 @@ class Roads:
         )
         self._channel = Replicated(settings.mom)
         self._queued = _Queued(
-            services, settings, Reporter(self._channel), consumer, self._direct.live,
-            isolation=isolation, interception=interception,
+            services, settings, Reporter(self._channel), Schemas(self._channel), consumer,
+            live=self._direct.live, isolation=isolation, interception=interception,
         )  # fmt: skip
         runners = (self._runner, self._queued.runner)
         for runner in runners:
@@ -132,9 +133,10 @@ class _Queued:
         services: Sequence[ServedService],
         settings: WorkerSettings,
         reporter: Reporter,
+        schemas: Schemas,
         consumer: MakeConsumer,
-        live: Callable[[], bool],
         *,
+        live: Callable[[], bool],
         isolation: Isolation | None,
         interception: Interception | None,
     ) -> None:
@@ -145,12 +147,16 @@ class _Queued:
             consumer(
                 queue=service.name,
                 settings=settings,
-                handle=QueuedRoad(QueuedHandlers(service, self.runner, self.terms[service.name]).run, reporter).handle,
+                handle=self._road(service, reporter, schemas).handle,
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
             )
             for service in services
         ]
+
+    def _road(self, service: ServedService, reporter: Reporter, schemas: Schemas) -> QueuedRoad:
+        handlers = QueuedHandlers(service, self.runner, self.terms[service.name])
+        return QueuedRoad(handlers.run, reporter, schemas, handlers.schema_of)
 
     def _concurrency(self, service: str, most: int) -> int:
         """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""

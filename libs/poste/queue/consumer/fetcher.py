@@ -219,6 +219,7 @@ class Fetcher:
             traceparent=traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
             ids=said.ids,
             headers=said.headers,
+            schema=said.schema,
             unstarted=True,
         )
         self._state.handling[key] = len(claimed.request)

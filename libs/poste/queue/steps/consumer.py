@@ -41,7 +41,8 @@ class Claimed:
     `once`: it must not run twice, and has not begun by its claim. `create_time` is in seconds since the epoch.
     `traceparent` is whatever stands in the record. So are `ids`, for logs: the task's, without the queue's name
     (`domain.task_id.without_queue`), and its client's request's; None is what does not stand there. `headers` are
-    those of its client that its handler gets (`domain.carried`).
+    those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of the schema that its
+    method had when it was accepted; empty: it runs under any.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Claimed:
     traceparent: str
     ids: tuple[bytes | None, bytes | None]
     headers: str
+    schema: str
 
 
 class Claims(NamedTuple):
@@ -246,7 +248,7 @@ def _lease(at: QueueKeys, incarnation: str, seconds: float) -> tuple[Sequence[st
 def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claimed | NotClaimed:
     if said[0] != b"run":
         return cast("NotClaimed", text(said[0]))
-    _, method, request, attempt, create_ms, once, traceparent, id_rest, request_id, headers = said
+    _, method, request, attempt, create_ms, once, traceparent, id_rest, request_id, headers, schema = said
     return Claimed(
         key,
         f"{incarnation}:{seq}",
@@ -258,4 +260,5 @@ def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claim
         text(traceparent) if traceparent else "",
         (id_rest, request_id),
         text(headers) if headers else "",
+        text(schema) if schema else "",
     )
