@@ -81,6 +81,7 @@ class Round:
             library=False,
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
+            unlike=service.unlike,
         )
 
     def ready(self) -> str | None:

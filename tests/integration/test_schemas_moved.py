@@ -273,3 +273,42 @@ async def test_the_middleware_counts_what_is_held_aside(office: Office) -> None:
 
     assert f'poste_queue_held_aside_tasks{{queue="{NAME}"}} 1.0' in text
     assert f'poste_tasks_dead_total{{queue="{NAME}",reason="schema-changed"}} 1.0' in text
+
+
+async def test_a_direct_call_is_made_where_it_is_read_right(office: Office) -> None:
+    """During a breaking roll-out half of the direct calls would be misread by replicas of the other version."""
+    first, later = Version(None, "Old"), Version(as_text, "New")
+    async with office.up(first), office.up(later, ready=2):
+
+        async def both() -> bool:
+            replies = [await office.gateway.post(f"/{NAME}/{name}", {}, Prefer="no-queue") for name in ("Old", "New")]
+            return [reply.status for reply in replies] == [200, 200]
+
+        await until(both, what="what either version has")
+        replies = [await office.gateway.post(PAY, {"a": "1", "b": f"x{number}"}) for number in range(12)]
+
+    assert [reply.status for reply in replies] == [200] * 12
+    assert [reply.body["text"] for reply in replies] == [f"a=1 b=x{number}" for number in range(12)]
+    assert not [one for one in first.paid if one.startswith("Pay")]
+
+
+async def test_after_a_roll_back_calls_are_written_for_who_is_there(office: Office) -> None:
+    """No replica would be called any more: those that are left have another schema than the one that was tried out."""
+    first, later = Version(), Version(as_text)
+    async with office.up(first):
+        async with office.up(later, ready=2):
+
+            async def known() -> bool:
+                reply = await office.gateway.post(PAY, {"b": "text"}, Prefer="no-queue")
+                return reply.status == 200
+
+            await until(known, what="the newer schema")
+
+        # It is described by the older version again.
+        async def back() -> bool:
+            reply = await office.gateway.post(PAY, {"b": "3"}, Prefer="no-queue")
+            return reply.status == 200 and first.paid[-1:] == ["Pay b=3"]
+
+        await until(back, what="the older schema")
+    assert all(one == "Pay b=3" for one in first.paid)
+    assert "Pay b=text" in later.paid

@@ -34,7 +34,7 @@ class Version:
         paid: What its handlers were called with, in all processes that serve it.
     """
 
-    def __init__(self, change: Callable[[Any], object] = lambda _: None, *methods: str, once: bool = False) -> None:
+    def __init__(self, change: Callable[[Any], object] | None = None, *methods: str, once: bool = False) -> None:
         """Describe it.
 
         Args:
@@ -47,7 +47,8 @@ class Version:
         described.field(request, "a", F.TYPE_INT64)
         described.field(request, "b", F.TYPE_INT64)
         described.field(file.message_type.add(name="Receipt"), "text")
-        change(request)
+        if change is not None:
+            change(request)
         described.service(file, "Bank", dict.fromkeys(("Pay", *methods), (".moves.v1.Payment", ".moves.v1.Receipt")))
         for method in file.service[0].method:
             if not once:

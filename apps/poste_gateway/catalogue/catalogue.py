@@ -197,6 +197,7 @@ class ServiceCatalogue:
             library=service.library,
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
+            unlike=service.unlike,
         )
         self._read.by_name[service.name] = service
         self.routes.put(service)

@@ -49,6 +49,7 @@ class ReplicaPool:
         self._library = False
         self._max_in_flight = 1
         self._lacking: Mapping[str, frozenset[str]] = {}
+        self._unlike: Mapping[str, frozenset[str]] = {}
         self._retired = False
         self._rotation = 0
         self._shares = Shares()
@@ -70,6 +71,7 @@ class ReplicaPool:
         library: bool,
         max_in_flight: int,
         lacking: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        unlike: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
         """Take over what the catalogue says now. Replicas that are still listed keep their connections.
 
@@ -78,8 +80,9 @@ class ReplicaPool:
             library: They run the worker library.
             max_in_flight: How many calls each may have outstanding.
             lacking: Where replicas are that are known to lack a method, by its short name: they are asked last.
+            unlike: Where replicas are that would misread a method's calls: they are not asked.
         """
-        self._max_in_flight, self._lacking = max_in_flight, lacking
+        self._max_in_flight, self._lacking, self._unlike = max_in_flight, lacking, unlike
         if (targets, library) != (self._targets, self._library):
             self._targets, self._library = targets, library
             self._settle_time = self._loop.time() + _NEW_SECONDS
@@ -185,6 +188,8 @@ class ReplicaPool:
             for replica, _ in self._replicas.values()
             if replica.ready and replica.circuit.allows(now) and replica not in tried
         ]
+        if unlike := self._unlike.get(method):
+            ready = [replica for replica in ready if replica.address not in unlike]
         if lacking := self._lacking.get(method):
             # What is known may be old: if there is no other replica, these are called too, and prove it if it is so.
             return [replica for replica in ready if replica.address not in lacking] or ready
