@@ -157,7 +157,7 @@ async def test_a_wrong_verb_is_told_the_right_ones(tmp_path, path, verbs):
     ],
 )
 async def test_an_unknown_path_is_404(tmp_path, path):
-    """Else a typing error looks like something else."""
+    """Else a typing error is answered as another mistake."""
     async with staged(tmp_path) as stage:
         for verb in ("GET", "POST"):
             if verb == "GET" or not path.startswith("/problems"):
@@ -212,7 +212,7 @@ async def test_a_bad_body_is_refused_on_either_road(tmp_path, up):
 
 
 async def test_cors_is_off_unless_an_origin_is_named(tmp_path):
-    """Else any web page may call the services of whoever looks at it."""
+    """Else any web page may call the services in the name of its reader."""
     preflight = {"Origin": "https://a.example", "Access_Control_Request_Method": "POST"}
     async with staged(tmp_path, answer) as stage:
         reply = await stage.gateway.post(QUOTE, ORDER, Origin="https://a.example")

@@ -1,4 +1,4 @@
-"""The client's verbs against a running Poste: what they print, and what their exit codes tell."""
+"""The client's verbs against a running Poste: what they print, and what their exit codes mean."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_wrong_call_says_what_is_wrong(ask):
 
 @pytest.mark.parametrize("method", ["no.Such/Method", "calculator.v1.SumService/Sum", "sum/Add", "/v1/sums"])
 def test_a_method_that_is_not_there_is_told_by_its_name(ask, method):
-    """Who misspelled it would read of a path that was never typed, and not where to look the name up."""
+    """A user who misspelled it would read of a path that was never typed, and not where to find the right name."""
     person = ask("call", method, "a=2")
     program = ask("call", method, "a=2", "--json")
 
@@ -80,7 +80,7 @@ def test_a_method_that_is_not_there_is_told_by_its_name(ask, method):
 
 
 def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
-    """A script could not tell `done` from `not yet`."""
+    """A script could not distinguish `done` from `not yet`."""
     person = ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=1")
     asked = ask("task", kept())
     waited = ask("task", kept(), "--wait", "1", "--json")
@@ -192,7 +192,7 @@ def test_the_services_and_queues_are_listed(ask, kept):
 
 
 def test_no_gateway_is_not_a_failure_of_the_call():
-    """A script could not tell `the call failed` from `no gateway was reached`."""
+    """A script could not distinguish `the call failed` from `no gateway was reached`."""
     done = poste("call", ADD, "a=2", "b=3", "--url", "127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (2, "")

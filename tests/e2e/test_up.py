@@ -62,7 +62,7 @@ def all_ready(one):
 
 
 def test_all_parts_run_each_in_its_own_process(running):
-    """One command would not run everything, or `poste ps` would not tell a program what runs where."""
+    """One command would not run everything, or a program could not learn from `poste ps` what runs where."""
     parts = running.ps()
 
     assert list(parts) == PARTS

@@ -123,7 +123,7 @@ async def test_the_queues_of_other_masters_go_on(cluster: RedisCluster, ledger: 
             kept = await _accepted(mom, LEDGER_SERVICE, "Look", line(name, sleep_seconds=1))
             await until(lambda name=name: runs(ledger, "Look", name))
             fault()
-            # Longer than a lease: the others' leases are renewed, and their tasks looked after.
+            # Longer than a lease: the others' leases are renewed, and their tasks go on.
             mended_time = time.monotonic() + 2.5
             while time.monotonic() < mended_time:
                 await _goes_on(mom)
@@ -269,7 +269,7 @@ async def test_a_master_that_is_gone_is_told_from_an_answer_that_is(cluster: Red
 
 
 async def test_lists_of_nobody_are_found_at_every_master(redis_cluster: RedisCluster) -> None:
-    """SCAN tells of one server: what stands at the others would stand there for ever."""
+    """SCAN lists the keys of one server: what is orphaned at the others would stay there for ever."""
     client = open_client(StoreSettings(redis_url=redis_cluster.url))
     maintenance = Maintenance(client, pass_seconds=1)
     queues = [QueueKeys(_queue_at(redis_cluster, master)) for master in redis_cluster.masters]

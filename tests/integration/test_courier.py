@@ -74,7 +74,7 @@ async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_
         async def left() -> bool:
             return (await one.figures(LEDGER))["consumers"] == 0
 
-        # So the alert tells of it as of any other service that is away.
+        # So the alert fires for it as for any other service that is away.
         await until(left, what="nothing takes from the queue")
         for part in one.foreigners:
             part.start()

@@ -22,7 +22,7 @@ from poste.queue.keys import KEYS, QueueKeys
 from poste.queue.schema_store import SchemaStore
 from poste.runtime.settings import StoreSettings
 
-#: Nobody stops to be asked in these tests.
+#: Leases that are over soon.
 HASTY = {"lease_seconds": 1.5, "heartbeat_seconds": 0.3}
 
 
@@ -253,7 +253,7 @@ async def test_a_schema_is_kept_once_and_for_as_long_as_a_record_has_it(office: 
 
 
 async def test_a_schema_that_is_gone_holds_its_calls_aside(office: Office) -> None:
-    """With a store that lost it a call would run under a schema that nobody has compared with its own."""
+    """With a store that lost it a call would run under a schema that was never compared with its own."""
     place = await accepted_under(office, Version(), a="2", b="3")
     async with connected(office) as client:
         await client.delete(KEYS.schemas)
@@ -266,7 +266,7 @@ async def test_a_schema_that_is_gone_holds_its_calls_aside(office: Office) -> No
 
 
 async def test_the_middleware_counts_what_is_held_aside(office: Office) -> None:
-    """Nobody would be told: the alert goes by this figure."""
+    """No alert would be raised: it goes by this figure."""
     await held(office)
     async with office.gateway.session.get(f"{office.mom.admin_url}/metrics") as reply:
         text = await reply.text()

@@ -316,7 +316,7 @@ async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them
     make(tmp_path, "mom.ready", "gateway.ready")
 
     def tell(_name, did, _more):
-        # `restarted` is told by the watch, `crashed` by the part's keeper.
+        # `restarted` is reported by the watch, `crashed` by the part's keeper.
         if did == when:
             raise BrokenPipeError
 
@@ -338,5 +338,5 @@ async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them
     assert failed.group_contains(BrokenPipeError)
     assert not [pid for pid in pids if alive(pid)]
     if when == "restarted":
-        # Those who look after the parts are there until these have stopped in their order.
+        # The tasks that keep the parts are there until these have stopped in their order.
         assert [line for line in story(tmp_path) if line.endswith("stops")] == ["gateway stops", "mom stops"]

@@ -63,7 +63,7 @@ class HandedConsumer:
 
 
 class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
-    """A middleware that keeps what it is told. `answer` decides what becomes of a batch of results."""
+    """A middleware that keeps what it gets. `answer` decides what becomes of a batch of results."""
 
     def __init__(self) -> None:
         self.batches: list[list[mom_service_pb2.Completion]] = []
@@ -167,7 +167,7 @@ async def running_worker(
 
 
 def claimed(method: str, request: Message | bytes, **changes: Any) -> ClaimedTask:
-    """Return a task of the ledger service as a consumer would hand it over."""
+    """Return a task of the ledger service as a consumer would pass it on."""
     fields: dict[str, Any] = {
         "queue": "testing.v1.LedgerService",
         "key": "key",

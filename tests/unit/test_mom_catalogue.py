@@ -69,7 +69,7 @@ def _weighing(one: catalogue_pb2.CatalogueService, weight: int) -> bytes:
 
 
 def test_owners_that_changed_are_those_that_are_counted_anew() -> None:
-    """Else a service is told that a route is another's which went, or is given one that another has."""
+    """Else a service reads that a route is another's which is gone, or is given one that another has."""
     chance = random.Random(1)  # noqa: S311 - the same each time
     rules = [f"GET /v1/{name}" for name in "abcd"]
     versions = {number: [describe(entry(number, *chance.sample(rules, 2))) for _ in range(3)] for number in range(5)}

@@ -422,7 +422,7 @@ def test_presence_is_of_no_account():
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_every_pair_of_scalars_is_judged_by_its_row(kind):
-    """Else of some pair nobody knows that its values are read wrong; bytes are what a string may become."""
+    """Else values of some pair are read wrong, unnoticed; bytes are what a string may become."""
     for other in _KINDS:
         alike = any({kind, other} <= row for row in _ROWS) or (kind, other) == (F.TYPE_STRING, F.TYPE_BYTES)
         found = breaks(

@@ -150,7 +150,7 @@ async def test_a_thread_is_used_again() -> None:
 
 @pytest.mark.parametrize("coroutine", [True, False])
 async def test_its_owners_cancellation_comes_out(*, coroutine: bool) -> None:
-    """Without it a lost lease, or a client that left, would look like a handler's failure."""
+    """Without it a lost lease, or a client that left, would be taken for a handler's failure."""
     began, gate = asyncio.Event(), threading.Event()
     loop, call = asyncio.get_running_loop(), Call()
 
