@@ -41,6 +41,7 @@ _VERBS: Final = {
     "ps": ("local_commands", "Show the parts of a running `poste up`."),
     "stop": ("local_commands", "Take one part of a running `poste up` away."),
     "start": ("local_commands", "Bring one part of a running `poste up` back."),
+    "logs": ("logs_command", "Show or follow the logs of a `poste up`, of all parts in the order of time."),
     "demo": ("up_commands", "Play the whole story by itself, in half a minute at most."),
     "gateway": ("part_commands", "Run a gateway."),
     "mom": ("part_commands", "Run the middleware that keeps the calls."),

@@ -270,6 +270,37 @@ def test_all_of_a_queue_is_purged_only_once_it_was_asked_about(ask, running):
     assert (empty.returncode, empty.stdout) == (0, "0 purged\n")
 
 
+def test_the_logs_of_all_parts_are_searched_at_once(ask, kept, running):
+    """What became of one call would have to be gathered from seven files."""
+    task = kept("-H", "X-Request-Id: the-one")
+    assert ask("cancel", task).returncode == 0
+    data = ("--data", str(running.data))
+    by_request = poste("logs", "--request", "the-one", *data)
+    by_task = poste("logs", "--task", task[:30], *data)
+    of_one = poste("logs", "redis", "-n", "2", *data)
+    nothing = poste("logs", "--request", "none-such", *data)
+    nowhere = poste("logs", "--data", str(running.data / "none"))
+
+    assert (by_request.returncode, by_task.returncode) == (0, 0)
+    assert any("gateway" in line and task in line and "the-one" in line for line in by_request.stdout.splitlines())
+    assert by_request.stdout.splitlines()[0] in by_task.stdout.splitlines()
+    assert len(by_task.stdout.splitlines()) >= 2
+    assert [line.split()[1] for line in of_one.stdout.splitlines()] == ["redis"] * 2
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert (nowhere.returncode, "no `poste up` has run in" in nowhere.stderr) == (2, True)
+
+
+def test_the_logs_are_followed(ask, running):
+    """Who waits for a line would have to ask again and again."""
+    with on_terminal("logs", "gateway", "-f", "-n", "1", "--data", str(running.data), columns=300) as terminal:
+        terminal.until("gateway")
+        assert ask("call", ADD, "a=2", "b=3", "-H", "X-Request-Id: seen-live").returncode == 0
+        terminal.until("request_id=seen-live")
+        terminal.strike(b"\x03")
+
+        assert terminal.end() == 130
+
+
 def test_a_header_is_sent_with_a_call(ask):
     """What handlers read of headers could not be tried from here."""
     done = ask("call", ADD, "-H", "X-Request-Id: my-own-request", "b=3")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.deployment import SUM, deployed
 from support.office import Office
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
@@ -210,3 +211,16 @@ async def test_a_renewal_that_is_lost_is_tried_again_within_the_same_heartbeat(
         await lease.close()
 
     assert tries[1] - tries[0] < settings.heartbeat_seconds
+
+
+async def test_a_store_that_is_away_is_called_by_its_name(tmp_path: Path) -> None:
+    """Who reads that the middleware is away would look at the one part that is well."""
+    async with deployed(tmp_path) as one:
+        place = await one.queue(SUM, a=1, b=2)
+        one.redis.kill()
+        task, queues = await one.ask("GET", place), await one.ask("GET", "/v1/queues")
+        refused = await one.call(SUM, "respond-async", a=1, b=2)
+
+    assert [reply.status for reply in (task, queues, refused)] == [503] * 3
+    for reply in (task, queues, refused):
+        assert "Redis does not answer the middleware" in reply.body["detail"]

@@ -221,6 +221,19 @@ async def test_a_part_that_is_no_longer_ready_is_not_called_ready(tmp_path):
         assert [view["state"] for view in await supervisor.views()] == ["unready", "stopped"]
 
 
+async def test_what_a_start_waits_for_is_told_once(tmp_path):
+    """`poste up` would wait without a line for what does not come by itself, such as another key of the task ids."""
+    make(tmp_path, "mom.ready")
+    async with local(tmp_path) as (supervisor, told):
+        await supervisor.begin()
+        await until(lambda: (GATEWAY, "waiting", ": not yet") in told)
+        make(tmp_path, "gateway.ready")
+        await supervisor.until(lambda: supervisor.all_ready)
+
+    assert told.count((GATEWAY, "waiting", ": not yet")) == 1
+    assert not [line for line in told if line[0] == MOM]
+
+
 async def test_without_a_gateway_a_service_is_ready_when_it_listens(tmp_path):
     """Parts could not be started in any order: each start of a service would wait for a gateway it does not need."""
     async with local(tmp_path, "sum", GATEWAY) as (supervisor, _):

@@ -46,6 +46,7 @@ from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.limits.refusals import refuse
+from poste_gateway.mom import STORE_AWAY
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 
@@ -350,6 +351,8 @@ class _Call:
                 raise self._away(_NO_CONSUMER)
             case Acceptance.NOT_ACCEPTED:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
+            case Acceptance.STORE_AWAY:
+                raise Problem(NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Read the path that Location names."
                 unknown = self._call_services.ids.with_acceptance_unknown(task_id)

@@ -61,6 +61,8 @@ class Acceptance(enum.Enum):
     BUDGET_SPENT = enum.auto()
     #: It is not kept: no consumer would take it from its queue.
     NO_CONSUMER = enum.auto()
+    #: It is not kept: the middleware is there, and its store does not answer.
+    STORE_AWAY = enum.auto()
     #: It is not kept, for another reason.
     NOT_ACCEPTED = enum.auto()
     #: Unknown: an answer was lost, and no later one settled it.
@@ -88,7 +90,7 @@ _REFUSED: Final = {
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain."""
+    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain; else `why` it is not kept yet."""
 
     task: pb.NewTask
     schema: MethodSchema | None
@@ -96,6 +98,7 @@ class _Item:
     start: float
     outcome: asyncio.Future[Acceptance]
     lost: bool = False
+    why: Acceptance = Acceptance.NOT_ACCEPTED
 
     @property
     def end(self) -> float:
@@ -272,7 +275,9 @@ def _sorted(batch: list[_Item], results: Iterable[pb.EnqueueResult.ValueType]) -
         elif result == pb.ENQUEUE_RESULT_SCHEMA_UNKNOWN:
             unknown.append(item)
         else:
-            item.lost = item.lost or result != pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
+            store_away = result == pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
+            item.lost = item.lost or not store_away
+            item.why = Acceptance.STORE_AWAY if store_away else Acceptance.NOT_ACCEPTED
             open_items.append(item)
     return open_items, unknown
 
@@ -283,7 +288,7 @@ def _again(items: list[_Item]) -> list[_Item]:
     again = []
     for item in items:
         if now >= item.end:
-            item.settle(Acceptance.NOT_ACCEPTED)
+            item.settle(item.why)
         else:
             again.append(item)
     return again

@@ -99,7 +99,7 @@ class Listings:
         try:
             queues = await self._mom.list_queues(name, client=client, patient=patient)
         except MomAway as error:
-            raise _away() from error
+            raise _away(error) from error
         except Full:
             detail = "Queues are asked for faster than they can be looked up."
             raise busy("listings", detail, peer=client) from None
@@ -137,7 +137,7 @@ class Listings:
         try:
             return await self._listings.get(listed)
         except Ended as error:
-            raise _away() from error
+            raise _away("the gateway stops") from error
 
     async def _write(self, listed: _Listed) -> bytes:
         return protojson.dumps(await (self._services() if listed == "services" else self.queues()))
@@ -167,8 +167,8 @@ class Listings:
         }
 
 
-def _away() -> Problem:
-    return Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER)
+def _away(why: object) -> Problem:
+    return Problem(LOOKUP_AWAY, f"The queues can't be looked up now: {why}.", headers=RETRY_AFTER)
 
 
 def _queue(queue: pb.Queue) -> dict[str, Any]:
