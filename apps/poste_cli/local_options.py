@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from poste_cli.local.folder import DEFAULT
 from poste_cli.local.names import NAMES
 
 #: One of the parts' names.
@@ -17,7 +16,7 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     envvar="POSTE_DATA",
     show_envvar=True,
-    default=DEFAULT,
+    default=Path(".poste"),
     show_default=True,
     metavar="DIR",
     help="The folder of the `poste up` that is meant.",

@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         failed: Some host failed.
-        changed: How many changes all hosts report.
+        changed: How many changes all hosts tell.
         seconds: How long it took.
         output: What it said.
     """

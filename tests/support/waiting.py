@@ -10,10 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(
-    look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, what: str | Callable[[], str] = "it"
-) -> T:
-    """Return what `look` returns once it is true; fail after `seconds`, with what was waited for (and what came)."""
+async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, what: str = "it") -> T:
+    """Return what `look` returns once it is true; fail after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         found = look()
@@ -21,6 +19,6 @@ async def until(
         if value:
             return value
         assert asyncio.get_running_loop().time() < deadline, (
-            f"{what if isinstance(what, str) else what()} did not come true in {seconds} s (last: {value!r})"
+            f"{what} did not come true in {seconds} s (last: {value!r})"
         )
         await asyncio.sleep(0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -118,8 +117,7 @@ class OperatorServicer:
         return listings.dead_page(request.queue, page)
 
     async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: Context) -> pb.ReplayTasksResponse:
-        replay = functools.partial(self._operators.replay, as_is=request.as_is)
-        results = await self._settle(request, context, replay, "replayed")
+        results = await self._settle(request, context, self._operators.replay, "replayed")
         return pb.ReplayTasksResponse(results=results)
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:

@@ -14,7 +14,7 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def say(word: object) -> None:
-    """Report to the bench."""
+    """Tell the bench."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
