@@ -24,6 +24,7 @@ Exit codes:
 #: Every verb, the module that holds it under its own name, and its line in the help.
 _VERBS: Final = {
     "call": ("client_commands", "Call a method of a service; if it is away, the call waits for it."),
+    "describe": ("describe_command", "Show a method's routes and fields, and an example of a call."),
     "task": ("client_commands", "Show a call that was kept, or wait for its end."),
     "cancel": ("client_commands", "Cancel a call that was kept."),
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
@@ -40,12 +41,14 @@ _VERBS: Final = {
     "ps": ("local_commands", "Show the parts of a running `poste up`."),
     "stop": ("local_commands", "Take one part of a running `poste up` away."),
     "start": ("local_commands", "Bring one part of a running `poste up` back."),
+    "logs": ("logs_command", "Show or follow the logs of a `poste up`, of all parts in the order of time."),
     "demo": ("up_commands", "Play the whole story by itself, in half a minute at most."),
     "gateway": ("part_commands", "Run a gateway."),
     "mom": ("part_commands", "Run the middleware that keeps the calls."),
     "worker": ("part_commands", "Run a service."),
     "courier": ("part_commands", "Run a courier: it delivers the calls of services that take none themselves."),
     "health": ("health_command", "Ask one part whether it is well; for health checks of containers."),
+    "completion": ("completion_command", "Print the script by which bash, zsh or fish completes all this."),
 }
 
 

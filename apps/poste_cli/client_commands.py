@@ -1,28 +1,41 @@
-"""The client's verbs: call, task, cancel, services, queues. Over the gateway's REST only."""
+"""The client's verbs: call, describe, task, cancel, services, queues. Over the gateway's REST only."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import re
 import time
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Final
 
 import click
 
-from poste.client import Answer, Client, Problem, Service, Task
+from poste.client import Answer, Client, MethodOutline, Problem, Service, Task
 from poste.domain.task import TaskState
-from poste_cli import asking, fields, gateway_options, life_story, printing
+from poste_cli import asking, completion, fields, gateway_options, life_story, printing
 from poste_cli.exits import FAILURE, OK, WAITING
 
 _SECONDS = click.IntRange(min=1)
+#: A header's name and value (RFC 9110, 5.1 and 5.5).
+_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 #: The type of the problem of a path that calls no method.
 _NO_ROUTE: Final = "/problems/no-such-route"
 
 
+def _checked_headers(_context: click.Context, _option: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    headers = {}
+    for one in value:
+        if (found := _HEADER.fullmatch(one)) is None:
+            raise click.BadParameter(f"{one!r} is not NAME:VALUE")
+        headers[found[1]] = found[2].strip()
+    return headers
+
+
 @click.command()
-@click.argument("method", metavar="SERVICE/METHOD")
-@click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.argument("method", metavar="SERVICE/METHOD", shell_complete=completion.methods)
+@click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...", shell_complete=completion.fields)
 @click.option(
     "-d", "--message", "text", metavar="JSON", help="The whole message: JSON, @FILE, or - for standard input."
 )
@@ -31,6 +44,13 @@ _NO_ROUTE: Final = "/problems/no-such-route"
 )
 @click.option("--async", "respond_async", is_flag=True, help="Don't wait: have the call kept at once.")
 @click.option("--no-queue", is_flag=True, help="Fail if the service is away.")
+@click.option(
+    *("-H", "--header", "headers"),
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_checked_headers,
+    help="Send this header too. Repeatable.",
+)
 @click.option("--task-ttl", type=_SECONDS, metavar="SECONDS", help="How long it may wait for its service.")
 @click.option("--result-ttl", type=_SECONDS, metavar="SECONDS", help="How long its result is kept.")
 @gateway_options.options
@@ -43,6 +63,7 @@ def call(  # noqa: PLR0917 - click passes them by name
     no_queue: bool,
     task_ttl: int | None,
     result_ttl: int | None,
+    headers: dict[str, str],
     url: str,
     as_json: bool,
 ) -> None:
@@ -52,17 +73,21 @@ def call(  # noqa: PLR0917 - click passes them by name
     poste call calculator.v1.SumService/Add a=2 b=3
     poste call calculator.v1.SumService/Add -d '{"a": 2, "b": 3}'
 
-    A VALUE is JSON if it reads as JSON, else a string. Prints the response, or the task that the call became.
+    A VALUE is what its field's type makes of it; a.b=VALUE is field b of message a; FIELD:=JSON is JSON as it stands.
+    `poste describe SERVICE/METHOD` shows the fields. Prints the response, or the task that the call became.
 
     Exit code: 0 answered, 1 failed, 2 wrong usage or no gateway, 3 kept and still waiting.
     """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
     _check_usage(method, respond_async=respond_async, wait=wait)
-    message = fields.message(values, text)
+    if values and text is not None:
+        raise click.UsageError("give the message either as FIELD=VALUE or with -d, not both")
+    given, whole = fields.given(values), None if text is None else fields.whole(text)
 
-    def work(client: Client) -> Awaitable[int]:
+    async def work(client: Client) -> int:
+        outline = await _outline(client, method) if given else None
         reply = client.call(
             method,
-            message,
+            whole if whole is not None else fields.message(given, outline, printing.note),
             respond_async=respond_async,
             wait_seconds=wait,
             # Waited for here, by its id, which is printed: a user who stops the wait has it.
@@ -70,8 +95,9 @@ def call(  # noqa: PLR0917 - click passes them by name
             queue=not no_queue,
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
+            headers=headers,
         )
-        return _called(client, method, reply, wait or 0, as_json=as_json)
+        return await _called(client, method, reply, wait or 0, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json)
 
@@ -82,6 +108,23 @@ def _check_usage(method: str, *, respond_async: bool, wait: int | None) -> None:
     if respond_async and wait is not None:
         # The gateway would wait, on the direct road as a rule.
         raise click.UsageError("--async does not wait, and --wait does: give one of them")
+
+
+async def _outline(client: Client, method: str) -> MethodOutline | None:
+    """Return what a method's request is made of; None if the gateway does not say: the call itself tells why."""
+    with contextlib.suppress(Problem):
+        if method.startswith("/"):
+            found = [
+                (service.name, one.name)
+                for service in await client.services()
+                for one in service.methods
+                if f"POST {method}" in one.routes
+            ]
+        else:
+            service, _, name = method.partition("/")
+            found = [(service, name)]
+        return await client.method(*found[0]) if found else None
+    return None
 
 
 async def _called(
@@ -206,6 +249,9 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
 def queues(url: str, as_json: bool) -> None:
     """List the queues in figures; each call is counted once.
 
+    DEAD are the calls that Poste gave up; held aside are those of them that it did not run, for their method's schema
+    changed (`poste dead` says how).
+
     KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
     take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room). A queue
     stands still, as a paused one does, while results that are kept take all of it.
@@ -224,7 +270,7 @@ def queues(url: str, as_json: bool) -> None:
                     queue.queued,
                     queue.running,
                     queue.delayed,
-                    queue.dead,
+                    f"{queue.dead} ({queue.held_aside} held aside)" if queue.held_aside else queue.dead,
                     queue.kept,
                     f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",
                     "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",

@@ -70,24 +70,37 @@ def operator_options(command: Callable[..., None]) -> Callable[..., Any]:
     return _gateway_options(token_file(as_operator))
 
 
+def gateway_of(context: click.Context) -> str:
+    """Return the URL of the gateway that a command's options name; for completion, before the command is run.
+
+    Raises:
+        StartError: No `poste up` runs in a folder that was named, and no gateway was.
+    """
+    return _find(context, context.params["url"], context.params["data"])[0]
+
+
 def _gateway(url: str, data: Path) -> tuple[str, bool]:
+    return _find(click.get_current_context(), url, data)
+
+
+def _find(context: click.Context, url: str, data: Path) -> tuple[str, bool]:
     """Return which gateway is asked, and whether it is that of the `poste up` in the data folder.
 
     Raises:
         StartError: No `poste up` runs in a folder that was named, and no gateway was.
     """
+
+    def given(option: str) -> bool:
+        return context.get_parameter_source(option) is not ParameterSource.DEFAULT
+
     running = folder.found(data)
     if running is None:
-        if _given("data") and not _given("url"):
+        if given("data") and not given("url"):
             raise folder.not_running(data)
         return url, False
     # A token that was found is sent only to the gateway that it belongs to.
-    own = not _given("url") or _same(url, running.gateway)
+    own = not given("url") or _same(url, running.gateway)
     return (running.gateway if own else url), own
-
-
-def _given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _same(url: str, gateway: str) -> bool:

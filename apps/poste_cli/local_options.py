@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from poste_cli.local.folder import DEFAULT
 from poste_cli.local.names import NAMES
 
 #: One of the parts' names.
@@ -16,7 +17,7 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     envvar="POSTE_DATA",
     show_envvar=True,
-    default=Path(".poste"),
+    default=DEFAULT,
     show_default=True,
     metavar="DIR",
     help="The folder of the `poste up` that is meant.",

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import click
 
 from poste.client import Client, Problem, Queue
-from poste_cli import asking, gateway_options, printing
+from poste_cli import asking, completion, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
 
 #: What a verb did, as it is printed.
@@ -17,7 +17,7 @@ _DONE: Final = {"replay": "replayed", "purge": "purged"}
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.services)
 @gateway_options.operator_options
 def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have no more calls of QUEUE started; calls are still accepted, and those that run go on.
@@ -28,7 +28,7 @@ def pause(queue: str, token: str | None, url: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.services)
 @gateway_options.operator_options
 def resume(queue: str, token: str | None, url: str, as_json: bool) -> None:
     """Have the calls of a paused QUEUE started again."""
@@ -74,11 +74,18 @@ def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
+@click.option("--as-is", is_flag=True, help="Under whatever schema the service has now.")
 @gateway_options.operator_options
-def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
+def replay(
+    task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool, *, as_is: bool
+) -> None:
     """Have dead letters run again, as if they were new calls.
 
     Also what may have run already: find out first whether running it twice does harm.
+
+    What was held aside because its method's schema changed runs if the schema is the one that it was accepted under
+    again, or a compatible one; else it is held aside again. With --as-is it runs whatever the schema is: its request
+    may then say something else than its client meant.
 
     Exit code: 0 all of them do, 1 one of them does not (it says why), 2 wrong usage or no gateway.
     """
@@ -86,8 +93,8 @@ def replay(task_ids: tuple[str, ...], queue: str | None, token: str | None, url:
 
     async def work(client: Client) -> int:
         if queue is None:
-            return await _each(client, task_ids, "replay", as_json=as_json)
-        return _print_count(await client.replay_all(queue), "replay", as_json=as_json)
+            return await _each(client, task_ids, "replay", as_json=as_json, as_is=as_is)
+        return _print_count(await client.replay_all(queue, as_is=as_is), "replay", as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
@@ -176,7 +183,7 @@ def register(target: str, token: str | None, url: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("service")
+@click.argument("service", shell_complete=completion.services)
 @click.option("--even-with-waiting", is_flag=True, help="Also while its calls wait.")
 @gateway_options.operator_options
 def forget(service: str, token: str | None, url: str, as_json: bool, *, even_with_waiting: bool) -> None:
@@ -208,7 +215,14 @@ def _check(task_ids: tuple[str, ...], queue: str | None) -> None:
         raise click.UsageError("name tasks by their IDs, or a queue by --all QUEUE")
 
 
-async def _each(client: Client, task_ids: tuple[str, ...], verb: Literal["replay", "purge"], *, as_json: bool) -> int:
+async def _each(
+    client: Client,
+    task_ids: tuple[str, ...],
+    verb: Literal["replay", "purge"],
+    *,
+    as_json: bool,
+    as_is: bool = False,
+) -> int:
     """Handle one task after the other, and print a line for each; one that fails does not stop the others."""
     code = OK
     for task_id in task_ids:
@@ -222,7 +236,7 @@ async def _each(client: Client, task_ids: tuple[str, ...], verb: Literal["replay
                 else:
                     printing.complain(f"{task_id}: {detail}")
                 continue
-            task = await (client.replay(task_id) if verb == "replay" else client.purge(task_id))
+            task = await (client.replay(task_id, as_is=as_is) if verb == "replay" else client.purge(task_id))
         except Problem as error:
             code = FAILURE
             asking.refused(error, as_json=as_json, about=task_id)

@@ -16,6 +16,7 @@ from poste.domain.codes import Code
 from poste.domain.road import CallEvidence, classify
 from poste.queue.consumer import ClaimedTask, NotRun
 from poste.rpc.catalogue import Method, Service
+from poste.rpc.schemas.schema import MethodSchema
 from poste.rpc.statuses import DETAILS_TRAILER
 from poste.runtime import logs, metrics
 from poste.service import traced
@@ -50,6 +51,11 @@ class Delivery:
         self._pool = pool
         self._limit = limit
         self._loop = asyncio.get_running_loop()
+
+    def schema_of(self, method: str) -> MethodSchema | None:
+        """Return the schema that a method has, by the catalogue; None if it is not in it."""
+        found = self.service.methods.get(method)
+        return None if found is None else found.schema
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Make a task's call; returns what it ended with.

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from poste.queue.consumer import ClaimedTask, Consumer, SharedStore
+from poste.queue.consumer import ClaimedTask, Consumer
 from poste.rpc.catalogue import Service
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
 from poste.service.queued import QueuedRoad
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool, Spawn
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -36,9 +37,9 @@ class Round:
         self,
         service: Service,
         settings: CourierSettings,
-        *,
-        store: SharedStore,
         reporter: Reporter,
+        schemas: Schemas,
+        *,
         spawn: Spawn,
         turns: AnswerTurns,
     ) -> None:
@@ -47,18 +48,17 @@ class Round:
         Args:
             service: The service as the catalogue has it.
             settings: How much to take, how to keep the lease.
-            store: Redis, one for all rounds.
             reporter: Reports what calls ended with.
+            schemas: Judges what was accepted under another schema.
             spawn: Starts the tasks that watch over the replicas.
             turns: Gives large answers their turns to be read: one for all rounds.
         """
         self.name = service.name
         self._settings = settings
-        self._store = store
         self._pool = ReplicaPool(service.name, spawn, turns)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
-        self._road = QueuedRoad(self._delivery.run, reporter)
+        self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schema_of)
         #: How many tasks are under way: to be delivered, or delivered and not reported yet.
         self._under_way = 0
         self._consumer: Consumer | None = None
@@ -81,6 +81,7 @@ class Round:
             library=False,
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
+            unlike=service.unlike,
         )
 
     def ready(self) -> str | None:
@@ -92,7 +93,6 @@ class Round:
     def leave(self) -> None:
         """Take no more; `run` returns when what runs is done, however long that takes."""
         self._leaving = True
-        self._pool.look_again()
 
     def stop(self) -> None:
         """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
@@ -116,11 +116,7 @@ class Round:
     async def _consume(self) -> None:
         """Take from the queue until the service is away, or this is to end."""
         self._consumer = Consumer(
-            queue=self.name,
-            settings=self._settings,
-            handle=self._handle,
-            concurrency=self._concurrency,
-            store=self._store,
+            queue=self.name, settings=self._settings, handle=self._handle, concurrency=self._concurrency
         )
         try:
             await self._consumer.run()
@@ -161,10 +157,8 @@ class Round:
             told = self._concurrency()
             metrics.delivery_limit.add((self.name,), told - self._told)
             self._told = told
-            # Few wake-ups, for there may be a thousand services; and not one for each call's end. Of what time alone
-            # changes there is nothing while all is well, nor once the queue was left and no connection is there.
-            settled = (up and not self._leaving) or not (up or self._go.is_set() or self._pool.shunned)
-            await done_within(None if settled else _LOOK_SECONDS, self._pool.changed())
+            # Few wake-ups, for there may be a thousand services; and not one for each call's end.
+            await done_within(_LOOK_SECONDS, self._pool.changed())
             await asyncio.sleep(_SOON_SECONDS)
 
     def _concurrency(self) -> int:

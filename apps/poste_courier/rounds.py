@@ -12,7 +12,6 @@ from typing import Final
 import grpc.aio
 
 from poste.domain.errors import PosteError
-from poste.queue.consumer import SharedStore
 from poste.rpc.catalogue import Service
 from poste.rpc.channels import code
 from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
@@ -21,6 +20,7 @@ from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
 from poste.runtime.slices import Slices
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 from poste_courier.round import Round
@@ -53,8 +53,8 @@ class Rounds:
         self.known = asyncio.Event()
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._settings = settings
-        self._store = SharedStore(settings)
         self._reporter = reporter
+        self._schemas = Schemas(channel)
         self._read = ReadServices()
         self._rounds: dict[str, Round] = {}
         #: Those whose service needs none any more: they finish what they have under way.
@@ -72,7 +72,7 @@ class Rounds:
     async def run(self, stop: asyncio.Event) -> None:
         """Go on rounds until `stop`; returns once each has finished, or given back, all that it held."""
         # The replicas' watches end last: what is under way at a stop is finished.
-        async with self._store.open(), asyncio.TaskGroup() as watches:
+        async with asyncio.TaskGroup() as watches:
             try:
                 async with asyncio.TaskGroup() as running:
                     following = running.create_task(self._follow(running, watches))
@@ -119,12 +119,7 @@ class Rounds:
             return
         _log.info("round begins", service=service.name)
         one = Round(
-            service,
-            self._settings,
-            store=self._store,
-            reporter=self._reporter,
-            spawn=watches.create_task,
-            turns=self._turns,
+            service, self._settings, self._reporter, self._schemas, spawn=watches.create_task, turns=self._turns
         )
         self._rounds[service.name] = one
         running.create_task(self._go(one))

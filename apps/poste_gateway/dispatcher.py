@@ -86,8 +86,7 @@ class Dispatcher:
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and input_rules.is_request_id(given) else self._new_id())
         path = request.raw_path
-        match = self._call_services.catalogue.routes.get(request.method, path)
-        other = None
+        match, other = self._call_services.catalogue.routes.get(request.method, path), None
         if match is None:
             path = request.rel_url.path_safe
             other = self._find_other(request, path)
@@ -106,9 +105,7 @@ class Dispatcher:
         except Problem as problem:
             answer = self._refuse(problem, path, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and answered without details
-            _log.exception("failed", verb=request.method, path=path)
-            defect = Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
-            answer = self._refuse(defect, path, account)
+            answer = self._refuse(_logged_defect(request.method, path), path, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
@@ -181,6 +178,12 @@ class Dispatcher:
         if account.facts:
             facts.update(account.facts)
         _access_log.write(facts)
+
+
+def _logged_defect(verb: str, path: str) -> Problem:
+    """Log the exception that is being handled, and return the problem for it."""
+    _log.exception("failed", verb=verb, path=path)
+    return Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
 
 
 def _start_trace(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:

@@ -41,6 +41,9 @@ _LISTING_SECONDS: Final = 10.0
 #: How long the middleware has for reading what a server serves, in seconds.
 _REFLECTION_SECONDS: Final = 10.0
 
+#: What people are told where the middleware is there, and its store is not.
+STORE_AWAY: Final = "Redis does not answer the middleware"
+
 AnswerT = TypeVar("AnswerT")
 
 
@@ -57,7 +60,10 @@ class _Question(NamedTuple):
 
 
 class MomAway(PosteError):  # noqa: N818 - a state of the world, read at the `except`
-    """The middleware, or its store, is away: there is no answer now."""
+    """The middleware, or its store, is away: there is no answer now. The text says which."""
+
+    def __init__(self, *, store: bool = False) -> None:
+        super().__init__(STORE_AWAY if store else "the middleware does not answer")
 
 
 class MomRefused(PosteError):  # noqa: N818 - the same
@@ -201,13 +207,15 @@ class Mom:
         request = pb.ListDeadTasksRequest(queue=queue, page_size=page_size, page_token=page_token)
         return await self._read(self.stub.ListDeadTasks, request)
 
-    async def replay_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:
-        """Replay dead letters.
+    async def replay_tasks(
+        self, queue: str, keys: Sequence[str], *, as_is: bool = False
+    ) -> Sequence[pb.DeadTaskResult.ValueType]:
+        """Replay dead letters; with `as_is` under whatever schema their service has by then.
 
         Raises:
             MomAway: There is no answer now; they may run all the same.
         """
-        request = pb.ReplayTasksRequest(queue=queue, keys=keys)
+        request = pb.ReplayTasksRequest(queue=queue, keys=keys, as_is=as_is)
         return (await self._read(self.stub.ReplayTasks, request)).results
 
     async def purge_tasks(self, queue: str, keys: Sequence[str]) -> Sequence[pb.DeadTaskResult.ValueType]:
@@ -276,7 +284,7 @@ class Mom:
                 if channels.code(error) not in _AWAY:
                     raise MomRefused(channels.code(error)) from error
                 if last:
-                    raise MomAway from error
+                    raise MomAway(store=channels.says_store_away(error)) from error
         raise MomAway
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -36,10 +36,15 @@ from poste_gateway.ui.pages import ROOT as PAGE
 from poste_gateway.ui.pages import Pages
 
 Verbs = Mapping[str, Handler]
+#: What stands between a service's name and that of a method.
+_METHODS: Final = "methods/"
 
 
 class Found(NamedTuple):
-    """The handlers of a path by verb, and the name in the path: a task's id, a queue, a service."""
+    """The handlers of a path by verb, and the name in the path: a task's id, a queue, a service.
+
+    A method's is its service's, a slash, and its own.
+    """
 
     verbs: Verbs
     name: str
@@ -85,6 +90,7 @@ class OwnRoutes:
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
             (task_view.TASKS, "history"): {"GET": self._get_history},
+            (SERVICES, _METHODS): {"GET": self._method},
             **operator_routes.paths,
         }
 
@@ -120,6 +126,8 @@ class OwnRoutes:
             name = path.removeprefix(prefix)
             if name and name != path:
                 named, _, rest = name.partition("/")
+                if rest.startswith(_METHODS) and rest != _METHODS:
+                    rest, named = _METHODS, f"{named}/{rest.removeprefix(_METHODS)}"
                 behind = self._behind.get((prefix, rest))
                 if behind is not None:
                     return Found(behind, named)
@@ -184,6 +192,11 @@ class OwnRoutes:
 
     async def _services(self, _: web.BaseRequest, __: str) -> Response:
         return written_answer(await self._listings.services())
+
+    async def _method(self, _: web.BaseRequest, name: str) -> Response:
+        self.check_ready()
+        service, method = name.split("/", 1)
+        return json_response(self._listings.method(service, method))
 
     async def _queues(self, request: web.BaseRequest, name: str) -> Response:
         if not name:

@@ -16,6 +16,7 @@ from poste.queue.metrics_leader import MetricsLeader
 from poste.queue.operators import Operators
 from poste.queue.queues import Queues
 from poste.queue.recent import Recent
+from poste.queue.schema_store import SchemaStore
 from poste.queue.store_health import StoreHealth
 from poste.queue.tasks import Tasks
 from poste.rpc.intake import Intake
@@ -33,8 +34,10 @@ from poste_mom.methods.catalogue import CatalogueServicer
 from poste_mom.methods.complete import CompleteServicer
 from poste_mom.methods.enqueue import EnqueueServicer
 from poste_mom.methods.operators import OperatorServicer
+from poste_mom.methods.schemas import SchemaServicer
 from poste_mom.methods.tasks import TaskServicer
 from poste_mom.queues.budgets import Budgets
+from poste_mom.queues.schemas import Schemas
 from poste_mom.server import method_handlers
 
 if TYPE_CHECKING:
@@ -69,7 +72,8 @@ class _Middleware:
         self._pass_seconds = settings.pass_seconds
         self.completions = CompletionWaiter(settings, self._tasks)
         sockets = None if settings.socket is None else settings.socket.parent
-        self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._tasks.forget_queues)
+        self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._forget)
+        self._schemas = Schemas(SchemaStore(self.client, self._health.proof, self._keys), self._catalogue)
         self._reflecting = Reflecting(self._catalogue)
         self._budgets = Budgets(self._catalogue, self._health)
         self._metrics_leader = MetricsLeader(self.client, self._keys)
@@ -83,16 +87,22 @@ class _Middleware:
         """Why no call can be kept now; None if calls can be."""
         return self._health.trouble or self._catalogue.trouble
 
+    def _forget(self) -> None:
+        """Forget what was known of the store: it is another one."""
+        self._tasks.forget_queues()
+        self._schemas.forget()
+
     def servicers(self) -> Sequence[object]:
         """Return what answers the methods of `MomService`."""
         tasks, catalogue, budgets = self._tasks, self._catalogue, self._budgets
         histories, recent = Histories(self.client, tasks, self._keys), Recent(self.client, tasks, self._keys)
         operators = Operators(self.client, self._health.proof, self._keys)
         return (
-            EnqueueServicer(tasks, catalogue, self._health, budgets),
+            EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas),
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
             OperatorServicer(self._queues, recent, operators, catalogue, budgets),
+            SchemaServicer(self._schemas),
             CatalogueServicer(catalogue, self._reflecting, self._store, self._queues),
         )
 
@@ -106,6 +116,7 @@ class _Middleware:
             self.completions.listen(),
             self.completions.poll(),
             self._metrics_leader.hold(),
+            self._schemas.sweep(),
             passes.keep(self._queues, maintenance, self._catalogue, self._budgets, pass_seconds=self._pass_seconds),
         )
 

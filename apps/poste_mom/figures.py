@@ -38,6 +38,7 @@ _TOTALS: Final = {
     "dead:crashes": ("poste_tasks_dead", ("crashes",)),
     "dead:outcome-unknown": ("poste_tasks_dead", ("outcome-unknown",)),
     "dead:response-too-large": ("poste_tasks_dead", ("response-too-large",)),
+    "dead:schema-changed": ("poste_tasks_dead", ("schema-changed",)),
     "dead:damaged": ("poste_tasks_dead", ("damaged",)),
     "reaped:requeued": ("poste_tasks_reaped", ("unclaimed",)),
     "reaped:crashed": ("poste_tasks_reaped", ("crashed",)),
@@ -131,6 +132,7 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
     queue = figures.name
     for state in ("queued", "running", "delayed", "dead"):
         samples["poste_queue_tasks"][queue, state] = getattr(figures, state)
+    samples["poste_queue_held_aside_tasks"][queue,] = figures.held
     samples["poste_queue_kept_tasks"][queue,] = figures.kept
     samples["poste_queue_held_bytes"][queue, "waiting"] = figures.waiting_bytes
     samples["poste_queue_held_bytes"][queue, "kept"] = figures.kept_bytes

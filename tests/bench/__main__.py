@@ -20,25 +20,14 @@ from pathlib import Path
 from bench import table
 from bench.figures import Measured, Round, Row, Sample, fallen, summarise
 from bench.programs import WrongRunError
-from bench.rows import (
-    accepting,
-    backlog,
-    catalogue,
-    couriers,
-    direct,
-    draining,
-    gateways,
-    killing,
-    memory,
-    observing,
-    waiting,
-)
+from bench.rows import accepting, backlog, catalogue, direct, draining, gateways, killing, memory, observing, waiting
 from bench.sizes import FULL, QUICK, Sizes
 
 Scene = Callable[[Sizes], AsyncIterator[Round]]
 SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (direct.direct, direct.ROWS),
     (direct.direct_p50, direct.UNARY_ROWS),
+    (direct.direct_foreign, direct.FOREIGN_ROWS),
     (observing.observe, observing.ROWS),
     (accepting.accept, accepting.ROWS),
     (accepting.accept_everysec, accepting.EVERYSEC_ROWS),
@@ -52,7 +41,6 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (gateways.gateways, gateways.ROWS),
     (memory.memory, memory.ROWS),
     (catalogue.catalogue, catalogue.ROWS),
-    (couriers.couriers, couriers.ROWS),
 )
 _OUT = Path(".bench/bench.json")
 

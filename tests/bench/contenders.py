@@ -1,4 +1,4 @@
-"""The peers: how each is told to do the work, and how it is seen from outside that it has."""
+"""The peers: how each is made to do the work, and how it is seen from outside that it has."""
 
 from __future__ import annotations
 

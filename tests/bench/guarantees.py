@@ -1,4 +1,4 @@
-"""Measures what faults cost, as docs/performance.md tells it: `nox -s guarantees`.
+"""Measures what faults cost, as docs/performance.md has it: `nox -s guarantees`.
 
 Every row is measured in several rounds, one round of each row after the other, so that a noisy spell of the machine
 does not fall on one row alone; the figure is the median. Prints one table, and writes it as JSON if told where. The
@@ -338,7 +338,7 @@ ROWS: dict[str, Callable[[Path, argparse.Namespace], Awaitable[Figures]]] = {
     "queue full": full,
     "backlog drains": backlog,
 }
-#: What is promised: no figure of that name may be larger; where nothing is said, it is only told.
+#: What is promised: no figure of that name may be larger; where nothing is said, it is only shown.
 BOUNDS = {
     "recovered, s": 15, "failed over, s": 1.5, "other service p99 ratio": 2, "resumed, s": 5, "p99 ratio": 2,
     **dict.fromkeys(

@@ -58,7 +58,7 @@ def count(name: str) -> int:
 
 
 def main() -> int:
-    """Count, and tell; returns the exit code."""
+    """Count, and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="nox -s instructions --", description="Count what a call costs.")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="PROGRAM")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -20,7 +20,7 @@ import uvloop
 from bench.answers import Answer, Answers, UnreadableError
 from bench.figures import quantile
 
-#: Answers that are not as they must be; one is enough to fail a run, some are told.
+#: Answers that are not as they must be; one is enough to fail a run, some are shown.
 _TOLD = 3
 #: How long the last answers may take, in seconds.
 _LAST_SECONDS = 30.0
@@ -39,7 +39,7 @@ class Plan:
         prefer: The header Prefer, if any.
         statuses: What an answer may have; the body of a 200 must be the sum.
         follow: A 202's task is asked for, waiting for its end; the call is over when the result was seen.
-        keep_times: Tell of each call: its connection, begin, end (`time.monotonic`) and status.
+        keep_times: Keep of each call: its connection, begin, end (`time.monotonic`) and status.
     """
 
     ports: Sequence[int]

@@ -35,7 +35,7 @@ async def store(**config: str) -> AsyncIterator[RedisServer]:
 
 @contextlib.asynccontextmanager
 async def client(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
-    """Look into a Redis from outside."""
+    """Read what a Redis holds and does, from outside."""
     async with redis.asyncio.Redis.from_url(server.url, socket_timeout=30) as one:
         yield one
 

@@ -67,7 +67,7 @@ async def test_a_service_that_is_away_is_seen_and_so_is_what_waits(office):
 
 
 async def test_a_service_that_hangs_has_a_light_of_its_own(office):
-    """What only a restart mends would look like what comes back by itself."""
+    """What only a restart mends would be shown as what comes back by itself."""
     async with browsing(office) as sight:
         await sight.shows(SUM, "up")
         office.parts[-2].send(signal.SIGSTOP)
@@ -133,7 +133,7 @@ async def test_a_full_list_of_dead_letters_does_not_go_stale(office):
 
 
 async def test_what_may_have_run_is_not_replayed_without_a_question(office):
-    """A payment would be made twice by a slip of the hand."""
+    """A payment would be made twice by one wrong click."""
     place = (
         await office.ask("POST", f"/{LEDGER}/Record", {"line": "once", "crash": True}, Prefer="respond-async")
     ).headers["Location"]
@@ -193,7 +193,7 @@ async def test_a_queue_is_paused_and_resumed(office):
 
 
 async def test_kept_results_are_dropped_after_a_question(office):
-    """An operator whose queue is full of results would need a terminal; or drop them by a slip of the hand."""
+    """An operator whose queue is full of results would need a terminal; or drop them by one wrong click."""
     async with browsing(office) as sight:
         await office.ended([await office.queue(SUM, a=2, b=3)])
         drop = sight.card(SUM).get_by_role("button", name=f"Drop results of {SUM}")
@@ -277,7 +277,7 @@ async def test_the_token_lets_an_operator_in(tmp_path):
             await page.get_by_role("button", name="Forget the token").click()
             await expect(page.locator("#tasks")).to_be_hidden()
             left = await page.evaluate("sessionStorage.length")
-            # A browser tells of each answer that is an error.
+            # A browser logs each answer that is an error.
             told, sight.complaints = sight.complaints, []
 
     assert hidden == [False, False, False]

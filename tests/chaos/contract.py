@@ -13,7 +13,7 @@ from poste_gateway.http.problem_types import OF_CODE
 Pair = tuple[int, str]
 
 LOOKS: Final = frozenset({(200, ""), (503, "lookup-away"), (503, "not-ready")})
-#: What a look may say beside that if it was not known whether the call was accepted: not decided yet, and not kept.
+#: What a read may say beside that if it was not known whether the call was accepted: not decided yet, and not kept.
 DOUBTS: Final = frozenset({(502, "acceptance-unknown"), (404, "not-kept")})
 CANCELS: Final = LOOKS | {(409, "task-ended")}
 #: What an answer says that promises that nothing was accepted, and nothing run that must not run twice.

@@ -26,7 +26,7 @@ _SIGNALS: Final = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 _LAST_BYTES: Final = 2048
 #: How long a kill waits for the next call to be accepted, in seconds.
 _ACCEPT_SECONDS: Final = 5.0
-#: How many of the calls accepted last are looked at then.
+#: How many of the calls accepted last are read then.
 _LAST_ACCEPTED: Final = 16
 _LOOK_SECONDS: Final = 0.05
 #: The share of a plan that must be done: the rest found no healthy target.
@@ -53,7 +53,7 @@ class Faults:
     ) -> None:
         self.done: Counter[str] = Counter()
         self.skipped = 0
-        #: How many tasks were looked at that had been accepted right before Redis was killed.
+        #: How many tasks were read that had been accepted right before Redis was killed.
         self.looked_at = 0
         self._layout = layout
         self._processes = processes
@@ -156,7 +156,7 @@ class Faults:
             process.signal(signal.SIGCONT)
 
     async def _kill_after_accepted(self, fault: Fault) -> None:
-        """Kill Redis in the moment in which a client has the 202 in hand."""
+        """Kill Redis in the moment in which a client has received the 202."""
         process, killed = self._processes[REDIS], asyncio.Event()
 
         def kill(_: Call) -> None:
@@ -175,7 +175,7 @@ class Faults:
             await self._look_at(list(self._load.lately)[-_LAST_ACCEPTED:], process)
 
     async def _look_at(self, calls: list[Call], process: Process) -> None:
-        """Look at tasks that were accepted right before a kill, as soon as there is something to look at."""
+        """Read tasks that were accepted right before a kill, as soon as anything answers."""
         while not process.well:
             await asyncio.sleep(_LOOK_SECONDS)
         self.looked_at += len(calls)

@@ -1,4 +1,4 @@
-"""The verdict: from what a run saw to what of it breaks a promise. Looks at nothing else, so it can be tested."""
+"""The verdict: from what a run saw to what of it breaks a promise. Uses nothing else, so it can be tested."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from chaos.parts import REDIS, runners_of
 #: How long a gateway may take for a call, beside what its client asked it to wait, in seconds: two tries on the direct
 #: road and one to have it kept.
 CALL_SECONDS: Final = 20.0
-#: How long it may take for a look, in seconds.
+#: How long a read may take, in seconds.
 LOOK_SECONDS: Final = 10.0
-#: The longest wait that a look asks for, in seconds.
+#: The longest wait that a read asks for, in seconds.
 _LOOK_WAIT_SECONDS: Final = 5.0
 #: What a fault may still be felt after its end, in seconds.
 _SLACK_SECONDS: Final = 1.5
@@ -26,7 +26,7 @@ _SLACK_SECONDS: Final = 1.5
 _REFUSING_SECONDS: Final = 12.0
 #: As many deaths of its service's processes must have come before an innocent task is taken for a poison.
 _CRASHES: Final = 3
-#: Looks that say of an accepted task that there is none.
+#: Reads that say of an accepted task that there is none.
 _LOSSES: Final = ("record-lost", "no-such-task", "gone", "not-kept")
 #: What counts, and must be 0.
 CATEGORIES: Final = (
@@ -62,7 +62,7 @@ def judge(seen: Observations) -> Verdict:
     """Judge a run."""
     verdict = Verdict()
     for call in seen.calls:
-        # One of a kind for each call: what is counted is calls, not how often they were looked at.
+        # One of a kind for each call: what is counted is calls, not how often they were read.
         broken = dict(reversed(list(_of_call(call, seen))))
         verdict.violations += [Violation(category, text, call.number) for category, text in broken.items()]
     for category, texts in (

@@ -18,7 +18,7 @@ from chaos.process import Clock
 DEADLINE_SECONDS: Final = 30.0
 #: How many requests may be open at once; a client that would be one more holds back.
 _MAX_OPEN: Final = 400
-#: The pauses between looks at a task, in seconds; the last one again and again.
+#: The pauses between reads of a task, in seconds; the last one again and again.
 _PAUSES: Final = (0.4, 1.0, 2.0, 4.0, 8.0)
 #: How long before the end of the load no call is made any more that kills its process, in seconds.
 _POISON_LIFE_SECONDS: Final = 20.0
@@ -38,7 +38,7 @@ class Client:
         Args:
             gateways: Their URLs by name.
             now: The run's clock.
-            well: Tells whether a gateway is up, as a load balancer knows it.
+            well: Returns whether a gateway is up, as a load balancer knows it.
             rng: Chooses among them.
         """
         self._gateways = gateways
@@ -98,7 +98,7 @@ class Client:
 
 
 class Load:
-    """Makes calls and follows them until it is told to stop."""
+    """Makes calls and follows them until it is stopped."""
 
     def __init__(
         self, client: Client, mix: Mix, now: Clock, rng: random.Random, *, rate: float, poison_seconds: float = 0.0
@@ -186,7 +186,7 @@ class Load:
         call.cancel = await self._client.ask("DELETE", call.place)
 
     async def _follow(self, call: Call) -> None:
-        """Look at a task now and then until it ended; what is open when it gets quiet is looked at then."""
+        """Read a task now and then until it ended; what is open when it gets quiet is read then."""
         for number in range(1000):
             pause = _PAUSES[min(number, len(_PAUSES) - 1)] * self._rng.uniform(0.7, 1.3)
             try:
@@ -201,7 +201,7 @@ class Load:
                 return
 
     async def look(self, call: Call, *, wait: float = 0.0, gateway: str = "") -> Answer:
-        """Look at a call's task once, and write down what is seen."""
+        """Read a call's task once, and write down what is seen."""
         headers = {"Prefer": f"wait={wait:g}"} if wait else {}
         answer = await self._client.ask("GET", call.place, wait=wait, gateway=gateway, **headers)
         if not note(call, answer):

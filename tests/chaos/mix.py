@@ -16,7 +16,7 @@ _KINDS: Final = {
     "foreign Record": 9, "foreign Store": 6, "foreign Look": 3,
 }  # fmt: skip
 _PREFERENCES: Final = {"respond-async": 72, "": 12, "wait": 10, "no-queue": 6}
-#: Codes that a handler may be told to fail with: final ones, and ones after which a queued task is tried again.
+#: Codes that a handler may be asked to fail with: final ones, and ones after which a queued task is tried again.
 FINAL_CODES: Final = (3, 5, 6, 7, 9, 11)
 RETRIABLE_CODES: Final = (8, 10, 14)
 

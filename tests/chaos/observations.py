@@ -87,7 +87,7 @@ class Call:
         answer: What came back.
         place: The path of its task, if it may have one.
         cancel: What came back to its cancellation.
-        looks: Answers to looks at its task that showed no task: refusals, failures.
+        looks: Answers to reads of its task that showed no task: refusals, failures.
         first_end: The task when it was first seen ended, and when that was.
         last: The last task that was seen, and when.
     """
@@ -103,7 +103,7 @@ class Call:
 
     @property
     def accepted(self) -> bool:
-        """It was answered with 202, or its task was found where it was said to be looked for."""
+        """It was answered with 202, or its task was found at the path that the answer named."""
         return bool(self.place) and ((self.answer is not None and self.answer.status == 202) or self.last is not None)
 
     @property

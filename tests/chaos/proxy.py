@@ -1,6 +1,6 @@
 """A TCP proxy between two parts, which can do to a connection what networks do.
 
-A link passes everything on until it is told otherwise: cut (RST), refuse, delay, blackhole (swallows, and passes on or
+A link passes everything on until it is set otherwise: cut (RST), refuse, delay, blackhole (swallows, and passes on or
 cuts when it ends), half-close, lose replies (requests go through, what comes back is dropped, then it is cut).
 """
 

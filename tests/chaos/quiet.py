@@ -1,4 +1,4 @@
-"""After the last fault: everything is up, every task comes to its end, and what is left over is looked for."""
+"""After the last fault: everything is up, every task comes to its end, and what is left over is counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UP_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 90.0
 #: How long leftovers may take to go, in seconds: longer than a lease and a pass.
 _LEFT_SECONDS: Final = 30.0
-#: How many looks are under way at once.
+#: How many reads are under way at once.
 _LOOKS: Final = 24
 #: How often a call is made until it is answered as it should be, and the pause between.
 _TRIES: Final = 10
@@ -57,7 +57,7 @@ async def all_queueable(gateways: Mapping[str, str]) -> None:
 
 
 async def settle(load: Load, tell: Callable[[str], None], *, again: bool = True) -> None:
-    """Look at every accepted task until all have ended, or there was time enough; then look at all `again`."""
+    """Read every accepted task until all have ended, or there was time enough; then read all `again`."""
     placed = [call for call in load.calls if call.place]
     end = asyncio.get_running_loop().time() + SETTLE_SECONDS
     told = -1

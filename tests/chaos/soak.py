@@ -2,7 +2,7 @@
 
 A worker is restarted now and then, as deploys do; of its lives the longest counts. The slope of each part's resident
 memory is fitted after a warm-up, with its standard error. Exit code: 0 if nothing was lost and no part is shown to
-grow, 1 otherwise, 2 if the run could not be made. Below a quarter of an hour the slopes are told, and not judged.
+grow, 1 otherwise, 2 if the run could not be made. Below a quarter of an hour the slopes are shown, and not judged.
 """
 
 from __future__ import annotations

@@ -34,13 +34,13 @@ class Table:
     """What came out."""
 
     def __init__(self, complaints: Callable[[], str]) -> None:
-        """Begin with nothing; `complaints` tells what else there is to know once a check failed."""
+        """Begin with nothing; `complaints` returns what else there is to know once a check failed."""
         self._complaints = complaints
         self.lines: list[Line] = []
         self.failures: list[str] = []
 
     def check(self, name: str, check: Callable[[], list[Line]]) -> bool:
-        """Run one check; a failure is told, and the others still run."""
+        """Run one check; a failure is reported, and the others still run."""
         begin = time.monotonic()
         try:
             found = check()

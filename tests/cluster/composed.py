@@ -32,7 +32,7 @@ class Composed:
         return self._curl("--json", '{"a": 2, "b": 3}', *options, "/v1/sum")
 
     def task(self, name: str) -> dict[str, Any]:
-        """Look at a kept call, and wait a little for its end."""
+        """Read a kept call's task, and wait a little for its end."""
         return self._curl("-H", "Prefer: wait=5", f"/v1/tasks/{name}")[1]
 
     def healthy(self) -> bool:

@@ -19,7 +19,7 @@ import aiohttp
 
 #: A call's answer takes no longer, in seconds: the client's patience.
 _TIMEOUT_SECONDS = 40.0
-#: A kept call's result is there within this time of the first look, in seconds.
+#: A kept call's result is there within this time of the first read, in seconds.
 _RESULT_SECONDS = 120.0
 #: A connection each: all results at once would be more than a process may have open.
 _FETCHED_AT_ONCE = 200
@@ -36,7 +36,7 @@ class Load:
 
     async def run(self, rate: float, kind: str, most: int) -> None:
         """Call at a steady rate, whatever the answers take; then fetch every result."""
-        # Where both roads are looked at, so are all three services.
+        # Where both roads are checked, so are all three services.
         self._everything = kind == "both"
         end = asyncio.create_task(_end_of_input())
         # A connection for each call, as from many clients.
@@ -76,7 +76,7 @@ class Load:
             async with session.post(f"{self._url}/v1/{service}", json=body, headers=headers) as response:
                 document = await response.json(content_type=None)
                 call["status"] = response.status
-                # Also with a 502, by which it is not known whether it was accepted: there one may look.
+                # Also with a 502, by which it is not known whether it was accepted: there its task may be read.
                 call["location"] = response.headers.get("Location", "")
                 if response.status == 200:
                     call["result"], call["result_time"] = document["result"], time.time()

@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         failed: Some host failed.
-        changed: How many changes all hosts tell.
+        changed: How many changes all hosts report.
         seconds: How long it took.
         output: What it said.
     """

@@ -1,4 +1,4 @@
-"""What the proof looks at and breaks on the running swarm."""
+"""What the proof reads and breaks on the running swarm."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cluster.hosts import Host, Hosts
 
 STACK = "poste"
 URL = "https://poste.internal"
-#: How far back it is looked for what went wrong.
+#: How far back logs are searched for what went wrong.
 _COMPLAINTS_SINCE = "10m"
-#: How long one host may take to tell, in seconds.
+#: How long one host may take to answer, in seconds.
 _COMPLAINTS_SECONDS = 60.0
 #: Counts the direct calls that one replica of sum handled, from its own metrics. Runs in its container.
 _COUNT = b"""
@@ -67,7 +67,7 @@ class Swarm:
         return self._curl(f'{prefer} --json \'{{"a": 2, "b": 3}}\' {URL}/v1/sum')
 
     def task(self, name: str) -> tuple[int, dict[str, Any]]:
-        """Look at a kept call from the client host; returns the status and the body."""
+        """Read a kept call's task from the client host; returns the status and the body."""
         return self._curl(f"{URL}/v1/tasks/{name}")
 
     def complaints(self) -> str:

@@ -65,7 +65,7 @@ async def test_it_listens_once_it_can_answer(tmp_path):
 
 
 async def test_nothing_is_queued_before_the_middleware_agreed_to_the_key(tmp_path):
-    """Ids signed with another key would be given out: their clients could never look at them again."""
+    """Ids signed with another key would be given out: their clients could never read them again."""
 
     class Late(FakeMom):
         async def WatchCatalogue(self, _request, _context):  # noqa: N802

@@ -96,8 +96,18 @@ async def test_a_call_may_go_to_any_route_with_every_wish():
     assert request.headers["Poste-Result-TTL"] == "5"
 
 
+async def test_a_call_has_the_headers_that_its_client_wants():
+    """What a handler is to know beside its request could not be said."""
+    async with gateway(says({})) as (client, asked):
+        await client.call("x.Y/Z", {}, queue=False, headers={"Accept-Language": "de", "Prefer": "wait=1"})
+
+    assert asked[0][0].headers["Accept-Language"] == "de"
+    # What is said by its own argument wins.
+    assert asked[0][0].headers.getall("Prefer") == ["no-queue"]
+
+
 async def test_a_kept_call_is_its_task():
-    """A program could not tell what became of its call."""
+    """A program could not learn what became of its call."""
     async with gateway(says(TASK, 202)) as (client, _):
         task = await client.call("x.Y/Z", {})
 
@@ -108,7 +118,7 @@ async def test_a_kept_call_is_its_task():
 
 
 async def test_a_history_is_typed():
-    """A program could not tell when its call was tried, and why it took so long."""
+    """A program could not learn when its call was tried, and why it took so long."""
     events = [
         {"time": "2026-01-02T03:04:05.678Z", "event": "accepted"},
         {"time": "2026-01-02T03:04:06Z", "event": "given-back", "attempt": 1},
@@ -128,7 +138,7 @@ async def test_a_history_is_typed():
 
 
 async def test_the_newest_calls_of_a_queue_are_listed():
-    """Who looks after a queue could not see what goes on in it."""
+    """An operator of a queue could not see what goes on in it."""
     async with gateway(says({"tasks": [TASK]})) as (client, asked):
         (task,) = await client.tasks("x.Y", count=7)
 
@@ -162,7 +172,7 @@ async def test_a_problem_comes_whole():
 
 @pytest.mark.parametrize("detail", ["", "It is full", "It is full."])
 def test_a_problem_says_nothing_twice(detail):
-    """Who reads it would look for a difference that is none."""
+    """A reader would search for a difference where there is none."""
     assert str(Problem({"title": "It is full", "detail": detail}, status=503)) == "It is full"
 
 
@@ -218,7 +228,7 @@ async def test_a_wait_outlasts_a_gateway_that_is_away_for_a_while():
 
 
 async def test_one_look_asks_for_no_wait():
-    """Looking would take as long as waiting."""
+    """A read without a wait would take as long as one with a wait."""
     async with gateway(says(TASK)) as (client, asked):
         await client.task("a/b?c")
 

@@ -82,7 +82,7 @@ async def test_an_error_status_is_the_answer_and_never_queued(tmp_path):
 
 
 async def test_details_of_a_status_are_shown(tmp_path):
-    """Else the field that the service finds wrong is not told."""
+    """Else the client does not learn which field the service finds wrong."""
     status = status_pb2.Status(code=3, message="bad order")
     for message in (
         error_details_pb2.ErrorInfo(reason="SOLD_OUT", domain="shop"),

@@ -160,7 +160,7 @@ async def test_a_debug_info_that_is_none_is_passed_over(office: Office) -> None:
 
 
 async def test_the_newest_tasks_are_listed(office: Office) -> None:
-    """Who looks after a queue must see what goes on in it, under the very ids that the clients have."""
+    """An operator of a queue must see what goes on in it, under the very ids that the clients have."""
     waits = await office.waiting()
     done = await office.dead()
     page = await office.gateway.get(f"{QUEUE}/tasks?pageSize=2")
@@ -302,7 +302,7 @@ async def test_the_command_does_it_all(office: Office, tmp_path: Path) -> None:
 
 
 async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Office, tmp_path: Path) -> None:
-    """It stopped in the middle without saying where, and told of one that runs that it was replayed."""
+    """It stopped in the middle without saying where, and reported a task that runs as replayed."""
     there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
     first, second = [(await office.dead()).removeprefix("/v1/tasks/") for _ in range(2)]
     running = (await office.waiting()).removeprefix("/v1/tasks/")

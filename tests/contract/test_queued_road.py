@@ -1,4 +1,4 @@
-"""The queued road by REST: what a client may wish for, and what it is told of its call's keeping."""
+"""The queued road by REST: what a client may wish for, and what it is answered about the keeping of its call."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_an_acceptance_that_stays_unknown_is_told_as_that(tmp_path):
 
 
 async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
-    """Else a client never learns that it may repeat its call, or is told of a loss where nothing was lost."""
+    """Else a client does not learn that it may repeat its call, or is sent the word of a loss that was none."""
     async with staged(tmp_path) as stage:
         stage.mom.losses = [False] * 1000
         place = (await stage.gateway.post(PLACE, ORDER)).headers["Location"]
@@ -218,7 +218,7 @@ async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
 
 
 async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
-    """Else a call that the first, lost answer accepted is told to be refused, and the client repeats it."""
+    """Else a call that the first, lost answer accepted is reported as refused, and the client repeats it."""
     async with staged(tmp_path) as stage:
         stage.mom.losses = [False]
         stage.mom.results = [pb.ENQUEUE_RESULT_QUEUE_FULL]
@@ -269,7 +269,7 @@ async def test_with_no_one_to_keep_it_nothing_is_accepted(tmp_path, kind):
             await serving.__aexit__(None, None, None)
         else:
             mom.away = True
-        # A look can be lost with the connection and do no harm; a call lost so would rightly be said to be unknown.
+        # A read can be lost with the connection and do no harm; a call lost so would rightly be said to be unknown.
         is_problem(await gateway.get(task.headers["Location"]), 503, "lookup-away", "UNAVAILABLE")
         begin = time.monotonic()
         reply = await gateway.post(PLACE, ORDER)

@@ -85,6 +85,37 @@ async def test_the_listings(tmp_path):
         is_problem(await stage.gateway.get("/v1/queues/none.Such"), 404, "no-such-queue", "NOT_FOUND")
 
 
+async def test_a_method_tells_what_its_messages_are_made_of(tmp_path):
+    """Else who writes a request has to find its proto; a program can't tell a number from a text."""
+    async with staged(tmp_path) as stage:
+        found = (await stage.gateway.get(f"/v1/services/{shop.NAME}/methods/Place")).body
+        [listed] = [
+            one
+            for one in (await stage.gateway.get("/v1/services")).body["services"][0]["methods"]
+            if one["name"] == "Place"
+        ]
+        for path, kind in (
+            ("none.Such/methods/Place", "no-such-service"),
+            (f"{shop.NAME}/methods/No", "no-such-route"),
+        ):
+            is_problem(await stage.gateway.get(f"/v1/services/{path}"), 404, kind, "NOT_FOUND")
+        wrong = await stage.gateway.ask("POST", f"/v1/services/{shop.NAME}/methods/Place")
+
+    assert found.items() >= {"service": shop.NAME, "request": "shop.v1.Order", "response": "shop.v1.Receipt"}.items()
+    assert found.items() >= listed.items()
+    assert list(found["messages"]) == ["shop.v1.Order", "shop.v1.Receipt", "shop.v1.Item"]
+    assert found["enums"]["shop.v1.Colour"] == ["COLOUR_UNSPECIFIED", "COLOUR_RED", "COLOUR_BLUE"]
+    fields = {field["name"]: field for field in found["messages"]["shop.v1.Order"]}
+    one = {"required": False, "repeated": False}
+    assert fields["a_double"] == {"name": "a_double", "jsonName": "aDouble", "type": "double", **one}
+    assert fields["items"] == {"name": "items", "jsonName": "items", "type": "shop.v1.Item", **one, "repeated": True}
+    assert fields["counts"] == {"name": "counts", "jsonName": "counts", "type": "int32", **one, "keyType": "int64"}
+    assert fields["cash"]["oneof"] == "payment"
+    assert fields["at"]["type"] == "google.protobuf.Timestamp"
+    assert found["messages"]["shop.v1.Item"][0]["required"]
+    assert wrong.status == 405
+
+
 @pytest.mark.parametrize(
     ("path", "verbs"),
     [
@@ -126,7 +157,7 @@ async def test_a_wrong_verb_is_told_the_right_ones(tmp_path, path, verbs):
     ],
 )
 async def test_an_unknown_path_is_404(tmp_path, path):
-    """Else a typing error looks like something else."""
+    """Else a typing error is answered as another mistake."""
     async with staged(tmp_path) as stage:
         for verb in ("GET", "POST"):
             if verb == "GET" or not path.startswith("/problems"):
@@ -181,7 +212,7 @@ async def test_a_bad_body_is_refused_on_either_road(tmp_path, up):
 
 
 async def test_cors_is_off_unless_an_origin_is_named(tmp_path):
-    """Else any web page may call the services of whoever looks at it."""
+    """Else any web page may call the services in the name of its reader."""
     preflight = {"Origin": "https://a.example", "Access_Control_Request_Method": "POST"}
     async with staged(tmp_path, answer) as stage:
         reply = await stage.gateway.post(QUOTE, ORDER, Origin="https://a.example")

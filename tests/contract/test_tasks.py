@@ -1,4 +1,4 @@
-"""Tasks by REST: what is told of a call that was kept, until it is forgotten."""
+"""Tasks by REST: what is said of a call that was kept, until its record's time is over."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_failed_task_has_the_error_of_the_direct_road(tmp_path):
     ],
 )
 async def test_a_dead_task_says_why(tmp_path, reason, name, problem):
-    """Else an operator can't tell a poisonous call from a flaky service."""
+    """Else an operator can't distinguish a poisonous call from a flaky service."""
     async with staged(tmp_path) as stage:
         reply = await stage.gateway.post(PLACE, ORDER)
         error = status_pb2.Status(code=14, message="gave up")
@@ -77,7 +77,7 @@ async def test_a_dead_task_says_why(tmp_path, reason, name, problem):
 
 
 async def test_a_task_that_ends_without_an_answer_is_not_to_be_asked_for_again(tmp_path):
-    """Else a client that waited is told to come back for what will never change."""
+    """Else a client that waited is asked to come back for what will never change."""
     async with staged(tmp_path) as stage:
         call = asyncio.create_task(stage.gateway.post(QUOTE, ORDER, Prefer="wait=20"))
         await complete(stage, state=task_pb2.TASK_STATE_EXPIRED)

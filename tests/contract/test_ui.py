@@ -36,14 +36,14 @@ class Stream:
                     return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
     async def look(self) -> dict[str, Any]:
-        """The next look."""
+        """The next snapshot."""
         while True:
             name, data = await self.event()
             if name == "snapshot":
                 return data
 
     async def light(self, light: str) -> dict[str, Any]:
-        """The next look in which the only service has this light."""
+        """The next snapshot in which the only service has this light."""
         while True:
             look = await self.look()
             if look["services"][0]["light"] == light:
@@ -106,7 +106,7 @@ async def test_the_page_runs_nothing_but_its_own_files(tmp_path):
 
 
 async def test_a_file_that_is_known_is_not_sent_again(tmp_path):
-    """Each look at the page would fetch all of it; or a browser would keep an old one after an upgrade."""
+    """Each load of the page would fetch all of it; or a browser would keep an old one after an upgrade."""
     async with staged(tmp_path) as stage:
         first = await stage.gateway.get("/ui/main.js")
         tag = first.headers["ETag"]

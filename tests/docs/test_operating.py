@@ -41,14 +41,14 @@ def test_every_verb_of_the_command() -> None:
 
 
 def test_log_lines_are_those_that_are_written() -> None:
-    """Who looks for the line that the page names would find nothing, though it happened."""
+    """A search for the line that the page names would find nothing, though it happened."""
     for line in re.findall(r'`"([^"`]+)"`', OPERATING.text):
         # It may stand on two lines here.
         assert f'"{" ".join(line.split())}"' in SOURCES, line
 
 
 def test_metrics_are_those_that_there_are() -> None:
-    """Who looks for the figure that the page names would find none."""
+    """A search for the figure that the page names would find nothing."""
     for name in set(re.findall(r"poste_[a-z_]+_(?:total|seconds|bytes)\b", OPERATING.text)):
         assert f'"{name}"' in SOURCES or f'"{name.removesuffix("_total")}"' in SOURCES, name
 

@@ -66,7 +66,8 @@ def test_every_route() -> None:
 
     paths = dict(own_routes._exact)
     paths |= {below(prefix): verbs for prefix, verbs in own_routes._below.items()}
-    paths |= {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in own_routes._behind.items()}
+    behind = {f"{below(prefix)}/{rest}": verbs for (prefix, rest), verbs in own_routes._behind.items()}
+    paths |= {f"{path}{{method}}" if path.endswith("/") else path: verbs for path, verbs in behind.items()}
     served = {f"{verb} {path}" for path, verbs in paths.items() for verb in verbs}
 
     assert served == set(REST.codes("route"))
@@ -118,14 +119,14 @@ def test_every_preference() -> None:
 
 
 def test_every_problem_type() -> None:
-    """A client would meet a type that it can't look up, or a status other than the page says."""
+    """A client would meet a type that is not on the page, or a status other than the page says."""
     told = {row[0].strip("`"): (row[1], row[2].strip("`")) for row in REST.table("type")}
 
     assert {kind.name: (str(int(kind.status)), kind.code.name) for kind in PROBLEM_TYPES.values()} == told
 
 
 def test_every_status() -> None:
-    """A client would get a status that it was not told of."""
+    """A client would get a status that the page does not name."""
     statuses = {int(kind.status) for kind in PROBLEM_TYPES.values()} | {HTTPStatus.OK}
     statuses |= {
         keyword.value.value
@@ -205,7 +206,7 @@ def test_every_query_parameter() -> None:
 
 
 def test_its_samples() -> None:
-    """A sample would show a field that there is not, or none of those that the tables tell of."""
+    """A sample would have a field that does not exist, or lack those that the tables name."""
     samples = {block.section: json.loads(block.text) for block in REST.blocks() if block.language == "json"}
     (service,), (queue,) = samples["Services"]["services"], samples["Queues"]["queues"]
 

@@ -60,7 +60,7 @@ def test_what_an_author_can_say() -> None:
 
 
 def test_metadata() -> None:
-    """A handler would look for what never comes."""
+    """A handler would read metadata that never comes."""
     assert {calls.REQUEST_ID, calls.ATTEMPT, calls.TASK_ID, calls.TASK_KEY, "traceparent"} == set(
         SERVICES.codes("metadata")
     )

@@ -9,7 +9,7 @@ from poste.runtime.settings import GatewaySettings, MomSettings, WorkerSettings
 
 
 def test_it_is_made_from_the_code() -> None:
-    """A setting that is new, gone or changed would be told of as it was: `nox -s docs` writes the page anew."""
+    """A setting that is new, gone or changed would be on it as it was: `nox -s docs` writes the page anew."""
     assert PAGE.read_text() == page()
 
 

@@ -1,13 +1,15 @@
-"""The client's verbs against a running Poste: what they print, and what their exit codes tell."""
+"""The client's verbs against a running Poste: what they print, and what their exit codes mean."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
+import shlex
+import subprocess
 
 import pytest
-from support.cli import environment, poste, up
+from support.cli import POSTE, environment, poste, up
 from support.terminal import on_terminal
 
 ADD = "calculator.v1.SumService/Add"
@@ -67,7 +69,7 @@ def test_a_wrong_call_says_what_is_wrong(ask):
 
 @pytest.mark.parametrize("method", ["no.Such/Method", "calculator.v1.SumService/Sum", "sum/Add", "/v1/sums"])
 def test_a_method_that_is_not_there_is_told_by_its_name(ask, method):
-    """Who misspelled it would read of a path that was never typed, and not where to look the name up."""
+    """A user who misspelled it would read of a path that was never typed, and not where to find the right name."""
     person = ask("call", method, "a=2")
     program = ask("call", method, "a=2", "--json")
 
@@ -78,7 +80,7 @@ def test_a_method_that_is_not_there_is_told_by_its_name(ask, method):
 
 
 def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
-    """A script could not tell `done` from `not yet`."""
+    """A script could not distinguish `done` from `not yet`."""
     person = ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=1")
     asked = ask("task", kept())
     waited = ask("task", kept(), "--wait", "1", "--json")
@@ -190,7 +192,7 @@ def test_the_services_and_queues_are_listed(ask, kept):
 
 
 def test_no_gateway_is_not_a_failure_of_the_call():
-    """A script could not tell `the call failed` from `no gateway was reached`."""
+    """A script could not distinguish `the call failed` from `no gateway was reached`."""
     done = poste("call", ADD, "a=2", "b=3", "--url", "127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -266,3 +268,115 @@ def test_all_of_a_queue_is_purged_only_once_it_was_asked_about(ask, running):
     assert (unasked.returncode, unasked.stdout) == (0, "0 purged\n")
     # Where nothing is, nothing is asked.
     assert (empty.returncode, empty.stdout) == (0, "0 purged\n")
+
+
+def test_the_logs_of_all_parts_are_searched_at_once(ask, kept, running):
+    """What became of one call would have to be gathered from seven files."""
+    task = kept("-H", "X-Request-Id: the-one")
+    assert ask("cancel", task).returncode == 0
+    data = ("--data", str(running.data))
+    by_request = poste("logs", "--request", "the-one", *data)
+    by_task = poste("logs", "--task", task[:30], *data)
+    of_one = poste("logs", "redis", "-n", "2", *data)
+    nothing = poste("logs", "--request", "none-such", *data)
+    nowhere = poste("logs", "--data", str(running.data / "none"))
+
+    assert (by_request.returncode, by_task.returncode) == (0, 0)
+    assert any("gateway" in line and task in line and "the-one" in line for line in by_request.stdout.splitlines())
+    assert by_request.stdout.splitlines()[0] in by_task.stdout.splitlines()
+    assert len(by_task.stdout.splitlines()) >= 2
+    assert [line.split()[1] for line in of_one.stdout.splitlines()] == ["redis"] * 2
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert (nowhere.returncode, "no `poste up` has run in" in nowhere.stderr) == (2, True)
+
+
+def test_the_logs_are_followed(ask, running):
+    """Who waits for a line would have to ask again and again."""
+    with on_terminal("logs", "gateway", "-f", "-n", "1", "--data", str(running.data), columns=300) as terminal:
+        terminal.until("gateway")
+        assert ask("call", ADD, "a=2", "b=3", "-H", "X-Request-Id: seen-live").returncode == 0
+        terminal.until("request_id=seen-live")
+        terminal.strike(b"\x03")
+
+        assert terminal.end() == 130
+
+
+def test_a_header_is_sent_with_a_call(ask):
+    """What handlers read of headers could not be tried from here."""
+    done = ask("call", ADD, "-H", "X-Request-Id: my-own-request", "b=3")
+    wrong = ask("call", ADD, "-H", "nothing", "a=2", "b=3")
+
+    assert (done.returncode, "request my-own-request" in done.stderr) == (1, True)
+    assert (wrong.returncode, "'nothing' is not NAME:VALUE" in wrong.stderr) == (2, True)
+
+
+def test_a_method_is_described_with_an_example_that_works(ask):
+    """Who wants to call it would need its proto, and the rules by which JSON is made of that."""
+    person = ask("describe", ADD)
+    program = ask("describe", ADD, "--json")
+    service = ask("describe", "calculator.v1.SumService", "--json")
+    missing = ask("describe", "calculator.v1.SumService/Sum")
+    strange = ask("describe", "no.Such")
+    lines = person.stdout.splitlines()
+    (example,) = [line.split()[1:] for line in lines if line.startswith("poste call ")]
+
+    assert (person.returncode, program.returncode, service.returncode) == (0, 0, 0)
+    assert ["a", "double", "required"] in [line.split() for line in lines]
+    assert any("POST /v1/sum" in line for line in lines)
+    assert json.loads(program.stdout)["request"] == "calculator.v1.AddRequest"
+    assert json.loads(service.stdout) == [json.loads(program.stdout)]
+    assert ask(*example).returncode == 0
+    assert (missing.returncode, strange.returncode) == (1, 1)
+    assert "no.Such" in strange.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["poste", "desc"], ["describe"]),
+        (["poste", "call", "calculator.v1.Su"], ["calculator.v1.SubtractionService/Subtract", ADD]),
+        (["poste", "call", ADD, ""], ["a=", "b="]),
+        # As bash takes `a=2` apart.
+        (["poste", "call", ADD, "a", "=", "2", ""], ["b="]),
+        (["poste", "pause", "calculator.v1.M"], ["calculator.v1.MultiplicationService"]),
+    ],
+)
+def test_bash_completes_what_there_is_to_call(running, words, completed):
+    """Names of services, methods and fields would have to be typed whole, and known by heart."""
+    script = poste("completion", "bash")
+    assert script.returncode == 0
+    typed = "\n".join(
+        [
+            f'poste() {{ {shlex.join([*POSTE])} "$@"; }}',
+            # The script asks the command by `env`, which knows no function.
+            script.stdout.replace("$1)", f"{shlex.join([*POSTE])})"),
+            f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}",
+            "_poste_completion poste",
+            'printf "%s\\n" "${COMPREPLY[@]}"',
+        ]
+    )
+    env = environment(POSTE_URL=running.gateway)
+    done = subprocess.run(["/bin/bash", "-c", typed], env=env, capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.split() == completed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_its_script(shell):
+    """Its users would have no completion."""
+    done = poste("completion", shell)
+
+    assert done.returncode == 0
+    assert "_POSTE_COMPLETE" in done.stdout
+    # Behind `FIELD=` its value is typed.
+    assert ("compopt -o nospace" in done.stdout) == (shell == "bash")
+
+
+def test_completion_without_a_gateway_says_nothing():
+    """A shell would show a traceback in the middle of the line."""
+    env = environment(
+        POSTE_URL="127.0.0.1:1", _POSTE_COMPLETE="bash_complete", COMP_WORDS="poste\ncall\n", COMP_CWORD="2"
+    )
+    done = poste(env=env)
+
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -43,7 +43,7 @@ def test_top_shows_what_happens_while_it_happens(running):
 
 @pytest.mark.parametrize("how", ["ctrl-c", "term"])
 def test_top_leaves_the_terminal_as_it_was(running, how):
-    """After it, what is struck would not be seen, or the last look would stand there for ever."""
+    """After it, typed keys would not be shown, or the last screen would stay there for ever."""
     with on_terminal("top", "--data", str(running.data)) as terminal:
         before = terminal.settings()
         terminal.until("q quits")

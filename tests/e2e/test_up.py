@@ -62,7 +62,7 @@ def all_ready(one):
 
 
 def test_all_parts_run_each_in_its_own_process(running):
-    """One command would not run everything, or `poste ps` would not tell a program what runs where."""
+    """One command would not run everything, or a program could not learn from `poste ps` what runs where."""
     parts = running.ps()
 
     assert list(parts) == PARTS
@@ -93,6 +93,17 @@ def test_what_is_shown_can_be_tried(running):
         words = shlex.split(line)
         reply = http("POST", f"http://{words[-1]}", json.loads(words[2]))
         assert (reply.status, reply.body) == (200, {"result": result})
+
+
+def test_what_is_shown_to_be_typed_next_works(running):
+    """A newcomer would be sent to a verb that is not there, or that asks another Poste."""
+    shown = [line.partition(": poste ")[2] for line in running.text.splitlines() if ": poste " in line]
+    typed = {words[0]: words for words in map(shlex.split, shown)}
+
+    assert [*typed] == ["top", "stop", "start", "logs", "describe"]
+    for verb in ("stop", "start", "describe"):
+        assert poste(*typed[verb]).returncode == 0
+    assert poste(*(word for word in typed["logs"] if word != "-f")).returncode == 0
 
 
 def test_a_service_can_be_taken_away_and_brought_back(running):
@@ -261,6 +272,18 @@ def test_a_whole_life_after_a_killed_one(tmp_path):
     assert (stale.returncode, stale.stderr) == (2, f"poste: no `poste up` runs in {data} (another folder: --data)\n")
     assert (task["state"], task["response"]) == ("SUCCEEDED", {"result": 5})
     assert set(states.values()) == {"ready"}
+
+
+def test_another_key_of_task_ids_is_told(tmp_path):
+    """`poste up` would wait for ever without a line, and nothing would say which file is to be brought back."""
+    few = ("--without", "sum", "--without", "subtraction", "--without", "multiplication", "--without", "courier")
+    with up(tmp_path / "data", *few) as one:
+        one.wait_ready()
+    (tmp_path / "data/id.key").write_bytes(os.urandom(32))
+    with up(tmp_path / "data", *few) as one:
+        poll(lambda: "gateway waiting: the task ids on this Redis" in one.text, seconds=60, what="the reason")
+
+        assert "POSTE_ID_KEY_FILE" in one.text
 
 
 def test_a_redis_of_ones_own_is_used(tmp_path):

@@ -31,7 +31,7 @@ class PanicException(BaseException):
 
 
 class Mute(Exception):  # noqa: N818 - a name for a test
-    """Its text can't be told."""
+    """An exception whose text can't be read."""
 
     def __str__(self) -> str:
         raise KeyboardInterrupt
@@ -198,7 +198,7 @@ async def test_whatever_a_handler_does_becomes_an_outcome(subtests: pytest.Subte
 
 @pytest.mark.parametrize("behaviour", [panics, cancels_itself])
 async def test_its_cause_is_told_to_operators_alone(behaviour: Callable[..., Any]) -> None:
-    """Whoever looks for what went wrong would find nothing; or a client would read a service's innards."""
+    """A search for what went wrong would find nothing; or a client would read a service's innards."""
     mom = FakeMom()
     async with serving_mom(mom) as target, running_worker(Odd(), mom=target) as worker:
         await code_by_queue(worker, mom, "Look", line(behaviour.__name__))

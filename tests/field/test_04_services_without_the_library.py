@@ -121,7 +121,7 @@ async def test_what_nobody_could_deliver_is_not_kept(tmp_path, prefer, path):
 
 
 async def test_a_client_that_wants_no_queue_is_told_of_no_other_reason(tmp_path):
-    """An operator would look for a worker where the client had wished for what happened."""
+    """An operator would search for a worker where the client itself had asked for what happened."""
     async with staged(tmp_path, entry={"library": False}) as stage:
         reply = await stage.gateway.post(QUOTE, ORDER, Prefer="no-queue")
 
@@ -174,7 +174,7 @@ async def test_the_middleware_keeps_calls_from_the_day_a_worker_was_there(tmp_pa
             await until(filed)
             before = [await enqueue(mom) for mom in (one, other)]
             await been_up(one.target, SUM)
-            # At once, though the other one has not looked yet.
+            # At once, though the other one has not read it yet.
             after = [await enqueue(mom) for mom in (other, one)]
         async with running_mom(server.url, catalogue=catalogue) as again:
             kept = await until(lambda: enqueue(again))

@@ -1,4 +1,4 @@
-"""A route is served as its annotation means it, or not at all, and its author is told so; the other routes stay."""
+"""A route is served as its annotation means it, or not at all, which is logged for its author; other routes stay."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ SHAPE = "2026-01-02T03:04:05Z"
     ],
 )
 def test_what_the_format_does_not_have_is_refused_with_a_reason_that_helps(field, value, reason):
-    """Else `1_0s` is ten seconds, digits are cut in silence, and a client is told no more than that it is wrong."""
+    """Else `1_0s` is ten seconds, digits are cut in silence, and a client does not learn what is wrong."""
     if reason is None:
         assert decode(All, {field: value}) == All()
         return

@@ -49,7 +49,7 @@ class Holding(FakeMom):
 
 @contextlib.asynccontextmanager
 async def narrow(mom: FakeMom, limit: int) -> AsyncIterator[Enqueuer]:
-    """Hand calls to a middleware that takes no message larger than `limit` bytes."""
+    """Send calls to a middleware that takes no message larger than `limit` bytes."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", limit)])
     mom_service_pb2_grpc.add_MomServiceServicer_to_server(mom, server)
     health = Health(server)
@@ -132,7 +132,7 @@ async def test_a_call_that_no_message_takes_is_not_accepted() -> None:
 
 
 class Echo(ledger_pb2_grpc.LedgerServiceServicer):
-    """Says what it is told."""
+    """Answers as it was made to."""
 
     async def Look(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
         return ledger_pb2.RecordResponse(line=request.line)

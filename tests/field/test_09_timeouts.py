@@ -1,4 +1,4 @@
-"""How long a handler may take: longer where no client waits for it; and who waits too long is told what to change."""
+"""How long a handler may take: longer where no client waits; and an answer that came too late names what to change."""
 
 from __future__ import annotations
 

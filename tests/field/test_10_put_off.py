@@ -67,7 +67,7 @@ async def test_a_cancel_of_what_was_not_run_holds(office: Office) -> None:
 
 
 async def test_a_stop_gives_back_what_could_not_be_put_off(office: Office) -> None:
-    """With Redis away it would stay in hand, and a call that must not run twice count as one that may have run."""
+    """With Redis away it would stay held, and a call that must not run twice count as one that may have run."""
     (key,) = await office.enqueue(repeatable=False)
     refused = asyncio.Event()
 

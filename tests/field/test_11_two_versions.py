@@ -412,7 +412,7 @@ async def test_a_gateway_that_does_not_know_who_has_what_asks_each(tmp_path: Pat
 
 @pytest.mark.parametrize("path", [STORE, f"/{LEDGER}/Nothing", "/other.v1.Service/Method"])
 async def test_not_here_is_proved_on_a_plain_call_too(path: str) -> None:
-    """Where there is no link a gateway could not tell it from a handler's own word, and would not ask another."""
+    """Without a link a gateway could not distinguish it from a handler's own answer, and would not ask another."""
     async with running_worker(Older()) as worker:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await worker.call(path, line())
@@ -422,7 +422,7 @@ async def test_not_here_is_proved_on_a_plain_call_too(path: str) -> None:
 
 
 async def test_a_replica_that_stops_is_forgotten_at_once_unless_it_is_the_last(many: Many, server: RedisServer) -> None:
-    """A minute long gateways would look for it; or routes be gone with every restart of a single replica."""
+    """For a minute gateways would find no such route; or routes would go with every restart of a single replica."""
     began = time.monotonic()
     async with beside(server, many.mom, Older()):
 

@@ -1,4 +1,4 @@
-"""Faults I, 13: a gateway's clock that is a little off changes no status; one that is far off is told so."""
+"""Faults I, 13: a gateway's clock that is a little off changes no status; one that is far off is reported."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
 
 
 class Watcher:
-    """Sees every catalogue that a middleware tells of, as a gateway does."""
+    """Receives every catalogue that a middleware sends, as a gateway does."""
 
     def __init__(self, mom: RunningMom) -> None:
         self._mom = mom
@@ -137,7 +137,7 @@ async def _replaced(stage: Any) -> bool:
 
 
 async def test_calls_go_on_over_a_store_that_was_emptied(tmp_path: Path) -> None:
-    """Whole: consumers join again, calls are kept and done, no known service is 404, what was lost is told so."""
+    """Whole: consumers join again, calls are kept and done, no known service is 404, what was lost is called so."""
     async with deployed(tmp_path, SUM) as one:
         lost = await one.queue(LEDGER, line="lost")
         statuses: set[int] = set()

@@ -124,7 +124,7 @@ async def test_the_largest_call_and_answer_share_a_link_with_others() -> None:
 
 
 async def test_an_answer_that_no_message_carries_is_an_error_for_good() -> None:
-    """It would be as large each time: a queued task would be run again for a day, and a client told to try again."""
+    """It would be as large each time: a queued task would be run again for a day, and a client asked to try again."""
     shouting = Shouting()
     shouting.release.set()
     async with running_worker(shouting) as worker, linked(worker.target) as replica:

@@ -42,7 +42,7 @@ async def test_what_was_claimed_and_has_not_begun_is_proved_not_to_have_run(post
 
 
 async def test_what_has_not_begun_is_cancelled_at_once(post: Post) -> None:
-    """It stands behind others in a process' hand, and its client had to wait until it got there."""
+    """It waits behind others that its process has claimed, and its client had to wait until its turn came."""
     await post.join("me")
     key = await post.enqueue(repeatable=False)
     await post.take("me")

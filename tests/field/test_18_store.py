@@ -15,7 +15,7 @@ from poste.runtime.settings import StoreSettings
 async def test_nothing_is_accepted_once_the_aof_is_switched_off(
     request: pytest.FixtureRequest, tmp_path, queue, kind
 ) -> None:
-    """The middleware looks once a second: until then it accepted calls that no restart would have brought back."""
+    """The middleware checks once a second: until then it accepted calls that no restart would have brought back."""
     known: RedisServer = request.getfixturevalue(kind)
     with running(tmp_path, known.binary) as server:
         client = open_client(StoreSettings(redis_url=server.url))
@@ -49,7 +49,7 @@ def test_what_a_url_may_not_say_is_refused_at_the_start(url, why):
 
 
 def test_a_refused_url_is_told_every_form_that_there_is():
-    """Who had meant a cluster was told of three forms, none of which it is."""
+    """Who had meant a cluster was shown three forms, none of which it is."""
     with pytest.raises(StartError) as refused:
         server_options(StoreSettings(redis_url="http://host"))
     for scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):

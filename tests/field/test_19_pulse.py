@@ -28,7 +28,7 @@ async def watched(ask: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[Pul
 
 
 class Peer:
-    """A peer that answers as late as it is told to, or not while it hangs."""
+    """A peer that answers as late as it is set to, or not while it hangs."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

@@ -18,7 +18,7 @@ from poste.rpc.servers import bind, new_server
 
 
 class Server(health_pb2_grpc.HealthServicer):
-    """Tells its name, once and for ever, unless it hangs."""
+    """Answers with its name, or sends it and no end, unless it hangs."""
 
     def __init__(self, name: bytes) -> None:
         self.name = name

@@ -72,7 +72,7 @@ async def test_parts_that_get_a_ninth_of_the_time_answer_all_the_same(tmp_path):
     [("the service", 30), ("the gateway", 2)],
 )
 async def test_a_halt_loses_no_call_that_may_run_only_once(tmp_path, who, timeout_seconds):
-    """Its caller would be told 502, outcome unknown, of a call that is answered a moment later."""
+    """Its caller would get a 502, outcome unknown, of a call that is answered a moment later."""
     async with deployed(tmp_path, LEDGER, settings={LEDGER: {"timeout_seconds": timeout_seconds}}) as one:
         halted = one.gateway if who == "the gateway" else one.parts[-1]
         call = asyncio.create_task(one.ask("POST", f"/{LEDGER}/Record", {"line": "once", "sleepSeconds": 0.5}))

@@ -1,4 +1,4 @@
-"""Faults I, 20: what is told is on disk, where a reply of Redis alone does not prove it (`everysec` with WAITAOF)."""
+"""Faults I, 20: what is answered is on disk, where a reply of Redis alone does not prove it (`everysec`, WAITAOF)."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ async def accept(post: Post, key: str) -> list[Any]:
 
 @pytest.fixture
 async def never_synced(tmp_path: Path, queue: str) -> AsyncIterator[Post]:
-    """A queue on a server whose writes never get to the disk while anybody looks."""
+    """A queue on a server whose writes do not get to the disk by themselves."""
     with running(tmp_path, appendfsync="no") as server:
         async with posting(server, queue) as post:
             yield post
 
 
 async def test_a_replayed_enqueue_is_accepted_only_once_its_record_is_on_disk(never_synced: Post) -> None:
-    """It found its record, wrote nothing, and was told "accepted" before the first one's fsync: a power cut lost it."""
+    """It found its record, wrote nothing, and was answered "accepted" before the first fsync: a power cut lost it."""
     key = await never_synced.enqueue()
     with pytest.raises(StoreLost):
         await accept(never_synced, key)
@@ -90,7 +90,7 @@ async def test_an_end_is_told_only_once_it_is_on_disk(never_synced: Post) -> Non
 
 
 async def test_an_end_that_was_waited_for_is_read_without_a_wait(tmp_path: Path, queue: str) -> None:
-    """Else every look at a result takes a tenth of a second for as long as it is kept."""
+    """Else every read of a result takes a tenth of a second for as long as it is kept."""
     with running(tmp_path, appendfsync="everysec") as server:
         async with posting(server, queue) as plain:
             post = waiting(plain)
@@ -171,7 +171,7 @@ def _new_task() -> pb.NewTask:
 
 
 async def test_an_enqueue_whose_wait_errs_may_be_accepted(deaf: tuple[RunningMom, RedisServer]) -> None:
-    """The script ran and its record was there, and the client was told that nothing was accepted."""
+    """The script ran and its record was there, and the client got the answer that nothing was accepted."""
     mom, server = deaf
     task = _new_task()
     answer = await mom.stub.EnqueueTasks(pb.EnqueueTasksRequest(tasks=[task]), timeout=10)
@@ -194,7 +194,7 @@ _STEPS: dict[str, Callable[[RunningMom, str], Awaitable[Any]]] = {
 async def test_a_step_whose_wait_errs_is_not_told_as_done_nor_as_undone(
     deaf: tuple[RunningMom, RedisServer], step: str
 ) -> None:
-    """They were told before they were on disk: a power cut took a result, or an operator's word, back."""
+    """They were answered before they were on disk: a power cut took a result, or an operator's order, back."""
     mom, _ = deaf
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await _STEPS[step](mom, "k" * 16)
@@ -207,7 +207,7 @@ async def test_a_step_whose_wait_errs_is_not_told_as_done_nor_as_undone(
 
 @pytest.fixture
 async def slow_disk(tmp_path: Path, queue: str) -> AsyncIterator[tuple[RedisServer, Office]]:
-    """A queue on a server that does everything, and answers each wait for the disk with an error until it is told."""
+    """A queue on a server that does everything, and answers each wait for the disk with an error until it is mended."""
     with running(tmp_path, appendfsync="everysec") as server:
         office = Office(server.url, queue)
         await office.client.execute_command("ACL SETUSER", "default", "-waitaof")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.deployment import SUM, deployed
 from support.office import Office
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
@@ -17,8 +18,7 @@ from support.waiting import until
 from poste.domain.errors import StoreError
 from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
-from poste.queue.consumer.lease import Leases
-from poste.queue.consumer.renewal import Lease
+from poste.queue.consumer.lease import Lease
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
 from poste.queue.steps import maintenance
@@ -199,9 +199,28 @@ async def test_a_renewal_that_is_lost_is_tried_again_within_the_same_heartbeat(
     settings = WorkerSettings(redis_url=redis_server.url, heartbeat_seconds=1.2, lease_seconds=60)
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as deaf:
         server = {"host": "127.0.0.1", "port": deaf.sockets[0].getsockname()[1]}
-        leases = Leases(settings, lambda: [server])
-        leases.keep(Lease(QueueKeys(queue), "me", lambda: None))
+        lease = Lease(
+            settings=settings,
+            keys=QueueKeys(queue),
+            incarnation="me",
+            servers=lambda: [server],
+            refused=lambda: None,
+        )
+        lease.start()
         await until(lambda: len(tries) > 1)
-        await leases.close()
+        await lease.close()
 
     assert tries[1] - tries[0] < settings.heartbeat_seconds
+
+
+async def test_a_store_that_is_away_is_called_by_its_name(tmp_path: Path) -> None:
+    """Who reads that the middleware is away would look at the one part that is well."""
+    async with deployed(tmp_path) as one:
+        place = await one.queue(SUM, a=1, b=2)
+        one.redis.kill()
+        task, queues = await one.ask("GET", place), await one.ask("GET", "/v1/queues")
+        refused = await one.call(SUM, "respond-async", a=1, b=2)
+
+    assert [reply.status for reply in (task, queues, refused)] == [503] * 3
+    for reply in (task, queues, refused):
+        assert "Redis does not answer the middleware" in reply.body["detail"]

@@ -1,4 +1,4 @@
-"""Faults I, 22: a Redis that does not tell its configuration, as managed ones don't."""
+"""Faults I, 22: a Redis that does not show its configuration, as managed ones don't."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERYTHING = {"accept_losing_everything": True}
 
 
 class Partial(redis.asyncio.Redis):
-    """A client of a server that tells of its configuration what concerns others."""
+    """A client of a server that shows of its configuration what concerns others."""
 
     async def config_get(self, *_: Any, **__: Any) -> dict[bytes, bytes]:
         return {b"maxmemory-policy": b"noeviction"}
@@ -90,13 +90,13 @@ async def test_a_server_that_tells_is_believed_more_than_a_setting(tmp_path: Pat
         async with redis.asyncio.Redis(port=server.port) as client:
             await client.config_set("maxmemory-policy", "allkeys-lru")
             await client.execute_command("ACL SETUSER", "default", "-config")
-        # That is told by INFO as well, and no provider's promise helps against it.
+        # INFO says that as well, and no provider's promise helps against it.
         with pytest.raises(KeepsTooLittle, match="noeviction"):
             await _check(server, keeps="always")
 
 
 async def test_calls_are_kept_in_a_managed_store(managed: RedisServer, queue: str) -> None:
-    """Whole: the middleware is ready, a call is taken without the look for an AOF, and no alert says that none is."""
+    """Whole: the middleware is ready, a call is taken without the check for an AOF, and no alert says that none is."""
     async with (
         running_mom(managed.url, redis_keeps="always") as mom,
         aiohttp.ClientSession() as session,

@@ -37,7 +37,7 @@ async def test_a_large_result_is_read_by_many_at_once(tmp_path: Path) -> None:
         worker.start()
         await one.up(LEDGER)
         async with standing(one) as attack:
-            # Many wait for its end, and are told at once; then many read it.
+            # Many wait for its end, and are woken at once; then many read it.
             place = await one.queue(LEDGER, line="a", times=LARGE, sleepSeconds=1)
             seen: Counter[str] = Counter()
             await asyncio.gather(*(_read(one, place, seen, Prefer="wait=30") for _ in range(40)))

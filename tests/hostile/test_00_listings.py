@@ -50,7 +50,7 @@ async def test_two_hundred_who_ask_at_once_are_answered_by_two_reads(tmp_path: P
 
 @pytest.mark.parametrize("path", ["/v1/queues", f"/v1/queues/{shop.NAME}"])
 async def test_nobody_is_told_what_was_before_he_asked(path: str, tmp_path: Path) -> None:
-    """Whoever paused a queue would read that it is not: the look that he is answered by began before."""
+    """Who has paused a queue would read that it is not: the read that answers him began before that."""
     async with staged(tmp_path) as stage:
         async with held(stage):
             before = asyncio.ensure_future(stage.gateway.get(path))
@@ -64,7 +64,7 @@ async def test_nobody_is_told_what_was_before_he_asked(path: str, tmp_path: Path
 
 
 async def test_an_operator_sees_what_he_did_while_others_look(tmp_path: Path) -> None:
-    """The verb's own answer is a look, too, and others look all the time."""
+    """The verb's own answer is a read, too, and others read all the time."""
     async with staged(tmp_path) as stage:
         done = asyncio.Event()
 
@@ -83,7 +83,7 @@ async def test_an_operator_sees_what_he_did_while_others_look(tmp_path: Path) ->
 
 
 async def test_what_went_wrong_is_told_to_all(tmp_path: Path) -> None:
-    """Those who did not ask themselves would wait for ever, or be told of a defect."""
+    """Those whom another's read answers would wait for ever when it fails, or get an internal error."""
     async with staged(tmp_path) as stage:
         stage.mom.away = True
         stage.mom.looks.clear()

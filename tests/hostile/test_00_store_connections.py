@@ -35,7 +35,7 @@ async def test_a_thousand_commands_at_once_take_turns_on_a_few_connections(redis
 
 
 async def test_a_command_that_no_connection_was_free_for_was_never_sent(redis_server: RedisServer) -> None:
-    """It was taken for one whose answer is lost, so that a call that surely was not kept was told as perhaps kept."""
+    """It was taken for a lost answer, so that a call that surely was not kept was reported as perhaps kept."""
     async with _client(redis_server) as client:
         pool = client.connection_pool
         held = [await pool.get_connection() for _ in range(node.MAX_CONNECTIONS)]

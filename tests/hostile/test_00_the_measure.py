@@ -17,7 +17,7 @@ from support.waiting import until
 
 
 def test_a_peak_that_is_over_is_seen_and_one_before_the_test_is_not() -> None:
-    """Memory that was given back before one looks would pass for memory that was never taken."""
+    """Memory that was given back before it is measured would pass for memory that was never taken."""
     program = "import sys\nfor line in sys.stdin: bytearray(int(line)); print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdin is not None

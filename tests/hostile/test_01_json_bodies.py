@@ -80,7 +80,7 @@ def doubled(text: str) -> str:
 
 
 def test_a_doubled_key_is_found_wherever_it_is():
-    """It is looked for without remembering what is beside it, and is not to be missed for that."""
+    """The search for it remembers nothing of what is beside it, and must find it all the same."""
     assert doubled('{"a":1,"a":2}') == "a"
     assert doubled('{"struct":{"b":[[],[1,{"c":{"d":0,"d":0}}],{}]}}') == "struct.b[1][1].c.d"
     assert doubled('{"list":[{},{"e":{"f":1}},[[],{"g":[],"g":[]}]]}') == "list[2][1].g"
@@ -109,7 +109,7 @@ def test_an_answer_takes_memory_by_its_size_and_its_jsons_alone():
 
 @pytest.mark.parametrize("name", heavy_bodies.ANSWERS)
 def test_in_pieces_an_answer_says_what_it_says_in_values(name):
-    """Large ones are written in another way, and would be told otherwise."""
+    """Large ones are written in another way, and might come out otherwise."""
     message = heavy_bodies.ANSWERS[name](40_000)
     data = message.SerializeToString()
 
@@ -132,7 +132,7 @@ def test_in_pieces_an_answer_says_what_it_says_in_values(name):
     ],
 )
 def test_what_can_not_be_written_is_found_in_a_large_answer_too(message, field):
-    """A service's author looks for it among thousands."""
+    """A service's author searches for it among thousands."""
     with pytest.raises(protojson.UnprintableError) as caught:
         protojson.encode(shop.Order.DESCRIPTOR, message.SerializeToString())
 

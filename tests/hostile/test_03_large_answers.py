@@ -198,7 +198,7 @@ class Sized(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 class Door:
-    """Makes room when it is told to."""
+    """Makes room when it is asked to."""
 
     def __init__(self) -> None:
         self.asked: dict[int, Callable[[bool], None]] = {}

@@ -279,7 +279,7 @@ async def test_an_answer_that_is_long_in_coming_gives_its_turn_up(before: tuple[
 
 
 async def test_only_so_many_turns_are_given_up_before_their_answers_come() -> None:
-    """A large answer that comes slowly looks the same: all of them would be read at once."""
+    """A large answer that comes slowly seems small at first: all of them would be read at once."""
     turns = AnswerTurns()
     for client, many in (("a", 2), ("", 14)):
         for _ in range(many):
@@ -303,7 +303,7 @@ async def take_all(turns: AnswerTurns) -> None:
 
 
 class Door:
-    """Makes room when it is told to."""
+    """Makes room when it is asked to."""
 
     def __init__(self) -> None:
         self.asked: list[Callable[[bool], None]] = []

@@ -223,7 +223,7 @@ async def test_who_comes_while_there_is_no_descriptor_is_let_in_later(tmp_path: 
 
 
 async def test_one_client_has_its_share_of_the_connections_and_is_told(tmp_path: Path) -> None:
-    """One client with many connections under way would leave no door to anybody else."""
+    """One client with many connections under way would leave no other a connection."""
     loop = asyncio.get_running_loop()
     async with gateway_process(tmp_path, answer, max_peer_connections=3, trusted_proxies="127.0.0.1/32") as gateway:
         async with connections(gateway.part.port, 6, source="127.0.0.2") as held:
@@ -330,7 +330,7 @@ class Held:
 
 @pytest.mark.parametrize("end", ["refused", "gone"])
 async def test_nothing_of_a_body_that_failed_is_held_in_a_circle(end: str) -> None:
-    """Circles are looked for seldom: a hundred refused bodies of a megabyte were a hundred megabytes, and grew."""
+    """The collector seldom runs: a hundred refused bodies of a megabyte were a hundred megabytes, and grew."""
     held: list[weakref.ref[Held]] = []
 
     async def handle(request: web.BaseRequest) -> Response:

@@ -67,7 +67,7 @@ class Waiting:
         return all(await pipeline.execute())
 
     async def commands(self) -> int:
-        """Tell how many commands Redis has run, those in scripts among them."""
+        """Return how many commands Redis has run, those in scripts among them."""
         return sum(one["calls"] for one in (await self.client.info("commandstats")).values())
 
 
@@ -94,7 +94,7 @@ async def test_thousands_of_waits_cost_the_store_next_to_nothing(redis_server: R
             await asyncio.sleep(1)  # a rate has a time
             assert await office.commands() - before < WAITS
 
-            # And each end is told, as soon as it comes.
+            # And each end is answered, as soon as it comes.
             for some in hundreds(keys):
                 await asyncio.gather(*(office.elsewhere.cancel(queue, key) for key in some))
             async with asyncio.timeout(5):
@@ -103,7 +103,7 @@ async def test_thousands_of_waits_cost_the_store_next_to_nothing(redis_server: R
 
 
 async def test_an_end_that_nobody_told_is_found(redis_server: RedisServer, queue: str) -> None:
-    """What Redis tells may get lost, with the connection or with a record's mark: the wait would last to its end."""
+    """What Redis publishes may get lost, with the connection or with a record's mark: the wait would be a full one."""
     async with waiting(redis_server.url, queue) as office:
         unheard, unmarked = await office.enqueue(2)
         async with asyncio.TaskGroup() as group:
@@ -180,7 +180,7 @@ async def test_one_client_has_its_share_of_the_waits_and_is_told(tmp_path: Path)
         assert (refused.status, refused.body["type"]) == (503, "/problems/gateway-busy")
         assert refused.headers["Retry-After"] == "1"
         assert metrics.refused_total.labels("waits")._value.get() == before + 1
-        # Without a wait it may look, and another may wait.
+        # Without a wait it may read, and another may wait.
         assert (await client.get(place)).status == 200
         async with stage.gateway.other("127.0.0.3") as other:
             third = asyncio.ensure_future(other.get(place, Prefer="wait=60"))

@@ -153,7 +153,7 @@ async def test_twelve_megabytes_of_one_client_hold_no_other_up(tmp_path: Path) -
 
 
 async def test_more_than_may_wait_is_refused_and_told_and_others_are_not(tmp_path: Path) -> None:
-    """Without a bound what waits fills the memory; and a client that isn't told what to do tries again at once."""
+    """Without a bound what waits fills the memory; and a client without a Retry-After tries again at once."""
     large = heavy_bodies.ACCEPTED["keys"](MEGABYTE // 4)
     async with gateway_process(tmp_path, answer, max_waiting_bytes=MEGABYTE, trusted_proxies="") as gateway:
         hog, other = await gateway.client(), await gateway.client(OTHER)

@@ -149,7 +149,7 @@ async def test_a_client_that_comes_last_is_not_answered_last() -> None:
         stranger = connected(STRANGER)
         await asyncio.gather(*(warm(one) for one in [*crowd, stranger]))
         served_to.clear()
-        # All of it is there before the loop looks.
+        # All of it has arrived before the loop reads.
         for one in [*crowd, stranger]:
             one.send(GET)
         await asyncio.gather(*(answered(one) for one in [*crowd, stranger]))

@@ -72,7 +72,7 @@ async def slow_calls(client: Client, count: int, **headers: str) -> AsyncIterato
     try:
         while len(calls) < count:
             if calls and len(calls) % 100 == 0:
-                # More at once than may stand at the door would come again after seconds.
+                # More at once than may wait for a connection would come again after seconds.
                 await asyncio.sleep(0.02)
             calls.append(asyncio.create_task(client.post(SLOW, ORDERS, **headers)))
         yield calls

@@ -302,7 +302,7 @@ async def test_a_catalogue_of_more_than_a_message_reaches_every_gateway(server: 
 
 
 class Unreadable(FakeMom):
-    """A middleware whose catalogue is more than anybody takes, when told so."""
+    """A middleware whose catalogue is larger than any gateway takes, when asked to."""
 
     unreadable = False
 

@@ -1,4 +1,4 @@
-"""What the middleware is sent is judged at its door, piece by piece, by the rules that the gateway's clients are."""
+"""What the middleware is sent is judged before it is used, piece by piece, by the rules for the gateway's clients."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ QUESTIONS = [
 
 
 async def test_an_odd_question_is_refused_with_its_reason(mom: RunningMom) -> None:
-    """It named keys of Redis that are no task's, or held the store up; who errs must be told what is wrong."""
+    """It named keys of Redis that are no task's, or held the store up; the sender must learn what is wrong."""
     for method, question in QUESTIONS:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await getattr(mom.stub, method)(question, timeout=10)

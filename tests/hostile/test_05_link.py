@@ -77,7 +77,7 @@ async def frames(worker: RunningWorker, *sent: pb.ConnectRequest | bytes) -> tup
             await stream.write(one if isinstance(one, bytes) else one.SerializeToString())
         await stream.done_writing()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        # It has ended: the reading tells why.
+        # It has ended: a read says why.
         pass
     try:
         while (frame := await stream.read()) is not grpc.aio.EOF:

@@ -129,12 +129,21 @@ async def test_a_client_whose_results_are_kept_closes_no_other_queue(tmp_path: P
 
         assert done > BATCH
         # The other queue takes as much as it needs, and the store is not full; what is known of it may be a second old.
-        await until(lambda: _takes(one), what="room for another queue")
+        await _another_queue_takes(one)
         assert set(await one.accept(BATCH, PRODUCT)) == {"ACCEPTED"}
 
 
-async def _takes(one: Any) -> bool:
-    return (await one.accept(1, PRODUCT)) == ["ACCEPTED"]
+async def _another_queue_takes(one: Town) -> None:
+    """Wait until it does; if it never does, say what it answered instead and what Redis says of its memory."""
+    answer, memory = "", dict[str, Any]()
+
+    async def takes() -> bool:
+        nonlocal answer, memory
+        (answer,) = await one.accept(1, PRODUCT)
+        memory = await one.client.info("memory")
+        return answer == "ACCEPTED"
+
+    await until(takes, what=lambda: f"room for another queue ({answer}, {memory})")
 
 
 async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path: Path) -> None:
@@ -185,7 +194,7 @@ async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_pat
                 # With each pass it is judged anew by what Redis takes by then, which is more and less by its clients.
                 await until(lambda: _tells(one), what="that it is told of")
                 assert await one.accept(1) == ["BUDGET_SPENT"]
-                await until(lambda: _takes(one), what="room for another queue")
+                await _another_queue_takes(one)
                 await one.kept.age_all()
                 await one.gateway.post(f"{QUEUE}/purge-ended")
                 await until(lambda: _said(logs, "queue goes on"), what="its going on")

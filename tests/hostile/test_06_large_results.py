@@ -68,7 +68,7 @@ async def test_results_stop_at_their_queues_budget(store: Store, repeatable: boo
     await until(store.stands_still, what="the queue's stand")
 
     figures = await office.queues.figures(office.queue)
-    # What ran meanwhile comes on top of it: so many as run at once in the consumer's hand.
+    # What ran meanwhile comes on top of it: so many as the consumer runs at once.
     assert BUDGET <= figures.kept_bytes <= BUDGET + 2 * office.settings.concurrency * (RESULT + 300)
     assert 0 < figures.kept < CALLS
     assert await store.pass_(Budget(BUDGET))

@@ -1,4 +1,4 @@
-"""A response that no message carries: told as what it is, once and for good, on both roads and whoever served it."""
+"""A response that no message carries: answered as what it is, once and for good, on both roads, by any service."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def linked_office(folder: Path, servicer: Generous) -> AsyncIterator[Gatew
 
 
 async def test_it_is_told_once_and_for_good_on_both_roads(tmp_path: Path) -> None:
-    """A client was told that a quota of its own was used up, and a queued call was run again for a day."""
+    """A client read that a quota of its own was used up, and a queued call was run again for a day."""
     servicer = Generous()
     async with linked_office(tmp_path, servicer) as gateway:
         direct = await gateway.post(f"/{LEDGER}/Store", {"line": "1"}, Prefer="no-queue")
@@ -125,7 +125,7 @@ async def _no_code(_: bytes, context: Any) -> bytes:
 async def test_whatever_another_server_answers_with_is_told_as_what_it_is(
     tmp_path: Path, behaviour: Any, status: int, kind: str, code: str
 ) -> None:
-    """What gRPC refuses on this side looked like the service's own RESOURCE_EXHAUSTED, and the other way round."""
+    """What gRPC refuses on this side was taken for the service's own RESOURCE_EXHAUSTED, and the other way round."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_send_message_length", -1),

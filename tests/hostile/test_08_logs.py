@@ -176,7 +176,7 @@ async def test_verbs_print_nothing_that_a_terminal_obeys(tmp_path):
 
 
 def test_a_log_is_rotated_while_its_part_runs(tmp_path):
-    """A part that runs for a month would fill the disk: logs were looked at only when a part started."""
+    """A part that runs for a month would fill the disk: logs were rotated only when a part started."""
     log = tmp_path / "sum.log"
     with log_file.opened(log) as descriptor, os.fdopen(descriptor, "wb", buffering=0, closefd=False) as output:
         for number in range(1000):
@@ -193,7 +193,7 @@ def test_a_log_is_rotated_while_its_part_runs(tmp_path):
 
 
 def test_of_a_flood_the_newest_is_kept(tmp_path):
-    """What was written between two looks would be kept whole, however much it is."""
+    """What was written between two checks would be kept whole, however much it is."""
     log = tmp_path / "sum.log"
     with log_file.opened(log) as descriptor, os.fdopen(descriptor, "wb", buffering=0, closefd=False) as output:
         output.write(b"old" * 100_000 + b"new" * 3000)
@@ -205,7 +205,7 @@ def test_of_a_flood_the_newest_is_kept(tmp_path):
 
 
 async def test_poste_up_looks_after_the_logs_while_it_runs(tmp_path):
-    """Nothing would look at a log between two starts of its part."""
+    """No log would be rotated between two starts of its part."""
     flood = "import sys, time; sys.stdout.write('x' * 11_000_000); sys.stdout.flush(); time.sleep(600)"
     parts = [
         Part(

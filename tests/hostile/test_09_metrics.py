@@ -1,4 +1,4 @@
-"""What a gateway tells of itself is not for its clients: they have a port that has nothing of it."""
+"""What a gateway measures is not for its clients: they have a port on which there is nothing of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMPOSE = Path(__file__).parents[2] / "compose"
 
 
 async def test_clients_find_no_metrics(tmp_path: Path) -> None:
-    """Anybody learned what is called, how often and by how many, and took 2 ms of everybody's loop for each look."""
+    """Any client learned what is called, how often and by how many, and each read took 2 ms of the event loop."""
     async with staged(tmp_path) as stage:
         reply = await stage.gateway.get("/metrics")
         assert (reply.status, reply.body["type"]) == (404, "/problems/no-such-route")

@@ -65,7 +65,7 @@ async def test_a_wrong_token_is_counted(tmp_path, given):
 
 
 def test_beside_poste_up_the_command_finds_the_token(running):
-    """A newcomer would have to look for a file, and pass it, before anything can be paused."""
+    """A newcomer would have to find a file, and pass it, before anything can be paused."""
     data = ("--data", str(running.data))
     named = poste("pause", SUM, *data)
     beside = running.data.with_name(".poste")
@@ -102,7 +102,7 @@ def test_where_no_poste_up_runs_the_command_says_so(tmp_path):
 
 
 def test_the_link_to_the_page_has_the_token_on_a_terminal_only(running, tmp_path):
-    """An operator would have to look for it; or it would stand in the log of whatever started `poste up`."""
+    """An operator would have to search for it; or it would stand in the log of whatever started `poste up`."""
     secret = (running.data / "operator.token").read_text().strip()
     with on_terminal(
         *("up", "--data", str(tmp_path / "data"), "--port", "0", "--without", "subtraction"),

@@ -224,7 +224,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_lives_stays(tmp_path, mo
 
 @pytest.mark.parametrize("path", ["relative", "/" + "x" * MAX_SOCKET_PATH, "/a b", "/a:1", "/ä", "/a#b", "/50%25"])
 def test_a_socket_that_no_address_can_name_is_refused_by_its_setting(monkeypatch, path):
-    """Whoever calls it would look for another one, or its name be cut off."""
+    """Its callers would use another path, or its name be cut off."""
     monkeypatch.setenv("POSTE_SOCKET", path)
     with pytest.raises(StartError, match="POSTE_SOCKET"):
         load(MomSettings)
@@ -265,7 +265,7 @@ def test_the_commands_own_token_file_is_looked_at_too(tmp_path):
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_secret_of_ones_own_is_taken_by_any_name(tmp_path, mode):
-    """Certificates are renewed, and Kubernetes hands secrets out, by links; what counts is where they lead."""
+    """Certificates are renewed, and Kubernetes gives secrets out, by links; what counts is where they lead."""
     path = secret_file(tmp_path / "secret", "s" * 40)
     path.chmod(mode)
     link = tmp_path / "link"

@@ -63,7 +63,7 @@ def key(tmp_path_factory):
 
 
 def play(playbook: str, **variables: object) -> int:
-    """Run a playbook; returns how many changes it tells."""
+    """Run a playbook; returns how many changes it reports."""
     given = {
         "provision_operator_cidr": OPERATORS,
         "provision_clients_cidr": CLIENTS,
@@ -147,7 +147,7 @@ def test_clients_may_come_from_several_places(aws):
 
 
 def test_the_region_is_the_environment_s(aws, monkeypatch):
-    """Else seven instances stand in another part of the world than their owner looks in."""
+    """Else seven instances run in another region than the one that their owner watches."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     play("provision.yml")
     done = subprocess.run(

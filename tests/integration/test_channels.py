@@ -19,7 +19,7 @@ from poste.rpc.servers import Health, bind, new_server
 #: Connections end so often that some call meets the end of nearly every tenth.
 AGE_MS = 10
 CONNECTIONS = 100
-#: Much less than gRPC's own pause between two looks at a name, in seconds.
+#: Much less than gRPC's own pause between two resolutions of a name, in seconds.
 SOON = 15
 #: How long a server that is starved of its processor may take for its first bytes, in seconds.
 GREETING_SECONDS = 1.5

@@ -31,8 +31,6 @@ from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
-from poste.queue.scripts import Scripts
-from poste.queue.steps import consumer as steps
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
 from poste.runtime.settings import StoreSettings, WorkerSettings
@@ -125,7 +123,7 @@ async def test_the_queues_of_other_masters_go_on(cluster: RedisCluster, ledger: 
             kept = await _accepted(mom, LEDGER_SERVICE, "Look", line(name, sleep_seconds=1))
             await until(lambda name=name: runs(ledger, "Look", name))
             fault()
-            # Longer than a lease: the others' leases are renewed, and their tasks looked after.
+            # Longer than a lease: the others' leases are renewed, and their tasks go on.
             mended_time = time.monotonic() + 2.5
             while time.monotonic() < mended_time:
                 await _goes_on(mom)
@@ -271,7 +269,7 @@ async def test_a_master_that_is_gone_is_told_from_an_answer_that_is(cluster: Red
 
 
 async def test_lists_of_nobody_are_found_at_every_master(redis_cluster: RedisCluster) -> None:
-    """SCAN tells of one server: what stands at the others would stand there for ever."""
+    """SCAN lists the keys of one server: what is orphaned at the others would stay there for ever."""
     client = open_client(StoreSettings(redis_url=redis_cluster.url))
     maintenance = Maintenance(client, pass_seconds=1)
     queues = [QueueKeys(_queue_at(redis_cluster, master)) for master in redis_cluster.masters]
@@ -307,17 +305,3 @@ async def test_a_cluster_must_be_asked_for(redis_cluster: RedisCluster, redis_se
         await durability.require(StoreSettings(redis_url=plain))
     with pytest.raises(StartError, match="cluster support disabled"):
         await durability.require(StoreSettings(redis_url=redis_server.url.replace("redis://", "redis+cluster://")))
-
-
-async def test_what_is_filled_is_found_at_every_master_in_one_look(redis_cluster: RedisCluster) -> None:
-    """A process of many queues looks at those of all masters: what one look misses waits for ever."""
-    settings = StoreSettings(redis_url=redis_cluster.url)
-    async with open_client(settings) as client:
-        lists = [QueueKeys(f"look{number}").ready for number in range(20)]
-        for name in lists[::3]:
-            await client.lpush(name, "key")
-        try:
-            assert await steps.filled(Scripts(client), lists) == {name: name in lists[::3] for name in lists}
-        finally:
-            for name in lists:
-                await client.delete(name)

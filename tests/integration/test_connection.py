@@ -86,7 +86,7 @@ async def test_a_client_that_is_closed_in_a_cancelled_task_leaves_nothing_open(r
             try:
                 await asyncio.Event().wait()
             finally:
-                # Told again to end: what is waited for from here on ends at once.
+                # Asked again to end: what is waited for from here on ends at once.
                 closing.cancel()
                 await client.aclose()
 

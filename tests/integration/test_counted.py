@@ -13,6 +13,6 @@ async def test_a_counted_program_makes_its_calls(name):
     """Else the next one who wants to know what a call costs finds a program that fails."""
     calls = await importlib.import_module(f"bench.counted.{name}").prepare()
 
-    # Each looks at its own answers.
+    # Each checks its own answers.
     await calls(64)
     await calls(64)

@@ -39,7 +39,7 @@ BLOB = bytes(range(250, 256))
 
 
 class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
-    """Keeps what it is told, and answers with metadata of its own."""
+    """Keeps the metadata that it gets, and answers with metadata of its own."""
 
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
@@ -117,7 +117,7 @@ async def serving(
 async def _by_link(gateway: Gateway, ledger: Ledger) -> bool:
     """Call once; returns whether that went by the link: a call by itself says gRPC's own user-agent."""
     await gateway.post(RECORD, {"line": "plain"}, User_Agent="probe")
-    # By the catalogue of one test it is not told at all.
+    # By the catalogue of one test it gets none at all.
     return not str(ledger.told[-1].get("user-agent", "")).startswith("grpc-")
 
 

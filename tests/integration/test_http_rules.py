@@ -176,7 +176,7 @@ async def test_a_hostile_query_is_bounded(tmp_path: Path) -> None:
     async with gateway_of(tmp_path) as (gateway, _):
         many = await gateway.get("/v1/shelves/1?" + "&".join(["manyInt32=1"] * 600))
         assert len(many.body["said"]["manyInt32"]) == 600
-        # Of what is wrong, so much is told.
+        # Of what is wrong, so much is said.
         wrong = await gateway.get("/v1/shelves/1?" + "&".join(f"a{number}" for number in range(800)))
         assert (wrong.status, len(wrong.body["errors"])) == (400, 20)
         for depth in (100, 900):
@@ -277,7 +277,7 @@ async def test_a_type_that_is_none_is_not_sent(tmp_path: Path, kind: str) -> Non
 
 
 async def test_a_read_is_never_queued(tmp_path: Path) -> None:
-    """Else a browser that looks at something is told to come back for it."""
+    """Else a browser that reads something is asked to come back for it."""
     mom = FakeMom(ENTRY)
     async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
         for headers in ({}, {"Prefer": "respond-async"}):
@@ -289,7 +289,7 @@ async def test_a_read_is_never_queued(tmp_path: Path) -> None:
 
 
 async def test_a_read_by_a_route_of_any_verb_is_never_queued(tmp_path: Path) -> None:
-    """Else what only looks is kept and run later, for its method's annotation names no verb."""
+    """Else what only reads is kept and run later, for its method's annotation names no verb."""
     mom = FakeMom(ENTRY)
     async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
         for verb in ("GET", "HEAD"):

@@ -50,7 +50,7 @@ class Held(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 class Threaded(ledger_pb2_grpc.LedgerServiceServicer):
-    """Holds its call in a thread, and looks whether it still counts."""
+    """Holds its call in a thread, and checks whether it still counts."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()

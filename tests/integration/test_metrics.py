@@ -114,7 +114,7 @@ async def totals(one) -> dict[str, float]:
 
 
 async def test_each_part_tells_what_it_sees(tmp_path):
-    """An operator who looks at one figure and not at the other draws the wrong conclusion: each must be there."""
+    """One figure without the other leads to the wrong conclusion: each must be there."""
     async with deployed(tmp_path, SUM) as one:
         worker = one.parts[-1]
         assert (await one.call(SUM, a=2, b=3)).status == 200
@@ -175,7 +175,7 @@ async def test_a_client_makes_no_label(tmp_path):
 
 
 async def test_what_is_under_way_and_what_goes_wrong_is_counted(tmp_path):
-    """A service that hangs on its calls, or a Redis that comes and goes, would look idle and well."""
+    """A service that hangs on its calls, or a Redis that comes and goes, would seem idle and well."""
     async with deployed(tmp_path, LEDGER) as one:
         worker, mom = one.parts[-1], one.moms[0]
         slow = asyncio.create_task(one.ask("POST", f"/{LEDGER}/Store", {"line": "slow", "sleepSeconds": 3}))
@@ -202,7 +202,7 @@ LOSES = fail(grpc.StatusCode.UNAVAILABLE)
 
 @pytest.mark.parametrize(("reason", "behaviour"), [("refused", REFUSES), ("lost", LOSES), ("timeout", hang)])
 async def test_why_calls_leave_the_direct_road_is_counted(tmp_path, reason, behaviour):
-    """An operator would not know whether to start replicas, or to look at their handlers."""
+    """An operator would not know whether to start replicas, or to speed their handlers up."""
     async with staged(tmp_path, behaviour, entry={"timeout_seconds": 0.3}) as stage:
         before = failovers(reason)
         assert (await stage.gateway.post(f"/{shop.NAME}/Put", {"aString": "x"})).status == 202

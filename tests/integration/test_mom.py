@@ -167,7 +167,7 @@ async def test_a_cancelled_task_says_so(mom: RunningMom) -> None:
 
 
 async def test_a_task_that_is_not_there_is_not_made_up(mom: RunningMom) -> None:
-    """The gateway tells unknown, lost and gone apart by the record's absence and the store's clock."""
+    """The gateway distinguishes unknown, lost and gone by the record's absence and the store's clock."""
     answer = await mom.stub.GetTask(pb.GetTaskRequest(service=SUM, key="n" * 16), timeout=5)
 
     assert not answer.HasField("task")

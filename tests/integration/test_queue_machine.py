@@ -331,6 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
                 "final",
                 "silent",
                 "overdue",
+                "schema",
                 *(["cancelled"] if task and task.stop else []),
             ]
             report = Report(key, token, self._any(endings), f"of {token}".encode())

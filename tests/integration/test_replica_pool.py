@@ -51,13 +51,13 @@ async def test_a_replica_that_is_no_longer_listed_is_used_until_its_connection_e
         pool.update((one.target, two.target), library=True, max_in_flight=10)
         await until(lambda: pool.counts == (2, 2))
         pool.update((two.target,), library=True, max_in_flight=10)
-        # Longer than a look takes.
+        # Longer than a resolution takes.
         await asyncio.sleep(0.5)
         assert pool.counts == (2, 2)
 
         await one.server.stop(None)
         await until(lambda: pool.counts[0] == 1)
-        # The next look, which a call without a replica brings forward, lets go of it.
+        # The next resolution, which a call without a replica brings forward, lets go of it.
         pool.update((two.target,), library=True, max_in_flight=11)
         await two.health.not_serving()
         await until(lambda: pool.counts[0] == 0)

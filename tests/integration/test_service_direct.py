@@ -191,7 +191,7 @@ async def test_queued_tasks_are_not_kept_by_direct_calls() -> None:
 
 
 async def test_no_client_can_pretend_to_be_the_queue() -> None:
-    """Without it anybody could forge the key by which a handler tells repeated tasks apart."""
+    """Without it any client could forge the key by which a handler recognizes repeated tasks."""
     seen: list[dict[str, str]] = []
 
     class Curious(ledger_pb2_grpc.LedgerServiceServicer):
@@ -233,7 +233,7 @@ async def test_probes_and_metrics() -> None:
 
 
 async def test_a_consumer_that_dies_takes_the_process_with_it() -> None:
-    """Without it a worker would look alive and never take a task again."""
+    """Without it a worker would seem alive and never take a task again."""
 
     class Dying:
         def __init__(self, **_: Any) -> None:

@@ -31,7 +31,7 @@ UNEXPECTED = {
 CASES = [("Look", name) for name in ASYNC] + [("Legacy", name) for name in SYNC]
 
 
-#: What the client is told, for handlers that say it themselves: both roads could agree on something wrong.
+#: What the client gets, for handlers that say it themselves: both roads could agree on something wrong.
 SAID = {
     "aborts": (Code.NOT_FOUND, "no such line"),
     "aborts_with_rich_status": (Code.FAILED_PRECONDITION, "the ledger is shut"),

@@ -57,7 +57,7 @@ class Slow(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 async def test_the_handler_sees_which_task_it_is() -> None:
-    """Without it no handler could tell a repeated run from a new task."""
+    """Without it no handler could distinguish a repeated run from a new task."""
     slow = Slow()
     async with running_worker(slow) as worker:
         running = worker.consumers[0].hand(claimed("Look", line(), key="k42", attempt=3))

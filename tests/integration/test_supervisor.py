@@ -221,6 +221,19 @@ async def test_a_part_that_is_no_longer_ready_is_not_called_ready(tmp_path):
         assert [view["state"] for view in await supervisor.views()] == ["unready", "stopped"]
 
 
+async def test_what_a_start_waits_for_is_told_once(tmp_path):
+    """`poste up` would wait without a line for what does not come by itself, such as another key of the task ids."""
+    make(tmp_path, "mom.ready")
+    async with local(tmp_path) as (supervisor, told):
+        await supervisor.begin()
+        await until(lambda: (GATEWAY, "waiting", ": not yet") in told)
+        make(tmp_path, "gateway.ready")
+        await supervisor.until(lambda: supervisor.all_ready)
+
+    assert told.count((GATEWAY, "waiting", ": not yet")) == 1
+    assert not [line for line in told if line[0] == MOM]
+
+
 async def test_without_a_gateway_a_service_is_ready_when_it_listens(tmp_path):
     """Parts could not be started in any order: each start of a service would wait for a gateway it does not need."""
     async with local(tmp_path, "sum", GATEWAY) as (supervisor, _):
@@ -316,7 +329,7 @@ async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them
     make(tmp_path, "mom.ready", "gateway.ready")
 
     def tell(_name, did, _more):
-        # `restarted` is told by the watch, `crashed` by the part's keeper.
+        # `restarted` is reported by the watch, `crashed` by the part's keeper.
         if did == when:
             raise BrokenPipeError
 
@@ -338,5 +351,5 @@ async def test_what_fails_while_it_looks_after_the_parts_ends_it_and_all_of_them
     assert failed.group_contains(BrokenPipeError)
     assert not [pid for pid in pids if alive(pid)]
     if when == "restarted":
-        # Those who look after the parts are there until these have stopped in their order.
+        # The tasks that keep the parts are there until these have stopped in their order.
         assert [line for line in story(tmp_path) if line.endswith("stops")] == ["gateway stops", "mom stops"]

@@ -163,7 +163,7 @@ async def test_results_wait_for_a_middleware_that_is_away(redis: RedisServer, le
             await stack.enter_async_context(worker(redis, mom))
             key = await enqueue(mom, "Record", line("kept", sleep_seconds=5))
             await until(lambda: runs(ledger, "Record", "kept"))
-        # The worker's middleware is away while the handler ends; another one tells what became of the task.
+        # The worker's middleware is away while the handler ends; another one answers what became of the task.
         assert await state(other, key) == task_pb2.TASK_STATE_RUNNING
         async with running_mom(redis.url, port=mom.settings.port):
             task = await ended(other, key)

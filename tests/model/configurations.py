@@ -25,6 +25,16 @@ def _world(name: str, *once: bool, processes: int = 2, **rest: Any) -> Configura
     return Configuration(name, Rules(once, processes, budget, **rules))
 
 
+#: The old master lives on beside the replica that took over, and all that is waited for on a disk is waited for there.
+_SPLIT: Final = {"replica": True, "weak_disk": True, "reads": True, "lag": 1, "lives_on": 1}
+
+
+def _waits(name: str, once: bool, **rest: Any) -> Configuration:
+    return _world(
+        f"an old master lives on, and the replica is waited for: {name}", once, **{"processes": 1, **_SPLIT, **rest}
+    )
+
+
 _ONE: Final = [
     ("kill, stop", {"kill": 1, "freeze": 1}),
     ("stop, late, failure", {"freeze": 1, "late": 1, "retry": 1}),
@@ -44,10 +54,15 @@ SHORT: Final = [
     _world("two that must not run twice: kill", ONCE, ONCE, processes=1, kill=1),
     _world("one of each: kill", AGAIN, ONCE, processes=1, kill=1),
     _world("one that kills its process, and one that does not", AGAIN, AGAIN, processes=1, poison=frozenset({0})),
-    _world("a disk that lags: kill", ONCE, processes=1, weak_disk=True, lag=1, kill=1),
+    _world("a disk that lags: kill", ONCE, processes=1, weak_disk=True, lag=1, reads=True, kill=1),
     _world("a disk that lags twice", ONCE, processes=1, weak_disk=True, lag=2),
-    _world("a disk that lags, repeatable: kill", AGAIN, processes=1, weak_disk=True, lag=1, kill=1),
+    _world("a disk that lags: deploy", ONCE, processes=1, weak_disk=True, lag=1, reads=True, deploy=1),
+    _world("a disk that lags, repeatable: kill", AGAIN, processes=1, weak_disk=True, lag=1, reads=True, kill=1),
     _world("a disk that lags, two processes", ONCE, weak_disk=True, lag=1, cancel=1),
+    _waits("one that must not run twice", ONCE),
+    _waits("one that must not run twice: cancel", ONCE, cancel=1),
+    _waits("one that must not run twice: lost, another replica that follows the old master", ONCE, lost=1, second=True),
+    _waits("one repeatable task: cancel", AGAIN, cancel=1),
 ]
 #: Each must hold too; what takes longer.
 LONG: Final = [
@@ -55,6 +70,12 @@ LONG: Final = [
     _world("one that must not run twice: kill, stop, lost, late", ONCE, kill=1, freeze=1, lost=1, late=1),
     _world("one repeatable task: late twice, lost, failure", AGAIN, processes=1, late=2, lost=1, retry=1),
     _world("one that must not run twice: stop, late, cancel, deploy", ONCE, freeze=1, late=1, cancel=1, deploy=1),
+    _waits("one that must not run twice: kill", ONCE, kill=1),
+    _waits("one that must not run twice: stop", ONCE, freeze=1),
+    _waits("one that must not run twice: deploy", ONCE, deploy=1),
+    _waits("one that must not run twice, two replicas that take over", ONCE, lag=2),
+    _waits("one that must not run twice, two processes", ONCE, processes=2),
+    _waits("one repeatable task: kill, failure", AGAIN, kill=1, retry=1),
 ]
 
 
@@ -83,20 +104,25 @@ _LEFT: Final = "a final state is left for another"
 _PAUSED: Final = "something of a paused queue is started"
 _OVERDUE: Final = "what is overdue is started"
 _TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
+_OTHERWISE: Final = "a client that was told how its task ended is told otherwise"
 _UNBEGUN: Final = "what was reported as never begun runs"
 
 
 def _loss(name: str, *what: str, once: bool, **rest: Any) -> Loss:
-    world = _world(f"a replica takes over: {name}", once, replica=True, lag=1, **rest)
-    return Loss(world.name, frozenset({_UNKEPT, *what}), world.rules)
+    world = _world(f"a replica takes over: {name}", once, replica=True, lag=1, reads=True, **rest)
+    return Loss(world.name, frozenset({_UNKEPT, _OTHERWISE, *what}), world.rules)
 
 
 #: Each must come to exactly what it says: nothing that Poste does waits for a replica.
 LOSSES: Final = [
     _loss("kill, failure", once=AGAIN, processes=1, kill=1, retry=1),
     _loss("cancel, pause", once=AGAIN, processes=1, cancel=1, pause=1),
-    _loss("kill", _TWICE, once=ONCE, kill=1),
-    _loss("cancel", _TWICE, _UNBEGUN, once=ONCE, cancel=1),
+    _loss("kill", _TWICE, once=ONCE, processes=1, kill=1),
+    _loss("two processes", _TWICE, once=ONCE),
+    _loss("cancel", _TWICE, _UNBEGUN, once=ONCE, processes=1, cancel=1),
+    _loss("the old master lives on, failure", once=AGAIN, processes=1, lives_on=1, retry=1),
+    _loss("the old master lives on", _TWICE, once=ONCE, processes=1, lives_on=1),
+    _loss("the old master lives on, cancel", _TWICE, _UNBEGUN, once=ONCE, processes=1, lives_on=1, cancel=1),
 ]
 
 
@@ -145,6 +171,10 @@ MUTANTS: Final = [
         weak_disk=True,
         lag=1,
     ),
+    _mutant(Rule.BARRIER, what=_UNKEPT, once=_R, processes=1, weak_disk=True, lag=1),
+    _mutant(Rule.READ_ON_DISK, what=_OTHERWISE, once=_R, processes=1, weak_disk=True, lag=1, reads=True),
+    _mutant(Rule.ACK_NAMED, what=_UNKEPT, once=_O, processes=1, second=True, **_SPLIT),
+    _mutant(Rule.READ_NAMED, what=_OTHERWISE, once=_O, processes=1, **_SPLIT),
     _mutant(Rule.REAP_LEASE, what="an owner is reaped that never stalled", once=_R, processes=1, late=1),
     _mutant(Rule.REAP_POSSESSION, what=_TWO_PLACES, once=_R, kill=1, late=1),
     _mutant(Rule.REAP_MARK, Rule.ORPHANS, what=_NOWHERE, once=_R, kill=1, late=1),

@@ -6,7 +6,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from model.world import Game, Rules, World, broken, drained
+from model.game import Game
+from model.promises import broken, drained
+from model.world import Rules, World
 
 #: What is found if from some state on nothing that is no fault leads to an end.
 NEVER_DRAINS = "a task never ends, though nothing goes wrong any more"

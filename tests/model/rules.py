@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+#: Where a rule stands that only a Poste would need which waits for a replica.
+NOT_BUILT: Final = "none"
 
 
 class Rule(Enum):
@@ -29,6 +33,10 @@ class Rule(Enum):
     COMPLETE_TOKEN = "complete.lua", "a report under another token than the record's is refused"
     COMPLETE_RUNNING = "complete.lua", "a report of what is not RUNNING is refused"
     TOLD_ON_DISK = "scripts.py", "what is answered as accepted or reported is on disk"
+    BARRIER = "barrier.lua", "what is waited for has written something: WAITAOF knows only its connection's last write"
+    READ_ON_DISK = "tasks.py", "a final state that a client is told is on disk"
+    ACK_NAMED = NOT_BUILT, "a replica's acknowledgement counts only if its master is still the one that is named"
+    READ_NAMED = NOT_BUILT, "nothing is read for a client from a master that is not the one that is named"
     CLEAR_TOKEN = "prelude.lua, complete.lua, put_off.lua", "what waits again has no token"
     RENEW_NEVER_ADDS = "renew.lua", "the lease of one that was reaped is not renewed"
     REAP_LEASE = "reap.lua", "nothing is taken from an owner whose lease holds"

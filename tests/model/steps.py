@@ -219,7 +219,7 @@ class Steps:
         return _done(draft, "begun")
 
     def complete(self, store: Store, key: int, token: Token, outcome: str) -> Done:
-        """Store what a handler ended with; `outcome` is ok, cancelled, final, retry or silent."""
+        """Store what a handler ended with; `outcome` is ok, cancelled, final, schema, retry or silent."""
         draft = Draft(store)
         task, me = store.tasks[key], token[0]
         if not task.open and (not task.final or Rule.COMPLETE_RUNNING in self.rules):
@@ -236,6 +236,9 @@ class Steps:
 
     def _fail(self, draft: Draft, key: int, outcome: str) -> str:
         task = draft.tasks[key]
+        if outcome == "schema":
+            draft.end(key, *(("C",) if task.stop else ("D", "schema-changed")))
+            return "cancelled" if task.stop else "dead"
         if self.once[key] and outcome == "silent":
             draft.end(key, "D", "outcome-unknown")
             return "dead"

@@ -16,8 +16,9 @@ from support import queue_model
 from support.driven_queue import DrivenQueue
 from support.redis_server import running
 
+from model.game import Game
 from model.replaying import Replay
-from model.world import Game, Rules, Step
+from model.world import Rules, Step
 
 EXAMPLES: Final = "POSTE_X_EXAMPLES"
 WALKS: Final = 30

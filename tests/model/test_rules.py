@@ -35,7 +35,14 @@ def test_a_replica_that_takes_over_costs_what_is_said_of_it(loss: Loss) -> None:
     assert found.ways.keys() == loss.what
 
 
-@pytest.mark.parametrize("name", ["one repeatable task: kill, stop", "two that must not run twice: kill"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one repeatable task: kill, stop",
+        "two that must not run twice: kill",
+        "an old master lives on, and the replica is waited for: one that must not run twice",
+    ],
+)
 def test_the_rules_hold_together(name: str) -> None:
     """With every rule on nothing is lost, nothing runs twice, and all ends: `nox -s model` explores the rest."""
     found = explore(next(one.rules for one in SHORT if one.name == name))

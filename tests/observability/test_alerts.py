@@ -45,7 +45,7 @@ class Watched:
         await until(firing, seconds=60, what=f"{alerts} fire")
 
     async def resolved(self, *alerts: str, pending: bool = True) -> None:
-        """Wait until none of them is active; tell whether each was pending before it fired."""
+        """Wait until none of them is active; return whether each was pending before it fired."""
 
         async def quiet() -> bool:
             return not {name for name, _ in await self.prometheus.alerts()} & {*alerts}
@@ -117,7 +117,7 @@ async def test_a_service_that_is_taken_away(watched):
 
 
 async def test_calls_that_die_get_lost_or_come_too_fast(watched):
-    """What is kept for an operator must be told to one, and a queue that only grows before it is full."""
+    """Dead letters need an operator, and a queue that only grows needs one before it is full."""
     one = watched.poste
     lost = await one.queue(LEDGER, line="lost")
     await one.ended([lost])
@@ -131,7 +131,7 @@ async def test_calls_that_die_get_lost_or_come_too_fast(watched):
         await watched.fires("PosteDeadLettersGrowing", "PosteRecordLost")
         await watched.fires("PosteDrainSlowerThanArrival")
     await watched.resolved("PosteDeadLettersGrowing", "PosteDrainSlowerThanArrival")
-    # Whoever is told of this one is told at once.
+    # This one fires at once.
     await watched.resolved("PosteRecordLost", pending=False)
 
 

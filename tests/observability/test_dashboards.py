@@ -59,7 +59,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def test_each_panel_says_what_it_shows_and_in_what_unit():
-    """A curve without a unit or a name is a riddle to whoever is woken up to look at it."""
+    """A curve without a unit or a name can't be read at once by an operator who was woken up."""
     assert list(BOARDS) == ["overview.json", "parts.json", "queues.json"]
     assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS)
     for board in BOARDS.values():

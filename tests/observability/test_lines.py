@@ -24,7 +24,7 @@ def lines(part: Part, event: str, service: str) -> list[dict]:
 
 
 async def test_a_call_and_a_task_have_a_line_each_that_tells_all(tmp_path):
-    """Whoever counts lines, or looks for a slow call in them, would find it twice, not at all, or without its time."""
+    """A count of lines, or a search for a slow call, would find it twice, not at all, or without its time."""
     async with deployed(tmp_path, SUM) as one:
         await one.call(SUM, a=2, b=3)
         await one.ended([await one.queue(SUM, a=2, b=3)])

@@ -143,7 +143,7 @@ async def test_what_no_service_ends_is_told_by_who_ends_it(tmp_path):
         assert (warning["level"], warning["reason"], warning["task"]) == ("warning", "crashes", crash)
         worker.start()
         await one.up(LEDGER)
-        # With company, its process' death is none of its doing: it runs again, and each attempt is told.
+        # With company, its process' death is not counted as its own: it runs again, and each attempt is logged.
         company = [queued(one, "Store", f"company-{n}", sleepSeconds=0.5) for n in range(2)]
         first, _ = await asyncio.gather(*company)
         await until(lambda: one.runs(["company-0", "company-1"]) == [1, 1], what="both run")
@@ -211,7 +211,7 @@ async def test_what_runs_in_a_process_of_its_own_is_told_as_everything(tmp_path)
 
 
 async def test_what_a_courier_delivers_bears_its_request_to_its_service(tmp_path):
-    """The thread would end where another's server begins: it can't log what it is not told."""
+    """The thread would end where another's server begins: it can't log an id that it does not get."""
     async with deployed(tmp_path, foreigners=1, couriers=1) as one:
         kept = await queued(one, "Store", "foreign-1")
         await one.ended([f"/v1/tasks/{kept}"])

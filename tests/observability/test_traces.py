@@ -43,13 +43,13 @@ async def collector(monkeypatch):
 
 
 def lines(part: Part, event: str) -> list[dict]:
-    """Its lines up to now: one may be written after what it tells of was seen."""
+    """Its lines up to now: one may be written after its event was seen."""
     found = [json.loads(line) for line in part.log.splitlines() if line.startswith("{")]
     return [line for line in found if line["event"] == event]
 
 
 async def test_a_queued_calls_spans_tell_one_connected_story(tmp_path, collector):
-    """Whoever looks for where the time went would find a call that ends in the gateway, and a task from nowhere."""
+    """A search for where the time went would find a call that ends in the gateway, and a task from nowhere."""
     async with deployed(tmp_path, SUM) as one:
         worker = one.parts[-1]
         await worker.stop()
@@ -73,7 +73,7 @@ async def test_a_queued_calls_spans_tell_one_connected_story(tmp_path, collector
 
 
 async def test_a_direct_calls_spans_are_one_trace(tmp_path, collector):
-    """The handler's time could not be told from the way there and back."""
+    """The handler's time could not be distinguished from the way there and back."""
     async with deployed(tmp_path, SUM) as one:
         assert (await one.call(SUM, a=2, b=3)).status == 200
         found = await until(lambda: both(collector.of(f"{SUM}/Add", Span.SPAN_KIND_SERVER)))
@@ -134,7 +134,7 @@ async def test_what_is_not_drawn_nobody_records_nor_draws_again(tmp_path, collec
 
 
 async def test_a_recorded_calls_story_goes_on_after_the_gap(tmp_path, collector, monkeypatch):
-    """Of what is sampled at one in a hundred, one queued call in ten thousand would be told to its end."""
+    """At one in a hundred, drawn at each part, one queued call in ten thousand would be traced to its end."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
     async with deployed(tmp_path, SUM) as one:
@@ -228,7 +228,7 @@ async def test_a_trace_goes_on_where_nobody_makes_spans(tmp_path):
 
 
 async def test_whatever_a_handler_logs_names_its_trace(tmp_path):
-    """An error in the log could not be told from another call's."""
+    """An error in the log could not be distinguished from another call's."""
     async with deployed(tmp_path, LEDGER) as one:
         fails = {"line": "raises", "raiseText": "told to"}
         await one.ask("POST", f"/{LEDGER}/Store", fails, Prefer="no-queue", Traceparent=TRACEPARENT)

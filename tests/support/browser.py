@@ -1,4 +1,4 @@
-"""A real Chromium, headless, that looks at the gateway's page."""
+"""A real Chromium, headless, that shows the gateway's page."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Sight:
         return name
 
     async def looks(self, number: int) -> None:
-        """Wait until so many further looks were shown."""
+        """Wait until so many further snapshots were shown."""
         clock = self.page.locator("#clock")
         for _ in range(number):
             await expect(clock).not_to_have_text(await clock.inner_text())

@@ -34,7 +34,7 @@ def poste(*arguments: str, seconds: float = 60, **options: Any) -> subprocess.Co
 
 
 def poll(look: Callable[[], ResultT], *, seconds: float = 20, what: str = "") -> ResultT:
-    """Look until there is something to see."""
+    """Read until there is something to see."""
     end = time.monotonic() + seconds
     while True:
         found = look()
@@ -90,7 +90,7 @@ class Up:
         return {part["name"]: part for part in json.loads(done.stdout)}
 
     def parts(self) -> dict[str, dict[str, Any]]:
-        """What `ps` tells, asked of its source: no process is started for each look."""
+        """What `ps` prints, asked of its source: no process is started for each read."""
         return {part["name"]: part for part in control.ask(self.data, "ps")}
 
     def act(self, verb: str, name: str) -> None:

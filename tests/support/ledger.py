@@ -52,7 +52,7 @@ async def _run(method: str, request: ledger_pb2.RecordRequest, context: Any) -> 
 
 
 def _goes_wrong(request: ledger_pb2.RecordRequest, run: int) -> bool:
-    """Crash or raise, if asked to; tell whether to fail."""
+    """Crash or raise, if asked to; return whether to fail."""
     if request.times and run > request.times:
         return False
     if request.crash:

@@ -98,7 +98,7 @@ class Office:
         return {await self.state(key) for key in keys} == {state}
 
     async def passes(self, keys: list[str], state: TaskState) -> bool:
-        """Make a pass, as the middleware does all the time, and look."""
+        """Make a pass, as the middleware does all the time, and read what there is then."""
         await self.maintenance.run_pass(self.queue, max_crashes=3)
         return await self.all_in(keys, state)
 

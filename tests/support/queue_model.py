@@ -20,7 +20,7 @@ MAX_CRASHES = 3
 SUSPECT_AFTER = 2
 #: As good as none, in bytes.
 NO_BUDGET = 1 << 40
-#: How much of the queue's front a claim tells.
+#: How much of the queue's front a claim returns.
 FRONT = 2
 
 #: A task's key, and the number under which it is claimed.
@@ -128,7 +128,7 @@ class QueueModel:
         return "accepted"
 
     def settle(self, key: str) -> None:
-        """Whoever looks at a waiting task that is overdue ends it."""
+        """A read of a waiting task that is overdue ends it."""
         task = self.tasks.get(key)
         if task and task.waits_in_hand and task.overdue:
             task.unclaim()
@@ -166,6 +166,10 @@ class QueueModel:
         return self._fail(key, task, ending)
 
     def _fail(self, key: str, task: Task, ending: str) -> str:
+        if ending == "schema":
+            task.attempts -= 1
+            task.end(*(("C",) if task.stop else ("D", "schema-changed")))
+            return "cancelled" if task.stop else "dead"
         if ending in ("silent", "overdue") and not task.repeatable:
             task.end("D", "outcome-unknown")
             return "dead"

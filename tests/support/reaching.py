@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 async def reached(look: Callable[[], Awaitable[T]]) -> T | None:
-    """Return what a look at a process finds, None if it is not to be reached."""
+    """Return what a probe of a process finds, None if it is not to be reached."""
     try:
         return await look()
     except AWAY:

@@ -23,7 +23,7 @@ class Attack:
     parts: tuple[Part, ...]
 
     def __str__(self) -> str:
-        """Tell the figures of it: what each part took at most, and what its bystander saw."""
+        """Print its figures: what each part took at most, and what its bystander saw."""
         peaks = [f"{part.name} {_peak(part):.0f} MB" for part in self.parts if part.alive]
         return f"{', '.join(peaks)}; {self.others}"
 

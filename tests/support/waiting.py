@@ -10,8 +10,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, what: str = "it") -> T:
-    """Return what `look` returns once it is true; fail after `seconds`."""
+async def until(
+    look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, what: str | Callable[[], str] = "it"
+) -> T:
+    """Return what `look` returns once it is true; fail after `seconds`, with what was waited for (and what came)."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         found = look()
@@ -19,6 +21,6 @@ async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, 
         if value:
             return value
         assert asyncio.get_running_loop().time() < deadline, (
-            f"{what} did not come true in {seconds} s (last: {value!r})"
+            f"{what if isinstance(what, str) else what()} did not come true in {seconds} s (last: {value!r})"
         )
         await asyncio.sleep(0.01)

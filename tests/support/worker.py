@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from testing.v1 import ledger_pb2
 
-from poste.queue.consumer import ClaimedTask, SharedStore
+from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
@@ -34,7 +34,6 @@ class HandedConsumer:
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],  # noqa: ARG002 - the test itself says what is handed over when
         concurrency: Callable[[], int | None],
-        store: SharedStore,  # noqa: ARG002 - what is handed over comes from no queue
     ) -> None:
         self.queue = queue
         self.settings = settings
@@ -64,7 +63,7 @@ class HandedConsumer:
 
 
 class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
-    """A middleware that keeps what it is told. `answer` decides what becomes of a batch of results."""
+    """A middleware that keeps what it gets. `answer` decides what becomes of a batch of results."""
 
     def __init__(self) -> None:
         self.batches: list[list[mom_service_pb2.Completion]] = []
@@ -168,7 +167,7 @@ async def running_worker(
 
 
 def claimed(method: str, request: Message | bytes, **changes: Any) -> ClaimedTask:
-    """Return a task of the ledger service as a consumer would hand it over."""
+    """Return a task of the ledger service as a consumer would pass it on."""
     fields: dict[str, Any] = {
         "queue": "testing.v1.LedgerService",
         "key": "key",

@@ -1,4 +1,4 @@
-"""What the load reads from a connection: a wrong reading would make a broken run look like a fast one."""
+"""What the load reads from a connection: a wrong reading would make a broken run seem a fast one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_empty_body():
     ],
 )
 def test_what_can_be_no_answer(received, why):
-    """An answer that can't be told from the next one's beginning makes every count after it wrong."""
+    """An answer whose end is not found makes every count after it wrong."""
     with pytest.raises(UnreadableError, match=why):
         Answers().feed(received)
 

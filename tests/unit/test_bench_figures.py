@@ -51,7 +51,7 @@ def test_a_target_is_met_at_its_bound(target, value, met):
 
 
 def test_a_row_without_a_target_has_no_verdict():
-    """What is only stated must not look as if it had passed."""
+    """What is only stated must not be shown as passed."""
     assert summarise(Row("client", "the load"), [Sample([3.0])]).verdict == "stated"
 
 
@@ -62,7 +62,7 @@ def test_nothing_measured_is_no_figure():
 
 
 def test_a_limit_of_nothing_is_no_ratio():
-    """A limit that did not run would make any figure look fine."""
+    """A limit that did not run would make any figure seem fine."""
     assert ratio(1.0, to=2.0) == 0.5
     with pytest.raises(ValueError, match="the limit did nothing"):
         ratio(1.0, to=0.0)

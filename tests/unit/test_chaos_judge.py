@@ -167,7 +167,7 @@ def test_only_a_fault_of_its_own_service_leaves_an_outcome_unknown() -> None:
 
 
 def test_an_innocent_task_may_be_given_up_after_three_deaths_of_its_service() -> None:
-    """Poste can't tell it from a poison; without the deaths it must not be."""
+    """Poste can't distinguish it from a poison; without the deaths it must not be."""
     given_up = kept(STORE, task("DEAD", reason="crashes"))
     deaths = [Trouble("ledger-1", "SIGKILL", at, at + 1) for at in (11, 13, 15)]
 

@@ -31,7 +31,7 @@ def test_a_quarter_of_an_hour_breaks_everything_in_every_way(seed: int) -> None:
 
 
 def test_a_seed_breaks_the_same_things_again() -> None:
-    """What a run found could not be looked for again."""
+    """What a run found could not be found again."""
     assert plan.make(5, 300) == plan.make(5, 300) != plan.make(6, 300)
 
 

@@ -8,7 +8,7 @@ from poste_gateway.http import connection
 
 
 def test_nothing_else_is_used_of_it():
-    """A name that is not listed would not be looked for."""
+    """A name that is not listed would not be checked."""
     source = set(connection.Connection.__init__.__code__.co_names)
     for value in vars(connection.Connection).values():
         for function in (value, getattr(value, "fget", None)):

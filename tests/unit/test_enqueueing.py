@@ -1,4 +1,4 @@
-"""How calls are handed to the middleware: many at a time, and past one that hangs."""
+"""How calls are sent to the middleware: many at a time, and past one that hangs."""
 
 from __future__ import annotations
 

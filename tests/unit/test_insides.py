@@ -86,7 +86,7 @@ def test_no_other_file_imports_what_is_private() -> None:
 
 
 def test_no_other_file_uses_redis_insides() -> None:
-    """One that is used elsewhere is not looked for when that place is changed, and has no test that is named."""
+    """One that is used elsewhere is not checked when that place is changed, and has no test that is named."""
     own = {"poste", "libs", "execute", "disconnect", "enabled", "host", "port", "retry", "transaction", "nowait"}
     # These are documented, and used by who was given a client or a connection.
     own |= {"execute_command", "send_command", "read_response", "pipeline", "connection_pool", "response_callbacks"}

@@ -1,4 +1,4 @@
-"""A process' life: side tasks end when they are told to, and take the process along when they fail."""
+"""A process' life: side tasks end when they are cancelled, and take the process along when they fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_duty_that_swallows_a_cancellation_is_ended_all_the_same() -> No
 
 
 async def test_a_duty_that_fails_takes_the_body_with_it() -> None:
-    """A process whose side task died must not look alive."""
+    """A process whose side task died must not seem alive."""
 
     async def duty() -> None:
         raise RuntimeError("broken")

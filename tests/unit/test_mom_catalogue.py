@@ -13,6 +13,7 @@ from poste.v1 import catalogue_pb2
 from poste_mom.catalogue.describing import Describing
 from poste_mom.catalogue.limits import CatalogueLimits
 from poste_mom.catalogue.route_owners import RouteOwners
+from poste_mom.catalogue.version_schemas import VersionSchemas
 
 
 def entry(number: int, *rules: str) -> catalogue_pb2.CatalogueService:
@@ -31,7 +32,7 @@ def version(number: int, register_time: float, *rules: str, retired: bool = Fals
 
 async def test_a_change_makes_its_own_service_anew() -> None:
     """Else each change of one of a thousand services holds the middleware up for seconds."""
-    describing = Describing(CatalogueLimits())
+    describing = Describing(CatalogueLimits(), VersionSchemas())
     shipped = {f"p{number}.v1.Cases": entry(number, f"GET /v1/{number}").SerializeToString() for number in range(20)}
     before = await describing.services(Snapshot(shipped=shipped))
     places = {("p3.v1.Cases", "one"): Place("a", "127.0.0.1:9", stopped=False)}
@@ -53,7 +54,7 @@ async def test_a_retired_version_comes_back_when_there_is_room() -> None:
         ("p1.v1.Cases", "old"): version(1, 1.0, retired=True),
     }
     full = Snapshot(shipped={**shipped, "p2.v1.Cases": _weighing(entry(2), 9500)}, versions=versions)
-    describing = Describing(CatalogueLimits(max_bytes=11_000))
+    describing = Describing(CatalogueLimits(max_bytes=11_000), VersionSchemas())
     others = [
         len((await describing.services(known))["p1.v1.Cases"].entry.others)
         for known in (full, full, replace(full, shipped=shipped), full)
@@ -68,7 +69,7 @@ def _weighing(one: catalogue_pb2.CatalogueService, weight: int) -> bytes:
 
 
 def test_owners_that_changed_are_those_that_are_counted_anew() -> None:
-    """Else a service is told that a route is another's which went, or is given one that another has."""
+    """Else a service reads that a route is another's which is gone, or is given one that another has."""
     chance = random.Random(1)  # noqa: S311 - the same each time
     rules = [f"GET /v1/{name}" for name in "abcd"]
     versions = {number: [describe(entry(number, *chance.sample(rules, 2))) for _ in range(3)] for number in range(5)}

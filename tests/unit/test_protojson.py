@@ -224,7 +224,7 @@ def test_many_errors_are_cut_to_a_readable_number():
 
 @pytest.mark.parametrize("depth", [DEEP * 10, 120])
 def test_what_no_service_could_parse_is_refused(depth):
-    """Else the service fails on it with a status that looks like its own defect."""
+    """Else the service fails on it with a status that seems its own defect."""
     nested = '{"sku": "x", "items": [' * depth + "]}" * depth
     assert wrong('{"mainItem": ' + nested + "}")
     assert wrong('{"struct": ' + '{"x":' * DEEP + "1" + "}" * (DEEP + 1))

@@ -22,7 +22,7 @@ def table() -> set[str]:
 
 
 def test_every_letter_that_the_scripts_use_is_explained() -> None:
-    """Whoever reads a script looks a letter up there, and would not find it."""
+    """A letter that a script uses would not be found there."""
     used: set[str] = set()
     for path in (resources.files("poste.queue") / "lua").iterdir():
         for fields in _NAMES_FIELDS.findall(path.read_text()):

@@ -1,4 +1,4 @@
-"""Which route a path is: the most special one, whatever there are, and how long that is looked for."""
+"""Which route a path is: the most special one, whatever there are, and how long the search takes."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class _Walked(RouteTree[Any]):
         yield from super()._walk(node, segments, place)
 
     def walked(self, path: str) -> int:
-        """How many nodes are visited if all that a path may be is looked at."""
+        """How many nodes are visited if all that a path may be is tried."""
         self.visits = 0
         list(self.walk(path.strip("/").split("/")))
         return self.visits

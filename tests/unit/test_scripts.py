@@ -1,4 +1,4 @@
-"""Running a script tells "nothing happened" from "unknown", on which every refusal hangs."""
+"""Running a script distinguishes "nothing happened" from "unknown", on which every refusal rests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poste_mom.figures import _TOTALS
 
 
 class Redis:
-    """Stands at the client's port, and fails as it is told."""
+    """Stands at the client's port, and fails as it is set to."""
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
@@ -42,7 +42,7 @@ async def test_a_refusal_after_a_lost_answer_leaves_it_unknown(second: Exception
 
 @pytest.mark.parametrize("only", [OutOfMemoryError("full"), BusyLoadingError("loading"), NotConnected("refused")])
 async def test_a_refusal_alone_proves_that_nothing_happened(only: Exception) -> None:
-    """Else every refused call would be told to be unknown."""
+    """Else the outcome of every refused call would be said to be unknown."""
     redis: Any = Redis(only)
 
     with pytest.raises(StoreUnreached):

@@ -29,7 +29,7 @@ def test_only_the_library_proves_that_a_call_did_not_run() -> None:
 
 
 async def test_the_first_abort_stands() -> None:
-    """Without it the answer would depend on which of two aborts the road looked at."""
+    """Without it the answer would depend on which of two aborts the road saw."""
     call = Call()
     context = AsyncContext(call)
     with pytest.raises(grpc.aio.AbortError):

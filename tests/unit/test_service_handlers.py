@@ -12,6 +12,7 @@ from support.waiting import until
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
+from poste.rpc.schemas.schema import MethodSchema
 from poste.rpc.statuses import is_too_large
 from poste.runtime import lifecycle, logs
 from poste.service.call import Call
@@ -29,6 +30,7 @@ def method(behaviour: Callable[[Any, Any], Any], *, coroutine: bool = True) -> S
         coroutine=coroutine,
         parse=ledger_pb2.RecordRequest.FromString,
         serialize=ledger_pb2.RecordResponse.SerializeToString,
+        schema=MethodSchema(ledger_pb2.RecordRequest.DESCRIPTOR, ledger_pb2.RecordResponse.DESCRIPTOR),
     )
 
 
@@ -148,7 +150,7 @@ async def test_a_thread_is_used_again() -> None:
 
 @pytest.mark.parametrize("coroutine", [True, False])
 async def test_its_owners_cancellation_comes_out(*, coroutine: bool) -> None:
-    """Without it a lost lease, or a client that left, would look like a handler's failure."""
+    """Without it a lost lease, or a client that left, would be taken for a handler's failure."""
     began, gate = asyncio.Event(), threading.Event()
     loop, call = asyncio.get_running_loop(), Call()
 

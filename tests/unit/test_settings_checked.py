@@ -91,7 +91,7 @@ def test_one_environment_serves_all_parts(part: str) -> None:
 
 
 def test_what_orchestrators_set_by_themselves_is_no_mistake() -> None:
-    """Kubernetes tells each container of each service: beside one called poste-gateway nothing would start."""
+    """Kubernetes sets variables for each service: beside one called poste-gateway nothing would start."""
     environment = {
         "POSTE_GATEWAY_SERVICE_HOST": "10.0.0.1",
         "POSTE_GATEWAY_SERVICE_PORT": "8080",

@@ -1,4 +1,4 @@
-"""Redis' errors are told apart by what they prove, for "nothing happened" is acted upon."""
+"""Redis' errors are distinguished by what they prove, for "nothing happened" is acted upon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOST = (RedisTimeoutError("no answer"), RedisConnectionError("closed"))
 
 
 class Redis:
-    """Stands at the client's port, and answers each command as it is told, by its name; the last answer stays."""
+    """Stands at the client's port, and answers each command as it is set to, by its name; the last answer stays."""
 
     def __init__(self, **answers: list[Any]) -> None:
         self._answers = answers
@@ -56,7 +56,7 @@ def test_what_was_never_sent_is_told_so() -> None:
 
 
 def test_a_refusal_changed_nothing() -> None:
-    """What is full is told apart: only it is worth another try by a script."""
+    """What is full is an error of its own: only it is worth another try by a script."""
     assert error_of(ResponseError("no"), write=True) is StoreUnreached
     assert error_of(OutOfMemoryError("full"), write=True) is StoreFull
 
@@ -84,7 +84,7 @@ async def test_a_cancellation_that_cannot_be_read_may_stand() -> None:
 
 
 async def test_a_search_that_breaks_off_may_have_dropped_some() -> None:
-    """An operator was told that nothing happened, when what the search had found by then was gone."""
+    """An operator read that nothing happened, when what the search had found by then was gone."""
     page = (7, [b"poste:{q}:task:k"])
     search = Search(until_time=1.0, cursor=0)
 
@@ -96,7 +96,7 @@ async def test_a_search_that_breaks_off_may_have_dropped_some() -> None:
 
 @pytest.mark.parametrize("lost", LOST)
 async def test_a_queue_that_is_not_noted_is_given_nothing(lost: Exception) -> None:
-    """The call was never sent: its client is told so, and not that it is not known."""
+    """The call was never sent: its client learns that, and not that it is not known."""
     redis: Any = Redis(sadd=[lost])
     task = NewTask("k", "Add", b"", time.time(), 60, 60, repeatable=True)
 

@@ -21,7 +21,7 @@ IDS = TaskIds(b"k" * 32)
     now=st.floats(0, 4e9),
 )
 def test_an_id_says_what_it_was_made_of(queue: str, task_ttl: int, result_ttl: int, now: float) -> None:
-    """410 and record-lost are told apart by these."""
+    """410 and record-lost are distinguished by these."""
     made = IDS.mint(queue, task_ttl_seconds=task_ttl, result_ttl_seconds=result_ttl, now=now)
 
     assert IDS.read(made.text) == made
@@ -103,7 +103,7 @@ def test_the_last_character_has_one_spelling() -> None:
 
 
 def test_another_key_issued_nothing_of_ours() -> None:
-    """A gateway with another key must answer 404, and be told apart by its fingerprint."""
+    """A gateway with another key must answer 404, and be recognized by its fingerprint."""
     other = TaskIds(b"o" * 32)
     with pytest.raises(InvalidTaskId):
         IDS.read(other.mint("q", task_ttl_seconds=1, result_ttl_seconds=1).text)

@@ -13,7 +13,7 @@ from poste_gateway.tasks import task_view
 
 
 def test_a_task_just_accepted_is_shown_as_its_record_would_be() -> None:
-    """The 202 and the first look at the same task would differ."""
+    """The 202 and the first read of the same task would differ."""
     task_id = TaskIds(bytes(32)).mint("q.Service", task_ttl_seconds=86400, result_ttl_seconds=60, now=1795828172.007)
     method: Any = SimpleNamespace(service="q.Service", name="Run")
     record = task_pb2.Task(

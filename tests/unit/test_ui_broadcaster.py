@@ -13,7 +13,7 @@ from poste_gateway.ui.timeseries import TimeSeries
 
 
 class Eyes:
-    """Counts the looks."""
+    """Counts the snapshots."""
 
     def __init__(self) -> None:
         self.looks: list[bool] = []
@@ -121,7 +121,7 @@ def figures(**more):
 
 
 def test_how_fast_a_queue_fills_and_drains():
-    """An operator would be told a wrong time, or one for a queue that grows."""
+    """An operator would read a wrong time, or one for a queue that grows."""
     series = TimeSeries()
     found = []
     steps = [(100, 0, 500, 0, 400), (90, 2, 502, 0, 410), (80, 4, 505, 3, 424), (180, 4, 605, 15, 436)]

@@ -50,7 +50,7 @@ class State(enum.Enum):
     CRASHED = "crashed"
 
 
-#: Shows an event of a part: its name, what it did (`crashed`, `restarted`, `stopped`, `started`), and more about it.
+#: Shows an event of a part: its name, what it did (such as `crashed`), and more about it.
 Report = Callable[[str, str, str], None]
 
 
@@ -63,6 +63,8 @@ class Child:
         self.broken: str | None = None
         #: Why it was not ready at its last probe; None if it was.
         self.why: str | None = None
+        #: Since when that is the reason.
+        self.why_since = 0.0
         #: The task that keeps it running, and its process in this life, if it has one.
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -122,7 +124,8 @@ class Child:
         """Note why the running process was not ready at a probe; None if it was."""
         if not self.wanted:
             return
-        self.why = why
+        if why != self.why:
+            self.why, self.why_since = why, time.monotonic()
         if why is None and self._crashed:
             self._report(self.part.name, "restarted", f", pid {self.pid}")
         before = self.state

@@ -20,6 +20,8 @@ from typing import Final
 from poste.domain.errors import StartError
 from poste.runtime import secret_files
 
+#: The data folder if none is named: in the folder where a verb is typed.
+DEFAULT: Final = Path(".poste")
 #: A Redis whose `up` was killed is gone within this time, in seconds.
 _LOCK_SECONDS: Final = 3.0
 _LOCK_PAUSE_SECONDS: Final = 0.05

@@ -16,7 +16,8 @@ from poste_cli.local.parts import Part, Plan
 #: A part that does not answer within this time, in seconds, is not ready.
 _TIMEOUT_SECONDS: Final = 2.0
 _OK: Final = 200
-_SILENT: Final = "it does not answer"
+#: Why a part is not ready that does not say so itself: as a rule it is still starting.
+SILENT: Final = "it does not answer"
 
 
 async def why_not(part: Part, plan: Plan, *, gateway: bool) -> str | None:
@@ -70,4 +71,4 @@ async def _get(url: str) -> tuple[int, str]:
         async with aiohttp.request("GET", url, timeout=timeout) as response:
             return response.status, await response.text()
     except (aiohttp.ClientError, TimeoutError, ValueError):
-        return 0, _SILENT
+        return 0, SILENT

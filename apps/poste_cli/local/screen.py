@@ -14,11 +14,26 @@ from rich.text import Text
 
 from poste.domain.shown import visible
 from poste.runtime.addresses import UNIX
+from poste_cli.local.folder import DEFAULT
 from poste_cli.local.names import SAMPLES
 from poste_cli.local.parts import Plan
 
+#: What to do next in another terminal, and by which verb.
+_NEXT: Final = {
+    "or in a terminal": "top",
+    "take a service away": "stop sum",
+    "bring it back": "start sum",
+    "what is logged": "logs -f",
+    "what a method takes": "describe calculator.v1.SumService/Add",
+}
 #: The colours of parts' events.
-_STYLES: Final = {"crashed": "bold red", "restarted": "green", "stopped": "yellow", "started": "green"}
+_STYLES: Final = {
+    "crashed": "bold red",
+    "waiting": "yellow",
+    "restarted": "green",
+    "stopped": "yellow",
+    "started": "green",
+}
 
 
 class _Console(Console):
@@ -79,7 +94,10 @@ class Screen:
             self.line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
         page = f"http://{host}/ui" + (f"#token={token}" if self.alive else "")
         self.line(("  all of it, live: ", ""), (page, "cyan"))
-        self.line(("  or in a terminal: ", ""), (f"poste top --data {shlex.quote(str(data))}", "cyan"))
+        # Where the other terminal is, most likely, it is found without.
+        folder = "" if data == DEFAULT.absolute() else f" --data {shlex.quote(str(data))}"
+        for what, verb in _NEXT.items():
+            self.line((f"  {what}: ", ""), (f"poste {verb}{folder}", "cyan"))
 
     def report(self, name: str, did: str, more: str) -> None:
         """Print an event of a part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from poste.domain.errors import StartError
 from poste.runtime.waits import done_within
 from poste_cli.local import log_file, readiness
 from poste_cli.local.child import KILL_AFTER_SECONDS, Child, Report, State
-from poste_cli.local.names import GATEWAY, MOM, REDIS, START_SECONDS, PartError
+from poste_cli.local.names import COURIER, GATEWAY, MOM, REDIS, START_SECONDS, PartError
 from poste_cli.local.parts import Plan
 
 #: The parts that others call: they are stopped after those, in this order.
@@ -21,6 +22,10 @@ _LAST: Final = (MOM, REDIS)
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 1.0
 _PAUSE_GROWTH: Final = 1.1
+#: A part that says for so long, in seconds, why it is not ready will not be by itself.
+_TELL_SECONDS: Final = 3.0
+#: The parts that say so; a service waits for these.
+_SAYING: Final = (MOM, GATEWAY, COURIER)
 
 
 class Supervisor:
@@ -36,6 +41,8 @@ class Supervisor:
         self._change = asyncio.Event()
         self._first_start = False
         self._closing = False
+        #: Parts and their reasons, of the first start, that were told.
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def all_ready(self) -> bool:
@@ -135,6 +142,7 @@ class Supervisor:
             for part in self.plan.parts:
                 if log_file.overfull(part.log):
                     await asyncio.to_thread(log_file.rotate, part.log)
+            self._tell_reasons()
             if self.all_ready:
                 self._first_start = False
                 pause_seconds = _FIRST_PAUSE_SECONDS
@@ -142,6 +150,16 @@ class Supervisor:
             else:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * _PAUSE_GROWTH, _MAX_PAUSE_SECONDS)
+
+    def _tell_reasons(self) -> None:
+        """Tell of the first start what it waits for, each reason once: without a line it would seem to hang."""
+        for name in _SAYING if self._first_start and self.broken is None else ():
+            child = self._children.get(name)
+            if child is None or not child.wanted or child.why in (None, readiness.SILENT):
+                continue
+            if time.monotonic() - child.why_since >= _TELL_SECONDS and (name, str(child.why)) not in self._told:
+                self._told.add((name, str(child.why)))
+                self._report(name, "waiting", f": {child.why}")
 
     async def _probe(self, *children: Child) -> None:
         await asyncio.gather(*(self._probe_one(child) for child in children if child.pid is not None))

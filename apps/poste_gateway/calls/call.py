@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ from poste.rpc.http_rules.rules import ANY_VERB, READING
 from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
-from poste.v1 import mom_service_pb2
+from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.calls import direct, request_body, shapes
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
@@ -46,6 +46,7 @@ from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.limits.refusals import refuse
+from poste_gateway.mom import STORE_AWAY
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 
@@ -271,14 +272,7 @@ class _Call:
         self._account.road = "queued"
         # What an attempt set that came to nothing is not the kept call's.
         self._returned = ""
-        if not self._call_services.catalogue.key_agreed:
-            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        task_id = self._call_services.ids.mint(
-            self._service.name,
-            # A default that its client did not ask for is cut to the method's maximum.
-            task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
-            result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
-        )
+        task_id = self._mint()
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
         await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
@@ -288,29 +282,44 @@ class _Call:
                 task = await self._call_services.task_reader.wait(task_id, wait, peer=client_of(self._request))
             except Full:
                 self._may_wait = False
-        later = RETRY_AFTER
-        if task is None:
-            value = task_view.to_accepted(task_id, self._method)
-        else:
-            state = task_view.state_of(task)
-            if state is TaskState.SUCCEEDED:
-                reading = self._call_services.task_reader.whole(
-                    task_id, task, peer=client_of(self._request), patient=True
-                )
-                async with reading as whole:
-                    if not room_for(self._request, len(whole.response)):
-                        detail = f"{_NO_ROOM} It is kept: read it at the path that Location names."
-                        place = {"Location": task_view.location(task_id)}
-                        raise Problem(GATEWAY_BUSY, detail, headers={**RETRY_AFTER, **place})
-                    return await self._answered(whole.response)
-            size = task.ByteSize()
-            problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
-            if state is TaskState.FAILED and problem is not None:
-                raise problem
-            value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
-            if state.final:
-                # It has ended without a result (expired, cancelled, dead): waiting longer changes nothing.
-                later = {}
+        if task is not None:
+            return await self._waited_for(task_id, task)
+        return self._accepted(task_id, task_view.to_accepted(task_id, self._method), later=RETRY_AFTER)
+
+    def _mint(self) -> TaskId:
+        """Return the id that the call is kept under."""
+        if not self._call_services.catalogue.key_agreed:
+            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
+        return self._call_services.ids.mint(
+            self._service.name,
+            # A default that its client did not ask for is cut to the method's maximum.
+            task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
+            result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
+        )
+
+    async def _waited_for(self, task_id: TaskId, task: task_pb2.Task) -> Response:
+        """Answer with what became of the task while its client waited: as directly, if it came to its end."""
+        state = task_view.state_of(task)
+        if state is TaskState.SUCCEEDED:
+            return await self._result(task_id, task)
+        size = task.ByteSize()
+        problem = await self._made(functools.partial(task_view.error_of, task, self._service), size)
+        if state is TaskState.FAILED and problem is not None:
+            raise problem
+        value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
+        # It may have ended without a result (expired, cancelled, dead): waiting longer changes nothing then.
+        return self._accepted(task_id, value, later={} if state.final else RETRY_AFTER)
+
+    async def _result(self, task_id: TaskId, task: task_pb2.Task) -> Response:
+        peer = client_of(self._request)
+        async with self._call_services.task_reader.whole(task_id, task, peer=peer, patient=True) as whole:
+            if not room_for(self._request, len(whole.response)):
+                detail = f"{_NO_ROOM} It is kept: read it at the path that Location names."
+                raise Problem(GATEWAY_BUSY, detail, headers={**RETRY_AFTER, "Location": task_view.location(task_id)})
+            return await self._answered(whole.response)
+
+    def _accepted(self, task_id: TaskId, value: Any, later: Mapping[str, str]) -> Response:
+        """Return a 202 with the task as JSON values; `later` has the header that says when to ask again, if at all."""
         self._account.outcome = "QUEUED"
         place = {"Location": task_view.location(task_id)}
         return json_response(value, status=202, headers={**place, **later, **self._applied()})
@@ -331,7 +340,7 @@ class _Call:
         Raises:
             Problem: It is not, or that is unknown.
         """
-        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent)):
+        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema):
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -342,6 +351,8 @@ class _Call:
                 raise self._away(_NO_CONSUMER)
             case Acceptance.NOT_ACCEPTED:
                 raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
+            case Acceptance.STORE_AWAY:
+                raise Problem(NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}.", headers=RETRY_AFTER)
             case Acceptance.UNKNOWN:
                 detail = "The answer whether the call is kept was lost. Read the path that Location names."
                 unknown = self._call_services.ids.with_acceptance_unknown(task_id)
@@ -369,6 +380,7 @@ class _Call:
         new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
         new.traceparent = traceparent
         new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
+        new.schema = self._method.schema.fingerprint
         if self._route.response_field:
             new.response_field = self._route.response_field
         if self._metadata:

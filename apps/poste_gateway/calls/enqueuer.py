@@ -1,5 +1,8 @@
 """The queued road's first step: sends calls to the middleware, many in one RPC, and returns whether each is kept.
 
+A call names the schema by which it is written. The middleware accepts it once it keeps that schema: the first call
+under a new one is sent twice, with the schema before the second time.
+
 Calls that arrive while RPCs are in flight go with the next one; a single call is sent at once, without a timer. Large
 calls have a queue and RPCs of their own, so that small ones never wait for them.
 """
@@ -19,6 +22,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
+from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs, own_time
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.mom import Mom
@@ -38,6 +42,8 @@ _REFUSED_SECONDS: Final = 3.0
 #: The deadline of one RPC, in seconds. One to a middleware that is gone, or that hangs beside a second one, ends
 #: sooner; and repeating it at a slow one would only add to its load.
 _TRY_SECONDS: Final = 4.0
+#: What the middleware is called again after.
+_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
 #: The pause before a call is sent again, in seconds.
 _PAUSE_SECONDS: Final = 0.05
 
@@ -55,6 +61,8 @@ class Acceptance(enum.Enum):
     BUDGET_SPENT = enum.auto()
     #: It is not kept: no consumer would take it from its queue.
     NO_CONSUMER = enum.auto()
+    #: It is not kept: the middleware is there, and its store does not answer.
+    STORE_AWAY = enum.auto()
     #: It is not kept, for another reason.
     NOT_ACCEPTED = enum.auto()
     #: Unknown: an answer was lost, and no later one settled it.
@@ -82,13 +90,15 @@ _REFUSED: Final = {
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain."""
+    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain; else `why` it is not kept yet."""
 
     task: pb.NewTask
+    schema: MethodSchema | None
     size: int
     start: float
     outcome: asyncio.Future[Acceptance]
     lost: bool = False
+    why: Acceptance = Acceptance.NOT_ACCEPTED
 
     @property
     def end(self) -> float:
@@ -110,10 +120,10 @@ class Enqueuer:
         self._large = _Queue(mom)
         self._loop = asyncio.get_running_loop()
 
-    async def enqueue(self, task: pb.NewTask) -> Acceptance:
-        """Enqueue one call; return the result within some seconds."""
+    async def enqueue(self, task: pb.NewTask, schema: MethodSchema | None = None) -> Acceptance:
+        """Enqueue one call, written by the schema that it names; return the result within some seconds."""
         size = task.ByteSize()
-        item = _Item(task, size, own_time.now(), self._loop.create_future())
+        item = _Item(task, schema, size, own_time.now(), self._loop.create_future())
         (self._large if size > sizes.LARGE else self._small).put(item)
         # The batch goes on if this request is cancelled: other calls are in it.
         return await item.outcome
@@ -214,17 +224,28 @@ class _Queue:
             for item in batch:
                 item.lost = item.lost or not not_run
             return _again(batch)
-        open_items = []
-        for item, result in zip(batch, answer.results, strict=True):
-            if result == pb.ENQUEUE_RESULT_ACCEPTED:
-                item.settle(Acceptance.ACCEPTED)
-            elif result in _REFUSED:
-                _log_refusal(result, item)
-                item.settle(_REFUSED[result])
-            else:
-                item.lost = item.lost or result != pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
-                open_items.append(item)
-        return _again(open_items)
+        open_items, unknown = _sorted(batch, answer.results)
+        if unknown:
+            await self._keep_schemas(unknown)
+        return _again(open_items + unknown)
+
+    async def _keep_schemas(self, items: list[_Item]) -> None:
+        """Have the schemas kept by which calls are written; they are sent again then."""
+        for fingerprint, schema in {item.task.schema: item.schema for item in items}.items():
+            kept = False
+            if schema is not None:
+                try:
+                    request = pb.KeepSchemaRequest(text=schema.text)
+                    kept = (await self._mom.stub.KeepSchema(request, timeout=_TRY_SECONDS)).kept
+                except grpc.aio.AioRpcError as error:
+                    _log.warning("schema not kept", code=error.code().name, schema=fingerprint)
+                    if channels.code(error) in _AWAY:
+                        continue
+            if not kept:
+                # A call is not refused for that: it runs under whatever schema its service has by then.
+                for item in items:
+                    if item.task.schema == fingerprint:
+                        item.task.schema = ""
 
     async def _send_split(self, batch: list[_Item]) -> list[_Item]:
         """Send in two halves a batch that was too large for one message; return the calls that are to be sent again.
@@ -241,13 +262,33 @@ class _Queue:
         return [*await self._send(batch[:middle]), *await self._send(batch[middle:])]
 
 
+def _sorted(batch: list[_Item], results: Iterable[pb.EnqueueResult.ValueType]) -> tuple[list[_Item], list[_Item]]:
+    """Settle the calls whose results are certain; return those that are open, and those whose schema is not kept."""
+    open_items: list[_Item] = []
+    unknown: list[_Item] = []
+    for item, result in zip(batch, results, strict=True):
+        if result == pb.ENQUEUE_RESULT_ACCEPTED:
+            item.settle(Acceptance.ACCEPTED)
+        elif result in _REFUSED:
+            _log_refusal(result, item)
+            item.settle(_REFUSED[result])
+        elif result == pb.ENQUEUE_RESULT_SCHEMA_UNKNOWN:
+            unknown.append(item)
+        else:
+            store_away = result == pb.ENQUEUE_RESULT_STORE_UNAVAILABLE
+            item.lost = item.lost or not store_away
+            item.why = Acceptance.STORE_AWAY if store_away else Acceptance.NOT_ACCEPTED
+            open_items.append(item)
+    return open_items, unknown
+
+
 def _again(items: list[_Item]) -> list[_Item]:
     """Settle the calls for which no time is left; return the others."""
     now = own_time.now()
     again = []
     for item in items:
         if now >= item.end:
-            item.settle(Acceptance.NOT_ACCEPTED)
+            item.settle(item.why)
         else:
             again.append(item)
     return again

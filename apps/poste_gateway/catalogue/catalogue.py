@@ -43,7 +43,7 @@ _AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
 _MANY_FAILURES: Final = 3
 #: So many services are named in the log's line of a change.
 _MOST_NAMED: Final = 10
-_OTHER_KEY: Final = "another gateway signs task ids with another key"
+_OTHER_KEY: Final = "the task ids on this Redis were signed with another key than POSTE_ID_KEY_FILE's"
 
 _log: Final = logs.get("catalogue")
 
@@ -197,6 +197,7 @@ class ServiceCatalogue:
             library=service.library,
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
+            unlike=service.unlike,
         )
         self._read.by_name[service.name] = service
         self.routes.put(service)

@@ -69,6 +69,8 @@ _UNREAD_BYTES: Final = 16 * 1024
 _FREE_BYTES: Final = 8 * 1024
 #: What a pipelined request costs besides its bytes while it waits, in bytes.
 _REQUEST_BYTES: Final = 4 * 1024
+#: Only requests with more header lines than this are counted as what is made of them: others cost no time for it.
+_USUAL_LINES: Final = 32
 #: The largest request head, in bytes.
 _HEAD_BYTES: Final = 64 * 1024
 #: So many bytes of a connection may wait for their turn to be parsed; reading pauses at more.
@@ -435,6 +437,9 @@ class Connection(web.RequestHandler):
         handler = server.request_handler
         if not isinstance(message, RawRequestMessage):
             handler, message = self._make_error_handler(message), web_protocol.ERROR
+        elif (lines := len(message.raw_headers)) > _USUAL_LINES:
+            # Where it came in parts it is counted twice. That does no harm.
+            self.inflow.made(lines)
         # One writer serves all requests: it keeps no state of what it wrote.
         writer, task = self.writer, cast("asyncio.Task[None]", self._task_handler)
         request = web.BaseRequest(

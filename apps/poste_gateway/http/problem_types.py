@@ -196,6 +196,16 @@ TASK_ENDED: Final = ProblemType(
     "The task has ended",
     "A task that has ended can't be cancelled.",
 )
+SCHEMA_CHANGED: Final = ProblemType(
+    "schema-changed",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "The method's schema changed",
+    "The call was kept, and when its service came back the method had another schema, by which the request may say "
+    "something else than its client meant. It was not run: it is DEAD, reason `schema-changed`, and held aside for an "
+    "operator. `detail` says what differs. A replay runs it once the schema is compatible again; `asIs=true` runs it "
+    "whatever the schema is.",
+)
 NOT_DEAD: Final = ProblemType(
     "not-dead",
     HTTPStatus.CONFLICT,
@@ -329,6 +339,7 @@ PROBLEM_TYPES: Final = {
         RECORD_LOST,
         GONE,
         TASK_ENDED,
+        SCHEMA_CHANGED,
         NOT_DEAD,
         CALLS_WAITING,
         TARGET_UNREAD,

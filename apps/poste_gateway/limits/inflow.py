@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from poste.runtime import logs
+from poste.runtime.young_objects import YoungObjects
 
 #: How much is parsed in one turn of the loop, in units of cost: some 50 requests, or 25 KB in chunks of two bytes.
 #: Either takes some 5 ms.
@@ -22,6 +23,8 @@ _REQUEST_COST: Final = 64
 _COST_BYTES: Final = 8
 #: How much is parsed at a time, in bytes.
 PART_BYTES: Final = 4 * 1024
+#: How many objects each line of a head becomes; the parser keeps them until the connection's next request.
+_OBJECTS_OF_LINE: Final = 2
 
 _log: Final = logs.get("inflow")
 
@@ -48,6 +51,7 @@ class Inflow:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin with nothing waiting."""
         self._loop = loop
+        self._young = YoungObjects()
         #: The cost that is left in this turn of the loop; nothing while a connection waits.
         self._left = _TURN_COST
         #: The waiting connections by client; the client whose turn is next comes first.
@@ -80,6 +84,10 @@ class Inflow:
         line.append(source)
         return False
 
+    def made(self, lines: int) -> None:
+        """Count what was made of a head's lines."""
+        self._young.made(_OBJECTS_OF_LINE * lines)
+
     def _begin_turn(self) -> None:
         if not self._lines:
             self._left = _TURN_COST
@@ -102,6 +110,7 @@ class Inflow:
                     _log.exception("connection failed")
                     source.abort()
                     source.waiting.clear()
+                self.made(part.count(b"\n"))
                 if source.waiting:
                     line.append(source)
                 else:

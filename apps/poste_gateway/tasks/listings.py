@@ -9,6 +9,9 @@
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
 
+`GET /v1/services/{service}/methods/{method}` is one method as it stands there, with the names of its `request` and its
+`response`, and what these are made of (`poste.protojson.outline`).
+
 `notServed`: annotated routes that are not served, each with the reason (`{"route": …, "reason": …}`).
 `queueable`: calls can be queued, because there is a consumer: the worker library registered the service, or a courier
 runs, which delivers to services without the library. `queued` is null while the middleware is away. `GET /v1/queues`,
@@ -40,7 +43,7 @@ from poste.rpc.http_rules.rules import PassedOver
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.busy import busy
-from poste_gateway.http.problem_types import LOOKUP_AWAY, NO_QUEUE
+from poste_gateway.http.problem_types import LOOKUP_AWAY, NO_QUEUE, NO_ROUTE, NO_SERVICE
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.mom import Mom, MomAway
@@ -96,7 +99,7 @@ class Listings:
         try:
             queues = await self._mom.list_queues(name, client=client, patient=patient)
         except MomAway as error:
-            raise _away() from error
+            raise _away(error) from error
         except Full:
             detail = "Queues are asked for faster than they can be looked up."
             raise busy("listings", detail, peer=client) from None
@@ -107,6 +110,25 @@ class Listings:
             raise Problem(NO_QUEUE, "There is no queue of this name.")
         return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
 
+    def method(self, service: str, name: str) -> dict[str, Any]:
+        """Return a method, and what its messages are made of, as JSON values.
+
+        Raises:
+            Problem: There is none of this name.
+        """
+        found = self._catalogue.services.get(service)
+        if found is None:
+            raise Problem(NO_SERVICE, "There is no service of this name.")
+        if (method := found.methods.get(name)) is None:
+            raise Problem(NO_ROUTE, f"{service} has no method of this name.")
+        return {
+            "service": service,
+            **_method(method, self._catalogue.routes.passed_over(method)),
+            "request": method.input.full_name,
+            "response": method.output.full_name,
+            **protojson.outline(method.input, method.output),
+        }
+
     async def close(self) -> None:
         """Cancel the reads in flight."""
         await self._listings.close()
@@ -115,7 +137,7 @@ class Listings:
         try:
             return await self._listings.get(listed)
         except Ended as error:
-            raise _away() from error
+            raise _away("the gateway stops") from error
 
     async def _write(self, listed: _Listed) -> bytes:
         return protojson.dumps(await (self._services() if listed == "services" else self.queues()))
@@ -145,8 +167,8 @@ class Listings:
         }
 
 
-def _away() -> Problem:
-    return Problem(LOOKUP_AWAY, "The queues can't be looked up now.", headers=RETRY_AFTER)
+def _away(why: object) -> Problem:
+    return Problem(LOOKUP_AWAY, f"The queues can't be looked up now: {why}.", headers=RETRY_AFTER)
 
 
 def _queue(queue: pb.Queue) -> dict[str, Any]:
@@ -157,6 +179,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "running": queue.running,
         "delayed": queue.delayed,
         "dead": queue.dead,
+        "heldAside": queue.held,
         "kept": queue.kept,
         "keptBytes": queue.kept_bytes,
         "heldBytes": queue.held_bytes,

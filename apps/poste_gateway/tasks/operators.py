@@ -13,7 +13,7 @@ response and error; `?pageSize=` is at most 1000, and so many are remembered::
 An error's detail is there what an unexpected exception said, or the handler in a DebugInfo: no client sees that.
 `?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `POST /v1/tasks/{id}/replay` and `/purge` answer
 with the task as its client sees it, `POST /v1/queues/{queue}/replay` and `/purge`, for all that is dead by then, with
-`{"replayed": 3}` and `{"purged": 3}`.
+`{"replayed": 3}` and `{"purged": 3}`. With `?asIs=true` a replay runs what it replays whatever its method's schema is.
 
 `POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
 to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. A request for a dropped one gets 410 `gone`.
@@ -38,6 +38,7 @@ middleware's catalogue file, if it is `shipped`, does when a middleware starts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -168,14 +169,17 @@ class OperatorRoutes:
             tasks.append({**value, "dieTime": task_view.time(dead.die_time)})
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
 
-    async def _replay(self, _: web.BaseRequest, text: str) -> Response:
-        return await self._handle_one(text, self._mom.replay_tasks, "replayed")
+    async def _replay(self, request: web.BaseRequest, text: str) -> Response:
+        return await self._handle_one(text, self._replaying(request), "replayed")
 
     async def _purge(self, _: web.BaseRequest, text: str) -> Response:
         return await self._handle_one(text, self._mom.purge_tasks, "purged")
 
-    async def _replay_all(self, _: web.BaseRequest, queue: str) -> Response:
-        return json_response({"replayed": await self._handle_all(queue, self._mom.replay_tasks)})
+    async def _replay_all(self, request: web.BaseRequest, queue: str) -> Response:
+        return json_response({"replayed": await self._handle_all(queue, self._replaying(request))})
+
+    def _replaying(self, request: web.BaseRequest) -> _Handle:
+        return functools.partial(self._mom.replay_tasks, as_is=_flag("asIs", request.query.get("asIs")))
 
     async def _purge_all(self, _: web.BaseRequest, queue: str) -> Response:
         return json_response({"purged": await self._handle_all(queue, self._mom.purge_tasks)})
@@ -203,11 +207,9 @@ class OperatorRoutes:
         return json_response({"target": target, "services": services})
 
     async def _forget(self, request: web.BaseRequest, service: str) -> Response:
-        even = request.query.get("evenWithWaiting", "false")
-        if even not in ("true", "false"):
-            raise _bad("evenWithWaiting", "must be true or false")
+        even_with_waiting = _flag("evenWithWaiting", request.query.get("evenWithWaiting"))
         try:
-            said = await self._mom.forget_service(service, even_with_waiting=even == "true")
+            said = await self._mom.forget_service(service, even_with_waiting=even_with_waiting)
         except MomRefused as error:
             if error.code is Code.NOT_FOUND:
                 raise Problem(NO_SERVICE, "There is no service of this name.") from error
@@ -266,6 +268,17 @@ def _page_size(request: web.BaseRequest) -> int:
     if not 1 <= size <= _MAX_PAGE_SIZE:
         raise _bad("pageSize", f"must be a whole number between 1 and {_MAX_PAGE_SIZE}")
     return size
+
+
+def _flag(name: str, text: str | None) -> bool:
+    """Read a query parameter that is true or false; the latter if it is not there.
+
+    Raises:
+        Problem: It says neither.
+    """
+    if text not in (None, "true", "false"):
+        raise _bad(name, "must be true or false")
+    return text == "true"
 
 
 def _bad(field: str, reason: str) -> Problem:

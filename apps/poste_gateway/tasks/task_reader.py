@@ -138,7 +138,9 @@ class TaskReader:
         try:
             answer = answer or await self._mom.get_task(task_id.queue, task_id.key)
         except MomAway as error:
-            raise _away("The task can't be looked up now; nothing has become of it by that.") from error
+            raise _away(
+                f"The task can't be looked up now, because {error}; nothing has become of it by that."
+            ) from error
         if not answer.HasField("task"):
             raise _missing(task_id, answer)
         if state_of(answer.task).final:
@@ -188,7 +190,7 @@ class TaskReader:
         try:
             answer = await self._mom.get_task(task_id.queue, task_id.key, whole=True)
         except MomAway as error:
-            raise _away("The task's response can't be read now; nothing has become of it by that.") from error
+            raise _away(f"The task's response can't be read now, because {error}; it is kept as it is.") from error
         if not answer.HasField("task"):
             raise _missing(task_id, answer)
         return answer.task
@@ -202,7 +204,9 @@ class TaskReader:
         try:
             answer = await self._mom.get_task_history(task_id.queue, task_id.key)
         except MomAway as error:
-            raise _away("The task can't be looked up now; nothing has become of it by that.") from error
+            raise _away(
+                f"The task can't be looked up now, because {error}; nothing has become of it by that."
+            ) from error
         if not answer.events:
             raise _missing(task_id, answer)
         return answer
@@ -216,7 +220,7 @@ class TaskReader:
         try:
             answer = await self._mom.cancel_task(task_id.queue, task_id.key)
         except MomAway as error:
-            raise _away("Whether the task is cancelled is not known; ask again.") from error
+            raise _away(f"Whether the task is cancelled is not known, because {error}; ask again.") from error
         if not answer.HasField("task"):
             raise _missing(task_id, answer)
         state = state_of(answer.task)

@@ -16,7 +16,7 @@ from poste.rpc.catalogue import Method, Service
 from poste.rpc.task_enums import EVENT_OF, REASON_OF, STATE_OF
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_gateway.grpc_status import problem_of
-from poste_gateway.http.problem_types import OUTCOME_UNKNOWN, UNREADABLE_ANSWER
+from poste_gateway.http.problem_types import OUTCOME_UNKNOWN, SCHEMA_CHANGED, UNREADABLE_ANSWER
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.unprintable import unreadable
 
@@ -142,6 +142,8 @@ def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
         said = task.error.message if code_of(task.error.code) in ENDS_UNTOLD else ""
         detail = "The call may have run, and what became of it is not known"
         return Problem(OUTCOME_UNKNOWN, f"{detail}: {said}." if said else f"{detail}.")
+    if task.dead_reason == task_pb2.DEAD_REASON_SCHEMA_CHANGED:
+        return Problem(SCHEMA_CHANGED, f"It was not run: {task.error.message}.")
     return problem_of(task.error, service) if task.HasField("error") else None
 
 

@@ -25,12 +25,14 @@ from poste_mom.catalogue import reflected, versions
 from poste_mom.catalogue.describing import Describing
 from poste_mom.catalogue.limits import CatalogueLimits, standing_bytes
 from poste_mom.catalogue.route_owners import RouteOwners
+from poste_mom.catalogue.version_schemas import VersionSchemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
+    from poste.rpc.schemas.schema import MethodSchema
     from poste.v1 import mom_service_pb2
 
 _log = logs.get("catalogue")
@@ -79,7 +81,8 @@ class Catalogue:
         #: Those of them whose descriptors are to be read from their servers, and were never in the store yet.
         self._unread = {entry.name for entry in shipped if entry.reflect}
         self._services: dict[str, Service] = {}
-        self._describing = Describing(self._limits)
+        self._schemas = VersionSchemas()
+        self._describing = Describing(self._limits, self._schemas)
         self._owners = RouteOwners()
         #: The snapshot of Redis that they were made of.
         self._known = Snapshot()
@@ -356,6 +359,11 @@ class Catalogue:
     def served(self, service: str) -> frozenset[str] | None:
         """Return the short names of the methods that a living replica of a service has; None if none lives."""
         return versions.served(service, self._known)
+
+    def living_schemas(self, service: str, method: str) -> list[MethodSchema]:
+        """Return the schemas that a method has at the replicas of its service that live."""
+        known = self._known.by_service().get(service)
+        return [] if known is None else self._schemas.living(service, known, method)
 
     async def watch(self) -> AsyncIterator[dict[str, catalogue_pb2.CatalogueService]]:
         """Yield every entry by name now, and again whenever something changed, until the store is another one."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from poste.queue.catalogue_store import KnownService, Snapshot
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.catalogue.limits import CatalogueLimits
+    from poste_mom.catalogue.version_schemas import VersionSchemas
 
 _log = logs.get("catalogue")
 
@@ -37,13 +38,15 @@ class _Made(NamedTuple):
 class Describing:
     """The services as they were made last."""
 
-    def __init__(self, limits: CatalogueLimits) -> None:
+    def __init__(self, limits: CatalogueLimits, schemas: VersionSchemas) -> None:
         """Begin with none.
 
         Args:
             limits: How much there may be.
+            schemas: Says which replicas would misread a call.
         """
         self._limits = limits
+        self._schemas = schemas
         self._made: dict[str, _Made] = {}
 
     async def services(self, known: Snapshot) -> dict[str, Service]:
@@ -57,7 +60,7 @@ class Describing:
         for name, one in now.items():
             made = self._made.get(name)
             if made is None or made.known != one:
-                self._made[name] = _Made(one, _entry(name, one), None if made is None else made.service)
+                self._made[name] = _Made(one, self._entry(name, one), None if made is None else made.service)
             await slices.pause()
         entries = {name: entry for name in now if (entry := self._made[name].entry) is not None}
         if lost := self._limits.fit(entries):
@@ -73,13 +76,14 @@ class Describing:
         metrics.catalogue_passed_over.set(len(now) - len(services))
         return services
 
-
-def _entry(name: str, known: KnownService) -> CatalogueService | None:
-    try:
-        return versions.entry_of(name, known)
-    except DecodeError as error:
-        _log.error("entry passed over", service=name, error=str(error))
-        return None
+    def _entry(self, name: str, known: KnownService) -> CatalogueService | None:
+        try:
+            entry = versions.entry_of(name, known)
+        except DecodeError as error:
+            _log.error("entry passed over", service=name, error=str(error))
+            return None
+        self._schemas.mark(entry, known)
+        return entry
 
 
 def _service(entry: CatalogueService, known: Service | None) -> Service | None:

@@ -18,7 +18,7 @@ from poste.v1 import catalogue_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from poste.queue.catalogue_store import KnownService, Place, Snapshot
+    from poste.queue.catalogue_store import KnownService, Place, Snapshot, Version
     from poste.v1 import mom_service_pb2
 
 _log = logs.get("catalogue")
@@ -66,9 +66,8 @@ def entry_of(name: str, known: KnownService) -> catalogue_pb2.CatalogueService:
         entry.MergeFromString(known.shipped)
     entry.library = bool(known.versions)
     entry.courier = not known.versions and known.couriers
-    newest_first = sorted(known.versions.items(), key=lambda one: (-one[1].register_time, one[0]))
     standing, retired = {}, []
-    for version, kept in newest_first:
+    for version, kept in _by_age(known):
         try:
             parsed = catalogue_pb2.ServiceVersion.FromString(kept.content)
         except DecodeError as error:
@@ -99,6 +98,15 @@ def entry_of(name: str, known: KnownService) -> catalogue_pb2.CatalogueService:
         del entry.others[-1]
         _log.warning("version left out: too many bytes", service=name)
     return entry
+
+
+def newest_first(known: KnownService) -> list[str]:
+    """Return the names of the versions of a service that stand."""
+    return [name for name, version in _by_age(known) if version.retire_time is None]
+
+
+def _by_age(known: KnownService) -> list[tuple[str, Version]]:
+    return sorted(known.versions.items(), key=lambda one: (-one[1].register_time, one[0]))
 
 
 def served(service: str, known: Snapshot) -> frozenset[str] | None:

@@ -36,6 +36,7 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         # Of what is none its client is answered with all.
         field if (field := message.response_field) and input_rules.is_field(field) else "",
         headers if len(headers := message.metadata) <= carried.MOST_KEPT else "",
+        message.schema,
     )
 
 
@@ -80,6 +81,8 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
 
 def _ending(message: mom_service_pb2.Completion) -> Ending:
     code = code_of(message.error.code)
+    if message.held:
+        return "schema"
     if is_too_large(message.error):
         return "large"
     if message.overdue:

@@ -28,6 +28,7 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
         running=figures.running,
         delayed=figures.delayed,
         dead=figures.dead,
+        held=figures.held,
         kept=figures.kept,
         kept_bytes=figures.kept_bytes,
         held_bytes=figures.held_bytes,

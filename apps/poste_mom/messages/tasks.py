@@ -28,6 +28,9 @@ _DEFAULT_ERRORS: Final = {
         code=Code.UNKNOWN, message="it may or may not have run, and it must not run twice"
     ),
     DeadReason.RESPONSE_TOO_LARGE: too_large("the response is too large to be kept"),
+    DeadReason.SCHEMA_CHANGED: status_pb2.Status(
+        code=Code.FAILED_PRECONDITION, message="the method's schema is not the one that the call was accepted under"
+    ),
     DeadReason.DAMAGED: status_pb2.Status(code=Code.DATA_LOSS, message="the task's record can't be read"),
 }
 #: In place of an error that is none.

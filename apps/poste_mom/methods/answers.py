@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from poste.domain.errors import StoreUnreached
-from poste.rpc.channels import NOT_RUN
+from poste.rpc.channels import NOT_RUN, STORE_AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 async def refuse(context: Context, error: StoreError) -> NoReturn:
     """End a call that the store did not answer; say so if nothing can have changed."""
-    trailers = ((NOT_RUN, "1"),) if isinstance(error, StoreUnreached) else ()
+    trailers = ((STORE_AWAY, "1"), *(((NOT_RUN, "1"),) if isinstance(error, StoreUnreached) else ()))
     await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer", trailers)
 
 

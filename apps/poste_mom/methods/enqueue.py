@@ -16,7 +16,7 @@ from poste_mom.methods.answers import for_queues
 from poste_mom.server import validation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from poste.queue.steps.task import NewTask
     from poste.queue.store_health import StoreHealth
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.methods.answers import Context
     from poste_mom.queues.budgets import Budgets
+    from poste_mom.queues.schemas import Schemas
 
 _log = logs.get("enqueue")
 _ENQUEUED: Final = {
@@ -43,11 +44,14 @@ _NO_ROOM_SECONDS: Final = 10.0
 class EnqueueServicer:
     """Serves `EnqueueTasks`."""
 
-    def __init__(self, tasks: Tasks, catalogue: Catalogue, health: StoreHealth, budgets: Budgets) -> None:
+    def __init__(
+        self, tasks: Tasks, catalogue: Catalogue, health: StoreHealth, budgets: Budgets, schemas: Schemas
+    ) -> None:
         self._tasks = tasks
         self._catalogue = catalogue
         self._health = health
         self._budgets = budgets
+        self._schemas = schemas
         self._seldom = LogThrottle(_log, "warning", period_seconds=_NO_ROOM_SECONDS)
 
     async def EnqueueTasks(
@@ -100,6 +104,10 @@ class EnqueueServicer:
             return
         tasks = [task for _, task in placed]
         try:
+            if missing := await self._schemas.missing({task.schema for task in tasks if task.schema}):
+                # Not before their schema is kept; the others are.
+                placed = _without(missing, placed, results)
+                tasks = [task for _, task in placed]
             durability = await self._health.durability(queue)
             max_held = await self._budgets.of(queue)
             became = await self._tasks.enqueue(queue, tasks, service.policy.queue, durability, max_held_bytes=max_held)
@@ -131,6 +139,16 @@ class EnqueueServicer:
         task = incoming.new_task(message, method, repeatable=service.methods[method].policy.repeatable)
         wrong = incoming.wrong_with(task)
         return (task, pb.ENQUEUE_RESULT_UNSPECIFIED) if wrong is None else (None, wrong)
+
+
+def _without(
+    missing: Container[str], placed: list[tuple[int, NewTask]], results: list[pb.EnqueueResult.ValueType]
+) -> list[tuple[int, NewTask]]:
+    """Return the tasks whose schema is kept; write to the others' places that it is not."""
+    for place, task in placed:
+        if task.schema in missing:
+            results[place] = pb.ENQUEUE_RESULT_SCHEMA_UNKNOWN
+    return [(place, task) for place, task in placed if task.schema not in missing]
 
 
 def _request_ids(tasks: Iterable[pb.NewTask | NewTask]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -117,7 +118,8 @@ class OperatorServicer:
         return listings.dead_page(request.queue, page)
 
     async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: Context) -> pb.ReplayTasksResponse:
-        results = await self._settle(request, context, self._operators.replay, "replayed")
+        replay = functools.partial(self._operators.replay, as_is=request.as_is)
+        results = await self._settle(request, context, replay, "replayed")
         return pb.ReplayTasksResponse(results=results)
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:

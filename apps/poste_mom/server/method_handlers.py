@@ -33,7 +33,7 @@ MAX_STREAMS: Final = 256
 _STREAMS_OF_ONE: Final = 32
 #: The methods whose requests carry payloads, up to the largest message. A request of any other has some names; a large
 #: one would take up memory for as long as it waits for its answer.
-_BRINGING: Final = frozenset({"EnqueueTasks", "CompleteTasks", "RegisterService"})
+_BRINGING: Final = frozenset({"EnqueueTasks", "KeepSchema", "CompleteTasks", "RegisterService"})
 #: How many fields a large message may have, those of its tasks and reports included: a batch has some thousands.
 _MOST_FIELDS: Final = 50_000
 #: How many calls may wait for a task's end: in all, and of one peer.

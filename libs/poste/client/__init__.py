@@ -12,6 +12,7 @@
 from poste.client.answers import Answer, Forgotten, History, Method, Queue, Registered, Service, Task, TaskEvent
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.outlines import MessageField, MethodOutline
 from poste.client.snapshots import Figures, ServiceStatus, Snapshot
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "Forgotten",
     "GatewayUnreachable",
     "History",
+    "MessageField",
     "Method",
+    "MethodOutline",
     "NotAGateway",
     "Problem",
     "Queue",

@@ -273,6 +273,7 @@ class Queue:
         running: Calls that a process has taken.
         delayed: Calls that wait for their next attempt.
         dead: Calls that Poste gave up.
+        held_aside: Those of them that it did not run, for their method's schema changed.
         kept: Calls that ended, and whose results are kept.
         kept_bytes: The store's memory that those take.
         held_bytes: The store's memory that all takes that the queue holds.
@@ -289,6 +290,7 @@ class Queue:
     running: int
     delayed: int
     dead: int
+    held_aside: int
     kept: int
     kept_bytes: int
     held_bytes: int
@@ -309,6 +311,7 @@ class Queue:
             running=int(document["running"]),
             delayed=int(document["delayed"]),
             dead=int(document["dead"]),
+            held_aside=int(document.get("heldAside", 0)),
             kept=int(document.get("kept", 0)),
             kept_bytes=int(document.get("keptBytes", 0)),
             held_bytes=int(document.get("heldBytes", 0)),

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from poste.client.answers import Answer, Forgotten, History, Queue, Registered, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.outlines import MethodOutline
 from poste.client.snapshots import Snapshot
 from poste.client.transport import Reply, Transport
 
@@ -30,6 +31,8 @@ _UNAVAILABLE: Final = 503
 #: A gateway gives a sign of life every 5 s to those who watch it; one from which nothing came for so long, in seconds,
 #: is gone.
 _SILENCE_SECONDS: Final = 15.0
+#: Asks for a replay whatever the schema is.
+_AS_IS: Final = "?asIs=true"
 #: How many dead calls are asked for at once.
 _PAGE_SIZE: Final = 500
 _SCHEMES: Final = ("http", "https")
@@ -97,6 +100,7 @@ class Client:
         queue: bool = True,
         task_ttl_seconds: int | None = None,
         result_ttl_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer | Task:
         """Call a method of a service.
 
@@ -109,6 +113,7 @@ class Client:
             queue: Whether the call may be kept if the service is away.
             task_ttl_seconds: How long it may wait for its service, if it is kept.
             result_ttl_seconds: How long its result is kept.
+            headers: Sent besides: those that the service's settings name reach its handler.
 
         Returns:
             The service's answer, or the task that stands for the call now.
@@ -129,7 +134,10 @@ class Client:
             "POST",
             method if method.startswith("/") else f"/{method}",
             timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-            headers={name: str(value) for name, value in wanted.items() if value is not None},
+            headers={
+                **(headers or {}),
+                **{name: str(value) for name, value in wanted.items() if value is not None},
+            },
             message=message,
         )
         if reply.status == _ACCEPTED:
@@ -187,6 +195,11 @@ class Client:
         reply = await self._ask("GET", "/v1/services")
         return self._read_all(Service.read, reply.document, "services")
 
+    async def method(self, service: str, method: str) -> MethodOutline:
+        """Return a method by its service's full name and its short one, and what its messages are made of."""
+        reply = await self._ask("GET", f"/v1/services/{quote(service, safe='')}/methods/{quote(method, safe='')}")
+        return self._read(MethodOutline.read, reply.document)
+
     async def queues(self) -> list[Queue]:
         """List the queues, in figures."""
         reply = await self._ask("GET", "/v1/queues")
@@ -225,17 +238,17 @@ class Client:
             if not token:
                 return
 
-    async def replay(self, task_id: str) -> Task:
-        """Have a call that Poste gave up run again, as if it were new."""
-        return await self._operate_task(task_id, "replay")
+    async def replay(self, task_id: str, *, as_is: bool = False) -> Task:
+        """Have a call that Poste gave up run again, as if it were new; with `as_is` whatever its method's schema is."""
+        return await self._operate_task(task_id, f"replay{_AS_IS if as_is else ''}")
 
     async def purge(self, task_id: str) -> Task:
         """Give a call up for good: it can't be replayed any more."""
         return await self._operate_task(task_id, "purge")
 
-    async def replay_all(self, queue: str) -> int:
-        """Have everything that is dead in a queue run again; returns how many calls that were."""
-        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay")
+    async def replay_all(self, queue: str, *, as_is: bool = False) -> int:
+        """Have everything that is dead in a queue run again, as `replay` has; returns how many calls that were."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay{_AS_IS if as_is else ''}")
         return self._read(lambda answer: int(answer["replayed"]), reply.document)
 
     async def purge_all(self, queue: str) -> int:

@@ -58,5 +58,7 @@ class DeadReason(enum.Enum):
     OUTCOME_UNKNOWN = "outcome-unknown"
     #: Its handler answered, and with more than can be kept.
     RESPONSE_TOO_LARGE = "response-too-large"
+    #: It was not run: its method's schema is another, by which its request may say something else.
+    SCHEMA_CHANGED = "schema-changed"
     #: Its record can't be read.
     DAMAGED = "damaged"

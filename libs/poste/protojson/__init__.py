@@ -1,10 +1,12 @@
 """ProtoJSON (https://protobuf.dev/programming-guides/json/), stricter on input than `json_format` is.
 
-`decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's.
+`decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's; `outline` says what
+a message's JSON is made of.
 """
 
 from poste.protojson.composing import Composer, Raw
 from poste.protojson.errors import FieldError, FieldErrors, UnprintableError
+from poste.protojson.outlines import outline
 from poste.protojson.reading import decode
 from poste.protojson.writing import any_to_value, dumps, encode, to_value
 
@@ -18,5 +20,6 @@ __all__ = [
     "decode",
     "dumps",
     "encode",
+    "outline",
     "to_value",
 ]

@@ -183,7 +183,7 @@ def _field_plan(field: FieldDescriptor, key: str) -> FieldPlan:
         name=field.name,
         json_name=key,
         extension=field if field.is_extension else None,
-        required=_is_required(field),
+        required=is_required(field),
         oneof=field.containing_oneof.name if field.containing_oneof is not None else None,
         takes_null=_takes_null(value),
         repeated=field.is_repeated and entry is None,
@@ -199,6 +199,7 @@ def _takes_null(field: FieldDescriptor) -> bool:
     return field.enum_type is not None and field.enum_type.full_name == _NULL_VALUE
 
 
-def _is_required(field: FieldDescriptor) -> bool:
+def is_required(field: FieldDescriptor) -> bool:
+    """Return whether a message without the field is refused."""
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return field.is_required or field_behavior_pb2.REQUIRED in behaviors

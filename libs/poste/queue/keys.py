@@ -29,12 +29,16 @@ class Keys:
         id_key_fingerprint: The fingerprint of the key that signs the task ids.
         metrics_leader: Which middleware replica exports the system-wide metrics (string, with a TTL).
         ended_channel: On which scripts name the record of a task that ended while a client waited for it.
+        schemas: fingerprint → the schema that calls were accepted under, and how many bytes all have (hash).
+        schemas_used: fingerprint → when a call was last accepted under it, to the hour, in ms (zset).
         any_taken: Matches the list of every consumer of every queue.
+        any_record: Matches the record of every task of every queue.
     """
 
     __slots__ = (
-        *("_prefix", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
+        *("_prefix", "any_record", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
         *("id_key_fingerprint", "places", "queues", "replicas", "retired", "metrics_leader", "store_id", "versions"),
+        *("schemas", "schemas_used"),
     )
 
     def __init__(self, prefix: str = _PREFIX) -> None:
@@ -49,10 +53,18 @@ class Keys:
         self.places = f"{prefix}:{{catalogue}}:places"
         self.catalogue_version = f"{prefix}:{{catalogue}}:version"
         self.catalogue_pass = f"{prefix}:{{catalogue}}:pass"
+        self.schemas = f"{prefix}:{{catalogue}}:schemas"
+        self.schemas_used = f"{prefix}:{{catalogue}}:schemas-used"
         self.id_key_fingerprint = f"{prefix}:id-key-fingerprint"
         self.metrics_leader = f"{prefix}:metrics-leader"
         self.ended_channel = prefix + ENDED
         self.any_taken = f"{prefix}:{{*}}:taken:*"
+        self.any_record = f"{prefix}:{{*}}:task:*"
+
+    @property
+    def of_catalogue(self) -> QueueKeys:
+        """What waits for the disk where the catalogue is kept goes by these, as if that were a queue."""
+        return self.of("catalogue")
 
     def of(self, queue: str) -> QueueKeys:
         """Return the keys of one queue."""

@@ -117,13 +117,18 @@ class Operators:
                 damaged.report(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, now)
 
-    async def replay(self, queue: str, keys: Sequence[str]) -> list[Done]:
+    async def replay(self, queue: str, keys: Sequence[str], *, as_is: bool = False) -> list[Done]:
         """Have DEAD tasks run again, as if they were new.
+
+        Args:
+            queue: Their queue.
+            keys: Their keys.
+            as_is: They run under whatever schema their service has by then: what they were accepted under is forgotten.
 
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        return await steps.replay(self._scripts, self._keys.of(queue), keys)
+        return await steps.replay(self._scripts, self._keys.of(queue), keys, as_is=as_is)
 
     async def purge(self, queue: str, keys: Sequence[str]) -> list[Done]:
         """Give DEAD tasks up for good.

@@ -27,7 +27,7 @@ class QueueFigures:
 
     `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most. The
     bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what ended takes
-    as many bytes as it may.
+    as many bytes as it may. `held` are those of the DEAD that are held aside, for their method's schema changed.
     """
 
     name: str
@@ -35,6 +35,7 @@ class QueueFigures:
     running: int
     delayed: int
     dead: int
+    held: int
     kept: int
     waiting_bytes: int
     kept_bytes: int
@@ -112,6 +113,7 @@ class Queues:
             running=int(counts.get("running", 0)),
             delayed=delayed,
             dead=dead,
+            held=max(0, int(counts.get("held", 0))),
             kept=kept,
             waiting_bytes=int(counts.get("bytes", 0)) + waiting * RECORD_BYTES,
             kept_bytes=kept_bytes,

@@ -32,6 +32,8 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     j  until when it is kept, if it was purged as DEAD, ms
     A  the one field of the response that its client is answered with, if it is not all of it
     H  the headers of its client that its handler gets (`domain.carried`), if any
+    V  the fingerprint of the schema that its method had when it was accepted (`queue.schema_store`); none: it runs
+       under whatever schema its service has
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
 written by another program, or damaged, all the same: `damaged` has what to do with that.
@@ -66,6 +68,7 @@ WAITED: Final = "l"
 ID_REST: Final = "g"
 REQUEST_ID: Final = "G"
 ANSWERED: Final = "A"
+SCHEMA: Final = "V"
 
 #: What the script `read` returns of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)
@@ -73,9 +76,10 @@ SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, 
 #: The longest time to live that an id can hold, in seconds; and the most attempts that a record counts.
 MAX_SECONDS: Final = 2**32 - 1
 MAX_ATTEMPTS: Final = 2**31 - 1
-#: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 300 while it
-#: waits and 370 once it has ended, with what logs call it by. So many tiny ones count as what they are.
-RECORD_BYTES: Final = 380
+#: What a task takes in Redis beside its request, response and error, in bytes: the least, measured, is 320 while it
+#: waits and 390 once it has ended, with what logs call it by and its schema's fingerprint. So many tiny ones
+#: count as what they are.
+RECORD_BYTES: Final = 400
 
 #: What was read of a record, by the field's letter: None, or no entry, is what is not there or was not asked for.
 Fields: TypeAlias = Mapping[str, bytes | None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
@@ -22,6 +22,7 @@ from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.http_rules import rules
 from poste.rpc.http_rules.rules import Claim, PassedOver, Route
 from poste.rpc.policies import catalogue_fault, service_policy
+from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -49,6 +50,7 @@ class Method:
         policy: How its calls are treated.
         routes: All its routes, the default one first.
         passed_over: Those that its annotation asks for besides.
+        schema: What a kept call of it is written by.
     """
 
     service: str
@@ -59,6 +61,7 @@ class Method:
     policy: MethodPolicy
     routes: tuple[Route, ...]
     passed_over: tuple[PassedOver, ...]
+    schema: MethodSchema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,7 @@ class Service:
         entry: What this was read from.
         pool: The newest version's descriptors of all that its messages need.
         lacking: Where replicas are that are known to lack a method, by its short name.
+        unlike: Where replicas are that would misread a method's calls, by its short name.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Service:
     entry: catalogue_pb2.CatalogueService
     pool: descriptor_pool.DescriptorPool
     lacking: Mapping[str, frozenset[str]]
+    unlike: Mapping[str, frozenset[str]]
 
     @property
     def queueable(self) -> bool:
@@ -135,7 +140,8 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         library=entry.library,
         entry=entry,
         pool=pool,
-        lacking=_lacking_of(entry),
+        lacking=_at(entry, "methods"),
+        unlike=_at(entry, "unlike"),
     )
 
 
@@ -207,15 +213,20 @@ def redescribe(entry: catalogue_pb2.CatalogueService, known: Service | None) -> 
     if known is None or any(getattr(known.entry, field) != getattr(entry, field) for field in _DESCRIBING):
         return describe(entry)
     return dataclasses.replace(
-        known, entry=entry, targets=tuple(entry.targets), library=entry.library, lacking=_lacking_of(entry)
+        known,
+        entry=entry,
+        targets=tuple(entry.targets),
+        library=entry.library,
+        lacking=_at(entry, "methods"),
+        unlike=_at(entry, "unlike"),
     )
 
 
-def _lacking_of(entry: catalogue_pb2.CatalogueService) -> dict[str, frozenset[str]]:
-    """Return where replicas are that lack a method, by its short name."""
+def _at(entry: catalogue_pb2.CatalogueService, what: Literal["methods", "unlike"]) -> dict[str, frozenset[str]]:
+    """Return where replicas are that lack a method, or have it by another schema, by its short name."""
     found: dict[str, set[str]] = {}
     for replica in entry.lacking:
-        for method in replica.methods:
+        for method in getattr(replica, what):
             found.setdefault(method, set()).add(replica.address)
     return {method: frozenset(addresses) for method, addresses in found.items()}
 
@@ -282,6 +293,7 @@ def _methods(
             policy=policies[method.name],
             routes=tuple(own),
             passed_over=tuple(passed_over),
+            schema=MethodSchema(method.input_type, method.output_type),
         )
     return methods
 

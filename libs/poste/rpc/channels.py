@@ -19,6 +19,8 @@ from poste.domain.codes import Code
 REQUEST_ID: Final = "x-request-id"
 #: Trailing metadata by which a server proves that it did not run a call, and changed nothing.
 NOT_RUN: Final = "poste-not-run"
+#: Trailing metadata by which the middleware says that it is its store that does not answer.
+STORE_AWAY: Final = "poste-store-away"
 #: How often a channel to one of our own servers asks whether its host is there, in milliseconds. Whether the server
 #: itself lives is what its health probe shows (`poste.rpc.pulse`).
 KEEPALIVE_MS: Final = 10_000
@@ -91,7 +93,16 @@ def code(error: grpc.aio.AioRpcError) -> Code:
 
 def proves_not_run(error: grpc.aio.AioRpcError) -> bool:
     """Return whether the server proves that it did not run the call. UNAVAILABLE alone proves nothing."""
-    return any(key == NOT_RUN for key, _ in error.trailing_metadata() or ())
+    return _has(error, NOT_RUN)
+
+
+def says_store_away(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether the middleware is there, and its store does not answer."""
+    return _has(error, STORE_AWAY)
+
+
+def _has(error: grpc.aio.AioRpcError, trailer: str) -> bool:
+    return any(key == trailer for key, _ in error.trailing_metadata() or ())
 
 
 def is_ready(channel: grpc.aio.Channel) -> bool:

@@ -32,7 +32,7 @@ _log = logs.get("lifecycle")
 _MAPPED_BYTES: Final = 64 * 1024
 _M_MMAP_THRESHOLD: Final = -3
 #: How many more objects were made than freed before the garbage collector runs, and how often for older ones.
-_GC_THRESHOLDS = (20_000, 20, 20)
+GC_THRESHOLDS: Final = (20_000, 20, 20)
 #: The most descriptors that a process takes: what opens more has a leak, and should be seen to fail.
 _DESCRIPTORS = 65_536
 #: How long a cancelled task may take before it is cancelled again, in seconds.
@@ -57,7 +57,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     # What is imported by now stays, and what a call leaves behind is freed without the collector: it may run rarely.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    gc.set_threshold(*GC_THRESHOLDS)
     _give_back_large_blocks()
     loop = EventLoop()
     code = _live(loop, main)

@@ -260,6 +260,10 @@ _SERVER: Final = ("server",)
 _SYSTEM_GAUGES: Final = {
     "poste_queue_tasks": ("Tasks in a queue; each is counted once.", ("queue", "state")),
     "poste_queue_kept_tasks": ("Tasks that ended, and whose results are kept.", _QUEUE),
+    "poste_queue_held_aside_tasks": (
+        "Those of the DEAD tasks that are held aside: their method's schema changed since they were accepted.",
+        _QUEUE,
+    ),
     "poste_queue_held_bytes": (
         "Redis' memory that a queue takes, by what waits, is kept or is dead.",
         ("queue", "state"),

@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
         overdue: The handler was cut off, for it did not answer in the time that it had.
         not_run: The handler was not called, and never will be.
         initial_metadata: What travels before the answer, if gRPC did not send it yet.
+        held: The handler was not called, and the task is to be held aside: its method's schema is another.
     """
 
     code: Code
@@ -49,6 +50,7 @@ class Outcome(NamedTuple):
     overdue: bool = False
     not_run: bool = False
     initial_metadata: Metadata = ()
+    held: bool = False
 
     @property
     def metadata(self) -> str:

@@ -11,11 +11,13 @@ from typing import Final, TypeAlias
 from poste.domain import traceparents
 from poste.domain.codes import Code
 from poste.queue.consumer import ClaimedTask, NotRun
+from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.call import Call, Stage
 from poste.service.handlers import Runner
 from poste.service.outcome import Outcome
 from poste.service.report import Reporter, Result
+from poste.service.schemas import Schemas
 from poste.service.servicer import ServedService
 from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2
@@ -34,6 +36,8 @@ _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
 
+#: Returns the schema that a method has here, by its short name; None if it is not here.
+SchemaOf: TypeAlias = Callable[[str], MethodSchema | None]
 #: Runs a claimed task to its outcome; raises `NotRun` if it did not begin. Its call's stage is WAITING until it has.
 Run: TypeAlias = Callable[[ClaimedTask, Call], Awaitable[Outcome]]
 
@@ -41,23 +45,40 @@ Run: TypeAlias = Callable[[ClaimedTask, Call], Awaitable[Outcome]]
 class QueuedRoad:
     """Has the tasks of one queue run, and reports what they ended with."""
 
-    def __init__(self, run: Run, reporter: Reporter) -> None:
+    def __init__(self, run: Run, reporter: Reporter, schemas: Schemas, schema_of: SchemaOf) -> None:
+        """Connect the parts.
+
+        Args:
+            run: Runs a task.
+            reporter: Reports what tasks ended with.
+            schemas: Judges what was accepted under another schema.
+            schema_of: Returns the schema that a method has here, by its short name; None if it is not here.
+        """
         self._run = run
         self._reporter = reporter
+        self._schemas = schemas
+        self._schema_of = schema_of
 
     async def handle(self, task: ClaimedTask) -> None:
         """Run a task and report its outcome; returns once the report is answered.
 
         Raises:
             asyncio.CancelledError: The task is no longer this process' to run: nothing was reported.
-            NotRun: No thread was free, or this process has no such method: its handler was not called.
+            NotRun: No thread was free, this process has no such method, or it has it with a schema that is not the
+                task's: its handler was not called.
         """
         began = time.monotonic()
         call = Call(queued=task, attempt=task.attempt, traceparent=task.traceparent, headers=task.headers)
         call.leave = functools.partial(self._leave, task, began)
         outcome: Outcome | None
         try:
-            outcome = await self._run(task, call)
+            served = self._schema_of(task.method) if task.schema else None
+            if served is not None and served.fingerprint != task.schema:
+                outcome = await self._held(task, call, served)
+            else:
+                outcome = None
+            if outcome is None:
+                outcome = await self._run(task, call)
         except asyncio.CancelledError:
             task.unstarted = call.stage is Stage.WAITING
             if call.stage is Stage.LEFT or not task.cancel_requested:
@@ -67,6 +88,18 @@ class QueuedRoad:
         if outcome is not None and outcome.not_run:
             raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
         await self._conclude(task, call, began, outcome)
+
+    async def _held(self, task: ClaimedTask, call: Call, served: MethodSchema) -> Outcome | None:
+        """Return the outcome of a task that can't run here, for its schema is not that of its method; None if it can.
+
+        Raises:
+            NotRun: It may run at another replica, or it is not known yet.
+        """
+        call.stage = Stage.WAITING
+        held = await self._schemas.differing(task, served, elsewhere_seconds(task))
+        if held is None:
+            call.stage = None
+        return held
 
     def _leave(self, task: ClaimedTask, began: float, call: Call, outcome: Outcome) -> None:
         """Have another asyncio task go on, for the handler does not give this one back."""
@@ -129,6 +162,11 @@ class QueuedHandlers:
         self._runner = runner
         self._terms = terms
 
+    def schema_of(self, method: str) -> MethodSchema | None:
+        """Return the schema that a method has here; None if it is not here."""
+        served = self._service.methods.get(method)
+        return None if served is None else served.schema
+
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Run a task's handler.
 
@@ -170,7 +208,7 @@ def _fill(completion: mom_service_pb2.Completion, outcome: Outcome, method: str)
     if outcome.code is Code.OK:
         completion.response = outcome.response
         return
-    completion.method, completion.overdue = method, outcome.overdue
+    completion.method, completion.overdue, completion.held = method, outcome.overdue, outcome.held
     completion.error.CopyFrom(outcome.status())
 
 

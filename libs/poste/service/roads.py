@@ -13,7 +13,7 @@ from typing import Protocol
 import grpc.aio
 
 from poste.domain.errors import PosteError
-from poste.queue.consumer import ClaimedTask, SharedStore
+from poste.queue.consumer import ClaimedTask
 from poste.rpc.replicated import Replicated
 from poste.runtime import leaving, lifecycle
 from poste.runtime.settings import WorkerSettings
@@ -25,6 +25,7 @@ from poste.service.losses import ThreadWatch
 from poste.service.queued import QueuedHandlers, QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.service.servicer import ServedService
 from poste.service.terms import Terms
 
@@ -48,7 +49,6 @@ class MakeConsumer(Protocol):
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],
         concurrency: Callable[[], int | None],
-        store: SharedStore,
     ) -> QueueConsumer: ...
 
 
@@ -76,8 +76,8 @@ class Roads:
         )
         self._channel = Replicated(settings.mom)
         self._queued = _Queued(
-            services, settings, Reporter(self._channel), consumer, self._direct.live,
-            isolation=isolation, interception=interception,
+            services, settings, Reporter(self._channel), Schemas(self._channel), consumer,
+            live=self._direct.live, isolation=isolation, interception=interception,
         )  # fmt: skip
         runners = (self._runner, self._queued.runner)
         for runner in runners:
@@ -103,11 +103,7 @@ class Roads:
             Registration(self._channel, service, settings, port, queued.terms[service.name])
             for service in self._services
         ]
-        async with (
-            lifecycle.side_tasks(self._channel.run(), queued.reporter.run()),
-            queued.store.open(),
-            asyncio.TaskGroup() as consuming,
-        ):
+        async with lifecycle.side_tasks(self._channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
             for one in queued.consumers:
                 consuming.create_task(_consume(one, stop))
             async with lifecycle.side_tasks(self.threads.run(stop), *(one.run() for one in registrations)):
@@ -130,34 +126,37 @@ class Roads:
 
 
 class _Queued:
-    """The queued road of every service: a consumer each, one reporter and one way to Redis for all."""
+    """The queued road of every service: a consumer each, one reporter for all."""
 
     def __init__(
         self,
         services: Sequence[ServedService],
         settings: WorkerSettings,
         reporter: Reporter,
+        schemas: Schemas,
         consumer: MakeConsumer,
-        live: Callable[[], bool],
         *,
+        live: Callable[[], bool],
         isolation: Isolation | None,
         interception: Interception | None,
     ) -> None:
         self.reporter = reporter
-        self.store = SharedStore(settings)
         self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation, interception=interception)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
             consumer(
                 queue=service.name,
                 settings=settings,
-                handle=QueuedRoad(QueuedHandlers(service, self.runner, self.terms[service.name]).run, reporter).handle,
+                handle=self._road(service, reporter, schemas).handle,
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
-                store=self.store,
             )
             for service in services
         ]
+
+    def _road(self, service: ServedService, reporter: Reporter, schemas: Schemas) -> QueuedRoad:
+        handlers = QueuedHandlers(service, self.runner, self.terms[service.name])
+        return QueuedRoad(handlers.run, reporter, schemas, handlers.schema_of)
 
     def _concurrency(self, service: str, most: int) -> int:
         """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, StartError
 from poste.rpc.policies import service_policy
+from poste.rpc.schemas.schema import MethodSchema
 from poste.service import policies
 from poste.v1 import catalogue_pb2
 
@@ -30,6 +31,7 @@ class ServedMethod:
         coroutine: The handler is an `async def`.
         parse: Makes the request message of its bytes.
         serialize: Makes bytes of the response message.
+        schema: What its kept calls are written by.
     """
 
     service: str
@@ -38,6 +40,7 @@ class ServedMethod:
     coroutine: bool
     parse: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
+    schema: MethodSchema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +144,7 @@ def _describe(generic: grpc.ServiceRpcHandler, servicer: object, generated: Iter
             streaming[method.name] = handler
         elif not _is_generated(handler.unary_unary, generated):
             # The stubs may be of a newer version than the program is: it has what it has a handler for.
-            methods[method.name] = _method(name, method.name, handler)
+            methods[method.name] = _method(name, method, handler)
     settings = policies.said_of(servicer, name, methods)
     try:
         service_policy(catalogue_pb2.CatalogueService(name=name, settings=settings), descriptor.methods)
@@ -156,7 +159,8 @@ def _is_generated(behaviour: object, generated: Iterable[type]) -> bool:
     return function is not None and any(function is one for kind in generated for one in vars(kind).values())
 
 
-def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:
+def _method(service: str, declared: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any]) -> ServedMethod:
+    name = declared.name
     behaviour, parse, serialize = handler.unary_unary, handler.request_deserializer, handler.response_serializer
     if behaviour is None or parse is None or serialize is None:
         raise StartError(f"the generated code of {service}/{name} is not one that Poste knows")
@@ -168,4 +172,5 @@ def _method(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -
         coroutine=inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(inspect.unwrap(behaviour)),
         parse=parse,
         serialize=serialize,
+        schema=MethodSchema(declared.input_type, declared.output_type),
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from poste.rpc.resolving import Resolver, looks_up
+from poste.rpc.resolving import Resolver
 from poste.runtime import logs
 from poste.runtime.waits import done_within
 from poste.upstream.answer_turns import AnswerTurns
@@ -49,6 +49,7 @@ class ReplicaPool:
         self._library = False
         self._max_in_flight = 1
         self._lacking: Mapping[str, frozenset[str]] = {}
+        self._unlike: Mapping[str, frozenset[str]] = {}
         self._retired = False
         self._rotation = 0
         self._shares = Shares()
@@ -70,6 +71,7 @@ class ReplicaPool:
         library: bool,
         max_in_flight: int,
         lacking: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        unlike: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
         """Take over what the catalogue says now. Replicas that are still listed keep their connections.
 
@@ -78,8 +80,9 @@ class ReplicaPool:
             library: They run the worker library.
             max_in_flight: How many calls each may have outstanding.
             lacking: Where replicas are that are known to lack a method, by its short name: they are asked last.
+            unlike: Where replicas are that would misread a method's calls: they are not asked.
         """
-        self._max_in_flight, self._lacking = max_in_flight, lacking
+        self._max_in_flight, self._lacking, self._unlike = max_in_flight, lacking, unlike
         if (targets, library) != (self._targets, self._library):
             self._targets, self._library = targets, library
             self._settle_time = self._loop.time() + _NEW_SECONDS
@@ -101,12 +104,6 @@ class ReplicaPool:
     def counts(self) -> tuple[int, int]:
         """How many replicas are ready, and how many are known."""
         return len(self._ready()), len(self._replicas)
-
-    @property
-    def shunned(self) -> bool:
-        """Whether a replica is connected whose circuit breaker keeps calls from it: in a while it does not any more."""
-        now = self._loop.time()
-        return any(replica.ready and not replica.circuit.allows(now) for replica, _ in self._replicas.values())
 
     @property
     def in_flight(self) -> int:
@@ -178,10 +175,6 @@ class ReplicaPool:
             self._changes = asyncio.Event()
         await self._changes.wait()
 
-    def look_again(self) -> None:
-        """Have whoever waits for a change look whether there is one."""
-        self._changed()
-
     async def close(self) -> None:
         """Close every connection; what is in flight is cut off."""
         self._task.cancel()
@@ -195,6 +188,8 @@ class ReplicaPool:
             for replica, _ in self._replicas.values()
             if replica.ready and replica.circuit.allows(now) and replica not in tried
         ]
+        if unlike := self._unlike.get(method):
+            ready = [replica for replica in ready if replica.address not in unlike]
         if lacking := self._lacking.get(method):
             # What is known may be old: if there is no other replica, these are called too, and prove it if it is so.
             return [replica for replica in ready if replica.address not in lacking] or ready
@@ -242,20 +237,18 @@ class ReplicaPool:
         while not (self._retired and not self._replicas):
             targets = () if self._retired else self._targets
             addresses = await self._resolver.resolve(targets)
-            changed = self._list(addresses) or self._updated.is_set()
+            self._list(addresses)
             self._kick.clear()
             if self._retired or targets == self._targets:
                 self._updated.clear()
-            if changed:
-                self._changed()
+            self._changed()
             for key, (replica, _) in list(self._replicas.items()):
                 if replica.in_flight == 0 and not replica.listed and self._dispensable(key, replica):
                     await self._drop(key)
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
-                # An update kicks too, so that it is not slept over. What names no host leads where it led before.
-                settled = not looks_up(targets) and all(replica.listed for replica, _ in self._replicas.values())
-                await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
+                # An update kicks too, so that it is not slept over.
+                await done_within(_RESOLVE_SECONDS, self._kick.wait())
 
     def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
         """Return whether a replica that is no longer listed may go."""
@@ -265,17 +258,14 @@ class ReplicaPool:
         successor = self._replicas.get((key[0], self._library))
         return successor is not None and successor[0] is not replica and successor[0].ready
 
-    def _list(self, addresses: frozenset[str]) -> bool:
-        """Connect to what is new among the addresses, and note what is not among them; returns whether any is new."""
+    def _list(self, addresses: frozenset[str]) -> None:
         wanted = {(address, self._library) for address in addresses}
         for key, (replica, _) in self._replicas.items():
             replica.listed = key in wanted
-        fresh = wanted - self._replicas.keys()
-        for address, library in fresh:
+        for address, library in wanted - self._replicas.keys():
             _log.info("replica found", service=self._service, address=address)
             replica = Replica(address, library=library, changed=self._changed, turns=self._turns)
             self._replicas[address, library] = (replica, self._spawn(replica.watch()))
-        return bool(fresh)
 
     async def _drop(self, key: tuple[str, bool]) -> None:
         replica, watch = self._replicas.pop(key)

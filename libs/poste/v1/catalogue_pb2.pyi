@@ -418,27 +418,33 @@ Global___ServiceVersion: _TypeAlias = ServiceVersion  # noqa: Y015
 
 @_typing.final
 class LackingReplica(_message.Message):
-    """A replica that registered without some of the methods."""
+    """A replica that registered without some of the methods, or with another schema of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    UNLIKE_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Where it is called, `host:port`."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The short names of what it lacks."""
 
+    @_builtins.property
+    def unlike(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """And of what it has by a schema that breaks the one that calls are written by: such a call is not made there."""
+
     def __init__(
         self,
         *,
         address: _builtins.str = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
+        unlike: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "methods", b"methods"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "methods", b"methods", "unlike", b"unlike"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,7 +513,7 @@ class CatalogueService(_message.Message):
 
     @_builtins.property
     def lacking(self) -> _containers.RepeatedCompositeFieldContainer[Global___LackingReplica]:
-        """Which replicas are known to lack which of its methods: usually none."""
+        """Which replicas are known to lack which of its methods, or to have them by another schema: usually none."""
 
     @_builtins.property
     def taken_routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:

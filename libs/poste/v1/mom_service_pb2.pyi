@@ -63,6 +63,8 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """Its request is larger than a message that brings it to its service may be."""
     ENQUEUE_RESULT_BAD_IDS: _EnqueueResult.ValueType  # 14
     """Its id or that of its client's request is none."""
+    ENQUEUE_RESULT_SCHEMA_UNKNOWN: _EnqueueResult.ValueType  # 15
+    """Its schema is not kept: keep it (`KeepSchema`), and ask again."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -101,7 +103,41 @@ ENQUEUE_RESULT_TOO_LARGE: EnqueueResult.ValueType  # 13
 """Its request is larger than a message that brings it to its service may be."""
 ENQUEUE_RESULT_BAD_IDS: EnqueueResult.ValueType  # 14
 """Its id or that of its client's request is none."""
+ENQUEUE_RESULT_SCHEMA_UNKNOWN: EnqueueResult.ValueType  # 15
+"""Its schema is not kept: keep it (`KeepSchema`), and ask again."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
+
+class _SchemaVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SchemaVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SchemaVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEMA_VERDICT_UNSPECIFIED: _SchemaVerdict.ValueType  # 0
+    """Never sent."""
+    SCHEMA_VERDICT_COMPATIBLE: _SchemaVerdict.ValueType  # 1
+    """It may: the two are compatible."""
+    SCHEMA_VERDICT_BREAKING: _SchemaVerdict.ValueType  # 2
+    """It may not, here or at any replica that lives: it is to be held aside."""
+    SCHEMA_VERDICT_ELSEWHERE: _SchemaVerdict.ValueType  # 3
+    """It may not here, but a replica that lives has a schema that it may run under."""
+    SCHEMA_VERDICT_UNKNOWN: _SchemaVerdict.ValueType  # 4
+    """The served schema is not kept: keep it (`KeepSchema`), and ask again."""
+
+class SchemaVerdict(_SchemaVerdict, metaclass=_SchemaVerdictEnumTypeWrapper):
+    """Whether a task may run under another schema than its own."""
+
+SCHEMA_VERDICT_UNSPECIFIED: SchemaVerdict.ValueType  # 0
+"""Never sent."""
+SCHEMA_VERDICT_COMPATIBLE: SchemaVerdict.ValueType  # 1
+"""It may: the two are compatible."""
+SCHEMA_VERDICT_BREAKING: SchemaVerdict.ValueType  # 2
+"""It may not, here or at any replica that lives: it is to be held aside."""
+SCHEMA_VERDICT_ELSEWHERE: SchemaVerdict.ValueType  # 3
+"""It may not here, but a replica that lives has a schema that it may run under."""
+SCHEMA_VERDICT_UNKNOWN: SchemaVerdict.ValueType  # 4
+"""The served schema is not kept: keep it (`KeepSchema`), and ask again."""
+Global___SchemaVerdict: _TypeAlias = SchemaVerdict  # noqa: Y015
 
 class _CompleteResult:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -181,6 +217,7 @@ class NewTask(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -209,6 +246,8 @@ class NewTask(_message.Message):
     """Those of the client's headers that the handler gets as metadata: a line `key: value` for each, bytes in base64. What
     has more than 1,000 characters is not kept.
     """
+    schema: _builtins.str
+    """The fingerprint of the schema by which the request was written; empty: it runs under whatever schema its service has."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -228,10 +267,11 @@ class NewTask(_message.Message):
         request_id: _builtins.str = ...,
         response_field: _builtins.str = ...,
         metadata: _builtins.str = ...,
+        schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +324,112 @@ class EnqueueTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnqueueTasksResponse: _TypeAlias = EnqueueTasksResponse  # noqa: Y015
+
+@_typing.final
+class KeepSchemaRequest(_message.Message):
+    """Asks to keep a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.bytes
+    """Its text (`poste.rpc.schemas`), by which its fingerprint is known."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepSchemaRequest: _TypeAlias = KeepSchemaRequest  # noqa: Y015
+
+@_typing.final
+class KeepSchemaResponse(_message.Message):
+    """Whether a schema is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    kept: _builtins.bool
+    """It is; else there are as many as may be."""
+    def __init__(
+        self,
+        *,
+        kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepSchemaResponse: _TypeAlias = KeepSchemaResponse  # noqa: Y015
+
+@_typing.final
+class JudgeSchemaRequest(_message.Message):
+    """Asks whether a task may run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The full name of its service."""
+    method: _builtins.str
+    """Its method's short name."""
+    accepted: _builtins.str
+    """The fingerprint of the schema that it was accepted under."""
+    served: _builtins.str
+    """And that of the schema that its method has where it is to run."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        method: _builtins.str = ...,
+        accepted: _builtins.str = ...,
+        served: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "method", b"method", "served", b"served", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeSchemaRequest: _TypeAlias = JudgeSchemaRequest  # noqa: Y015
+
+@_typing.final
+class JudgeSchemaResponse(_message.Message):
+    """Answers with what was judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    verdict: Global___SchemaVerdict.ValueType
+    """Whether it may run."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """If it is not COMPATIBLE: what differs, in words; only the first of many."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___SchemaVerdict.ValueType = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeSchemaResponse: _TypeAlias = JudgeSchemaResponse  # noqa: Y015
 
 @_typing.final
 class ReadClockRequest(_message.Message):
@@ -537,6 +683,7 @@ class Completion(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     OVERDUE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
@@ -550,6 +697,8 @@ class Completion(_message.Message):
     """With an error: the method's short name, whose settings say whether it is tried again, and when."""
     overdue: _builtins.bool
     """With an error: the handler was cut off, for it did not answer in the time that it had."""
+    held: _builtins.bool
+    """With an error: the handler was not called, for the method's schema breaks the one that the task was accepted under."""
     response: _builtins.bytes
     """The serialized response message."""
     cancelled: _builtins.bool
@@ -566,13 +715,14 @@ class Completion(_message.Message):
         token: _builtins.str = ...,
         method: _builtins.str = ...,
         overdue: _builtins.bool = ...,
+        held: _builtins.bool = ...,
         response: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
         cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "key", b"key", "method", b"method", "outcome", b"outcome", "overdue", b"overdue", "response", b"response", "service", b"service", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "held", b"held", "key", b"key", "method", b"method", "outcome", b"outcome", "overdue", b"overdue", "response", b"response", "service", b"service", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -672,6 +822,7 @@ class Queue(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
     STANDS_STILL_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
     queued: _builtins.int
@@ -704,6 +855,8 @@ class Queue(_message.Message):
     """How many that may be: beyond it nothing is accepted."""
     stands_still: _builtins.bool
     """No task is started, for what ended takes as many bytes as it may."""
+    held: _builtins.int
+    """Those of the DEAD tasks that are held aside: their method's schema changed."""
     def __init__(
         self,
         *,
@@ -723,10 +876,11 @@ class Queue(_message.Message):
         held_bytes: _builtins.int = ...,
         max_held_bytes: _builtins.int = ...,
         stands_still: _builtins.bool = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held", b"held", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015
@@ -1028,8 +1182,11 @@ class ReplayTasksRequest(_message.Message):
 
     QUEUE_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    AS_IS_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue's name."""
+    as_is: _builtins.bool
+    """They run under whatever schema their service has by then."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The random parts of their ids; each is judged for itself."""
@@ -1039,10 +1196,11 @@ class ReplayTasksRequest(_message.Message):
         *,
         queue: _builtins.str = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        as_is: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_is", b"as_is", "keys", b"keys", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

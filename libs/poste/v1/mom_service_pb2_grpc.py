@@ -32,7 +32,7 @@ class MomServiceStub:
 
     What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
     the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    CompleteTasks and RegisterService have 64 KiB at most.
+    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,16 @@ class MomServiceStub:
                 '/poste.v1.MomService/EnqueueTasks',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.EnqueueTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.EnqueueTasksResponse.FromString,
+                _registered_method=True)
+        self.KeepSchema = channel.unary_unary(
+                '/poste.v1.MomService/KeepSchema',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.KeepSchemaRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.KeepSchemaResponse.FromString,
+                _registered_method=True)
+        self.JudgeSchema = channel.unary_unary(
+                '/poste.v1.MomService/JudgeSchema',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.JudgeSchemaRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.JudgeSchemaResponse.FromString,
                 _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/poste.v1.MomService/GetTask',
@@ -155,11 +165,25 @@ class MomServiceServicer:
 
     What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
     the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    CompleteTasks and RegisterService have 64 KiB at most.
+    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def EnqueueTasks(self, request, context):
         """Accepts tasks: each that is answered ACCEPTED is on disk. Idempotent by the task's key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepSchema(self, request, context):
+        """Keeps a method's schema: calls are accepted under it from then on, and it can be compared with others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JudgeSchema(self, request, context):
+        """Compares the schema that a task was accepted under with the one that its service has now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,6 +341,16 @@ def add_MomServiceServicer_to_server(servicer, server):
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.EnqueueTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.EnqueueTasksResponse.SerializeToString,
             ),
+            'KeepSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepSchema,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.KeepSchemaRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.KeepSchemaResponse.SerializeToString,
+            ),
+            'JudgeSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.JudgeSchema,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.JudgeSchemaRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.JudgeSchemaResponse.SerializeToString,
+            ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.GetTaskRequest.FromString,
@@ -432,7 +466,7 @@ class MomService:
 
     What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
     the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    CompleteTasks and RegisterService have 64 KiB at most.
+    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     @staticmethod
@@ -452,6 +486,60 @@ class MomService:
             '/poste.v1.MomService/EnqueueTasks',
             poste_dot_v1_dot_mom__service__pb2.EnqueueTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.EnqueueTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/KeepSchema',
+            poste_dot_v1_dot_mom__service__pb2.KeepSchemaRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.KeepSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JudgeSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/JudgeSchema',
+            poste_dot_v1_dot_mom__service__pb2.JudgeSchemaRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.JudgeSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,12 +19,16 @@ class MomServiceStub:
 
     What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
     the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    CompleteTasks and RegisterService have 64 KiB at most.
+    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EnqueueTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.EnqueueTasksRequest, _mom_service_pb2.EnqueueTasksResponse]
     """Accepts tasks: each that is answered ACCEPTED is on disk. Idempotent by the task's key."""
+    KeepSchema: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.KeepSchemaRequest, _mom_service_pb2.KeepSchemaResponse]
+    """Keeps a method's schema: calls are accepted under it from then on, and it can be compared with others."""
+    JudgeSchema: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.JudgeSchemaRequest, _mom_service_pb2.JudgeSchemaResponse]
+    """Compares the schema that a task was accepted under with the one that its service has now."""
     GetTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskRequest, _mom_service_pb2.GetTaskResponse]
     """Reads a task, waiting for its end if asked to."""
     GetTaskHistory: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskHistoryRequest, _mom_service_pb2.GetTaskHistoryResponse]
@@ -81,7 +85,7 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
 
     What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
     the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    CompleteTasks and RegisterService have 64 KiB at most.
+    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     @_abc_1.abstractmethod
@@ -91,6 +95,22 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.EnqueueTasksRequest, _abc.Awaitable[_mom_service_pb2.EnqueueTasksResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.EnqueueTasksResponse]:
         """Accepts tasks: each that is answered ACCEPTED is on disk. Idempotent by the task's key."""
+
+    @_abc_1.abstractmethod
+    def KeepSchema(
+        self,
+        request: _mom_service_pb2.KeepSchemaRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.KeepSchemaRequest, _abc.Awaitable[_mom_service_pb2.KeepSchemaResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.KeepSchemaResponse]:
+        """Keeps a method's schema: calls are accepted under it from then on, and it can be compared with others."""
+
+    @_abc_1.abstractmethod
+    def JudgeSchema(
+        self,
+        request: _mom_service_pb2.JudgeSchemaRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.JudgeSchemaRequest, _abc.Awaitable[_mom_service_pb2.JudgeSchemaResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.JudgeSchemaResponse]:
+        """Compares the schema that a task was accepted under with the one that its service has now."""
 
     @_abc_1.abstractmethod
     def GetTask(

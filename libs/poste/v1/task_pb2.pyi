@@ -81,6 +81,8 @@ class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason
     """Its handler answered, and with more than can be kept."""
     DEAD_REASON_DAMAGED: _DeadReason.ValueType  # 5
     """Its record can't be read."""
+    DEAD_REASON_SCHEMA_CHANGED: _DeadReason.ValueType  # 7
+    """It was not run: its method's schema is not the one that it was accepted under, and is not compatible with that."""
 
 class DeadReason(_DeadReason, metaclass=_DeadReasonEnumTypeWrapper):
     """Why Poste gave a task up."""
@@ -97,6 +99,8 @@ DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.ValueType  # 4
 """Its handler answered, and with more than can be kept."""
 DEAD_REASON_DAMAGED: DeadReason.ValueType  # 5
 """Its record can't be read."""
+DEAD_REASON_SCHEMA_CHANGED: DeadReason.ValueType  # 7
+"""It was not run: its method's schema is not the one that it was accepted under, and is not compatible with that."""
 Global___DeadReason: _TypeAlias = DeadReason  # noqa: Y015
 
 class _TaskEventType:

@@ -17,6 +17,7 @@ from poste.queue.tasks import Tasks
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.methods.enqueue import EnqueueServicer
 from poste_mom.queues.budgets import Budgets
+from poste_mom.queues.schemas import Schemas
 
 #: As many as come together when 32 connections call.
 _TOGETHER: Final = 16
@@ -59,12 +60,14 @@ async def prepare() -> counted.Calls:
 
     health: Any = SimpleNamespace(durability=on_disk, free_bytes=free_bytes, give=give)
     catalogue: Any = counted.services()
-    servicer = EnqueueServicer(tasks, catalogue, health, Budgets(catalogue, health))
+    schemas, schema = Schemas(nothing, catalogue), catalogue.get(SUM).methods["Add"].schema.fingerprint
+    schemas._seen[schema] = time.monotonic()
+    servicer = EnqueueServicer(tasks, catalogue, health, Budgets(catalogue, health), schemas)
     request = pb.EnqueueTasksRequest()
     for number in range(_TOGETHER):
         request.tasks.add(
             service=SUM, method="Add", key=f"0123456789ab{number:04}", request=_REQUEST, task_ttl_seconds=60,
-            result_ttl_seconds=60, id_rest="i" * 58, request_id=f"0123456789-{number}",
+            result_ttl_seconds=60, id_rest="i" * 58, request_id=f"0123456789-{number}", schema=schema,
         ).create_time.FromMilliseconds(int(time.time() * 1000))  # fmt: skip
     came = request.SerializeToString()
 

@@ -23,6 +23,7 @@ from poste.queue.steps import consumer as steps
 from poste.service.handlers import Runner
 from poste.service.queued import QueuedHandlers, QueuedRoad
 from poste.service.report import Reporter
+from poste.service.schemas import Schemas
 from poste.service.servicer import services_of
 from poste.service.terms import Terms
 from poste.v1 import mom_service_pb2 as pb
@@ -45,7 +46,8 @@ async def prepare() -> counted.Calls:
     reporter = Reporter(grpc.aio.insecure_channel("127.0.0.1:1"))
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
-    road = QueuedRoad(QueuedHandlers(service, Runner("queued", threads=1), Terms(service)).run, reporter)
+    handlers = QueuedHandlers(service, Runner("queued", threads=1), Terms(service))
+    road = QueuedRoad(handlers.run, reporter, Schemas(grpc.aio.insecure_channel("127.0.0.1:1")), handlers.schema_of)
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     scripts = Scripts(redis.asyncio.Redis())
     state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))
@@ -58,8 +60,9 @@ async def prepare() -> counted.Calls:
         ids.mint(service.name, task_ttl_seconds=60, result_ttl_seconds=60, now=now) for _ in range(counted.AT_ONCE)
     ]
     ms = given[0].create_ms
+    schema = service.methods["Add"].schema.fingerprint.encode()
     said = [
-        [b"run", b"Add", _REQUEST, 1, ms, b"", None, without_queue(one).encode(), b"0123456789-1", None]
+        [b"run", b"Add", _REQUEST, 1, ms, b"", None, without_queue(one).encode(), b"0123456789-1", None, schema]
         for one in given
     ]
 

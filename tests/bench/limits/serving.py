@@ -14,7 +14,7 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def say(word: object) -> None:
-    """Tell the bench."""
+    """Report to the bench."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 

@@ -18,7 +18,7 @@ from saq.queue.redis import RedisQueue
 
 _AT_ONCE = 100
 _RESULT_TTL_SECONDS = 3600
-#: How often it is looked for a result, in seconds; its own `apply` waits for half a second.
+#: The pause between two questions for a result, in seconds; its own `apply` waits for half a second.
 _LOOK_SECONDS = 0.001
 _RESULT_SECONDS = 30
 
@@ -41,7 +41,7 @@ async def fill(count: int) -> None:
 
 
 async def wait(count: int) -> None:
-    """Call and look for the result, one after the other; writes how long each took, in seconds."""
+    """Call and ask for the result, one after the other; writes how long each took, in seconds."""
     took = []
     for number in range(count):
         begin = time.perf_counter()

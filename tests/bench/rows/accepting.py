@@ -1,4 +1,4 @@
-"""The queued road's door: calls accepted while the service is away, against aiohttp pushing to the same Redis."""
+"""Accepting queued calls while the service is away, against aiohttp pushing to the same Redis."""
 
 from __future__ import annotations
 

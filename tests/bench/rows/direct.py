@@ -32,6 +32,13 @@ ROWS = (
     Row("client", "the load alone: the most it can make, against aiohttp alone"),
 )
 UNARY_ROWS = (Row("direct-p50", "direct road, 1 connection: p50 against aiohttp + bare unary", Target(at_most=1.15)),)
+FOREIGN_ROWS = (
+    Row(
+        "direct-foreign",
+        "the same to a service without the library, the very one that the bare unary calls go to",
+        Target(at_most=1.15),
+    ),
+)
 
 
 async def direct(sizes: Sizes) -> AsyncIterator[Round]:
@@ -58,10 +65,26 @@ async def direct_p50(sizes: Sizes) -> AsyncIterator[Round]:
         limit("http_unary", str(service)) as (_, port),
     ):
         for _ in range(sizes.rounds):
-            a = await load(Plan([one.gateway.port], connections=1, seconds=sizes.seconds))
-            b = await load(Plan([port], connections=1, seconds=sizes.seconds))
-            absolutes = {"ours ms": a.p50_ms, "bare unary ms": b.p50_ms, "ours p99": a.p99_ms, "bare p99": b.p99_ms}
-            yield {"direct-p50": Sample([ratio(a.p50_ms, to=b.p50_ms)], absolutes)}
+            yield {"direct-p50": await _p50(one.gateway.port, port, sizes)}
+
+
+async def direct_foreign(sizes: Sizes) -> AsyncIterator[Round]:
+    async with (
+        limit("unary_sum") as (_, service),
+        stage.poste(unregistered=[SUM], settings={SUM: {"target": f"127.0.0.1:{service}"}}) as one,
+        limit("http_unary", str(service)) as (_, port),
+    ):
+        await one.up(SUM)
+        for _ in range(sizes.rounds):
+            yield {"direct-foreign": await _p50(one.gateway.port, port, sizes)}
+
+
+async def _p50(ours: int, bare: int, sizes: Sizes) -> Sample:
+    """Compare two servers' medians at one connection."""
+    a = await load(Plan([ours], connections=1, seconds=sizes.seconds))
+    b = await load(Plan([bare], connections=1, seconds=sizes.seconds))
+    absolutes = {"ours ms": a.p50_ms, "bare unary ms": b.p50_ms, "ours p99": a.p99_ms, "bare p99": b.p99_ms}
+    return Sample([ratio(a.p50_ms, to=b.p50_ms)], absolutes)
 
 
 async def costed(plan: Plan, pids: dict[str, int]) -> tuple[Report, dict[str, float]]:

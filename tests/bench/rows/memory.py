@@ -24,7 +24,7 @@ ROWS = (
         for name in ("gateway", "mom", "service")
     ),
 )
-#: So long an idle process rests before it is looked at, in seconds.
+#: So long an idle process rests before its memory is read, in seconds.
 _REST_SECONDS = 2.0
 
 

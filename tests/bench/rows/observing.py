@@ -44,7 +44,7 @@ ROWS = (
         " loop spells it for the collector. No span is made unless a collector is named",
     ),
 )
-#: So long a process is looked at, in seconds, to see whether it does anything.
+#: So long a process is observed, in seconds, to see whether it does anything.
 _LOOK_SECONDS = 0.4
 _PROGRAM = (sys.executable, "-m", "bench.limits.observed")
 

@@ -12,6 +12,7 @@ const REASONS = {
   crashes: "its service crashed each time",
   "outcome-unknown": "may have run: no answer came",
   "response-too-large": "ran, and its answer is too large to be kept",
+  "schema-changed": "held aside: its method's schema changed",
   damaged: "its record can't be read",
 };
 
@@ -39,9 +40,9 @@ class DeadQueue {
   }
 
   /** Takes note of how many there are; asks which, if those that are shown may be others. */
-  async update(total) {
+  async update({ dead: total, heldAside: held }) {
     this.#total = total;
-    say(this.#count, count(total));
+    say(this.#count, held ? `${count(total)}, ${count(held)} held aside` : count(total));
     const old = Date.now() - this.#fetched.time > LIST_AGE;
     if (!this.#fetching && (old || total !== this.#fetched.total)) await this.refresh();
     else this.#sayMore();
@@ -160,7 +161,7 @@ export class Dead {
       this.#queues.set(name, one);
       return one.element;
     };
-    const fill = (_, { name, figures }) => this.#queues.get(name).update(figures.dead);
+    const fill = (_, { name, figures }) => this.#queues.get(name).update(figures);
     keep(document.getElementById("dead-queues"), dead, (service) => service.name, create, fill);
     document.getElementById("dead-empty").hidden = dead.length > 0;
     const total = dead.reduce((sum, service) => sum + service.figures.dead, 0);

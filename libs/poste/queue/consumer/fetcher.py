@@ -104,7 +104,7 @@ class Fetcher:
                 await self._take(slots)
 
     async def stop(self, running: asyncio.Task[None]) -> None:
-        """End the pop that waits from outside: cancelling it would strand what it is about to answer with."""
+        """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
         while not running.done():
             with contextlib.suppress(StoreError):
                 await self._pops.unblock(self._state)
@@ -121,16 +121,16 @@ class Fetcher:
             await self._pop(slots)
 
     async def _pop(self, slots: int) -> None:
-        """Wait for tasks."""
+        """Wait for one task."""
         state = self._state
         try:
             try:
-                taken = await self._pops.pop(state, slots)
+                first = await self._pops.pop(state)
             except StoreFull:
                 await self._sleep_unless_stopping(_POP_BACKOFF)
                 state.adopt(await steps.take(state.scripts, state.keys, state.name, count=slots))
             else:
-                state.adopt(taken)
+                state.adopt([] if first is None else [first])
             self._pops.note_answer()
         except StoreError as error:
             # Its answer may have been lost with a key in it: reconciling finds that.
@@ -219,6 +219,7 @@ class Fetcher:
             traceparent=traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
             ids=said.ids,
             headers=said.headers,
+            schema=said.schema,
             unstarted=True,
         )
         self._state.handling[key] = len(claimed.request)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from poste.domain.errors import StoreError
 from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs
+from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from poste.queue.consumer.state import ConsumerState
@@ -19,9 +20,10 @@ _log = logs.get("consumer")
 
 
 async def reconcile(state: ConsumerState) -> None:
-    """Read the list whenever that is due, until cancelled: every half lease while something is held."""
+    """Read the list every half lease, and whenever it is due, until cancelled."""
+    period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
     while True:
-        await state.reconcile_due.wait()
+        await done_within(period, state.reconcile_due.wait())
         state.reconcile_due.clear()
         try:
             listed = await steps.held(state.scripts, state.keys, state.name)

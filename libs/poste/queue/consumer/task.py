@@ -17,7 +17,8 @@ class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
     `ids` are what its record says of its id and its request's: they are read (`names`) when they are asked for.
-    `headers` are those of its client that its handler gets (`domain.carried`).
+    `headers` are those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of the
+    schema that its method had when it was accepted; empty: it runs under any.
     `cancel_requested` is set before its asyncio task is cancelled because the client asked for it. `handled` is to be
     called once its handler has ended: from then on it waits for its report alone, and another may run in its place.
     `go_on` has something else run for it from now on, for the asyncio task that its handler does not give back.
@@ -38,6 +39,7 @@ class ClaimedTask:
     traceparent: str = ""
     ids: tuple[bytes | None, bytes | None] = (None, None)
     headers: str = ""
+    schema: str = ""
     cancel_requested: bool = False
     unstarted: bool = False
     left: bool = False

@@ -17,7 +17,7 @@
 --   what it ended (`ends`)}, and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil, its id
 --     without the queue's name or nil, the id of its client's request or nil, the client headers that its handler
---     gets or nil}
+--     gets or nil, the fingerprint of the schema that it was accepted under or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
@@ -85,9 +85,9 @@ local function own(record, token, once)
   end
 end
 
-local function run(method, request, attempts, create, once, trace, id, request_id, headers)
+local function run(method, request, attempts, create, once, trace, id, request_id, headers, schema)
   bytes_left = bytes_left - #request
-  return { 'run', method, request, attempts, create, once or '', trace, id, request_id, headers }
+  return { 'run', method, request, attempts, create, once or '', trace, id, request_id, headers, schema }
 end
 
 local function claim(record, key, seq)
@@ -98,7 +98,7 @@ local function claim(record, key, seq)
     return { 'later' }
   end
   local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by, id, request_id,
-    headers = fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G', 'H')
+    headers, schema = fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G', 'H', 'V')
   local due, created, began = number(expiry), number(create), number(attempts or 0)
   company = number(company or 0)
   if not state or is_final(state) then
@@ -132,7 +132,7 @@ local function claim(record, key, seq)
       redis.call('HDEL', record, 'b')
       own(record, mine, once)
     end
-    return run(method, request, began, created, once, trace, id, request_id, headers)
+    return run(method, request, began, created, once, trace, id, request_id, headers, schema)
   end
   if due <= now then
     expire(record, dead, key, now, request and #request)
@@ -154,7 +154,7 @@ local function claim(record, key, seq)
   end
   redis.call('HSET', record, 'a', began)
   own(record, mine, once)
-  return run(method, request, began, created, once, trace, id, request_id, headers)
+  return run(method, request, began, created, once, trace, id, request_id, headers, schema)
 end
 
 local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)

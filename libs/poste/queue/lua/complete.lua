@@ -6,9 +6,10 @@
 -- ARGV: for each task: key, token, outcome, payload, terms
 --   outcome: 'ok' (payload: response) | 'cancelled' | 'final' (payload: error)
 --          | 'large' (payload: error): it answered with more than can be kept; or, all with the error,
+--          | 'schema': it was not run, for the schema that it was accepted under is broken by the one here; no attempt is counted
 --          | 'retry' (a later try may go better) | 'defect' (it failed unexpectedly: an exception, no answer in time)
 --          | 'silent' (it ended without saying whether it had run) | 'overdue' (silent, for its time was over)
---   terms, for the last four: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
+--   terms, for the last five: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
 --          the random number is in [0, 1)
 -- A task whose handler fails is tried again for as long as it may wait, and unexpected failures are counted: a day of
 -- tries does not mend a defect.
@@ -28,6 +29,16 @@ end
 
 local function fail(record, key, outcome, payload, terms)
   local once, stop, failures, defects, expiry = fields_of(record, 'n', 'w', 'f', 'i', 'x')
+  if outcome == 'schema' then
+    redis.call('HDEL', record, 'b')
+    redis.pcall('HINCRBY', record, 'a', -1)
+    if stop then
+      finish(record, 'C', now)
+      return 'cancelled'
+    end
+    dead_letter(record, dead, key, 'schema-changed', now, 'e', payload)
+    return 'dead'
+  end
   if once and (outcome == 'silent' or outcome == 'overdue') then
     dead_letter(record, dead, key, 'outcome-unknown', now, 'e', payload)
     return 'dead'

@@ -5,10 +5,11 @@
 --       5 how many of the newest to remember, 6 '1' if they must be written to the AOF: refused if it is switched off by now
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
---       the one field of the response that its client is answered with or '', the client headers that its handler gets or ''
+--       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
+--       the fingerprint of its method's schema or ''
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 12
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 13
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -71,6 +72,9 @@ for place, one in ipairs(fresh) do
   end
   if ARGV[at + 11] ~= '' then
     fields[#fields + 1], fields[#fields + 2] = 'H', ARGV[at + 11]
+  end
+  if ARGV[at + 12] ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'V', ARGV[at + 12]
   end
   redis.call('HSET', record, unpack(fields))
   keys[place] = ARGV[at]

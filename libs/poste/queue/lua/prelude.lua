@@ -2,7 +2,8 @@
 -- with Python: ENDED, MIN_RECORD_SECONDS, RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
 --
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
--- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take),
+-- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take), held
+-- (those of the DEAD that are held aside, for their method's schema changed),
 -- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
 -- at the last pass), step (by how much it moves at most until the next), budget (how many bytes what ended may take, by the
 -- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms); and what was ever done, for the
@@ -80,7 +81,7 @@ end
 
 -- By how much this script changes the counts: written once, by `write_counts`, with which every script that counts ends
 -- (but `enqueue`: it has read them, and writes what they are).
-local change = { waiting = 0, bytes = 0, running = 0, dead_bytes = 0, ended_bytes = 0 }
+local change = { waiting = 0, bytes = 0, running = 0, dead_bytes = 0, held = 0, ended_bytes = 0 }
 -- And by how much those of what is kept: by stretch, {how many, their bytes}.
 local kept_change = {}
 
@@ -131,6 +132,9 @@ local function count_dead(record, sign)
   local size = redis.call('HSTRLEN', record, 'q') + redis.call('HSTRLEN', record, 'e')
   local by = sign * (RECORD_BYTES + size)
   change.dead_bytes, change.ended_bytes = change.dead_bytes + by, change.ended_bytes + by
+  if redis.call('HGET', record, 'd') == 'schema-changed' then
+    change.held = change.held + sign
+  end
 end
 
 -- Adds to several fields of a hash in one write: one for each would cost as much again, and more of the AOF. What stood there

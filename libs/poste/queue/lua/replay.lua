@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- An operator has DEAD tasks run again: each waits at the end of the queue, as long as it might at first, with its failures
 -- forgotten. One that killed its processes runs alone: it is a suspect from the start.
--- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: for each record: key
+-- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: 1 '1' if they run under whatever schema their service has by then,
+--       then for each record: key
 -- Returns for each: 'done', also if it waits or runs already | 'ended' (not as DEAD) | 'gone' (no record, or purged)
 
 local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
-local now = now_ms()
+local as_is, now = ARGV[1] == '1', now_ms()
 
 local function replay(record, key)
   local state, ttl, reason, died = fields_of(record, 's', 'y', 'd', 'z')
@@ -21,6 +22,9 @@ local function replay(record, key)
   append_event(record, 'p', now)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
+  if as_is then
+    redis.call('HDEL', record, 'V')
+  end
   if reason == 'crashes' then
     redis.call('HSET', record, 'u', SUSPECT_AFTER)
   end
@@ -32,7 +36,7 @@ end
 
 local results = {}
 for i = 4, #KEYS do
-  results[#results + 1] = replay(KEYS[i], ARGV[i - 3])
+  results[#results + 1] = replay(KEYS[i], ARGV[i - 2])
 end
 write_counts(counts)
 return results

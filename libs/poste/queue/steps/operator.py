@@ -23,9 +23,9 @@ async def pause(scripts: Scripts, at: QueueKeys, *, paused: bool) -> None:
     await scripts.run_kept(at, "pause", [at.counts], ["1" if paused else "0"])
 
 
-async def replay(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[Done]:
-    """Have DEAD tasks run again, as if they were new."""
-    return await _each(scripts, at, "replay", [at.ready, at.counts, at.dead], keys)
+async def replay(scripts: Scripts, at: QueueKeys, keys: Sequence[str], *, as_is: bool) -> list[Done]:
+    """Have DEAD tasks run again, as if they were new; with `as_is` under whatever schema their service has by then."""
+    return await _each(scripts, at, "replay", [at.ready, at.counts, at.dead], keys, "1" if as_is else "")
 
 
 async def purge(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[Done]:
@@ -61,7 +61,7 @@ async def listed_dead(
 
 
 async def _each(
-    scripts: Scripts, at: QueueKeys, script: str, touched: Sequence[str], keys: Sequence[str]
+    scripts: Scripts, at: QueueKeys, script: str, touched: Sequence[str], keys: Sequence[str], *how: str
 ) -> list[Done]:
-    reply = await scripts.run_kept(at, script, [*touched, *map(at.record, keys)], keys)
+    reply = await scripts.run_kept(at, script, [*touched, *map(at.record, keys)], [*how, *keys])
     return cast("list[Done]", texts(reply))

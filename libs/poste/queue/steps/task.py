@@ -21,7 +21,7 @@ RECENT: Final = 1000
 
 Accepted = Literal["accepted", "full", "spent", "clock"]
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
-Ending = Literal["ok", "cancelled", "final", "large", "retry", "defect", "silent", "overdue"]
+Ending = Literal["ok", "cancelled", "final", "large", "schema", "retry", "defect", "silent", "overdue"]
 #: Ends after which a task may be tried again.
 _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
@@ -31,7 +31,8 @@ class NewTask(NamedTuple):
 
     `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
     `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are
-    those of its client that its handler gets (`domain.carried`).
+    those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of its method's schema;
+    empty if it runs under any.
     """
 
     key: str
@@ -46,14 +47,17 @@ class NewTask(NamedTuple):
     request_id: str = ""
     response_field: str = ""
     headers: str = ""
+    schema: str = ""
 
 
 class Report(NamedTuple):
     """What a handler ended with under one claim.
 
     `ending`: ok (payload: the response), cancelled, final (payload: the error), large (payload: an error that says that
-    it answered with more than can be kept), retry (a later try may go better), defect (it failed unexpectedly), silent
-    (it ended without saying whether it had run: retried if that does no harm), overdue (silent, for its time was over).
+    it answered with more than can be kept), schema (payload: an error that says what differs): it was not run, for the
+    schema here breaks the one that it was accepted under; retry (a later try may go better), defect (it failed
+    unexpectedly), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent,
+    for its time was over).
     `retry`: how its method's tasks are tried again.
     """
 
@@ -116,6 +120,7 @@ async def enqueue(
             task.request_id,
             task.response_field,
             task.headers,
+            task.schema,
         )
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))

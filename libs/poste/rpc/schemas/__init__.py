@@ -1,0 +1,1 @@
+"""Schemas of methods: what a method takes and returns, named by a fingerprint, and whether one may follow another."""
