@@ -116,7 +116,11 @@ class Round:
     async def _consume(self) -> None:
         """Take from the queue until the service is away, or this is to end."""
         self._consumer = Consumer(
-            queue=self.name, settings=self._settings, handle=self._handle, concurrency=self._concurrency
+            queue=self.name,
+            settings=self._settings,
+            handle=self._handle,
+            concurrency=self._concurrency,
+            limits=lambda: self._delivery.service.policy.limited,
         )
         try:
             await self._consumer.run()

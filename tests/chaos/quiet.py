@@ -107,6 +107,8 @@ async def _stuck(client: redis.asyncio.Redis, kind: str) -> list[str]:
     if leases != len(takers):
         found.append(f"{service}: {leases} leases, {len(takers)} processes")
     lengths = {"ready": await client.llen(at.ready), "delayed": await client.zcard(at.delayed)}
+    for method in texts(await client.smembers(at.lanes)):
+        lengths[f"lane of {method}"] = await client.llen(at.lane(method))
     found += [f"{service}: {length} keys in {what}" for what, length in lengths.items() if length]
     lists = [text(name) async for name in client.scan_iter(match=at.taken("*"), count=1000)]
     return found + [f"{name} holds {texts(await client.lrange(name, 0, -1))}" for name in lists]

@@ -22,6 +22,7 @@ from poste_mom.catalogue import catalogue_file
 
 SERVICES = Document("docs/services.md")
 OF_BOTH, OF_SERVICE = "setting of a service or a method", "setting of a service"
+OF_METHOD = "setting of a method"
 
 
 def test_every_setting_of_the_catalogue() -> None:
@@ -31,6 +32,7 @@ def test_every_setting_of_the_catalogue() -> None:
     assert both == set(SERVICES.codes(OF_BOTH))
     of_service = {*catalogue_file._SERVICE_FIELDS, *catalogue_file._HEADER_FIELDS} - both
     assert of_service == set(SERVICES.codes(OF_SERVICE))
+    assert set(catalogue_file._METHODS_OWN) == set(SERVICES.codes(OF_METHOD))
 
 
 def test_defaults_of_the_catalogue() -> None:
@@ -42,7 +44,10 @@ def test_defaults_of_the_catalogue() -> None:
         for name, value in [(field.name, getattr(policy, field.name))]
     } | {f"{field.name}_headers": list(field.default) for field in dataclasses.fields(HeaderPolicy)}
 
-    told = {row[0].strip("`"): row[1].strip("`") for row in SERVICES.table(OF_BOTH) + SERVICES.table(OF_SERVICE)}
+    told = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in [*SERVICES.table(OF_BOTH), *SERVICES.table(OF_METHOD), *SERVICES.table(OF_SERVICE)]
+    }
 
     assert told.pop("away") == '"queue"'
     assert defaults["queue_when_away"]
@@ -54,7 +59,7 @@ def test_what_an_author_can_say() -> None:
     """An author would read that `@poste.policy` takes a setting that it does not."""
     says = {field.name for field in dataclasses.fields(policies.Policy)}
 
-    rows = SERVICES.table(OF_BOTH) + SERVICES.table(OF_SERVICE)
+    rows = [*SERVICES.table(OF_BOTH), *SERVICES.table(OF_METHOD), *SERVICES.table(OF_SERVICE)]
 
     assert {row[0].strip("`") for row in rows if row[2].startswith("yes")} == says
 

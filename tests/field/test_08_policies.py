@@ -72,15 +72,18 @@ def test_the_catalogue_file_wins_over_the_author_setting_by_setting() -> None:
     """An operator who must slow a service down tonight can't wait for its next release."""
     settings = catalogue_pb2.ServiceSettings
     narrow = catalogue_pb2.MethodSettings
-    entry = shop.entry(timeout_seconds=2, max_backoff_seconds=3, methods={"Quote": narrow(max_attempts=9)})
+    entry = shop.entry(
+        timeout_seconds=2, concurrency=6, max_backoff_seconds=3, methods={"Quote": narrow(max_attempts=9)}
+    )
     author = settings(concurrency=4, backoff_seconds=5, away=catalogue_pb2.AWAY_POLICY_REJECT)
-    author.methods["Place"].CopyFrom(narrow(timeout_seconds=50, max_attempts=3))
+    author.methods["Place"].CopyFrom(narrow(timeout_seconds=50, max_attempts=3, concurrency=3))
     author.methods["Quote"].CopyFrom(narrow(max_attempts=1, redeliver=True))
     entry.author_settings.CopyFrom(author)
     policy = describe(entry).policy
     place, quote = policy.methods["Place"], policy.methods["Quote"]
 
-    assert policy.concurrency == 4
+    # The service's own: it is not said of each method.
+    assert (policy.concurrency, place.concurrency, quote.concurrency) == (6, 3, None)
     assert {one.timeout_seconds for one in policy.methods.values()} == {2}
     assert not any(one.queue_when_away for one in policy.methods.values())
     # What two say may differ without a mistake: the operator's bound holds.
@@ -102,7 +105,9 @@ def test_the_catalogue_file_wins_over_the_author_setting_by_setting() -> None:
         {"backoff_seconds": 5, "max_backoff_seconds": 1},
         {"redeliver": 1},
         {"away": "maybe"},
-        {"concurrency": 1},
+        {"concurrency": 0},
+        {"starts_per_second": 0},
+        {"starts_per_second": float("nan")},
         {"max_attempts": 2**40},
         {"max_result_ttl_seconds": 0},
         {"max_task_ttl_seconds": 30 * 86400 + 1},
@@ -117,6 +122,12 @@ def test_what_makes_no_sense_is_named_at_the_start(said: dict[str, Any]) -> None
 
     with pytest.raises(StartError, match=rf"(?s)(?=.*Store)(?=.*{list(said)[-1]})"):
         services_of([Wrong()])
+
+
+def test_a_pace_is_a_methods_own() -> None:
+    """Said of a class it would be read as that of all its methods together, which there is not."""
+    with pytest.raises(StartError, match="starts_per_second"):
+        services_of([poste.policy(starts_per_second=1)(type("Paced", (Behaving,), {}))()])
 
 
 def test_a_policy_of_what_is_no_method_is_refused() -> None:

@@ -128,18 +128,35 @@ class Consumers(Network):
                 return hold(behind, place, {key: Held(TAKEN) for key in keys if hand[key] is None})
 
             yield from self.ask(world, f"P{place} takes", heard, "take", me, lost=[world])
+        yield from self._serve(world, place, process)
         yield from self._audit(world, place, process)
         for key in self.keys:
             # What it saw at the queue's front, perhaps long ago.
             if hand[key] is None and store.ready and store.tasks[key].state != NONE:
-                yield from self._claim(world, place, process, key, take=1)
+                yield from self._claims(world, place, process, key, take=1)
+
+    def _serve(self, world: World, place: int, process: Process) -> Iterator[Step]:
+        def heard(behind: World, keys: Sequence[int]) -> World:
+            return hold(behind, place, {key: Held(TAKEN) for key in keys if process.hand[key] is None})
+
+        if world.store.lane and self.on(Rule.LANES):
+            yield from self.ask(world, f"P{place} takes from the lane", heard, "take_lane", process.me, lost=[world])
+
+    def _claims(self, world: World, place: int, process: Process, key: int, *, take: int) -> Iterator[Step]:
+        """Claim one; or what waits is parked, and of the rest there is room for any number."""
+        yield from self._claim(world, place, process, key, take=take)
+        if self.may(world, "park"):
+            for room in (0, 1):
+                yield from self._claim(self.spend(world, "park"), place, process, key, take=take, room=room)
 
     def _audit(self, world: World, place: int, process: Process) -> Iterator[Step]:
         for key in world.store.taken[process.me] if self.on(Rule.AUDIT) else ():
             if process.hand[key] is None:
                 yield Step(f"P{place} finds {key} in its list", hold(world, place, {key: Held(TAKEN)}))
 
-    def _claim(self, world: World, place: int, process: Process, key: int, *, take: int) -> Iterator[Step]:
+    def _claim(
+        self, world: World, place: int, process: Process, key: int, *, take: int, room: int | None = None
+    ) -> Iterator[Step]:
         """Claim one; what asks again for a lost answer names the same number."""
         me, held = process.me, process.hand[key]
         number = held.number if held and held.number else process.number + 1
@@ -166,14 +183,15 @@ class Consumers(Network):
         if not take:
             lost.append(hold(numbered, place, {key: Held(held.how if held else TAKEN, number)}))
         claims = ((key, number),)
-        says = f"P{place} {'takes one and ' if take else ''}claims {key}"
-        yield from self.ask(world, says, heard, "claim", me, claims, alone, take, lost=lost)
+        says = f"P{place} {'takes one and ' if take else ''}claims {key}{'' if room is None else f', room {room}'}"
+        yield from self.ask(world, says, heard, "claim", me, claims, alone, take, room, lost=lost)
 
     def _drive(self, world: World, place: int, process: Process, key: int, held: Held) -> Iterator[Step]:
         hand, token = process.hand, (process.me, held.number)
         claimed = any(one and one.how not in (TAKEN, SUSPECT) for one in hand)
         if process.mode == UP and (held.how == TAKEN or (held.how == SUSPECT and not claimed)):
-            yield from self._claim(world, place, process, key, take=0)
+            claims = self._claims if held.how == TAKEN else self._claim
+            yield from claims(world, place, process, key, take=0)
         elif held.how == CLAIMED and process.mode == UP:
             yield from self._begin(world, place, process, key, held)
         elif held.how == BEGUN:

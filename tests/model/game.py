@@ -57,11 +57,11 @@ class Game(Network):
         for place in range(len(world.late)):
             name, arguments = world.late[place]
             rest = world._replace(late=world.late[:place] + world.late[place + 1 :])
-            if name != "take" or rest.store.ready:
+            if {"take": rest.store.ready, "take_lane": rest.store.lane}.get(name, True):
                 _, step = self.send(rest, name, *arguments)
                 yield step._replace(says=f"a late {name}{arguments}: {step.reply}")
             else:
-                yield Step("a late take finds nothing", rest)
+                yield Step(f"a late {name} finds nothing", rest)
 
 
 def _elsewhere(processes: tuple[Process, ...]) -> tuple[Process, ...]:

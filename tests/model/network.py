@@ -51,7 +51,9 @@ class Network:
     def run(self, store: Store, name: str, arguments: tuple[Any, ...]) -> Done:
         keywords: dict[str, Any] = {}
         if name == "claim":
-            *arguments, keywords["alone"], keywords["take"] = arguments  # type: ignore[assignment]
+            *arguments, keywords["alone"], keywords["take"], keywords["room"] = arguments  # type: ignore[assignment]
+        elif name == "sweep":
+            return self.steps.sweep(store, arguments[0], lane=arguments[1])
         elif name == "pause":
             return self.steps.pause(store, paused=arguments[0])
         done: Done = getattr(self.steps, name)(store, *arguments, **keywords)

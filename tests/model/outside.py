@@ -111,9 +111,11 @@ class Outside(Network):
             if self.on(Rule.WAKE):
                 _, step = self.send(world, "wake", (key,))
                 yield step._replace(says=f"{key} is due")
-        if self.on(Rule.SWEEP) and any(not store.tasks[key].open or store.tasks[key].overdue for key in store.ready):
-            _, step = self.send(world, "sweep", store.ready)
-            yield step._replace(says="the queue is swept")
+        for listed, lane in ((store.ready, False), (store.lane, True)):
+            over = any(not store.tasks[key].open or store.tasks[key].overdue for key in listed)
+            if self.on(Rule.SWEEP) and over:
+                _, step = self.send(world, "sweep", listed, lane)
+                yield step._replace(says=f"the {'lane' if lane else 'queue'} is swept")
 
     def _read_for_reaping(self, world: World, me: int) -> Step:
         late = tuple(sorted((*world.late, ("reap", (me, world.store.taken[me]))), key=repr))

@@ -45,7 +45,7 @@ def _suffers(game: Game, world: World, key: int) -> str | None:
 
 def _misplaced(game: Game, world: World, key: int) -> str | None:
     store, task = world.store, world.store.tasks[key]
-    waits = store.ready.count(key) + (key in store.delayed)
+    waits = store.ready.count(key) + store.lane.count(key) + (key in store.delayed)
     places = waits + sum(listed.count(key) for listed in store.taken)
     if places > 1:
         return "an open task stands in two places"
@@ -66,4 +66,4 @@ def drained(world: World) -> bool:
     """Return whether everything has ended, and nothing is left over."""
     store = world.store
     nothing_open = not any(task.open or task.state == NONE for task in store.tasks)
-    return nothing_open and not (store.ready or store.delayed or any(store.taken) or world.late)
+    return nothing_open and not (store.ready or store.lane or store.delayed or any(store.taken) or world.late)

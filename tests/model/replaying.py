@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from support.driven_queue import QUEUE, DrivenQueue
+from support.driven_queue import METHOD, QUEUE, DrivenQueue
 
 from model.store import GONE, HOLDS, NONE, OVER, REAPED, Store, Token
 from model.world import Step
@@ -67,11 +67,14 @@ class Replay:
     async def _take(self, _: Store, me: int) -> list[int]:
         return list(self._numbers(await self.queue.take(self.name(me), 1)))
 
+    async def _take_lane(self, _: Store, me: int) -> list[int]:
+        return list(self._numbers(await self.queue.take_lane(self.name(me))))
+
     async def _claim(
-        self, _: Store, me: int, claims: Sequence[tuple[int, int]], alone: bool, take: int
+        self, _: Store, me: int, claims: Sequence[tuple[int, int]], alone: bool, take: int, room: int | None
     ) -> tuple[Any, ...]:
         named = [(self.keys[key], number) for key, number in claims]
-        said = await self.queue.claim(self.name(me), named, alone=alone, take=take)
+        said = await self.queue.claim(self.name(me), named, alone=alone, take=take, room=room)
         if said.answers == ["fenced"]:
             return ("fenced",)
         return (self._numbers(said.unnamed), *said.answers)
@@ -107,8 +110,10 @@ class Replay:
             await self.queue.end_wait(self.keys[key])
         return await maintenance.wake(self.queue.scripts, self.queue.keys, count=1000)
 
-    async def _sweep(self, _: Store, keys: Sequence[int]) -> None:
-        await maintenance.sweep(self.queue.scripts, self.queue.keys, -len(keys), [self.keys[key] for key in keys])
+    async def _sweep(self, _: Store, keys: Sequence[int], lane: bool) -> None:
+        named, at = [self.keys[key] for key in keys], self.queue.keys
+        place = at.lane(METHOD) if lane else at.ready
+        await maintenance.sweep(self.queue.scripts, at, place, -len(keys), named)
 
     async def _pause(self, _: Store, paused: bool) -> None:
         await self.queue.operators.pause(QUEUE, paused=paused)
@@ -131,6 +136,7 @@ class Replay:
         tasks = {self.keys[number]: task for number, task in enumerate(store.tasks) if task.state not in (NONE, GONE)}
         return {
             "ready": [self.keys[key] for key in store.ready],
+            "lane": [self.keys[key] for key in store.lane],
             "delayed": {self.keys[key] for key in store.delayed},
             "dead": {key for key, task in tasks.items() if task.state == "D" and not task.purged},
             "leases": {self.name(me) for me, lease in enumerate(store.leases) if lease in (HOLDS, OVER)},
@@ -154,6 +160,7 @@ class Replay:
         waits = {key: await self.queue.client.hexists(self.queue.keys.record(key), "h") for key in seen.records}
         return {
             "ready": seen.ready,
+            "lane": seen.lane,
             "delayed": seen.delayed,
             "dead": seen.dead,
             "leases": seen.leases,

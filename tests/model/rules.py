@@ -24,6 +24,8 @@ class Rule(Enum):
     CLAIM_PAUSED = "claim.lua", "a claim of a paused queue starts nothing"
     CLAIM_NOT_BEGUN = "claim.lua", "the claim of what must not run twice notes that it has not begun"
     CLAIM_KNOWN_BY = "claim.lua", "that note counts only for the run of the server that knows what came after it"
+    PARK_WAITING = "claim.lua", "only what waits is parked in its method's lane, or put back for want of a place"
+    LANES = "lanes.py", "what is parked has its turn"
     BEGIN_LEASE = "begin.lua", "nothing begins without a lease"
     BEGIN_RUNNING = "begin.lua", "only what is RUNNING under this very token begins"
     BEGIN_NOT_OVERDUE = "begin.lua", "what is overdue by now does not begin"

@@ -123,19 +123,51 @@ class Steps:
             draft.taken[me].insert(0, key)
         return keys
 
+    def take_lane(self, store: Store, me: int) -> Done:
+        draft = Draft(store)
+        keys = [draft.lane.pop() for _ in draft.lane[-1:]]
+        draft.taken[me] = keys + draft.taken[me]
+        return _done(draft, keys)
+
     def claim(
-        self, store: Store, me: int, claims: Sequence[tuple[int, int]], *, alone: bool = False, take: int = 0
+        self,
+        store: Store,
+        me: int,
+        claims: Sequence[tuple[int, int]],
+        *,
+        alone: bool = False,
+        take: int = 0,
+        room: int | None = None,
     ) -> Done:
-        """Answer for each claim, after the keys that were taken and not named."""
+        """Answer for each claim, after the keys that were taken and not named; with a `room` what waits is parked."""
         if store.leases[me] not in (HOLDS, OVER) and Rule.CLAIM_LEASE in self.rules:
             return Done(store, ("fenced",))
         draft = Draft(store)
         named = [key for key, _ in claims]
         unnamed = tuple(key for key in self._take(draft, me, take) if key not in named)
-        answers = tuple(self._claim(draft, me, key, number, alone=alone) for key, number in claims)
-        paused = [key for (key, _), answer in zip(claims, answers, strict=True) if answer == "paused"]
-        draft.ready += reversed(paused)
+        answers = tuple(
+            (None if room is None else self._park(draft, me, key, room=room))
+            or self._claim(draft, me, key, number, alone=alone)
+            for key, number in claims
+        )
+        put_back = [key for (key, _), answer in zip(claims, answers, strict=True) if answer in ("paused", "back")]
+        draft.ready += reversed(put_back)
         return _done(draft, (unnamed, *answers))
+
+    def _park(self, draft: Draft, me: int, key: int, *, room: int) -> str | None:
+        task = draft.tasks[key]
+        waits = task.state == "Q" or (task.open and Rule.PARK_WAITING not in self.rules)
+        if draft.paused or key not in draft.taken[me] or not waits:
+            return None
+        if room <= 0:
+            draft.drop(me, key)
+            return "back"
+        if task.overdue:
+            return None
+        draft.drop(me, key)
+        older = task.failures or task.alone or task.company
+        draft.lane.insert(len(draft.lane) if older else 0, key)
+        return "parked"
 
     def _claim(  # noqa: PLR0911 - one answer each, in the script's order
         self, draft: Draft, me: int, key: int, number: int, *, alone: bool
@@ -361,15 +393,16 @@ class Steps:
             draft.ready.append(key)
         return _done(draft, len(keys))
 
-    def sweep(self, store: Store, keys: Sequence[int]) -> Done:
+    def sweep(self, store: Store, keys: Sequence[int], *, lane: bool = False) -> Done:
         draft = Draft(store)
+        listed = draft.lane if lane else draft.ready
         for key in keys:
             if draft.tasks[key].state == "Q" and draft.tasks[key].overdue:
                 self._expire(draft, key)
-            if not draft.tasks[key].open and key in draft.ready:
-                draft.ready.reverse()
-                draft.ready.remove(key)
-                draft.ready.reverse()
+            if not draft.tasks[key].open and key in listed:
+                listed.reverse()
+                listed.remove(key)
+                listed.reverse()
         return _done(draft, None)
 
     # -- operators

@@ -48,6 +48,8 @@ class Store(NamedTuple):
     delayed: frozenset[int]
     leases: tuple[int, ...]
     taken: tuple[tuple[int, ...], ...]
+    #: What waits apart, for its method's turn: all are of one method here.
+    lane: tuple[int, ...] = ()
     paused: bool = False
     #: Which run of the server this is.
     run: int = 1
@@ -66,6 +68,7 @@ class Draft:
         self.delayed = set(store.delayed)
         self.leases = list(store.leases)
         self.taken = [list(listed) for listed in store.taken]
+        self.lane = list(store.lane)
         self.paused = store.paused
         self.run = store.run
         #: What must never be, and was done.
@@ -78,6 +81,7 @@ class Draft:
             frozenset(self.delayed),
             tuple(self.leases),
             tuple(map(tuple, self.taken)),
+            tuple(self.lane),
             self.paused,
             self.run,
         )

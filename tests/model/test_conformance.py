@@ -36,6 +36,7 @@ FAULTS: Final = (
     "refuse",
     "pause",
     "replay",
+    "park",
 )
 RULES: Final = Rules(
     once=(False, True, False, True),
@@ -88,5 +89,5 @@ def test_the_model_is_the_scripts(tmp_path: Path) -> None:
             runner.run(queue.client.aclose())
     assert done == {
         *("enqueue", "take", "claim", "begin", "complete", "give_back", "put_off", "cancel", "read", "join", "renew"),
-        *("leave", "reap", "wake", "sweep", "pause", "replay", "purge", "forget", "overdue", "lapse"),
+        *("take_lane", "leave", "reap", "wake", "sweep", "pause", "replay", "purge", "forget", "overdue", "lapse"),
     }

@@ -26,6 +26,8 @@ from support.queue_model import FRONT, Claim, Claimed, Returned
 from support.queue_post import word_of
 
 QUEUE: Final = "test.Machine"
+#: The one method of its tasks.
+METHOD: Final = "Add"
 #: Leases and retries of this length end when a test says so, never by themselves, in seconds.
 LONG_SECONDS: Final = 100_000.0
 #: How long a task may wait, in seconds.
@@ -38,6 +40,7 @@ class Seen:
     """What stands in Redis."""
 
     ready: list[str]
+    lane: list[str]
     delayed: set[str]
     dead: set[str]
     leases: set[str]
@@ -58,7 +61,7 @@ class Seen:
     @property
     def places(self) -> list[str]:
         """Every key as often as it stands somewhere."""
-        return [*self.ready, *self.delayed, *(key for keys in self.taken.values() for key in keys)]
+        return [*self.ready, *self.lane, *self.delayed, *(key for keys in self.taken.values() for key in keys)]
 
 
 class _Retry(RetryPolicy):
@@ -93,7 +96,7 @@ class DrivenQueue:
 
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
-        task = NewTask(key, "Add", b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
+        task = NewTask(key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
         (said,) = await self.tasks.enqueue(QUEUE, [task], self.policy, Durability.AS_DECLARED)
         return said
 
@@ -107,16 +110,28 @@ class DrivenQueue:
         return await steps.take(self.scripts, self.keys, name, count=count)
 
     async def claim(
-        self, name: str, claims: Sequence[Claim], *, alone: bool, take: int = 0, on_disk: bool = True
+        self,
+        name: str,
+        claims: Sequence[Claim],
+        *,
+        alone: bool,
+        take: int = 0,
+        on_disk: bool = True,
+        room: int | None = None,
     ) -> Claimed:
-        """Claim; take some first; with `on_disk`, as where a reply proves that it is."""
+        """Claim; take some first; with `on_disk`, as where a reply proves that it is; park what waits, with `room`."""
         said = await steps.claim(
             self.scripts, self.keys, name, claims,
             most_bytes=1 << 20, alone=alone, take=take, front_count=FRONT, on_disk=on_disk,
+            parked=() if room is None else (METHOD,), room=room or 0,
         )  # fmt: skip
         if isinstance(said, steps.Fenced):
             return Claimed(["fenced"])
         return Claimed([word_of(one) for one in said.results], said.unnamed, said.front[::-1])
+
+    async def take_lane(self, name: str) -> list[str]:
+        turn = await steps.take_lane(self.scripts, self.keys, name, METHOD, count=1, per_second=None)
+        return turn.keys
 
     async def begin(self, name: str, key: str, token: str) -> str:
         return await steps.begin(self.scripts, self.keys, name, key, token)
@@ -160,6 +175,7 @@ class DrivenQueue:
         """Everything that there is of the queue, in one answer."""
         pipeline = self.client.pipeline(transaction=True)
         pipeline.lrange(self.keys.ready, 0, -1)
+        pipeline.lrange(self.keys.lane(METHOD), 0, -1)
         for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.reaped):
             pipeline.zrange(where, 0, -1)
         pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running", "dead_bytes", "ended_bytes"])
@@ -171,12 +187,13 @@ class DrivenQueue:
             pipeline.ttl(self.keys.record(key))
             for name in ("q", "o", "e"):
                 pipeline.hstrlen(self.keys.record(key), name)
-        ready, delayed, dead, leases, reaped, counts, kept, *rest = await pipeline.execute()
+        ready, lane, delayed, dead, leases, reaped, counts, kept, *rest = await pipeline.execute()
         lists, rest = rest[: len(names)], rest[len(names) :]
         records, ttls, requests, responses, errors = (rest[start::5] for start in range(5))
         *counted, dead_bytes, ended_bytes = (int(count or 0) for count in counts)
         return Seen(
             ready=texts(ready),
+            lane=texts(lane),
             delayed=set(texts(delayed)),
             dead=set(texts(dead)),
             leases=set(texts(leases)),

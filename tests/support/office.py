@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from poste.domain.policy import QueuePolicy
+from poste.domain.policy import MethodPolicy, QueuePolicy
 from poste.domain.task import TaskState
 from poste.queue.connection import open_client
 from poste.queue.consumer import ClaimedTask, Consumer
@@ -79,10 +79,11 @@ class Office:
         handle: Callable[[ClaimedTask], Awaitable[None]],
         *,
         live: Callable[[], bool] = lambda: False,
+        limits: Mapping[str, MethodPolicy] | None = None,
         **changes: Any,
     ) -> Consumer:
         settings = self.settings.model_copy(update=changes)
-        consumer = Consumer(queue=self.queue, settings=settings, handle=handle, live=live)
+        consumer = Consumer(queue=self.queue, settings=settings, handle=handle, live=live, limits=lambda: limits or {})
         self.consumers[consumer] = asyncio.create_task(consumer.run())
         return consumer
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import Message
 from testing.v1 import ledger_pb2
 
+from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
@@ -34,8 +35,10 @@ class HandedConsumer:
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],  # noqa: ARG002 - the test itself says what is handed over when
         concurrency: Callable[[], int | None],
+        limits: Callable[[], Mapping[str, MethodPolicy]],
     ) -> None:
         self.queue = queue
+        self.limits = limits
         self.settings = settings
         self.concurrency = concurrency
         self.stopped = asyncio.Event()

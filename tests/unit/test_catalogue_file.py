@@ -66,6 +66,8 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         timeout_seconds = 1.5
         redeliver = false
         max_backoff_seconds = 30.5
+        concurrency = 2
+        starts_per_second = 0.5
         """,
     )
     (entry,) = read(path)
@@ -81,7 +83,10 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         retry=RetryPolicy(max_attempts=2, backoff_seconds=2, max_backoff_seconds=30.5),
         idempotent=True,
         no_side_effects=True,
+        concurrency=2,
+        starts_per_second=0.5,
     )
+    assert service.policy.limited == {"Add": method}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,9 @@ def test_every_setting_reaches_the_policy(folder: Path) -> None:
         (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmax_length = true', "max_length"),
         (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmax_lenght = 1', "max_lenght"),
         (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\n[services."{SUM}".methods.Ad]', "Ad"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nstarts_per_second = 1', "starts_per_second"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmethods.Add.concurrency = 0', "concurrency of Add"),
+        (f'[services."{SUM}"]\ndescriptors = "calculator.binpb"\nmethods.Add.starts_per_second = nan', "of Add is nan"),
         ('[services."no.such"]\ndescriptors = "calculator.binpb"', "no.such"),
     ],
 )

@@ -40,6 +40,15 @@ max_result_ttl_seconds   2592000  the longest that a client may have a result ke
 ======================== ======== ======================================================================================
 
 ======================== ======== ======================================================================================
+of a method              default
+======================== ======== ======================================================================================
+concurrency              none     how many of its queued tasks run at once in one process; what waits for that holds no
+                                  other method's up
+starts_per_second        none     how many of its queued tasks start in a second, in all processes together; as many at
+                                  once at most. A fraction is fine: 0.1 is one in ten seconds
+======================== ======== ======================================================================================
+
+======================== ======== ======================================================================================
 of a service             default
 ======================== ======== ======================================================================================
 concurrency              none     how many of its queued tasks run at once in one process, if that is fewer than its
@@ -91,6 +100,7 @@ _METHOD_FIELDS: Final[dict[str, type]] = {
     "max_task_ttl_seconds": int,
     "max_result_ttl_seconds": int,
 }
+_METHODS_OWN: Final[dict[str, type]] = {"concurrency": int, "starts_per_second": float}
 _SERVICE_FIELDS: Final[dict[str, type]] = {
     **_METHOD_FIELDS,
     "concurrency": int,
@@ -150,7 +160,12 @@ def _service(path: Path, name: str, table: Any) -> tuple[catalogue_pb2.Catalogue
     for method, settings in methods.items():
         if not isinstance(settings, dict):
             raise StartError(f"{where} method {method}: not a table")
-        _settle(f"{where} method {method}", dict(settings), entry.settings.methods[method], _METHOD_FIELDS)
+        _settle(
+            f"{where} method {method}",
+            dict(settings),
+            entry.settings.methods[method],
+            {**_METHOD_FIELDS, **_METHODS_OWN},
+        )
     try:
         if entry.reflect:
             check_settings(entry)

@@ -66,6 +66,9 @@ class MethodPolicy:
         redeliver: Run it again although it may have run, even if it is not idempotent.
         max_task_ttl_seconds: The longest that a client may have a call of it wait.
         max_result_ttl_seconds: The longest that a client may have a result of it kept.
+        concurrency: How many queued tasks of it run at once in one process, at most; None if it has no limit of its
+            own.
+        starts_per_second: How many queued tasks of it start in a second, in all processes together; None as well.
     """
 
     queue_when_away: bool = True
@@ -77,6 +80,13 @@ class MethodPolicy:
     redeliver: bool = False
     max_task_ttl_seconds: int = MAX_TTL_SECONDS
     max_result_ttl_seconds: int = MAX_TTL_SECONDS
+    concurrency: int | None = None
+    starts_per_second: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether its queued tasks have a limit of their own."""
+        return self.concurrency is not None or self.starts_per_second is not None
 
     @property
     def repeatable(self) -> bool:
@@ -139,6 +149,7 @@ class ServicePolicy:
         concurrency: How many of its queued tasks run at once in one process, at most; None if only the process' own
             setting (`POSTE_CONCURRENCY`) bounds that.
         headers: Which headers reach its handlers.
+        limited: Those of its methods whose queued tasks have a limit of their own.
     """
 
     queue: QueuePolicy = field(default_factory=QueuePolicy)
@@ -146,3 +157,8 @@ class ServicePolicy:
     max_in_flight: int = 1000
     concurrency: int | None = None
     headers: HeaderPolicy = field(default_factory=HeaderPolicy)
+    limited: dict[str, MethodPolicy] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # It is asked for at each turn of a queue.
+        object.__setattr__(self, "limited", {name: one for name, one in self.methods.items() if one.limited})

@@ -81,6 +81,7 @@ class QueueKeys:
 
     Attributes:
         ready: Keys of the tasks that wait, the oldest at the right (list).
+        lanes: The methods that have a lane (set).
         leases: incarnation → when its lease is over, in ms of the leases' clock (zset).
         reaped: Reaped incarnations → when, in ms (zset); their lists are still swept.
         delayed: key → when to retry, in ms (zset).
@@ -93,14 +94,15 @@ class QueueKeys:
     """
 
     __slots__ = (
-        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "reaped", "kept", "leases", "queue"),
-        *("ready", "recent"),
+        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "reaped", "kept", "lanes", "leases"),
+        *("queue", "ready", "recent"),
     )
 
     def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
         self.queue = queue
         self._prefix = f"{prefix}:{{{queue}}}:"
         self.ready = self._prefix + "ready"
+        self.lanes = self._prefix + "lanes"
         self.leases = self._prefix + "leases"
         self.reaped = self._prefix + "reaped"
         self.delayed = self._prefix + "delayed"
@@ -110,6 +112,10 @@ class QueueKeys:
         self.recent = self._prefix + "recent"
         self.barrier = self._prefix + "barrier"
         self.any_record = self.record("*")
+
+    def lane(self, method: str) -> str:
+        """The list of keys of one method's tasks that wait for its turn, the oldest at the right."""
+        return f"{self._prefix}lane:{method}"
 
     def taken(self, incarnation: str) -> str:
         """The list of keys that one consumer process has taken."""

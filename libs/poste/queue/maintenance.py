@@ -97,27 +97,28 @@ class Maintenance:
         return await self._reaper.reap_orphans()
 
     async def _sweep(self, at: QueueKeys) -> None:
-        """Settle overdue tasks: those at the front while there are any, and one window that wanders over the queue.
+        """Settle overdue tasks: those at the front while there are any, and one window that wanders over each list.
 
         Times to live differ from call to call, so an overdue task may stand anywhere. One that is read or taken is
         settled at once; the wandering window gets to the rest. While many of the keys are of ended tasks, it wanders
         on: a client that enqueues and cancels leaves a key each time, far faster than one window takes them off.
         """
-        while await self._sweep_window(at, -_BATCH, -1) == _BATCH:
-            pass
+        places = [at.ready, *await steps.lanes(self._scripts, at)]
+        for place in places:
+            while await self._sweep_window(at, place, -_BATCH, -1) == _BATCH:
+                pass
         for _ in range(_MOST_WINDOWS):
-            length, ended = await steps.backlog(self._scripts, at)
-            start = self._cursors.get(at.queue, 0)
-            if length <= _BATCH or start >= length:
-                self._cursors[at.queue] = 0
-            else:
-                removed = await self._sweep_window(at, start, start + _BATCH - 1)
-                self._cursors[at.queue] = start + _BATCH - removed
-            if ended <= max(_BATCH, length * _MOST_ENDED):
+            lengths, ended = await steps.backlog(self._scripts, at, places)
+            for place, length in zip(places, lengths, strict=True):
+                start = self._cursors.pop(place, 0)
+                if start < length and length > _BATCH:
+                    removed = await self._sweep_window(at, place, start, start + _BATCH - 1)
+                    self._cursors[place] = start + _BATCH - removed
+            if ended <= max(_BATCH, sum(lengths) * _MOST_ENDED):
                 return
 
-    async def _sweep_window(self, at: QueueKeys, first: int, last: int) -> int:
-        keys = await steps.listed(self._scripts, at, at.ready, first, last)
+    async def _sweep_window(self, at: QueueKeys, place: str, first: int, last: int) -> int:
+        keys = await steps.listed(self._scripts, at, place, first, last)
         if not keys:
             return 0
-        return await steps.sweep(self._scripts, at, first, keys)
+        return await steps.sweep(self._scripts, at, place, first, keys)

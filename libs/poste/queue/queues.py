@@ -98,10 +98,12 @@ class Queues:
         pipeline.zcard(at.leases)
         pipeline.lindex(at.ready, -1)
         pipeline.zrange(at.delayed, 0, 0)
+        pipeline.smembers(at.lanes)
         pipeline.time()
         with reading():
-            fields, stretches, delayed, dead, leases, front, retries, time = await pipeline.execute()
-            created = await self._create_times(at, texts(key for key in (front, *retries) if key))
+            fields, stretches, delayed, dead, leases, front, retries, lanes, time = await pipeline.execute()
+            fronts = (front, *retries, *await self._fronts(at, texts(lanes)))
+            created = await self._create_times(at, texts(key for key in fronts if key))
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
         ages = [now - create_time for create_time in created]
@@ -124,6 +126,13 @@ class Queues:
             stands_still="budget" in counts and int(counts.get("ended_bytes", 0)) >= int(counts["budget"]),
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
+
+    async def _fronts(self, at: QueueKeys, methods: Sequence[str]) -> list[bytes | None]:
+        """Return the key of what waits longest in each method's lane."""
+        pipeline = self._client.pipeline(transaction=False)
+        for method in methods:
+            pipeline.lindex(at.lane(method), -1)
+        return await pipeline.execute() if methods else []
 
     async def _create_times(self, at: QueueKeys, keys: Sequence[str]) -> list[float]:
         """Return when tasks were created, in seconds since the epoch: of each whose record can be read."""

@@ -16,6 +16,11 @@ from poste.v1 import catalogue_pb2
 #: What may be said of which headers go on.
 _HEADER: Final = re.compile(r"[0-9a-z_.-]{1,100}\*?|\*")
 _MOST_HEADERS: Final = 100
+#: What is said of a service is said of each of its methods: not how many run at once, which are those of all together.
+_OF_EACH_METHOD: Final = frozenset(catalogue_pb2.MethodSettings.DESCRIPTOR.fields_by_name) - {"concurrency"}
+#: How many tasks of a method may start in a second: one an hour, or any number that makes sense.
+_SLOWEST: Final = 1 / 3600
+_FASTEST: Final = 1_000_000
 _REPEATABLE: Final = (
     descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
     descriptor_pb2.MethodOptions.IDEMPOTENT,
@@ -94,7 +99,7 @@ def settled(entry: catalogue_pb2.CatalogueService) -> catalogue_pb2.ServiceSetti
             getattr(settings, field.name).CopyFrom(value)
         # It is said of every method: an operator who slows a service down need not know what its code says of each.
         for method in settings.methods.values():
-            if field.name in catalogue_pb2.MethodSettings.DESCRIPTOR.fields_by_name:
+            if field.name in _OF_EACH_METHOD:
                 method.ClearField(field.name)  # type: ignore[arg-type]  # it is one of its fields
     for name, method in entry.settings.methods.items():
         settings.methods[name].MergeFrom(method)
@@ -119,6 +124,8 @@ def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
         redeliver=default.redeliver if redeliver is None else redeliver,
         max_task_ttl_seconds=said.ttl("max_task_ttl_seconds", default.max_task_ttl_seconds),
         max_result_ttl_seconds=said.ttl("max_result_ttl_seconds", default.max_result_ttl_seconds),
+        concurrency=said.own_concurrency,
+        starts_per_second=said.own_pace,
     )
 
 
@@ -157,6 +164,27 @@ class _Said:
     @property
     def away(self) -> catalogue_pb2.AwayPolicy.ValueType:
         return self._narrow.away or self._wide.away
+
+    @property
+    def own_concurrency(self) -> int | None:
+        """How many of the method's tasks may run at once; None if nothing is said of it alone."""
+        if not self._narrow.HasField("concurrency"):
+            return None
+        if self._narrow.concurrency < 1:
+            raise self.fault(f"concurrency of {self.method} is {self._narrow.concurrency}, and must be at least 1")
+        return self._narrow.concurrency
+
+    @property
+    def own_pace(self) -> float | None:
+        """How many of the method's tasks may start in a second; None if nothing is said of that."""
+        if not self._narrow.HasField("starts_per_second"):
+            return None
+        pace = self._narrow.starts_per_second
+        # A NaN is in no range.
+        if not _SLOWEST <= pace <= _FASTEST:
+            text = f"starts_per_second of {self.method} is {pace:g}, and must be between {_SLOWEST:g} and {_FASTEST:g}"
+            raise self.fault(text)
+        return pace
 
     def value(self, name: Any) -> Any:
         """Return a setting, None if it is not set."""

@@ -42,6 +42,7 @@ class Policy:
     max_task_ttl_seconds: int | None = None
     max_result_ttl_seconds: int | None = None
     concurrency: int | None = None
+    starts_per_second: float | None = None
 
     def __call__(self, target: T) -> T:
         """Say it of a servicer's class, or of a handler."""
@@ -61,6 +62,7 @@ def policy(
     max_task_ttl_seconds: int | None = None,
     max_result_ttl_seconds: int | None = None,
     concurrency: int | None = None,
+    starts_per_second: float | None = None,
 ) -> Policy:
     """Say how calls are treated, of a servicer's class or of one of its handlers.
 
@@ -76,8 +78,10 @@ def policy(
         max_backoff_seconds: The longest wait before any retry.
         max_task_ttl_seconds: The longest that a client may have a call wait (Poste-Task-TTL).
         max_result_ttl_seconds: The longest that a client may have a result kept (Poste-Result-TTL).
-        concurrency: How many queued tasks of the service run at once in one process, at most. Of a class only: tasks
-            stand in one line, and where one method's had to wait, all those behind them would too.
+        concurrency: How many queued tasks run at once in one process, at most: of a class those of all its methods
+            together, of a handler its own.
+        starts_per_second: How many queued tasks of a handler start in a second, in all processes together. Of a handler
+            only.
     """
     return Policy(
         away=away,
@@ -90,6 +94,7 @@ def policy(
         max_task_ttl_seconds=max_task_ttl_seconds,
         max_result_ttl_seconds=max_result_ttl_seconds,
         concurrency=concurrency,
+        starts_per_second=starts_per_second,
     )
 
 
@@ -107,12 +112,12 @@ def said_of(servicer: object, service: str, methods: Iterable[str]) -> catalogue
     settings = catalogue_pb2.ServiceSettings()
     said = getattr(type(servicer), _SAID, None)
     if isinstance(said, Policy):
+        if said.starts_per_second is not None:
+            raise StartError(f"starts_per_second can't be said of {service}: it is a handler's to say")
         _settle(settings, said, service)
     for name in methods:
         said = getattr(getattr(servicer, name), _SAID, None)
         if isinstance(said, Policy):
-            if said.concurrency is not None:
-                raise StartError(f"concurrency can't be said of {service}/{name}: it is the class' to say")
             _settle(settings.methods[name], said, f"{service}/{name}")
     return settings
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import grpc.aio
 
 from poste.domain.errors import PosteError
+from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.replicated import Replicated
 from poste.runtime import leaving, lifecycle
@@ -49,6 +50,7 @@ class MakeConsumer(Protocol):
         handle: Callable[[ClaimedTask], Awaitable[None]],
         live: Callable[[], bool],
         concurrency: Callable[[], int | None],
+        limits: Callable[[], Mapping[str, MethodPolicy]],
     ) -> QueueConsumer: ...
 
 
@@ -150,6 +152,7 @@ class _Queued:
                 handle=self._road(service, reporter, schemas).handle,
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
+                limits=self.terms[service.name].limits,
             )
             for service in services
         ]

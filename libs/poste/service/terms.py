@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from poste.domain.policy import MethodPolicy, ServicePolicy
 from poste.rpc.policies import service_policy
 from poste.service.servicer import ServedService
@@ -31,6 +33,10 @@ class Terms:
     def concurrency(self) -> int | None:
         """Return how many of its tasks may run at once in this process, None if it is not set."""
         return self._policy.concurrency
+
+    def limits(self) -> Mapping[str, MethodPolicy]:
+        """Return those of its methods whose queued tasks have a limit of their own."""
+        return self._policy.limited
 
     def _read(self, settings: catalogue_pb2.ServiceSettings) -> ServicePolicy:
         entry = catalogue_pb2.CatalogueService(name=self._service.name, settings=settings)

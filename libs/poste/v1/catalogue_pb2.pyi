@@ -58,6 +58,8 @@ class MethodSettings(_message.Message):
     MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    STARTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -76,6 +78,10 @@ class MethodSettings(_message.Message):
     """The longest that a client may have a call wait for its service."""
     max_result_ttl_seconds: _builtins.int
     """The longest that a client may have a result kept."""
+    concurrency: _builtins.int
+    """How many queued tasks of the method run at once in one process, at most."""
+    starts_per_second: _builtins.float
+    """How many queued tasks of the method start in a second, in all processes together."""
     def __init__(
         self,
         *,
@@ -88,13 +94,17 @@ class MethodSettings(_message.Message):
         max_backoff_seconds: _builtins.float | None = ...,
         max_task_ttl_seconds: _builtins.int | None = ...,
         max_result_ttl_seconds: _builtins.int | None = ...,
+        concurrency: _builtins.int | None = ...,
+        starts_per_second: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_backoff_seconds: _TypeAlias = _typing.Literal["max_backoff_seconds"]  # noqa: Y015
@@ -107,10 +117,14 @@ class MethodSettings(_message.Message):
     _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
     _WhichOneofArgType__redeliver: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver"]  # noqa: Y015
+    _WhichOneofReturnType__starts_per_second: _TypeAlias = _typing.Literal["starts_per_second"]  # noqa: Y015
+    _WhichOneofArgType__starts_per_second: _TypeAlias = _typing.Literal["_starts_per_second", b"_starts_per_second"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_seconds) -> _WhichOneofReturnType__backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @_typing.overload
@@ -123,6 +137,8 @@ class MethodSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redeliver) -> _WhichOneofReturnType__redeliver | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starts_per_second) -> _WhichOneofReturnType__starts_per_second | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
 

@@ -26,8 +26,9 @@ from poste.runtime.backoff import Backoff
 from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from poste.domain.policy import MethodPolicy
     from poste.queue.consumer.task import Handle
     from poste.runtime.settings import ConsumerSettings
 
@@ -50,6 +51,7 @@ class Consumer:
         handle: Handle,
         live: Callable[[], bool] = lambda: False,
         concurrency: Callable[[], int | None] = lambda: None,
+        limits: Callable[[], Mapping[str, MethodPolicy]] = dict,
     ) -> None:
         """Prepare; `run` begins.
 
@@ -61,10 +63,11 @@ class Consumer:
                 nothing). It may raise `NotRun`: the task goes back.
             live: Returns whether direct calls come in: tasks are then taken a few at a time.
             concurrency: Returns how many tasks may run at once, if that is fewer than the settings say.
+            limits: Returns those methods whose tasks have a limit of their own.
         """
         self.queue = queue
         self._settings = settings
-        self._host = TaskHost(handle, live, concurrency)
+        self._host = TaskHost(handle, live, concurrency, limits)
         self._keys = Keys(settings.key_prefix).of(queue)
         self._pops: Pops | None = None
         self._stopping = asyncio.Event()

@@ -3,6 +3,8 @@
 One is waited for by BLMOVE. Its claim returns what else is at the queue's front, and the next claim takes that: so a
 task alone is claimed at once, and a backlog costs one script for many. What may run twice starts when it is claimed;
 the `Beginner` has the rest begin one after the other.
+
+Tasks of methods that have no turn now go to their lanes (`Lanes`), and what is taken from there is claimed as all else.
 """
 
 from __future__ import annotations
@@ -15,18 +17,20 @@ from typing import TYPE_CHECKING, Final
 from poste.domain import input_rules, sizes
 from poste.domain.errors import StoreError
 from poste.queue import damaged
+from poste.queue.consumer.lanes import LONG_SECONDS
 from poste.queue.consumer.state import MAX_TAKEN
 from poste.queue.consumer.task import ClaimedTask
 from poste.queue.durability import Durability
 from poste.queue.errors import StoreFull
 from poste.queue.steps import consumer as steps
-from poste.runtime import logs
+from poste.runtime import lifecycle, logs
 from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from poste.queue.consumer.beginner import Beginner
+    from poste.queue.consumer.lanes import Lanes, Serving
     from poste.queue.consumer.pops import Pops
     from poste.queue.consumer.state import ConsumerState
     from poste.queue.consumer.task_runner import TaskRunner
@@ -42,6 +46,10 @@ _ROOM_CHECK_SECONDS: Final = 0.25
 _REFILL: Final = 0.25
 #: How long that is waited for, in seconds: what may run twice need not wait for one that does not begin.
 _REFILL_SECONDS: Final = 0.25
+#: So many of the queue are looked through at once while tasks of some methods are parked.
+_LOOKED_THROUGH: Final = 256
+#: How long a pop waits at least where a method's pace ends it, in seconds.
+_LEAST_BLOCK: Final = 0.05
 #: How often CLIENT UNBLOCK is sent until the blocked pop has ended, in seconds: it may run before the pop does.
 _UNBLOCK_SECONDS: Final = 0.05
 
@@ -49,11 +57,12 @@ _UNBLOCK_SECONDS: Final = 0.05
 class Fetcher:
     """Takes what one session has room for, claims it, and passes it on: to be started, or to begin in its turn."""
 
-    def __init__(self, state: ConsumerState, pops: Pops, runner: TaskRunner, beginner: Beginner) -> None:
+    def __init__(self, state: ConsumerState, pops: Pops, runner: TaskRunner, beginner: Beginner, lanes: Lanes) -> None:
         self._state = state
         self._pops = pops
         self._runner = runner
         self._beginner = beginner
+        self._lanes = lanes
         self._live = state.host.live
         self._seq = 0
         #: What stood at the queue's front when it was last read, the oldest first.
@@ -61,8 +70,9 @@ class Fetcher:
         #: The key of the task that was last claimed to run alone.
         self._suspect: str | None = None
         self._stands_still = False
+        self._weighing: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._refill_by = 0.0
+        self._refill_by = self._claim_time = 0.0
         #: Whether something of the last claim must not run twice, as that of the next one then may.
         self._once = False
 
@@ -81,6 +91,13 @@ class Fetcher:
 
         Raises what handling a task raised, which it must not; a PosteError, if that is no Exception.
         """
+        try:
+            await self._run()
+        finally:
+            if self._weighing is not None:
+                self._weighing.cancel()
+
+    async def _run(self) -> None:
         state = self._state
         while not state.ending.is_set():
             state.changed.clear()
@@ -89,7 +106,7 @@ class Fetcher:
                 await state.changed.wait()
             elif state.unclaimed and state.bytes_left > 0:
                 keys, state.unclaimed = state.unclaimed, []
-                await self._claim(keys)
+                await self._claim(keys, parked=self._lanes.parked(self._loop.time()))
             elif state.suspects:
                 if state.holds_claimed:
                     await state.changed.wait()
@@ -112,20 +129,43 @@ class Fetcher:
 
     async def _take(self, slots: int) -> None:
         """Take what there is room for."""
-        state = self._state
-        self._refill_by = self._loop.time() + _REFILL_SECONDS
-        front, self._prefetch_hint = [key for key in self._prefetch_hint[:slots] if not state.holds(key)], []
+        state, now = self._state, self._loop.time()
+        self._refill_by = now + _REFILL_SECONDS
+        parked = self._lanes.parked(now)
+        if parked:
+            serving = self._lanes.next(slots, others=bool(self._prefetch_hint), now=now)
+            if serving is not None:
+                await self._serve(serving)
+                return
+        named = self._prefetch_hint[: max(slots, _LOOKED_THROUGH) if parked else slots]
+        front, self._prefetch_hint = [key for key in named if not state.holds(key)], []
         if front:
-            await self._claim(front, take=len(front))
+            await self._claim(front, take=len(front), parked=parked)
         else:
             await self._pop(slots)
+
+    async def _serve(self, serving: Serving) -> None:
+        """Take from a method's lane: it is its turn."""
+        state, method = self._state, serving.method
+        try:
+            turn = await steps.take_lane(
+                state.scripts, state.keys, state.name, method, count=serving.most, per_second=serving.per_second
+            )
+        except StoreError as error:
+            _log.warning("lane not taken from", queue=state.keys.queue, method=method, error=str(error))
+            await self._recover()
+            return
+        self._pops.note_answer()
+        self._lanes.note_taken(serving, len(turn.keys), wait_seconds=turn.wait_seconds, now=self._loop.time())
+        if keys := [key for key in turn.keys if not state.holds(key)]:
+            await self._claim(keys)
 
     async def _pop(self, slots: int) -> None:
         """Wait for one task."""
         state = self._state
         try:
             try:
-                first = await self._pops.pop(state)
+                first = await (self._pop_beside_lanes() if self._lanes.any_waiting else self._pops.pop(state))
             except StoreFull:
                 await self._sleep_unless_stopping(_POP_BACKOFF)
                 state.adopt(await steps.take(state.scripts, state.keys, state.name, count=slots))
@@ -137,6 +177,28 @@ class Fetcher:
             _log.warning("pop failed", queue=state.keys.queue, error=str(error))
             await self._recover()
 
+    async def _pop_beside_lanes(self) -> str | None:
+        """Wait for one task, or until a lane may be taken from."""
+        due_seconds = self._lanes.due_seconds(self._loop.time())
+        watching = asyncio.create_task(self._end_pop_for_lane())
+        try:
+            seconds = None if due_seconds is None else max(due_seconds, _LEAST_BLOCK)
+            return await self._pops.pop(self._state, seconds=seconds)
+        finally:
+            await lifecycle.end([watching])
+
+    async def _end_pop_for_lane(self) -> None:
+        """End the blocked pop once a lane may be taken from, until cancelled."""
+        state = self._state
+        while not self._lanes.may_serve(self._loop.time()):
+            await state.changed.wait()
+            # Who waits for the pop looks at everything again.
+            state.changed.clear()
+        while True:
+            with contextlib.suppress(StoreError):
+                await self._pops.unblock(state)
+            await asyncio.sleep(_UNBLOCK_SECONDS)
+
     async def _check_standstill(self) -> None:
         """Read whether the queue still stands still."""
         try:
@@ -145,16 +207,21 @@ class Fetcher:
         except StoreError as error:
             _log.warning("not known whether the queue stands still", queue=self._state.keys.queue, error=str(error))
 
-    async def _claim(self, named: Sequence[str], *, alone: bool = False, take: int = 0) -> None:
+    async def _claim(
+        self, named: Sequence[str], *, alone: bool = False, take: int = 0, parked: Sequence[str] = ()
+    ) -> None:
         """Claim keys, and start what may run.
 
         Args:
             named: The keys; they are held, and after those come some that stood at the queue's front.
             alone: Nothing else runs in this process.
             take: So many are taken first.
+            parked: The methods whose tasks go to their lanes.
         """
         state, keys = self._state, self._state.keys
-        front_count = min(state.concurrency, MAX_TAKEN)
+        front_count, room = min(state.concurrency, MAX_TAKEN), 0
+        if parked:
+            front_count, room = max(front_count, _LOOKED_THROUGH), state.free_slots(live=self._live())
         numbered = [(key, seq) for seq, key in enumerate(named, self._seq + 1)]
         self._seq += len(numbered)
         state.claiming = frozenset(named)
@@ -165,6 +232,7 @@ class Fetcher:
             claims = await steps.claim(
                 state.scripts, keys, state.name, numbered,
                 most_bytes=size, alone=alone, take=take, front_count=front_count, on_disk=on_disk,
+                parked=parked, room=room,
             )  # fmt: skip
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
@@ -180,6 +248,9 @@ class Fetcher:
         if take:
             self._pops.note_answer()
         self._prefetch_hint = claims.front
+        if claims.parked:
+            self._lanes.note_waiting(claims.parked)
+        self._claim_time = self._loop.time()
         for key, said in zip(named, claims.results, strict=True):
             self._heed(key, said)
         once = [state.to_begin[key] for key in named if key in state.to_begin]
@@ -216,6 +287,7 @@ class Fetcher:
             create_time=said.create_time,
             handled=functools.partial(self._state.handled, key),
             go_on=functools.partial(self._runner.go_on, key),
+            claim_time=self._claim_time,
             traceparent=traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
             ids=said.ids,
             headers=said.headers,
@@ -236,11 +308,21 @@ class Fetcher:
     async def _wait_for_room(self, slots: int) -> None:
         if slots > 0:
             await self._wait(self._refill_by - self._loop.time())
-        elif self._state.concurrency == self._state.settings.concurrency:
+            return
+        if self._weighing is None:
+            self._weighing = self._loop.call_later(LONG_SECONDS, self._weigh)
+        if self._state.concurrency == self._state.settings.concurrency:
             await self._state.changed.wait()
         else:
             # What makes it fewer may end without a word.
             await self._wait(_ROOM_CHECK_SECONDS)
+
+    def _weigh(self) -> None:
+        """See who has the places while all are taken: as soon as one is free, it is too late for that."""
+        self._weighing = None
+        if self._state.free_slots(live=False) == 0:
+            self._lanes.weigh(self._loop.time())
+            self._weighing = self._loop.call_later(LONG_SECONDS, self._weigh)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a change, not for longer than this."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poste.queue.keys import QueueKeys
     from poste.runtime.settings import ConsumerSettings
 
-#: How long a pop blocks when there is nothing to take, in seconds.
+#: How long a pop blocks at most when there is nothing to take, in seconds.
 _BLOCK_SECONDS: Final = 2.0
 
 
@@ -34,16 +34,17 @@ class Pops:
         self._client_id: int | None = None
         self.answer_at: float | None = None
 
-    async def pop(self, state: ConsumerState) -> str | None:
+    async def pop(self, state: ConsumerState, *, seconds: float | None = None) -> str | None:
         """Wait for what waits longest, and move it to the session's list; None if nothing came in time.
 
-        Never to be cancelled: `unblock` ends it.
+        Never to be cancelled: `unblock` ends it. `seconds` is how long it waits, if that is not as long as may be.
 
         Raises:
             StoreFull: It is refused for want of memory.
             StoreUnreached, StoreLost: The answer may have been lost with a key in it.
         """
-        return await steps.pop(self._client, state.keys, state.name, block_seconds=_BLOCK_SECONDS)
+        block_seconds = _BLOCK_SECONDS if seconds is None else min(seconds, _BLOCK_SECONDS)
+        return await steps.pop(self._client, state.keys, state.name, block_seconds=block_seconds)
 
     def note_answer(self) -> None:
         """Note that Redis answered, to a pop or to what is asked in place of one."""

@@ -1,5 +1,7 @@
 """Compares what a session holds with its list in Redis: adopts keys that it does not know of, stops cancelled tasks.
 
+And learns of lanes that others filled.
+
 When the reply to a pop is lost its key stands in the list, and no process would ever run it: others take nothing from a
 list while its lease is renewed.
 """
@@ -14,26 +16,31 @@ from poste.runtime import lifecycle, logs
 from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
+    from poste.queue.consumer.lanes import Lanes
+    from poste.queue.consumer.pops import Pops
     from poste.queue.consumer.state import ConsumerState
 
 _log = logs.get("consumer")
 
 
-async def reconcile(state: ConsumerState) -> None:
+async def reconcile(state: ConsumerState, lanes: Lanes, pops: Pops) -> None:
     """Read the list every half lease, and whenever it is due, until cancelled."""
     period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
     while True:
         await done_within(period, state.reconcile_due.wait())
         state.reconcile_due.clear()
         try:
-            listed = await steps.held(state.scripts, state.keys, state.name)
             running = list(state.running.values())
-            wanted = await steps.stops_wanted(state.scripts, state.keys, [one.claimed.key for one in running])
+            keys = [one.claimed.key for one in running]
+            noticed = await steps.noticed(state.scripts, state.keys, state.name, keys)
+            if lanes.note_waiting(noticed.lanes):
+                state.changed.set()
+                await pops.unblock(state)
         except StoreError as error:
             _log.warning("not reconciled", queue=state.keys.queue, error=str(error))
             continue
-        state.adopt(listed)
-        for one, stop in zip(running, wanted, strict=True):
+        state.adopt(noticed.held)
+        for one, stop in zip(running, noticed.stops, strict=True):
             if stop and not one.task.done() and not one.claimed.cancel_requested:
                 one.claimed.cancel_requested = True
                 lifecycle.cancel(one.task)

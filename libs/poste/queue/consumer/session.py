@@ -12,6 +12,7 @@ from poste.queue.connection import known_servers
 from poste.queue.consumer.beginner import Beginner
 from poste.queue.consumer.fetcher import Fetcher
 from poste.queue.consumer.give_back import end_running, finish_running, give_back
+from poste.queue.consumer.lanes import Lanes
 from poste.queue.consumer.lease import Lease
 from poste.queue.consumer.put_off import put_off
 from poste.queue.consumer.reconcile import reconcile
@@ -30,7 +31,8 @@ class ConsumerSession:
         self._state = state
         runner = TaskRunner(state)
         self._beginner = Beginner(state, runner)
-        self._fetcher = Fetcher(state, pops, runner, self._beginner)
+        self._pops, self._lanes = pops, Lanes(state)
+        self._fetcher = Fetcher(state, pops, runner, self._beginner, self._lanes)
 
     @property
     def full(self) -> bool:
@@ -55,7 +57,7 @@ class ConsumerSession:
         try:
             async with asyncio.TaskGroup() as group:
                 fetching = group.create_task(self._fetcher.run())
-                reconciling = group.create_task(reconcile(state))
+                reconciling = group.create_task(reconcile(state, self._lanes, self._pops))
                 beginning = [group.create_task(one) for one in (self._beginner.settle(), self._beginner.run())]
                 putting_off = group.create_task(put_off(state))
                 try:

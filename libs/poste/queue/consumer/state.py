@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from poste.domain.policy import MethodPolicy
     from poste.queue.consumer.task import ClaimedTask, Handle
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Scripts
@@ -40,11 +41,13 @@ class TaskHost:
         handle: Runs and reports one task.
         live: Returns whether direct calls come in: those go first.
         concurrency: Returns how many tasks may run at once, if that is fewer than the settings say.
+        limits: Returns those methods whose tasks have a limit of their own.
     """
 
     handle: Handle
-    live: Callable[[], bool] = lambda: False
-    concurrency: Callable[[], int | None] = lambda: None
+    live: Callable[[], bool]
+    concurrency: Callable[[], int | None]
+    limits: Callable[[], Mapping[str, MethodPolicy]]
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +123,11 @@ class ConsumerState:
     def holds_claimed(self) -> bool:
         """Whether anything is claimed."""
         return bool(self.running or self.to_begin)
+
+    def unended(self) -> Iterator[ClaimedTask]:
+        """Return what is claimed and whose handler has not ended: what has this process' places."""
+        claimed = (*(one.claimed for one in self.running.values()), *self.to_begin.values())
+        return (one for one in claimed if one.key in self.handling)
 
     def holds(self, key: str) -> bool:
         """Return whether a key is held: claiming one twice would start its handler twice."""

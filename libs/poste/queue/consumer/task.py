@@ -16,6 +16,7 @@ from poste.queue.connection import text
 class ClaimedTask:
     """A task that is this process' to run. `create_time` is in seconds since the epoch, `traceparent` is its call's.
 
+    `claim_time` is when it was claimed, by the loop's clock.
     `ids` are what its record says of its id and its request's: they are read (`names`) when they are asked for.
     `headers` are those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of the
     schema that its method had when it was accepted; empty: it runs under any.
@@ -36,6 +37,7 @@ class ClaimedTask:
     create_time: float
     handled: Callable[[], None]
     go_on: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+    claim_time: float = 0.0
     traceparent: str = ""
     ids: tuple[bytes | None, bytes | None] = (None, None)
     headers: str = ""

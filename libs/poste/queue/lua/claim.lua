@@ -9,16 +9,23 @@
 -- While there is a backlog it first takes, as `take` does, what the claimer saw at the queue's front and names last:
 -- one step and one fsync instead of two. Those that another consumer took meanwhile are dropped; what was taken instead is
 -- returned, to be claimed next. Taking is not idempotent: if its answer is lost, the consumer's reconciling finds what was taken.
--- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 ready, 7… records
+-- A task of a method that has no turn now is *parked*: its key goes to the method's lane, and what stood behind it is reached.
+-- Its place there is the end, or the front if it failed or crashed before, for then it is older. With methods named for that,
+-- what there is no place for goes back to the front of the queue unread, so that many can be looked through at a time.
+-- KEYS: 1 leases, 2 taken:<incarnation>, 3 counts, 4 kept, 5 dead, 6 ready, then if methods are to be parked: lanes,
+--       lane:<method> of each; then records
 -- ARGV: 1 incarnation, 2 '1' if nothing else runs in the process, 3 how many keys at the queue's front to return,
 --       4 how many to take first, 5 '1' if what is answered is on disk, 6 how many bytes of requests to return (and the rest of
---       the last one), then for each record: key, seq
+--       the last one), 7 of how many methods tasks are parked, and if there are any: how many may run, each method;
+--       then for each record: key, seq
 -- Returns {'fenced'} if there is no lease, else {keys taken and not named, keys at the queue's front, the oldest last,
 --   what it ended (`ends`)}, and for each record:
 --   {'run', method, request, attempt, create time in ms, '1' if it must not run twice or '', place in a trace or nil, its id
 --     without the queue's name or nil, the id of its client's request or nil, the client headers that its handler
 --     gets or nil, the fingerprint of the schema that it was accepted under or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
+--   | {'later'}: too many bytes, nothing was done | {'paused'}: back in its place, for the queue stands still
+--   | {'parked', method} | {'back'}: in its place again, for there is none for it
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)
 -- A suspect was there when two processes died: it may be what kills them. (One death says little: it is a deploy far more
@@ -34,7 +41,17 @@ if not redis.call('ZSCORE', leases, me) then
 end
 local now = now_ms()
 local paused, put_back = stands_still(counts), {}
-local FIXED_KEYS, FIXED_ARGS = 6, 6
+local FIXED_KEYS, FIXED_ARGS = 6, 7
+-- The lane of each method whose tasks are parked; how many may run then.
+local lane_of, room = nil, math.huge
+if ARGV[7] ~= '0' then
+  local methods = tonumber(ARGV[7])
+  lane_of, room = {}, tonumber(ARGV[8])
+  for i = 1, methods do
+    lane_of[ARGV[8 + i]] = KEYS[7 + i]
+  end
+  FIXED_KEYS, FIXED_ARGS = FIXED_KEYS + 1 + methods, FIXED_ARGS + 1 + methods
+end
 local to_take, bytes_left = tonumber(ARGV[4]), tonumber(ARGV[6])
 local knows_begins = ARGV[5] == '1' and '*'
 local unnamed = {}
@@ -90,9 +107,49 @@ local function run(method, request, attempts, create, once, trace, id, request_i
   return { 'run', method, request, attempts, create, once or '', trace, id, request_id, headers, schema }
 end
 
+-- What is parked: {key, its lane, whether it is older than what stands there}, the oldest first.
+local parked = {}
+
+local function put_in_lanes()
+  for _, one in ipairs(parked) do
+    if not one[3] then
+      redis.call('LPUSH', one[2], one[1])
+    end
+  end
+  for i = #parked, 1, -1 do
+    if parked[i][3] then
+      redis.call('RPUSH', parked[i][2], parked[i][1])
+    end
+  end
+end
+
+-- Parks what waits for its method's turn, and puts back what there is no place for; nil if it is to be claimed. Only what
+-- waits: what is claimed already, and whose answer was lost, is its claimer's.
+local function park(record, key)
+  local method, state, expiry, failures, alone, company = fields_of(record, 'm', 's', 'x', 'f', 'k', 'u')
+  local lane = lane_of[method or '']
+  if state ~= 'Q' then
+    return nil
+  elseif room <= 0 or bytes_left <= 0 then
+    take_off(key)
+    put_back[#put_back + 1] = key
+    return { 'back' }
+  elseif not lane or (number(expiry) or 0) <= now then
+    return nil
+  end
+  take_off(key)
+  parked[#parked + 1] = { key, lane, failures or alone or company }
+  redis.call('SADD', KEYS[7], method)
+  return { 'parked', method }
+end
+
 local function claim(record, key, seq)
   if not stands[key] then
     return { 'drop' }
+  end
+  local instead = lane_of and not paused and park(record, key)
+  if instead then
+    return instead
   end
   if bytes_left <= 0 then
     return { 'later' }
@@ -146,6 +203,7 @@ local function claim(record, key, seq)
   if company >= SUSPECT_AFTER and not alone then
     return { 'suspect' }
   end
+  room = room - 1
   began = began + 1
   count_waiting(record, -1, request and #request)
   count_running(1)
@@ -157,15 +215,22 @@ local function claim(record, key, seq)
   return run(method, request, began, created, once, trace, id, request_id, headers, schema)
 end
 
-local front = ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)
-local results = { { unnamed, front, ends } }
+local function front_keys()
+  return ARGV[3] == '0' and {} or redis.call('LRANGE', ready, -ARGV[3], -1)
+end
+
+-- What goes back because the queue stands still is not to be named next; what goes back for want of a place is.
+local front = paused and front_keys()
+local results = { {} }
 for i = FIXED_KEYS + 1, #KEYS do
   local at = FIXED_ARGS + 1 + (i - FIXED_KEYS - 1) * 2
   results[#results + 1] = claim(KEYS[i], ARGV[at], ARGV[at + 1])
 end
+put_in_lanes()
 -- The claimer names the oldest first, and that is to be taken first again.
 for i = #put_back, 1, -1 do
   redis.call('RPUSH', ready, put_back[i])
 end
+results[1] = { unnamed, front or front_keys(), ends }
 write_counts(counts, kept)
 return results

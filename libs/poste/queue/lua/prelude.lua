@@ -6,8 +6,8 @@
 -- (those of the DEAD that are held aside, for their method's schema changed),
 -- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
 -- at the last pass), step (by how much it moves at most until the next), budget (how many bytes what ended may take, by the
--- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms); and what was ever done, for the
--- metrics: +<what>.
+-- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms); by when a method's pace allows as
+-- many at once as ever, ms: @<method> (`take_lane`); and what was ever done, for the metrics: +<what>.
 -- What ended and is kept for its result's TTL (hash <prefix>:{q}:kept): how many there are, and `b` how many bytes they take, by
 -- the stretch of time in which their TTLs end (see `count_kept`).
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.

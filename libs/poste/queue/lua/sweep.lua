@@ -2,8 +2,8 @@
 -- Settles waiting tasks that are overdue, and takes keys off the queue whose tasks have ended. A key far from both ends of a
 -- long queue is dear to find by its name (30 ms of everybody's time among a million). So those of a window are marked where
 -- they stand, and one search takes all of them off.
--- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5… records
--- ARGV: 1 where the window begins in the queue, below 0 if it is one at the end, then for each record: key
+-- KEYS: 1 ready, or a lane, 2 counts, 3 kept, 4 dead, 5… records
+-- ARGV: 1 where the window begins in that list, below 0 if it is one at the end, then for each record: key
 -- Returns {how many keys were taken off, what ended (`ends`)}
 
 local ready, counts, kept, dead = unpack(KEYS, 1, 4)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Why a key was not claimed: it is not to be run (any more) | its record can't be read, and it was given up | it is to
 #: be claimed alone | there are too many bytes, so nothing was done | its queue stands still, and it is back in its
-#: place.
-NotClaimed = Literal["drop", "damaged", "suspect", "later", "paused"]
+#: place | it is in its method's lane | there is no place for it, and it is back in its own.
+NotClaimed = Literal["drop", "damaged", "suspect", "later", "paused", "parked", "back"]
 #: begun | it is not to begin | its queue stands still: nothing was done, give it back | the lease is gone.
 Begun = Literal["begun", "drop", "paused", "fenced"]
 
@@ -62,12 +62,28 @@ class Claims(NamedTuple):
     """What became of each key, in their order; and what else was found.
 
     `unnamed`: keys that were taken and not named, to be claimed next. `front`: what stands at the queue's front, the
-    oldest first.
+    oldest first. `parked`: the methods of which something was parked.
     """
 
     results: list[Claimed | NotClaimed]
     unnamed: list[str]
     front: list[str]
+    parked: set[str]
+
+
+class Turn(NamedTuple):
+    """What was taken from a lane, to be claimed; and for how long its method's pace allows no more, in seconds."""
+
+    keys: list[str]
+    wait_seconds: float
+
+
+class Noticed(NamedTuple):
+    """What stands in a consumer's list; in which methods' lanes something waits; and what of it was asked to stop."""
+
+    held: list[str]
+    lanes: list[str]
+    stops: list[bool]
 
 
 class Returned(NamedTuple):
@@ -138,15 +154,18 @@ async def held(scripts: Scripts, at: QueueKeys, incarnation: str) -> list[str]:
     return await damaged.sound_keys(scripts.client, taken, at.queue, listed)
 
 
-async def stops_wanted(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[bool]:
-    """Return for each task whether it was asked to stop."""
-    if not keys:
-        return []
+async def noticed(scripts: Scripts, at: QueueKeys, incarnation: str, running: Sequence[str]) -> Noticed:
+    """Return what a consumer is to know of what others did; what can't be a key is taken off its list."""
+    taken = at.taken(incarnation)
     with reading():
         pipeline = scripts.client.pipeline(transaction=False)
-        for key in keys:
+        pipeline.lrange(taken, 0, -1)
+        pipeline.smembers(at.lanes)
+        for key in running:
             pipeline.hget(at.record(key), record.STOP)
-        return [stop is not None for stop in await pipeline.execute()]
+        listed, lanes, *stops = await pipeline.execute()
+    held = await damaged.sound_keys(scripts.client, taken, at.queue, listed)
+    return Noticed(held, sorted(texts(lanes)), [stop is not None for stop in stops])
 
 
 async def take(scripts: Scripts, at: QueueKeys, incarnation: str, *, count: int) -> list[str]:
@@ -163,6 +182,27 @@ async def take(scripts: Scripts, at: QueueKeys, incarnation: str, *, count: int)
     return texts(await scripts.run("take", [at.ready, at.taken(incarnation)], [count], again=False))
 
 
+async def take_lane(
+    scripts: Scripts, at: QueueKeys, incarnation: str, method: str, *, count: int, per_second: float | None
+) -> Turn:
+    """Move what waits longest in a method's lane to the consumer's list.
+
+    Not to be asked again, as `take`.
+
+    Args:
+        scripts: Runs it.
+        at: The queue's keys.
+        incarnation: The consumer.
+        method: The method's short name.
+        count: How many at most, from 1 to 1000.
+        per_second: How many of the method start a second, by all consumers together; None if it has no such limit.
+    """
+    touched = [at.lane(method), at.taken(incarnation), at.lanes, at.counts]
+    pace = "" if per_second is None else per_second
+    keys, wait_ms = await scripts.run("take_lane", touched, [method, count, pace], again=False)
+    return Turn(texts(keys), int(wait_ms) / 1000)
+
+
 async def claim(
     scripts: Scripts,
     at: QueueKeys,
@@ -174,6 +214,8 @@ async def claim(
     take: int = 0,
     front_count: int = 0,
     on_disk: bool,
+    parked: Sequence[str] = (),
+    room: int = 0,
 ) -> Claims | Fenced:
     """Make keys that stand in the consumer's list its own.
 
@@ -187,9 +229,14 @@ async def claim(
         take: So many are taken first. It is not asked again then, for taking is not idempotent.
         front_count: How many keys at the queue's front are returned.
         on_disk: What is answered is on disk.
+        parked: Methods whose tasks go to their lanes.
+        room: With such methods, how many of the others may run.
     """
     touched = [at.leases, at.taken(incarnation), at.counts, at.kept, at.dead, at.ready]
-    arguments: list[Argument] = [incarnation, int(alone), front_count, take, int(on_disk), most_bytes]
+    arguments: list[Argument] = [incarnation, int(alone), front_count, take, int(on_disk), most_bytes, len(parked)]
+    if parked:
+        touched += (at.lanes, *map(at.lane, parked))
+        arguments += (room, *parked)
     for named in numbered:
         touched.append(at.record(named[0]))
         arguments += named
@@ -200,7 +247,8 @@ async def claim(
     if ended:
         ends.log(at.queue, ended)
     results = [_claimed(incarnation, *named, said) for named, said in zip(numbered, reply[1:], strict=True)]
-    return Claims(results, texts(unnamed), texts(reversed(front)))
+    into = {text(said[1]) for said in reply[1:] if said[0] == b"parked"} if parked else set()
+    return Claims(results, texts(unnamed), texts(reversed(front)), into)
 
 
 async def begin(scripts: Scripts, at: QueueKeys, incarnation: str, key: str, token: str) -> Begun:

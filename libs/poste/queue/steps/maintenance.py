@@ -81,18 +81,19 @@ async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
     return int(await scripts.run("wake", [at.delayed, at.ready], [count]))
 
 
-async def sweep(scripts: Scripts, at: QueueKeys, first: int, keys: Sequence[str]) -> int:
-    """Settle those of some waiting tasks that are overdue, and take keys off the queue whose tasks have ended.
+async def sweep(scripts: Scripts, at: QueueKeys, place: str, first: int, keys: Sequence[str]) -> int:
+    """Settle those of some waiting tasks that are overdue, and take keys off their list whose tasks have ended.
 
     Returns how many keys were taken off.
 
     Args:
         scripts: Runs it.
         at: The queue's keys.
-        first: Where they stand in the queue: the index of the first one, below 0 if they are the queue's last.
+        place: The list that they stand in: the queue's own, or a lane.
+        first: Where they stand there: the index of the first one, below 0 if they are the list's last.
         keys: What stands there.
     """
-    touched = [at.ready, at.counts, at.kept, at.dead, *map(at.record, keys)]
+    touched = [place, at.counts, at.kept, at.dead, *map(at.record, keys)]
     removed, ended = await scripts.run("sweep", touched, [first, *keys])
     ends.log(at.queue, ended)
     return int(removed)
@@ -143,14 +144,27 @@ async def listed(scripts: Scripts, at: QueueKeys, place: str, first: int, last: 
     return await damaged.sound_keys(scripts.client, place, at.queue, found)
 
 
-async def backlog(scripts: Scripts, at: QueueKeys) -> tuple[int, int]:
-    """Return how many keys stand in the queue, and of how many of them at least the tasks have ended."""
+async def lanes(scripts: Scripts, at: QueueKeys) -> list[str]:
+    """Return the lists of those methods whose tasks wait apart."""
+    with reading():
+        return [at.lane(method) for method in texts(await scripts.client.smembers(at.lanes))]
+
+
+async def backlog(scripts: Scripts, at: QueueKeys, places: Sequence[str]) -> tuple[list[int], int]:
+    """Return how many keys stand in each list of a queue, and of how many of them at least the tasks have ended.
+
+    Args:
+        scripts: Has the client.
+        at: The queue's keys.
+        places: All lists in which tasks wait: the queue's own, and the lanes.
+    """
     with reading():
         pipeline = scripts.client.pipeline(transaction=False)
-        pipeline.llen(at.ready)
+        for place in places:
+            pipeline.llen(place)
         pipeline.zcard(at.delayed)
         pipeline.hget(at.counts, "waiting")
-        length, delayed, waiting = await pipeline.execute()
+        *lengths, delayed, waiting = await pipeline.execute()
     # What waits stands there, or is delayed, or was taken just now.
     known = int(waiting) if waiting and waiting.isdigit() else 0
-    return length, max(0, length + delayed - known)
+    return lengths, max(0, sum(lengths) + delayed - known)
