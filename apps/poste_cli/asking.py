@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task
 from poste.domain.task import TaskState
-from poste_cli import printing
+from poste_cli import printing, sentences
 from poste_cli.exits import FAILURE, NO_START, OK, WAITING
 
 #: What a verb does with a client; returns its exit code.
@@ -59,6 +59,10 @@ def show(task: Task, *, as_json: bool) -> None:
     """Print a task."""
     if as_json:
         printing.compact(dict(task.document))
+        return
+    if lines := sentences.ended_badly(task):
+        for line in lines:
+            printing.line(line)
         return
     printing.facts(
         {

@@ -1,10 +1,9 @@
-"""The client's verbs: call, describe, task, cancel, services, queues. Over the gateway's REST only."""
+"""The client's verbs: call, services, queues. Over the gateway's REST only."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import re
 import time
 from collections.abc import Awaitable, Iterable, Iterator
@@ -14,8 +13,8 @@ import click
 
 from poste.client import Answer, Client, MethodOutline, Problem, Service, Task
 from poste.domain.task import TaskState
-from poste_cli import asking, completion, fields, gateway_options, life_story, printing
-from poste_cli.exits import FAILURE, OK, WAITING
+from poste_cli import asking, completion, fields, gateway_options, printing
+from poste_cli.exits import FAILURE, OK
 
 _SECONDS = click.IntRange(min=1)
 #: A header's name and value (RFC 9110, 5.1 and 5.5).
@@ -155,59 +154,6 @@ async def _awaited(client: Client, task: Task, seconds: float) -> Task:
     except asyncio.CancelledError:
         printing.note(f"it goes on without you: poste task {task.id} --wait")
         raise
-
-
-@click.command()
-@click.argument("task_id", metavar="ID")
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    is_flag=False,
-    flag_value=math.inf,
-    metavar="[SECONDS]",
-    help="Wait for its end, for so long at most.",
-)
-@click.option("--history", is_flag=True, help="Show what happened to it, and when.")
-@gateway_options.options
-def task(task_id: str, wait: float | None, history: bool, url: str, as_json: bool) -> None:
-    """Show a call that was kept, or wait for its end.
-
-    With --history, its events are shown too; with --json too, it alone: {"events": […], "truncated": false}.
-
-    Exit code: 0 succeeded, 1 ended otherwise (or no such task), 2 wrong usage or no gateway, 3 still waiting.
-    """
-
-    async def work(client: Client) -> int:
-        found = await client.task(task_id, wait_seconds=wait)
-        if not (history and as_json):
-            asking.show(found, as_json=as_json)
-        if history:
-            life = await client.history(task_id)
-            if as_json:
-                printing.compact(dict(life.document))
-            else:
-                click.echo()
-                printing.table(("TIME", "AFTER", "EVENT", ""), list(life_story.rows(life)))
-        return asking.worth(found)
-
-    asking.ask(url, work, as_json=as_json)
-
-
-@click.command()
-@click.argument("task_id", metavar="ID")
-@gateway_options.options
-def cancel(task_id: str, url: str, as_json: bool) -> None:
-    """Cancel a call that was kept; one that runs already is asked to stop.
-
-    Exit code: 0 cancelled, 1 it ended before (or no such task), 2 wrong usage or no gateway, 3 asked to stop.
-    """
-
-    async def work(client: Client) -> int:
-        found = await client.cancel(task_id)
-        asking.show(found, as_json=as_json)
-        return OK if found.state is TaskState.CANCELLED else WAITING
-
-    asking.ask(url, work, as_json=as_json)
 
 
 @click.command()

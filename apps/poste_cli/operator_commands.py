@@ -1,19 +1,14 @@
-"""The operators' verbs: pause, resume, dead, replay, purge, register, forget. Over the gateway's REST only."""
+"""The operators' verbs for queues and services: pause, resume, register, forget. Over the gateway's REST only."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from typing import Final, Literal
+from typing import Literal
 
 import click
 
-from poste.client import Client, Problem, Queue
+from poste.client import Client, Queue
 from poste_cli import asking, completion, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
-
-#: What a verb did, as it is printed.
-_DONE: Final = {"replay": "replayed", "purge": "purged"}
 
 
 @click.command()
@@ -45,115 +40,6 @@ def _switch(queue: str, verb: Literal["pause", "resume"], *, token: str | None, 
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
-
-
-@click.command()
-@click.argument("queue", required=False)
-@gateway_options.operator_options
-def dead(queue: str | None, token: str | None, url: str, as_json: bool) -> None:
-    """List dead letters, the calls that Poste gave up, of one QUEUE or of all, and why."""
-
-    async def work(client: Client) -> int:
-        queues = [queue] if queue else [one.queue for one in await client.queues() if one.dead]
-        tasks = [task for name in queues async for task in client.dead_letters(name)]
-        if as_json:
-            printing.compact([task.document for task in tasks])
-            return OK
-        for task in tasks:
-            printing.line(task.id)
-            died = f"{task.die_time:%Y-%m-%d %H:%M:%S}" if task.die_time else "?"
-            what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {died} UTC"
-            printing.line(f"  {what}  {(task.error or {}).get('detail', '')}".rstrip())
-        if not tasks:
-            printing.line("nothing is dead")
-        return OK
-
-    asking.ask(url, work, as_json=as_json, operator_token=token)
-
-
-@click.command()
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
-@click.option("--as-is", is_flag=True, help="Under whatever schema the service has now.")
-@gateway_options.operator_options
-def replay(
-    task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool, *, as_is: bool
-) -> None:
-    """Have dead letters run again, as if they were new calls.
-
-    Also what may have run already: find out first whether running it twice does harm.
-
-    What was held aside because its method's schema changed runs if the schema is the one that it was accepted under
-    again, or a compatible one; else it is held aside again. With --as-is it runs whatever the schema is: its request
-    may then say something else than its client meant.
-
-    Exit code: 0 all of them do, 1 one of them does not (it says why), 2 wrong usage or no gateway.
-    """
-    _check(task_ids, queue)
-
-    async def work(client: Client) -> int:
-        if queue is None:
-            return await _each(client, task_ids, "replay", as_json=as_json, as_is=as_is)
-        return _print_count(await client.replay_all(queue, as_is=as_is), "replay", as_json=as_json)
-
-    asking.ask(url, work, as_json=as_json, operator_token=token)
-
-
-@click.command()
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in a queue.")
-@click.option("--ended", metavar="QUEUE", help="Everything that ended in a queue, but what is dead.")
-@click.option("--yes", is_flag=True, help="Don't ask whether all of a queue is meant.")
-@gateway_options.operator_options
-def purge(  # noqa: PLR0917 - click passes them by name
-    task_ids: tuple[str, ...],
-    queue: str | None,
-    ended: str | None,
-    token: str | None,
-    url: str,
-    as_json: bool,
-    *,
-    yes: bool,
-) -> None:
-    """Give dead letters up for good: they can't be replayed any more.
-
-    Or, with --ended, drop the results of calls that ended more than a minute ago, before their times to live are over:
-    it makes room in a queue that is over its budget. Requests for such a result get `gone`.
-
-    Exit code: 0 done, 1 one of them was not (it says why), or you said no, 2 wrong usage or no gateway.
-    """
-    if ended is None:
-        _check(task_ids, queue)
-    elif task_ids or queue is not None:
-        raise click.UsageError("--ended goes alone")
-
-    async def work(client: Client) -> int:
-        if task_ids:
-            return await _each(client, task_ids, "purge", as_json=as_json)
-        if not yes and not await _sure(client, queue, ended):
-            printing.complain("nothing was purged")
-            return FAILURE
-        count = await (client.purge_all(queue) if queue is not None else client.purge_ended(str(ended)))
-        return _print_count(count, "purge", as_json=as_json)
-
-    asking.ask(url, work, as_json=as_json, operator_token=token)
-
-
-async def _sure(client: Client, queue: str | None, ended: str | None) -> bool:
-    """Ask whether all of a queue is meant, if there is anything in it."""
-    found = [one for one in await client.queues() if one.queue in (queue, ended)]
-    count = sum(one.dead if ended is None else one.kept for one in found)
-    if not count:
-        return True
-    what = f"give {count} dead calls of {queue} up for good" if ended is None else f"drop {count} results of {ended}"
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this would {what}: say --yes without a terminal")
-    # The loop's own handler would only note a Ctrl-C, and the line be read on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return click.confirm(f"{what[:1].upper()}{what[1:]}?", err=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @click.command()
@@ -208,49 +94,3 @@ def forget(service: str, token: str | None, url: str, as_json: bool, *, even_wit
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
-
-
-def _check(task_ids: tuple[str, ...], queue: str | None) -> None:
-    if bool(task_ids) == (queue is not None):
-        raise click.UsageError("name tasks by their IDs, or a queue by --all QUEUE")
-
-
-async def _each(
-    client: Client,
-    task_ids: tuple[str, ...],
-    verb: Literal["replay", "purge"],
-    *,
-    as_json: bool,
-    as_is: bool = False,
-) -> int:
-    """Handle one task after the other, and print a line for each; one that fails does not stop the others."""
-    code = OK
-    for task_id in task_ids:
-        try:
-            # The gateway takes one that waits or runs for one that was replayed before.
-            if verb == "replay" and not (task := await client.task(task_id)).state.final:
-                code = FAILURE
-                detail = f"it is {task.state.name}, not DEAD: it was not replayed"
-                if as_json:
-                    printing.compact({"id": task_id, "state": task.state.name, "detail": detail})
-                else:
-                    printing.complain(f"{task_id}: {detail}")
-                continue
-            task = await (client.replay(task_id, as_is=as_is) if verb == "replay" else client.purge(task_id))
-        except Problem as error:
-            code = FAILURE
-            asking.refused(error, as_json=as_json, about=task_id)
-        else:
-            if as_json:
-                printing.compact(dict(task.document))
-            else:
-                printing.line(f"{task_id}: {_DONE[verb]}")
-    return code
-
-
-def _print_count(count: int, verb: Literal["replay", "purge"], *, as_json: bool) -> int:
-    if as_json:
-        printing.compact({_DONE[verb]: count})
-    else:
-        printing.line(f"{count} {_DONE[verb]}")
-    return OK

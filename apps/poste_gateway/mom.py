@@ -188,7 +188,7 @@ class Mom:
         request = pb.ResumeQueueRequest(queue=queue)
         await self._read(self.stub.ResumeQueue, request)
 
-    async def list_recent_tasks(self, queue: str, page_size: int) -> Sequence[pb.RecentTask]:
+    async def list_recent_tasks(self, queue: str, page_size: int) -> Sequence[pb.ListedTask]:
         """List the newest tasks of a queue.
 
         Raises:
@@ -197,20 +197,53 @@ class Mom:
         request = pb.ListRecentTasksRequest(queue=queue, page_size=page_size)
         return (await self._read(self.stub.ListRecentTasks, request)).tasks
 
-    async def list_dead_tasks(self, queue: str, page_size: int, page_token: str) -> pb.ListDeadTasksResponse:
+    async def search_tasks(
+        self, queue: str, wanted: pb.TaskFilter, page_size: int, page_token: str
+    ) -> pb.SearchTasksResponse:
+        """Find some of a queue's tasks.
+
+        Raises:
+            MomAway: There is no answer now.
+            MomRefused: The page token is invalid (INVALID_ARGUMENT).
+        """
+        request = pb.SearchTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token)
+        return await self._read(self.stub.SearchTasks, request)
+
+    async def inspect_task(self, queue: str, key: str) -> pb.InspectTaskResponse:
+        """Read what a task was called with.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        return await self._read(self.stub.InspectTask, pb.InspectTaskRequest(queue=queue, key=key))
+
+    async def list_dead_tasks(
+        self, queue: str, wanted: pb.TaskFilter, page_size: int, page_token: str
+    ) -> pb.ListDeadTasksResponse:
         """List a page of a queue's dead letters.
 
         Raises:
             MomAway: There is no answer now.
             MomRefused: The page token is invalid (INVALID_ARGUMENT).
         """
-        request = pb.ListDeadTasksRequest(queue=queue, page_size=page_size, page_token=page_token)
+        request = pb.ListDeadTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token)
         return await self._read(self.stub.ListDeadTasks, request)
+
+    async def cancel_tasks(
+        self, queue: str, keys: Sequence[str], *, only_waiting: bool
+    ) -> Sequence[pb.CancelTaskResult.ValueType]:
+        """Cancel tasks, for an operator.
+
+        Raises:
+            MomAway: There is no answer now; they may be cancelled all the same.
+        """
+        request = pb.CancelTasksRequest(queue=queue, keys=keys, only_waiting=only_waiting)
+        return list((await self._read(self.stub.CancelTasks, request)).results)
 
     async def replay_tasks(
         self, queue: str, keys: Sequence[str], *, as_is: bool = False
     ) -> Sequence[pb.DeadTaskResult.ValueType]:
-        """Replay dead letters; with `as_is` under whatever schema their service has by then.
+        """Replay dead letters and what failed; with `as_is` under whatever schema their service has by then.
 
         Raises:
             MomAway: There is no answer now; they may run all the same.

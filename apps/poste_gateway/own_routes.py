@@ -162,8 +162,7 @@ class OwnRoutes:
     async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
         self._check_ids()
         history = await self._task_reader.history(self._task_reader.read_id(text))
-        events = [task_view.to_event(event) for event in history.events]
-        return json_response({"events": events, "truncated": history.truncated}, headers=NO_STORE)
+        return json_response(task_view.to_history(history), headers=NO_STORE)
 
     async def _cancel_task(self, request: web.BaseRequest, text: str) -> Response:
         self._check_ids()

@@ -15,9 +15,9 @@ from poste.queue.maintenance import Maintenance
 from poste.queue.metrics_leader import MetricsLeader
 from poste.queue.operators import Operators
 from poste.queue.queues import Queues
-from poste.queue.recent import Recent
 from poste.queue.schema_store import SchemaStore
 from poste.queue.store_health import StoreHealth
+from poste.queue.task_lists import TaskLists
 from poste.queue.tasks import Tasks
 from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
@@ -95,13 +95,13 @@ class _Middleware:
     def servicers(self) -> Sequence[object]:
         """Return what answers the methods of `MomService`."""
         tasks, catalogue, budgets = self._tasks, self._catalogue, self._budgets
-        histories, recent = Histories(self.client, tasks, self._keys), Recent(self.client, tasks, self._keys)
+        histories, lists = Histories(self.client, tasks, self._keys), TaskLists(self.client, tasks, self._keys)
         operators = Operators(self.client, self._health.proof, self._keys)
         return (
             EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas),
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
-            OperatorServicer(self._queues, recent, operators, catalogue, budgets),
+            OperatorServicer(self._queues, lists, operators, catalogue, budgets),
             SchemaServicer(self._schemas),
             CatalogueServicer(catalogue, self._reflecting, self._store, self._queues),
         )

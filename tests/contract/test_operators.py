@@ -18,6 +18,7 @@ from support.operating import OPERATOR, secret_file
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
 from support.registering import been_up
+from support.waiting import until
 
 import poste_calculator
 from poste.domain.codes import Code
@@ -63,6 +64,14 @@ class Office:
         """Lose every record."""
         async for name in self._client.scan_iter(match=self._keys.record("*")):
             await self._client.unlink(name)
+
+    async def failed(self) -> str:
+        """The path of a call whose handler answered with an error."""
+        place = await self.waiting()
+        said, key, token = await self.claim()
+        assert said == "run"
+        await self.report(key, token, error=status_pb2.Status(code=Code.NOT_FOUND, message="no such account"))
+        return place
 
     async def dead(self, error: status_pb2.Status | None = None) -> str:
         """The path of a call that failed for the last time."""
@@ -219,9 +228,115 @@ async def test_a_dead_task_is_replayed_and_succeeds(office: Office) -> None:
 async def test_all_that_is_dead_is_replayed(office: Office) -> None:
     """One by one does not do after an outage."""
     places = [await office.dead() for _ in range(3)]
-    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 3}
-    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 0}
+    assert (await office.gateway.post(f"{QUEUE}/replay?dryRun=true")).body == {"matched": 3, "nextPageToken": ""}
+    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 3, "nextPageToken": ""}
+    assert (await office.gateway.post(f"{QUEUE}/replay")).body == {"replayed": 0, "nextPageToken": ""}
     assert {(await office.gateway.get(place)).body["state"] for place in places} == {"QUEUED"}
+
+
+async def test_a_failed_task_is_replayed_by_its_id_and_with_all_that_failed(office: Office) -> None:
+    """What was refused for a cause that is mended would have to be sent again by each client."""
+    place, other = await office.failed(), await office.failed()
+    dead = await office.dead()
+    assert (await office.gateway.post(f"{place}/replay")).body["state"] == "QUEUED"
+    failed = f"{QUEUE}/replay?state=FAILED"
+    assert (await office.gateway.post(f"{failed}&method=Other")).body == {"replayed": 0, "nextPageToken": ""}
+    assert (await office.gateway.post(f"{failed}&minAgeSeconds=60")).body == {"replayed": 0, "nextPageToken": ""}
+    assert (await office.gateway.post(failed)).body == {"replayed": 1, "nextPageToken": ""}
+    assert (await office.gateway.get(dead)).body["state"] == "DEAD"
+    for _ in range(2):
+        _, key, token = await office.claim()
+        await office.report(key, token, response=b"")
+
+    assert {(await office.gateway.get(path)).body["state"] for path in (place, other)} == {"SUCCEEDED"}
+
+
+async def test_what_runs_is_not_said_to_be_replayed(office: Office) -> None:
+    """An operator would wait for a second run that never comes."""
+    place = await office.waiting()
+    await office.claim()
+    refused = await office.gateway.post(f"{place}/replay")
+
+    assert (refused.status, refused.body["type"]) == (409, "/problems/not-dead")
+    assert "RUNNING" in refused.body["detail"]
+
+
+async def test_a_queue_is_emptied_and_who_waits_is_told_by_whom(office: Office) -> None:
+    """A client that waits must hear at once that an operator cancelled its call, and never that nothing is known."""
+    running = await office.waiting()
+    assert (await office.claim())[0] == "run"
+    places = [await office.waiting() for _ in range(2)]
+    waits = asyncio.ensure_future(office.gateway.get(places[0], Prefer="wait=30"))
+    empty = f"{QUEUE}/cancel"
+    assert (await office.gateway.post(f"{empty}?dryRun=true")).body == {"matched": 2, "nextPageToken": ""}
+    assert (await office.gateway.post(f"{empty}?method=Other")).body["cancelled"] == 0
+    done = await office.gateway.post(empty)
+    assert done.body == {"cancelled": 2, "askedToStop": 0, "nextPageToken": ""}
+
+    for told in (await waits, await office.gateway.get(places[1])):
+        assert (told.body["state"], told.body["reason"]) == ("CANCELLED", "operator")
+        assert told.body["error"]["code"] == "CANCELLED"
+        assert told.body["error"]["detail"] == "an operator cancelled it while it waited"
+    events = (await office.gateway.get(f"{places[1]}/history")).body["events"]
+    assert (events[-1]["state"], events[-1]["reason"]) == ("CANCELLED", "operator")
+    assert (await office.gateway.get(running)).body["state"] == "RUNNING"
+    asked = await office.gateway.post(f"{empty}?state=RUNNING")
+    assert asked.body == {"cancelled": 0, "askedToStop": 1, "nextPageToken": ""}
+    assert (await office.gateway.get(running)).body["cancelRequested"] is True
+
+
+async def test_a_call_that_is_waited_for_where_it_was_made_is_told_too(office: Office) -> None:
+    """Its answer would be that it is still waiting, and its client come back for nothing."""
+    call = asyncio.ensure_future(office.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async, wait=30"))
+
+    async def cancelled() -> bool:
+        return bool((await office.gateway.post(f"{QUEUE}/cancel")).body["cancelled"])
+
+    await until(cancelled, what="the call is kept")
+    reply = await call
+
+    assert (reply.status, reply.body["state"], reply.body["reason"]) == (202, "CANCELLED", "operator")
+    assert "Retry-After" not in reply.headers
+
+
+async def test_tasks_are_found_by_state_and_dead_letters_by_reason(office: Office) -> None:
+    """An operator would have to read a thousand to find one."""
+    dead, failed, waiting = await office.dead(), await office.failed(), await office.waiting()
+
+    async def found(query: str) -> list[str]:
+        paths, token = [], ""
+        while True:
+            page = await office.gateway.get(f"{QUEUE}/{query}&pageToken={token}")
+            assert (page.status, page.headers["Cache-Control"]) == (200, "no-store")
+            paths += [f"/v1/tasks/{task['id']}" for task in page.body["tasks"]]
+            if not (token := page.body["nextPageToken"]):
+                return paths
+
+    assert await found("tasks?state=QUEUED") == [waiting]
+    assert sorted(await found("tasks?state=DEAD&state=FAILED&pageSize=1")) == sorted([dead, failed])
+    assert await found("tasks?method=Add&state=FAILED") == [failed]
+    assert await found("tasks?state=QUEUED&minAgeSeconds=3600") == []
+    assert await found("dead?reason=attempts") == [dead]
+    assert await found("dead?reason=crashes") == []
+    (listed,) = (await office.gateway.get(f"{QUEUE}/tasks?state=FAILED")).body["tasks"]
+    assert listed["endTime"] > listed["createTime"]
+
+
+async def test_what_a_call_was_made_with_is_shown_before_a_replay(office: Office) -> None:
+    """A call would be replayed, and its operator not know with what."""
+    error = unexpected(ValueError("disk full")).status()
+    place = await office.dead(error)
+    shown = await office.gateway.get(f"{place}/call", **{"X-Request-Id": "mine"})
+
+    assert (shown.status, shown.headers["Cache-Control"]) == (200, "no-store")
+    assert shown.body["request"] == {"a": 2, "b": 3}
+    assert (shown.body["masked"], list(shown.body["headers"])) == ([], ["user-agent"])
+    assert shown.body["requestId"] not in (None, "mine")
+    assert shown.body["task"]["state"] == "DEAD"
+    assert shown.body["task"]["error"]["detail"] == "ValueError: disk full"
+    assert [event["event"] for event in shown.body["events"]] == ["accepted", "started", "ended"]
+    await office.gateway.post(f"{place}/purge")
+    assert (await office.gateway.get(f"{place}/call")).body["request"] is None
 
 
 async def test_a_purged_task_is_dead_for_good(office: Office) -> None:
@@ -229,7 +344,7 @@ async def test_a_purged_task_is_dead_for_good(office: Office) -> None:
     place, other = await office.dead(), await office.dead()
     purged = await office.gateway.post(f"{place}/purge")
     assert (purged.status, purged.body["state"]) == (200, "DEAD")
-    assert (await office.gateway.post(f"{QUEUE}/purge")).body == {"purged": 1}
+    assert (await office.gateway.post(f"{QUEUE}/purge")).body == {"purged": 1, "nextPageToken": ""}
 
     assert (await office.gateway.get(f"{QUEUE}/dead")).body["tasks"] == []
     assert (await office.gateway.get(other)).body["state"] == "DEAD"
@@ -264,6 +379,22 @@ async def test_only_what_is_dead_is_purged(office: Office) -> None:
         ("GET", f"{QUEUE}/dead?pageSize=1001", 400, "invalid-request"),
         ("GET", f"{QUEUE}/dead?pageSize=x", 400, "invalid-request"),
         ("GET", f"{QUEUE}/dead?pageToken=x", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/dead?state=QUEUED", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/dead?reason=x", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/tasks?state=x", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/tasks?pageToken=x", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/tasks?pageToken={'1' * 65}", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/tasks?method=a.b", 400, "invalid-request"),
+        ("GET", f"{QUEUE}/tasks?minAgeSeconds=-1", 400, "invalid-request"),
+        ("GET", "/v1/tasks/none/call", 404, "no-such-task"),
+        ("POST", f"{QUEUE}/replay?state=QUEUED", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/replay?dryRun=yes", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/replay?pageToken=x", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/replay?pageToken=1~x", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/purge?state=FAILED", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/cancel?state=DEAD", 400, "invalid-request"),
+        ("POST", f"{QUEUE}/cancel?pageToken=1.x", 400, "invalid-request"),
+        ("POST", "/v1/queues/none.Such/cancel", 404, "no-such-queue"),
     ],
 )
 async def test_a_wrong_question_is_told_what_is_wrong(
@@ -295,6 +426,8 @@ async def test_the_command_does_it_all(office: Office, tmp_path: Path) -> None:
     assert told.count(" UTC  ValueError: secret\n") == 2
     assert [task["id"] for task in json.loads(await run("dead", SUM, "--json"))] == [first, second]
     assert await run("replay", first) == f"{first}: replayed\n"
+    assert await run("replay", "--all", SUM, "--method", "Other", "--yes") == "0 replayed\n"
+    assert await run("replay", "--all", SUM, "--dry-run") == f"1 DEAD calls of {SUM} match\n"
     assert await run("purge", "--yes", "--all", SUM) == "1 purged\n"
     assert await run("dead") == "nothing is dead\n"
     wrong = await asyncio.to_thread(poste, "replay", env=there)
@@ -316,9 +449,66 @@ async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Off
     assert person.stdout == f"{first}: replayed\n{second}: replayed\n"
     told = person.stderr.splitlines()
     assert told[0].startswith("poste: abc: ")
-    assert told[1:] == [f"poste: {running}: it is RUNNING, not DEAD: it was not replayed"]
+    assert len(told) == 2
+    assert told[1].startswith(f"poste: {running}: ")
+    assert "RUNNING" in told[1]
     assert [json.loads(line)["id"] for line in program.stdout.splitlines()] == [first, "abc"]
     assert [line.split(": ")[1] for line in purged.stderr.splitlines()] == [running, "abc"]
+
+
+async def test_the_command_asks_before_it_touches_a_queue(office: Office, tmp_path: Path) -> None:
+    """A slip of the hand would throw away what a thousand clients wait for."""
+    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
+    failed, place = await office.failed(), await office.waiting()
+
+    async def run(*arguments: str) -> Any:
+        return await asyncio.to_thread(poste, *arguments, env=there)
+
+    unasked = await run("cancel", "--all", SUM)
+    assert (unasked.returncode, "say --yes without a terminal" in unasked.stderr) == (2, True)
+    unasked = await run("replay", "--all", SUM, "--state", "FAILED")
+    assert (unasked.returncode, "replay 1 FAILED calls of" in unasked.stderr) == (2, True)
+    assert (await office.gateway.get(place)).body["state"] == "QUEUED"
+    assert (await run("cancel", "--all", SUM, "--older", "1h", "--yes")).stdout == "0 cancelled\n"
+    assert json.loads((await run("cancel", "--all", SUM, "--dry-run", "--json")).stdout) == {"matched": 1}
+    assert (await run("cancel", "--all", SUM, "--yes")).stdout == "1 cancelled\n"
+    assert (await run("replay", "--all", SUM, "--state", "FAILED", "--yes")).stdout == "1 replayed\n"
+    assert (await office.gateway.get(failed)).body["state"] == "QUEUED"
+    wrong = await run("cancel", "--older", "soon", "--all", SUM)
+    assert (wrong.returncode, "90s, 15m, 2h or 7d" in wrong.stderr) == (2, True)
+    assert (await run("cancel", "--older", "1h", failed.removeprefix("/v1/tasks/"))).returncode == 2
+
+
+async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Office, tmp_path: Path) -> None:
+    """Raw JSON does not say what became of a call, nor what to do."""
+    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
+    dead, failed = [place.removeprefix("/v1/tasks/") for place in (await office.dead(), await office.failed())]
+
+    async def run(*arguments: str) -> Any:
+        return await asyncio.to_thread(poste, *arguments, env=there)
+
+    shown = await run("task", dead)
+    why = "its handler failed until its attempts or its time were used up"
+    assert shown.returncode == 1
+    assert shown.stdout.splitlines() == [
+        f"{SUM}/Add is DEAD (attempts) after 1 attempt: {why}.",
+        "  INTERNAL: broken",
+        f"An operator can run it again once that is mended: poste replay {dead}",
+    ]
+    shown = await run("task", failed)
+    assert shown.stdout.startswith(f"{SUM}/Add FAILED after 1 attempt: its handler answered with an error.\n")
+    assert "  NOT_FOUND: no such account\n" in shown.stdout
+    assert f"by an operator: poste replay {failed}\n" in shown.stdout
+    assert json.loads((await run("task", failed, "--json")).stdout)["state"] == "FAILED"
+    looked = await run("task", dead, "--request")
+    assert '"a": 2' in looked.stdout
+    assert "called by" in looked.stdout
+    assert "ended" in looked.stdout
+    found = await run("tasks", SUM, "--state", "FAILED")
+    assert found.stdout.splitlines()[0] == failed
+    assert "Add  FAILED, attempt 1, accepted " in found.stdout
+    assert [task["id"] for task in json.loads((await run("tasks", SUM, "--json")).stdout)] == [failed, dead]
+    assert (await run("dead", SUM, "--reason", "crashes")).stdout == "nothing that is dead matches\n"
 
 
 async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from poste.v1 import task_pb2
 from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.problem_types import PROBLEM_TYPES
 from poste_gateway.own_routes import OwnRoutes
-from poste_gateway.tasks import task_view
+from poste_gateway.tasks import call_view, task_view
 from poste_gateway.tasks.operators import OperatorRoutes
 from poste_gateway.ui.pages import Pages
 
@@ -168,12 +168,20 @@ def test_every_field_of_a_task() -> None:
     waiting = task_pb2.Task(service=shop.NAME, method="Put", state=task_pb2.TASK_STATE_QUEUED, error=status)
 
     fields = {name for task in (answered, dead, waiting) for name in task_view.to_value(task_id, task, service)} | {
-        "dieTime"
+        *("dieTime", "endTime")
     }
 
     assert fields == set(REST.codes("field"))
     problem = task_view.to_value(task_id, dead, service)["error"]
     assert set(problem) | {"errors", "details"} == set(REST.codes("member"))
+
+
+def test_every_field_of_a_call() -> None:
+    """An operator's program would look for a field that is never there."""
+    found = call_view.to_value(pb.InspectTaskResponse(request=b""), "Put", None)
+    history = task_view.to_history(pb.GetTaskHistoryResponse())
+
+    assert {"task", *found, *history} == set(REST.codes("field of a call"))
 
 
 async def test_every_field_of_lists(tmp_path: Path) -> None:
@@ -196,10 +204,17 @@ def test_every_query_parameter() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "get"
+        and node.func.attr in ("get", "getall")
         and isinstance(node.func.value, ast.Attribute)
         and node.func.value.attr == "query"
         and isinstance(node.args[0], ast.Constant)
+    }
+    found |= {
+        node.args[1].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition("task_filters.")[2] in ("flag", "number")
+        if isinstance(node.args[1], ast.Constant)
     }
 
     assert found == set(REST.codes("query parameter"))

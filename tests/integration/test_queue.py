@@ -12,6 +12,8 @@ from support.queue_post import Post, word_of
 from poste.domain.policy import QueuePolicy
 from poste.domain.task import DeadReason, TaskState
 from poste.queue.steps import consumer as steps
+from poste.queue.task_filter import Search, TaskFilter
+from poste.queue.task_lists import TaskLists
 
 
 async def test_a_task_lives_from_enqueue_to_its_result(post: Post) -> None:
@@ -662,6 +664,145 @@ async def test_only_what_is_dead_is_purged(post: Post) -> None:
     assert await post.operators.purge(post.queue, [waiting, "none"]) == ["ended", "gone"]
     assert await post.operators.replay(post.queue, ["none"]) == ["gone"]
     assert await post.state(waiting) is TaskState.QUEUED
+
+
+async def failed(post: Post, **changes: Any) -> str:
+    """A task whose handler answered with an error, under its latest claim."""
+    key = await post.running("me", **changes)
+    assert await post.complete("me", key, "final", b"error") == "failed"
+    return key
+
+
+async def test_a_failed_task_is_replayed_with_its_request(post: Post) -> None:
+    """What its handler refused for a cause that is mended by now would have to be sent again by its client."""
+    await post.join("me")
+    key = await failed(post, request=b"")
+    other = await failed(post, request=b"request")
+
+    assert await post.operators.replay(post.queue, [key, other]) == ["done", "done"]
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert await post.client.ttl(post.keys.record(key)) == -1
+    assert (await post.record(key)).error is None
+    assert await post.figures() == (2, 0, 0, 0)
+    assert (await post.queues.figures(post.queue)).kept_bytes == 0
+    assert [await post.client.hget(post.keys.record(one), "q") for one in (key, other)] == [b"", b"request"]
+    assert await post.take("me", 2) == [key, other]
+    assert await post.claim_all("me", [key, other], first=5) == ["run", "run"]
+
+
+async def test_a_failed_task_without_its_request_is_not_replayed(post: Post) -> None:
+    """One that failed before requests were kept would run with an empty message."""
+    await post.join("me")
+    key = await failed(post)
+    await post.client.hdel(post.keys.record(key), "K")
+    await post.client.hset(post.keys.record(key), "q", "")
+
+    assert await post.operators.replay(post.queue, [key]) == ["gone"]
+    assert await post.state(key) is TaskState.FAILED
+
+
+async def test_what_waits_or_runs_and_never_died_was_not_replayed(post: Post) -> None:
+    """An operator would be told of one that runs that it was replayed."""
+    await post.join("me")
+    running, waiting = await post.running("me"), await post.enqueue()
+
+    assert await post.operators.replay(post.queue, [running, waiting]) == ["open", "open"]
+
+
+async def test_an_operator_empties_a_queue_and_clients_see_who_it_was(post: Post) -> None:
+    """What was thrown away would look as if its client had taken it back, or be lost."""
+    await post.join("me")
+    running = await post.running("me", repeatable=True)
+    retried = await post.running("me")
+    assert await post.complete("me", retried, "retry", b"error") == "retried"
+    waiting = await post.enqueue()
+    keys = [running, waiting, retried, "none"]
+
+    assert await post.operators.cancel(post.queue, keys, only_waiting=True) == ["runs", "done", "done", "gone"]
+    assert await post.operators.cancel(post.queue, keys, only_waiting=True) == ["runs", "done", "done", "gone"]
+    for key in (waiting, retried):
+        record = await post.record(key)
+        assert (record.state, record.dead_reason) == (TaskState.CANCELLED, DeadReason.OPERATOR)
+    assert await post.figures() == (0, 1, 0, 0)
+    assert await post.operators.cancel(post.queue, [running], only_waiting=False) == ["asked"]
+    assert (await post.record(running)).cancel_requested
+
+
+async def test_a_claimed_task_that_has_not_begun_waits_for_an_operator_too(post: Post) -> None:
+    """It would run although the queue was emptied before."""
+    await post.join("me")
+    key = await post.enqueue(repeatable=False)
+    await post.take("me")
+    await post.claim("me", key)
+
+    assert await post.operators.cancel(post.queue, [key], only_waiting=True) == ["done"]
+    assert await post.begin("me", key) == "drop"
+
+
+async def found(post: Post, wanted: TaskFilter, count: int = 1000) -> list[str]:
+    """The keys that a search finds, page by page."""
+    lists, behind, keys = TaskLists(post.client, post.tasks), None, []
+    while True:
+        page = await lists.search(post.queue, wanted, count=count, behind=behind)
+        keys += [one.record.key for one in page.tasks]
+        if (behind := page.behind) is None:
+            return keys
+
+
+async def test_tasks_are_found_by_state_method_reason_and_age(post: Post) -> None:
+    """An operator would have to read thousands of them to find the dozen that matter."""
+    await post.join("me")
+    died, fails = await dead(post), await failed(post, method="Sub")
+    old, new = await post.enqueue(create_time=time.time() - 25), await post.enqueue(method="Sub")
+
+    assert sorted(await found(post, TaskFilter())) == sorted([died, fails, old, new])
+    assert await found(post, TaskFilter(states=frozenset({TaskState.FAILED}))) == [fails]
+    assert sorted(await found(post, TaskFilter(method="Sub"))) == sorted([fails, new])
+    assert await found(post, TaskFilter(reason=DeadReason.OUTCOME_UNKNOWN)) == [died]
+    assert await found(post, TaskFilter(min_age_seconds=20)) == [old]
+    assert await found(post, TaskFilter(frozenset({TaskState.DEAD}), min_age_seconds=20)) == []
+    page = await post.operators.dead(post.queue, count=9, wanted=TaskFilter(reason=DeadReason.CRASHES))
+    assert page.tasks == []
+
+
+async def test_a_search_finds_all_in_pages(post: Post) -> None:
+    """What stands on the border of two pages would never be cancelled, replayed or seen."""
+    tasks = [
+        {"key": f"{number:016}", "method": "Add", "request": b"", "create_time": time.time(), "task_ttl_seconds": 60,
+         "result_ttl_seconds": 60, "repeatable": True}
+        for number in range(300)
+    ]  # fmt: skip
+    await post.enqueue_all(tasks)
+
+    keys = await found(post, TaskFilter(states=frozenset({TaskState.QUEUED})), count=7)
+    assert sorted(set(keys)) == [task["key"] for task in tasks]
+
+
+async def test_dead_letters_that_match_are_listed_in_full_pages(post: Post) -> None:
+    """Between two that match, any number may stand that don't: none of either may be left out or told twice."""
+    await post.join("me")
+    keys = [await dead(post, method="Add" if number % 3 else "Sub") for number in range(9)]
+    told, behind = [], None
+    while True:
+        page = await post.operators.dead(post.queue, count=2, behind=behind, wanted=TaskFilter(method="Sub"))
+        assert len(page.tasks) <= 2
+        told += [task.record.key for task in page.tasks]
+        if (behind := page.behind) is None:
+            break
+
+    assert told == keys[::3]
+
+
+async def test_what_fails_again_during_a_search_is_not_found_again(post: Post) -> None:
+    """A replay of all that failed would run what fails at once for ever."""
+    await post.join("me")
+    key = await failed(post)
+    lists = TaskLists(post.client, post.tasks)
+    before = Search(time.time() - 60, 0)
+    page = await lists.search(post.queue, TaskFilter(frozenset({TaskState.FAILED})), count=9, behind=before)
+
+    assert page.tasks == []
+    assert await found(post, TaskFilter(frozenset({TaskState.FAILED}))) == [key]
 
 
 async def test_a_claim_takes_what_its_claimer_saw(post: Post) -> None:

@@ -10,8 +10,8 @@ from support.queue_post import Post
 
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue.history import Histories, History
-from poste.queue.recent import Recent, RecentTask
 from poste.queue.steps import task as task_steps
+from poste.queue.task_lists import ListedTask, TaskLists
 
 
 async def _history(post: Post, key: str) -> History:
@@ -25,8 +25,8 @@ async def _told(post: Post, key: str) -> list[str]:
     return [" ".join(str(getattr(fact, "value", fact)) for fact in one if fact is not None) for one in facts]
 
 
-async def _recent(post: Post, count: int = 10) -> list[RecentTask]:
-    return await Recent(post.client, post.tasks).newest(post.queue, count=count)
+async def _recent(post: Post, count: int = 10) -> list[ListedTask]:
+    return await TaskLists(post.client, post.tasks).newest(post.queue, count=count)
 
 
 async def test_a_task_that_simply_ran_has_a_history(post: Post) -> None:
@@ -67,6 +67,17 @@ async def test_what_became_of_each_attempt_is_told(post: Post) -> None:
         *("accepted", "started 1", "retried 1", "started 2", "given-back 2", "started 2", "crashed 2"),
         *("started 3", "cancel-requested", "ended C"),
     ]
+
+
+async def test_a_replay_of_what_failed_does_not_rewrite_the_past(post: Post) -> None:
+    """Its history would say that it was given up, or nothing of the first attempt."""
+    await post.join("me")
+    key = await post.running("me")
+    assert await post.complete("me", key, "final", b"error") == "failed"
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert await post.operators.cancel(post.queue, [key], only_waiting=True) == ["done"]
+
+    assert await _told(post, key) == ["accepted", "started 1", "ended F", "replayed", "ended C operator"]
 
 
 async def test_a_replay_does_not_rewrite_the_past(post: Post) -> None:

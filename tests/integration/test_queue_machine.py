@@ -145,7 +145,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.take: 3 if living and model.ready else 0,
             self.claim_front: 4 if living and model.ready else 0,
             self.look_after: 2,
-            self.replay: 2 if model.dead() else 0,
+            self.replay: 2 if model.replayable() else 0,
             self.enqueue: 3 if len(model.open()) < OPEN else 1,
             self.join: 5 if len(living) < LIVING and len(processes) < MAX_PROCESSES else 0,
             self.end_wait: 2 if False in model.delayed.values() else 0,
@@ -526,8 +526,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.look_after()
 
     def replay(self) -> None:
-        key = self._any(KEYS if self._odd() else self.model.dead())
-        if key in self.model.dead():
+        key = self._any(KEYS if self._odd() else self.model.replayable())
+        if key in self.model.replayable():
             del self.starts[key], self.ends[key], self.finals[key]
         self.agree([self.model.replay(key)], self.do(self.queue.operators.replay(QUEUE, [key])))
 
@@ -573,7 +573,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _counts_what_is_kept(self, seen: Seen) -> None:
         kept = [key for key, (state, *_) in seen.records.items() if state not in ("Q", "R") and key not in seen.dead]
-        size = sum(RECORD_BYTES + seen.sizes[key][1] for key in kept)
+        size = sum(RECORD_BYTES + sum(seen.sizes[key]) for key in kept)
         outdated, outdated_size = self.outdated
         self.agree((len(kept) + outdated, size + outdated_size), seen.kept)
         self.agree(sum(RECORD_BYTES + sum(seen.sizes[key]) for key in seen.dead), seen.dead_bytes)

@@ -207,7 +207,9 @@ MUTANTS: Final = [
     _mutant(Rule.GIVE_BACK_UNKNOWN, what=_TWICE, once=_O, deploy=1),
     _mutant(Rule.PUT_OFF_TOKEN, what=_TWO_PLACES, once=_R, refuse=1, late=1),
     _mutant(Rule.LEAVE_EMPTY, Rule.REAP_MARK, Rule.ORPHANS, what=_NOWHERE, once=_R, processes=1, deploy=1, late=1),
-    _mutant(Rule.REPLAY_DEAD, what="what has ended, and not as DEAD, waits again", once=_R, processes=1, replay=1),
+    _mutant(
+        Rule.REPLAY_DEAD, what="what has ended, and not as DEAD or FAILED, waits again", once=_R, processes=1, replay=1
+    ),
     _mutant(Rule.AUDIT, what=_NEVER, once=_R, processes=1, lost=1),
     _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, retry=1),
     _mutant(Rule.SWEEP, what=_NEVER, once=_R, processes=0, overdue=1),

@@ -67,7 +67,7 @@ class Outside(Network):
             yield step._replace(says="the queue is paused", world=self.spend(step.world, "pause"), fault=True)
         for key in self.keys:
             task = world.store.tasks[key]
-            if self.may(world, "replay") and (task.state == "D" or (task.final and not self.on(Rule.REPLAY_DEAD))):
+            if self.may(world, "replay") and (task.state in "DF" or (task.final and not self.on(Rule.REPLAY_DEAD))):
                 _, step = self.send(world, "replay", key)
                 after = self.spend(step.world, "replay")
                 if step.reply == "done":

@@ -54,7 +54,7 @@ class Rule(Enum):
     GIVE_BACK_UNKNOWN = "give_back.lua", "what must not run twice and had started is DEAD"
     PUT_OFF_TOKEN = "put_off.lua", "only what is RUNNING under this very token is put off"
     LEAVE_EMPTY = "leave.lua", "only one that holds nothing ends its lease"
-    REPLAY_DEAD = "replay.lua", "only what is DEAD, and was not purged, is replayed"
+    REPLAY_DEAD = "replay.lua", "only what is DEAD, and was not purged, or FAILED, is replayed"
     ORPHANS = "maintenance.py", "a list whose owner has no lease and was not reaped is reaped"
     AUDIT = "reconcile.py", "an owner adopts what stands in its list and is not in its hand"
     WAKE = "wake.lua", "what is due is put back to the queue"

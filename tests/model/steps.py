@@ -413,15 +413,21 @@ class Steps:
     def replay(self, store: Store, key: int) -> Done:
         draft = Draft(store)
         task = store.tasks[key]
-        replayable = task.state == "D" and not task.purged
+        replayable = task.state == "F" or (task.state == "D" and not task.purged)
         if not replayable and (Rule.REPLAY_DEAD in self.rules or not task.final):
-            return Done(store, "done" if task.open else "ended" if task.final and task.state != "D" else "gone")
+            return Done(store, self._not_replayed(task))
         if not replayable:
-            draft.broken.append("what has ended, and not as DEAD, waits again")
+            draft.broken.append("what has ended, and not as DEAD or FAILED, waits again")
         company = SUSPECT_AFTER if task.reason == "crashes" else task.company
         draft.tasks[key] = Task("Q", company=company, ends=task.ends + "r")
         draft.ready.insert(0, key)
         return _done(draft, "done")
+
+    @staticmethod
+    def _not_replayed(task: Task) -> str:
+        if task.open:
+            return "done" if "r" in task.ends else "open"
+        return "ended" if task.final and task.state != "D" else "gone"
 
     def purge(self, store: Store, key: int) -> Done:
         task = store.tasks[key]

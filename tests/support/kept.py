@@ -43,7 +43,7 @@ class KeptTasks:
         return counted
 
     async def _count_elsewhere(self, key: str, before: int, after: int) -> tuple[int, int]:
-        sizes = [await self._client.hstrlen(self._keys.record(key), name) for name in ("o", "e")]
+        sizes = [await self._client.hstrlen(self._keys.record(key), name) for name in ("o", "e", "q")]
         counted = (1, RECORD_BYTES + sum(sizes))
         for mark, by in zip(("", "b"), counted, strict=True):
             await self._shift(self._keys.kept, f"{before}{mark}", -by)

@@ -58,6 +58,7 @@ class Task:
     reason: str | None = None
     response: bytes | None = None
     purged: bool = False
+    replayed: bool = False
 
     @property
     def final(self) -> bool:
@@ -110,6 +111,9 @@ class QueueModel:
 
     def dead(self) -> list[str]:
         return [key for key, task in self.tasks.items() if task.state == "D" and not task.purged]
+
+    def replayable(self) -> list[str]:
+        return [*self.dead(), *(key for key, task in self.tasks.items() if task.state == "F")]
 
     # -- the middleware
 
@@ -381,11 +385,11 @@ class QueueModel:
         task = self.tasks.get(key)
         if task is None or task.purged:
             return "gone"
-        if task.state != "D":
-            return "ended" if task.final else "done"
+        if task.state not in "DF":
+            return "ended" if task.final else "done" if task.replayed else "open"
         if task.reason == "crashes":
             task.crashes_in_company = SUSPECT_AFTER
-        task.state, task.token, task.reason = "Q", None, None
+        task.state, task.token, task.reason, task.replayed = "Q", None, None, True
         task.failures = task.defects = task.crashes_alone = 0
         task.stop = task.overdue = False
         self.ready.insert(0, key)

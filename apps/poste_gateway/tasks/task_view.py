@@ -24,7 +24,7 @@ TASKS: Final = "/v1/tasks/"
 _QUEUED: Final = TaskState.QUEUED.name
 
 
-def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.RecentTask) -> TaskId:
+def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.ListedTask) -> TaskId:
     """Make the id of a task that a list has: the very one that was given out."""
     return ids.remake(
         queue,
@@ -101,6 +101,11 @@ def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
         "expireTime": _second(second + task_id.task_ttl_seconds) + rest,
         "attempt": 0,
     }
+
+
+def to_history(history: mom_service_pb2.GetTaskHistoryResponse) -> dict[str, Any]:
+    """Return a task's history as JSON values."""
+    return {"events": [to_event(event) for event in history.events], "truncated": history.truncated}
 
 
 def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:

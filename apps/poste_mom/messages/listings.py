@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 from poste.domain import input_rules, sizes
 from poste.domain.task import TaskState
 from poste.queue import damaged
-from poste.queue.operators import Place, Search
-from poste.v1 import mom_service_pb2
+from poste.queue.operators import Place
+from poste.queue.task_filter import Search, TaskFilter
+from poste.rpc.task_enums import REASON_OF, STATE_OF
+from poste.v1 import mom_service_pb2, task_pb2
 from poste_mom.messages.tasks import of_record, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from poste.queue.operators import DeadPage, EndedPage
     from poste.queue.queues import QueueFigures
-    from poste.queue.recent import RecentTask
     from poste.queue.record import TaskRecord
+    from poste.queue.task_lists import FoundPage, ListedTask
 
 
 def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
@@ -43,6 +45,21 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
     )
 
 
+def task_filter(spelt: mom_service_pb2.TaskFilter) -> TaskFilter:
+    """Read which tasks are meant.
+
+    Raises:
+        ValueError: It names a state or a reason that is none: without it more would be meant.
+    """
+    try:
+        states = frozenset(STATE_OF[state] for state in spelt.states)
+        unsaid = spelt.dead_reason == task_pb2.DEAD_REASON_UNSPECIFIED
+        reason = None if unsaid else REASON_OF[spelt.dead_reason]
+    except KeyError as error:
+        raise ValueError(f"no state or reason: {error}") from error
+    return TaskFilter(states, spelt.method, reason, max(0, spelt.min_age_seconds))
+
+
 def place(page_token: str) -> Place | None:
     """Parse a page token; None is the first page.
 
@@ -56,7 +73,7 @@ def place(page_token: str) -> Place | None:
 
 
 def search(page_token: str) -> Search | None:
-    """Parse a page token of a search for ended tasks; None is its beginning.
+    """Parse a page token of a search; None is its beginning.
 
     Raises:
         ValueError: This token was never given.
@@ -69,9 +86,7 @@ def search(page_token: str) -> Search | None:
 
 def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
     """Make the message of one page of that search."""
-    behind = page.behind
-    token = "" if behind is None else f"{_spelt(behind.until_time)}.{behind.cursor}"
-    return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=token)
+    return mom_service_pb2.PurgeEndedTasksResponse(purged=page.purged, next_page_token=_search_token(page.behind))
 
 
 def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksResponse:
@@ -98,16 +113,34 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     return response
 
 
-def recent(queue_name: str, tasks: Iterable[RecentTask]) -> mom_service_pb2.ListRecentTasksResponse:
+def recent(queue_name: str, tasks: Iterable[ListedTask]) -> mom_service_pb2.ListRecentTasksResponse:
     """Make the message of a queue's newest tasks, without their results."""
-    response = mom_service_pb2.ListRecentTasksResponse()
+    return mom_service_pb2.ListRecentTasksResponse(tasks=_listed(queue_name, tasks))
+
+
+def found(queue_name: str, page: FoundPage) -> mom_service_pb2.SearchTasksResponse:
+    """Make the message of a part of what a search found."""
+    return mom_service_pb2.SearchTasksResponse(
+        tasks=_listed(queue_name, page.tasks), next_page_token=_search_token(page.behind)
+    )
+
+
+def _listed(queue_name: str, tasks: Iterable[ListedTask]) -> Iterator[mom_service_pb2.ListedTask]:
     for one in tasks:
         if not _named(queue_name, one.record):
             continue
         task = of_record(queue_name, one.record)
         task.ClearField("result")
-        response.tasks.add(task=task, task_ttl_seconds=one.task_ttl_seconds, result_ttl_seconds=one.result_ttl_seconds)
-    return response
+        yield mom_service_pb2.ListedTask(
+            task=task,
+            task_ttl_seconds=one.task_ttl_seconds,
+            result_ttl_seconds=one.result_ttl_seconds,
+            end_time=None if one.end_time is None else timestamp(one.end_time),
+        )
+
+
+def _search_token(behind: Search | None) -> str:
+    return "" if behind is None else f"{_spelt(behind.until_time)}.{behind.cursor}"
 
 
 def _spelt(instant: float) -> str:

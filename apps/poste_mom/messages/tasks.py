@@ -31,6 +31,7 @@ _DEFAULT_ERRORS: Final = {
     DeadReason.SCHEMA_CHANGED: status_pb2.Status(
         code=Code.FAILED_PRECONDITION, message="the method's schema is not the one that the call was accepted under"
     ),
+    DeadReason.OPERATOR: status_pb2.Status(code=Code.CANCELLED, message="an operator cancelled it while it waited"),
     DeadReason.DAMAGED: status_pb2.Status(code=Code.DATA_LOSS, message="the task's record can't be read"),
 }
 #: In place of an error that is none.

@@ -1,9 +1,10 @@
-"""The operators' methods: list queues, the newest tasks and dead letters; pause, replay, purge."""
+"""The operators' methods: list queues, the newest tasks and dead letters, find tasks; pause, cancel, replay, purge."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 
@@ -18,12 +19,13 @@ from poste_mom.server.large_answers import LargeAnswers
 from poste_mom.server.request_ids import request_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from poste.queue.operators import Operators
     from poste.queue.queues import Queues
-    from poste.queue.recent import Recent
-    from poste.queue.steps.operator import Done
+    from poste.queue.steps.operator import Cancelled, Done
+    from poste.queue.task_filter import TaskFilter
+    from poste.queue.task_lists import TaskLists
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.methods.answers import Context
     from poste_mom.queues.budgets import Budgets
@@ -36,19 +38,35 @@ _PAGES_TO_ONE: Final = 2
 _MAX_PAGE: Final = 1000
 _DEAD_TASK_RESULTS: Final[Mapping[Done, pb.DeadTaskResult.ValueType]] = {
     "done": pb.DEAD_TASK_RESULT_DONE,
+    "open": pb.DEAD_TASK_RESULT_NOT_DEAD,
     "ended": pb.DEAD_TASK_RESULT_NOT_DEAD,
     "gone": pb.DEAD_TASK_RESULT_GONE,
 }
+_CANCEL_RESULTS: Final[Mapping[Cancelled, pb.CancelTaskResult.ValueType]] = {
+    "done": pb.CANCEL_TASK_RESULT_DONE,
+    "asked": pb.CANCEL_TASK_RESULT_ASKED,
+    "runs": pb.CANCEL_TASK_RESULT_RUNS,
+    "ended": pb.CANCEL_TASK_RESULT_ENDED,
+    "gone": pb.CANCEL_TASK_RESULT_GONE,
+}
+#: What an operator has done, as the log says it, by what a step says of a task.
+_REPLAYED: Final[Mapping[str, str]] = {"done": "replayed"}
+_PURGED: Final[Mapping[str, str]] = {"done": "purged"}
+_CANCELLED: Final[Mapping[str, str]] = {"done": "cancelled", "asked": "asked to stop"}
+ResultT = TypeVar("ResultT", bound=str)
+PlaceT = TypeVar("PlaceT")
+#: A step of `Operators`: from a queue and tasks' keys to what became of each.
+_Step = Callable[[str, list[str]], Awaitable[Sequence[ResultT]]]
 
 
 class OperatorServicer:
-    """Serves what lists queues and their tasks, and what pauses, replays and purges."""
+    """Serves what lists queues and their tasks, and what pauses, cancels, replays and purges."""
 
     def __init__(
-        self, queues: Queues, recent: Recent, operators: Operators, catalogue: Catalogue, budgets: Budgets
+        self, queues: Queues, lists: TaskLists, operators: Operators, catalogue: Catalogue, budgets: Budgets
     ) -> None:
         self._queues = queues
-        self._recent = recent
+        self._lists = lists
         self._operators = operators
         self._catalogue = catalogue
         self._budgets = budgets
@@ -100,31 +118,70 @@ class OperatorServicer:
         await self._pages.begin(context)
         try:
             count = min(max(request.page_size, 1), _MAX_PAGE)
-            return listings.recent(request.queue, await self._recent.newest(request.queue, count=count))
+            return listings.recent(request.queue, await self._lists.newest(request.queue, count=count))
+        except StoreError as error:
+            await refuse(context, error)
+
+    async def SearchTasks(self, request: pb.SearchTasksRequest, context: Context) -> pb.SearchTasksResponse:
+        wanted, behind = await self._asked(request, context, listings.search)
+        count = min(max(request.page_size, 1), _MAX_PAGE)
+        await self._pages.begin(context)
+        try:
+            return listings.found(
+                request.queue, await self._lists.search(request.queue, wanted, count=count, behind=behind)
+            )
         except StoreError as error:
             await refuse(context, error)
 
     async def ListDeadTasks(self, request: pb.ListDeadTasksRequest, context: Context) -> pb.ListDeadTasksResponse:
-        try:
-            behind = listings.place(request.page_token)
-        except ValueError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        wanted, behind = await self._asked(request, context, listings.place)
         count = min(max(request.page_size, 1), _MAX_PAGE)
         await self._pages.begin(context)
         try:
-            page = await self._operators.dead(request.queue, count=count, behind=behind)
+            page = await self._operators.dead(request.queue, count=count, behind=behind, wanted=wanted)
         except StoreError as error:
             await refuse(context, error)
         return listings.dead_page(request.queue, page)
 
+    async def _asked(
+        self,
+        request: pb.SearchTasksRequest | pb.ListDeadTasksRequest,
+        context: Context,
+        read: Callable[[str], PlaceT],
+    ) -> tuple[TaskFilter, PlaceT]:
+        """Return which tasks are asked for, and from where on."""
+        try:
+            wanted = listings.task_filter(request.filter)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the filter names what this middleware does not know")
+        try:
+            return wanted, read(request.page_token)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+
+    async def InspectTask(self, request: pb.InspectTaskRequest, context: Context) -> pb.InspectTaskResponse:
+        await self._pages.begin(context)
+        try:
+            found = await self._operators.called_with(request.queue, request.key)
+        except StoreError as error:
+            await refuse(context, error)
+        return pb.InspectTaskResponse(
+            request=found.request, metadata=found.headers, request_id=found.request_id, traceparent=found.traceparent
+        )
+
+    async def CancelTasks(self, request: pb.CancelTasksRequest, context: Context) -> pb.CancelTasksResponse:
+        cancel = functools.partial(self._operators.cancel, only_waiting=request.only_waiting)
+        became = await self._settle(request, context, cancel, _CANCELLED)
+        return pb.CancelTasksResponse(results=[_CANCEL_RESULTS[became.get(key, "gone")] for key in request.keys])
+
     async def ReplayTasks(self, request: pb.ReplayTasksRequest, context: Context) -> pb.ReplayTasksResponse:
         replay = functools.partial(self._operators.replay, as_is=request.as_is)
-        results = await self._settle(request, context, replay, "replayed")
-        return pb.ReplayTasksResponse(results=results)
+        became = await self._settle(request, context, replay, _REPLAYED)
+        return pb.ReplayTasksResponse(results=[_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys])
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: Context) -> pb.PurgeTasksResponse:
-        results = await self._settle(request, context, self._operators.purge, "purged")
-        return pb.PurgeTasksResponse(results=results)
+        became = await self._settle(request, context, self._operators.purge, _PURGED)
+        return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys])
 
     async def PurgeEndedTasks(self, request: pb.PurgeEndedTasksRequest, context: Context) -> pb.PurgeEndedTasksResponse:
         try:
@@ -140,12 +197,15 @@ class OperatorServicer:
 
     async def _settle(
         self,
-        request: pb.ReplayTasksRequest | pb.PurgeTasksRequest,
+        request: pb.CancelTasksRequest | pb.ReplayTasksRequest | pb.PurgeTasksRequest,
         context: Context,
-        do: Callable[[str, list[str]], Awaitable[list[Done]]],
-        done: str,
-    ) -> list[pb.DeadTaskResult.ValueType]:
-        """Replay or purge dead letters, and log each one with which that was `done`, with the operator's request id."""
+        do: _Step[ResultT],
+        done: Mapping[str, str],
+    ) -> Mapping[str, ResultT]:
+        """Do something with tasks; return what became of each that can be one.
+
+        Each with which it was `done` is logged, with the operator's request id.
+        """
         try:
             # No task has a key that is invalid.
             sound = [key for key in request.keys if input_rules.is_key(key)]
@@ -153,6 +213,7 @@ class OperatorServicer:
         except StoreError as error:
             await refuse(context, error)
         by = request_id_of(context)
-        for names in await self._operators.names(request.queue, [key for key in sound if became[key] == "done"]):
-            _log.info(done, queue=request.queue, operator_request_id=by, **names)
-        return [_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys]
+        changed = [key for key in sound if became[key] in done]
+        for key, names in zip(changed, await self._operators.names(request.queue, changed), strict=True):
+            _log.info(done[became[key]], queue=request.queue, operator_request_id=by, **names)
+        return became

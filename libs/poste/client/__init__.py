@@ -9,15 +9,28 @@
         print(reply.response)
 """
 
-from poste.client.answers import Answer, Forgotten, History, Method, Queue, Registered, Service, Task, TaskEvent
+from poste.client.answers import (
+    Answer,
+    CalledWith,
+    Forgotten,
+    History,
+    Method,
+    Queue,
+    Registered,
+    Service,
+    Task,
+    TaskEvent,
+)
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.filters import TaskFilter
 from poste.client.outlines import MessageField, MethodOutline
 from poste.client.snapshots import Figures, ServiceStatus, Snapshot
 
 __all__ = [
     "Answer",
     "AnswerLost",
+    "CalledWith",
     "Client",
     "ClientError",
     "FieldError",
@@ -37,5 +50,6 @@ __all__ = [
     "Snapshot",
     "Task",
     "TaskEvent",
+    "TaskFilter",
     "gateway_url",
 ]

@@ -34,8 +34,9 @@ class Task:
         expire_time: While it waits, when it is given up; once it ended, until when its result is kept; None: for ever.
         attempt: How often a process has taken it up.
         cancel_requested: It runs, and was asked to stop.
-        reason: Why Poste gave it up; None unless it is DEAD.
+        reason: Why Poste gave it up, or `operator` if one cancelled it; otherwise None.
         die_time: When Poste gave it up; None unless it was read from the list of what died.
+        end_time: When it ended; None if it has not, or was not found by a filter.
         response: The response message as ProtoJSON; None unless it SUCCEEDED.
         error: The problem that the direct road would have answered with; None unless it ended with one.
         last_error: The same of its latest attempt, if that failed and there is to be another.
@@ -52,6 +53,7 @@ class Task:
     cancel_requested: bool
     reason: str | None
     die_time: datetime | None
+    end_time: datetime | None
     response: dict[str, Any] | None
     error: dict[str, Any] | None
     last_error: dict[str, Any] | None
@@ -66,7 +68,7 @@ class Task:
             TypeError: A member is of another type.
             ValueError: A member's value is not known.
         """
-        expire, die = document.get("expireTime"), document.get("dieTime")
+        expire, die, end = (document.get(name) for name in ("expireTime", "dieTime", "endTime"))
         return cls(
             id=str(document["id"]),
             service=str(document["service"]),
@@ -78,6 +80,7 @@ class Task:
             cancel_requested=bool(document.get("cancelRequested", False)),
             reason=document.get("reason"),
             die_time=None if die is None else datetime.fromisoformat(die),
+            end_time=None if end is None else datetime.fromisoformat(end),
             response=document.get("response"),
             error=document.get("error"),
             last_error=document.get("lastError"),
@@ -94,7 +97,7 @@ class TaskEvent:
         type: What.
         attempt: Which attempt it is about; None if it is about none.
         state: The final state, if it ended.
-        reason: Why Poste gave it up, if it ended as DEAD.
+        reason: Why Poste gave it up, if it ended as DEAD; `operator` if one cancelled it.
     """
 
     time: datetime
@@ -135,6 +138,45 @@ class History:
         """Take a history from its JSON; raises as `Task.read` does."""
         events = tuple(TaskEvent.read(event) for event in document["events"])
         return cls(events=events, truncated=bool(document["truncated"]), document=document)
+
+
+@dataclass(frozen=True, slots=True)
+class CalledWith:
+    """What a kept call was called with, as an operator sees it.
+
+    Attributes:
+        task: The call as it is now, its error with what no client sees.
+        history: What became of it so far.
+        request: The request message as ProtoJSON, secrets masked; None if it is no longer kept, or can't be read.
+        masked: The paths of the fields that are masked.
+        unreadable: Why it can't be read; None if it can be, or is no longer kept.
+        headers: The headers of its client that its handler gets.
+        request_id: The id of its client's request, None if it is not known.
+        document: All of it as it came.
+    """
+
+    task: Task
+    history: History
+    request: dict[str, Any] | None
+    masked: tuple[str, ...]
+    unreadable: str | None
+    headers: Mapping[str, tuple[str, ...]]
+    request_id: str | None
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> CalledWith:
+        """Take it from its JSON; raises as `Task.read` does."""
+        return cls(
+            task=Task.read(document["task"]),
+            history=History.read(document),
+            request=document["request"],
+            masked=tuple(document["masked"]),
+            unreadable=document.get("unreadable"),
+            headers={name: tuple(values) for name, values in document["headers"].items()},
+            request_id=document["requestId"],
+            document=document,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Final, Self, TypeVar
+from dataclasses import replace
+from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, Forgotten, History, Queue, Registered, Service, Task
+from poste.client.answers import Answer, CalledWith, Forgotten, History, Queue, Registered, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
+from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
 from poste.client.snapshots import Snapshot
 from poste.client.transport import Reply, Transport
+from poste.domain.task import TaskState
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
 #: timeout of 30 s, and the way there and back.
@@ -226,35 +230,73 @@ class Client:
         reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/tasks?pageSize={count}")
         return self._read_all(Task.read, reply.document, "tasks")
 
-    async def dead_letters(self, queue: str) -> AsyncIterator[Task]:
+    async def find_tasks(self, queue: str, wanted: TaskFilter) -> AsyncIterator[Task]:
+        """Yield the calls of a queue that a filter matches, in no order, each without its response and error."""
+        async for task in self._pages(queue, "tasks", wanted):
+            yield task
+
+    async def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncIterator[Task]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
+        async for task in self._pages(queue, "dead", wanted):
+            yield task
+
+    async def _pages(self, queue: str, listed: str, wanted: TaskFilter) -> AsyncIterator[Task]:
         token = ""
         while True:
-            query = f"?pageSize={_PAGE_SIZE}&pageToken={quote(token, safe='')}"
-            reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/dead{query}")
+            # Of what has no state a list would be that of the newest.
+            states = wanted.states or (tuple(TaskState) if listed == "tasks" else ())
+            query = replace(wanted, states=states).query(pageSize=str(_PAGE_SIZE), pageToken=token)
+            reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/{listed}?{query}")
             for task in self._read_all(Task.read, reply.document, "tasks"):
                 yield task
             token = self._read(lambda page: str(page["nextPageToken"]), reply.document)
             if not token:
                 return
 
+    async def called_with(self, task_id: str) -> CalledWith:
+        """Return what a call was called with, and what became of it."""
+        reply = await self._operate("GET", f"/v1/tasks/{quote(task_id, safe='')}/call")
+        return self._read(CalledWith.read, reply.document)
+
     async def replay(self, task_id: str, *, as_is: bool = False) -> Task:
-        """Have a call that Poste gave up run again, as if it were new; with `as_is` whatever its method's schema is."""
+        """Have a call that Poste gave up, or that failed, run again, as if it were new.
+
+        With `as_is` it runs whatever its method's schema is.
+        """
         return await self._operate_task(task_id, f"replay{_AS_IS if as_is else ''}")
 
     async def purge(self, task_id: str) -> Task:
         """Give a call up for good: it can't be replayed any more."""
         return await self._operate_task(task_id, "purge")
 
-    async def replay_all(self, queue: str, *, as_is: bool = False) -> int:
-        """Have everything that is dead in a queue run again, as `replay` has; returns how many calls that were."""
-        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/replay{_AS_IS if as_is else ''}")
-        return self._read(lambda answer: int(answer["replayed"]), reply.document)
+    async def count(self, queue: str, verb: Literal["replay", "purge", "cancel"], wanted: TaskFilter = ALL) -> int:
+        """Count the calls of a queue that a verb would be done to."""
+        return (await self._operate_all(queue, verb, wanted, dryRun="true"))["matched"]
 
-    async def purge_all(self, queue: str) -> int:
-        """Give everything that is dead in a queue up for good; returns how many calls that were."""
-        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge")
-        return self._read(lambda answer: int(answer["purged"]), reply.document)
+    async def replay_all(self, queue: str, wanted: TaskFilter = ALL, *, as_is: bool = False) -> int:
+        """Have what is dead in a queue run again, or what FAILED, as `replay` has; returns how many calls that were."""
+        return (await self._operate_all(queue, "replay", wanted, asIs="true" if as_is else ""))["replayed"]
+
+    async def purge_all(self, queue: str, wanted: TaskFilter = ALL) -> int:
+        """Give what is dead in a queue up for good; returns how many calls that were."""
+        return (await self._operate_all(queue, "purge", wanted))["purged"]
+
+    async def cancel_all(self, queue: str, wanted: TaskFilter = ALL) -> tuple[int, int]:
+        """Cancel what waits in a queue, or ask what is RUNNING to stop; returns how many calls that were, of each."""
+        done = await self._operate_all(queue, "cancel", wanted)
+        return done["cancelled"], done["askedToStop"]
+
+    async def _operate_all(self, queue: str, verb: str, wanted: TaskFilter, **more: str) -> Counter[str]:
+        """Do something to many calls, in as many requests as it takes; returns the counts."""
+        done: Counter[str] = Counter()
+        token = ""
+        while True:
+            query = wanted.query(**more, pageToken=token)
+            reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}?{query}".rstrip("?"))
+            token = self._read(lambda answer: str(answer["nextPageToken"]), reply.document)
+            done.update({word: int(count) for word, count in reply.document.items() if word != "nextPageToken"})
+            if not token:
+                return done
 
     async def purge_ended(self, queue: str) -> int:
         """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""

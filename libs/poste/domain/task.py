@@ -6,7 +6,7 @@
       │  ▲        │
       │  └────────┘ retry, give-back, crash
       └─────────▶ CANCELLED | EXPIRED | DEAD       its time is over: DEAD if its handler failed until then
-    DEAD ──▶ QUEUED       an operator replays it
+    DEAD, FAILED ──▶ QUEUED       an operator replays it
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class TaskEventType(enum.Enum):
     GIVEN_BACK = "given-back"
     #: It ran, and was asked to stop.
     CANCEL_REQUESTED = "cancel-requested"
-    #: It was DEAD, and an operator had it run again.
+    #: It was DEAD or FAILED, and an operator had it run again.
     REPLAYED = "replayed"
     ENDED = "ended"
 
 
 class DeadReason(enum.Enum):
-    """Why Poste gave a task up. The value stands for it in the Redis record."""
+    """Why Poste gave a task up, or cancelled it. The value stands for it in the Redis record."""
 
     ATTEMPTS = "attempts"
     CRASHES = "crashes"
@@ -62,3 +62,5 @@ class DeadReason(enum.Enum):
     SCHEMA_CHANGED = "schema-changed"
     #: Its record can't be read.
     DAMAGED = "damaged"
+    #: An operator cancelled it while it waited: it is CANCELLED, not DEAD.
+    OPERATOR = "operator"

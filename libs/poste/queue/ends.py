@@ -42,7 +42,8 @@ def log(queue: str, ended: Sequence[Sequence[Any]], *, only_dead: bool = False) 
         if state == _DEAD:
             _log.warning("task died", **facts, reason=text(reason))
         elif not only_dead:
-            _event_log.write({**facts, "result": _RESULTS[state]})
+            why = {"reason": text(reason)} if reason else {}
+            _event_log.write({**facts, "result": _RESULTS[state], **why})
 
 
 def names(queue: str, key: str, id_rest: bytes | None, request_id: bytes | None) -> dict[str, str]:

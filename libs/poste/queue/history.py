@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 _FIELDS: Final = (
     *(record.STATE, record.CREATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END, record.REASON, record.NOTES),
 )
-#: What the letters of the notes stand for; `d` is an end as DEAD that was followed by a replay.
+#: What the letters of the notes stand for; `d` and `f` are ends as DEAD and FAILED that were followed by a replay.
 _NOTED: Final = {
     "r": TaskEventType.RETRIED,
     "c": TaskEventType.CRASHED,
     "g": TaskEventType.GIVEN_BACK,
     "d": TaskEventType.ENDED,
+    "f": TaskEventType.ENDED,
     "p": TaskEventType.REPLAYED,
 }
 _OF_ATTEMPTS: Final = (TaskEventType.RETRIED, TaskEventType.CRASHED, TaskEventType.GIVEN_BACK)
@@ -49,7 +50,7 @@ class TaskEvent:
         type: What.
         attempt: Which attempt it is about; None if it is about none.
         state: The final state, if it ended.
-        dead_reason: Why, if it ended as DEAD.
+        dead_reason: Why, if it ended as DEAD, or was cancelled by an operator.
     """
 
     time: float
@@ -130,12 +131,12 @@ def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[
     kind = _NOTED[letter]
     began = [TaskEvent(_time(begin), TaskEventType.STARTED, _attempt(attempt))] if begin else []
     if kind is TaskEventType.ENDED:
-        return [*began, _ended(time, TaskState.DEAD, word)]
+        return [*began, _ended(time, TaskState(letter.upper()), word)]
     return [*began, TaskEvent(_time(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None)]
 
 
 def _ended(time: str, state: TaskState, reason: str) -> TaskEvent:
-    dead_reason = DeadReason(reason) if state is TaskState.DEAD else None
+    dead_reason = DeadReason(reason) if reason or state is TaskState.DEAD else None
     return TaskEvent(_time(time), TaskEventType.ENDED, state=state, dead_reason=dead_reason)
 
 

@@ -1,16 +1,16 @@
-"""What operators do to queues: pause and resume them, see what died, have it run again or give it up, drop results."""
+"""What operators do to queues: pause and empty them, see what died, have it run again or give it up, drop results."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, cast
 
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
 from poste.queue import damaged, ends, record
-from poste.queue.connection import server_of, texts
+from poste.queue.connection import server_of, text, texts
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import reading
@@ -18,7 +18,8 @@ from poste.queue.keys import KEYS, Keys, QueueKeys
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
 from poste.queue.steps import operator as steps
-from poste.queue.steps.operator import Done
+from poste.queue.steps.operator import Cancelled, Done
+from poste.queue.task_filter import ANY, Search, TaskFilter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,9 @@ _SCAN: Final = 1000
 _SEARCH_SECONDS: Final = 0.5
 _DEAD: Final = TaskState.DEAD.value.encode()
 _FIELDS: Final = (*record.SHOWN, record.TASK_TTL)
+_SAID: Final = (record.HEADERS, record.REQUEST_ID, record.TRACE)
+_CALLED_WITH: Final = (record.STATE, record.REQUEST, record.KEEPS_REQUEST, *_SAID)
+_WITH_REQUEST: Final = [state.value.encode() for state in (TaskState.QUEUED, TaskState.RUNNING, TaskState.DEAD)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,16 @@ class DeadPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """A place in a search for what ended by `until_time` (seconds, Redis' time): where its server goes on."""
+class CalledWith:
+    """What a task was called with. `request`: None if it is no longer kept.
 
-    until_time: float
-    cursor: int
+    `headers` are those that its handler gets (`domain.carried`). What is not known is empty.
+    """
+
+    request: bytes | None
+    headers: str
+    request_id: str
+    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +101,31 @@ class Operators:
         """
         await steps.pause(self._scripts, self._keys.of(queue), paused=paused)
 
-    async def dead(self, queue: str, *, count: int, behind: Place | None = None) -> DeadPage:
+    async def dead(self, queue: str, *, count: int, behind: Place | None = None, wanted: TaskFilter = ANY) -> DeadPage:
         """List what died, from a place on.
+
+        Args:
+            queue: The queue's name.
+            count: How many at most; a search for rare ones ends after half a second with what it has.
+            behind: Where to go on.
+            wanted: Which of them; its states are of no account.
 
         Raises:
             StoreUnreached, StoreNotRead: Redis did not answer.
         """
+        found: list[DeadLetter] = []
+        end, wanted = time.monotonic() + _SEARCH_SECONDS, replace(wanted, states=frozenset())
+        while True:
+            page = await self._dead(queue, count, behind)
+            found += [task for task in page.tasks if wanted.matches(task.record, task.die_time, now=page.now)]
+            behind = page.behind
+            if len(found) > count:
+                behind = Place(found[count - 1].die_time, found[count - 1].record.key)
+            if behind is None or len(found) >= count or time.monotonic() > end:
+                return DeadPage(found[:count], behind, page.now)
+
+    async def _dead(self, queue: str, count: int, behind: Place | None) -> DeadPage:
+        """Read the next letters of the list."""
         at = self._keys.of(queue)
         with reading():
             places = await self._places(at, count, behind)
@@ -117,8 +145,16 @@ class Operators:
                 damaged.report(queue, place.key, str(error))
         return DeadPage(tasks, places[-1] if len(places) == count else None, now)
 
+    async def cancel(self, queue: str, keys: Sequence[str], *, only_waiting: bool) -> list[Cancelled]:
+        """Cancel tasks that wait, and ask those that run to stop, unless `only_waiting`.
+
+        Raises:
+            StoreUnreached, StoreLost: Redis did not answer.
+        """
+        return await steps.cancel(self._scripts, self._keys.of(queue), keys, only_waiting=only_waiting)
+
     async def replay(self, queue: str, keys: Sequence[str], *, as_is: bool = False) -> list[Done]:
-        """Have DEAD tasks run again, as if they were new.
+        """Have DEAD and FAILED tasks run again, as if they were new.
 
         Args:
             queue: Their queue.
@@ -137,6 +173,21 @@ class Operators:
             StoreUnreached, StoreLost: Redis did not answer.
         """
         return await steps.purge(self._scripts, self._keys.of(queue), keys)
+
+    async def called_with(self, queue: str, key: str) -> CalledWith:
+        """Return what a task was called with; of one without a record, nothing.
+
+        Raises:
+            StoreUnreached, StoreNotRead: Redis did not answer.
+        """
+        with reading():
+            found = await self._client.hmget(self._keys.of(queue).record(key), _CALLED_WITH)
+        fields = dict(zip(_CALLED_WITH, found, strict=True))
+        request, state = fields[record.REQUEST], fields[record.STATE]
+        # One that was purged as DEAD has none, and what ended otherwise has an empty one in its place.
+        keeps = state in _WITH_REQUEST or fields[record.KEEPS_REQUEST]
+        said = [text(fields[name] or b"") for name in _SAID]
+        return CalledWith(cast("bytes | None", request) if keeps else None, *said)
 
     async def names(self, queue: str, keys: Sequence[str]) -> list[dict[str, str]]:
         """Return what a line of the log calls each of some tasks; if Redis does not answer, their keys."""

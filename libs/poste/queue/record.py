@@ -3,7 +3,8 @@
 It is the hash `<prefix>:{queue}:task:<key>`::
 
     m  the method's short name
-    q  the request; '' once it is not needed any more
+    q  the request; '' once it is not needed any more: DEAD and FAILED tasks keep it, for a replay
+    K  '1' if it is FAILED and keeps its request
     s  the state (`domain.task.TaskState`)
     c  when it was created, by the clock of the gateway that made its id, ms
     x  when it is given up while it waits, ms
@@ -26,7 +27,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     l  '1' if a client waits for its end
     o  the response
     e  the error (google.rpc.Status), also the last one of what waits to be tried again
-    d  why it is dead (`domain.task.DeadReason`)
+    d  why it is dead, or was cancelled, if not by its client (`domain.task.DeadReason`)
     z  when it ended, ms
     v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if it was purged as DEAD, ms
@@ -69,6 +70,10 @@ ID_REST: Final = "g"
 REQUEST_ID: Final = "G"
 ANSWERED: Final = "A"
 SCHEMA: Final = "V"
+REQUEST: Final = "q"
+KEEPS_REQUEST: Final = "K"
+TRACE: Final = "p"
+HEADERS: Final = "H"
 
 #: What the script `read` returns of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)

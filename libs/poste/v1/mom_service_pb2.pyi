@@ -182,7 +182,7 @@ class _DeadTaskResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadTa
     DEAD_TASK_RESULT_DONE: _DeadTaskResult.ValueType  # 1
     """It was done, now or before."""
     DEAD_TASK_RESULT_NOT_DEAD: _DeadTaskResult.ValueType  # 2
-    """It is not DEAD: it ended otherwise, or (for a purge) has not ended."""
+    """It is not DEAD (nor, for a replay, FAILED): it ended otherwise, or has not ended and was never replayed."""
     DEAD_TASK_RESULT_GONE: _DeadTaskResult.ValueType  # 3
     """There is no record, or (for a replay) its request was purged."""
 
@@ -194,10 +194,46 @@ DEAD_TASK_RESULT_UNSPECIFIED: DeadTaskResult.ValueType  # 0
 DEAD_TASK_RESULT_DONE: DeadTaskResult.ValueType  # 1
 """It was done, now or before."""
 DEAD_TASK_RESULT_NOT_DEAD: DeadTaskResult.ValueType  # 2
-"""It is not DEAD: it ended otherwise, or (for a purge) has not ended."""
+"""It is not DEAD (nor, for a replay, FAILED): it ended otherwise, or has not ended and was never replayed."""
 DEAD_TASK_RESULT_GONE: DeadTaskResult.ValueType  # 3
 """There is no record, or (for a replay) its request was purged."""
 Global___DeadTaskResult: _TypeAlias = DeadTaskResult  # noqa: Y015
+
+class _CancelTaskResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CancelTaskResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelTaskResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANCEL_TASK_RESULT_UNSPECIFIED: _CancelTaskResult.ValueType  # 0
+    """Never sent."""
+    CANCEL_TASK_RESULT_DONE: _CancelTaskResult.ValueType  # 1
+    """It is CANCELLED, now or before."""
+    CANCEL_TASK_RESULT_ASKED: _CancelTaskResult.ValueType  # 2
+    """It runs, and was asked to stop."""
+    CANCEL_TASK_RESULT_RUNS: _CancelTaskResult.ValueType  # 3
+    """It runs, and only what waits was to be cancelled."""
+    CANCEL_TASK_RESULT_ENDED: _CancelTaskResult.ValueType  # 4
+    """It ended otherwise."""
+    CANCEL_TASK_RESULT_GONE: _CancelTaskResult.ValueType  # 5
+    """There is no record."""
+
+class CancelTaskResult(_CancelTaskResult, metaclass=_CancelTaskResultEnumTypeWrapper):
+    """What became of one task that was to be cancelled."""
+
+CANCEL_TASK_RESULT_UNSPECIFIED: CancelTaskResult.ValueType  # 0
+"""Never sent."""
+CANCEL_TASK_RESULT_DONE: CancelTaskResult.ValueType  # 1
+"""It is CANCELLED, now or before."""
+CANCEL_TASK_RESULT_ASKED: CancelTaskResult.ValueType  # 2
+"""It runs, and was asked to stop."""
+CANCEL_TASK_RESULT_RUNS: CancelTaskResult.ValueType  # 3
+"""It runs, and only what waits was to be cancelled."""
+CANCEL_TASK_RESULT_ENDED: CancelTaskResult.ValueType  # 4
+"""It ended otherwise."""
+CANCEL_TASK_RESULT_GONE: CancelTaskResult.ValueType  # 5
+"""There is no record."""
+Global___CancelTaskResult: _TypeAlias = CancelTaskResult  # noqa: Y015
 
 @_typing.final
 class NewTask(_message.Message):
@@ -991,6 +1027,42 @@ class ResumeQueueResponse(_message.Message):
 Global___ResumeQueueResponse: _TypeAlias = ResumeQueueResponse  # noqa: Y015
 
 @_typing.final
+class TaskFilter(_message.Message):
+    """Which tasks are meant: those of which all of it is true."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    DEAD_REASON_FIELD_NUMBER: _builtins.int
+    MIN_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Their method's short name; empty: any."""
+    dead_reason: _task_pb2.DeadReason.ValueType
+    """Why they are DEAD, or were cancelled; unspecified: whatever the reason."""
+    min_age_seconds: _builtins.int
+    """So long ago they ended, or, of those that have not, they were accepted."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
+        """Their state is one of these; empty: any."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_task_pb2.TaskState.ValueType] | None = ...,
+        method: _builtins.str = ...,
+        dead_reason: _task_pb2.DeadReason.ValueType = ...,
+        min_age_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_reason", b"dead_reason", "method", b"method", "min_age_seconds", b"min_age_seconds", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskFilter: _TypeAlias = TaskFilter  # noqa: Y015
+
+@_typing.final
 class ListRecentTasksRequest(_message.Message):
     """Asks for the newest tasks of a queue."""
 
@@ -1017,7 +1089,7 @@ class ListRecentTasksRequest(_message.Message):
 Global___ListRecentTasksRequest: _TypeAlias = ListRecentTasksRequest  # noqa: Y015
 
 @_typing.final
-class RecentTask(_message.Message):
+class ListedTask(_message.Message):
     """A task of a list, and what its public id is made from."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1025,6 +1097,7 @@ class RecentTask(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     TASK_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     task_ttl_seconds: _builtins.int
     """How long it might wait for its service."""
     result_ttl_seconds: _builtins.int
@@ -1033,20 +1106,25 @@ class RecentTask(_message.Message):
     def task(self) -> _task_pb2.Task:
         """The task, without its result."""
 
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset if it has not."""
+
     def __init__(
         self,
         *,
         task: _task_pb2.Task | None = ...,
         task_ttl_seconds: _builtins.int = ...,
         result_ttl_seconds: _builtins.int = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_ttl_seconds", b"result_ttl_seconds", "task", b"task", "task_ttl_seconds", b"task_ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "result_ttl_seconds", b"result_ttl_seconds", "task", b"task", "task_ttl_seconds", b"task_ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecentTask: _TypeAlias = RecentTask  # noqa: Y015
+Global___ListedTask: _TypeAlias = ListedTask  # noqa: Y015
 
 @_typing.final
 class ListRecentTasksResponse(_message.Message):
@@ -1056,13 +1134,13 @@ class ListRecentTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecentTask]:
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListedTask]:
         """The newest first; what is not kept any more is left out."""
 
     def __init__(
         self,
         *,
-        tasks: _abc.Iterable[Global___RecentTask] | None = ...,
+        tasks: _abc.Iterable[Global___ListedTask] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1073,6 +1151,132 @@ class ListRecentTasksResponse(_message.Message):
 Global___ListRecentTasksResponse: _TypeAlias = ListRecentTasksResponse  # noqa: Y015
 
 @_typing.final
+class SearchTasksRequest(_message.Message):
+    """Asks for those tasks of a queue that a filter matches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    page_size: _builtins.int
+    """About how many."""
+    page_token: _builtins.str
+    """Where to go on: `next_page_token` of the page before. What ended after the first page was asked for is not found."""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        filter: Global___TaskFilter | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchTasksRequest: _TypeAlias = SearchTasksRequest  # noqa: Y015
+
+@_typing.final
+class SearchTasksResponse(_message.Message):
+    """Some of what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks to go on; empty if this is the end."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListedTask]:
+        """In no order, each without its result."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___ListedTask] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchTasksResponse: _TypeAlias = SearchTasksResponse  # noqa: Y015
+
+@_typing.final
+class InspectTaskRequest(_message.Message):
+    """Asks what a task was called with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    key: _builtins.str
+    """The random part of the task's id."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectTaskRequest: _TypeAlias = InspectTaskRequest  # noqa: Y015
+
+@_typing.final
+class InspectTaskResponse(_message.Message):
+    """What its record has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    request: _builtins.bytes
+    """The serialized request message; unset if it is no longer kept, or there is no record."""
+    metadata: _builtins.str
+    """The headers of its client that its handler gets, as `NewTask.metadata` has them."""
+    request_id: _builtins.str
+    """The id of its client's request; empty if it is not known."""
+    traceparent: _builtins.str
+    """Its place in its trace; empty if it is in none."""
+    def __init__(
+        self,
+        *,
+        request: _builtins.bytes | None = ...,
+        metadata: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request", b"_request", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request", b"_request", "metadata", b"metadata", "request", b"request", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__request: _TypeAlias = _typing.Literal["request"]  # noqa: Y015
+    _WhichOneofArgType__request: _TypeAlias = _typing.Literal["_request", b"_request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request) -> _WhichOneofReturnType__request | None: ...
+
+Global___InspectTaskResponse: _TypeAlias = InspectTaskResponse  # noqa: Y015
+
+@_typing.final
 class ListDeadTasksRequest(_message.Message):
     """Asks for the DEAD tasks of a queue."""
 
@@ -1081,22 +1285,28 @@ class ListDeadTasksRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue's name."""
     page_size: _builtins.int
     """How many at most; the middleware may answer with fewer."""
     page_token: _builtins.str
     """Where to go on: `next_page_token` of the page before."""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which of them; its states are of no account."""
+
     def __init__(
         self,
         *,
         queue: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___TaskFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1175,8 +1385,64 @@ class ListDeadTasksResponse(_message.Message):
 Global___ListDeadTasksResponse: _TypeAlias = ListDeadTasksResponse  # noqa: Y015
 
 @_typing.final
+class CancelTasksRequest(_message.Message):
+    """Asks to cancel tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    ONLY_WAITING_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    only_waiting: _builtins.bool
+    """What runs is left alone."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The random parts of their ids; each is judged for itself."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        only_waiting: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "only_waiting", b"only_waiting", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksRequest: _TypeAlias = CancelTasksRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksResponse(_message.Message):
+    """Answers for each task, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___CancelTaskResult.ValueType]:
+        """What became of each."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___CancelTaskResult.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksResponse: _TypeAlias = CancelTasksResponse  # noqa: Y015
+
+@_typing.final
 class ReplayTasksRequest(_message.Message):
-    """Asks to run DEAD tasks again."""
+    """Asks to run DEAD or FAILED tasks again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

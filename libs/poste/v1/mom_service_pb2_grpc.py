@@ -30,9 +30,9 @@ class MomServiceStub:
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
 
-    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
-    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
+    What may be answered with megabytes (GetTask with a large response, InspectTask, ListRecentTasks, SearchTasks,
+    ListDeadTasks) is answered only if the call's deadline is within 15 seconds: so long a peer may leave it unread.
+    Messages other than those of EnqueueTasks, KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def __init__(self, channel):
@@ -101,10 +101,25 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksResponse.FromString,
                 _registered_method=True)
+        self.SearchTasks = channel.unary_unary(
+                '/poste.v1.MomService/SearchTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.SearchTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.SearchTasksResponse.FromString,
+                _registered_method=True)
+        self.InspectTask = channel.unary_unary(
+                '/poste.v1.MomService/InspectTask',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.InspectTaskRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.InspectTaskResponse.FromString,
+                _registered_method=True)
         self.ListDeadTasks = channel.unary_unary(
                 '/poste.v1.MomService/ListDeadTasks',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
+                _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/poste.v1.MomService/CancelTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.CancelTasksResponse.FromString,
                 _registered_method=True)
         self.ReplayTasks = channel.unary_unary(
                 '/poste.v1.MomService/ReplayTasks',
@@ -163,9 +178,9 @@ class MomServiceServicer:
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
 
-    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
-    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
+    What may be answered with megabytes (GetTask with a large response, InspectTask, ListRecentTasks, SearchTasks,
+    ListDeadTasks) is answered only if the call's deadline is within 15 seconds: so long a peer may leave it unread.
+    Messages other than those of EnqueueTasks, KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def EnqueueTasks(self, request, context):
@@ -252,6 +267,21 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchTasks(self, request, context):
+        """Finds those tasks of a queue that a filter matches, in no order. A page may have a few more or fewer than were asked
+        for, or none: the search goes on while there is a next page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectTask(self, request, context):
+        """Returns what a task was called with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeadTasks(self, request, context):
         """Lists DEAD tasks, the longest dead first.
         """
@@ -259,8 +289,15 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelTasks(self, request, context):
+        """Cancels waiting tasks, for an operator: their clients see that it was one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReplayTasks(self, request, context):
-        """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run.
+        """Has DEAD and FAILED tasks run again, as if they were new: an operator's decision, also for what may have run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -396,10 +433,25 @@ def add_MomServiceServicer_to_server(servicer, server):
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ListRecentTasksResponse.SerializeToString,
             ),
+            'SearchTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.SearchTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.SearchTasksResponse.SerializeToString,
+            ),
+            'InspectTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectTask,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.InspectTaskRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.InspectTaskResponse.SerializeToString,
+            ),
             'ListDeadTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadTasks,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.CancelTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.CancelTasksResponse.SerializeToString,
             ),
             'ReplayTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplayTasks,
@@ -464,9 +516,9 @@ class MomService:
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
 
-    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
-    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
+    What may be answered with megabytes (GetTask with a large response, InspectTask, ListRecentTasks, SearchTasks,
+    ListDeadTasks) is answered only if the call's deadline is within 15 seconds: so long a peer may leave it unread.
+    Messages other than those of EnqueueTasks, KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     @staticmethod
@@ -794,6 +846,60 @@ class MomService:
             _registered_method=True)
 
     @staticmethod
+    def SearchTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/SearchTasks',
+            poste_dot_v1_dot_mom__service__pb2.SearchTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.SearchTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/InspectTask',
+            poste_dot_v1_dot_mom__service__pb2.InspectTaskRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.InspectTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListDeadTasks(request,
             target,
             options=(),
@@ -810,6 +916,33 @@ class MomService:
             '/poste.v1.MomService/ListDeadTasks',
             poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/CancelTasks',
+            poste_dot_v1_dot_mom__service__pb2.CancelTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.CancelTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

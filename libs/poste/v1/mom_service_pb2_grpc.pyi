@@ -17,9 +17,9 @@ class MomServiceStub:
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
 
-    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
-    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
+    What may be answered with megabytes (GetTask with a large response, InspectTask, ListRecentTasks, SearchTasks,
+    ListDeadTasks) is answered only if the call's deadline is within 15 seconds: so long a peer may leave it unread.
+    Messages other than those of EnqueueTasks, KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -47,10 +47,18 @@ class MomServiceStub:
     """Resumes a paused queue."""
     ListRecentTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListRecentTasksRequest, _mom_service_pb2.ListRecentTasksResponse]
     """Lists the newest tasks of a queue, the newest first. Only so many are remembered."""
+    SearchTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.SearchTasksRequest, _mom_service_pb2.SearchTasksResponse]
+    """Finds those tasks of a queue that a filter matches, in no order. A page may have a few more or fewer than were asked
+    for, or none: the search goes on while there is a next page.
+    """
+    InspectTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.InspectTaskRequest, _mom_service_pb2.InspectTaskResponse]
+    """Returns what a task was called with."""
     ListDeadTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListDeadTasksRequest, _mom_service_pb2.ListDeadTasksResponse]
     """Lists DEAD tasks, the longest dead first."""
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CancelTasksRequest, _mom_service_pb2.CancelTasksResponse]
+    """Cancels waiting tasks, for an operator: their clients see that it was one."""
     ReplayTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReplayTasksRequest, _mom_service_pb2.ReplayTasksResponse]
-    """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run."""
+    """Has DEAD and FAILED tasks run again, as if they were new: an operator's decision, also for what may have run."""
     PurgeTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeTasksRequest, _mom_service_pb2.PurgeTasksResponse]
     """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
     PurgeEndedTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeEndedTasksRequest, _mom_service_pb2.PurgeEndedTasksResponse]
@@ -83,9 +91,9 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call that fails with the trailer `poste-not-run` changed nothing; any other failure may have.
 
-    What may be answered with megabytes (GetTask with a large response, ListRecentTasks, ListDeadTasks) is answered only if
-    the call's deadline is within 15 seconds: so long a peer may leave it unread. Messages other than those of EnqueueTasks,
-    KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
+    What may be answered with megabytes (GetTask with a large response, InspectTask, ListRecentTasks, SearchTasks,
+    ListDeadTasks) is answered only if the call's deadline is within 15 seconds: so long a peer may leave it unread.
+    Messages other than those of EnqueueTasks, KeepSchema, CompleteTasks and RegisterService have 64 KiB at most.
     """
 
     @_abc_1.abstractmethod
@@ -185,6 +193,24 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the newest tasks of a queue, the newest first. Only so many are remembered."""
 
     @_abc_1.abstractmethod
+    def SearchTasks(
+        self,
+        request: _mom_service_pb2.SearchTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.SearchTasksRequest, _abc.Awaitable[_mom_service_pb2.SearchTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.SearchTasksResponse]:
+        """Finds those tasks of a queue that a filter matches, in no order. A page may have a few more or fewer than were asked
+        for, or none: the search goes on while there is a next page.
+        """
+
+    @_abc_1.abstractmethod
+    def InspectTask(
+        self,
+        request: _mom_service_pb2.InspectTaskRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.InspectTaskRequest, _abc.Awaitable[_mom_service_pb2.InspectTaskResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.InspectTaskResponse]:
+        """Returns what a task was called with."""
+
+    @_abc_1.abstractmethod
     def ListDeadTasks(
         self,
         request: _mom_service_pb2.ListDeadTasksRequest,
@@ -193,12 +219,20 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists DEAD tasks, the longest dead first."""
 
     @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _mom_service_pb2.CancelTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.CancelTasksRequest, _abc.Awaitable[_mom_service_pb2.CancelTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.CancelTasksResponse]:
+        """Cancels waiting tasks, for an operator: their clients see that it was one."""
+
+    @_abc_1.abstractmethod
     def ReplayTasks(
         self,
         request: _mom_service_pb2.ReplayTasksRequest,
         context: _aio.ServicerContext[_mom_service_pb2.ReplayTasksRequest, _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]:
-        """Has DEAD tasks run again, as if they were new: an operator's decision, also for what may have run."""
+        """Has DEAD and FAILED tasks run again, as if they were new: an operator's decision, also for what may have run."""
 
     @_abc_1.abstractmethod
     def PurgeTasks(

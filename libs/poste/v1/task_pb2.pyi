@@ -36,7 +36,7 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_FAILED: _TaskState.ValueType  # 4
     """The handler answered with a final error."""
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 5
-    """The client took it back."""
+    """The client took it back, or an operator did."""
     TASK_STATE_EXPIRED: _TaskState.ValueType  # 6
     """Its service did not come back within the task's TTL. One whose handler failed until then is DEAD."""
     TASK_STATE_DEAD: _TaskState.ValueType  # 7
@@ -56,7 +56,7 @@ TASK_STATE_SUCCEEDED: TaskState.ValueType  # 3
 TASK_STATE_FAILED: TaskState.ValueType  # 4
 """The handler answered with a final error."""
 TASK_STATE_CANCELLED: TaskState.ValueType  # 5
-"""The client took it back."""
+"""The client took it back, or an operator did."""
 TASK_STATE_EXPIRED: TaskState.ValueType  # 6
 """Its service did not come back within the task's TTL. One whose handler failed until then is DEAD."""
 TASK_STATE_DEAD: TaskState.ValueType  # 7
@@ -70,7 +70,7 @@ class _DeadReason:
 class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEAD_REASON_UNSPECIFIED: _DeadReason.ValueType  # 0
-    """The task is not DEAD."""
+    """Poste did not end the task."""
     DEAD_REASON_ATTEMPTS: _DeadReason.ValueType  # 1
     """The handler failed as often as it may, or until the task's time was over."""
     DEAD_REASON_CRASHES: _DeadReason.ValueType  # 2
@@ -81,14 +81,16 @@ class _DeadReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadReason
     """Its handler answered, and with more than can be kept."""
     DEAD_REASON_DAMAGED: _DeadReason.ValueType  # 5
     """Its record can't be read."""
+    DEAD_REASON_OPERATOR: _DeadReason.ValueType  # 6
+    """An operator cancelled it while it waited: it is CANCELLED, not DEAD."""
     DEAD_REASON_SCHEMA_CHANGED: _DeadReason.ValueType  # 7
     """It was not run: its method's schema is not the one that it was accepted under, and is not compatible with that."""
 
 class DeadReason(_DeadReason, metaclass=_DeadReasonEnumTypeWrapper):
-    """Why Poste gave a task up."""
+    """Why Poste gave a task up, or cancelled it."""
 
 DEAD_REASON_UNSPECIFIED: DeadReason.ValueType  # 0
-"""The task is not DEAD."""
+"""Poste did not end the task."""
 DEAD_REASON_ATTEMPTS: DeadReason.ValueType  # 1
 """The handler failed as often as it may, or until the task's time was over."""
 DEAD_REASON_CRASHES: DeadReason.ValueType  # 2
@@ -99,6 +101,8 @@ DEAD_REASON_RESPONSE_TOO_LARGE: DeadReason.ValueType  # 4
 """Its handler answered, and with more than can be kept."""
 DEAD_REASON_DAMAGED: DeadReason.ValueType  # 5
 """Its record can't be read."""
+DEAD_REASON_OPERATOR: DeadReason.ValueType  # 6
+"""An operator cancelled it while it waited: it is CANCELLED, not DEAD."""
 DEAD_REASON_SCHEMA_CHANGED: DeadReason.ValueType  # 7
 """It was not run: its method's schema is not the one that it was accepted under, and is not compatible with that."""
 Global___DeadReason: _TypeAlias = DeadReason  # noqa: Y015
@@ -124,7 +128,7 @@ class _TaskEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskEve
     TASK_EVENT_TYPE_CANCEL_REQUESTED: _TaskEventType.ValueType  # 6
     """While it ran, its client asked it to stop."""
     TASK_EVENT_TYPE_REPLAYED: _TaskEventType.ValueType  # 7
-    """It was DEAD, and an operator had it run again."""
+    """It was DEAD or FAILED, and an operator had it run again."""
     TASK_EVENT_TYPE_ENDED: _TaskEventType.ValueType  # 8
     """It reached a final state."""
 
@@ -146,7 +150,7 @@ TASK_EVENT_TYPE_GIVEN_BACK: TaskEventType.ValueType  # 5
 TASK_EVENT_TYPE_CANCEL_REQUESTED: TaskEventType.ValueType  # 6
 """While it ran, its client asked it to stop."""
 TASK_EVENT_TYPE_REPLAYED: TaskEventType.ValueType  # 7
-"""It was DEAD, and an operator had it run again."""
+"""It was DEAD or FAILED, and an operator had it run again."""
 TASK_EVENT_TYPE_ENDED: TaskEventType.ValueType  # 8
 """It reached a final state."""
 Global___TaskEventType: _TypeAlias = TaskEventType  # noqa: Y015
@@ -183,7 +187,7 @@ class Task(_message.Message):
     cancel_requested: _builtins.bool
     """A client asked it to stop while it runs."""
     dead_reason: Global___DeadReason.ValueType
-    """Set when the state is DEAD."""
+    """Set when the state is DEAD; of a CANCELLED one, if an operator cancelled it."""
     response: _builtins.bytes
     """The serialized response message of the method."""
     response_bytes: _builtins.int
@@ -247,7 +251,7 @@ class TaskEvent(_message.Message):
     state: Global___TaskState.ValueType
     """The final state, if it ENDED."""
     dead_reason: Global___DeadReason.ValueType
-    """Why, if it ended as DEAD."""
+    """Why, if it ended as DEAD, or an operator cancelled it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the store's clock; of ACCEPTED, by the gateway's, but no later than what followed."""

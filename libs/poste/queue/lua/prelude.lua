@@ -181,7 +181,7 @@ end
 -- Keeps what became of an attempt that did not end the task: `<event> <attempt> <when it began, or ''> <now>` and perhaps a
 -- word, for each; a `;` behind each, and one in front of all if earlier ones were dropped. Only what was out of the ordinary
 -- is kept, so an ordinary record does not grow by it.
---   r retried · c crashed · g given back · d died (the word: why) · p replayed
+--   r retried · c crashed · g given back · d died (the word: why) · f failed · p replayed
 local function append_event(record, event, now, word)
   local attempt, begin, notes = unpack(redis.call('HMGET', record, 'a', 'b', 'v'))
   notes = (notes or '') .. event .. ' ' .. (attempt or 0) .. ' ' .. (begin or '') .. ' ' .. now .. ' ' .. (word or '') .. ';'
@@ -198,10 +198,10 @@ local function kept_until(at, create, ttl)
   return math.max(math.max(at, number(create) or at) + (number(ttl) or 0) * 1000, at + MIN_RECORD_SECONDS * 1000)
 end
 
--- Ends a task, with whatever else there is to be written. A DEAD one keeps its request, for a replay, and has no TTL; any
--- other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find it. A
--- result is not kept for less than its id promises, were that made (`create`) in the future. `size`: the bytes of response
--- and error that are kept, if they are known.
+-- Ends a task, with whatever else there is to be written. DEAD and FAILED ones keep their request, for a replay. A DEAD one has
+-- no TTL; any other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find
+-- it. A result is not kept for less than its id promises, were that made (`create`) in the future. `size`: the bytes of
+-- response and error that are kept, if they are known.
 local function write_end(record, state, now, create, ttl, waited, size, ...)
   count_done(state)
   if state == 'D' then
@@ -210,7 +210,12 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   else
     local expiry = kept_until(now, create, ttl)
     redis.call('PEXPIREAT', record, expiry)
-    redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
+    if state == 'F' then
+      redis.call('HSET', record, 's', state, 'z', now, 'K', '1', ...)
+      size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
+    else
+      redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
+    end
     count_kept(1, expiry, ttl, size or redis.call('HSTRLEN', record, 'e'))
   end
   if waited then
@@ -221,7 +226,7 @@ end
 
 -- What this script ended without a handler's answer, or 'c': took back from a process that died during an attempt. The caller
 -- logs these (`poste/queue/ends.py`):
--- {record, state, why it is dead or '', method, attempts, its id without the queue's name, the id of its client's request}.
+-- {record, state, why it is dead, or 'operator' if one cancelled it, or '', method, attempts, its id without the queue's name, the id of its client's request}.
 local ends = {}
 
 local function finish(record, state, now, ...)

@@ -14,7 +14,7 @@ for i = 3, #KEYS do
   ended, create, purged = number(ended), number(create), number(purged)
   local has_ended = ended and create and is_final(state) and (purged or state ~= 'D')
   if has_ended and math.max(ended, create) <= bound then
-    local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e')
+    local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
     count_kept(-1, purged or kept_until(ended, create, ttl), ttl, size)
     redis.call('UNLINK', record)
     dropped = dropped + 1

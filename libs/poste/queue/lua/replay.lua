@@ -1,26 +1,46 @@
 #!lua flags=allow-oom
--- An operator has DEAD tasks run again: each waits at the end of the queue, as long as it might at first, with its failures
--- forgotten. One that killed its processes runs alone: it is a suspect from the start.
--- KEYS: 1 ready, 2 counts, 3 dead, 4… records    ARGV: 1 '1' if they run under whatever schema their service has by then,
---       then for each record: key
--- Returns for each: 'done', also if it waits or runs already | 'ended' (not as DEAD) | 'gone' (no record, or purged)
+-- An operator has DEAD and FAILED tasks run again: each waits at the end of the queue, as long as it might at first, with its
+-- failures forgotten. One that killed its processes runs alone: it is a suspect from the start.
+-- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5… records    ARGV: 1 '1' if they run under whatever schema their service has by
+--   then, then for each record: key
+-- Returns for each: 'done', also if it was replayed before and waits or runs | 'open' (it waits or runs, and never was)
+--   | 'ended' (otherwise) | 'gone' (no record, or its request is no longer kept)
 
-local ready, counts, dead = KEYS[1], KEYS[2], KEYS[3]
+local ready, counts, kept, dead = unpack(KEYS, 1, 4)
 local as_is, now = ARGV[1] == '1', now_ms()
 
-local function replay(record, key)
-  local state, ttl, reason, died = fields_of(record, 's', 'y', 'd', 'z')
-  if state == 'Q' or state == 'R' then
-    return 'done'
-  elseif state and state ~= 'D' then
-    return 'ended'
-  elseif not number(ttl) or redis.call('ZREM', dead, key) == 0 then
-    return 'gone'
+-- Takes a task off what is kept of the ended ones; returns the letter of the event that its end was, nil if it can't be run.
+local function take_back(record, key, state, ended)
+  if state == 'F' then
+    local keeps, create, ttl = fields_of(record, 'K', 'c', 'r')
+    if not keeps then
+      return nil
+    end
+    local size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
+    count_kept(-1, kept_until(ended, create, ttl), ttl, size)
+    redis.call('PERSIST', record)
+    return 'f'
+  elseif redis.call('ZREM', dead, key) == 0 then
+    return nil
   end
   count_dead(record, -1)
-  append_event(record, 'd', died or now, reason)
+  return 'd'
+end
+
+local function replay(record, key)
+  local state, ttl, reason, ended, notes = fields_of(record, 's', 'y', 'd', 'z', 'v')
+  if state == 'Q' or state == 'R' then
+    return notes and string.find(';' .. notes, ';p ', 1, true) and 'done' or 'open'
+  elseif state and state ~= 'D' and state ~= 'F' then
+    return 'ended'
+  end
+  local event = number(ttl) and take_back(record, key, state, number(ended) or now)
+  if not event then
+    return 'gone'
+  end
+  append_event(record, event, number(ended) or now, reason)
   append_event(record, 'p', now)
-  redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z')
+  redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z', 'K')
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if as_is then
     redis.call('HDEL', record, 'V')
@@ -35,8 +55,8 @@ local function replay(record, key)
 end
 
 local results = {}
-for i = 4, #KEYS do
-  results[#results + 1] = replay(KEYS[i], ARGV[i - 2])
+for i = 5, #KEYS do
+  results[#results + 1] = replay(KEYS[i], ARGV[i - 3])
 end
-write_counts(counts)
+write_counts(counts, kept)
 return results

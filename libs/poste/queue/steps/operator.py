@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from poste.domain import input_rules
+from poste.queue import ends
 from poste.queue.connection import text, texts
 from poste.queue.errors import reading
 
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Scripts
 
-#: done, also if it was done before; ended otherwise than as DEAD, or not ended; gone: nothing is left to do it with.
-Done = Literal["done", "ended", "gone"]
+#: done, also if it was done before; open: to be replayed, and waits or runs without ever having been; ended otherwise,
+#: or (to be purged) not ended; gone: nothing is left to do it with.
+Done = Literal["done", "open", "ended", "gone"]
+#: done, also if it was done before; asked to stop, for it runs; runs, and only what waits is cancelled; ended
+#: otherwise; gone: there is no record.
+Cancelled = Literal["done", "asked", "runs", "ended", "gone"]
 
 
 async def pause(scripts: Scripts, at: QueueKeys, *, paused: bool) -> None:
@@ -24,8 +29,16 @@ async def pause(scripts: Scripts, at: QueueKeys, *, paused: bool) -> None:
 
 
 async def replay(scripts: Scripts, at: QueueKeys, keys: Sequence[str], *, as_is: bool) -> list[Done]:
-    """Have DEAD tasks run again, as if they were new; with `as_is` under whatever schema their service has by then."""
-    return await _each(scripts, at, "replay", [at.ready, at.counts, at.dead], keys, "1" if as_is else "")
+    """Have DEAD and FAILED tasks run again, as if they were new; with `as_is` under whatever schema there is then."""
+    return await _each(scripts, at, "replay", [at.ready, at.counts, at.kept, at.dead], keys, "1" if as_is else "")
+
+
+async def cancel(scripts: Scripts, at: QueueKeys, keys: Sequence[str], *, only_waiting: bool) -> list[Cancelled]:
+    """Cancel tasks that wait, and ask those that run to stop, unless `only_waiting`: an operator does."""
+    touched = [at.delayed, at.counts, at.kept, at.dead, *map(at.record, keys)]
+    results, ended = await scripts.run_kept(at, "cancel", touched, ["operator", "1" if only_waiting else "0", *keys])
+    ends.log(at.queue, ended)
+    return cast("list[Cancelled]", texts(results))
 
 
 async def purge(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[Done]:

@@ -146,7 +146,7 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
 
 async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> None:
     """Cancel a waiting task, or ask a running one to stop."""
-    (ended,) = await scripts.run("cancel", _touched(at, key), [key])
+    _, ended = await scripts.run("cancel", _touched(at, key), ["", "0", key])
     ends.log(at.queue, ended)
 
 

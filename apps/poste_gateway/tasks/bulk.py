@@ -1,0 +1,144 @@
+"""What operators do to many tasks of a queue at once: replay, purge, cancel those that a filter matches.
+
+`POST /v1/queues/{queue}/replay`, `/purge` and `/cancel` take `state`, `method`, `reason` and `minAgeSeconds`, and
+answer with how many it was done to::
+
+    {"replayed": 3, "nextPageToken": ""}
+
+One request handles some ten thousand tasks at most, or works for ten seconds: then `nextPageToken` is not empty, and
+with `?pageToken=` it goes on there. With `?dryRun=true` nothing is done to any, and they are only counted::
+
+    {"matched": 3, "nextPageToken": ""}
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from poste.domain.codes import Code
+from poste.domain.task import TaskState
+from poste.rpc.task_enums import STATES
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.http.responses import Response, json_response
+from poste_gateway.mom import Mom, MomRefused
+from poste_gateway.tasks import task_filters
+from poste_gateway.tasks.listings import Listings
+from poste_gateway.tasks.task_filters import bad
+
+#: How many tasks are handled by one call to the middleware.
+_BATCH: Final = 500
+#: How many tasks one request handles at most, but for the rest of a batch; and how long it works, in seconds.
+_MOST: Final = 10_000
+_MOST_SECONDS: Final = 10.0
+
+#: Does something with some tasks of a queue; returns how many it was done to, by the word for it.
+_Act = Callable[[str, Sequence[str]], Awaitable[Mapping[str, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """A verb.
+
+    Attributes:
+        states: The states of tasks that it can be done to; the first is meant if none is named.
+        words: What is counted, as the answer has it.
+    """
+
+    states: Collection[TaskState]
+    words: Sequence[str]
+
+
+_REPLAY: Final = _Verb((TaskState.DEAD, TaskState.FAILED), ("replayed",))
+_PURGE: Final = _Verb((TaskState.DEAD,), ("purged",))
+_CANCEL: Final = _Verb((TaskState.QUEUED, TaskState.RUNNING), ("cancelled", "askedToStop"))
+
+
+class Bulk:
+    """Handles the requests for many tasks of a queue."""
+
+    def __init__(self, mom: Mom, listings: Listings) -> None:
+        self._mom = mom
+        self._listings = listings
+
+    async def replay(self, request: web.BaseRequest, queue: str) -> Response:
+        """Have dead letters, or what failed, run again."""
+        as_is = task_filters.flag(request, "asIs")
+
+        async def replay(name: str, keys: Sequence[str]) -> Mapping[str, int]:
+            return {"replayed": _done(await self._mom.replay_tasks(name, keys, as_is=as_is))}
+
+        return await self._handle(request, queue, _REPLAY, replay)
+
+    async def purge(self, request: web.BaseRequest, queue: str) -> Response:
+        """Give dead letters up for good."""
+        return await self._handle(request, queue, _PURGE, self._purge)
+
+    async def cancel(self, request: web.BaseRequest, queue: str) -> Response:
+        """Cancel what waits; ask what runs to stop, if that is asked for."""
+        runs = STATES[TaskState.RUNNING] in _wanted(request, _CANCEL).states
+
+        async def cancel(name: str, keys: Sequence[str]) -> Mapping[str, int]:
+            results = await self._mom.cancel_tasks(name, keys, only_waiting=not runs)
+            return {
+                "cancelled": results.count(pb.CANCEL_TASK_RESULT_DONE),
+                "askedToStop": results.count(pb.CANCEL_TASK_RESULT_ASKED),
+            }
+
+        return await self._handle(request, queue, _CANCEL, cancel)
+
+    async def _purge(self, queue: str, keys: Sequence[str]) -> Mapping[str, int]:
+        return {"purged": _done(await self._mom.purge_tasks(queue, keys))}
+
+    async def _handle(self, request: web.BaseRequest, queue: str, verb: _Verb, act: _Act) -> Response:
+        wanted, dry = _wanted(request, verb), task_filters.flag(request, "dryRun")
+        await self._listings.queues(queue)
+        counts = dict.fromkeys(("matched",) if dry else verb.words, 0)
+        token, seen = request.query.get("pageToken", ""), 0
+        end = asyncio.get_running_loop().time() + _MOST_SECONDS
+        while True:
+            keys, token = await self._page(queue, wanted, token)
+            seen += len(keys)
+            done: Mapping[str, int] = {"matched": len(keys)} if dry else await act(queue, keys) if keys else {}
+            for word, count in done.items():
+                counts[word] += count
+            if not token or seen >= _MOST or asyncio.get_running_loop().time() > end:
+                return json_response({**counts, "nextPageToken": token})
+
+    async def _page(self, queue: str, wanted: pb.TaskFilter, token: str) -> tuple[list[str], str]:
+        """Find some of the tasks; returns their keys, and where to go on."""
+        try:
+            if list(wanted.states) == [STATES[TaskState.DEAD]]:
+                return await self._dead_page(queue, wanted, token)
+            page = await self._mom.search_tasks(queue, wanted, _BATCH, token)
+        except MomRefused as error:
+            if error.code is Code.INVALID_ARGUMENT:
+                raise bad("pageToken", "is not the nextPageToken of a page") from error
+            raise
+        return [one.task.key for one in page.tasks], page.next_page_token
+
+    async def _dead_page(self, queue: str, wanted: pb.TaskFilter, token: str) -> tuple[list[str], str]:
+        """Find some of what was dead when the first page was asked for: what dies meanwhile is left for the next time.
+
+        That moment goes along in front of the middleware's own token.
+        """
+        began, _, place = token.partition("~")
+        if token and not (began.isascii() and began.isdigit()):
+            raise bad("pageToken", "is not the nextPageToken of a page")
+        page = await self._mom.list_dead_tasks(queue, wanted, _BATCH, place)
+        until = int(began) if began else page.read_time.ToMilliseconds()
+        keys = [dead.task.key for dead in page.tasks if dead.die_time.ToMilliseconds() <= until]
+        over = not page.next_page_token or len(keys) < len(page.tasks)
+        return keys, "" if over else f"{until}~{page.next_page_token}"
+
+
+def _wanted(request: web.BaseRequest, verb: _Verb) -> pb.TaskFilter:
+    return task_filters.read(request, verb.states, default=next(iter(verb.states)))
+
+
+def _done(results: Sequence[int]) -> int:
+    return sum(result == pb.DEAD_TASK_RESULT_DONE for result in results)
