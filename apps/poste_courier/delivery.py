@@ -22,7 +22,7 @@ from poste.runtime import logs, metrics
 from poste.service import traced
 from poste.service.call import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
-from poste.service.queued import elsewhere_seconds
+from poste.service.queued_road import elsewhere_seconds
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
 from poste.upstream.outgoing_call import Metadata, OutgoingCall
 from poste.upstream.replica import Replica

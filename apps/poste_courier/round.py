@@ -13,7 +13,7 @@ from poste.rpc.catalogue import Service
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
-from poste.service.queued import QueuedRoad
+from poste.service.queued_road import QueuedRoad
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns

@@ -38,7 +38,7 @@ _DEFAULT_ERRORS: Final = {
 _UNREADABLE_ERROR: Final = status_pb2.Status(code=Code.DATA_LOSS, message="what it failed with can't be read")
 
 
-class Answer(TypedDict, total=False):
+class TaskFields(TypedDict, total=False):
     """The fields that GetTaskResponse and CancelTaskResponse share."""
 
     task: task_pb2.Task
@@ -46,9 +46,9 @@ class Answer(TypedDict, total=False):
     purge_time: Timestamp
 
 
-def answer(queue: str, reading: Reading) -> Answer:
+def fields_of(queue: str, reading: Reading) -> TaskFields:
     """Spell a reading."""
-    fields = Answer(read_time=timestamp(reading.now))
+    fields = TaskFields(read_time=timestamp(reading.now))
     if reading.record is not None:
         fields["task"] = of_record(queue, reading.record)
         fields["task"].response_bytes = reading.left_out_bytes

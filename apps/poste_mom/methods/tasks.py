@@ -42,7 +42,7 @@ class TaskServicer:
                 reading = await self._tasks.read(request.service, request.key, most_bytes=most)
         except StoreError as error:
             await refuse(context, error)
-        return pb.GetTaskResponse(**messages.answer(request.service, reading))
+        return pb.GetTaskResponse(**messages.fields_of(request.service, reading))
 
     async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
@@ -75,4 +75,4 @@ class TaskServicer:
             reading = await self._tasks.cancel(request.service, request.key)
         except StoreError as error:
             await refuse(context, error)
-        return pb.CancelTaskResponse(**messages.answer(request.service, reading))
+        return pb.CancelTaskResponse(**messages.fields_of(request.service, reading))

@@ -18,12 +18,12 @@ from poste.queue.consumer import ClaimedTask
 from poste.rpc.replicated import Replicated
 from poste.runtime import leaving, lifecycle
 from poste.runtime.settings import WorkerSettings
-from poste.service.direct import DirectRoad
+from poste.service.direct_road import DirectRoad
 from poste.service.handlers import Runner
 from poste.service.interception import Interception
 from poste.service.isolation import Isolation
 from poste.service.losses import ThreadWatch
-from poste.service.queued import QueuedHandlers, QueuedRoad
+from poste.service.queued_road import QueuedHandlers, QueuedRoad
 from poste.service.register import Registration
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas

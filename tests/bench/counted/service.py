@@ -10,7 +10,7 @@ from bench import counted
 from calculator.v1 import sum_pb2
 from poste.service.admission_control import AdmissionControl
 from poste.service.handlers import Runner
-from poste.service.link import LinkServicer
+from poste.service.link_servicer import LinkServicer
 from poste.service.servicer import services_of
 from poste.v1 import link_service_pb2 as pb
 from poste_calculator.sum import SumService

@@ -21,7 +21,7 @@ from poste.queue.keys import QueueKeys
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.service.handlers import Runner
-from poste.service.queued import QueuedHandlers, QueuedRoad
+from poste.service.queued_road import QueuedHandlers, QueuedRoad
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas
 from poste.service.servicer import services_of

@@ -25,7 +25,7 @@ from poste.service.admission_control import AdmissionControl
 from poste.service.call import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
 from poste.service.handlers import Runner
 from poste.service.interception import OfStreams
-from poste.service.link import LinkServicer
+from poste.service.link_servicer import LinkServicer
 from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
 from poste.service.streams import guarded
