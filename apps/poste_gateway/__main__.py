@@ -16,6 +16,7 @@ from poste.runtime.settings import GatewaySettings
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
 from poste_gateway.calls.offload import Offload
+from poste_gateway.calls.streams import OpenStreams
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.catalogue.catalogue_cache import CatalogueCache
 from poste_gateway.clock import Clock
@@ -80,6 +81,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
                 gateway.broadcaster.close()
                 _log.info("stopping")
                 await asyncio.sleep(settings.linger_seconds)
+                gateway.stopping.set()
 
 
 class _Gateway:
@@ -89,7 +91,7 @@ class _Gateway:
         self, settings: GatewaySettings, ids: TaskIds, operator_auth: OperatorAuth, duties: asyncio.TaskGroup
     ) -> None:
         self._duties = duties
-        self.draining = asyncio.Event()
+        self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = Capacity(
             max_connections=settings.max_connections,
             max_peer_connections=settings.max_peer_connections,
@@ -99,7 +101,12 @@ class _Gateway:
         )
         self._mom = mom = Mom(settings.mom)
         copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
-        self.catalogue = catalogue = ServiceCatalogue(mom, copy, ids.fingerprint, duties.create_task)
+        largest = settings.max_stream_message_bytes
+        self.catalogue = catalogue = ServiceCatalogue(
+            mom, copy, ids.fingerprint, duties.create_task, max_stream_message=largest
+        )
+        self._open_streams = OpenStreams(settings.max_streams, max_message_bytes=largest)
+        self._grace_seconds = settings.grace_seconds
         self._enqueuer, self._clock, self._offload = Enqueuer(mom), Clock(mom), Offload(settings.max_waiting_bytes)
         task_reader = TaskReader(
             mom, ids, self.draining, max_waiting_bytes=settings.max_waiting_bytes, max_waits=settings.max_waits
@@ -119,13 +126,21 @@ class _Gateway:
             max_wait_seconds=wait,
         )
         call_services = CallServices(
-            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds
+            catalogue,
+            self._enqueuer,
+            task_reader,
+            self._offload,
+            ids,
+            wait,
+            settings.body_seconds,
+            self._open_streams,
         )
         self.dispatcher = Dispatcher(call_services, self.own_routes, settings.cors_origins, self.draining)
 
     async def __aenter__(self) -> Self:
         self._following_mom = self._duties.create_task(self._mom.run())
-        duties = (self.catalogue.follow(), self.broadcaster.run(), self._clock.keep())
+        ending = self._open_streams.end_with(self.stopping, self._grace_seconds)
+        duties = (self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending)
         self._following = [self._duties.create_task(duty) for duty in duties]
         return self
 

@@ -6,6 +6,7 @@ It gives each request its id, and writes one line for it to the access log.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import secrets
 import time
@@ -24,11 +25,13 @@ from poste_gateway.http.probes import PROBES
 from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
 from poste_gateway.http.problems import Problem, problem_response
 from poste_gateway.http.responses import AccessRecord, Response
+from poste_gateway.http.streamed import Streamed
 from poste_gateway.http.verbs import allow, wrong_verb
 from poste_gateway.own_routes import Found, OwnRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextvars import Token
 
     from poste.runtime.spans import Span
     from poste_gateway.catalogue.route_table import Match
@@ -112,11 +115,14 @@ class Dispatcher:
         if self._draining.is_set():
             # The connection is closed soon; a request that the client sends then would be lost.
             answer.keep_alive = False
-        self._write_access_log(request.method, path, answer.status, account, time.perf_counter() - begin)
-        if span is not None:
-            _end_span(span, answer.status, account)
-        if traced is not None:
-            tracing.trace_id.reset(traced)
+        if answer.body is None and isinstance(answer, Streamed):
+            # What became of it is known once it has ended; that is in this same context.
+            # (Not a closure: its variables would be slower ones for every request.)
+            answer.ended = functools.partial(
+                self._close_account, request.method, path, answer.status, account, begin, span, traced
+            )
+        else:
+            self._close_account(request.method, path, answer.status, account, begin, span, traced)
         return answer
 
     def _new_id(self) -> str:
@@ -155,6 +161,24 @@ class Dispatcher:
         kind = problem.kind
         account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
         return problem_response(problem, path)
+
+    def _close_account(  # noqa: PLR0917 - keywords would make this one of a call's dearest lines
+        self,
+        verb: str,
+        path: str,
+        status: int,
+        account: AccessRecord,
+        begin: float,
+        span: Span | None,
+        traced: Token[str] | None,
+    ) -> None:
+        """Write the one line of a request, count it if it was a call, and end its part of its trace."""
+        seconds = time.perf_counter() - begin
+        self._write_access_log(verb, path, status, account, seconds)
+        if span is not None:
+            _end_span(span, status, account)
+        if traced is not None:
+            tracing.trace_id.reset(traced)
 
     def _write_access_log(self, verb: str, path: str, status: int, account: AccessRecord, seconds: float) -> None:
         """Write the one line of a request, and count it if it was a call."""

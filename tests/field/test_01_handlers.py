@@ -19,6 +19,8 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 from poste.domain.codes import Code
 from poste.rpc.channels import code
 from poste.service import streams
+from poste.service.admission_control import AdmissionControl
+from poste.service.threads import Threads
 from poste.upstream.failure import Failure
 from poste.upstream.outgoing_call import OutgoingCall
 
@@ -275,7 +277,7 @@ async def streaming(behaviour: Callable[..., Any], *, requests: bool) -> AsyncIt
     make: Any = grpc.stream_unary_rpc_method_handler if requests else grpc.unary_stream_rpc_method_handler
     handler = make(behaviour, ledger_pb2.RecordRequest.FromString, Response.SerializeToString)
     server = grpc.aio.server()
-    guarded = streams.guarded("a.B", "C", handler)
+    guarded = streams.guarded("a.B", "C", handler, threads=Threads(4, "streams"), admission=AdmissionControl(100))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": guarded}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

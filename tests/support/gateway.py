@@ -276,7 +276,8 @@ class Gateway:
             sent.setdefault("Content-Type", "application/json")
         async with self.session.request(verb, self.url + path, data=data, headers=sent) as response:
             raw = await response.read()
-            parsed = await response.json(content_type=None) if "json" in response.content_type and raw else None
+            is_json = response.content_type.endswith(("/json", "+json"))
+            parsed = await response.json(content_type=None) if is_json and raw else None
             return Reply(response.status, response.headers, parsed, raw.decode())
 
     async def post(self, path: str, body: Any = None, **headers: str) -> Reply:

@@ -16,15 +16,16 @@ from poste import protojson
 from poste.domain.codes import Code
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds, without_queue
-from poste.rpc.catalogue import Service
+from poste.rpc.catalogue import MethodKind, Service
 from poste.rpc.http_rules.rules import ANY_VERB, READING
 from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway.calls import direct, request_body, shapes
+from poste_gateway.calls import direct, request_body, shapes, streams
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.calls.streams import OpenStreams
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
@@ -42,6 +43,7 @@ from poste_gateway.http.problem_types import (
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import JSON, AccessRecord, Response, json_response, make_room, room_for
+from poste_gateway.http.streamed import client_left
 from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import Full
@@ -51,15 +53,7 @@ from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 
 T = TypeVar("T")
-_AWAY_DETAILS: Final = {
-    "away": "No replica of the service can be reached.",
-    "busy": "Every replica of the service has as many calls as it may have.",
-    direct.PEER_CALLS: "As many calls of this client's are under way at the service as it may have.",
-    "refused": "The service takes no call now.",
-    "elsewhere": "No replica of the service that is up has this method.",
-    "lost": "The service, or the connection to it, became unavailable before it answered.",
-    "timeout": "The call, or what its handler waited for, was not answered in time.",
-}
+_UNARY: Final = MethodKind.UNARY
 _NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
 _NO_CONSUMER: Final = (
     "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
@@ -79,6 +73,7 @@ class CallServices:
         ids: Mints their ids.
         max_wait_seconds: The longest wait that a client is granted.
         body_seconds: How long a client may take to bring a call's body.
+        open_streams: The streams that are open.
     """
 
     catalogue: ServiceCatalogue
@@ -88,6 +83,7 @@ class CallServices:
     ids: TaskIds
     max_wait_seconds: float
     body_seconds: float
+    open_streams: OpenStreams
 
 
 async def answer(
@@ -103,8 +99,24 @@ async def answer(
     # The same from here on: the catalogue may change while the body is received.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
     prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
+    streaming = method.kind is not _UNARY
+    if streaming:
+        streams.check(method, prefer)
     metadata = forwarded_headers.forwarded(service.policy.headers.request).read(request)
     message = await request_body.read(request, match, call_services.offload, seconds=call_services.body_seconds)
+    if streaming:
+        return await streams.StreamCall(
+            request,
+            match,
+            service=service,
+            pool=pool,
+            prefer=prefer,
+            message=message,
+            metadata=metadata,
+            account=account,
+            offload=call_services.offload,
+            open_streams=call_services.open_streams,
+        ).answer()
     call = _Call(
         call_services,
         request,
@@ -190,7 +202,7 @@ class _Call:
         try:
             outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)
         except asyncio.CancelledError:
-            if not self._client_left():
+            if not client_left(self._request):
                 raise
             raise Problem(OF_CODE[Code.CANCELLED], "The client has gone.") from None
         finally:
@@ -229,11 +241,6 @@ class _Call:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._queued(wait)
 
-    def _client_left(self) -> bool:
-        """Return whether a cancellation was that of the connection's end, and nothing else; it is over then."""
-        task = asyncio.current_task()
-        return self._request.transport is None and task is not None and task.uncancel() == 0
-
     async def _failed(self, status: status_pb2.Status) -> Problem:
         """Return the problem for a status, with the metadata that the handler set."""
         problem = await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
@@ -250,7 +257,7 @@ class _Call:
 
     def _not_kept(self, reason: str, *, overdue: bool) -> Problem:
         """Return the problem of a call that was not answered directly, and may not be queued."""
-        why = f"{self._overdue() if overdue else _AWAY_DETAILS[reason]} {self._why_not_kept()}"
+        why = f"{self._overdue() if overdue else direct.AWAY_DETAILS[reason]} {self._why_not_kept()}"
         if reason != direct.PEER_CALLS:
             return self._away(why)
         refuse(reason, peer=client_of(self._request), service=self._service.name)

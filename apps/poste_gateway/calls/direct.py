@@ -20,6 +20,18 @@ from poste.upstream.replica_pool import ReplicaPool
 PEER_CALLS: Final = "peer-calls"
 
 
+#: What a client is told of why.
+AWAY_DETAILS: Final = {
+    "away": "No replica of the service can be reached.",
+    "busy": "Every replica of the service has as many calls as it may have.",
+    PEER_CALLS: "As many calls of this client's are under way at the service as it may have.",
+    "refused": "The service takes no call now.",
+    "elsewhere": "No replica of the service that is up has this method.",
+    "lost": "The service, or the connection to it, became unavailable before it answered.",
+    "timeout": "The call, or what its handler waited for, was not answered in time.",
+}
+
+
 class Failed(NamedTuple):
     """The service answered with an error.
 
@@ -78,7 +90,7 @@ async def call(
             replica = pool.pick_ready(tried, method.name) or await pool.pick(tried, method.name)
             if isinstance(replica, str):
                 return Away(reason or replica)
-            timeout, impatient = _time_left(method, end)
+            timeout, impatient = time_left(method, end)
             if timeout <= 0:
                 return Away(reason or "timeout", impatient=True)
             # From here on nothing is waited for until the replica, too, has counted it in.
@@ -93,7 +105,7 @@ async def call(
                 replica.circuit.record_success()
                 return answer
             tried.append(replica)
-            outcome = _outcome(pool, method, answer, tried, sent=sent, impatient=impatient)
+            outcome = outcome_of(pool, method, answer, tried, sent=sent, impatient=impatient)
             if not isinstance(outcome, str):
                 return outcome
             reason = outcome
@@ -102,7 +114,7 @@ async def call(
             pool.end(client)
 
 
-def _time_left(method: Method, end: float | None) -> tuple[float, bool]:
+def time_left(method: Method, end: float | None) -> tuple[float, bool]:
     """Return how many seconds an attempt may take, and whether its client would wait no longer than that."""
     timeout = method.policy.timeout_seconds
     if end is None or (left := end - time.monotonic()) >= timeout:
@@ -110,7 +122,7 @@ def _time_left(method: Method, end: float | None) -> tuple[float, bool]:
     return left, True
 
 
-def _outcome(
+def outcome_of(
     pool: ReplicaPool, method: Method, answer: Failure, tried: list[Replica], *, sent: float, impatient: bool
 ) -> Failed | Away | Unknown | NoRoom | str:
     """Return the outcome of a call without a response; or the reason, if another replica is to be tried."""

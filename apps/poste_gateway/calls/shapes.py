@@ -21,7 +21,7 @@ from poste.rpc.http_rules.rules import WHOLE, Route
 from poste_gateway.http.responses import JSON, NO_SNIFF, SANDBOX
 
 #: The media type of bytes without one (RFC 9110, section 8.3).
-_UNKNOWN: Final = "application/octet-stream"
+UNKNOWN: Final = "application/octet-stream"
 #: A media type, perhaps with parameters, that may be written into a header.
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+*-]{1,127}/[\w!#$&^.+*-]{1,127}(?:[ \t]*;[\x20-\x7e\t]*)?", re.ASCII)
 _LONGEST_TYPE: Final = 500
@@ -77,7 +77,7 @@ def write(method: Method, route: Route, response: bytes) -> Written:
     body = getattr(held, route.response_field) if route.response_field else held
     media_type = body.content_type
     if len(media_type) > _LONGEST_TYPE or not _MEDIA_TYPE.fullmatch(media_type):
-        media_type = _UNKNOWN
+        media_type = UNKNOWN
     # What a service answers is no page of the gateway's own, whatever it says: it sees nothing of what that keeps.
     return Written(body.data, {"Content-Type": media_type, **NO_SNIFF, **SANDBOX})
 

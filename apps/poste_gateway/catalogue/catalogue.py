@@ -15,6 +15,7 @@ from typing import Final
 
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.catalogue import Service
@@ -59,7 +60,15 @@ class ServiceCatalogue:
         trouble: Why the catalogue may be out of date though the middleware is there; None if it is not.
     """
 
-    def __init__(self, mom: Mom, copy: CatalogueCache, fingerprint: str, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        mom: Mom,
+        copy: CatalogueCache,
+        fingerprint: str,
+        spawn: Spawn,
+        *,
+        max_stream_message: int = sizes.STREAM_MESSAGE,
+    ) -> None:
         """Know nothing yet.
 
         Args:
@@ -67,7 +76,9 @@ class ServiceCatalogue:
             copy: Has the last catalogue that was received.
             fingerprint: Identifies the key that signs this gateway's task ids.
             spawn: Starts tasks in the gateway's task group.
+            max_stream_message: How large a message of a stream may be, in bytes.
         """
+        self._max_stream_message = max_stream_message
         self._read = ReadServices()
         self.services: Mapping[str, Service] = self._read.by_name
         #: Held by who changes it: that takes several slices.
@@ -191,7 +202,9 @@ class ServiceCatalogue:
     def _put(self, service: Service) -> None:
         pool = self.pools.get(service.name)
         if pool is None:
-            pool = self.pools[service.name] = ReplicaPool(service.name, self._spawn, self._turns)
+            pool = self.pools[service.name] = ReplicaPool(
+                service.name, self._spawn, self._turns, max_stream_message=self._max_stream_message
+            )
         pool.update(
             service.targets,
             library=service.library,

@@ -263,7 +263,7 @@ class RouteTable:
 
 
 def _matches(service: Service) -> Iterator[Match]:
-    for method in service.methods.values():
+    for method in service.routed:
         for route in method.routes:
             yield Match(method, route)
 

@@ -275,8 +275,25 @@ PAYLOAD_TOO_LARGE: Final = ProblemType(
     Code.INTERNAL,
     "The service's answer is too large",
     f"The service ran the call, and answered with more than a message carries ({sizes.MAX_PAYLOAD} bytes as "
-    "protobuf). It would be as large the next time: do not repeat the call, but ask for less. A queued call that was "
-    "answered so is DEAD, reason `response-too-large`.",
+    "protobuf; a message of a stream: POSTE_MAX_STREAM_MESSAGE_BYTES of the gateway). It would be as large the next "
+    "time: do not repeat the call, but ask for less. A queued call that was answered so is DEAD, reason "
+    "`response-too-large`.",
+)
+NOT_CALLABLE: Final = ProblemType(
+    "streams-requests",
+    HTTPStatus.NOT_IMPLEMENTED,
+    Code.UNIMPLEMENTED,
+    "The method takes a stream of requests",
+    "A client-streaming or bidirectional method is called by gRPC alone: an HTTP request has one message for it. "
+    "Nothing was done. Methods that answer with a stream can be called.",
+)
+STREAM_CUT: Final = ProblemType(
+    "stream-cut",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "The stream is not whole",
+    "The stream was cut short: its service, or the connection to it, became unavailable, or the gateway stops. What "
+    "came is good. A stream can't be resumed: call the method again, if it does no harm to run it twice.",
 )
 INTERNAL: Final = ProblemType(
     "internal",
@@ -349,6 +366,8 @@ PROBLEM_TYPES: Final = {
         GATEWAY_BUSY,
         UNREADABLE_ANSWER,
         PAYLOAD_TOO_LARGE,
+        NOT_CALLABLE,
+        STREAM_CUT,
         INTERNAL,
         *OF_CODE.values(),
     )

@@ -29,11 +29,11 @@ SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-form
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 #: A larger body is written in pieces of so many bytes: asyncio keeps each written piece until all of it is sent.
-_PIECE: Final = 64 * 1024
+PIECE: Final = 64 * 1024
 #: How many times a response's size is counted: the message and its JSON are in memory at the same time.
 _WRITTEN: Final = 2
 #: Responses up to this size are counted only if their clients leave them unread, in bytes.
-_UNCOUNTED_BYTES: Final = 16 * 1024
+UNCOUNTED_BYTES: Final = 16 * 1024
 #: The statuses of responses without a body and a Content-Length.
 _BODILESS: Final = (204, 304)
 
@@ -111,7 +111,7 @@ class Response:
             raise ConnectionResetError("the client is gone")
         without_body = request.method == "HEAD"
         transport.write(self.spelt(http11=request.version == HttpVersion11, without_body=without_body))
-        if request.protocol.writing_paused or (not without_body and len(self.body or b"") > _PIECE):
+        if request.protocol.writing_paused or (not without_body and len(self.body or b"") > PIECE):
             await self._write_rest(request, b"" if without_body else self.body or b"")
 
     async def _write_rest(self, request: web.BaseRequest, body: bytes) -> None:
@@ -121,7 +121,7 @@ class Response:
             # Its head is sent already: no other status can be given any more.
             protocol.abort()
             raise ConnectionResetError("there is no room for the answer")
-        left = memoryview(body)[_PIECE:]
+        left = memoryview(body)[PIECE:]
         while True:
             if protocol.writing_paused:
                 await request.writer.drain()
@@ -130,8 +130,8 @@ class Response:
                 raise ConnectionResetError("the client is gone")
             if not left:
                 return
-            transport.write(left[:_PIECE])
-            left = left[_PIECE:]
+            transport.write(left[:PIECE])
+            left = left[PIECE:]
 
     async def write_eof(self) -> None:
         """Do nothing: `prepare` has written all of it."""
@@ -155,12 +155,12 @@ class Response:
         head = f"{_clock.beginning(status)}{headers}\r\n".encode()
         if body is None or without_body:
             return head
-        return head + (body if len(body) <= _PIECE else body[:_PIECE])
+        return head + (body if len(body) <= PIECE else body[:PIECE])
 
 
 def room_for(request: web.BaseRequest, size: int) -> bool:
     """Reserve room for a response of so many bytes until it is sent or given up; return False if there is none."""
-    if size <= _UNCOUNTED_BYTES:
+    if size <= UNCOUNTED_BYTES:
         return True
     protocol: Any = request.protocol
     return bool(protocol.usage.promise(_WRITTEN * size))

@@ -4,7 +4,8 @@
 
     {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queueable": true,
                    "queued": 0, "replicas": {"ready": 1, "known": 1},
-                   "methods": [{"name": "Add", "path": "/calculator.v1.SumService/Add",
+                   "methods": [{"name": "Add", "kind": "unary", "callable": true,
+                                "path": "/calculator.v1.SumService/Add",
                                 "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"], "notServed": [],
                                 "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
                                 "queuedTimeoutSeconds": 600}]}]}
@@ -38,7 +39,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from poste import protojson
-from poste.rpc.catalogue import Method
+from poste.rpc.catalogue import Method, MethodKind
 from poste.rpc.http_rules.rules import PassedOver
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
@@ -158,8 +159,7 @@ class Listings:
                     "queued": None if queued is None else queued.get(name),
                     "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
                     "methods": [
-                        _method(method, self._catalogue.routes.passed_over(method))
-                        for method in service.methods.values()
+                        _method(method, self._catalogue.routes.passed_over(method)) for method in service.routed
                     ],
                 }
                 for name, service in sorted(self._catalogue.services.items())
@@ -196,16 +196,20 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
 
 def _method(method: Method, passed_over: Sequence[PassedOver]) -> dict[str, Any]:
     # Routes that another service had first.
+    unary = method.kind is MethodKind.UNARY
+    queued = unary and method.policy.queue_when_away
     lost = {(one.verb, one.path) for one in passed_over}
     return {
         "name": method.name,
+        "kind": method.kind.value,
+        "callable": not method.kind.streams_requests,
         "path": method.path,
         "routes": [f"{route.verb} {route.path}" for route in method.routes if (route.verb, route.path) not in lost],
         "notServed": [
             {"route": f"{one.verb} {one.path}", "reason": one.reason} for one in (*method.passed_over, *passed_over)
         ],
         "idempotent": method.policy.idempotent,
-        "away": "queue" if method.policy.queue_when_away else "reject",
+        "away": "queue" if queued else "reject",
         "timeoutSeconds": method.policy.timeout_seconds,
-        "queuedTimeoutSeconds": method.policy.queued_timeout_seconds,
+        "queuedTimeoutSeconds": method.policy.queued_timeout_seconds if unary else None,
     }

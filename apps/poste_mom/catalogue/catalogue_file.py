@@ -23,7 +23,8 @@ Every setting, and its default:
 of a service or a method default
 ======================== ======== ======================================================================================
 away                     "queue"  a call whose service is away is kept; "reject": it is refused
-timeout_seconds          30       how long the handler may take on the direct road, where its client waits
+timeout_seconds          30       how long the handler may take on the direct road, where its client waits; a stream may
+                                  last an hour unless this is set
 queued_timeout_seconds   600      how long one attempt may take on the queued road; at least `timeout_seconds`
 redeliver                false    run again what may have run, though it is not declared idempotent
 max_attempts             none     how often the handler may fail before a queued task is DEAD. Without it one whose

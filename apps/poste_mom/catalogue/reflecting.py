@@ -24,6 +24,7 @@ from poste.v1 import mom_service_pb2 as pb
 if TYPE_CHECKING:
     import grpc.aio
 
+    from poste.rpc.catalogue import Service
     from poste_mom.catalogue.catalogue import Catalogue
 
 #: How long a server may take to be read, in seconds: an operator waits for it.
@@ -79,7 +80,7 @@ class Reflecting:
             metrics.registrations_refused_total.labels("invalid").inc()
             _log.warning("registration refused", target=target, error=str(error))
             return pb.TargetService(name=name, refused=str(error))
-        return pb.TargetService(name=name, methods=sorted(service.methods) if service is not None else [])
+        return pb.TargetService(name=name, methods=_callable(service))
 
     async def run(self) -> None:
         """Follow them, until cancelled."""
@@ -180,3 +181,8 @@ async def _gone(channel: grpc.aio.Channel) -> None:
     """Wait until a connection ends."""
     while (state := channel.get_state()) is _READY:
         await channel.wait_for_state_change(state)
+
+
+def _callable(service: Service | None) -> list[str]:
+    """Return the methods of a service that gateways call: those that take one message."""
+    return [] if service is None else sorted(one.name for one in service.routed if not one.kind.streams_requests)

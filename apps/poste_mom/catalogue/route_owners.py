@@ -57,4 +57,4 @@ def _claims_differ(service: Service, other: Service | None) -> bool:
 
 
 def _claims(service: Service) -> set[Claim]:
-    return {route.claim for method in service.methods.values() for route in method.routes}
+    return {route.claim for method in service.routed for route in method.routes}

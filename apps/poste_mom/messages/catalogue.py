@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def registered(service: Service) -> mom_service_pb2.RegisterServiceResponse:
     """Return the answer to a replica's registration: the service's settings, and its routes that are not served."""
     response = mom_service_pb2.RegisterServiceResponse(settings=settled(service.entry))
-    for method in service.methods.values():
+    for method in service.routed:
         for one in method.passed_over:
             response.passed_over.add(method=method.name, verb=one.verb, path=one.path, reason=one.reason)
     return response

@@ -11,6 +11,8 @@ MAX_TTL_SECONDS: Final = 30 * 86400
 DEFAULT_TASK_TTL_SECONDS: Final = 86400
 #: How long a result is kept if the client does not say, in seconds.
 DEFAULT_RESULT_TTL_SECONDS: Final = 3600
+#: How long a stream may last where no `timeout_seconds` is set, in seconds: a unary call's would end most.
+STREAM_SECONDS: Final = 3600.0
 #: A final record stays at least this long, in seconds: longer than an old enqueue may come in again.
 MIN_RECORD_SECONDS: Final = 60
 #: A task that was there when so many processes died is a suspect: it may be what kills them, and runs alone. (One death
@@ -58,7 +60,8 @@ class MethodPolicy:
 
     Attributes:
         queue_when_away: A call is kept while the service is away; otherwise it is refused.
-        timeout_seconds: How long the handler may take on the direct road, where its client waits.
+        timeout_seconds: How long the handler may take on the direct road, where its client waits; a stream, from its
+            beginning to its end.
         queued_timeout_seconds: How long one attempt of it may take on the queued road.
         retry: When a queued task of it is tried again.
         idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.

@@ -30,6 +30,8 @@ MAX_FOREIGN_METADATA: Final = 32 * 1024
 MAX_PAYLOAD: Final = MAX_MESSAGE - MAX_WRAPPING
 #: An answer's JSON may have so much: default values are written too, so of few bytes there may become many.
 MAX_JSON: Final = 32 * 1024 * 1024
+#: A message of a stream may have so much where a gateway does not say otherwise: each stream may have one on its way.
+STREAM_MESSAGE: Final = 256 * 1024
 #: A service's descriptors, with all that they import, may have so much.
 MAX_DESCRIPTORS: Final = 1024 * 1024
 #: A message is not made larger than this by one more task, result or entry: a single one may be larger. Well below the

@@ -8,7 +8,8 @@ methods of all of them, each as the newest version that has it declares it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+import enum
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -37,9 +38,26 @@ _WEIGHT_OF_PART: Final = 450
 _MAX_METHODS: Final = 1000
 
 
+class MethodKind(enum.Enum):
+    """What of a call is a stream of messages; the value is what listings say."""
+
+    UNARY = "unary"
+    SERVER_STREAMING = "server-streaming"
+    CLIENT_STREAMING = "client-streaming"
+    BIDI_STREAMING = "bidi-streaming"
+
+    @property
+    def streams_requests(self) -> bool:
+        """Whether its request is a stream: then no HTTP request is one of its calls."""
+        return self in (MethodKind.CLIENT_STREAMING, MethodKind.BIDI_STREAMING)
+
+
+_UNARY: Final = MethodKind.UNARY
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Method:
-    """One unary method.
+    """One method.
 
     Attributes:
         service: Its service's full name.
@@ -51,6 +69,7 @@ class Method:
         routes: All its routes, the default one first.
         passed_over: Those that its annotation asks for besides.
         schema: What a kept call of it is written by.
+        kind: What of its calls is a stream.
     """
 
     service: str
@@ -62,6 +81,7 @@ class Method:
     routes: tuple[Route, ...]
     passed_over: tuple[PassedOver, ...]
     schema: MethodSchema
+    kind: MethodKind = MethodKind.UNARY
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +90,8 @@ class Service:
 
     Attributes:
         name: Its full name, which is also its queue's.
-        methods: Its unary methods by their short names, those of all its versions; streaming ones are left out.
+        methods: Its unary methods by their short names, those of all its versions: what can be queued.
+        streams: Its streaming methods likewise: they are called directly or not at all.
         dropped: Those that only retired versions had: they can't be called, but their results can be read.
         policy: How it is treated.
         targets: Where its replicas are, as gRPC targets.
@@ -91,6 +112,13 @@ class Service:
     pool: descriptor_pool.DescriptorPool
     lacking: Mapping[str, frozenset[str]]
     unlike: Mapping[str, frozenset[str]]
+    streams: Mapping[str, Method]
+
+    @property
+    def routed(self) -> Iterator[Method]:
+        """All its methods, which have routes."""
+        yield from self.methods.values()
+        yield from self.streams.values()
 
     @property
     def queueable(self) -> bool:
@@ -114,13 +142,13 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
             f"{entry.name} has {entry.ByteSize()} bytes: more than the {sizes.MAX_PAYLOAD} of a message"
         )
     _check_name(entry)
-    pool, standing = _unary_methods(entry, entry.file_descriptor_set, entry.methods)
+    pool, standing = _methods_of(entry, entry.file_descriptor_set, entry.methods)
     policy = service_policy(entry, standing.values())
     policies, retired = dict(policy.methods), dict[str, MethodDescriptor]()
     taken = {pool.FindServiceByName(entry.name): entry.taken_routes}
     for version in entry.others:
         try:
-            another, methods = _unary_methods(entry, version.file_descriptor_set, version.methods)
+            another, methods = _methods_of(entry, version.file_descriptor_set, version.methods)
             said = service_policy(_settings_of(entry, version), methods.values()).methods
         except CatalogueError as error:
             # It was good when it was registered. The newest one is not to suffer for it.
@@ -130,10 +158,12 @@ def describe(entry: catalogue_pb2.CatalogueService) -> Service:
         for name, method in methods.items():
             (retired if version.retired else standing).setdefault(name, method)
             policies.setdefault(name, said[name])
-    dropped = {name: method for name, method in retired.items() if name not in standing}
+    dropped = {name: method for name, method in retired.items() if name not in standing and _kind(method) is _UNARY}
+    described = _methods(entry, standing, policies, taken)
     return Service(
         name=entry.name,
-        methods=_methods(entry, standing, policies, taken),
+        methods={name: method for name, method in described.items() if method.kind is _UNARY},
+        streams={name: method for name, method in described.items() if method.kind is not _UNARY},
         dropped=_methods(entry, dropped, policies, taken),
         policy=policy,
         targets=tuple(entry.targets),
@@ -231,10 +261,10 @@ def _at(entry: catalogue_pb2.CatalogueService, what: Literal["methods", "unlike"
     return {method: frozenset(addresses) for method, addresses in found.items()}
 
 
-def _unary_methods(
+def _methods_of(
     entry: catalogue_pb2.CatalogueService, files: bytes, only: Collection[str]
 ) -> tuple[descriptor_pool.DescriptorPool, dict[str, MethodDescriptor]]:
-    """Read the unary methods of one version: all of them, or only those of these names."""
+    """Read the methods of one version: all of them, or only those of these names."""
     pool = _pool_of(entry, files)
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
@@ -242,11 +272,13 @@ def _unary_methods(
         raise catalogue_fault(entry, "its descriptors do not hold it") from error
     if len(descriptor.methods) > _MAX_METHODS:
         raise catalogue_fault(entry, f"it has {len(descriptor.methods)} methods, and may have {_MAX_METHODS}")
-    return pool, {
-        method.name: method
-        for method in descriptor.methods
-        if not (method.client_streaming or method.server_streaming) and (not only or method.name in only)
-    }
+    return pool, {method.name: method for method in descriptor.methods if not only or method.name in only}
+
+
+def _kind(method: MethodDescriptor) -> MethodKind:
+    if method.client_streaming:
+        return MethodKind.BIDI_STREAMING if method.server_streaming else MethodKind.CLIENT_STREAMING
+    return MethodKind.SERVER_STREAMING if method.server_streaming else _UNARY
 
 
 def _methods(
@@ -294,6 +326,7 @@ def _methods(
             routes=tuple(own),
             passed_over=tuple(passed_over),
             schema=MethodSchema(method.input_type, method.output_type),
+            kind=_kind(method),
         )
     return methods
 
@@ -302,7 +335,7 @@ def claims_of(services: Iterable[Service]) -> dict[Claim, str]:
     """Return whose each route is: of two that have the same one, the first by name (as in a gateway's table)."""
     owners: dict[Claim, str] = {}
     for service in sorted(services, key=lambda one: one.name):
-        for method in service.methods.values():
+        for method in service.routed:
             for route in method.routes:
                 owners.setdefault(route.claim, service.name)
     return owners
@@ -317,7 +350,7 @@ def taken_routes(service: Service, owners: Mapping[Claim, str]) -> list[catalogu
     """
     return [
         catalogue_pb2.PassedOverRoute(method=method.name, verb=route.verb, path=route.path, reason=_whose(owner))
-        for method in service.methods.values()
+        for method in service.routed
         for route in method.routes
         if not route.default and (owner := owners.get(route.claim, service.name)) != service.name
     ]

@@ -47,7 +47,6 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 500),
     # A replica that was moved has another address, which is looked for when the old one is gone; 30 s would pass first.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
-    ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
     ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
     # No more than this is received of an answer that is not read yet. gRPC would guess how much a connection bears, and
     # receive megabytes of each beforehand.
@@ -67,15 +66,20 @@ _KEEPALIVE: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-def connect(target: str, *, library: bool) -> grpc.aio.Channel:
+def connect(target: str, *, library: bool, max_message_bytes: int = sizes.MAX_MESSAGE) -> grpc.aio.Channel:
     """Open a channel.
 
     Args:
         target: A gRPC target, e.g. `dns:///mom:50051` or `127.0.0.1:50052`.
         library: The server is one of ours (`poste.rpc.servers`), so it bears keepalive pings; any other would close the
             connection with "too many pings".
+        max_message_bytes: How large a message from there may be: a larger one is refused at its header.
     """
-    options = [*_OPTIONS, *_metadata(sizes.MAX_METADATA if library else sizes.MAX_FOREIGN_METADATA)]
+    options = [
+        *_OPTIONS,
+        ("grpc.max_receive_message_length", max_message_bytes),
+        *_metadata(sizes.MAX_METADATA if library else sizes.MAX_FOREIGN_METADATA),
+    ]
     if library:
         options += _KEEPALIVE
     return grpc.aio.insecure_channel(target, options=options)

@@ -10,7 +10,15 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from poste.domain.errors import CatalogueError
-from poste.domain.policy import MAX_TTL_SECONDS, HeaderPolicy, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
+from poste.domain.policy import (
+    MAX_TTL_SECONDS,
+    STREAM_SECONDS,
+    HeaderPolicy,
+    MethodPolicy,
+    QueuePolicy,
+    RetryPolicy,
+    ServicePolicy,
+)
 from poste.v1 import catalogue_pb2
 
 #: What may be said of which headers go on.
@@ -108,7 +116,8 @@ def settled(entry: catalogue_pb2.CatalogueService) -> catalogue_pb2.ServiceSetti
 
 def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
     default = MethodPolicy()
-    timeout_seconds = said.seconds("timeout_seconds", default.timeout_seconds)
+    streams = method.client_streaming or method.server_streaming
+    timeout_seconds = said.seconds("timeout_seconds", STREAM_SECONDS if streams else default.timeout_seconds)
     redeliver = said.value("redeliver")
     level = method.GetOptions().idempotency_level
     return MethodPolicy(

@@ -21,22 +21,29 @@ from poste.runtime.addresses import UNIX, authority
 
 #: Clients find new replicas when their connection ends, so it must end now and then; in milliseconds.
 _MAX_CONNECTION_AGE_MS: Final = 90_000
-#: How long calls may go on over a connection that has reached its age, in milliseconds.
-_MAX_CONNECTION_AGE_GRACE_MS: Final = 600_000
+#: How long calls may go on over a connection that has reached its age, in seconds.
+_CALL_SECONDS: Final = 600
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _log: Final = logs.get("server")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def new_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-    """Make a server with the options that all of ours have."""
+def new_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (), *, call_seconds: int = _CALL_SECONDS
+) -> grpc.aio.Server:
+    """Make a server with the options that all of ours have.
+
+    Args:
+        interceptors: What its calls go through.
+        call_seconds: How long a call may go on over a connection that others do not use any more, for its age.
+    """
     options: list[tuple[str, Any]] = [
         # A taken port is an error, not a coin toss between two processes.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", sizes.MAX_MESSAGE),
         ("grpc.max_send_message_length", sizes.MAX_MESSAGE),
         ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
-        ("grpc.max_connection_age_grace_ms", _MAX_CONNECTION_AGE_GRACE_MS),
+        ("grpc.max_connection_age_grace_ms", 1000 * call_seconds),
         # Must lie strictly below the clients' interval, or their pings end the connection.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.keepalive_permit_without_calls", 1),

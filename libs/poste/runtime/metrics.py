@@ -62,6 +62,10 @@ FAILOVER_REASONS: Final = ("away", "busy", "peer-calls", "refused", "elsewhere",
 replicas_ready = Gauge("poste_replicas_ready", "Replicas that this gateway would call now.", ["service"])
 replicas_known = Gauge("poste_replicas_known", "Replicas that this gateway knows.", ["service"])
 calls_in_flight = Gauge("poste_calls_in_flight", "Calls in flight: sent by this gateway, and not over.", ["service"])
+streams_open = Gauge("poste_streams_open", "Streams that are open at this gateway.")
+stream_messages_total = FastCounter(
+    "poste_stream_messages", "Messages of streams that this gateway passed on.", ["service", "method"]
+)
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: page an operator."
 )
@@ -77,10 +81,10 @@ refused_total = Counter(
 #: bytes of requests that are not answered yet. answers: bytes of answers that clients do not take. connections,
 #: peer-connections: in all, and of one client. descriptors: sockets that the process, or the host, can have.
 #: peer-calls: one client's calls that are under way at one service. waits: requests that wait for the ends of tasks.
-#: listings: requests for single queues' figures and tasks.
+#: listings: requests for single queues' figures and tasks. streams: streams that are open.
 REFUSAL_REASONS: Final = (
     *("reading", "results", "bodies", "answers"),
-    *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings"),
+    *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings", "streams"),
 )
 for _reason in REFUSAL_REASONS:
     # Created at 0, so that rate() sees the first increment.

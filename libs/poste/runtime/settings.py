@@ -164,6 +164,12 @@ class GatewaySettings(Settings):
     #: Requests that may wait for the end of a task (`Prefer: wait`), in all; one client half of it. Beyond it a request
     #: for a task is refused, 503 `gateway-busy`, and a call that is queued is answered 202 at once.
     max_waits: Annotated[int, Field(gt=0)] = 1000
+    #: Streams that may be open, in all; one client half of it. Beyond it a call of a streaming method is refused: 503
+    #: `gateway-busy`.
+    max_streams: Annotated[int, Field(gt=0)] = 256
+    #: How large one message of a stream may be, in bytes as protobuf. Each stream may have one on its way, so this and
+    #: `max_streams` together say how much memory streams take at worst.
+    max_stream_message_bytes: Bytes = sizes.STREAM_MESSAGE
     #: Networks of proxies that bring everybody's requests, separated by commas: what one client may have at most does
     #: not count for them. This host's own unless given.
     trusted_proxies: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
@@ -183,11 +189,11 @@ class GatewaySettings(Settings):
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
     cors_origins: Origins = ()
 
-    @field_validator("max_body_bytes")
+    @field_validator("max_body_bytes", "max_stream_message_bytes")
     @classmethod
     def _carried(cls, value: int) -> int:
         if value > sizes.MAX_PAYLOAD:
-            raise ValueError(f"a gRPC message carries a call of {sizes.MAX_PAYLOAD} bytes at most")
+            raise ValueError(f"a gRPC message carries {sizes.MAX_PAYLOAD} bytes at most")
         return value
 
     def _contradictions(self) -> Iterator[str]:

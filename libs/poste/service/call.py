@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Never
@@ -11,7 +12,7 @@ from typing import Any, Final, Never
 import grpc
 import grpc.aio
 
-from poste.domain import carried, traceparents
+from poste.domain import carried, input_rules, traceparents
 from poste.domain.codes import Code, code_of
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import NOT_RUN
@@ -190,4 +191,31 @@ def checked(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
         if not _PRINTABLE.fullmatch(text):
             raise ValueError(f"metadata {key!r}: printable ASCII only, or a key that ends in -bin")
         pairs.append(Metadatum(key, text))
+    return tuple(pairs)
+
+
+def of_wire(wire: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    """Return the call that came over gRPC's wire."""
+    # Read now: once the call is over its context leads nowhere, and a `def` handler may ask late.
+    remaining: float | None = wire.time_remaining()
+    metadata = _metadata(wire)
+    request_id = _of(metadata, REQUEST_ID)
+    return Call(
+        given=metadata,
+        request_id=request_id if input_rules.is_request_id(request_id) else "",
+        peer=wire.peer(),
+        deadline=None if remaining is None else time.monotonic() + remaining,
+        wire=wire,
+        traceparent=traceparents.read(_of(metadata, traceparents.HEADER)),
+    )
+
+
+def _of(metadata: Metadata, key: str) -> str:
+    return next((value for one, value in metadata if one == key and isinstance(value, str)), "")
+
+
+def _metadata(wire: grpc.aio.ServicerContext[Any, Any]) -> Metadata:
+    pairs = [Metadatum(key, value) for key, value in wire.invocation_metadata() or () if key not in (TASK_ID, TASK_KEY)]
+    if all(pair.key != ATTEMPT for pair in pairs):
+        pairs.append(Metadatum(ATTEMPT, "1"))
     return tuple(pairs)

@@ -1,7 +1,8 @@
 """The direct road: the service as an ordinary gRPC server, with health and reflection.
 
 A call that is not run (too many run already, or the process is stopping) says so in its trailers, so that the gateway
-may queue it whatever its method. Streaming methods are served as gRPC serves them, and end when the server stops.
+may queue it whatever its method. Streams are counted apart from other calls, for they may last for hours: a stop waits
+for both, as long as the grace goes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from poste.domain import input_rules, traceparents
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
-from poste.service.call import ATTEMPT, REQUEST_ID, TASK_ID, TASK_KEY, Call
+from poste.service.call import Call, of_wire
 from poste.service.handlers import Runner
 from poste.service.interception import OfStreams
 from poste.service.link_servicer import LinkServicer
-from poste.service.outcome import STATUS_CODES, Metadata, Metadatum, Outcome, not_here
+from poste.service.outcome import STATUS_CODES, Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
 from poste.service.streams import guarded
 from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
@@ -36,6 +36,9 @@ from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 _LINGER_SECONDS: Final = 0.2
 #: How long the links may take to end, in seconds: a gateway that reads sees it in milliseconds.
 _LINKS_SECONDS: Final = 0.5
+#: How long a stream may go on over a connection that has reached its age, in seconds: its own time may be longer than
+#: other calls'.
+_STREAM_SECONDS: Final = 86_400
 #: How long the last answers may take to leave once the server stops, in seconds.
 _FLUSH_SECONDS: Final = 0.1
 
@@ -58,17 +61,24 @@ class DirectRoad:
         Args:
             services: What is served.
             runner: Runs the handlers.
-            max_calls: How many unary calls may run at once.
+            max_calls: How many unary calls may run at once, and how many streams beside them.
             interceptors: What calls of streaming methods go through; all others do in `runner`.
         """
         self._runner = runner
-        self._admission = AdmissionControl(max_calls)
+        self._admission, self._streams = AdmissionControl(max_calls), AdmissionControl(max_calls)
         streaming_paths = frozenset(f"/{one.name}/{name}" for one in services for name in one.streaming)
-        self._server = new_server([OfStreams(one, streaming_paths) for one in interceptors] if streaming_paths else ())
+        self._server = new_server(
+            [OfStreams(one, streaming_paths) for one in interceptors] if streaming_paths else (),
+            call_seconds=_STREAM_SECONDS,
+        )
         names = [service.name for service in services]
         for service in services:
             handlers = {name: self._serve(method) for name, method in service.methods.items()}
-            streaming = {name: guarded(service.name, name, one) for name, one in service.streaming.items()}
+            threads = runner.threads_of(service.name)
+            streaming = {
+                name: guarded(service.name, name, one, threads=threads, admission=self._streams)
+                for name, one in service.streaming.items()
+            }
             generic = grpc.method_handlers_generic_handler(service.name, {**streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
         by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
@@ -112,9 +122,10 @@ class DirectRoad:
         Those that come in meanwhile are refused with the proof that they did not run.
         """
         self._admission.close()
+        self._streams.close()
         await self._health.not_serving()
         await asyncio.sleep(min(_LINGER_SECONDS, grace_seconds))
-        await self._admission.drained(grace_seconds)
+        await asyncio.gather(self._admission.drained(grace_seconds), self._streams.drained(grace_seconds))
 
     async def close(self) -> None:
         """Stop serving; what still runs is cancelled."""
@@ -128,7 +139,7 @@ class DirectRoad:
             if (refusal := self._admission.refusal()) is not None:
                 await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
             self._admission.begin()
-            call = _call(wire)
+            call = of_wire(wire)
             # A task of its own: gRPC cancels its task when the client has left, and without it that could not be
             # distinguished from a handler that cancels itself.
             over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
@@ -189,29 +200,3 @@ class _NotHere(grpc.GenericRpcHandler):
 def _untyped(behaviour: Callable[[Any, Wire], Awaitable[bytes | None]]) -> Any:
     """Hide from the type checker that gRPC's stubs know synchronous handlers only."""
     return behaviour
-
-
-def _call(wire: Wire) -> Call:
-    # Read now: once the call is over its context leads nowhere, and a `def` handler may ask late.
-    remaining: float | None = wire.time_remaining()
-    metadata = _metadata(wire)
-    request_id = _of(metadata, REQUEST_ID)
-    return Call(
-        given=metadata,
-        request_id=request_id if input_rules.is_request_id(request_id) else "",
-        peer=wire.peer(),
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        wire=wire,
-        traceparent=traceparents.read(_of(metadata, traceparents.HEADER)),
-    )
-
-
-def _of(metadata: Metadata, key: str) -> str:
-    return next((value for one, value in metadata if one == key and isinstance(value, str)), "")
-
-
-def _metadata(wire: Wire) -> Metadata:
-    pairs = [Metadatum(key, value) for key, value in wire.invocation_metadata() or () if key not in (TASK_ID, TASK_KEY)]
-    if all(pair.key != ATTEMPT for pair in pairs):
-        pairs.append(Metadatum(ATTEMPT, "1"))
-    return tuple(pairs)

@@ -137,6 +137,14 @@ class Runner:
                 metrics.handled_total.add((method.service, method.name, self._road, _NAMES[code]))
             metrics.handler_seconds.observe(who, time.monotonic() - began)
 
+    def threads_of(self, service: str) -> Threads:
+        """Return a service's threads."""
+        threads = self._threads.get(service)
+        if threads is None:
+            lost = functools.partial(metrics.threads_lost.add, (service, self._road))
+            threads = self._threads[service] = Threads(self._size, f"{self._road}-handler", lost)
+        return threads
+
     def close(self) -> None:
         """Start no more threads, and let the idle ones end."""
         for threads in self._threads.values():
@@ -159,13 +167,6 @@ class Runner:
             if threads.all_lost
         ]
         return max(found, key=lambda one: one.seconds, default=None)
-
-    def _threads_of(self, service: str) -> Threads:
-        threads = self._threads.get(service)
-        if threads is None:
-            lost = functools.partial(metrics.threads_lost.add, (service, self._road))
-            threads = self._threads[service] = Threads(self._size, f"{self._road}-handler", lost)
-        return threads
 
     async def _take_place(self, call: Call, timeout_seconds: float | None) -> float | None:
         """Wait for a process; returns how long the handler may take from now on, 0 if there was none in time.
@@ -230,7 +231,7 @@ class Runner:
             context = SyncContext(call, self._loop)
             function = functools.partial(method.behaviour, message, context)
             try:
-                threads, patience_seconds = self._threads_of(method.service), self._patience(call)
+                threads, patience_seconds = self.threads_of(method.service), self._patience(call)
                 answer = await threads.run(function, patience_seconds=patience_seconds, begin=call.begin)
             except NoThread as error:
                 return Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=True)
@@ -242,7 +243,7 @@ class Runner:
         """Call a handler behind interceptors; returns or raises what it does."""
         if not method.coroutine:
             function = functools.partial(method.behaviour, message, SyncContext(call, self._loop))
-            threads, patience_seconds = self._threads_of(method.service), self._patience(call)
+            threads, patience_seconds = self.threads_of(method.service), self._patience(call)
             return await threads.run(function, patience_seconds=patience_seconds, begin=call.begin)
         answer = method.behaviour(message, context)
         return await answer if inspect.isawaitable(answer) else answer

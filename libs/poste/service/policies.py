@@ -70,7 +70,8 @@ def policy(
 
     Args:
         away: `queue` keeps a call while the service is away, `reject` refuses it.
-        timeout_seconds: How long the handler may take on the direct road, where its client waits.
+        timeout_seconds: How long the handler may take on the direct road, where its client waits; of a stream, how long
+            it may last, an hour unless it is said.
         queued_timeout_seconds: How long one attempt of it may take on the queued road.
         redeliver: Run again what may have run, although it is not declared idempotent.
         max_attempts: How often the handler may fail before a queued task is DEAD.
@@ -98,13 +99,16 @@ def policy(
     )
 
 
-def said_of(servicer: object, service: str, methods: Iterable[str]) -> catalogue_pb2.ServiceSettings:
+def said_of(
+    servicer: object, service: str, methods: Iterable[str], streams: Iterable[str] = ()
+) -> catalogue_pb2.ServiceSettings:
     """Return what a servicer's code says of one of its services.
 
     Args:
         servicer: The servicer.
         service: The service's full name, for what is wrong.
         methods: The short names of its unary methods.
+        streams: Those of its streaming ones.
 
     Raises:
         StartError: A value is of the wrong type, or can't be said there.
@@ -119,18 +123,26 @@ def said_of(servicer: object, service: str, methods: Iterable[str]) -> catalogue
         said = getattr(getattr(servicer, name), _SAID, None)
         if isinstance(said, Policy):
             _settle(settings.methods[name], said, f"{service}/{name}")
+    for name in streams:
+        said = getattr(getattr(servicer, name), _SAID, None)
+        if isinstance(said, Policy):
+            if said != Policy(timeout_seconds=said.timeout_seconds):
+                raise StartError(
+                    f"of {service}/{name}, a stream, timeout_seconds alone can be said: it is never queued"
+                )
+            _settle(settings.methods[name], said, f"{service}/{name}")
     return settings
 
 
 def refuse_misplaced(servicer: object, methods: Collection[str]) -> None:
-    """Refuse a policy of what is no unary method: it would be passed over in silence.
+    """Refuse a policy of what is no method: it would be passed over in silence.
 
     Raises:
         StartError: There is one.
     """
     for name, member in inspect.getmembers_static(type(servicer)):
         if isinstance(getattr(member, _SAID, None), Policy) and name not in methods:
-            raise StartError(f"{type(servicer).__name__}.{name} has a policy, and is no unary method of its services")
+            raise StartError(f"{type(servicer).__name__}.{name} has a policy, and is no method of its services")
 
 
 def _settle(settings: Any, said: Policy, where: str) -> None:

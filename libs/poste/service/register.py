@@ -74,7 +74,7 @@ class Registration:
             file_descriptor_set=file_descriptor_set(service.descriptor.file),
             author_settings=service.settings,
             replica=secrets.token_hex(8),
-            methods=sorted(service.methods),
+            methods=sorted([*service.methods, *service.streaming]),
         )
         self._without_handler = [
             method.name

@@ -100,7 +100,8 @@ def _services(servicer: object) -> Iterator[ServedService]:
             " `foo_pb2_grpc.FooServicer`"
         )
     services = [_describe(generic, servicer, generated) for generic in registrar.generic]
-    policies.refuse_misplaced(servicer, {name for service in services for name in service.methods})
+    named = {name for service in services for name in (*service.methods, *service.streaming)}
+    policies.refuse_misplaced(servicer, named)
     yield from services
 
 
@@ -140,12 +141,15 @@ def _describe(generic: grpc.ServiceRpcHandler, servicer: object, generated: Iter
         handler = generic.service(_CallDetails(f"/{name}/{method.name}"))  # type: ignore[arg-type]  # typed as if it wrote to it
         if handler is None:
             continue
+        behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        if _is_generated(behaviour, generated):
+            # The stubs may be of a newer version than the program is: it has what it has a handler for.
+            continue
         if handler.request_streaming or handler.response_streaming:
             streaming[method.name] = handler
-        elif not _is_generated(handler.unary_unary, generated):
-            # The stubs may be of a newer version than the program is: it has what it has a handler for.
+        else:
             methods[method.name] = _method(name, method, handler)
-    settings = policies.said_of(servicer, name, methods)
+    settings = policies.said_of(servicer, name, methods, streaming)
     try:
         service_policy(catalogue_pb2.CatalogueService(name=name, settings=settings), descriptor.methods)
     except CatalogueError as error:

@@ -1,4 +1,4 @@
-"""Streaming methods: gRPC runs their handlers itself; what they raise means the same as in a unary handler.
+"""Streaming methods: gRPC calls their handlers itself; what they raise means the same as in a unary handler.
 
 Without this guard the client of a handler that raises what is no Exception (a cancellation of its own task, a
 KeyboardInterrupt, a Rust panic) would get no answer until its deadline, and of any other exception it would get the
@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -19,9 +22,13 @@ import grpc.aio
 
 from poste.domain import input_rules
 from poste.domain.codes import Code
+from poste.rpc.channels import NOT_RUN
 from poste.runtime import lifecycle, logs, metrics
-from poste.service.call import REQUEST_ID
-from poste.service.outcome import unexpected
+from poste.service.admission_control import AdmissionControl
+from poste.service.call import REQUEST_ID, Call, of_wire
+from poste.service.context import SyncContext
+from poste.service.outcome import STATUS_CODES, unexpected
+from poste.service.threads import NoThread, Threads
 
 _log: Final = logs.get("handlers")
 _NUMBERS: Final = frozenset(Code)
@@ -30,14 +37,30 @@ _Behaviour = Callable[[Any, Any], Any]
 _END: Final = object()
 
 
-def guarded(service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return the handler of a streaming method, guarded."""
-    guard = _Guard(service, name)
+def guarded(
+    service: str,
+    name: str,
+    handler: grpc.RpcMethodHandler[Any, Any],
+    *,
+    threads: Threads,
+    admission: AdmissionControl,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return the handler of a streaming method, guarded.
+
+    Args:
+        service: Its service's full name.
+        name: Its short name.
+        handler: What the author's servicer has.
+        threads: Run generators that are plain functions.
+        admission: Counts the streams: of handlers that are plain functions and take a stream, which have a thread of
+            gRPC's own each, it counts none.
+    """
+    guard = _Guard(service, name, threads, admission)
     make: Any
     if handler.request_streaming and handler.response_streaming:
-        make, behaviour = grpc.stream_stream_rpc_method_handler, guard.streaming(handler.stream_stream)
+        make, behaviour = grpc.stream_stream_rpc_method_handler, guard.streaming(handler.stream_stream, both=True)
     elif handler.response_streaming:
-        make, behaviour = grpc.unary_stream_rpc_method_handler, guard.streaming(handler.unary_stream)
+        make, behaviour = grpc.unary_stream_rpc_method_handler, guard.streaming(handler.unary_stream, both=False)
     else:
         make, behaviour = grpc.stream_unary_rpc_method_handler, guard.unary(handler.stream_unary)
     made: grpc.RpcMethodHandler[Any, Any] = make(behaviour, handler.request_deserializer, handler.response_serializer)
@@ -51,9 +74,11 @@ class _StreamFailedError(Exception):
 class _Guard:
     """Guards one method's handler; what it makes of it is of the kind that it was, for gRPC goes by that."""
 
-    def __init__(self, service: str, name: str) -> None:
+    def __init__(self, service: str, name: str, threads: Threads, admission: AdmissionControl) -> None:
         self._service = service
         self._name = name
+        self._threads = threads
+        self._admission = admission
         self._loop = asyncio.get_running_loop()
 
     def unary(self, behaviour: Any) -> _Behaviour:
@@ -80,8 +105,8 @@ class _Guard:
 
         return function
 
-    def streaming(self, behaviour: Any) -> _Behaviour:
-        """Return one that makes a stream."""
+    def streaming(self, behaviour: Any, *, both: bool) -> _Behaviour:
+        """Return one that makes a stream; it takes one too if `both`."""
         if inspect.iscoroutinefunction(behaviour):
             return self._coroutine(behaviour)
         if inspect.isasyncgenfunction(behaviour):
@@ -92,6 +117,12 @@ class _Guard:
                         await context.write(message)
 
             return self._coroutine(write)
+        if not both:
+            return self._coroutine(functools.partial(self._write_from_threads, behaviour))
+        return self._generator(behaviour)
+
+    def _generator(self, behaviour: Any) -> _Behaviour:
+        """Return a plain function that takes a stream and makes one: gRPC gives it a thread of its own."""
 
         def generator(request: Any, context: Any) -> Iterator[Any]:
             handed_out, code, noting = False, Code.UNKNOWN, _Noting(context)
@@ -118,8 +149,49 @@ class _Guard:
 
         return generator
 
+    async def _write_from_threads(self, behaviour: _Behaviour, request: Any, wire: Any) -> None:
+        """Run a generator in threads, message by message: it has one while it makes a message, and none meanwhile.
+
+        gRPC would keep a thread for it to the end, and go on asking it when its client has left.
+        """
+        call = of_wire(wire)
+        messages = _Generated(functools.partial(behaviour, request, SyncContext(call, self._loop)), call)
+        task = asyncio.current_task()
+        try:
+            while (message := await self._threads.run(messages.next, patience_seconds=_left(call))) is not _END:
+                await wire.write(message)
+            outcome = call.failure() if call.code is not Code.OK else None
+        except NoThread as error:
+            await wire.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except BaseException as error:
+            if task is None or lifecycle.was_cancelled(task):
+                raise
+            if call.aborted:
+                outcome = call.failure()
+            else:
+                self._failed(error)
+                outcome = call.failed_by(error)
+        finally:
+            call.close()
+            if messages.left():
+                await self._threads.run(messages.close)
+        if outcome is not None:
+            outcome = outcome.bounded()
+            await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
+        if call.trailing_metadata:
+            wire.set_trailing_metadata(call.trailing_metadata)
+
     def _coroutine(self, behaviour: _Behaviour) -> _Behaviour:
         async def coroutine(request: Any, context: Any) -> Any:
+            if (refusal := self._admission.refusal()) is not None:
+                await context.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
+            self._admission.begin()
+            try:
+                return await counted(request, context)
+            finally:
+                self._admission.end()
+
+        async def counted(request: Any, context: Any) -> Any:
             # gRPC runs each call in an asyncio task of its own.
             _bind(context)
             # A task of its own: without it a cancellation by gRPC could not be distinguished from one by the handler.
@@ -154,6 +226,46 @@ class _Guard:
     def _failed(self, error: BaseException) -> str:
         _log.error("handler failed", service=self._service, method=self._name, exc_info=error)
         return unexpected(error).details
+
+
+class _Generated:
+    """The messages of a generator that is a plain function: one thread at a time makes one, or closes it.
+
+    Whichever comes last, the end of the call or that of the message that is being made, closes it.
+    """
+
+    def __init__(self, begin: Callable[[], Any], call: Call) -> None:
+        self._begin = begin
+        self._call = call
+        self._messages: Iterator[Any] | None = None
+        self._busy = False
+        self._closing = threading.Lock()
+
+    def next(self) -> Any:
+        """Make a message; `_END` if there are no more. In a thread."""
+        self._busy = True
+        try:
+            if self._messages is None:
+                self._messages = iter(self._begin())
+            return next(self._messages, _END)
+        finally:
+            self._busy = False
+            if self._call.over and self._closing.acquire(blocking=False):
+                self.close()
+
+    def left(self) -> bool:
+        """Return whether it is to be closed now that the call is over."""
+        return self._messages is not None and not self._busy and self._closing.acquire(blocking=False)
+
+    def close(self) -> None:
+        """Close it. In a thread: it is an author's code."""
+        close = getattr(self._messages, "close", None)
+        if close is not None:
+            close()
+
+
+def _left(call: Call) -> float | None:
+    return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
 
 
 def _bind(context: Any) -> None:

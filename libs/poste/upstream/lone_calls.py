@@ -68,7 +68,7 @@ class LoneCalls:
         Raises:
             grpc.aio.AioRpcError: It failed.
         """
-        path, metadata = outgoing.path, _metadata(outgoing)
+        path, metadata = outgoing.path, metadata_of(outgoing)
         expected = self._history.expected(path)
         if expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(outgoing.client):
             try:
@@ -201,7 +201,7 @@ class LoneCalls:
         return call
 
 
-def _metadata(outgoing: OutgoingCall) -> Metadata:
+def metadata_of(outgoing: OutgoingCall) -> Metadata:
     """Return all that goes with a call as metadata."""
     traceparent, text = outgoing.traceparent, outgoing.metadata
     traced = ((traceparents.HEADER, traceparents.spelt(traceparent)),) if traceparent else ()

@@ -14,6 +14,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.pulse import Pulse
@@ -26,6 +27,7 @@ from poste.upstream.failure import SILENT, Failure
 from poste.upstream.link import Link
 from poste.upstream.lone_calls import LoneCalls, return_metadata
 from poste.upstream.outgoing_call import OutgoingCall
+from poste.upstream.streams import Stream, Streams
 
 #: A connection that was neither made nor refused yet counts as under way for this long, in seconds.
 _CONNECT_SECONDS: Final = 1.0
@@ -47,12 +49,19 @@ class Replica:
     Attributes:
         address: Where it is.
         circuit: Whether it answers.
-        in_flight: Calls that are sent and not over.
+        in_flight: Calls that are sent and not over; streams are none of them.
+        streams: Streams that are open: they take none of a service's places, for they may do nothing for hours.
         listed: Its service's targets still lead to it.
     """
 
     def __init__(
-        self, address: str, *, library: bool, changed: Callable[[], None], turns: AnswerTurns | None = None
+        self,
+        address: str,
+        *,
+        library: bool,
+        changed: Callable[[], None],
+        turns: AnswerTurns | None = None,
+        max_stream_message: int = sizes.STREAM_MESSAGE,
     ) -> None:
         """Start connecting.
 
@@ -61,10 +70,11 @@ class Replica:
             library: It runs the worker library.
             changed: Called whenever the connection's state changes.
             turns: Gives answers that come without a link their turns to be read; its own unless given.
+            max_stream_message: How large a message of a stream may be, in bytes.
         """
         self.address = address
         self.circuit = CircuitBreaker()
-        self.in_flight = 0
+        self.in_flight = self.streams = 0
         self.listed = True
         self._changed = changed
         self._library = library
@@ -78,6 +88,7 @@ class Replica:
         self._channel = channels.connect(address, library=library)
         self._pulse = Pulse(self._turned)
         self._lone = LoneCalls(self._channel, turns or AnswerTurns())
+        self._streaming = Streams(address, library=library, max_message_bytes=max_stream_message)
 
     @property
     def ready(self) -> bool:
@@ -146,6 +157,22 @@ class Replica:
             self.circuit.on_finish(probe=probe)
             self._changed()
 
+    async def stream(self, outgoing: OutgoingCall, timeout_seconds: float) -> Stream | Failure:
+        """Make a call that is answered with a stream, which lasts no longer than that."""
+        # Counted from now on: while it connects, the replica is not to be dropped.
+        self.streams += 1
+        begun: Stream | Failure | None = None
+        try:
+            begun = await self._streaming.begin(outgoing, timeout_seconds, self._stream_over)
+        finally:
+            if not isinstance(begun, Stream):
+                self._stream_over()
+        return begun
+
+    def _stream_over(self) -> None:
+        self.streams -= 1
+        self._changed()
+
     def _turned(self) -> None:
         """Note that it fell silent, or is no longer."""
         if self._pulse.silent:
@@ -186,5 +213,6 @@ class Replica:
             await self._channel.wait_for_state_change(state)
 
     async def close(self) -> None:
-        """Close its connection."""
+        """Close its connections."""
         await self._channel.close()
+        await self._streaming.close()

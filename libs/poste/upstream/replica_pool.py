@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from poste.domain import sizes
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
 from poste.runtime.waits import done_within
@@ -33,7 +34,14 @@ _log: Final = logs.get("replica_pool")
 class ReplicaPool:
     """The replicas of one service."""
 
-    def __init__(self, service: str, spawn: Spawn, turns: AnswerTurns | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        spawn: Spawn,
+        turns: AnswerTurns | None = None,
+        *,
+        max_stream_message: int = sizes.STREAM_MESSAGE,
+    ) -> None:
         """Start with no replica.
 
         Args:
@@ -41,8 +49,10 @@ class ReplicaPool:
             spawn: Starts the tasks that watch over the replicas; their owner must outlive them.
             turns: Gives answers that come without a link their turns to be read: one for all services; its own unless
                 given.
+            max_stream_message: How large a message of a stream may be, in bytes.
         """
         self._service = service
+        self._max_stream_message = max_stream_message
         self._spawn = spawn
         self._turns = turns or AnswerTurns()
         self._targets: tuple[str, ...] = ()
@@ -137,14 +147,13 @@ class ReplicaPool:
         Returns:
             The replica; or why there is none, `away` or `busy`.
         """
-        ready = self._ready(tried, method)
-        if not ready and not tried and self._unsettled():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CONNECT_SECONDS):
-                    ready = await self._first_ready()
-        if not ready:
-            self._kick.set()
+        ready = await self._settled(tried, method)
         return self._choose(ready) or self._judge(ready)
+
+    async def pick_for_stream(self, tried: Collection[Replica], method: str) -> Replica | str:
+        """Choose the replica for a stream, as `pick` does for a call: the one with the fewest, in turn among equals."""
+        ready = await self._settled(tried, method)
+        return min(self._in_turn(ready), key=lambda replica: replica.streams) if ready else "away"
 
     def begin(self, client: str, method: str, replica: Replica) -> bool:
         """Count a client's call in, unless the client has its share of the places; `end` counts it out.
@@ -195,14 +204,28 @@ class ReplicaPool:
             return [replica for replica in ready if replica.address not in lacking] or ready
         return ready
 
+    async def _settled(self, tried: Collection[Replica], method: str) -> list[Replica]:
+        """Return who is ready; if nobody is, after a moment for connections that are being made."""
+        ready = self._ready(tried, method)
+        if not ready and not tried and self._unsettled():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    ready = await self._first_ready()
+        if not ready:
+            self._kick.set()
+        return ready
+
+    def _in_turn(self, ready: list[Replica]) -> list[Replica]:
+        self._rotation += 1
+        turn = self._rotation % len(ready)
+        return [*ready[turn:], *ready[:turn]]
+
     def _choose(self, ready: list[Replica]) -> Replica | None:
         if not ready:
             return None
         best = ready[0]
         if len(ready) > 1:
-            self._rotation += 1
-            turn = self._rotation % len(ready)
-            best = min([*ready[turn:], *ready[:turn]], key=lambda replica: replica.in_flight)
+            best = min(self._in_turn(ready), key=lambda replica: replica.in_flight)
         return best if best.in_flight < self._max_in_flight else None
 
     def _free(self, method: str) -> int:
@@ -243,7 +266,7 @@ class ReplicaPool:
                 self._updated.clear()
             self._changed()
             for key, (replica, _) in list(self._replicas.items()):
-                if replica.in_flight == 0 and not replica.listed and self._dispensable(key, replica):
+                if replica.in_flight == replica.streams == 0 and not replica.listed and self._dispensable(key, replica):
                     await self._drop(key)
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
@@ -264,7 +287,13 @@ class ReplicaPool:
             replica.listed = key in wanted
         for address, library in wanted - self._replicas.keys():
             _log.info("replica found", service=self._service, address=address)
-            replica = Replica(address, library=library, changed=self._changed, turns=self._turns)
+            replica = Replica(
+                address,
+                library=library,
+                changed=self._changed,
+                turns=self._turns,
+                max_stream_message=self._max_stream_message,
+            )
             self._replicas[address, library] = (replica, self._spawn(replica.watch()))
 
     async def _drop(self, key: tuple[str, bool]) -> None:

@@ -1,0 +1,169 @@
+"""Calls whose answers are streams of messages, for every service: plain gRPC, over a connection of their own.
+
+Nothing of a message comes before it is asked for but one flow-control window (`poste.rpc.channels`): so a client that
+does not read stops its service's handler, not this process. A message that is asked for comes as a whole, whenever it
+is ready; so how large it may be is bounded, by gRPC, which refuses a larger one at its header. That bound is a
+connection's, and far below that of single answers: hence one of their own. A link's frames would need flow control of
+their own for the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from poste.domain.codes import Code
+from poste.rpc import channels
+from poste.upstream import failure
+from poste.upstream.failure import SILENT, UNSENT, Failure
+from poste.upstream.lone_calls import metadata_of, return_metadata
+from poste.upstream.outgoing_call import OutgoingCall
+
+#: How long a connection that is not there yet is waited for, in seconds.
+_CONNECT_SECONDS: Final = 1.0
+#: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
+_OVER_SHARE: Final = 0.9
+
+
+class End:
+    """A stream is over.
+
+    Attributes:
+        failure: What it failed with; None if the service ended it.
+    """
+
+    __slots__ = ("failure",)
+
+    def __init__(self, failed: Failure | None = None) -> None:
+        self.failure = failed
+
+
+class Stream:
+    """One call's messages. `close` is to be called, however it ends.
+
+    Attributes:
+        cut: It was ended from here (`end`).
+    """
+
+    def __init__(self, call: Any, outgoing: OutgoingCall, timeout_seconds: float, over: Callable[[], None]) -> None:
+        """Take a call that has begun.
+
+        Args:
+            call: gRPC's.
+            outgoing: What was called.
+            timeout_seconds: How long it may last.
+            over: Called when it is closed.
+        """
+        self._call = call
+        self._outgoing = outgoing
+        self._over: Callable[[], None] | None = over
+        self._loop = asyncio.get_running_loop()
+        self._over_time = self._loop.time() + timeout_seconds * _OVER_SHARE
+        self._reading: asyncio.Future[Any] | None = None
+        self._told = self.cut = False
+
+    async def next(self, patience_seconds: float) -> bytes | End | None:
+        """Return the next message, or how the stream ended; None if neither came in so many seconds."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._call.read())
+        reading = self._reading
+        # Not by a time-out around the read: gRPC ends a call whose read is cancelled.
+        await asyncio.wait([reading], timeout=patience_seconds)
+        if not reading.done():
+            return None
+        self._reading = None
+        if reading.cancelled():
+            return End(failure.LOST)
+        error = reading.exception()
+        if isinstance(error, grpc.aio.AioRpcError):
+            return End(self._failed(error))
+        message = reading.result()
+        if not isinstance(message, bytes):
+            return End()
+        if not self._told:
+            self._told = True
+            # It came before the first message.
+            return_metadata(self._outgoing, await self._call.initial_metadata())
+        return message
+
+    def end(self) -> None:
+        """End it from here: who waits for the next message learns that there is none."""
+        self.cut = True
+        self._call.cancel()
+
+    async def close(self) -> None:
+        """Cancel the call, if it is not over, and count it out."""
+        over, self._over = self._over, None
+        if over is not None:
+            over()
+        self._call.cancel()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await asyncio.gather(reading, return_exceptions=True)
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> Failure:
+        if not self._told:
+            return_metadata(self._outgoing, error.initial_metadata(), error.trailing_metadata())
+        failed = failure.of_error(error)
+        # Before its time is over, a deadline is the service's own word: it does answer.
+        late = self._loop.time() > self._over_time
+        return SILENT if failed.code is Code.DEADLINE_EXCEEDED and late else failed
+
+
+class Streams:
+    """Those to one replica."""
+
+    def __init__(self, address: str, *, library: bool, max_message_bytes: int) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            address: Where the replica is.
+            library: It runs the worker library.
+            max_message_bytes: How large a message may be.
+        """
+        self._address, self._library, self._max_message_bytes = address, library, max_message_bytes
+        self._channel: grpc.aio.Channel | None = None
+        self._loop = asyncio.get_running_loop()
+        #: What makes calls, by path.
+        self._makers: dict[str, Any] = {}
+
+    async def begin(self, outgoing: OutgoingCall, timeout_seconds: float, over: Callable[[], None]) -> Stream | Failure:
+        """Make a call; no message is waited for.
+
+        Args:
+            outgoing: The call.
+            timeout_seconds: How long its stream may last.
+            over: Called when that is closed.
+        """
+        if self._channel is None:
+            self._channel = channels.connect(
+                self._address, library=self._library, max_message_bytes=self._max_message_bytes
+            )
+        if not await self._connected(self._channel):
+            return UNSENT
+        path = outgoing.path
+        make = self._makers.get(path)
+        if make is None:
+            make = self._makers[path] = self._channel.unary_stream(path)
+        call = make(outgoing.request, timeout=timeout_seconds, metadata=metadata_of(outgoing))
+        return Stream(call, outgoing, timeout_seconds, over)
+
+    async def _connected(self, channel: grpc.aio.Channel) -> bool:
+        """Return whether there is a connection: a call that is made without one may not be told from one that ran."""
+        end = self._loop.time() + _CONNECT_SECONDS
+        while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            try:
+                async with asyncio.timeout_at(end):
+                    await channel.wait_for_state_change(state)
+            except TimeoutError:
+                return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connection; what streams is cut off."""
+        if self._channel is not None:
+            await self._channel.close()
