@@ -96,7 +96,7 @@ class VersionSchemas:
 def _read(service: str, content: bytes) -> Schemas:
     try:
         entry = versions.alone(service, catalogue_pb2.ServiceVersion.FromString(content), None)
-        return {name: method.schema for name, method in describe(entry).methods.items()}
+        return {method.name: method.schema for method in describe(entry).routed}
     except (DecodeError, CatalogueError):
         # It was good when it was registered; the catalogue says what is wrong with it.
         return {}
