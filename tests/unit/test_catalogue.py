@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
-from support import shop
+from support import described, shop
 
 from calculator.v1 import sum_pb2
 from poste.domain.errors import CatalogueError
@@ -58,6 +58,48 @@ def test_two_versions_of_one_service_do_not_clash():
     first, second = describe(entry), describe(changed)
 
     assert [one.methods["Get"].input.fields[0].name for one in (first, second)] == ["sku", "code"]
+
+
+def things(
+    *imports, kind: str | int = described.F.TYPE_STRING, extends: bool = False
+) -> catalogue_pb2.CatalogueService:
+    """A service whose request has a field of this type."""
+    file = descriptor_pb2.FileDescriptorProto(name="things.proto", package="things.v1", syntax="proto3")
+    file.dependency.extend(one.DESCRIPTOR.name for one in imports)
+    described.field(file.message_type.add(name="Thing"), "of", kind)
+    if extends:
+        options = ".google.protobuf.MethodOptions"
+        file.extension.add(name="mine", number=50_000, label=1, type=described.F.TYPE_STRING, extendee=options)
+    described.service(file, "Things", {"Get": (".things.v1.Thing", ".things.v1.Thing")})
+    return described.entry(described.pool_of(*(one.DESCRIPTOR for one in imports), file), "things.v1.Things")
+
+
+def test_a_pool_holds_nothing_that_only_annotations_need():
+    """Each service would hold all of descriptor.proto: most of its memory, and of a gateway's start with a thousand."""
+    service = describe(shop.entry())
+
+    assert service.methods["Place"].routes[1].path == "/v1/orders"
+    for file in (annotations_pb2, http_pb2, descriptor_pb2):
+        with pytest.raises(KeyError):
+            service.pool.FindFileByName(file.DESCRIPTOR.name)
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        (things(annotations_pb2, http_pb2, kind=".google.api.HttpRule"), "google.api.HttpRule"),
+        (things(descriptor_pb2, kind=".google.protobuf.EnumDescriptorProto"), "google.protobuf.EnumDescriptorProto"),
+        (things(descriptor_pb2, extends=True), None),
+    ],
+    ids=["a type of an annotation", "a descriptor", "an option of its own"],
+)
+def test_what_a_file_needs_of_the_annotations_types_is_there(entry, found):
+    """A service that sends descriptors, or declares an option, could not be catalogued."""
+    service = describe(entry)
+
+    of = service.methods["Get"].input.fields[0]
+    assert (of.message_type and of.message_type.full_name) == found
+    assert service.pool.FindFileByName(descriptor_pb2.DESCRIPTOR.name)
 
 
 def test_settings_fall_from_method_to_service_to_default():

@@ -7,10 +7,10 @@ import json
 import math
 
 import pytest
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import shop
+from support import described, shop
 from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2
@@ -478,3 +478,17 @@ def test_the_short_way_knows_its_limits(body):
 
     assert otherwise != body
     assert outcome(descriptor, body) == outcome(descriptor, otherwise)
+
+
+def test_a_rule_names_fields_as_the_proto_does():
+    """What a path says would be another field's, where one is called in JSON as the other is in the proto."""
+    file = descriptor_pb2.FileDescriptorProto(name="likes.proto", package="likes", syntax="proto2")
+    pair = file.message_type.add(name="Pair")
+    pair.options.deprecated_legacy_json_field_conflicts = True
+    described.field(pair, "one", json_name="other")
+    described.field(pair, "other", json_name="one")
+    made = described.message_class(described.pool_of(file), "likes.Pair")
+
+    composer = protojson.Composer(made.DESCRIPTOR, body="", captured=["one"])
+
+    assert made.FromString(composer.compose(b"", ["x"], [])).one == "x"

@@ -174,10 +174,11 @@ class RouteTable:
 
     def _add(self, match: Match) -> Match | None:
         """Take a route in; returns the one that is not served for it: itself, or that of a service behind it."""
-        place, holder = _place(match.route), self._holder(match.route)
+        holder = self._occupy(match)
+        if holder is match:
+            return None
+        place = _place(match.route)
         if holder is None:
-            if self._occupy(match):
-                return None
             self._refused.setdefault(place, []).append(match)
             self.unjudged = True
             return match
@@ -210,18 +211,19 @@ class RouteTable:
             return self._paths.get(route.path, {}).get(route.verb)
         return self._tree.get(route.template, route.verb)
 
-    def _occupy(self, match: Match) -> bool:
-        """Have a route served that no service has; returns False if it would make walks too long."""
+    def _occupy(self, match: Match) -> Match | None:
+        """Have a route served unless another service has it; returns the match that has it now.
+
+        Returns None if it would make walks too long: none has it.
+        """
         route, template = match.route, match.route.template
         if _exact(route):
-            self._paths.setdefault(route.path, {})[route.verb] = match
-            return True
-        if self._tree.add(template, route.verb, match) is None:
-            return False
-        if template.verb:
+            return self._paths.setdefault(route.path, {}).setdefault(route.verb, match)
+        holder = self._tree.add(template, route.verb, match)
+        if holder is match and template.verb:
             self._verbs[template.verb] = self._verbs.get(template.verb, 0) + 1
             self._colons = max(self._colons, template.verb.count(":"))
-        return True
+        return holder
 
     def _replace(self, match: Match) -> None:
         if _exact(match.route):

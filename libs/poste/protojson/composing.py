@@ -151,15 +151,15 @@ class Composer:
 
 
 def _place(descriptor: Descriptor, path: str) -> _Place:
-    """Find a field by its path in a rule."""
+    """Find a field by its path in a rule, which has the proto's spelling alone."""
     try:
-        return _found(descriptor, path.split("."))
+        return _found(descriptor, path.split("."), json=False)
     except _WrongError as error:
         raise FieldErrors([FieldError(path, str(error))]) from None
 
 
-def _found(descriptor: Descriptor, names: Sequence[str]) -> _Place:
-    """Find a field by the names, in either spelling, that lead to it."""
+def _found(descriptor: Descriptor, names: Sequence[str], *, json: bool = True) -> _Place:
+    """Find a field by the names that lead to it, as the proto has them or, if `json`, as JSON has."""
     steps: list[str] = []
     spelt: list[str] = []
     field, holder = None, descriptor
@@ -167,6 +167,9 @@ def _found(descriptor: Descriptor, names: Sequence[str]) -> _Place:
         if plans.has_form_of_its_own(holder):
             raise _WrongError(f"is no query parameter: a {holder.full_name} is one value")
         plan: FieldPlan | None = plan_of(holder).fields.get(name)
+        if not json and (plan is None or plan.name != name):
+            # One field may be called in JSON as another is in the proto.
+            plan = next((one for one in plan_of(holder).fields.values() if one.name == name), None)
         if plan is None:
             raise _WrongError("is no query parameter of this route")
         steps.append(plan.json_name)

@@ -36,6 +36,21 @@ _WEIGHT_OF_METHOD: Final = 2_000
 _WEIGHT_OF_PART: Final = 450
 #: How many methods a service may have: each is known of by name, with its routes and its policy.
 _MAX_METHODS: Final = 1000
+#: Files that say which options there are, and what those have for values. Options are read by generated code. Most
+#: services need these files for nothing else, and each has a pool of its own: they would be most of what it takes.
+_OPTIONS: Final = frozenset(
+    {
+        "google/protobuf/descriptor.proto",
+        "google/api/annotations.proto",
+        "google/api/client.proto",
+        "google/api/field_behavior.proto",
+        "google/api/http.proto",
+        "google/api/launch_stage.proto",
+        "google/api/resource.proto",
+    }
+)
+#: How a pool refuses files.
+_BROKEN: Final = (TypeError, KeyError, ValueError, RecursionError)
 
 
 class MethodKind(enum.Enum):
@@ -308,12 +323,14 @@ def _methods(
         version = method.containing_service
         others = {(one.verb, one.path): one.reason for one in taken.get(version, ()) if one.method == method.name}
         own: list[Route] = []
+        claimed: set[Claim] = set()
         for route in routes:
             holder = method if route.default else holders.setdefault(route.claim, method)
             if (reason := others.get((route.verb, route.path))) is not None:
                 passed_over.append(PassedOver(route.verb, route.path, reason))
-            elif holder is method and route.claim not in {one.claim for one in own}:
+            elif holder is method and route.claim not in claimed:
                 own.append(route)
+                claimed.add(route.claim)
             elif holder.containing_service is version:
                 passed_over.append(PassedOver(route.verb, route.path, _whose(f"{entry.name}/{holder.name}")))
         methods[method.name] = Method(
@@ -402,11 +419,37 @@ def serialized_set(serialized_files: Mapping[str, bytes]) -> bytes:
 
 def _pool_of(entry: catalogue_pb2.CatalogueService, serialized: bytes) -> descriptor_pool.DescriptorPool:
     try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(serialized)
+        files = descriptor_pb2.FileDescriptorSet.FromString(serialized).file
     except DecodeError as error:
         raise catalogue_fault(entry, "its descriptors are not a FileDescriptorSet") from error
-    waiting = {file.name: file for file in files.file}
-    pool = descriptor_pool.DescriptorPool()
+    try:
+        return _built([_without_options(file) for file in files if file.name not in _OPTIONS])
+    except _BROKEN:
+        # A message of its own has one of those types in it, or it is broken, which is told of all of it.
+        files = descriptor_pb2.FileDescriptorSet.FromString(serialized).file
+    try:
+        return _built(files)
+    except _BROKEN as error:
+        raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
+
+
+def _without_options(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
+    """Return a file that does not import what only says which options there are."""
+    if not _OPTIONS.isdisjoint(file.dependency) and not (file.public_dependency or file.weak_dependency):
+        kept = [name for name in file.dependency if name not in _OPTIONS]
+        del file.dependency[:]
+        file.dependency.extend(kept)
+    return file
+
+
+def _built(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> descriptor_pool.DescriptorPool:
+    """Return a pool of these files.
+
+    Raises:
+        TypeError, KeyError, ValueError, RecursionError: They are broken, or lack what they import.
+    """
+    waiting = {file.name: file for file in files}
+    names, pool = list(waiting), descriptor_pool.DescriptorPool()
 
     def add(name: str) -> None:
         # Taken out first: a circle of imports ends here, and the pool then refuses it.
@@ -416,14 +459,11 @@ def _pool_of(entry: catalogue_pb2.CatalogueService, serialized: bytes) -> descri
                 add(dependency)
             _add(pool, file)
 
-    try:
-        for file in files.file:
-            add(file.name)
-        for file in files.file:
-            # Builds everything now: what is broken must fail here, not at the first call.
-            pool.FindFileByName(file.name)
-    except (TypeError, KeyError, ValueError, RecursionError) as error:
-        raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
+    for name in names:
+        add(name)
+    for name in names:
+        # Builds everything now: what is broken must fail here, not at the first call.
+        pool.FindFileByName(name)
     return pool
 
 

@@ -64,11 +64,28 @@ def service_policy(entry: catalogue_pb2.CatalogueService, methods: Iterable[Meth
             max_bytes=at_least("max_bytes", 0, default.max_bytes),
             max_held_bytes=at_least("max_held_bytes", 0, default.max_held_bytes),
         ),
-        methods={method.name: _method_policy(_Said(entry, settings, method.name), method) for method in methods},
+        methods=_method_policies(entry, settings, methods),
         max_in_flight=at_least("max_in_flight", 1, ServicePolicy().max_in_flight),
         concurrency=at_least("concurrency", 1, None),
         headers=_header_policy(entry, settings),
     )
+
+
+def _method_policies(
+    entry: catalogue_pb2.CatalogueService, settings: catalogue_pb2.ServiceSettings, methods: Iterable[MethodDescriptor]
+) -> dict[str, MethodPolicy]:
+    """Read how methods are treated. Those of which nothing of their own is said are treated alike, kind by kind."""
+    found: dict[str, MethodPolicy] = {}
+    alike: dict[tuple[int, bool], MethodPolicy] = {}
+    for method in methods:
+        kind = method.GetOptions().idempotency_level, method.client_streaming or method.server_streaming
+        policy = None if method.name in settings.methods else alike.get(kind)
+        if policy is None:
+            policy = _method_policy(_Said(entry, settings, method.name), *kind)
+            if method.name not in settings.methods:
+                alike[kind] = policy
+        found[method.name] = policy
+    return found
 
 
 def _header_policy(entry: catalogue_pb2.CatalogueService, settings: catalogue_pb2.ServiceSettings) -> HeaderPolicy:
@@ -114,12 +131,10 @@ def settled(entry: catalogue_pb2.CatalogueService) -> catalogue_pb2.ServiceSetti
     return settings
 
 
-def _method_policy(said: _Said, method: MethodDescriptor) -> MethodPolicy:
+def _method_policy(said: _Said, level: int, streams: bool) -> MethodPolicy:
     default = MethodPolicy()
-    streams = method.client_streaming or method.server_streaming
     timeout_seconds = said.seconds("timeout_seconds", STREAM_SECONDS if streams else default.timeout_seconds)
     redeliver = said.value("redeliver")
-    level = method.GetOptions().idempotency_level
     return MethodPolicy(
         queue_when_away=said.away != catalogue_pb2.AWAY_POLICY_REJECT,
         timeout_seconds=timeout_seconds,

@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
-from poste.protojson import Composer, FieldErrors
 from poste.rpc.http_rules import fields, templates
 from poste.rpc.http_rules.fields import HTTP_BODY, BadFieldError
 from poste.rpc.http_rules.templates import BadTemplateError, Template
@@ -30,6 +29,7 @@ RESERVED_PATHS: Final = (
     "/readyz",
     "/metrics",
 )
+_RESERVED: Final = re.compile(rf"/|(?:{'|'.join(map(re.escape, RESERVED_PATHS))})(?:[/:].*)?", re.DOTALL)
 #: The body, or the response, that is the whole message; and the verb of HTTP that stands for each.
 WHOLE: Final = "*"
 ANY_VERB: Final = "*"
@@ -131,9 +131,7 @@ def routes_of(method: MethodDescriptor, service: str) -> tuple[list[Route], list
 
 def is_reserved(path: str) -> bool:
     """Return whether a path is Poste's own."""
-    return path == "/" or any(
-        path == reserved or path.startswith((f"{reserved}/", f"{reserved}:")) for reserved in RESERVED_PATHS
-    )
+    return _RESERVED.fullmatch(path) is not None
 
 
 class _NotServedError(Exception):
@@ -157,9 +155,8 @@ def _route(rule: http_pb2.HttpRule, verb: str, path: str, method: MethodDescript
     _check_body(rule.body, verb, template, method)
     if rule.response_body and rule.response_body not in method.output_type.fields_by_name:
         raise _NotServedError(f"{method.output_type.full_name} has no field {rule.response_body} (response_body)")
-    if any(more.additional_bindings for more in rule.additional_bindings):
+    if rule.additional_bindings and any(more.additional_bindings for more in rule.additional_bindings):
         raise _NotServedError("additional_bindings may not have additional_bindings themselves")
-    _check_request(rule.body, template, method)
     raw = HTTP_BODY in (method.input_type.full_name, method.output_type.full_name)
     plain = rule.body == WHOLE and not (raw or rule.response_body or template.variables)
     return Route(verb, path, rule.body, rule.response_body, plain=plain, safe=verb in READING, template=template)
@@ -177,14 +174,6 @@ def _check_body(body: str, verb: str, template: Template, method: MethodDescript
     fields.find(method.input_type, body)
     if any(f"{body}.".startswith(f"{variable.field}.") for variable in template.variables):
         raise _NotServedError(f"{body} is the body, and captured by the path")
-
-
-def _check_request(body: str, template: Template, method: MethodDescriptor) -> None:
-    """Refuse a rule by which no request could be read: each call of it would fail."""
-    try:
-        Composer(method.input_type, body=body, captured=[variable.field for variable in template.variables])
-    except FieldErrors as error:
-        raise _NotServedError(str(error)) from error
 
 
 def _rules(rule: http_pb2.HttpRule) -> Iterator[http_pb2.HttpRule]:

@@ -15,6 +15,7 @@ without anything wild the verb is a part of its last literal: there it means the
 
 from __future__ import annotations
 
+import functools
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _MAX_COLONS: Final = 4
 _LITERAL: Final = re.compile(r"(?:[\w.~!$&'()+,;=@:-]|%[0-9A-Fa-f]{2})+", re.ASCII)
 _VERB: Final = re.compile(r"(?::(?:[\w.~!$&'()+,;=@-]|%[0-9A-Fa-f]{2})+)+", re.ASCII)
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+#: What ends a segment.
+_END: Final = re.compile(r"[/{}]")
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: A slash within a segment: in what is captured of several it stays encoded, or it would pass for a separator.
 _SLASH: Final = re.compile(r"(%2[Ff])")
@@ -152,6 +155,22 @@ def _decoded_but_slashes(text: str) -> str:
     return "".join(part if index % 2 else decoded(part) for index, part in enumerate(_SLASH.split(text)))
 
 
+# Services have most of their literals in common: one object serves all.
+@functools.lru_cache(maxsize=4096)
+def _literal(text: str) -> tuple[str]:
+    """Read a literal segment.
+
+    Raises:
+        BadTemplateError: It is none.
+    """
+    if not _LITERAL.fullmatch(text) or text[0] == ":" or text[-1] == ":":
+        raise BadTemplateError(f"{text!r} is no segment of a path" if text else "a segment of the path is empty")
+    try:
+        return (decoded(text),)
+    except BadPathError as error:
+        raise BadTemplateError(f"the segment {text!r} {error}") from None
+
+
 class _Reading:
     """A template as far as it was read."""
 
@@ -161,8 +180,8 @@ class _Reading:
 
     def segment(self, rest: str) -> str:
         """Read the segment that a text begins with; returns what is behind it."""
-        end = min((at for mark in "/{}" if (at := rest.find(mark)) >= 0), default=len(rest))
-        text, rest = rest[:end], rest[end:]
+        found = _END.search(rest)
+        text, rest = (rest, "") if found is None else (rest[: found.start()], rest[found.start() :])
         wild, colon, verb = text.partition(":")
         if wild in (ONE, MANY):
             self.segments.append(wild)
@@ -170,12 +189,7 @@ class _Reading:
                 raise BadTemplateError("a path template may have one ** only")
             # A verb, which only the end of a template can be.
             return f"{colon}{verb}{rest}"
-        if not _LITERAL.fullmatch(text) or text[0] == ":" or text[-1] == ":":
-            raise BadTemplateError(f"{text!r} is no segment of a path" if text else "a segment of the path is empty")
-        try:
-            self.segments.append((decoded(text),))
-        except BadPathError as error:
-            raise BadTemplateError(f"the segment {text!r} {error}") from None
+        self.segments.append(_literal(text))
         return rest
 
     def variable(self, rest: str) -> str:
@@ -203,6 +217,8 @@ class _Reading:
         many = self.segments.index(MANY) if MANY in self.segments else len(self.segments)
         if ONE in self.segments[many:]:
             raise BadTemplateError("behind a ** only literals may stand")
+        if not self._variables:
+            return Template(tuple(self.segments), verb, ())
         names = [field for field, *_ in self._variables]
         if len(set(names)) < len(names):
             raise BadTemplateError("a field is captured twice")
