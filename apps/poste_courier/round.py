@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from poste.queue.consumer import ClaimedTask, Consumer
+from poste.queue.consumer import ClaimedTask, Consumer, SharedStore
 from poste.rpc.catalogue import Service
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
@@ -37,9 +37,10 @@ class Round:
         self,
         service: Service,
         settings: CourierSettings,
+        *,
+        store: SharedStore,
         reporter: Reporter,
         schemas: Schemas,
-        *,
         spawn: Spawn,
         turns: AnswerTurns,
     ) -> None:
@@ -48,6 +49,7 @@ class Round:
         Args:
             service: The service as the catalogue has it.
             settings: How much to take, how to keep the lease.
+            store: Redis, one for all rounds.
             reporter: Reports what calls ended with.
             schemas: Judges what was accepted under another schema.
             spawn: Starts the tasks that watch over the replicas.
@@ -55,6 +57,7 @@ class Round:
         """
         self.name = service.name
         self._settings = settings
+        self._store = store
         self._pool = ReplicaPool(service.name, spawn, turns)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit)
@@ -93,6 +96,7 @@ class Round:
     def leave(self) -> None:
         """Take no more; `run` returns when what runs is done, however long that takes."""
         self._leaving = True
+        self._pool.look_again()
 
     def stop(self) -> None:
         """Take no more; `run` returns when what runs is done, or is given back because the grace is over."""
@@ -121,6 +125,7 @@ class Round:
             handle=self._handle,
             concurrency=self._concurrency,
             limits=lambda: self._delivery.service.policy.limited,
+            store=self._store,
         )
         try:
             await self._consumer.run()
@@ -161,8 +166,10 @@ class Round:
             told = self._concurrency()
             metrics.delivery_limit.add((self.name,), told - self._told)
             self._told = told
-            # Few wake-ups, for there may be a thousand services; and not one for each call's end.
-            await done_within(_LOOK_SECONDS, self._pool.changed())
+            # Few wake-ups, for there may be a thousand services; and not one for each call's end. Of what time alone
+            # changes there is nothing while all is well, nor once the queue was left and no connection is there.
+            settled = (up and not self._leaving) or not (up or self._go.is_set() or self._pool.shunned)
+            await done_within(None if settled else _LOOK_SECONDS, self._pool.changed())
             await asyncio.sleep(_SOON_SECONDS)
 
     def _concurrency(self) -> int:

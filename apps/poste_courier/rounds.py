@@ -12,6 +12,7 @@ from typing import Final
 import grpc.aio
 
 from poste.domain.errors import PosteError
+from poste.queue.consumer import SharedStore
 from poste.rpc.catalogue import Service
 from poste.rpc.channels import code
 from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
@@ -53,6 +54,7 @@ class Rounds:
         self.known = asyncio.Event()
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
         self._settings = settings
+        self._store = SharedStore(settings)
         self._reporter = reporter
         self._schemas = Schemas(channel)
         self._read = ReadServices()
@@ -72,7 +74,7 @@ class Rounds:
     async def run(self, stop: asyncio.Event) -> None:
         """Go on rounds until `stop`; returns once each has finished, or given back, all that it held."""
         # The replicas' watches end last: what is under way at a stop is finished.
-        async with asyncio.TaskGroup() as watches:
+        async with self._store.open(), asyncio.TaskGroup() as watches:
             try:
                 async with asyncio.TaskGroup() as running:
                     following = running.create_task(self._follow(running, watches))
@@ -119,7 +121,13 @@ class Rounds:
             return
         _log.info("round begins", service=service.name)
         one = Round(
-            service, self._settings, self._reporter, self._schemas, spawn=watches.create_task, turns=self._turns
+            service,
+            self._settings,
+            store=self._store,
+            reporter=self._reporter,
+            schemas=self._schemas,
+            spawn=watches.create_task,
+            turns=self._turns,
         )
         self._rounds[service.name] = one
         running.create_task(self._go(one))

@@ -20,7 +20,19 @@ from pathlib import Path
 from bench import table
 from bench.figures import Measured, Round, Row, Sample, fallen, summarise
 from bench.programs import WrongRunError
-from bench.rows import accepting, backlog, catalogue, direct, draining, gateways, killing, memory, observing, waiting
+from bench.rows import (
+    accepting,
+    backlog,
+    catalogue,
+    couriers,
+    direct,
+    draining,
+    gateways,
+    killing,
+    memory,
+    observing,
+    waiting,
+)
 from bench.sizes import FULL, QUICK, Sizes
 
 Scene = Callable[[Sizes], AsyncIterator[Round]]
@@ -41,6 +53,7 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (gateways.gateways, gateways.ROWS),
     (memory.memory, memory.ROWS),
     (catalogue.catalogue, catalogue.ROWS),
+    (couriers.couriers, couriers.ROWS),
 )
 _OUT = Path(".bench/bench.json")
 

@@ -18,7 +18,8 @@ from support.waiting import until
 from poste.domain.errors import StoreError
 from poste.domain.task import TaskState
 from poste.queue.consumer import ClaimedTask
-from poste.queue.consumer.lease import Lease
+from poste.queue.consumer.lease import Leases
+from poste.queue.consumer.renewal import Lease
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
 from poste.queue.steps import maintenance
@@ -199,16 +200,10 @@ async def test_a_renewal_that_is_lost_is_tried_again_within_the_same_heartbeat(
     settings = WorkerSettings(redis_url=redis_server.url, heartbeat_seconds=1.2, lease_seconds=60)
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as deaf:
         server = {"host": "127.0.0.1", "port": deaf.sockets[0].getsockname()[1]}
-        lease = Lease(
-            settings=settings,
-            keys=QueueKeys(queue),
-            incarnation="me",
-            servers=lambda: [server],
-            refused=lambda: None,
-        )
-        lease.start()
+        leases = Leases(settings, lambda: [server])
+        leases.keep(Lease(QueueKeys(queue), "me", lambda: None))
         await until(lambda: len(tries) > 1)
-        await lease.close()
+        await leases.close()
 
     assert tries[1] - tries[0] < settings.heartbeat_seconds
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import RedisError
 from support import shop
 from support.gateway import answer, staged
 from support.gateway_process import gateway_process
 from support.waiting import until
 
 from poste import protojson
-from poste.queue.consumer.lease import Lease
+from poste.queue.consumer.lease import Leases
+from poste.queue.consumer.renewal import Lease
 from poste.queue.keys import QueueKeys
 from poste.runtime.settings import WorkerSettings
 
@@ -105,20 +105,14 @@ async def test_the_thread_of_a_lease_is_of_the_part_that_began_it() -> None:
 
     def servers() -> list[Any]:
         seen.append(part.get())
-        raise RedisError
+        return [{"host": "127.0.0.1", "port": 1}]
 
     part.set("worker")
-    lease = Lease(
-        settings=WorkerSettings(heartbeat_seconds=0.01),
-        keys=QueueKeys("testing.v1.LedgerService"),
-        incarnation="x",
-        servers=servers,
-        refused=lambda: None,
-    )
-    lease.start()
+    leases = Leases(WorkerSettings(heartbeat_seconds=0.01), servers)
+    leases.keep(Lease(QueueKeys("testing.v1.LedgerService"), "x", lambda: None))
     try:
         await until(lambda: seen)
     finally:
-        await lease.close()
+        await leases.close()
 
     assert set(seen) == {"worker"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.waiting import until
 
 import poste_calculator
 from poste.domain.task import TaskState
+from poste.queue.consumer import Consumer, SharedStore
 from poste.queue.operators import Operators
 from poste.runtime import metrics
 from poste.v1 import mom_service_pb2 as pb
@@ -99,6 +101,38 @@ async def test_a_consumer_goes_on_beside_what_it_can_not_read(server: RedisServe
         keys = [task.record.key for task in dead.tasks]
         assert set(await Operators(office.client).purge(SUM, keys)) == {"done"}
         assert not (await Operators(office.client).dead(SUM, count=1000)).tasks
+
+
+@pytest.mark.parametrize("queues", [1, 40], ids=["waiting", "looking"])
+async def test_a_key_that_is_none_is_taken_off_whatever_stands_in_its_record(server: RedisServer, queues: int) -> None:
+    """No step can name it, so it would stay in the list of the process that took it for as long as that lives."""
+    odd = (
+        b"\xff" * 16,
+        b"\xffabcdefghijklmno",
+        "\u043a\u043b\u044e\u0447".encode() * 2,
+        b"\x00" * 16,
+        b"a b c d e f g h ",
+        b"",
+    )
+    async with opened(server) as office, SharedStore(office.settings).open() as store:
+        # With more of them than connections that wait, this one's queue is looked at.
+        store.waits.consumers += queues
+        record = office.keys.record("").encode()
+        for key in odd:
+            await office.client.hset(
+                record + key, mapping={"m": "Add", "q": b"", "s": "Q", "c": 1, "x": 10**14, "r": 60}
+            )
+        consumer = Consumer(queue=SUM, settings=office.settings, handle=office.at_once, store=store)
+        office.consumers[consumer] = asyncio.create_task(consumer.run())
+        await until(lambda: consumer.ready() is None)
+        for key in odd:
+            await office.client.lpush(office.keys.ready, key)
+        good = await office.enqueue(2)
+        await until(lambda: office.all_in(good, TaskState.SUCCEEDED))
+        await until(lambda: _nothing_left(office), what="the end of all")
+        await office.stop(consumer)
+
+        assert sorted(office.ran) == sorted(good)
 
 
 async def _nothing_left(office: Office) -> bool:

@@ -31,6 +31,8 @@ from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
 from poste.queue.keys import QueueKeys
 from poste.queue.maintenance import Maintenance
+from poste.queue.scripts import Scripts
+from poste.queue.steps import consumer as steps
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
 from poste.runtime.settings import StoreSettings, WorkerSettings
@@ -305,3 +307,17 @@ async def test_a_cluster_must_be_asked_for(redis_cluster: RedisCluster, redis_se
         await durability.require(StoreSettings(redis_url=plain))
     with pytest.raises(StartError, match="cluster support disabled"):
         await durability.require(StoreSettings(redis_url=redis_server.url.replace("redis://", "redis+cluster://")))
+
+
+async def test_what_is_filled_is_found_at_every_master_in_one_look(redis_cluster: RedisCluster) -> None:
+    """A process of many queues looks at those of all masters: what one look misses waits for ever."""
+    settings = StoreSettings(redis_url=redis_cluster.url)
+    async with open_client(settings) as client:
+        lists = [QueueKeys(f"look{number}").ready for number in range(20)]
+        for name in lists[::3]:
+            await client.lpush(name, "key")
+        try:
+            assert await steps.filled(Scripts(client), lists) == {name: name in lists[::3] for name in lists}
+        finally:
+            for name in lists:
+                await client.delete(name)

@@ -116,6 +116,47 @@ async def test_a_service_that_was_registered_by_its_address_has_both_roads(tmp_p
     assert (task["state"], task["response"]["line"]) == ("SUCCEEDED", "kept")
 
 
+async def test_a_service_that_is_forgotten_while_a_call_of_it_is_delivered_has_its_answer_kept(tmp_path):
+    """The courier would cut the call off with its round: it may not run twice, so its outcome would be unknown."""
+    foreign = "testing.v1.ForeignService"
+    async with deployed(tmp_path, foreigners=1, couriers=1, foreign_settings={"x_reflection": 1}) as one:
+        register = f"/v1/services?target=127.0.0.1:{one.foreigners[0].port}"
+        first = await one.order(register)
+        await one.queueable(foreign)
+        await one.up(foreign)
+        call = ("POST", f"/{foreign}/Record")
+        under_way = await one.ask(*call, {"line": "under way", "sleepSeconds": 3}, Prefer="respond-async")
+        await running(one, "Record", ["under way"])
+        forgotten = await one.order(f"/v1/services/{foreign}/forget?evenWithWaiting=true")
+        await until(lambda: foreign in rounds_ended(one), what="the end of its round")
+        gone = await one.ask(*call, {"line": "gone"})
+        meanwhile = await one.task(under_way.headers["Location"])
+        (task,) = await one.ended([under_way.headers["Location"]])
+
+        async def left() -> bool:
+            return not any(
+                queue["consumers"]
+                for queue in (await one.ask("GET", "/v1/queues")).body["queues"]
+                if queue["queue"] == foreign
+            )
+
+        await until(left, what="nobody takes from the queue")
+        again = await one.order(register)
+        assert (first.status, again.status) == (200, 200), again
+        await one.queueable(foreign)
+        later = await one.ask(*call, {"line": "later"}, Prefer="respond-async")
+        (after,) = await one.ended([later.headers["Location"]])
+
+    assert (forgotten.status, gone.status, meanwhile["state"]) == (200, 404, "RUNNING")
+    assert (task["state"], after["state"]) == ("SUCCEEDED", "SUCCEEDED")
+    assert one.runs(["under way", "later"], "Record") == [1, 1]
+
+
+def rounds_ended(one) -> str:
+    """Return what the courier's log has of rounds that end."""
+    return "\n".join(line for line in one.couriers[0].log.splitlines() if "round ends" in line)
+
+
 async def test_nothing_is_kept_for_a_foreign_service_without_a_courier(tmp_path):
     """Its client would be promised a result, and learn a day later that the call never ran."""
     async with deployed(tmp_path, foreigners=1) as one:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from testing.v1 import ledger_pb2
 
 from poste.domain.policy import MethodPolicy
-from poste.queue.consumer import ClaimedTask
+from poste.queue.consumer import ClaimedTask, SharedStore
 from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
@@ -36,6 +36,7 @@ class HandedConsumer:
         live: Callable[[], bool],  # noqa: ARG002 - the test itself says what is handed over when
         concurrency: Callable[[], int | None],
         limits: Callable[[], Mapping[str, MethodPolicy]],
+        store: SharedStore,  # noqa: ARG002 - what is handed over comes from no queue
     ) -> None:
         self.queue = queue
         self.limits = limits

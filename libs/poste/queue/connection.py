@@ -19,6 +19,8 @@ from poste.runtime import secret_files
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from redis.asyncio.connection import AbstractConnection
+
     from poste.runtime.settings import StoreSettings
 
 #: Speaks to one server, or to a whole cluster.
@@ -134,10 +136,33 @@ async def info_of(server: Client) -> dict[str, Any]:
         return dict(await server.info())
 
 
+def is_cluster_client(client: Client) -> bool:
+    """Return whether a client speaks to a cluster."""
+    return isinstance(client, ClusterClient)
+
+
+async def by_server(client: Client, keys: Iterable[str]) -> list[tuple[Client, list[str]]]:
+    """Return which keys each server of a cluster holds, with a client of it.
+
+    Raises:
+        StoreUnreached: Of a key no server of the cluster is known to hold it.
+    """
+    held: dict[Client, list[str]] = {}
+    for key in keys:
+        held.setdefault(await server_of(client, key), []).append(key)
+    return [*held.items()]
+
+
 def name_of(server: Client) -> str:
     """Return where the server of a plain client is, for people."""
     where = options_of(server)
     return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', DEFAULT_PORT)}")
+
+
+def name_of_connection(connection: AbstractConnection) -> str:
+    """Return where the server of a connection is: the same as `name_of` its client."""
+    path = getattr(connection, "path", None)
+    return str(path or f"{connection.host}:{connection.port}")  # type: ignore[attr-defined]  # of TCP ones
 
 
 def known_servers(client: Client, settings: StoreSettings) -> Callable[[], list[Options]]:

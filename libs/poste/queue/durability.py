@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from poste.domain.errors import StartError, StoreError, StoreUnreached
 from poste.queue.connection import is_cluster, open_client, server_of, servers_of, text
 from poste.queue.errors import reading
+from poste.queue.keys import Keys
 
 if TYPE_CHECKING:
     import redis.asyncio as redis
@@ -187,20 +188,21 @@ def _check_declared(
 
 
 class ConsumerCheck:
-    """Checks the persistence of a queue's server for its consumer, which goes on whatever the result is."""
+    """Checks the persistence of queues' servers for their consumers, which go on whatever the result is."""
 
-    def __init__(self, settings: StoreSettings, key: str) -> None:
-        """Know nothing yet; `key` is one of the queue's."""
+    def __init__(self, settings: StoreSettings) -> None:
+        """Know nothing yet."""
         self._settings = settings
-        self._key = key
-        self._found: Durability | None = None
+        self._keys = Keys(settings.key_prefix)
+        #: By server.
+        self._found: dict[redis.Redis, Durability] = {}
         self._forgotten_at = 0.0
 
     async def connected(self, _: AbstractConnection) -> None:
         """Forget what was found: this may be another server, or the same with other settings."""
-        self._found = None
+        self._found.clear()
 
-    async def find(self, client: redis.Redis, _queue: str) -> Durability:
+    async def find(self, client: redis.Redis, queue: str) -> Durability:
         """Return what a reply proves; checked at each new connection, and once a second.
 
         Raises:
@@ -208,15 +210,17 @@ class ConsumerCheck:
         """
         now = time.monotonic()
         if now > self._forgotten_at + _CHECK_SECONDS:
-            self._found, self._forgotten_at = None, now
-        if self._found is None:
+            self._found.clear()
+            self._forgotten_at = now
+        server = await server_of(client, self._keys.of(queue).ready)
+        found = self._found.get(server)
+        if found is None:
             # Set after the check, which may itself make the connection that clears it.
-            self._found = await self._check(client)
-        return self._found
+            found = self._found[server] = await self._check(server)
+        return found
 
-    async def _check(self, client: redis.Redis) -> Durability:
+    async def _check(self, server: redis.Redis) -> Durability:
         try:
-            server = await server_of(client, self._key)
             found = await check(server, in_cluster=is_cluster(self._settings), keeps=self._settings.redis_keeps)
         except KeepsTooLittle:
             return Durability.AS_DECLARED

@@ -58,6 +58,11 @@ class Resolver:
         return frozenset(authority(address, port) for address in addresses)
 
 
+def looks_up(targets: Iterable[str]) -> bool:
+    """Return whether a name is looked up for any of the targets: the others lead to the same addresses for ever."""
+    return any(not target.startswith(_ADDRESSES) and _host_and_port(target) is not None for target in targets)
+
+
 async def _system_look_up(host: str) -> list[str]:
     records = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(record[4][0]) for record in records]

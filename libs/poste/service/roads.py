@@ -14,7 +14,7 @@ import grpc.aio
 
 from poste.domain.errors import PosteError
 from poste.domain.policy import MethodPolicy
-from poste.queue.consumer import ClaimedTask
+from poste.queue.consumer import ClaimedTask, SharedStore
 from poste.rpc.replicated import Replicated
 from poste.runtime import leaving, lifecycle
 from poste.runtime.settings import WorkerSettings
@@ -51,6 +51,7 @@ class MakeConsumer(Protocol):
         live: Callable[[], bool],
         concurrency: Callable[[], int | None],
         limits: Callable[[], Mapping[str, MethodPolicy]],
+        store: SharedStore,
     ) -> QueueConsumer: ...
 
 
@@ -105,7 +106,11 @@ class Roads:
             Registration(self._channel, service, settings, port, queued.terms[service.name])
             for service in self._services
         ]
-        async with lifecycle.side_tasks(self._channel.run(), queued.reporter.run()), asyncio.TaskGroup() as consuming:
+        async with (
+            lifecycle.side_tasks(self._channel.run(), queued.reporter.run()),
+            queued.store.open(),
+            asyncio.TaskGroup() as consuming,
+        ):
             for one in queued.consumers:
                 consuming.create_task(_consume(one, stop))
             async with lifecycle.side_tasks(self.threads.run(stop), *(one.run() for one in registrations)):
@@ -128,7 +133,7 @@ class Roads:
 
 
 class _Queued:
-    """The queued road of every service: a consumer each, one reporter for all."""
+    """The queued road of every service: a consumer each, one reporter and one way to Redis for all."""
 
     def __init__(
         self,
@@ -143,6 +148,7 @@ class _Queued:
         interception: Interception | None,
     ) -> None:
         self.reporter = reporter
+        self.store = SharedStore(settings)
         self.runner = Runner("queued", threads=settings.concurrency, isolation=isolation, interception=interception)
         self.terms = {service.name: Terms(service) for service in services}
         self.consumers = [
@@ -153,6 +159,7 @@ class _Queued:
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
                 limits=self.terms[service.name].limits,
+                store=self.store,
             )
             for service in services
         ]

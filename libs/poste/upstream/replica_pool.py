@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from poste.domain import sizes
-from poste.rpc.resolving import Resolver
+from poste.rpc.resolving import Resolver, looks_up
 from poste.runtime import logs
 from poste.runtime.waits import done_within
 from poste.upstream.answer_turns import AnswerTurns
@@ -116,6 +116,12 @@ class ReplicaPool:
         return len(self._ready()), len(self._replicas)
 
     @property
+    def shunned(self) -> bool:
+        """Whether a replica is connected whose circuit breaker keeps calls from it: in a while it does not any more."""
+        now = self._loop.time()
+        return any(replica.ready and not replica.circuit.allows(now) for replica, _ in self._replicas.values())
+
+    @property
     def in_flight(self) -> int:
         """How many calls are sent and not over."""
         return sum(replica.in_flight for replica, _ in self._replicas.values())
@@ -183,6 +189,10 @@ class ReplicaPool:
         if self._changes is None:
             self._changes = asyncio.Event()
         await self._changes.wait()
+
+    def look_again(self) -> None:
+        """Have whoever waits for a change look whether there is one."""
+        self._changed()
 
     async def close(self) -> None:
         """Close every connection; what is in flight is cut off."""
@@ -260,18 +270,20 @@ class ReplicaPool:
         while not (self._retired and not self._replicas):
             targets = () if self._retired else self._targets
             addresses = await self._resolver.resolve(targets)
-            self._list(addresses)
+            changed = self._list(addresses) or self._updated.is_set()
             self._kick.clear()
             if self._retired or targets == self._targets:
                 self._updated.clear()
-            self._changed()
+            if changed:
+                self._changed()
             for key, (replica, _) in list(self._replicas.items()):
                 if replica.in_flight == replica.streams == 0 and not replica.listed and self._dispensable(key, replica):
                     await self._drop(key)
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
-                # An update kicks too, so that it is not slept over.
-                await done_within(_RESOLVE_SECONDS, self._kick.wait())
+                # An update kicks too, so that it is not slept over. What names no host leads where it led before.
+                settled = not looks_up(targets) and all(replica.listed for replica, _ in self._replicas.values())
+                await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
 
     def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
         """Return whether a replica that is no longer listed may go."""
@@ -281,11 +293,13 @@ class ReplicaPool:
         successor = self._replicas.get((key[0], self._library))
         return successor is not None and successor[0] is not replica and successor[0].ready
 
-    def _list(self, addresses: frozenset[str]) -> None:
+    def _list(self, addresses: frozenset[str]) -> bool:
+        """Connect to what is new among the addresses, and note what is not among them; returns whether any is new."""
         wanted = {(address, self._library) for address in addresses}
         for key, (replica, _) in self._replicas.items():
             replica.listed = key in wanted
-        for address, library in wanted - self._replicas.keys():
+        fresh = wanted - self._replicas.keys()
+        for address, library in fresh:
             _log.info("replica found", service=self._service, address=address)
             replica = Replica(
                 address,
@@ -295,6 +309,7 @@ class ReplicaPool:
                 max_stream_message=self._max_stream_message,
             )
             self._replicas[address, library] = (replica, self._spawn(replica.watch()))
+        return bool(fresh)
 
     async def _drop(self, key: tuple[str, bool]) -> None:
         replica, watch = self._replicas.pop(key)

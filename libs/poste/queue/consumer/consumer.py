@@ -7,19 +7,17 @@ others have what it held; it joins again under a new name.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import StoreError
-from poste.queue.connection import open_client
 from poste.queue.consumer.pops import Pops
 from poste.queue.consumer.session import ConsumerSession
+from poste.queue.consumer.shared_store import SharedStore
 from poste.queue.consumer.state import ConsumerState, TaskHost
-from poste.queue.durability import ConsumerCheck
 from poste.queue.keys import Keys
-from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
@@ -52,6 +50,7 @@ class Consumer:
         live: Callable[[], bool] = lambda: False,
         concurrency: Callable[[], int | None] = lambda: None,
         limits: Callable[[], Mapping[str, MethodPolicy]] = dict,
+        store: SharedStore | None = None,
     ) -> None:
         """Prepare; `run` begins.
 
@@ -64,9 +63,11 @@ class Consumer:
             live: Returns whether direct calls come in: tasks are then taken a few at a time.
             concurrency: Returns how many tasks may run at once, if that is fewer than the settings say.
             limits: Returns those methods whose tasks have a limit of their own.
+            store: Redis, open while this runs: one for all consumers of a process; its own unless given.
         """
         self.queue = queue
         self._settings = settings
+        self._store = store
         self._host = TaskHost(handle, live, concurrency, limits)
         self._keys = Keys(settings.key_prefix).of(queue)
         self._pops: Pops | None = None
@@ -98,34 +99,36 @@ class Consumer:
 
     async def run(self) -> None:
         """Take and run tasks until `stop`; wait for Redis as long as it takes."""
-        # At the queue's own server, which CLIENT UNBLOCK must reach too.
-        check = ConsumerCheck(self._settings, self._keys.ready)
-        client = open_client(self._settings, connected=check.connected, home=self._keys.ready)
-        scripts = Scripts(client, functools.partial(check.find, client))
-        pops = self._pops = Pops(self._settings, self._keys)
-        metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
+        given = self._store
+        async with contextlib.nullcontext(given) if given else SharedStore(self._settings).open() as store:
+            self._pops = Pops(store.waits)
+            store.waits.consumers += 1
+            metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
+            try:
+                await self._join_again(store, self._pops)
+            finally:
+                # A consumer that has stopped is not silent.
+                metrics.consumer_silent_seconds.remove(self.queue)
+                store.waits.consumers -= 1
+
+    async def _join_again(self, store: SharedStore, pops: Pops) -> None:
+        """Live as one session after the other, until `stop`."""
         pauses = Backoff(_FIRST_BACKOFF, _LAST_BACKOFF)
-        try:
-            while not self._stopping.is_set():
-                name = secrets.token_hex(8)
-                try:
-                    await steps.join(scripts, self._keys, name, lease_seconds=self._settings.lease_seconds)
-                except StoreError as error:
-                    _log.warning("waiting for Redis", queue=self.queue, error=str(error))
-                    await self._pause(pauses.pause_seconds())
-                    continue
-                pauses.reset()
-                _log.info("joined", queue=self.queue, incarnation=name)
-                state = ConsumerState(name, self._keys, self._settings, scripts, self._host)
-                self._session = ConsumerSession(state, pops)
-                if self._stopping.is_set():
-                    self._session.end()
-                await self._session.run()
-        finally:
-            # A consumer that has stopped is not silent.
-            metrics.consumer_silent_seconds.remove(self.queue)
-            await pops.aclose()
-            await client.aclose()
+        while not self._stopping.is_set():
+            name = secrets.token_hex(8)
+            try:
+                await steps.join(store.scripts, self._keys, name, lease_seconds=self._settings.lease_seconds)
+            except StoreError as error:
+                _log.warning("waiting for Redis", queue=self.queue, error=str(error))
+                await self._pause(pauses.pause_seconds())
+                continue
+            pauses.reset()
+            _log.info("joined", queue=self.queue, incarnation=name)
+            state = ConsumerState(name, self._keys, self._settings, store.scripts, self._host)
+            self._session = ConsumerSession(state, pops, store)
+            if self._stopping.is_set():
+                self._session.end()
+            await self._session.run()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the stop."""

@@ -121,7 +121,7 @@ class Fetcher:
                 await self._take(slots)
 
     async def stop(self, running: asyncio.Task[None]) -> None:
-        """End the blocked pop from outside: cancelling it would strand what it is about to answer with."""
+        """End the pop that waits from outside: cancelling it would strand what it is about to answer with."""
         while not running.done():
             with contextlib.suppress(StoreError):
                 await self._pops.unblock(self._state)
@@ -161,29 +161,30 @@ class Fetcher:
             await self._claim(keys)
 
     async def _pop(self, slots: int) -> None:
-        """Wait for one task."""
+        """Wait for tasks."""
         state = self._state
         try:
             try:
-                first = await (self._pop_beside_lanes() if self._lanes.any_waiting else self._pops.pop(state))
+                beside = self._lanes.any_waiting
+                taken = await (self._pop_beside_lanes(slots) if beside else self._pops.pop(state, slots))
             except StoreFull:
                 await self._sleep_unless_stopping(_POP_BACKOFF)
                 state.adopt(await steps.take(state.scripts, state.keys, state.name, count=slots))
             else:
-                state.adopt([] if first is None else [first])
+                state.adopt(taken)
             self._pops.note_answer()
         except StoreError as error:
             # Its answer may have been lost with a key in it: reconciling finds that.
             _log.warning("pop failed", queue=state.keys.queue, error=str(error))
             await self._recover()
 
-    async def _pop_beside_lanes(self) -> str | None:
-        """Wait for one task, or until a lane may be taken from."""
+    async def _pop_beside_lanes(self, slots: int) -> list[str]:
+        """Wait for tasks, or until a lane may be taken from."""
         due_seconds = self._lanes.due_seconds(self._loop.time())
         watching = asyncio.create_task(self._end_pop_for_lane())
         try:
             seconds = None if due_seconds is None else max(due_seconds, _LEAST_BLOCK)
-            return await self._pops.pop(self._state, seconds=seconds)
+            return await self._pops.pop(self._state, slots, seconds=seconds)
         finally:
             await lifecycle.end([watching])
 

@@ -1,7 +1,7 @@
-"""A consumer's lease (a visibility timeout for all that it holds), renewed by a thread: the one thing outside asyncio.
+"""The leases of a process (visibility timeouts for all that it holds), renewed by a thread: all else is in asyncio.
 
 The event loop may be blocked by a handler: its tasks are kept all the same, for up to `blocked_loop_seconds`. A process
-that is stopped, or can't reach Redis, loses them once its lease is over.
+that is stopped, or can't reach Redis, loses them once its leases are over. One thread renews those of all queues.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from poste.domain.errors import StoreError
-from poste.queue.consumer.renewal import Renewal
+from poste.queue.consumer.renewal import Lease, Renewal
 from poste.runtime import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from poste.queue.keys import QueueKeys
     from poste.queue.node import Options
     from poste.runtime.settings import ConsumerSettings
 
@@ -32,56 +30,52 @@ _IN_TIME = 0.5
 _AGAIN = 0.25
 
 
-class Lease:
-    """Keeps one incarnation's lease until it is closed or refused."""
+class Leases:
+    """Keeps leases until they are dropped or refused."""
 
-    def __init__(
-        self,
-        *,
-        settings: ConsumerSettings,
-        keys: QueueKeys,
-        incarnation: str,
-        servers: Callable[[], Sequence[Options]],
-        refused: Callable[[], None],
-    ) -> None:
-        """Prepare; `start` begins.
+    def __init__(self, settings: ConsumerSettings, servers: Callable[[], Sequence[Options]]) -> None:
+        """Prepare; the thread starts with the first lease.
 
         Args:
             settings: How often to renew, and for how long.
-            keys: The queue's keys.
-            incarnation: Whose lease it is; it has joined already.
             servers: What reaches Redis, or each server that is known of a cluster; called in the thread.
-            refused: Called in the loop once if the lease turns out to be gone.
         """
         self._settings = settings
-        self._refused = refused
         self._closing = threading.Event()
         self._turned = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._beat: asyncio.TimerHandle | None = None
+        #: Changed in the loop, and copied whole in the thread.
+        self._kept: set[Lease] = set()
         self._renewal = Renewal(
-            keys=keys,
-            incarnation=incarnation,
             lease_seconds=settings.lease_seconds,
             # An answer that takes longer is worth no more than the next try, and a lease has room for some of those.
             timeout_seconds=settings.heartbeat_seconds * _IN_TIME,
             servers=servers,
         )
-        # Its lines in the log say which part they are of.
-        run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(self._renew,), name=f"lease {incarnation}", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to renew."""
-        self._turn()
-        self._thread.start()
+    def keep(self, lease: Lease) -> None:
+        """Renew a lease from now on."""
+        self._kept.add(lease)
+        if self._thread is None:
+            self._turn()
+            # Its lines in the log say which part they are of.
+            run = contextvars.copy_context().run
+            self._thread = threading.Thread(target=run, args=(self._renew,), name="leases", daemon=True)
+            self._thread.start()
+
+    def drop(self, lease: Lease) -> None:
+        """Renew a lease no more; a renewal that is under way may still reach it, and never adds it again."""
+        self._kept.discard(lease)
 
     async def close(self) -> None:
-        """Renew no more, and wait for the thread's end."""
+        """Renew none any more, and wait for the thread's end."""
         self._closing.set()
         if self._beat is not None:
             self._beat.cancel()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _turn(self) -> None:
         self._turned = time.monotonic()
@@ -94,18 +88,21 @@ class Lease:
                 pause = self._settings.heartbeat_seconds
                 blocked = time.monotonic() - self._turned
                 if blocked > self._settings.blocked_loop_seconds:
-                    _log.error("loop blocked, lease not renewed", seconds=round(blocked, 1))
+                    _log.error("loop blocked, leases not renewed", seconds=round(blocked, 1))
                     continue
-                try:
-                    kept = self._renewal.run()
-                except StoreError as error:
-                    _log.warning("lease not renewed", error=str(error))
+                # Copied in one step of the interpreter, whatever the loop does meanwhile.
+                gone, trouble = self._renewal.run(self._kept.copy())
+                if trouble is not None:
+                    _log.warning("leases not renewed", error=str(trouble))
                     # Soon again: of a lease there is little left when the store is back.
                     pause *= _AGAIN
-                    continue
-                if not kept:
-                    if not self._closing.is_set():
-                        self._loop.call_soon_threadsafe(self._refused)
-                    return
+                if gone and not self._closing.is_set():
+                    self._loop.call_soon_threadsafe(self._refuse, gone)
         finally:
             self._renewal.close()
+
+    def _refuse(self, gone: Sequence[Lease]) -> None:
+        for lease in gone:
+            if lease in self._kept:
+                self._kept.discard(lease)
+                lease.refused()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from poste.domain.errors import StoreError
 from poste.queue.steps import consumer as steps
 from poste.runtime import lifecycle, logs
-from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
     from poste.queue.consumer.lanes import Lanes
@@ -24,10 +23,9 @@ _log = logs.get("consumer")
 
 
 async def reconcile(state: ConsumerState, lanes: Lanes, pops: Pops) -> None:
-    """Read the list every half lease, and whenever it is due, until cancelled."""
-    period = min(state.settings.heartbeat_seconds, state.settings.lease_seconds / 2)
+    """Read the list whenever that is due, until cancelled: every half lease while something is held."""
     while True:
-        await done_within(period, state.reconcile_due.wait())
+        await state.reconcile_due.wait()
         state.reconcile_due.clear()
         try:
             running = list(state.running.values())

@@ -8,27 +8,28 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from poste.queue.connection import known_servers
 from poste.queue.consumer.beginner import Beginner
 from poste.queue.consumer.fetcher import Fetcher
 from poste.queue.consumer.give_back import end_running, finish_running, give_back
 from poste.queue.consumer.lanes import Lanes
-from poste.queue.consumer.lease import Lease
 from poste.queue.consumer.put_off import put_off
 from poste.queue.consumer.reconcile import reconcile
+from poste.queue.consumer.renewal import Lease
 from poste.queue.consumer.task_runner import TaskRunner
 from poste.runtime import lifecycle
 
 if TYPE_CHECKING:
     from poste.queue.consumer.pops import Pops
+    from poste.queue.consumer.shared_store import SharedStore
     from poste.queue.consumer.state import ConsumerState
 
 
 class ConsumerSession:
     """What one lease holds. It has joined already; `run` begins."""
 
-    def __init__(self, state: ConsumerState, pops: Pops) -> None:
+    def __init__(self, state: ConsumerState, pops: Pops, store: SharedStore) -> None:
         self._state = state
+        self._store = store
         runner = TaskRunner(state)
         self._beginner = Beginner(state, runner)
         self._pops, self._lanes = pops, Lanes(state)
@@ -46,14 +47,9 @@ class ConsumerSession:
     async def run(self) -> None:
         """Live until `end`, or until the lease is refused."""
         state = self._state
-        lease = Lease(
-            settings=state.settings,
-            keys=state.keys,
-            incarnation=state.name,
-            servers=known_servers(state.scripts.client, state.settings),
-            refused=state.fence,
-        )
-        lease.start()
+        lease = Lease(state.keys, state.name, state.fence)
+        self._store.leases.keep(lease)
+        self._store.sessions.add(state)
         try:
             async with asyncio.TaskGroup() as group:
                 fetching = group.create_task(self._fetcher.run())
@@ -70,9 +66,10 @@ class ConsumerSession:
                     await lifecycle.end([fetching, reconciling, *beginning, putting_off])
                     await end_running(state)
         finally:
+            self._store.sessions.remove(state)
             try:
                 if not state.fenced:
                     await give_back(state)
             finally:
                 # Last of all: until here no other process may take what is held.
-                await lease.close()
+                self._store.leases.drop(lease)

@@ -81,6 +81,7 @@ class ConsumerState:
         fenced: The lease is gone, and with it the right to the tasks held: the store refuses their results.
         changed: There may be something to do, or room for it.
         reconcile_due: Something may stand in the list that is not held.
+        there: Of a pop that waits to be told that something is in the queue: False ends it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ConsumerState:
         self.fenced = False
         self.changed = asyncio.Event()
         self.reconcile_due = asyncio.Event()
+        self.there: asyncio.Future[bool] | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -129,6 +131,11 @@ class ConsumerState:
         claimed = (*(one.claimed for one in self.running.values()), *self.to_begin.values())
         return (one for one in claimed if one.key in self.handling)
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether anything is held, claimed or not."""
+        return bool(self.holds_claimed or self.unclaimed or self.suspects or self.claiming)
+
     def holds(self, key: str) -> bool:
         """Return whether a key is held: claiming one twice would start its handler twice."""
         waits = key in self.unclaimed or key in self.suspects or key in self.to_begin
@@ -140,6 +147,7 @@ class ConsumerState:
             if not self.holds(key):
                 self.unclaimed.append(key)
                 self.changed.set()
+                self.stop_looking()
 
     def free_slots(self, *, live: bool) -> int:
         """How many tasks may be taken now.
@@ -158,6 +166,12 @@ class ConsumerState:
         """Take no more."""
         self.ending.set()
         self.changed.set()
+        self.stop_looking()
+
+    def stop_looking(self) -> None:
+        """End a pop that waits without a connection: there is something else to do."""
+        if self.there is not None and not self.there.done():
+            self.there.set_result(False)
 
     def fence(self) -> None:
         """Stop, and drop all tasks: the lease is gone, others may claim them (fencing: no result is accepted)."""

@@ -5,11 +5,13 @@ Whatever it has taken stands in the list `taken:<incarnation>`; its claims bear 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
+from poste.domain.errors import StoreError
 from poste.queue import damaged, ends, record
-from poste.queue.connection import text, texts
+from poste.queue.connection import by_server, is_cluster_client, text, texts
 from poste.queue.errors import reading, writing
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Fenced:
 
 
 _FENCED: Final = Fenced()
+#: How many lists one step looks at.
+_LOOKED_AT: Final = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -140,10 +144,51 @@ async def pop(blocking: Client, at: QueueKeys, incarnation: str, *, block_second
     return None if key is None else text(key)
 
 
-async def unblock(scripts: Scripts, client_id: int) -> None:
-    """End the blocked pop of a connection, as if nothing had come."""
+async def unblock(server: Client, client_id: int) -> None:
+    """End the blocked pop of a connection to a server, as if nothing had come."""
     with writing():
-        await scripts.client.client_unblock(client_id)
+        await server.client_unblock(client_id)
+
+
+async def filled(scripts: Scripts, lists: Sequence[str]) -> dict[str, bool]:
+    """Return of some lists, of whatever queues, which are not empty.
+
+    Raises:
+        StoreUnreached, StoreLost: None of them could be asked for. In a cluster those of a master that does not answer
+            are left out, as long as others do.
+    """
+    if is_cluster_client(scripts.client):
+        return await _filled_in_cluster(scripts.client, lists)
+    found = dict.fromkeys(lists, False)
+    for begin in range(0, len(lists), _LOOKED_AT):
+        some = lists[begin : begin + _LOOKED_AT]
+        for place in await scripts.run("filled", some, []):
+            found[some[place - 1]] = True
+    return found
+
+
+async def _filled_in_cluster(client: Client, lists: Sequence[str]) -> dict[str, bool]:
+    """Ask each master for its own: no script may name keys of several slots."""
+    found: dict[str, bool] = {}
+    trouble: StoreError | None = None
+    for server, some in await by_server(client, lists):
+        try:
+            with reading():
+                pipeline = server.pipeline(transaction=False)
+                for one in some:
+                    pipeline.exists(one)
+                said = await pipeline.execute(raise_on_error=False)
+        except StoreError as error:
+            trouble = error
+            # Asked by the cluster's client, which looks for another master then.
+            with contextlib.suppress(StoreError), reading():
+                await client.exists(some[0])
+        else:
+            # An error says that a list is elsewhere by now: who takes from it follows it there.
+            found.update(zip(some, map(bool, said), strict=True))
+    if trouble is not None and not found:
+        raise trouble
+    return found
 
 
 async def held(scripts: Scripts, at: QueueKeys, incarnation: str) -> list[str]:
