@@ -148,7 +148,7 @@ async def test_another_process_takes_what_one_has_parked(office: Office, bench: 
     limits = {SLOW: MethodPolicy(concurrency=1)}
     first = office.consume(bench.handle, limits=limits)
     await until(lambda: office.client.llen(office.keys.lane(SLOW)), what="the lane")
-    assert bench.running == 1
+    await until(lambda: bench.running == 1)
     office.consume(bench.handle, limits=limits)
     await until(lambda: bench.running == 2)
 
