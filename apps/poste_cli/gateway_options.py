@@ -49,6 +49,16 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _gateway_options(to_gateway)
 
 
+def with_folder(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what `options` adds; the command gets `data`, the folder of a `poste up`, besides."""
+
+    @functools.wraps(command)
+    def to_both(*, url: str, data: Path, **others: Any) -> None:
+        command(url=_gateway(url, data)[0], data=data, **others)
+
+    return _gateway_options(to_both)
+
+
 def operator_options(command: Callable[..., None]) -> Callable[..., Any]:
     """Add what `options` adds, and `--token-file`: the command gets `token`, None if none is found."""
     token_file = click.option(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 from typing import Final
 
 import click
 
 from poste.domain.shown import visible
+from poste_cli import probing
 from poste_cli.exits import FAILURE
 
 _TIMEOUT_SECONDS: Final = 4.0
@@ -38,15 +37,7 @@ def health(url: str, timeout: float) -> None:
 def _ask_http(url: str, timeout: float) -> str | None:
     if not url.startswith("http://"):
         raise click.UsageError(f"{url!r} is neither http:// nor grpc://")
-    try:
-        # Never by a proxy of the environment: the container asks itself.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=timeout):
-            return None
-    except urllib.error.HTTPError as error:
-        return f"HTTP {error.code}: {error.read(200).decode(errors='replace').strip()}"
-    except (OSError, ValueError) as error:
-        return str(error)
+    return probing.trouble(url, timeout)
 
 
 def _ask_grpc(target: str, timeout: float) -> str | None:

@@ -270,6 +270,27 @@ def test_all_of_a_queue_is_purged_only_once_it_was_asked_about(ask, running):
     assert (empty.returncode, empty.stdout) == (0, "0 purged\n")
 
 
+def test_doctor_says_what_is_wrong_and_what_to_do(ask, kept, running):
+    """Who is woken by an alert would have to know of each place where something may be wrong."""
+    task = kept()
+    (running.data / "operator.token").chmod(0o644)
+    person = poste("doctor", "--data", str(running.data))
+    program = poste("doctor", "--json", "--data", str(running.data))
+    (running.data / "operator.token").chmod(0o600)
+    assert ask("cancel", task).returncode == 0
+    nowhere = poste("doctor", "--url", "127.0.0.1:1", "--json")
+    found = {one["about"]: one for one in json.loads(program.stdout)}
+    wrong = {about for about, one in found.items() if not one["well"]}
+
+    service = "calculator.v1.SubtractionService"
+    assert wrong == {"operator.token", "subtraction", service, f"queue {service}"}
+    assert found.keys() >= {"id.key", "disk", "redis", "versions", "gateway", "Redis", "clock"}
+    assert found["subtraction"]["advice"] == "poste start subtraction"
+    assert person.returncode == program.returncode == 1
+    assert next(line for line in person.stdout.splitlines() if line.startswith("!!")).split()[1] == "operator.token:"
+    assert (nowhere.returncode, json.loads(nowhere.stdout)[0]["well"]) == (1, False)
+
+
 def test_the_logs_of_all_parts_are_searched_at_once(ask, kept, running):
     """What became of one call would have to be gathered from seven files."""
     task = kept("-H", "X-Request-Id: the-one")

@@ -6,13 +6,15 @@ else (`poste.runtime.insides`): `tests/unit/test_insides.py` shows that they are
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError, StoreError
 from poste.queue import durability
-from poste.queue.connection import open_client, ping
+from poste.queue.connection import open_client, ping, servers_of
+from poste.queue.errors import reading
 from poste.runtime import insides
 from poste.runtime.environment import load
 from poste.runtime.settings import StoreSettings
@@ -66,6 +68,27 @@ async def unanswered(url: str) -> str | None:
     return None
 
 
+async def clock_ahead(url: str, variables: Mapping[str, str]) -> float:
+    """Return by how many seconds a server's clock is ahead of this host's.
+
+    Args:
+        url: Its URL.
+        variables: The POSTE_* variables with more about it.
+
+    Raises:
+        StoreError: It does not answer.
+    """
+    client = open_client(load(StoreSettings, variables, redis_url=url))
+    try:
+        with reading("Redis can't be asked for its time: "):
+            (server, *_) = await servers_of(client)
+            begin = time.time()
+            seconds, micros = await server.time()
+            return float(seconds + micros / 1e6 - (begin + time.time()) / 2)
+    finally:
+        await client.aclose()
+
+
 async def check(url: str, variables: Mapping[str, str]) -> None:
     """Check that a Redis that the user named answers, and does not lose what it is given.
 
@@ -77,6 +100,11 @@ async def check(url: str, variables: Mapping[str, str]) -> None:
         StartError: It does not answer, or may lose data; the text says which.
     """
     try:
-        await durability.require(load(StoreSettings, variables, redis_url=url))
+        await examine(url, variables)
     except StartError as error:
         raise StartError(f"--redis-url: {error}") from error
+
+
+async def examine(url: str, variables: Mapping[str, str]) -> None:
+    """Check that a Redis answers, and does not lose what it is given; arguments and errors as `check`'s."""
+    await durability.require(load(StoreSettings, variables, redis_url=url))

@@ -25,6 +25,7 @@ _NEXT: Final = {
     "bring it back": "start sum",
     "what is logged": "logs -f",
     "what a method takes": "describe calculator.v1.SumService/Add",
+    "whether all is well": "doctor",
 }
 #: The colours of parts' events.
 _STYLES: Final = {
