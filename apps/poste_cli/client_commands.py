@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Final
 
 import click
@@ -19,6 +19,8 @@ from poste_cli.exits import FAILURE, OK
 _SECONDS = click.IntRange(min=1)
 #: A header's name and value (RFC 9110, 5.1 and 5.5).
 _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
+#: The kind of a method that answers with a stream.
+_STREAM: Final = "server-streaming"
 #: The type of the problem of a path that calls no method.
 _NO_ROUTE: Final = "/problems/no-such-route"
 
@@ -73,7 +75,8 @@ def call(  # noqa: PLR0917 - click passes them by name
     poste call calculator.v1.SumService/Add -d '{"a": 2, "b": 3}'
 
     A VALUE is what its field's type makes of it; a.b=VALUE is field b of message a; FIELD:=JSON is JSON as it stands.
-    `poste describe SERVICE/METHOD` shows the fields. Prints the response, or the task that the call became.
+    `poste describe SERVICE/METHOD` shows the fields. Prints the response, or the task that the call became; of a method
+    that streams each message when it comes, on a line of its own.
 
     Exit code: 0 answered, 1 failed, 2 wrong usage or no gateway, 3 kept and still waiting.
     """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
@@ -84,7 +87,7 @@ def call(  # noqa: PLR0917 - click passes them by name
 
     async def work(client: Client) -> int:
         outline = await _outline(client, method) if given else None
-        reply = client.call(
+        replies = client.answers(
             method,
             whole if whole is not None else fields.message(given, outline, printing.note),
             respond_async=respond_async,
@@ -96,7 +99,7 @@ def call(  # noqa: PLR0917 - click passes them by name
             result_ttl_seconds=result_ttl,
             headers=headers,
         )
-        return await _called(client, method, reply, wait or 0, as_json=as_json)
+        return await _called(client, method, replies, wait or 0, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json)
 
@@ -127,22 +130,30 @@ async def _outline(client: Client, method: str) -> MethodOutline | None:
 
 
 async def _called(
-    client: Client, method: str, replied: Awaitable[Answer | Task], wait_seconds: int, *, as_json: bool
+    client: Client, method: str, replies: AsyncGenerator[Answer | Task, None], wait_seconds: int, *, as_json: bool
 ) -> int:
-    begin = time.monotonic()
+    """Print what a call is answered with; of a stream each message when it comes, on a line of its own."""
+    begin, code = time.monotonic(), OK
     try:
-        reply = await replied
+        async with contextlib.aclosing(replies):
+            async for reply in replies:
+                left = begin + wait_seconds - time.monotonic()
+                found = await _awaited(client, reply, left) if isinstance(reply, Task) and wait_seconds else reply
+                code = _print_reply(found, as_json=as_json)
     except Problem as error:
         if as_json or error.type != _NO_ROUTE:
             raise
         printing.complain(f"there is no method {method}; `poste services` lists those there are")
         return FAILURE
-    if isinstance(reply, Task) and wait_seconds:
-        reply = await _awaited(client, reply, begin + wait_seconds - time.monotonic())
+    return code
+
+
+def _print_reply(reply: Answer | Task, *, as_json: bool) -> int:
     if isinstance(reply, Task) and reply.state is not TaskState.SUCCEEDED:
         asking.show(reply, as_json=as_json)
         return asking.worth(reply)
-    (printing.compact if as_json else printing.pretty)(reply.response)
+    streamed = isinstance(reply, Answer) and reply.streamed
+    (printing.compact if as_json or streamed else printing.pretty)(reply.response)
     return OK
 
 
@@ -184,9 +195,11 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
     for service in services:
         queued: object = "?" if service.queued is None else service.queued
         for method in service.methods:
-            routes, idempotent = ", ".join(method.routes), "yes" if method.idempotent else "no"
+            routes = ", ".join(method.routes) if method.callable else f"by gRPC alone: {method.kind}"
+            idempotent = "yes" if method.idempotent else "no"
             away = method.away if service.queueable else "reject"
-            yield service.name, service.availability, queued, method.name, routes, idempotent, away
+            name = f"{method.name} (stream)" if method.kind == _STREAM else method.name
+            yield service.name, service.availability, queued, name, routes, idempotent, away
             queued = ""
 
 

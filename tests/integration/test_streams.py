@@ -22,6 +22,7 @@ from support.rest import is_problem
 from support.waiting import until
 from support.worker import RunningWorker, running_worker
 
+from poste.client import Answer, Client, Problem
 from poste.service.servicer import services_of
 
 ONE = {"name": "a", "count": 1, "free": 1}
@@ -442,3 +443,29 @@ def test_a_worker_serves_the_streams_that_it_has_handlers_for() -> None:
 
     assert sorted(service.streaming) == ["Export", "Legacy", "Run", "Watch"]
     assert [*service.methods] == ["Ask"]
+
+
+async def test_the_client_yields_each_message(tmp_path: Path) -> None:
+    """Else a program in Python has to read lines itself; and one that breaks off leaves its handler at work."""
+    feed = Feed()
+    async with streaming(tmp_path, feed) as gateway, Client(gateway.url) as client:
+        request = {"name": "a", "count": 3, "letters": 100_000, "free": 3}
+        answers = [answer async for answer in client.answers(f"{NAME}/Watch", request)]
+        assert [answer.response["number"] for answer in answers] == [0, 1, 2]
+        assert all(isinstance(answer, Answer) and answer.streamed for answer in answers)
+        (one,) = [answer async for answer in client.answers(f"{NAME}/Ask", {"name": "b"})]
+        assert one == Answer({"number": 0, "text": "b"})
+        with pytest.raises(ValueError, match="answers with a stream"):
+            await client.call(f"{NAME}/Watch", request)
+
+        failing = client.answers(f"{NAME}/Watch", {**ONE, "failCode": 10, "free": 2})
+        assert (await anext(failing)).streamed
+        with pytest.raises(Problem) as failed:
+            await anext(failing)
+        assert (failed.value.code, failed.value.status) == ("ABORTED", 409)
+        assert failed.value.request_id
+
+        async with contextlib.aclosing(client.answers(f"{NAME}/Watch", ENDLESS)) as endless:
+            async for _ in endless:
+                break
+        await until(lambda: feed.cancelled == ["a"], what="the handler's cancellation")

@@ -28,3 +28,18 @@ def test_what_waits_for_a_service_is_told_once(queued, shown, queueable, away):
         ("x.Y", "away", shown, "A", "POST /x.Y/A, POST /v1/a", "yes", away),
         ("x.Y", "away", "", "B", "POST /x.Y/A, POST /v1/a", "yes", away),
     ]
+
+
+def test_methods_that_stream_are_marked():
+    """Who calls one would wait for one answer, or not know why it can't be called."""
+    method = {"path": "/x.Y/A", "routes": ["POST /x.Y/A"], "notServed": [], "idempotent": False, "away": "reject"}
+    methods = [
+        method | {"name": "A", "kind": "server-streaming", "callable": True},
+        method | {"name": "B", "kind": "client-streaming", "callable": False},
+    ]
+    service = Service.read({"name": "x.Y", "availability": "up", "queueable": True, "queued": 0, "methods": methods})
+
+    assert [row[3:5] for row in service_rows([service])] == [
+        ("A (stream)", "POST /x.Y/A"),
+        ("B", "by gRPC alone: client-streaming"),
+    ]

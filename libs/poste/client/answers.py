@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from poste.domain.task import TaskEventType, TaskState
+
+#: The kind of a method that streams nothing.
+_UNARY: Final = "unary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +18,12 @@ class Answer:
     """What the service answered, at once.
 
     Attributes:
-        response: The response message as ProtoJSON.
+        response: The response message as ProtoJSON; of a stream's message, by a route with a `response_body`, any JSON.
+        streamed: It is one of a stream's messages.
     """
 
-    response: dict[str, Any]
+    response: Any
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,8 @@ class Method:
         not_served: Each route that its annotations ask for and that is not there, with the reason.
         idempotent: Running it twice does no harm.
         away: What becomes of its calls while the service is away: `queue` or `reject`.
+        kind: `unary`, `server-streaming`, `client-streaming` or `bidi-streaming`.
+        callable: Whether it can be called by REST: not if it takes a stream.
     """
 
     name: str
@@ -198,6 +205,8 @@ class Method:
     not_served: Mapping[str, str]
     idempotent: bool
     away: str
+    kind: str
+    callable: bool
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Method:
@@ -209,6 +218,9 @@ class Method:
             not_served={str(one["route"]): str(one["reason"]) for one in document["notServed"]},
             idempotent=bool(document["idempotent"]),
             away=str(document["away"]),
+            # A gateway that does not say has no others.
+            kind=str(document.get("kind", _UNARY)),
+            callable=bool(document.get("callable", True)),
         )
 
 

@@ -106,7 +106,7 @@ class Client:
         result_ttl_seconds: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer | Task:
-        """Call a method of a service.
+        """Call a method of a service that answers with one message.
 
         Args:
             method: `package.Service/Method`, or the path of one of its routes, such as `/v1/sum`.
@@ -121,32 +121,68 @@ class Client:
 
         Returns:
             The service's answer, or the task that stands for the call now.
+
+        Raises:
+            ValueError: The method answers with a stream; or the message holds what JSON can't say (NaN, infinity).
         """
-        preferences = ["respond-async"] if respond_async else []
-        if wait_seconds is not None:
-            preferences.append(f"wait={wait_seconds}")
-        if respond_when_queued:
-            preferences.append("respond-when-queued")
-        if not queue:
-            preferences.append("no-queue")
-        wanted = {
-            "Prefer": ", ".join(preferences) or None,
-            "Poste-Task-TTL": task_ttl_seconds,
-            "Poste-Result-TTL": result_ttl_seconds,
-        }
         reply = await self._transport.send(
             "POST",
-            method if method.startswith("/") else f"/{method}",
+            _path(method),
             timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-            headers={
-                **(headers or {}),
-                **{name: str(value) for name, value in wanted.items() if value is not None},
-            },
+            headers=_headers(
+                headers,
+                respond_async=respond_async,
+                wait_seconds=wait_seconds,
+                respond_when_queued=respond_when_queued,
+                queue=queue,
+                task_ttl_seconds=task_ttl_seconds,
+                result_ttl_seconds=result_ttl_seconds,
+            ),
             message=message,
         )
-        if reply.status == _ACCEPTED:
-            return self._read(Task.read, reply.document)
-        return Answer(reply.document)
+        return self._answer(reply)
+
+    async def answers(
+        self,
+        method: str,
+        message: Mapping[str, Any],
+        *,
+        respond_async: bool = False,
+        wait_seconds: int | None = None,
+        respond_when_queued: bool = False,
+        queue: bool = True,
+        task_ttl_seconds: int | None = None,
+        result_ttl_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[Answer | Task, None]:
+        """Call a method of a service, and yield each message that it answers with: of one that does not stream, one.
+
+        To be closed (`contextlib.aclosing`) where not all of them are read: then the service's handler is cancelled.
+
+        Args: as `call`.
+
+        Raises:
+            Problem: It failed; of a stream perhaps after some of its messages.
+            AnswerLost: The connection broke; likewise.
+        """
+        sending = self._transport.replies(
+            "POST",
+            _path(method),
+            timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
+            headers=_headers(
+                headers,
+                respond_async=respond_async,
+                wait_seconds=wait_seconds,
+                respond_when_queued=respond_when_queued,
+                queue=queue,
+                task_ttl_seconds=task_ttl_seconds,
+                result_ttl_seconds=result_ttl_seconds,
+            ),
+            message=message,
+        )
+        async with contextlib.aclosing(sending) as replies:
+            async for reply in replies:
+                yield self._answer(reply)
 
     async def task(self, task_id: str, *, wait_seconds: float | None = None) -> Task:
         """Read a task.
@@ -337,6 +373,11 @@ class Client:
     async def _ask(self, verb: str, path: str) -> Reply:
         return await self._transport.send(verb, path, timeout_seconds=self._timeout_seconds)
 
+    def _answer(self, reply: Reply) -> Answer | Task:
+        if reply.status == _ACCEPTED:
+            return self._read(Task.read, reply.document)
+        return Answer(reply.document, streamed=reply.streamed)
+
     def _read(self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any]) -> ReadT:
         try:
             return read(document)
@@ -347,6 +388,36 @@ class Client:
         self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any], member: str
     ) -> list[ReadT]:
         return self._read(lambda whole: [read(item) for item in whole[member]], document)
+
+
+def _path(method: str) -> str:
+    return method if method.startswith("/") else f"/{method}"
+
+
+def _headers(
+    given: Mapping[str, str] | None,
+    *,
+    respond_async: bool,
+    wait_seconds: int | None,
+    respond_when_queued: bool,
+    queue: bool,
+    task_ttl_seconds: int | None,
+    result_ttl_seconds: int | None,
+) -> dict[str, str]:
+    """Return the headers of a call; arguments as `Client.call`."""
+    preferences = ["respond-async"] if respond_async else []
+    if wait_seconds is not None:
+        preferences.append(f"wait={wait_seconds}")
+    if respond_when_queued:
+        preferences.append("respond-when-queued")
+    if not queue:
+        preferences.append("no-queue")
+    wanted = {
+        "Prefer": ", ".join(preferences) or None,
+        "Poste-Task-TTL": task_ttl_seconds,
+        "Poste-Result-TTL": result_ttl_seconds,
+    }
+    return {**(given or {}), **{name: str(value) for name, value in wanted.items() if value is not None}}
 
 
 def _may_pass(error: ClientError) -> bool:

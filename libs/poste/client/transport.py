@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -17,6 +18,8 @@ from poste.client.errors import AnswerLost, GatewayUnreachable, NotAGateway, Pro
 #: A gateway that does not take a connection within this time, in seconds, counts as unreachable.
 _CONNECT_SECONDS: Final = 5.0
 _FIRST_ERROR: Final = 400
+#: The type of an answer that is a stream of messages.
+_STREAM: Final = "application/x-ndjson"
 #: Names a request in the logs: each is given one here, so that one whose answer is lost has it too.
 REQUEST_ID: Final = "X-Request-Id"
 
@@ -27,11 +30,13 @@ class Reply:
 
     Attributes:
         status: The HTTP status.
-        document: The JSON object of its body.
+        document: The JSON object of its body; one of a stream's messages is any JSON.
+        streamed: It is one of a stream's messages.
     """
 
     status: int
-    document: dict[str, Any]
+    document: Any
+    streamed: bool = False
 
 
 class Transport:
@@ -43,7 +48,7 @@ class Transport:
 
     async def open(self) -> None:
         """Get ready to send."""
-        # A redirect would send a call somewhere else than it was meant for, so none is followed (see `_exchange`).
+        # A redirect would send a call somewhere else than it was meant for, so none is followed (see `replies`).
         self._session = aiohttp.ClientSession(raise_for_status=False)
 
     async def close(self) -> None:
@@ -61,12 +66,40 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         message: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """Send one request and read its answer.
+        """Send one request and read its one answer.
 
         Raises:
             Problem: The gateway answered with an error.
             GatewayUnreachable: Nothing was sent.
             AnswerLost: It was sent, and no whole answer came within the deadline.
+            NotAGateway: The answer is not one that a gateway gives.
+            ValueError: The message holds what JSON can't say (NaN, infinity), or a stream came in answer.
+        """
+        sending = self.replies(verb, path, timeout_seconds=timeout_seconds, headers=headers, message=message)
+        async with contextlib.aclosing(sending) as replies:
+            async for reply in replies:
+                if not reply.streamed:
+                    return reply
+                break
+        raise ValueError(f"{path} answers with a stream")
+
+    async def replies(
+        self,
+        verb: str,
+        path: str,
+        *,
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+        message: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Reply, None]:
+        """Send one request and yield its answer, or as many messages as its stream has.
+
+        The deadline is that of an answer, or of a stream's beginning: how long it lasts, gateway and service say.
+
+        Raises:
+            Problem: The gateway answered with an error, or a stream ended with one.
+            GatewayUnreachable: Nothing was sent.
+            AnswerLost: It was sent, and no whole answer came within the deadline, or the stream broke.
             NotAGateway: The answer is not one that a gateway gives.
             ValueError: The message holds what JSON can't say (NaN, infinity).
         """
@@ -74,9 +107,28 @@ class Transport:
         sent = {REQUEST_ID: secrets.token_hex(8), **_trace(), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
-        limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         with self._failures(f"{self._url} did not answer within {timeout_seconds:g} s", sent[REQUEST_ID]):
-            return await self._exchange(verb, path, body, sent, limits)
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(timeout_seconds):
+                    response = await stack.enter_async_context(
+                        self._opened.request(
+                            verb, self._url + path, data=body, headers=sent, timeout=limits, allow_redirects=False
+                        )
+                    )
+                    streams = response.content_type == _STREAM
+                    whole = b"" if streams else await response.read()
+                if not streams:
+                    yield self._reply(response, whole)
+                    return
+                # Not by `readline`, which has a longest line.
+                rest: list[bytes] = []
+                async for chunk in response.content.iter_any():
+                    first, *more = chunk.split(b"\n")
+                    rest.append(first)
+                    for start in more:
+                        yield self._message(response, b"".join(rest))
+                        rest = [start]
 
     async def events(
         self, path: str, *, silence_seconds: float, headers: Mapping[str, str] | None = None
@@ -133,13 +185,20 @@ class Transport:
             broken = f"{self._url} broke the connection before it answered"
             raise AnswerLost(broken, request_id=request_id) from error
 
-    async def _exchange(
-        self, verb: str, path: str, body: bytes | None, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
-    ) -> Reply:
-        async with self._opened.request(
-            verb, self._url + path, data=body, headers=headers, timeout=limits, allow_redirects=False
-        ) as response:
-            return self._reply(response, await response.read())
+    def _message(self, response: aiohttp.ClientResponse, line: bytes) -> Reply:
+        """Read a line of a stream."""
+        document = _json_object(line) or {}
+        if "result" in document:
+            return Reply(response.status, document["result"], streamed=True)
+        problem = document.get("error")
+        if not isinstance(problem, dict):
+            raise NotAGateway(f"{self._url} does not answer as a Poste gateway: a line without a message")
+        status = problem.get("status")
+        raise Problem(
+            problem,
+            status=status if isinstance(status, int) else response.status,
+            request_id=response.headers.get(REQUEST_ID, ""),
+        )
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         document = _json_object(body)
