@@ -62,10 +62,12 @@ SHORT: Final = [
     _world("a disk that lags twice", ONCE, processes=1, weak_disk=True, lag=2),
     _world("a disk that lags: deploy", ONCE, processes=1, weak_disk=True, lag=1, reads=True, deploy=1),
     _world("a disk that lags, repeatable: kill", AGAIN, processes=1, weak_disk=True, lag=1, reads=True, kill=1),
+    _world("a disk that lags, repeatable: pause", AGAIN, processes=1, weak_disk=True, lag=1, reads=True, pause=1),
     _world("a disk that lags, two processes", ONCE, weak_disk=True, lag=1, cancel=1),
     _waits("one that must not run twice", ONCE),
     _waits("one that must not run twice: cancel", ONCE, cancel=1),
     _waits("one that must not run twice: lost, another replica that follows the old master", ONCE, lost=1, second=True),
+    _waits("one that must not run twice: silent, replay", ONCE, silent=1, replay=1),
     _waits("one repeatable task: cancel", AGAIN, cancel=1),
 ]
 #: Each must hold too; what takes longer.
@@ -75,10 +77,13 @@ LONG: Final = [
     _world("one repeatable task: late twice, lost, failure", AGAIN, processes=1, late=2, lost=1, retry=1),
     _world("one that must not run twice: stop, late, cancel, deploy", ONCE, freeze=1, late=1, cancel=1, deploy=1),
     _waits("one that must not run twice: kill", ONCE, kill=1),
+    _waits("one that must not run twice: kill, replay", ONCE, kill=1, replay=1),
+    _waits("one that must not run twice: pause", ONCE, pause=1),
     _waits("one that must not run twice: stop", ONCE, freeze=1),
     _waits("one that must not run twice: deploy", ONCE, deploy=1),
     _waits("one that must not run twice, two replicas that take over", ONCE, lag=2),
     _waits("one that must not run twice, two processes", ONCE, processes=2),
+    _waits("one repeatable task: pause", AGAIN, pause=1),
     _waits("one repeatable task: kill, failure", AGAIN, kill=1, retry=1),
 ]
 
@@ -108,6 +113,8 @@ _LEFT: Final = "a final state is left for another"
 _PAUSED: Final = "something of a paused queue is started"
 _OVERDUE: Final = "what is overdue is started"
 _TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
+_STARTS: Final = "something starts of a queue of which its operator was told that it is paused"
+_DEAD: Final = "a dead letter of which its operator was told that it runs again is as it was"
 _OTHERWISE: Final = "a client that was told how its task ended is told otherwise"
 _UNBEGUN: Final = "what was reported as never begun runs"
 
@@ -120,7 +127,8 @@ def _loss(name: str, *what: str, once: bool, **rest: Any) -> Loss:
 #: Each must come to exactly what it says: nothing that Poste does waits for a replica.
 LOSSES: Final = [
     _loss("kill, failure", once=AGAIN, processes=1, kill=1, retry=1),
-    _loss("cancel, pause", once=AGAIN, processes=1, cancel=1, pause=1),
+    _loss("cancel, pause", _STARTS, once=AGAIN, processes=1, cancel=1, pause=1),
+    _loss("kill, replay", _TWICE, _DEAD, once=ONCE, processes=1, kill=1, replay=1),
     _loss("kill", _TWICE, once=ONCE, processes=1, kill=1),
     _loss("two processes", _TWICE, once=ONCE),
     _loss("cancel", _TWICE, _UNBEGUN, once=ONCE, processes=1, cancel=1),
@@ -179,6 +187,7 @@ MUTANTS: Final = [
     ),
     _mutant(Rule.BARRIER, what=_UNKEPT, once=_R, processes=1, weak_disk=True, lag=1),
     _mutant(Rule.READ_ON_DISK, what=_OTHERWISE, once=_R, processes=1, weak_disk=True, lag=1, reads=True),
+    _mutant(Rule.ORDER_ON_DISK, what=_STARTS, once=_R, processes=1, weak_disk=True, lag=1, reads=True, pause=1),
     _mutant(Rule.ACK_NAMED, what=_UNKEPT, once=_O, processes=1, second=True, **_SPLIT),
     _mutant(Rule.READ_NAMED, what=_OTHERWISE, once=_O, processes=1, **_SPLIT),
     _mutant(Rule.REAP_LEASE, what="an owner is reaped that never stalled", once=_R, processes=1, late=1),

@@ -8,7 +8,7 @@ from typing import Any
 from model.rules import Rule
 from model.steps import Done, Steps
 from model.store import HOLDS, OVER, Store
-from model.world import ENDING, UP, Rules, Step, World
+from model.world import ENDING, PAUSE, UP, Rules, Step, World
 
 
 class Network:
@@ -64,12 +64,23 @@ class Network:
         done = self.run(world.store, name, arguments)
         behind = world._replace(store=done.store)
         broken = done.broken
+        if PAUSE in world.ordered and not (world.cut or world.store.paused):
+            broken += self._starts(name, arguments, done)
         if name == "reap":
             broken += self._taken_along(world, done)
             # A lease that its Redis lost with its last writes is no process's fault here.
             if world.store.leases[arguments[0]] in (HOLDS, OVER) and done.store.leases != world.store.leases:
                 broken += self._reaped_alive(world, arguments[0])
         return behind, Step("", behind, broken=broken, command=(name, arguments), reply=done.reply)
+
+    def _starts(self, name: str, arguments: tuple[Any, ...], done: Done) -> tuple[str, ...]:
+        """Judge what starts something of a queue that was paused and, for all its Redis knows, is not."""
+        if name == "claim":
+            claims = [] if done.reply == ("fenced",) else zip(arguments[1], done.reply[1:], strict=True)
+            started = any(said == "run" and not self.rules.once[key] for (key, _), said in claims)
+        else:
+            started = name == "begin" and done.reply == "begun"
+        return ("something starts of a queue of which its operator was told that it is paused",) if started else ()
 
     def _taken_along(self, world: World, done: Done) -> tuple[str, ...]:
         lost = [

@@ -8,7 +8,7 @@ from typing import Final
 from model.network import Network
 from model.rules import Rule
 from model.store import GONE, HOLDS, NO_LEASE, NONE, OVER, REAPED
-from model.world import DEAD, FROZEN, Step, World, put
+from model.world import DEAD, FROZEN, PAUSE, Step, World, put
 
 #: How often a replayed task may be run: its operator said so.
 _REPLAYED: Final = -9
@@ -61,10 +61,12 @@ class Outside(Network):
     def _operators(self, world: World) -> Iterator[Step]:
         if world.store.paused:
             _, step = self.send(world, "pause", False)
-            yield step._replace(says="the queue is resumed")
+            after = step.world._replace(ordered=world.ordered - {PAUSE})
+            yield step._replace(says="the queue is resumed", world=after)
         elif self.may(world, "pause"):
             _, step = self.send(world, "pause", True)
-            yield step._replace(says="the queue is paused", world=self.spend(step.world, "pause"), fault=True)
+            after = self.spend(self._told(world, step.world, PAUSE), "pause")
+            yield step._replace(says="the queue is paused", world=after, fault=True)
         for key in self.keys:
             task = world.store.tasks[key]
             if self.may(world, "replay") and (task.state in "DF" or (task.final and not self.on(Rule.REPLAY_DEAD))):
@@ -72,6 +74,7 @@ class Outside(Network):
                 after = self.spend(step.world, "replay")
                 if step.reply == "done":
                     after = after._replace(starts=put(after.starts, key, _REPLAYED), told=put(after.told, key, None))
+                    after = self._told(world, after, key)
                 yield step._replace(says=f"replay {key}: {step.reply}", world=after, fault=True)
             if self.may(world, "purge") and task.state == "D" and not task.purged:
                 _, step = self.send(world, "purge", key)
@@ -79,6 +82,11 @@ class Outside(Network):
             if self.may(world, "forget") and task.final and (task.state != "D" or task.purged):
                 _, step = self.send(world, "forget", key)
                 yield step._replace(says=f"the record of {key} is over", world=self.spend(step.world, "forget"))
+
+    def _told(self, world: World, behind: World, order: int) -> World:
+        """Have an operator rely on an order, if it is told to be done."""
+        told = self.rules.reads and (self.answers(world, behind) or not self.on(Rule.ORDER_ON_DISK))
+        return behind._replace(ordered=behind.ordered | {order}) if told else behind
 
     def _time(self, world: World) -> Iterator[Step]:
         store = world.store

@@ -26,6 +26,8 @@ def _lost(game: Game, world: World, key: int) -> str | None:
 
 def _unkept(game: Game, world: World, key: int) -> str | None:
     ends, starts, told = world.store.tasks[key].ends, world.starts[key], world.told[key]
+    if key in world.ordered and world.store.tasks[key].state == "D" and "r" not in ends:
+        return "a dead letter of which its operator was told that it runs again is as it was"
     if sum(letter in "SF" for letter in ends) > 1:
         return "a task has two results"
     if game.rules.once[key] and starts > 1:

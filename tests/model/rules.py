@@ -37,6 +37,7 @@ class Rule(Enum):
     TOLD_ON_DISK = "scripts.py", "what is answered as accepted or reported is on disk"
     BARRIER = "barrier.lua", "what is waited for has written something: WAITAOF knows only its connection's last write"
     READ_ON_DISK = "tasks.py", "a final state that a client is told is on disk"
+    ORDER_ON_DISK = "operator.py", "what an operator is told to be done is on disk"
     ACK_NAMED = NOT_BUILT, "a replica's acknowledgement counts only if its master is still the one that is named"
     READ_NAMED = NOT_BUILT, "nothing is read for a client from a master that is not the one that is named"
     CLEAR_TOKEN = "prelude.lua, complete.lua, put_off.lua", "what waits again has no token"

@@ -16,6 +16,8 @@ UP, FROZEN, ENDING, GIVING, DEAD = "up", "frozen", "ending", "giving", "dead"
 #: report is not answered; it did not run, and is put off.
 TAKEN, SUSPECT, CLAIMED, PAUSED, BEGUN, RUNS = "taken", "suspect", "claimed", "paused", "begun", "runs"
 ENDED, BACK = "ended", "back"
+#: That a queue is paused, in the place of a key.
+PAUSE = -1
 
 
 class Held(NamedTuple):
@@ -59,6 +61,7 @@ class World(NamedTuple):
         starts: How often each task's handler was started, if it must not run twice.
         accepted: Which calls were answered 202.
         told: The final state of each task that its client has read, with the token of the run whose result it is.
+        ordered: What an operator was told to be done: the queue is paused (`PAUSE`), a task is replayed (its key).
         disk: What a Redis that dies now comes back with, if that is less than there is.
         old: What a master has that was replaced and lives on; it is thrown away in the end.
         cut: This is the world as those see it who still talk to that master: `store` is what it has.
@@ -74,6 +77,7 @@ class World(NamedTuple):
     disk: Store | None = None
     old: Store | None = None
     cut: bool = False
+    ordered: frozenset[int] = frozenset()
 
 
 class Step(NamedTuple):
@@ -101,7 +105,7 @@ class Rules:
         replica: Redis has a replica that takes over without its last writes. Nothing is waited for until the replica
             has it, but with `weak_disk` too: then all that would be waited for on a disk is.
         second: There is another replica, which goes on following a master that was replaced.
-        reads: Clients read how their tasks ended.
+        reads: Clients read how their tasks ended, and operators rely on what they were told.
         incarnations: How many names there are; those of which nothing is left are given out again.
     """
 
