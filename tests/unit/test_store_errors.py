@@ -106,7 +106,7 @@ async def test_a_queue_that_is_not_noted_is_given_nothing(lost: Exception) -> No
 
 async def test_what_is_shipped_may_be_written() -> None:
     """A lost answer of the catalogue's was reported as "never sent"."""
-    redis: Any = Redis(hset=[RedisTimeoutError("no answer")], incr=[1])
+    redis: Any = Redis(evalsha=[RedisTimeoutError("no answer")])
 
     with pytest.raises(StoreLost):
         await CatalogueStore(redis).ship("s", b"")

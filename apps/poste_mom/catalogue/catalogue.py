@@ -145,7 +145,9 @@ class Catalogue:
                 return
             if self._is_anew and self._services:
                 version = await self._file_again()
-            known = await self._store.read()
+            # Of another store, or an older copy, nothing is as it was in the one before.
+            before = Snapshot() if self._is_anew else self._known
+            known = await self._store.read(before, version)
             services = await self._describing.services(known)
             async with self._changed:
                 self._services, self._known, self._version, self._is_anew = services, known, version, False

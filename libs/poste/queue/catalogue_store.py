@@ -5,6 +5,7 @@ Both are opaque bytes here: what is in them (services, descriptors, settings) is
 
 from __future__ import annotations
 
+import functools
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -18,18 +19,20 @@ from poste.queue.steps import catalogue as steps
 from poste.runtime import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     import redis.asyncio as redis
 
 _STOPPED: Final = "stopped"
 #: How couriers' names begin among those of the replicas: no service is called so.
 _COURIERS: Final = "* "
+#: So many records are read at once: each may be of megabytes.
+_AT_ONCE: Final = 50
 #: So much of a record's name is logged.
 _SHOWN: Final = 200
 
 _log: Final = logs.get("catalogue_store")
-KeyT = TypeVar("KeyT")
+KeyT = TypeVar("KeyT", str, tuple[str, str])
 ValueT = TypeVar("ValueT")
 
 
@@ -89,12 +92,14 @@ class Snapshot:
         versions: By the service's name and the version's.
         places: By the service's name and the replica's.
         couriers: The names of those that live.
+        version: The version of the catalogue that it has at least.
     """
 
     shipped: Mapping[str, bytes] = field(default_factory=dict)
     versions: Mapping[tuple[str, str], Version] = field(default_factory=dict)
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
     couriers: frozenset[str] = frozenset()
+    version: int = 0
 
     @property
     def standing(self) -> dict[tuple[str, str], Version]:
@@ -141,28 +146,65 @@ class CatalogueStore:
         """Return what the deployment ships, by the service's name."""
         with reading():
             found = await self._client.hgetall(self._keys.catalogue)
-        return dict(_readable(found, lambda name, entry: (text(name), cast("bytes", entry))))
+        return dict(_readable(found, _shipped))
 
     async def ship(self, service: str, entry: bytes) -> None:
         """Write what the deployment ships of one service."""
-        with writing(several=True):
-            await self._client.hset(self._keys.catalogue, service, entry)
-            await self._client.incr(self._keys.catalogue_version)
+        await steps.ship(self._scripts, self._keys, service, entry)
 
-    async def read(self) -> Snapshot:
-        """Return everything. What changes meanwhile makes another version of the catalogue."""
-        shipped = await self.shipped()
+    async def read(self, before: Snapshot, version: int) -> Snapshot:
+        """Return everything. What changes meanwhile makes another version of the catalogue.
+
+        What a service is, which may be megabytes, is read only if it changed.
+
+        Args:
+            before: What was read last of this store; an empty snapshot if nothing was.
+            version: The catalogue's version now, or a moment ago.
+        """
+        if not 0 <= version - before.version <= steps.REMEMBERED:
+            before = Snapshot()
+        keys = self._keys
         with reading():
-            versions = await self._client.hgetall(self._keys.versions)
-            retired: Any = await self._client.zrange(self._keys.retired, 0, -1, withscores=True)
-            places = await self._client.hgetall(self._keys.places)
-            replicas = [text(one) for one in await self._client.zrange(self._keys.replicas, 0, -1)]
+            # First: what changes while the rest is read may be read as it was, and is read again with the next version.
+            changes: Any = await self._client.zrangebyscore(keys.catalogue_changes, f"({before.version}", "+inf")
+            retired: Any = await self._client.zrange(keys.retired, 0, -1, withscores=True)
+            places = await self._client.hgetall(keys.places)
+            replicas = [text(one) for one in await self._client.zrange(keys.replicas, 0, -1)]
+        version_of, changed = functools.partial(_version, dict(retired)), frozenset(changes)
         return Snapshot(
-            shipped=shipped,
-            versions=_versions(cast("dict[bytes, bytes]", versions), dict(retired)),
+            shipped=await self._changed(keys.catalogue, before.shipped, changed, _shipped),
+            versions=await self._changed(keys.versions, before.versions, changed, version_of),
             places=dict(_readable(places, lambda who, kept: (_names(text(who)), _place(text(kept))))),
             couriers=frozenset(one.removeprefix(_COURIERS) for one in replicas if one.startswith(_COURIERS)),
+            version=version,
         )
+
+    async def _changed(
+        self,
+        key: str,
+        before: Mapping[KeyT, ValueT],
+        changed: Container[bytes],
+        read: Callable[[bytes, bytes], tuple[KeyT, ValueT]],
+    ) -> dict[KeyT, ValueT]:
+        """Read a hash whose fields begin with services' names: what is not as before.
+
+        Args:
+            key: The hash.
+            before: What was read of it last.
+            changed: The services that changed since.
+            read: Reads a field and what is kept in it.
+        """
+        with reading():
+            fields = cast("list[bytes]", await self._client.hkeys(key))
+            named = {_field(one): one for one in before}
+            same = {field for field in fields if field in named and field.partition(b" ")[0] not in changed}
+            found: dict[bytes, bytes] = {}
+            others = [field for field in fields if field not in same]
+            for begin in range(0, len(others), _AT_ONCE):
+                some = others[begin : begin + _AT_ONCE]
+                kept: list[Any] = await self._client.hmget(key, some)
+                found |= {field: one for field, one in zip(some, kept, strict=True) if one is not None}
+        return {named[field]: before[named[field]] for field in same} | dict(_readable(found, read))
 
     async def register(self, service: str, replica: str, address: str, version: str, content: bytes) -> None:
         """Note that a replica of a service is at an address, and what its version is.
@@ -245,13 +287,19 @@ def _names(key: str) -> tuple[str, str]:
     return service, name
 
 
-def _versions(found: Mapping[bytes, bytes], retired: Mapping[bytes, float]) -> dict[tuple[str, str], Version]:
-    def read(key: bytes, kept: bytes) -> tuple[tuple[str, str], Version]:
-        content, register_time = steps.version_of(kept)
-        retire_time = steps.retire_time_of(retired[key]) if key in retired else None
-        return _names(text(key)), Version(content, register_time, retire_time)
+def _field(name: str | tuple[str, str]) -> bytes:
+    """Return the field of a hash in which something of this name is kept."""
+    return (name if isinstance(name, str) else " ".join(name)).encode()
 
-    return dict(_readable(found, read))
+
+def _shipped(field: bytes, entry: bytes) -> tuple[str, bytes]:
+    return text(field), entry
+
+
+def _version(retired: Mapping[bytes, float], field: bytes, kept: bytes) -> tuple[tuple[str, str], Version]:
+    content, register_time = steps.version_of(kept)
+    retire_time = steps.retire_time_of(retired[field]) if field in retired else None
+    return _names(text(field)), Version(content, register_time, retire_time)
 
 
 def _readable(

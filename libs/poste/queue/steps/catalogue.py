@@ -18,6 +18,13 @@ _REPLICA_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 30.0
 #: How many retired versions of one service are kept, each as long as a result may be: results are read by them.
 _MAX_RETIRED: Final = 8
+#: Of how many changes it is remembered which services they were of.
+REMEMBERED: Final = 10_000
+
+
+async def ship(scripts: Scripts, keys: Keys, service: str, entry: bytes) -> None:
+    """Note what the deployment ships of a service."""
+    await _replicas(scripts, keys, "ship", service, entry)
 
 
 async def register(
@@ -83,6 +90,6 @@ def retire_time_of(score: float) -> float:
 
 async def _replicas(scripts: Scripts, keys: Keys, *step: Argument) -> None:
     touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
-    touched.append(keys.catalogue)
+    touched += [keys.catalogue, keys.catalogue_changes]
     seconds = (_REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
-    await scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, *step])
+    await scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, REMEMBERED, *step])
