@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task
 from poste.domain.task import TaskState
-from poste_cli import printing, sentences
+from poste_cli import printing, sentences, task_ids
 from poste_cli.exits import FAILURE, NO_START, OK, WAITING
 
 #: What a verb does with a client; returns its exit code.
@@ -57,6 +57,7 @@ def worth(task: Task) -> int:
 
 def show(task: Task, *, as_json: bool) -> None:
     """Print a task."""
+    task_ids.remember([task.id])
     if as_json:
         printing.compact(dict(task.document))
         return

@@ -15,6 +15,7 @@ from poste.client import Answer, Client, MethodOutline, Problem, Service, Task
 from poste.domain.task import TaskState
 from poste_cli import asking, completion, fields, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
+from poste_cli.task_ids import remember
 
 _SECONDS = click.IntRange(min=1)
 #: A header's name and value (RFC 9110, 5.1 and 5.5).
@@ -159,6 +160,7 @@ def _print_reply(reply: Answer | Task, *, as_json: bool) -> int:
 
 async def _awaited(client: Client, task: Task, seconds: float) -> Task:
     """Wait for the end of a call that was kept; its id is printed for a user who stops the wait."""
+    remember([task.id])
     printing.note(f"kept as {task.id}; waiting for its end")
     try:
         return await client.task(task.id, wait_seconds=max(0.0, seconds))

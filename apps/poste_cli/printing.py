@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
 _PIPE_WIDTH: Final = 400
+#: What is between two columns.
+_GAP: Final = 2
 #: How many of a unit of size make the next.
 _UNIT: Final = 1000
 
@@ -40,19 +43,46 @@ def line(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their columns."""
+    """Print rows under their columns; where a terminal is too narrow for that, one below the other."""
     from rich.console import Console  # noqa: PLC0415 - costs a verb that prints JSON nothing
     from rich.table import Table  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
 
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    shown = [[visible(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
+        _stack(columns, shown, console.width)
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(column, overflow="fold")
-    for row in rows:
+    for row in shown:
         # As Text: what comes from a service must not be read as rich's own markup.
-        grid.add_row(*(Text(visible(str(cell))) for cell in row))
+        grid.add_row(*map(Text, row))
     console.print(grid)
+
+
+def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Print each row as its first cell, and below it the others with their columns' names, no word broken."""
+    before = ""
+    for first, *others in rows:
+        if first != before:
+            click.echo(click.style(first, bold=True))
+        before = first
+        line = ""
+        for name, value in zip(columns[1:], others, strict=True):
+            said = f"{name.lower()} {value}".lstrip() if value else ""
+            if line and said and len(line) + _GAP + len(said) > width - _GAP:
+                _wrapped(line, width)
+                line = ""
+            line = (" " * _GAP).join(filter(None, (line, said)))
+        _wrapped(line, width)
+
+
+def _wrapped(line: str, width: int) -> None:
+    for part in textwrap.wrap(line, width - 2 * _GAP, break_long_words=False, break_on_hyphens=False):
+        click.echo(" " * _GAP + part)
 
 
 def size(count: int) -> str:

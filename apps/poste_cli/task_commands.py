@@ -16,6 +16,7 @@ from poste.client import Client, History, Problem, Task, TaskFilter
 from poste.domain.task import TaskState
 from poste_cli import asking, completion, filter_options, gateway_options, life_story, printing, sentences
 from poste_cli.exits import FAILURE, OK, WAITING
+from poste_cli.task_ids import TASK_ID, remember
 
 _Verb = Literal["replay", "purge", "cancel"]
 #: How many calls are listed unless it is said.
@@ -31,7 +32,7 @@ _STATES: Final = {
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TASK_ID)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -48,9 +49,10 @@ def task(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Show a call that was kept, or wait for its end.
 
-    With --history, its events are shown too; with --json too, it alone: {"events": […], "truncated": false}. With
-    --request, which needs the operators' token, also what it was called with (what its proto marks debug_redact is
-    masked) and the headers that are kept of its client's: look at these before a replay.
+    ID may be the beginning of one that was printed here. With --history, its events are shown too; with --json too, it
+    alone: {"events": […], "truncated": false}. With --request, which needs the operators' token, also what it was
+    called with (what its proto marks debug_redact is masked) and the headers that are kept of its client's: look at
+    these before a replay.
 
     Exit code: 0 succeeded, 1 ended otherwise (or no such task), 2 wrong usage or no gateway, 3 still waiting.
     """
@@ -116,6 +118,7 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
         if as_json:
             printing.compact([one.document for one in found])
             return OK
+        remember(one.id for one in found)
         for one in found:
             reason = f", {one.reason}" if one.reason else ""
             printing.line(one.id)
@@ -139,6 +142,7 @@ def dead(queue: str | None, wanted: TaskFilter, token: str | None, url: str, as_
         if as_json:
             printing.compact([one.document for one in found])
             return OK
+        remember(one.id for one in found)
         for one in found:
             printing.line(one.id)
             died = f"{one.die_time:%Y-%m-%d %H:%M:%S}" if one.die_time else "?"
@@ -198,7 +202,7 @@ def _bulk(verb: _Verb) -> Callable[[Callable[..., None]], Callable[..., None]]:
         wrapped = click.option("--all", "queue", metavar="QUEUE", shell_complete=completion.services, help=_ALL)(
             wrapped
         )
-        return click.argument("task_ids", metavar="[ID]...", nargs=-1)(wrapped)
+        return click.argument("task_ids", metavar="[ID]...", nargs=-1, type=TASK_ID)(wrapped)
 
     return add
 

@@ -164,6 +164,18 @@ def test_a_kept_call_can_be_cancelled(ask, kept):
     assert "CANCELLED" in after.stdout
 
 
+def test_the_beginning_of_a_printed_id_will_do(ask, kept, tmp_path):
+    """An id of 90 characters can be neither read out nor typed."""
+    first, second = kept(), kept()
+    shown = [ask("task", task[:12], "--json") for task in (first, second)]
+    cancelled = ask("cancel", first[:12], second[:12])
+    strange = poste("task", first[:12], env=environment(XDG_CACHE_HOME=str(tmp_path)))
+
+    assert [json.loads(one.stdout)["id"] for one in shown] == [first, second]
+    assert cancelled.returncode == 0
+    assert strange.returncode != 0
+
+
 def test_a_task_that_never_was_is_a_failure(ask):
     """A program would wait for ever for a misspelled id."""
     assert ask("task", "nonsense").returncode == 1
@@ -189,6 +201,27 @@ def test_the_services_and_queues_are_listed(ask, kept):
         "calculator.v1.SumService" in line and "POST /v1/sum" in line and "up" in line for line in table.splitlines()
     )
     assert "calculator.v1.SubtractionService" in figures
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("verb", ["services", "queues", "ps"])
+def test_no_name_is_broken_on_a_narrow_terminal(running, verb, columns):
+    """A name in two halves can be neither read nor copied."""
+    with on_terminal(verb, "--data", str(running.data), columns=columns) as terminal:
+        assert terminal.end() == 0
+    shown = terminal.raw.decode()
+
+    words = {"services": ["POST /calculator.v1.MultiplicationService/Multiply"], "queues": [], "ps": []}[verb]
+    for word in [*words, "subtraction" if verb == "ps" else "calculator.v1.SubtractionService"]:
+        assert word in shown
+    if verb != "ps":
+        assert max(map(len, _plain(shown).splitlines())) <= columns
+        # One below the other, where they don't fit side by side.
+        assert ("queued 0" in shown) == (columns == 80)
+
+
+def _plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown)
 
 
 def test_no_gateway_is_not_a_failure_of_the_call():
