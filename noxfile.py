@@ -26,6 +26,7 @@ GROUPS = {
     "bench": ["bench"],
     "infra": ["test", "infra"],
     "browser": ["test", "browser"],
+    "openapi": ["test", "openapi"],
 }
 #: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
 ALONE = ("build", "bench", "infra")
@@ -160,6 +161,13 @@ def browser(session: nox.Session) -> None:
     """Look at the page as people do, in Chromium (`apt-get install chromium`), before real processes."""
     install(session, "browser")
     session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session
+def openapi(session: nox.Session) -> None:
+    """Judge the OpenAPI document by public tools, and try what it promises on a running Poste."""
+    install(session, "openapi")
+    session.run("pytest", "tests/openapi", *session.posargs)
 
 
 @nox.session

@@ -29,6 +29,7 @@ from poste_gateway.http.server import Handle, Patience
 from poste_gateway.http.tls import Certificate
 from poste_gateway.limits.capacity import Capacity
 from poste_gateway.mom import Mom
+from poste_gateway.openapi.documents import Documents
 from poste_gateway.own_routes import OwnRoutes
 from poste_gateway.tasks.listings import Listings
 from poste_gateway.tasks.operators import OperatorRoutes
@@ -120,6 +121,7 @@ class _Gateway:
             task_reader,
             self._offload,
             OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
+            openapi=Documents(catalogue),
             clock=self._clock,
             pages=Pages(self.broadcaster, operator_auth),
             draining=self.draining,

@@ -106,9 +106,9 @@ class Dispatcher:
                 self._own_routes.check_ready()
                 answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
-            answer = self._refuse(problem, path, account)
+            answer = self._refuse(problem, request, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and answered without details
-            answer = self._refuse(_logged_defect(request.method, path), path, account)
+            answer = self._refuse(_logged_defect(request.method, path), request, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
@@ -157,10 +157,11 @@ class Dispatcher:
             raise wrong_verb(own.verbs)
         return await handler(request, own.name)
 
-    def _refuse(self, problem: Problem, path: str, account: AccessRecord) -> Response:
+    def _refuse(self, problem: Problem, request: web.BaseRequest, account: AccessRecord) -> Response:
         kind = problem.kind
         account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
-        return problem_response(problem, path)
+        # Encoded: `instance` is a URI reference (RFC 9457, section 3.1.5), which not every decoded path is.
+        return problem_response(problem, request.rel_url.raw_path)
 
     def _close_account(  # noqa: PLR0917 - keywords would make this one of a call's dearest lines
         self,

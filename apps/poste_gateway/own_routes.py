@@ -28,6 +28,8 @@ from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import NO_STORE, Response, json_response, room_for, text_answer, written_answer
 from poste_gateway.limits.clients import client_of
+from poste_gateway.openapi import documents
+from poste_gateway.openapi.documents import Documents
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.operators import Handler, OperatorRoutes
@@ -61,6 +63,7 @@ class OwnRoutes:
         offload: Offload,
         operator_routes: OperatorRoutes,
         *,
+        openapi: Documents,
         clock: Clock,
         pages: Pages,
         draining: asyncio.Event,
@@ -74,6 +77,7 @@ class OwnRoutes:
             task_reader: Reads and cancels tasks.
             offload: Writes large tasks as JSON in a thread.
             operator_routes: The operators' routes.
+            openapi: Describes the services as OpenAPI has it.
             clock: Compares this host's clock with the store's.
             pages: The page's files and its event stream.
             draining: Set when the process is to stop.
@@ -86,6 +90,7 @@ class OwnRoutes:
         self._clock = clock
         self._draining = draining
         self._max_wait_seconds = max_wait_seconds
+        self._openapi = openapi
         self._exact, self._below = self._exact_paths(pages, operator_routes), self._named_paths(pages)
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
@@ -99,6 +104,7 @@ class OwnRoutes:
         return {
             "/v1/services": {"GET": self._services, **operator_routes.exact["/v1/services"]},
             "/v1/queues": {"GET": self._queues},
+            documents.PATH: {"GET": self._get_openapi},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
             "/": {"GET": pages.elsewhere},
@@ -201,6 +207,10 @@ class OwnRoutes:
         if not name:
             return written_answer(await self._listings.all_queues())
         return json_response(await self._listings.queues(name, client=client_of(request), patient=False))
+
+    async def _get_openapi(self, request: web.BaseRequest, _: str) -> Response:
+        self.check_ready()
+        return await self._openapi.respond(request)
 
     async def _problem(self, _: web.BaseRequest, name: str) -> Response:
         page = problems.page(name)

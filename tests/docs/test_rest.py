@@ -54,6 +54,7 @@ def test_every_route() -> None:
         nothing,
         nothing,
         operator_routes,
+        openapi=nothing,
         clock=nothing,
         pages=Pages(nothing, OperatorAuth(None)),
         draining=nothing,

@@ -24,6 +24,7 @@ RESERVED_PATHS: Final = (
     "/v1/queues",
     "/v1/services",
     "/problems",
+    "/openapi.json",
     "/ui",
     "/livez",
     "/readyz",

@@ -1,0 +1,245 @@
+"""What every operation of the document shares: the task, the problem, the headers, and the routes of tasks."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from poste.protojson.json_schema import COMPONENTS, Schema
+from poste_gateway.http import problem_types as kinds
+from poste_gateway.http.problem_types import OF_CODE, ProblemType
+from poste_gateway.http.responses import JSON
+
+PROBLEM_JSON: Final = "application/problem+json"
+_RESPONSES: Final = "#/components/responses/"
+#: Names that can't be a message's, for a message without a package may have any name of letters.
+_TASK, _PROBLEM = "poste-Task", "poste-Problem"
+PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
+#: What a call may be answered with besides its service's own codes.
+_OF_CALLS: Final = (
+    kinds.INVALID_REQUEST,
+    kinds.NO_ROUTE,
+    kinds.TOO_LARGE,
+    kinds.REQUEST_TIMEOUT,
+    kinds.NOT_JSON,
+    kinds.NOT_READY,
+    kinds.SERVICE_AWAY,
+    kinds.NOT_ACCEPTED,
+    kinds.QUEUE_FULL,
+    kinds.BUDGET_SPENT,
+    kinds.OUTCOME_UNKNOWN,
+    kinds.ACCEPTANCE_UNKNOWN,
+    kinds.GATEWAY_BUSY,
+    kinds.UNREADABLE_ANSWER,
+    kinds.PAYLOAD_TOO_LARGE,
+    kinds.INTERNAL,
+    *OF_CODE.values(),
+)
+#: What a request for a task may be answered with.
+_OF_TASKS: Final = (
+    kinds.INVALID_REQUEST,
+    kinds.NO_TASK,
+    kinds.NOT_KEPT,
+    kinds.GONE,
+    kinds.RECORD_LOST,
+    kinds.ACCEPTANCE_UNKNOWN,
+    kinds.LOOKUP_AWAY,
+    kinds.NOT_READY,
+    kinds.GATEWAY_BUSY,
+    kinds.UNREADABLE_ANSWER,
+    kinds.INTERNAL,
+)
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_STATES: Final = ["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "DEAD"]
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    _PROBLEM: {
+        "type": "object",
+        "description": "An error (RFC 9457). Its `type` is the path of a page about it.",
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "What happened this time."},
+            "instance": {"type": "string", "format": "uri-reference"},
+            "code": {"type": "string", "description": "The google.rpc.Code."},
+            "errors": {
+                "type": "array",
+                "description": "What is wrong with which field or header.",
+                "items": {
+                    "type": "object",
+                    "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+                    "required": ["field", "reason"],
+                },
+            },
+            "details": {"type": "array", "description": "The service's own details.", "items": {"type": "object"}},
+        },
+        "required": ["type", "title", "status", "detail", "instance", "code"],
+    },
+    _TASK: {
+        "type": "object",
+        "description": "A call that was queued.",
+        "properties": {
+            "id": {"type": "string", "description": "Who has it can read and cancel the task."},
+            "service": {"type": "string"},
+            "method": {"type": "string"},
+            "state": {"type": "string", "enum": _STATES},
+            "createTime": _TIME,
+            "expireTime": {**_TIME, "description": "When it is given up; once it has ended, until when it is kept."},
+            "attempt": {"type": "integer", "description": "How often it was started."},
+            "cancelRequested": {"type": "boolean"},
+            "reason": {"type": "string", "description": "Why it is DEAD."},
+            "response": {"description": "The response message as JSON, once it has SUCCEEDED."},
+            "error": PROBLEM,
+            "lastError": PROBLEM,
+        },
+        "required": ["id", "service", "method", "state", "createTime", "attempt"],
+    },
+    "poste-History": {
+        "type": "object",
+        "properties": {
+            "events": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"time": _TIME, "event": {"type": "string"}, "attempt": {"type": "integer"}},
+                    "required": ["time", "event"],
+                },
+            },
+            "truncated": {"type": "boolean", "description": "Its earlier attempts are not kept any more."},
+        },
+        "required": ["events", "truncated"],
+    },
+}
+
+PARAMETERS: Final[dict[str, Schema]] = {
+    "RequestId": {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "The client's own id of the request, which goes with the call wherever it goes.",
+        "schema": {"type": "string"},
+    },
+    "Prefer": {
+        "name": "Prefer",
+        "in": "header",
+        "description": "How it is treated (RFC 7240): `respond-async`, `wait=N`, `respond-when-queued`, `no-queue`.",
+        "schema": {"type": "string", "maxLength": 1000},
+        "examples": {"queue": {"value": "respond-async"}, "wait": {"value": "respond-async, wait=10"}},
+    },
+    "GrpcTimeout": {
+        "name": "Grpc-Timeout",
+        "in": "header",
+        "description": "How long the call may take on the direct road: digits and a unit (H, M, S, m, u, n).",
+        "schema": {"type": "string", "pattern": "^(?!0+[HMSmun]$)[0-9]{1,8}[HMSmun]$"},
+    },
+    "ConnectTimeoutMs": {
+        "name": "Connect-Timeout-Ms",
+        "in": "header",
+        "description": "The same in milliseconds.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 9_999_999_999},
+    },
+    "TaskId": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "A task's id.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "Wait": {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`wait=N`: answer when the task has ended, or after N seconds.",
+        "schema": {"type": "string", "maxLength": 1000},
+    },
+}
+
+_LOCATION: Final[Schema] = {"description": "The path of the task.", "schema": {"type": "string"}}
+_SECONDS: Final[Schema] = {"description": "After how many seconds to ask again.", "schema": {"type": "integer"}}
+
+
+def _problems(of: tuple[ProblemType, ...]) -> dict[int, list[ProblemType]]:
+    found: dict[int, list[ProblemType]] = {}
+    for kind in of:
+        found.setdefault(int(kind.status), []).append(kind)
+    return dict(sorted(found.items()))
+
+
+def _problem_response(status: int, of: list[ProblemType]) -> Schema:
+    told = "\n".join(f"- `{kind.path}`: {kind.title}" for kind in of)
+    headers = {"Retry-After": _SECONDS} if status == kinds.SERVICE_AWAY.status else {}
+    if kinds.ACCEPTANCE_UNKNOWN in of:
+        headers["Location"] = _LOCATION
+    return {
+        "description": told,
+        **({"headers": headers} if headers else {}),
+        # One schema for all: a client is made with a class for each schema.
+        "content": {PROBLEM_JSON: {"schema": PROBLEM}},
+    }
+
+
+def _task_response(description: str, **headers: Schema) -> Schema:
+    content = {JSON: {"schema": {"$ref": COMPONENTS + _TASK}}}
+    return {"description": description, **({"headers": headers} if headers else {}), "content": content}
+
+
+RESPONSES: Final[dict[str, Schema]] = {
+    "Queued": _task_response(
+        "The call was queued: it is on disk, and runs when its service can.",
+        Location=_LOCATION,
+        **{"Retry-After": _SECONDS},
+    ),
+    "Task": _task_response("The task."),
+    **{f"Call{status}": _problem_response(status, of) for status, of in _problems(_OF_CALLS).items()},
+    **{f"Task{status}": _problem_response(status, of) for status, of in _problems(_OF_TASKS).items()},
+    "Ended": _problem_response(409, [kinds.TASK_ENDED]),
+}
+
+
+def problems_of_calls() -> dict[str, Schema]:
+    """Return the responses with which a call may fail, by status."""
+    return {str(status): {"$ref": f"{_RESPONSES}Call{status}"} for status in _problems(_OF_CALLS)}
+
+
+def queued() -> Schema:
+    """Return the response to a call that was queued."""
+    return {"$ref": f"{_RESPONSES}Queued"}
+
+
+def task_paths() -> dict[str, Any]:
+    """Return the routes of tasks."""
+    failing = {str(status): {"$ref": f"{_RESPONSES}Task{status}"} for status in _problems(_OF_TASKS)}
+    the_task = {"200": {"$ref": f"{_RESPONSES}Task"}, **failing}
+    history = {
+        "description": "What happened to it.",
+        "content": {JSON: {"schema": {"$ref": f"{COMPONENTS}poste-History"}}},
+    }
+    task_id = [{"$ref": "#/components/parameters/TaskId"}]
+    return {
+        "/v1/tasks/{id}": {
+            "parameters": task_id,
+            "get": {
+                "operationId": "poste.getTask",
+                "tags": [TAG["name"]],
+                "summary": "Read a task",
+                "parameters": [{"$ref": "#/components/parameters/Wait"}],
+                "responses": the_task,
+            },
+            "delete": {
+                "operationId": "poste.cancelTask",
+                "tags": [TAG["name"]],
+                "summary": "Cancel a task",
+                "responses": {**the_task, "409": {"$ref": f"{_RESPONSES}Ended"}},
+            },
+        },
+        "/v1/tasks/{id}/history": {
+            "parameters": task_id,
+            "get": {
+                "operationId": "poste.getTaskHistory",
+                "tags": [TAG["name"]],
+                "summary": "Read what happened to a task",
+                "responses": {"200": history, **failing},
+            },
+        },
+    }
+
+
+TAG: Final = {"name": "Tasks", "description": "Calls that were queued."}
