@@ -116,7 +116,7 @@ class Load:
         self.calls: list[Call] = []
         #: Called with each call the moment it is accepted.
         self.on_accepted: Callable[[Call], None] | None = None
-        #: The calls that were accepted last, for whoever breaks something right then.
+        #: The calls that were accepted last, for a fault that hits right after.
         self.lately: deque[Call] = deque(maxlen=_LATELY)
         self.held_back = 0
         self._client = client

@@ -37,7 +37,7 @@ _LINKS: Final = {
     "service>redis": tuple(f"{one}>{REDIS}" for one in TAKERS),
     "mom>redis": tuple(f"{one}>{REDIS}" for one in MOMS),
 }
-#: Whoever a card of the deck may name.
+#: The targets that a card of the deck may name.
 _ALL: Final = {**_CLASSES, **_LINKS}
 
 

@@ -81,7 +81,7 @@ class Process:
                 gap.end = self._now()
 
     def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; returns whether there was anybody to send it to."""
+        """Send a signal; returns whether there was a process to send it to."""
         if self.pid is None:
             return False
         if number in (signal.SIGKILL, signal.SIGTERM):

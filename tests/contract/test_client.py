@@ -361,6 +361,6 @@ def test_a_gateways_url_may_be_short(given, url):
 
 @pytest.mark.parametrize("given", ["", "http://", "ftp://x", "http://x:99999", "http://x:a", "http://x?a=b"])
 def test_what_is_no_url_is_refused(given):
-    """A slip would show as a network error."""
+    """A typing error in it would show as a network error."""
     with pytest.raises(ValueError):  # noqa: PT011 - urllib's own text for some
         gateway_url(given)

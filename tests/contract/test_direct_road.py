@@ -319,7 +319,7 @@ async def test_a_silent_replica_is_left_alone_for_a_while_then_tried_again(tmp_p
 
 
 async def test_a_deadline_that_a_handler_tells_of_is_no_silence(tmp_path):
-    """Else one call to a slow backend keeps everybody's calls off a service that answers at once."""
+    """Else one call to a slow backend keeps all calls off a service that answers at once."""
     entry = {"timeout_seconds": 5}
     async with staged(tmp_path, fail(grpc.StatusCode.DEADLINE_EXCEEDED), entry=entry) as stage:
         for _ in range(2):
@@ -329,7 +329,7 @@ async def test_a_deadline_that_a_handler_tells_of_is_no_silence(tmp_path):
 
 
 async def test_a_large_message_is_read_beside_the_loop(tmp_path, monkeypatch):
-    """Else one client with one large body stops the gateway for everybody, for as long as its JSON takes."""
+    """Else one client with one large body stops the gateway for all, for as long as its JSON takes."""
     threads = []
     run = Offload.run
 

@@ -142,7 +142,7 @@ async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> Non
 
 
 async def test_only_operators_are_told_what_an_exception_says(office: Office) -> None:
-    """Its text may have anything in it: whoever has a task's id must not read it, and who mends the service must."""
+    """Its text may have anything in it: a client with the task's id must not read it, and the service's author must."""
     place = await office.dead(unexpected(ValueError("secret /etc/passwd")).status())
     asked = [await office.gateway.get(place), await office.gateway.get(place, Prefer="wait=1")]
     for reply in asked:
@@ -353,7 +353,7 @@ async def test_a_purged_task_is_dead_for_good(office: Office) -> None:
 
 
 async def test_only_what_is_dead_is_purged(office: Office) -> None:
-    """A slip must not throw away what waits."""
+    """A typing error must not throw away what waits."""
     place = await office.waiting()
     refused = await office.gateway.post(f"{place}/purge")
 
@@ -457,7 +457,7 @@ async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Off
 
 
 async def test_the_command_asks_before_it_touches_a_queue(office: Office, tmp_path: Path) -> None:
-    """A slip of the hand would throw away what a thousand clients wait for."""
+    """One mistyped command would throw away what a thousand clients wait for."""
     there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
     failed, place = await office.failed(), await office.waiting()
 
@@ -523,7 +523,7 @@ async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path)
 
 
 async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
-    """An empty file would let everybody in."""
+    """An empty file would make every client an operator."""
     file = secret_file(tmp_path / "token", "\n")
     with pytest.raises(StartError, match="token: 0 bytes"):
         async with running_gateway(tmp_path, 1, wait=False, operator_token_file=file):

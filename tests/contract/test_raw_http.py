@@ -98,7 +98,7 @@ async def test_a_path_with_a_line_break_is_a_problem_like_any_other(tmp_path):
 
 @pytest.mark.parametrize("path", ["/v1/queues/x/pause", "/v1/tasks/x/replay", "/ui/events"])
 async def test_a_token_that_is_no_text_is_a_wrong_one(tmp_path, path):
-    """Else anybody can have the gateway fail, and fill its log."""
+    """Else any client can have the gateway fail, and fill its log."""
     verb = b"GET" if path == "/ui/events" else b"POST"
     async with staged(tmp_path, answer) as stage:
         head = b"%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n" % (verb, path.encode())
@@ -141,7 +141,7 @@ async def drip(writer: asyncio.StreamWriter) -> None:
     ],
 )
 async def test_a_head_that_does_not_come_whole_ends_its_connection(tmp_path, before, sent, dripping):
-    """Else whoever opens many connections and says little on them has all that the gateway can hold."""
+    """Else a client that opens many connections and sends little on them has all that the gateway can hold."""
     async with staged(tmp_path, head_seconds=0.3) as stage, asyncio.TaskGroup() as group:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
         if before:

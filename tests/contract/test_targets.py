@@ -107,7 +107,7 @@ async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
 
 
 async def test_a_server_is_registered_by_its_address_alone(office: Office) -> None:
-    """Whoever did not write a service, or not in Python, would have to make descriptor sets of it by hand."""
+    """For a service that is another's, or not in Python, one would have to make descriptor sets by hand."""
     async with depot.serving(("Store", "Fetch")) as port:
         said = await office.register(f"127.0.0.1:{port}")
         await office.answers()
@@ -209,7 +209,7 @@ async def test_what_cannot_be_registered_is_told_why(office: Office) -> None:
 
 
 async def test_a_service_of_somebody_else_is_left_to_him(office: Office) -> None:
-    """Whoever may name an address would take over another's calls."""
+    """A client that may name an address would take over another's calls."""
     request = pb.RegisterServiceRequest(
         service=depot.NAME, file_descriptor_set=depot.descriptors(["Store"]), address="127.0.0.1:9"
     )

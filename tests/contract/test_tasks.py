@@ -179,7 +179,7 @@ async def test_the_status_never_lies(tmp_path):
 
 
 async def test_ids_of_another_key_were_never_issued(tmp_path):
-    """Else anybody can make ids up."""
+    """Else any client can make ids up."""
     (tmp_path / "other").mkdir()
     async with staged(tmp_path / "other") as other:
         reply = await other.gateway.post(PLACE, ORDER)

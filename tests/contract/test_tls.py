@@ -61,7 +61,7 @@ async def serving_tls(folder, **settings):
 
 
 async def test_calls_are_answered_by_tls_and_the_plain_port_leads_there(tmp_path):
-    """Else what clients send is read by whoever is on the way, or a call by http is lost instead of sent on."""
+    """Else what clients send is read on the way, or a call by http is lost instead of sent on."""
     async with serving_tls(tmp_path) as (port, plain, session):
         async with session.post(f"https://localhost:{port}/v1/quotes", json={}) as response:
             assert response.status == 200

@@ -83,7 +83,7 @@ async def test_the_page_comes_from_the_package(tmp_path):
 
 @pytest.mark.parametrize("path", ["/", "/ui/"])
 async def test_who_looks_for_the_page_is_led_there(tmp_path, path):
-    """Whoever types the gateway's address alone would see a problem in JSON."""
+    """A person who types the gateway's address alone would see a problem in JSON."""
     async with staged(tmp_path) as stage:
         led = await stage.gateway.get(path)
 
@@ -189,7 +189,7 @@ async def test_a_server_that_lives_is_not_taken_for_one_that_hangs():
 
 
 async def test_guests_see_figures_only(tmp_path):
-    """Whoever reaches the page would read the ids of everybody's tasks, and by them the results."""
+    """A guest of the page would read the ids of all tasks, and by them the results."""
     async with staged(tmp_path) as stage:
         async with following(stage.gateway) as stream:
             hello = await stream.event()

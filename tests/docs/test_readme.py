@@ -18,7 +18,7 @@ README = Document("README.md")
 
 
 def test_the_story(tmp_path: Path) -> None:
-    """The first thing that anybody tries would come out otherwise."""
+    """The first commands that a newcomer types would come out otherwise."""
     if shutil.which("curl") is None:
         pytest.skip("there is no curl to type: apt-get install curl")
     with up(tmp_path / ".poste", "--without", "subtraction", "--without", "multiplication") as running:

@@ -75,7 +75,7 @@ def test_every_route() -> None:
 
 
 def test_who_may_use_a_route() -> None:
-    """A route that only operators may use would be promised to everybody, or the other way round."""
+    """A route that only operators may use would be promised to all, or the other way round."""
     nothing: Any = None
     operator_routes = OperatorRoutes(nothing, nothing, nothing, nothing, ids=IDS, operator_auth=OperatorAuth(None))
     guarded = {rest for _, rest in operator_routes.paths}

@@ -127,7 +127,7 @@ def test_a_service_can_be_taken_away_and_brought_back(running):
 
 
 def test_calls_wait_for_a_service_without_the_library(running, tmp_path):
-    """Whoever tries Poste with the service that he has would read that only ours can be queued for."""
+    """A newcomer who tries Poste with a service of his own would read that only ours can be queued for."""
 
     def keep():
         reply = http("POST", f"{running.gateway}/{FOREIGN}/Store", {"line": "a"})
@@ -162,7 +162,7 @@ def test_a_killed_service_comes_back_by_itself(running):
 
 @pytest.mark.parametrize("name", ["mom", "gateway", "redis"])
 def test_any_part_may_be_killed_and_the_others_carry_on(running, name):
-    """One part's crash would bring all down, or leave them deaf."""
+    """One part's crash would bring all down, or leave them without their neighbour for good."""
     os.kill(running.parts()[name]["pid"], signal.SIGKILL)
     poll(lambda: f"{name} restarted" in running.text)
     all_ready(running)
@@ -213,7 +213,7 @@ def test_a_second_up_in_the_same_folder_is_refused(running):
 
 
 def test_a_worker_of_ones_own_joins(running):
-    """Whoever writes a service could not run it beside `poste up`."""
+    """The author of a service could not run it beside `poste up`."""
     running.act("stop", "sum")
     gateway = running.gateway
     worker = subprocess.Popen(
@@ -351,7 +351,7 @@ def test_what_can_not_start_says_so_in_one_line(tmp_path):
 
 
 def test_an_unknown_part_is_refused(tmp_path):
-    """A slip in `--without` would silently start everything."""
+    """A misspelt name in `--without` would silently start everything."""
     assert poste("up", "--data", str(tmp_path), "--without", "summ").returncode == 2
     assert poste("stop", "summ", "--data", str(tmp_path)).returncode == 2
 

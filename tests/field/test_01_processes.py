@@ -12,7 +12,7 @@ from support.waiting import until
 
 @pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit"])
 async def test_a_task_of_a_handlers_own_does_not_end_the_process(tmp_path: Path, name: str) -> None:
-    """Asyncio lets these two out of any task, through the loop: the process ended, crashed, or went deaf to SIGTERM."""
+    """Asyncio lets these two out of any task, through the loop: the process ended, crashed, or ignored SIGTERM."""
     async with deployed(tmp_path) as one:
         worker = one.service("support.stubborn:Stubborn")
         worker.start()

@@ -132,7 +132,7 @@ async def test_what_the_program_has_loaded_is_registered_with_the_service(loads)
     )
     shown = protojson.any_to_value("x/elsewhere.v1.Thing", b"\x0a\x01a", service.pool)
     assert shown == {"@type": "x/elsewhere.v1.Thing", "name": "a"}
-    # Not Poste's own, nor those that whoever reads the descriptors adds.
+    # Not Poste's own, nor those that a reader of the descriptors adds.
     names = registered(request.file_descriptor_set)
     assert not [name for name in names if name.startswith(("poste/", "google/rpc/", "grpc_"))]
 

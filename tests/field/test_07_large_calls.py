@@ -139,7 +139,7 @@ class Echo(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 async def test_small_direct_calls_do_not_wait_for_large_ones() -> None:
-    """Whoever asks for little would wait until all of everybody's much has gone over the link, and come back."""
+    """A small call would wait until all the large ones have gone over the link, and come back."""
     ended: list[str] = []
 
     async def look(replica: Replica, text: str, name: str) -> None:

@@ -93,7 +93,7 @@ async def test_a_cap_counts_failures_of_every_kind(office: Office, ending: str) 
 
 
 async def test_waits_grow_to_a_minute_and_are_never_none(office: Office) -> None:
-    """Waits of next to nothing use tries up in no time; waits that are all alike bring everybody back at once."""
+    """Waits of next to nothing use tries up in no time; waits that are all alike bring all tasks back at once."""
     office.retry = RetryPolicy()
     waits: list[list[float]] = []
     keys = [await office.enqueue() for _ in range(12)]

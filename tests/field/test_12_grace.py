@@ -39,7 +39,7 @@ class Deaf:
 
 
 async def test_the_rest_is_given_back_and_the_lease_ends(office: Office) -> None:
-    """One deaf handler kept its neighbours from every other process, for as long as it pleased."""
+    """One handler that ignores its cancellation kept its neighbours from every other process, until it ended."""
     deaf = Deaf(office)
     (again,) = await office.enqueue()
     (once,) = await office.enqueue(repeatable=False)
@@ -58,7 +58,7 @@ async def test_the_rest_is_given_back_and_the_lease_ends(office: Office) -> None
 
 
 async def test_a_lost_lease_is_got_over(office: Office) -> None:
-    """A consumer would wait for its deaf handler for ever, and never take a task again."""
+    """A consumer would wait for ever for a handler that ignores its cancellation, and never take a task again."""
     deaf = Deaf(office)
     await office.enqueue()
     office.consume(deaf)
@@ -74,7 +74,7 @@ async def test_a_lost_lease_is_got_over(office: Office) -> None:
 
 @contextlib.asynccontextmanager
 async def released(release: asyncio.Event) -> AsyncIterator[None]:
-    """Let what is deaf end when the test does, whatever its end."""
+    """Let handlers that ignore cancellation end when the test does, whatever its end."""
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from poste.upstream.failure import UNSENT
 from poste.upstream.link import Link
 from poste.upstream.outgoing_call import OutgoingCall
 
-#: How long the loop is blocked, in seconds: much longer than anybody may wait for it.
+#: How long the loop is blocked, in seconds: much longer than any wait for it.
 BLOCKED_SECONDS = 6.0
 #: Within so many seconds such a replica is left; with as much again for a busy machine.
 LEFT_SECONDS = 2 * 1.5

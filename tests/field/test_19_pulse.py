@@ -82,7 +82,7 @@ async def test_a_peer_that_is_late_now_and_then_is_given_longer() -> None:
 
 
 async def test_a_question_that_is_under_way_is_not_asked_again() -> None:
-    """Whoever is short of time would be asked more, the later it is."""
+    """A peer that is short of time would be asked more, the later it is."""
     peer = Peer()
     peer.awake.clear()
     async with watched(peer.ask) as (pulse, _):

@@ -39,7 +39,7 @@ async def test_a_dozen_peers_report_large_results_at_once(tmp_path: Path) -> Non
 
 
 async def test_peers_whose_messages_never_come_whole_hold_nobody_up(tmp_path: Path) -> None:
-    """A turn that is waited for as long as its peer likes is the turn of everybody behind it."""
+    """A turn that is waited for as long as its peer likes holds up all that come after it."""
     async with deployed(tmp_path, SUM) as one, standing(one) as attack, _stubs(one, 1) as (good,):
         gate = asyncio.Event()
 

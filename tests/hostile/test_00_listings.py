@@ -33,7 +33,7 @@ async def held(stage: Stage) -> AsyncIterator[None]:
 
 
 async def test_two_hundred_who_ask_at_once_are_answered_by_two_reads(tmp_path: Path) -> None:
-    """Each listing asked the middleware anew: a thousand clients who asked made everybody's calls slow."""
+    """Each listing asked the middleware anew: a thousand clients who asked made all calls slow."""
     async with staged(tmp_path) as stage:
         async with held(stage):
             asked = [asyncio.ensure_future(stage.gateway.get("/v1/queues")) for _ in range(MANY)]

@@ -39,7 +39,7 @@ def test_a_peak_that_is_over_is_seen_and_one_before_the_test_is_not() -> None:
 
 
 async def test_a_bystander_tells_who_answers_late_and_who_answers_wrongly() -> None:
-    """A stall that held up one call of a hundred would be one slow call, where everybody who came in it had to wait."""
+    """A stall that held up one call of a hundred would be one slow call, where all that came in it had to wait."""
     stalled, lying = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""One connection's requests, however many it sends at once, leave everybody else their turn."""
+"""One connection's requests, however many it sends at once, leave all others their turn."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_client_that_sends_requests_without_end_leaves_others_their_turn
 
 
 async def test_a_body_in_chunks_of_two_bytes_is_refused_before_it_costs_much() -> None:
-    """Each chunk costs what a request's line does: sixteen such bodies of a megabyte stood in everybody's way."""
+    """Each chunk costs what a request's line does: sixteen such bodies of a megabyte held all others up."""
     ended: list[Exception | int] = []
     done = asyncio.Event()
 

@@ -161,7 +161,7 @@ async def office(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
 
 
 async def test_all_of_the_room_is_there_again_after_thousands_of_large_answers(tmp_path: Path) -> None:
-    """What was granted and never given back is less for everybody after, until a restart."""
+    """What was granted and never given back is less for all after, until a restart."""
     chance, seen = random.Random(3), Counter[str]()  # noqa: S311 - the same each time
 
     async def call(gateway: Gateway, number: int) -> None:
@@ -275,7 +275,7 @@ async def test_what_was_wanted_and_is_not_any_more_is_dropped_too() -> None:
 
 
 async def test_that_there_was_no_room_in_time_is_no_silence_of_the_service() -> None:
-    """Its circuit would open, and everybody's calls be kept from a service that answers at once."""
+    """Its circuit breaker would open, and all calls be kept from a service that answers at once."""
     door = Door()
     async with running_worker(Sized()) as worker, linked(worker.target) as replica:
         assert await look(replica, LARGE, door, 0.3) is NO_ROOM

@@ -134,7 +134,7 @@ async def test_errors_with_much_to_say(tmp_path: Path) -> None:
 
 
 async def test_who_is_answered_a_byte_at_a_time_takes_nobody_the_turn(tmp_path: Path) -> None:
-    """An answer that comes for as long as it may would keep everybody else's from being read."""
+    """An answer that comes for as long as it may would keep all others from being read."""
     name = "slow.v1.OrderService"
     async with trickling() as slow:
         (tmp_path / "slow.binpb").write_bytes(
@@ -338,7 +338,7 @@ async def test_a_large_answer_is_read_once_there_is_room_for_it() -> None:
 
 
 async def test_that_there_was_no_room_in_time_is_no_silence_of_the_service() -> None:
-    """Its circuit would open, and everybody's calls be kept from a service that answers at once."""
+    """Its circuit breaker would open, and all calls be kept from a service that answers at once."""
     door = Door()
     async with serving(echo) as calls:
         assert await look(calls, LARGE, door) == LARGE

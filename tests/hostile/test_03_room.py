@@ -120,7 +120,7 @@ async def test_answers_that_nobody_reads_are_bounded_and_ended(tmp_path: Path) -
 
 
 async def test_who_reads_slowly_has_the_whole_answer(tmp_path: Path) -> None:
-    """A limit for the whole of an answer would cut off whoever is on a slow line, or has no time for it now."""
+    """A limit for the whole of an answer would cut off a client on a slow line, or one that is busy for a moment."""
     body = b'{"aString": "large"}'
     loop = asyncio.get_running_loop()
     async with gateway_process(tmp_path, large, **HASTY) as gateway, connections(gateway.part.port, 1) as (one,):
@@ -186,7 +186,7 @@ async def test_two_thousand_that_are_idle_take_nobody_the_door(tmp_path: Path) -
 
 
 async def test_more_connections_than_descriptors_do_no_harm(tmp_path: Path) -> None:
-    """When descriptors run out whoever comes is reset, and what the gateway itself opens fails."""
+    """When descriptors run out new connections are reset, and what the gateway itself opens fails."""
     async with (
         gateway_process(tmp_path, answer, descriptors=200) as gateway,
         bystander(gateway.url, QUOTE, {}, {"number": "7", "total": 0, "note": ""}) as others,
@@ -199,7 +199,7 @@ async def test_more_connections_than_descriptors_do_no_harm(tmp_path: Path) -> N
 
 
 async def test_who_comes_while_there_is_no_descriptor_is_let_in_later(tmp_path: Path) -> None:
-    """He was reset without a word, or the gateway asked for his connection again and again without a pause."""
+    """New connections were reset without a word, or the gateway tried to accept them again and again at once."""
     loop = asyncio.get_running_loop()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     refused = metrics.refused_total.labels("descriptors")._value

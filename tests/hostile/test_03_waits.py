@@ -140,7 +140,7 @@ async def test_who_waits_sees_that_a_task_is_overdue(redis_server: RedisServer, 
 
 
 async def test_who_waits_is_told_that_the_store_is_away(tmp_path: Path, queue: str) -> None:
-    """Another middleware may reach it: whoever is left waiting at this one would not ask there."""
+    """Another middleware may reach it: a client left waiting at this one would not ask there."""
     with running(tmp_path / "redis") as server:
         async with waiting(server.url, queue) as office:
             (key,) = await office.enqueue()

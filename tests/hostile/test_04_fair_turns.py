@@ -103,7 +103,7 @@ async def test_a_client_may_have_as_much_waiting_as_is_left_beside_that():
 
 
 async def test_who_has_no_share_of_its_own_may_have_all_the_room():
-    """A proxy that brings everybody's would be held back as one client is."""
+    """A proxy that brings many clients' calls would be held back as one client is."""
     served = Served(100)
     async with served.held():
         for number in range(10):

@@ -137,7 +137,7 @@ async def answered(one: socket.socket) -> bytes:
 
 
 async def test_a_client_that_comes_last_is_not_answered_last() -> None:
-    """Whoever has many connections would have the gateway for itself."""
+    """A client with many connections would have the gateway for itself."""
     served_to: list[str] = []
 
     async def handle(request: web.BaseRequest) -> Response:
@@ -164,7 +164,7 @@ async def warm(one: socket.socket) -> None:
 
 
 async def test_others_have_their_turns_while_a_body_comes_in_tiny_chunks() -> None:
-    """Sixteen such bodies had everybody else wait for 0.6 s."""
+    """Sixteen such bodies had all others wait for 0.6 s."""
 
     async def handle(request: web.BaseRequest) -> Response:
         return json_response({"bytes": len(await request.read())})

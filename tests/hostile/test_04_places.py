@@ -87,7 +87,7 @@ def answers(calls: list[asyncio.Task[Any]]) -> list[Any]:
 
 
 async def test_others_are_answered_while_one_client_has_a_thousand_connections(tmp_path: Path) -> None:
-    """One client had all thousand places with calls that take long, and everybody else's calls were refused."""
+    """One client had all thousand places with calls that take long, and all others' calls were refused."""
     gate = Gate()
     async with gateway_process(tmp_path, gate, trusted_proxies=PROXY) as gateway:
         hog, other = await gateway.client(HOG), await gateway.client(OTHER)

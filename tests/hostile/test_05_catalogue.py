@@ -1,4 +1,4 @@
-"""Whoever is inside may register: the catalogue takes what can be a service, and no more than there is room for."""
+"""Any process inside may register: the catalogue takes what can be a service, and no more than there is room for."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ async def test_a_catalogue_file_that_does_not_fit_is_told_at_the_start(tmp_path:
 
 
 async def test_what_cant_be_read_takes_nobody_along(mom: RunningMom, server: RedisServer) -> None:
-    """One record that was damaged, or written by another version, would end every middleware, or blind each gateway."""
+    """One record that was damaged, or written by another version, would end every middleware, or empty each gateway."""
     await mom.stub.RegisterService(request(), timeout=10)
     client = open_client(StoreSettings(redis_url=server.url))
     async with contextlib.aclosing(client):

@@ -97,7 +97,7 @@ async def test_a_consumer_goes_on_beside_what_it_can_not_read(server: RedisServe
         assert {task.record.dead_reason.value for task in dead.tasks if task.record.dead_reason} == {"damaged"}
         assert await office.client.hget(office.keys.counts, "+dead:damaged") == str(len(FIELDS)).encode()
         assert {*office.ran} == {*bad[len(FIELDS) :], *good}
-        # Whoever mends what made them can have them back, or be rid of them.
+        # An operator who mended what made them can have them back, or be rid of them.
         keys = [task.record.key for task in dead.tasks]
         assert set(await Operators(office.client).purge(SUM, keys)) == {"done"}
         assert not (await Operators(office.client).dead(SUM, count=1000)).tasks
@@ -194,7 +194,7 @@ async def mom(server: RedisServer) -> AsyncIterator[RunningMom]:
 
 
 async def test_what_can_not_be_shown_hides_nothing_else(mom: RunningMom, server: RedisServer) -> None:
-    """One bad record made the page blind, its queue's figures a failure, and every scrape as well."""
+    """One bad record left the page empty, made its queue's figures a failure, and every scrape as well."""
     async with opened(server) as office:
         waiting = [*FIELDS, *HARMLESS]
         died = [(field, value) for field, value in FIELDS if field in "smc"]

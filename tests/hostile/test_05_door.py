@@ -95,7 +95,7 @@ async def test_a_bad_task_is_refused_by_itself_and_by_name(mom: RunningMom, serv
 
 
 async def test_a_batch_of_very_many_is_judged_piece_by_piece(mom: RunningMom, server: RedisServer) -> None:
-    """One step for all of them would keep the store from everybody else meanwhile."""
+    """One step for all of them would keep the store from all other calls meanwhile."""
     tasks = [_task(task_ttl_seconds=60 - 65 * (number % 2)) for number in range(2500)]
     answer = await mom.stub.EnqueueTasks(pb.EnqueueTasksRequest(tasks=tasks), timeout=20)
 

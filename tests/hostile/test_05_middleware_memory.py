@@ -95,7 +95,7 @@ async def _ended(call: Awaitable[Any]) -> str:
     ids=["large", "many"],
 )
 async def test_a_middleware_stands_one_careless_peer(tmp_path: Path, attacks: Sequence[Callable[..., Any]]) -> None:
-    """It took gigabytes, and everybody's calls were refused or lost with it."""
+    """It took gigabytes, and all calls were refused or lost with it."""
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     async with deployed(tmp_path, SUM) as one:
         for attack in attacks:

@@ -1,4 +1,4 @@
-"""A client that has results kept for as long as it may fills its own queue at most, and everybody sees it."""
+"""A client that has results kept for as long as it may fills its own queue at most, and that can be seen everywhere."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path:
 
 
 async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_path: Path) -> None:
-    """Calls of some bytes whose results are large filled Redis: the queued road was closed for everybody."""
+    """Calls of some bytes whose results are large filled Redis: no queue took calls any more."""
     async with town(tmp_path, maxmemory="24mb") as one:
         office = Office(one.mom.settings.redis_url, SUM)
 
@@ -310,7 +310,7 @@ async def test_dead_and_open_tasks_are_not_dropped(tmp_path: Path) -> None:
 
 
 async def test_a_search_of_a_large_store_goes_in_bounded_steps(tmp_path: Path) -> None:
-    """One step over all keys would hold up everybody's calls, and one answer for all would come too late."""
+    """One step over all keys would hold up all calls, and one answer for all would come too late."""
     async with town(tmp_path) as one:
         pipeline = one.client.pipeline(transaction=False)
         for number in range(5_000):
@@ -327,7 +327,7 @@ async def test_a_search_of_a_large_store_goes_in_bounded_steps(tmp_path: Path) -
 
 
 async def test_a_longer_time_to_live_than_the_catalogue_allows_is_refused(tmp_path: Path) -> None:
-    """Whoever runs a service could not say for how long its results may take room."""
+    """The author of a service could not say for how long its results may take room."""
     async with town(tmp_path, max_result_ttl_seconds=600, max_task_ttl_seconds=900) as one:
         for header, most in (("Poste-Result-TTL", 600), ("Poste-Task-TTL", 900)):
             refused = await one.gateway.post(

@@ -148,7 +148,7 @@ async def test_a_handlers_megabyte_is_in_no_log(tmp_path):
 
 
 async def test_verbs_print_nothing_that_a_terminal_obeys(tmp_path):
-    """A client that has a call die with such a text would rule the terminal of whoever runs `poste dead`."""
+    """A client that has a call die with such a text would control the terminal in which `poste dead` is run."""
     async with deployed(tmp_path, LEDGER, settings={LEDGER: {"max_attempts": 1}}) as one:
         place = await one.queue(LEDGER, line="a", raise_text=EVIL)
         task = (await one.ended([place]))[0]

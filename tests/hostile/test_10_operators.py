@@ -38,7 +38,7 @@ def running(tmp_path_factory):
 
 @pytest.mark.parametrize("host", [{}, {"Host": "localhost"}, {"X_Forwarded_For": "127.0.0.1"}])
 async def test_whoever_sits_at_the_gateways_host_is_a_client(tmp_path, host):
-    """Everybody who comes through a plain reverse proxy on that host would read everybody's results."""
+    """Every client that comes through a plain reverse proxy on that host would read all results."""
     async with staged(tmp_path) as stage:
         refused = [await stage.gateway.ask(verb, path, **host) for verb, path in DOORS]
 
@@ -84,7 +84,7 @@ def test_beside_poste_up_the_command_finds_the_token(running):
 
 
 async def test_a_found_token_is_told_to_its_own_gateway_alone(running, tmp_path):
-    """Whoever has an operator ask another gateway would be given the token of this one."""
+    """A gateway that an operator is led to ask would be given the token of this one."""
     before = operator_tokens_wrong_total._value.get()
     async with staged(tmp_path) as stage:
         named = ("--url", stage.gateway.url, "--data", str(running.data))

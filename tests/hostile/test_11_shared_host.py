@@ -58,7 +58,7 @@ def modes(path: Path) -> dict[str, int]:
 
 
 def test_no_part_but_the_gateway_takes_calls_from_others(running):
-    """Anybody on the host would read Redis, order the middleware about, and call the services past the gateway."""
+    """Any user of the host would read Redis, order the middleware about, and call the services past the gateway."""
     parts = running.parts()
     open_to_all = {name: ports_of(part["pid"]) for name, part in parts.items() if part["pid"]}
     # A courier is not called by other parts: its address is that of its probes.
@@ -79,7 +79,7 @@ def test_what_up_writes_is_for_its_users_eyes(running):
 
 
 def test_no_secret_is_on_a_command_line(running):
-    """`ps` shows everybody's to everybody."""
+    """`ps` shows all users' command lines to all users."""
     secrets = [(running.data / "operator.token").read_text().strip()]
     pids = [part["pid"] for part in running.parts().values() if part["pid"]]
     lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in [running.process.pid, *pids]]
@@ -88,7 +88,7 @@ def test_no_secret_is_on_a_command_line(running):
 
 
 def test_a_service_of_ones_own_is_found_and_open_to_nobody_else(running, tmp_path):
-    """Whoever writes a service beside `poste up` would have to find a place for it, or leave it open to the host."""
+    """The author of a service beside `poste up` would have to find a place for it, or leave it open to the host."""
     running.act("stop", "sum")
     program = "import poste; from poste_calculator.sum import SumService; poste.serve(SumService())"
     there = environment(POSTE_MOM=running.record["mom"], POSTE_REDIS_URL=running.record["redis"])
@@ -109,7 +109,7 @@ def test_a_service_of_ones_own_is_found_and_open_to_nobody_else(running, tmp_pat
 
 
 def test_a_named_servers_password_is_handed_on_by_its_file(tmp_path):
-    """It would have to stand in `--redis-url`, which `ps` shows to everybody."""
+    """It would have to stand in `--redis-url`, which `ps` shows to all users."""
     file = secret_file(tmp_path / "password", "not for everybody")
     unneeded = ("--without", "subtraction", "--without", "multiplication")
     there = environment(POSTE_REDIS_PASSWORD_FILE=file.name)
@@ -132,7 +132,7 @@ def call(running):
 
 
 async def test_a_folder_that_was_open_is_closed(tmp_path):
-    """A data folder of an earlier version, or made by hand, would show the AOF to everybody."""
+    """A data folder of an earlier version, or made by hand, would show the AOF to all users."""
     data = tmp_path / "data"
     old = data / "redis" / "appendonlydir" / "appendonly.aof.1.incr.aof"
     old.parent.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_where_no_socket_can_be_they_are_elsewhere_and_as_safe(tmp_path, monkeyp
 
 @pytest.mark.parametrize("planted", ["link", "file", "open"])
 def test_a_place_that_somebody_else_planted_is_refused(tmp_path, monkeypatch, planted):
-    """In /tmp anybody may make a folder of any name, and would have all parts meet in it."""
+    """In /tmp any user may make a folder of any name, and would have all parts meet in it."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     data = tmp_path / ("x" * 120)
     with sockets.prepared(data) as place:

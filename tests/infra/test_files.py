@@ -59,7 +59,7 @@ def test_docker_can_read_it(file):
 
 
 def test_what_goes_between_the_hosts_is_encrypted_unless_somebody_says_otherwise():
-    """Calls and their results would cross the network for everybody on it to read."""
+    """Calls and their results would cross the network for all hosts on it to read."""
     role = Path(__file__).parents[2] / "ansible/roles/stack"
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
     (network,) = [
@@ -92,7 +92,7 @@ def test_a_part_of_the_stack_is_bounded_and_comes_back(name):
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_only_the_gateway_is_open_and_nobody_goes_by_a_virtual_ip(name):
-    """A published port of Redis is everybody's; a virtual IP pins all calls of a gateway to one replica."""
+    """A published port of Redis is open to all; a virtual IP pins all calls of a gateway to one replica."""
     service = SERVICES[name]
     targets = [
         value for key, value in service.get("environment", {}).items() if key in ("POSTE_MOM", "POSTE_REDIS_URL")

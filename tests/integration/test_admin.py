@@ -95,7 +95,7 @@ async def test_a_defect_is_told_and_does_no_harm(capsys: pytest.CaptureFixture[s
     ],
 )
 async def test_what_is_no_request_for_it_is_refused(request_: bytes, status: bytes) -> None:
-    """One wrong client would take the probes away from everybody."""
+    """One wrong client would take the probes away from all others."""
     async with Process().serving() as port:
         said = await raw(port, request_)
         assert said[9:12] == status

@@ -29,7 +29,7 @@ async def test_a_backlog_is_run_once_each(office: Office) -> None:
 
 
 async def test_tasks_queued_while_it_waits_are_taken(office: Office) -> None:
-    """A consumer that once found an empty queue must not be deaf from then on."""
+    """A consumer that once found an empty queue must go on asking for tasks."""
     office.consume(office.at_once)
     for _ in range(3):
         keys = await office.enqueue()
@@ -187,7 +187,7 @@ async def test_a_suspect_runs_alone(office: Office) -> None:
 
 
 async def test_it_recovers_when_redis_is_killed_and_comes_back(tmp_path: Path, queue: str) -> None:
-    """Workers that are alive but deaf after a broker's restart are what users of other queues shout about."""
+    """Workers that live and take nothing after a broker's restart are what users of other queues complain about."""
     with running(tmp_path) as server:
         office = Office(server.url, queue)
         consumer = office.consume(office.at_once)
@@ -276,7 +276,7 @@ async def test_an_audit_during_a_claim_does_not_run_the_task_twice(office: Offic
 
 
 async def test_a_paused_queue_rests_until_it_is_resumed(office: Office) -> None:
-    """A consumer that learns of a pause and forgets to look again would be deaf for ever."""
+    """A consumer that learns of a pause and does not ask again would never take a task any more."""
     operators = Operators(office.client)
     await operators.pause(office.queue, paused=True)
     consumer = office.consume(office.at_once)

@@ -358,7 +358,7 @@ async def test_a_client_cancels_a_call_that_is_being_delivered(tmp_path):
 
 
 async def test_a_status_means_what_it_means_of_the_librarys_handlers(tmp_path):
-    """A final error would be tried for a day, or an outage be anybody's last answer."""
+    """A final error would be tried for a day, or an outage be a client's last answer."""
     passing, final = (14, 8, 13, 2, 10), (5, 9, 3)
     settings = {LEDGER: {"backoff_seconds": 0.05, "max_backoff_seconds": 0.1}}
     async with deployed(tmp_path, foreigners=1, couriers=1, settings=settings) as one:

@@ -41,7 +41,7 @@ async def start(folder, **variables: object) -> asyncio.subprocess.Process:
 
 @pytest.mark.parametrize("fault", ["port taken", "bad setting", "broken key"])
 async def test_what_keeps_it_from_starting_is_one_line(tmp_path, fault):
-    """Else whoever starts it has to read a traceback."""
+    """Else its operator has to read a traceback."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -139,7 +139,7 @@ async def test_calls_by_every_verb(tmp_path: Path) -> None:
 
 
 async def test_what_is_postes_own_stays_so(tmp_path: Path) -> None:
-    """Else a service that takes every path has everybody's tasks, and one that asks for too much loses all it has."""
+    """Else a service that takes every path has all tasks, and one that asks for too much loses all it has."""
     async with gateway_of(tmp_path) as (gateway, _):
         assert (await gateway.get("/v1/tasks/x")).body["type"] == "/problems/no-such-task"
         assert (await gateway.get("/v1/tasks/a/b/c")).status == 404
@@ -172,7 +172,7 @@ async def test_what_is_wrong_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_hostile_query_is_bounded(tmp_path: Path) -> None:
-    """Else one line of eight thousand characters holds everybody up, or a name nested too deeply is a 500."""
+    """Else one line of eight thousand characters holds all others up, or a name nested too deeply is a 500."""
     async with gateway_of(tmp_path) as (gateway, _):
         many = await gateway.get("/v1/shelves/1?" + "&".join(["manyInt32=1"] * 600))
         assert len(many.body["said"]["manyInt32"]) == 600

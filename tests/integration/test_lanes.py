@@ -170,7 +170,7 @@ async def test_what_comes_to_a_blocked_consumer_has_its_turn_when_a_place_is_fre
 
 
 async def test_a_pace_holds_for_all_processes_together(office: Office) -> None:
-    """What a method calls may allow ten calls a second, whoever makes them: two processes must not make twenty."""
+    """What a method calls may allow ten calls a second, from all together: two processes must not make twenty."""
     scripts, at = Scripts(office.client), office.keys
     keys = await office.enqueue(30, method=SLOW)
     for name in ("a", "b"):

@@ -160,7 +160,7 @@ async def measured(one, part) -> bool:
 
 
 async def test_a_client_makes_no_label(tmp_path):
-    """Whoever can send requests could fill Prometheus' memory, one made-up name after the other."""
+    """A client could fill Prometheus' memory, one made-up name after the other."""
     async with deployed(tmp_path, SUM) as one:
         odd = "made.up.Service"
         await one.ask("POST", f"/{odd}/Method", {})

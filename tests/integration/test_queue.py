@@ -74,7 +74,7 @@ async def test_an_enqueue_that_is_too_old_is_refused(post: Post, drift: int) -> 
 
 
 async def test_a_full_queue_refuses_and_keeps_what_it_has(post: Post) -> None:
-    """Without a bound a service that never returns fills the memory of everybody."""
+    """Without a bound a service that never returns fills the memory that all share."""
     post.policy = QueuePolicy(max_length=2)
     task = {
         "method": "m", "request": b"", "create_time": time.time(),
@@ -657,7 +657,7 @@ async def test_a_purged_task_still_says_what_became_of_it(post: Post) -> None:
 
 
 async def test_only_what_is_dead_is_purged(post: Post) -> None:
-    """A slip of an operator's hand must not throw work or results away."""
+    """One mistyped command must not throw work or results away."""
     await post.join("me")
     waiting = await post.enqueue()
 

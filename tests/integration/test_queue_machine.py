@@ -84,7 +84,7 @@ class Process:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Every step that anybody can take, each on the real queue and on the model."""
+    """Every step that a client, a consumer or a pass can take, each on the real queue and on the model."""
 
     def __init__(self, runner: asyncio.Runner, queue: DrivenQueue) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class QueueMachine(RuleBasedStateMachine):
         task = self.model.tasks.get(key)
         self.agree(task is None, record is None)
         if task is not None:
-            # What has not begun waits, whoever has it in hand.
+            # What has not begun waits, whichever process has claimed it.
             state, attempts = ("Q", task.attempts - 1) if task.waits_in_hand else (task.state, task.attempts)
             self.agree(TaskState(state), record.state)
             self.agree((attempts, task.response), (record.attempt, record.response))

@@ -1,4 +1,4 @@
-"""One thread through a call: whoever has a request's id, or a task's, finds all that any part's log says of it."""
+"""One thread through a call: by a request's id, or a task's, all is found that any part's log says of it."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ async def test_what_a_courier_delivers_bears_its_request_to_its_service(tmp_path
 
 
 async def test_a_strangers_request_id_is_no_line_of_the_log(tmp_path):
-    """Whoever calls a service past the gateway would write into its log, and into every search for another's call."""
+    """A client that calls a service past the gateway would write into its log, and into searches for another's call."""
     async with deployed(tmp_path) as one:
         worker = one.service(TALKATIVE)
         worker.start()
@@ -238,7 +238,7 @@ async def test_a_strangers_request_id_is_no_line_of_the_log(tmp_path):
 
 
 async def test_what_goes_beside_a_call_does_not_bear_its_name(tmp_path):
-    """A flight carries many calls: its line would send whoever reads it after the one that happened to come first."""
+    """A batch carries many calls: its line would lead a reader to the one that happened to come first."""
     async with deployed(tmp_path) as one:
         (mom,) = one.moms
         mom.send(signal.SIGSTOP)

@@ -19,7 +19,7 @@ _F = descriptor_pb2.FieldDescriptorProto
 
 
 def pool_of(methods: Sequence[str], name: str = NAME) -> descriptor_pool.DescriptorPool:
-    """Describe the depot: two files of its own, and one that everybody has."""
+    """Describe the depot: two files of its own, and one that all programs have."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
     items = descriptor_pb2.FileDescriptorProto(name="foreign/v1/item.proto", package="foreign.v1", syntax="proto3")

@@ -29,7 +29,7 @@ MISSING = " and ".join(
 
 
 def descriptors(folder: Path) -> Path:
-    """Make the descriptor set of etcd's API, as whoever registers it does; returns where it is."""
+    """Make the descriptor set of etcd's API, as an operator who registers it does; returns where it is."""
     protos = folder / "protos"
     shutil.copytree(_PROTOS, protos)
     file = protos / "rpc.proto"

@@ -75,7 +75,7 @@ ACCEPTED: dict[str, Callable[[int], bytes]] = {
     "escapes": _long('{"aString":"', "\\u00e9", '"}'),
     "one wide letter": _long('{"aString":"', "a", '\U0001f4ee"}'),
     "digits": _long('{"aDouble":0.', "9", "}"),
-    # Whoever spells where each number stands copies thousands of letters for each.
+    # Code that spells where each number stands copies thousands of letters for each.
     "numbers under long keys": _below(1, "struct", _below(30, _LONG_KEY, _ZEROS)),
 }
 #: What is refused, for what stands beside, or at its end.

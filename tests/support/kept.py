@@ -10,7 +10,7 @@ from poste.queue.record import RECORD_BYTES
 
 #: Longer ago than the minute in which what ended is not purged, in ms.
 _AGO_MS: Final = 100_000
-#: Adds to a number in a hash, in a Redis that is full too: what a test does to time takes no room of anybody's.
+#: Adds to a number in a hash, in a Redis that is full too: what a test does to time takes no room from others.
 _SHIFT: Final = """#!lua flags=allow-oom
 return redis.call('hincrby', KEYS[1], ARGV[1], ARGV[2])
 """

@@ -32,7 +32,7 @@ class Attack:
 async def standing(
     deployment: Deployment, *, parts: Iterable[Part] | None = None, megabytes: float = LIMIT_MEGABYTES
 ) -> AsyncIterator[Attack]:
-    """Attack in the body; the parts must live, keep within their memory, and answer everybody else.
+    """Attack in the body; the parts must live, keep within their memory, and answer all others.
 
     Prints the figures, which `pytest -rP` shows.
 

@@ -1,4 +1,4 @@
-"""How rounds become a figure and a verdict: a slip here would say of the product what is not so."""
+"""How rounds become a figure and a verdict: a mistake here would say of the product what is not so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge of `nox -s chaos` finds what it is there for: a judge that can't find anybody guilty proves nothing."""
+"""The judge of `nox -s chaos` finds what it is there for: a judge that never finds a fault proves nothing."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_null_that_is_a_text_is_told(outline):
     [["a"], ["=2"], [":=2"], ["a=1", "a=2"], ["a:=two"], ["a:=NaN"], ['a:={"b": 1, "b": 2}']],
 )
 def test_what_is_no_field_is_refused(given):
-    """A slip of the pen would be called with something else than was meant."""
+    """A misspelt value would be called with something else than was meant."""
     with pytest.raises(click.UsageError):
         made(*given)
 

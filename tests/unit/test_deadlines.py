@@ -86,7 +86,7 @@ async def test_a_loop_that_was_blocked_takes_nobodys_time(fair: bool) -> None:
     await asyncio.sleep(0.3)
     deadlines.add("neighbour", 0.4)
     block(1.5)
-    # What it waits for takes a while, once everybody gets on again.
+    # What it waits for takes a while, once all get on again.
     await asyncio.sleep(0.3)
     deadlines.discard("neighbour")
 

@@ -37,7 +37,7 @@ log.info("after")
 
 
 def test_every_line_is_written_whole() -> None:
-    """Lines that wait for each other's company must not get lost, whatever is in them, and whoever writes them."""
+    """Lines that wait to be written together must not get lost, whatever is in them, and from whichever thread."""
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, check=True, timeout=60)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     turn = [line["number"] for line in lines if line["event"] == "first turn"]
@@ -49,7 +49,7 @@ def test_every_line_is_written_whole() -> None:
 
 
 def test_a_person_at_a_terminal_reads_no_json() -> None:
-    """Whoever starts a part by hand would have to take it apart; a machine would have to guess at the rest."""
+    """A person who starts a part would have to take it apart; a machine would have to guess at the rest."""
     with on_terminal("mom", "--port", "0") as terminal:
         shown = terminal.until("waiting for Redis")
     piped = subprocess.Popen([*POSTE, "mom", "--port", "0"], stderr=subprocess.PIPE, env=environment())

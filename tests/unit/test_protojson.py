@@ -359,7 +359,7 @@ fields = st.sampled_from([field.json_name for field in ORDER.fields])
 @anywhere
 @given(st.dictionaries(fields, json_values, max_size=4))
 def test_what_is_taken_json_format_takes_to_the_same_message(body):
-    """Else our reader and everybody else's disagree on what a client meant."""
+    """Else our reader and all others disagree on what a client meant."""
     raw = json.dumps(body).encode()
     try:
         read = protojson.decode(ORDER, raw)
@@ -396,7 +396,7 @@ plain_values = {
 @anywhere
 @given(st.fixed_dictionaries({}, optional=plain_values))
 def test_what_is_written_json_format_writes_too(values):
-    """Else our writers and everybody else's disagree on what a service meant."""
+    """Else our writers and all others disagree on what a service meant."""
     message = shop.Plain(**values)
     written = json.loads(protojson.encode(shop.Plain.DESCRIPTOR, message.SerializeToString()))
     theirs = json_format.MessageToDict(

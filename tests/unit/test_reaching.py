@@ -69,7 +69,7 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
 
 @pytest.mark.parametrize("behave", WAYS)
 async def test_whatever_goes_wrong_says_that_it_is_away(behave: Callable[[socket.socket], None]) -> None:
-    """Whoever waits for a process until it is gone would fail for the manner in which it went."""
+    """A test that waits for a process until it is gone would fail for the manner in which it went."""
     with server(behave) as port:
         async with aiohttp.ClientSession() as session:
             assert [await http_status(session, f"http://127.0.0.1:{port}/") for _ in range(5)] == [None] * 5

@@ -18,7 +18,7 @@ def servers(url: str, **more: Any) -> list[dict[str, Any]]:
 
 
 def test_one_server() -> None:
-    """The URL that everybody writes must not be taken for a cluster's."""
+    """The usual URL must not be taken for a cluster's."""
     assert servers("redis://user:pass@one:1/3") == [
         {"host": "one", "port": 1, "db": 3, "username": "user", "password": "pass"}
     ]

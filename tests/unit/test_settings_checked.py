@@ -71,7 +71,7 @@ def test_a_name_that_is_no_settings_is_refused_by_each_part(verb: tuple[str, ...
 
 
 def test_what_nothing_is_near_to_says_how_ones_own_may_be_called() -> None:
-    """Whoever calls their service's own variables so would not know what to do."""
+    """The author of a service who names his own variables so would not know what to do."""
     refused("worker", "POSTE_QQQQ", FOREIGN_PREFIX, QQQQ="1")
 
     assert load(WorkerSettings, {"POSTE_X_QQQQ": "1"}) == WorkerSettings()

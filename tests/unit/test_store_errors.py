@@ -63,7 +63,7 @@ def test_a_refusal_changed_nothing() -> None:
 
 @pytest.mark.parametrize("lost", LOST)
 def test_a_write_whose_answer_is_lost_may_have_happened(lost: Exception) -> None:
-    """It was reported as "never sent", and whoever asked took it for not done."""
+    """It was reported as "never sent", and its caller took it for not done."""
     assert error_of(lost, write=True) is StoreLost
     # One refusal says nothing of the command before it.
     assert error_of(NotConnected("refused"), write=True, several=True) is StoreLost

@@ -71,7 +71,7 @@ async def test_nobody_looks_while_nobody_watches(broadcaster, eyes):
 
 
 async def test_tasks_are_looked_up_for_operators_only(broadcaster):
-    """A guest would be sent the ids of tasks, by which everybody's results are read."""
+    """A guest would be sent the ids of tasks, by which all results are read."""
     public, full = await asyncio.gather(follow(broadcaster, 4), follow(broadcaster, 4, operator=True))
 
     assert all("tasks" not in json.loads(one) for one in public)
@@ -98,7 +98,7 @@ async def test_the_end_wakes_everybody(broadcaster):
 
 
 def test_the_bound_keeps_room_for_operators():
-    """Whoever opens streams enough would shut the operators out of their own page."""
+    """A client that opens enough streams would shut the operators out of their own page."""
     broadcaster = Broadcaster(Eyes().look)
     joined = []
     while not broadcaster.full(operator=False):
