@@ -1,6 +1,6 @@
 """One service's round: the replicas that its tasks are delivered to, and while there are some a consumer of its queue.
 
-Without them it takes nothing, and holds no lease: a queue that nobody takes from is seen as one.
+Without them it takes nothing, and holds no lease: a queue without a consumer is seen as one.
 """
 
 from __future__ import annotations

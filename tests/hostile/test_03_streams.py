@@ -116,7 +116,7 @@ async def test_messages_that_grow(tmp_path: Path) -> None:
 
 
 async def test_who_reads_nothing_is_cut_off(tmp_path: Path) -> None:
-    """Else streams that nobody reads keep others' out for as long as they last."""
+    """Else streams that are not read keep others' out for as long as they last."""
     async with streaming(tmp_path, write_seconds=2, max_streams=2) as one, standing(one):
         with streamers(one, "127.0.0.2", "127.0.0.3") as two:
             for streamer in two:

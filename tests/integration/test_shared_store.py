@@ -70,7 +70,7 @@ async def test_many_queues_take_no_more_threads_than_one_and_a_bounded_number_of
 async def test_what_a_lost_reply_left_behind_at_an_idle_queue_of_many_is_adopted(
     redis_server: RedisServer, queue: str
 ) -> None:
-    """It stands in the list of a process that lives, and that does not know of it: nobody would ever run it."""
+    """It stands in the list of a process that lives, and that does not know of it: it would never be run."""
     async with offices(redis_server, queue) as made:
         office = made[-1]
         (name,) = await office.incarnations()
@@ -110,7 +110,7 @@ async def test_a_lease_that_is_lost_among_many_costs_its_own_session_alone(
 
 
 async def test_redis_is_killed_under_many_queues_and_comes_back(redis_server: RedisServer, queue: str) -> None:
-    """A wait by looks that failed once would be a queue that nobody takes from, in a process that looks well."""
+    """A wait by reads that failed once would be a queue that nothing takes from, in a process that seems well."""
     async with offices(redis_server, queue) as made:
         redis_server.kill()
         await asyncio.sleep(0.5)

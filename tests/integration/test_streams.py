@@ -150,7 +150,7 @@ async def test_a_message_comes_as_soon_as_it_is_made(tmp_path: Path, library: bo
 @pytest.mark.parametrize("library", [True, False])
 @pytest.mark.parametrize("path", [WATCH, RUN])
 async def test_a_client_that_leaves_ends_the_call(tmp_path: Path, library: bool, path: str) -> None:
-    """Else handlers stream on for nobody, whatever their method declares: nobody would ever have the rest."""
+    """Else handlers stream on after their clients left, whatever their method declares."""
     feed = Feed()
     async with streaming(tmp_path, feed, library=library) as gateway:
         with capture_logs() as logs:
@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_ends_the_call(tmp_path: Path, library: bool,
 
 
 async def test_one_that_leaves_before_the_first_message_does_too(tmp_path: Path) -> None:
-    """Else handlers that wait for something wait on for nobody."""
+    """Else handlers that wait for something wait on after their clients left."""
     feed = Feed()
     async with streaming(tmp_path, feed) as gateway:
         call = asyncio.create_task(gateway.post(WATCH, {"name": "a", "count": -1}))
@@ -284,7 +284,7 @@ async def test_its_method_bounds_it(tmp_path: Path) -> None:
 
 
 async def test_what_streams_is_never_queued(tmp_path: Path) -> None:
-    """Else a client waits for what nobody will make."""
+    """Else a client waits for messages that will never be made."""
     mom = FakeMom(feeds.entry("127.0.0.1:9"))
     async with serving_mom(mom) as port, running_gateway(tmp_path, port) as gateway:
         away = await gateway.post(WATCH, ONE)

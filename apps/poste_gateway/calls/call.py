@@ -197,7 +197,7 @@ class _Call:
         # A call that must not run twice is cut short by an explicit limit only: its outcome would stay unknown.
         wait_seconds = self._prefer.limit_seconds if wait is None or not repeatable else wait
         connection: Any = self._request.protocol
-        # A call that changes nothing is given up once its client has gone: its handler would work for nobody.
+        # A call that changes nothing is given up once its client has gone: its handler's work would be of no use.
         connection.for_client_only = self._method.policy.no_side_effects
         try:
             outcome = await direct.call(self._pool, self._method, outgoing, wait_seconds=wait_seconds)

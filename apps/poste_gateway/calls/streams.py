@@ -1,4 +1,4 @@
-"""One call of a streaming method: direct or not at all, for nobody would read what is kept of a stream.
+"""One call of a streaming method: direct or not at all, for no client would read what is kept of a stream.
 
 What goes wrong before the first message is an ordinary problem, with its status. After that, or once the head was sent
 because no message came for a while, it is told in the stream's last line.
@@ -167,7 +167,7 @@ class StreamCall:
         client = client_of(self.request)
         self.open_streams.begin(client, self.service.name)
         connection: Any = self.request.protocol
-        # Nobody else has anything from it: with its client it ends.
+        # It is of use to its client alone, and ends with it.
         connection.for_client_only = True
         answered = False
         try:

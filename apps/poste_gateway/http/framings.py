@@ -17,7 +17,7 @@ class Framing(NamedTuple):
         message: What is before and after a message.
         problem: What is before and after the problem that a stream ends with; None if it can't be told.
         end: What says that the stream is whole.
-        idle: What is sent while there is no message, so that nobody takes the connection for dead.
+        idle: What is sent while there is no message, so that the connection is not taken for dead.
     """
 
     media_type: str

@@ -65,7 +65,7 @@ class MethodPolicy:
         queued_timeout_seconds: How long one attempt of it may take on the queued road.
         retry: When a queued task of it is tried again.
         idempotent: The proto declares it NO_SIDE_EFFECTS or IDEMPOTENT: running it twice does no harm.
-        no_side_effects: The proto declares it NO_SIDE_EFFECTS: nobody misses a call of it that is given up.
+        no_side_effects: The proto declares it NO_SIDE_EFFECTS: a call of it may be given up unmissed.
         redeliver: Run it again although it may have run, even if it is not idempotent.
         max_task_ttl_seconds: The longest that a client may have a call of it wait.
         max_result_ttl_seconds: The longest that a client may have a result of it kept.

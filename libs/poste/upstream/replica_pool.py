@@ -25,7 +25,7 @@ _CONNECT_SECONDS: Final = 0.2
 #: Targets whose names take longer than this to resolve count as away meanwhile, in seconds.
 _NEW_SECONDS: Final = 1.0
 
-#: Starts a task that somebody owns.
+#: Starts a task, and owns it.
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 _log: Final = logs.get("replica_pool")
@@ -215,7 +215,7 @@ class ReplicaPool:
         return ready
 
     async def _settled(self, tried: Collection[Replica], method: str) -> list[Replica]:
-        """Return who is ready; if nobody is, after a moment for connections that are being made."""
+        """Return the replicas that are ready; if none is, after a moment for connections that are being made."""
         ready = self._ready(tried, method)
         if not ready and not tried and self._unsettled():
             with contextlib.suppress(TimeoutError):
