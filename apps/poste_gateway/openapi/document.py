@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from poste import __version__, protojson
+from poste import protojson
 from poste.protojson.json_schema import COMPONENTS, Schema
+from poste.version import __version__
 from poste_gateway.openapi import shared
 from poste_gateway.openapi.operations import Operation, ServicePiece
 
