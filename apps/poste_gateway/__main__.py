@@ -93,13 +93,7 @@ class _Gateway:
     ) -> None:
         self._duties = duties
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
-        self.capacity = Capacity(
-            max_connections=settings.max_connections,
-            max_peer_connections=settings.max_peer_connections,
-            max_received_bytes=settings.max_received_bytes,
-            max_unsent_bytes=settings.max_unsent_bytes,
-            trusted=settings.trusted_proxies,
-        )
+        self.capacity = _capacity(settings)
         self._mom = mom = Mom(settings.mom)
         copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         largest = settings.max_stream_message_bytes
@@ -128,14 +122,7 @@ class _Gateway:
             max_wait_seconds=wait,
         )
         call_services = CallServices(
-            catalogue,
-            self._enqueuer,
-            task_reader,
-            self._offload,
-            ids,
-            wait,
-            settings.body_seconds,
-            self._open_streams,
+            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds, self._open_streams
         )
         self.dispatcher = Dispatcher(call_services, self.own_routes, settings.cors_origins, self.draining)
 
@@ -155,6 +142,16 @@ class _Gateway:
         # Waited for as well: it must not find its channel closed, which it would report as a defect.
         await lifecycle.end([self._following_mom])
         await self._mom.close()
+
+
+def _capacity(settings: GatewaySettings) -> Capacity:
+    return Capacity(
+        max_connections=settings.max_connections,
+        max_peer_connections=settings.max_peer_connections,
+        max_received_bytes=settings.max_received_bytes,
+        max_unsent_bytes=settings.max_unsent_bytes,
+        trusted=settings.trusted_proxies,
+    )
 
 
 def _certificate(settings: GatewaySettings) -> Certificate | None:
