@@ -16,6 +16,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 from support import feed as feeds
+from support.cli import poste
 from support.feed import EXPORT, LEGACY, NAME, RUN, WATCH, Feed, plain, streaming
 from support.gateway import FakeMom, Gateway, running_gateway, serving_mom
 from support.rest import is_problem
@@ -469,3 +470,25 @@ async def test_the_client_yields_each_message(tmp_path: Path) -> None:
             async for _ in endless:
                 break
         await until(lambda: feed.cancelled == ["a"], what="the handler's cancellation")
+
+
+async def test_the_command_prints_each_message_on_a_line(tmp_path: Path) -> None:
+    """Else a pipe gets what is no line, or a script takes for whole what is not."""
+
+    async def called(gateway: Gateway, **fields: Any) -> Any:
+        message = json.dumps({"name": "a", "count": 2, "free": 9, **fields})
+        return await asyncio.to_thread(poste, "call", f"{NAME}/Watch", "-d", message, "--url", gateway.url)
+
+    async with streaming(tmp_path, Feed()) as gateway:
+        whole = await called(gateway)
+        broken = await called(gateway, failCode=10)
+        refused = await asyncio.to_thread(poste, "call", f"{NAME}/Watch", "--async", "--url", gateway.url)
+        services = await asyncio.to_thread(poste, "services", "--url", gateway.url)
+
+    assert (whole.returncode, lines(whole.stdout)) == (0, [{"number": 0, "text": ""}, {"number": 1, "text": ""}])
+    assert (broken.returncode, lines(broken.stdout)) == (1, lines(whole.stdout))
+    assert "ABORTED" in broken.stderr or "aborted" in broken.stderr
+    assert refused.returncode == 1
+    assert "respond-async" in refused.stderr
+    assert "Watch (stream)" in services.stdout
+    assert "by gRPC alone: client-streaming" in services.stdout

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"calculator/v1/multiplication.proto\x12\rcalculator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"3\n\x0fMultiplyRequest\x12\x0f\n\x01\x61\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x0f\n\x01\x62\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\"\"\n\x10MultiplyResponse\x12\x0e\n\x06result\x18\x01 \x01(\x01\x32\x86\x01\n\x15MultiplicationService\x12m\n\x08Multiply\x12\x1e.calculator.v1.MultiplyRequest\x1a\x1f.calculator.v1.MultiplyResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/multiplication:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"calculator/v1/multiplication.proto\x12\rcalculator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"3\n\x0fMultiplyRequest\x12\x0f\n\x01\x61\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x0f\n\x01\x62\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\"\"\n\x10MultiplyResponse\x12\x0e\n\x06result\x18\x01 \x01(\x01\"D\n\x0cTableRequest\x12\x0f\n\x01\x61\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x0c\n\x04rows\x18\x02 \x01(\x05\x12\x15\n\rpause_seconds\x18\x03 \x01(\x01\"*\n\rTableResponse\x12\t\n\x01\x62\x18\x01 \x01(\x01\x12\x0e\n\x06result\x18\x02 \x01(\x01\x32\xf5\x01\n\x15MultiplicationService\x12m\n\x08Multiply\x12\x1e.calculator.v1.MultiplyRequest\x1a\x1f.calculator.v1.MultiplyResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/multiplication:\x01*\x12m\n\x05Table\x12\x1b.calculator.v1.TableRequest\x1a\x1c.calculator.v1.TableResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/multiplication/table/{a}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MULTIPLYREQUEST'].fields_by_name['a']._serialized_options = b'\342A\001\002'
   _globals['_MULTIPLYREQUEST'].fields_by_name['b']._loaded_options = None
   _globals['_MULTIPLYREQUEST'].fields_by_name['b']._serialized_options = b'\342A\001\002'
+  _globals['_TABLEREQUEST'].fields_by_name['a']._loaded_options = None
+  _globals['_TABLEREQUEST'].fields_by_name['a']._serialized_options = b'\342A\001\002'
   _globals['_MULTIPLICATIONSERVICE'].methods_by_name['Multiply']._loaded_options = None
   _globals['_MULTIPLICATIONSERVICE'].methods_by_name['Multiply']._serialized_options = b'\220\002\001\202\323\344\223\002\027\"\022/v1/multiplication:\001*'
+  _globals['_MULTIPLICATIONSERVICE'].methods_by_name['Table']._loaded_options = None
+  _globals['_MULTIPLICATIONSERVICE'].methods_by_name['Table']._serialized_options = b'\220\002\001\202\323\344\223\002\036\022\034/v1/multiplication/table/{a}'
   _globals['_MULTIPLYREQUEST']._serialized_start=116
   _globals['_MULTIPLYREQUEST']._serialized_end=167
   _globals['_MULTIPLYRESPONSE']._serialized_start=169
   _globals['_MULTIPLYRESPONSE']._serialized_end=203
-  _globals['_MULTIPLICATIONSERVICE']._serialized_start=206
-  _globals['_MULTIPLICATIONSERVICE']._serialized_end=340
+  _globals['_TABLEREQUEST']._serialized_start=205
+  _globals['_TABLEREQUEST']._serialized_end=273
+  _globals['_TABLERESPONSE']._serialized_start=275
+  _globals['_TABLERESPONSE']._serialized_end=317
+  _globals['_MULTIPLICATIONSERVICE']._serialized_start=320
+  _globals['_MULTIPLICATIONSERVICE']._serialized_end=565
 # @@protoc_insertion_point(module_scope)

@@ -63,3 +63,59 @@ class MultiplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MultiplyResponse: _TypeAlias = MultiplyResponse  # noqa: Y015
+
+@_typing.final
+class TableRequest(_message.Message):
+    """Asks for a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PAUSE_SECONDS_FIELD_NUMBER: _builtins.int
+    a: _builtins.float
+    """The number whose table it is."""
+    rows: _builtins.int
+    """How many rows it has; 10 if that is 0 or not given."""
+    pause_seconds: _builtins.float
+    """The pause before each row but the first, in seconds."""
+    def __init__(
+        self,
+        *,
+        a: _builtins.float = ...,
+        rows: _builtins.int = ...,
+        pause_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "pause_seconds", b"pause_seconds", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableRequest: _TypeAlias = TableRequest  # noqa: Y015
+
+@_typing.final
+class TableResponse(_message.Message):
+    """One row of a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    B_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    b: _builtins.float
+    """The row's number, from 1."""
+    result: _builtins.float
+    """a * b."""
+    def __init__(
+        self,
+        *,
+        b: _builtins.float = ...,
+        result: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["b", b"b", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableResponse: _TypeAlias = TableResponse  # noqa: Y015

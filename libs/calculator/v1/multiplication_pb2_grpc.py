@@ -40,6 +40,11 @@ class MultiplicationServiceStub:
                 request_serializer=calculator_dot_v1_dot_multiplication__pb2.MultiplyRequest.SerializeToString,
                 response_deserializer=calculator_dot_v1_dot_multiplication__pb2.MultiplyResponse.FromString,
                 _registered_method=True)
+        self.Table = channel.unary_stream(
+                '/calculator.v1.MultiplicationService/Table',
+                request_serializer=calculator_dot_v1_dot_multiplication__pb2.TableRequest.SerializeToString,
+                response_deserializer=calculator_dot_v1_dot_multiplication__pb2.TableResponse.FromString,
+                _registered_method=True)
 
 
 class MultiplicationServiceServicer:
@@ -53,6 +58,13 @@ class MultiplicationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Table(self, request, context):
+        """Writes the multiplication table of a number, row by row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MultiplicationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_MultiplicationServiceServicer_to_server(servicer, server):
                     servicer.Multiply,
                     request_deserializer=calculator_dot_v1_dot_multiplication__pb2.MultiplyRequest.FromString,
                     response_serializer=calculator_dot_v1_dot_multiplication__pb2.MultiplyResponse.SerializeToString,
+            ),
+            'Table': grpc.unary_stream_rpc_method_handler(
+                    servicer.Table,
+                    request_deserializer=calculator_dot_v1_dot_multiplication__pb2.TableRequest.FromString,
+                    response_serializer=calculator_dot_v1_dot_multiplication__pb2.TableResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class MultiplicationService:
             '/calculator.v1.MultiplicationService/Multiply',
             calculator_dot_v1_dot_multiplication__pb2.MultiplyRequest.SerializeToString,
             calculator_dot_v1_dot_multiplication__pb2.MultiplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Table(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calculator.v1.MultiplicationService/Table',
+            calculator_dot_v1_dot_multiplication__pb2.TableRequest.SerializeToString,
+            calculator_dot_v1_dot_multiplication__pb2.TableResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,8 @@ class MultiplicationServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Multiply: _aio.UnaryUnaryMultiCallable[_multiplication_pb2.MultiplyRequest, _multiplication_pb2.MultiplyResponse]
     """Computes a * b."""
+    Table: _aio.UnaryStreamMultiCallable[_multiplication_pb2.TableRequest, _multiplication_pb2.TableResponse]
+    """Writes the multiplication table of a number, row by row."""
 
 class MultiplicationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers with the product of two numbers."""
@@ -29,5 +31,13 @@ class MultiplicationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_multiplication_pb2.MultiplyRequest, _abc.Awaitable[_multiplication_pb2.MultiplyResponse]],
     ) -> _abc.Awaitable[_multiplication_pb2.MultiplyResponse]:
         """Computes a * b."""
+
+    @_abc_1.abstractmethod
+    def Table(
+        self,
+        request: _multiplication_pb2.TableRequest,
+        context: _aio.ServicerContext[_multiplication_pb2.TableRequest, _abc.AsyncIterator[_multiplication_pb2.TableResponse]],
+    ) -> _abc.AsyncIterator[_multiplication_pb2.TableResponse]:
+        """Writes the multiplication table of a number, row by row."""
 
 def add_MultiplicationServiceServicer_to_server(servicer: MultiplicationServiceServicer, server: _aio.Server) -> None: ...

@@ -68,7 +68,14 @@ def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
     nothing: Any = None
     own_routes: Any = SimpleNamespace(check_ready=lambda: None)
     call_services = CallServices(
-        catalogue, enqueuer, nothing, Offload(0), TaskIds(bytes(32)), max_wait_seconds=30, body_seconds=30
+        catalogue,
+        enqueuer,
+        nothing,
+        Offload(0),
+        TaskIds(bytes(32)),
+        max_wait_seconds=30,
+        body_seconds=30,
+        open_streams=nothing,
     )
     return http_server.Server(Dispatcher(call_services, own_routes, (), asyncio.Event()).handle, 1024 * 1024)
 
