@@ -120,7 +120,8 @@ class Listings:
         found = self._catalogue.services.get(service)
         if found is None:
             raise Problem(NO_SERVICE, "There is no service of this name.")
-        if (method := found.methods.get(name)) is None:
+        method = found.methods.get(name) or found.streams.get(name)
+        if method is None:
             raise Problem(NO_ROUTE, f"{service} has no method of this name.")
         return {
             "service": service,
