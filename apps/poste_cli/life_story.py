@@ -28,5 +28,6 @@ def _words(event: TaskEvent) -> str:
         f"attempt {event.attempt}" if event.attempt else "",
         event.state.name if event.state else "",
         event.reason or "",
+        event.code or "",
     )
     return ", ".join(filter(None, known))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from support.queue_post import Post
 
+from poste.domain.codes import Code
+from poste.domain.policy import RetryPolicy
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue.history import Histories, History
 from poste.queue.steps import task as task_steps
@@ -67,6 +69,18 @@ async def test_what_became_of_each_attempt_is_told(post: Post) -> None:
         *("accepted", "started 1", "retried 1", "started 2", "given-back 2", "started 2", "crashed 2"),
         *("started 3", "cancel-requested", "ended C"),
     ]
+
+
+async def test_why_an_attempt_failed_is_told(post: Post) -> None:
+    """An operator would see that it was tried again five times, and not that the ledger was away each time."""
+    await post.join("me")
+    key = await post.running("me")
+    retry = RetryPolicy(max_attempts=5, backoff_seconds=0.001, max_backoff_seconds=0.001)
+    report = task_steps.Report(key, "me:1", "retry", b"error", retry, Code.UNAVAILABLE)
+    assert await post.tasks.complete(post.queue, [report]) == ["retried"]
+
+    retried = (await _history(post, key)).events[-1]
+    assert (retried.type, retried.code) == (TaskEventType.RETRIED, Code.UNAVAILABLE)
 
 
 async def test_a_replay_of_what_failed_does_not_rewrite_the_past(post: Post) -> None:

@@ -113,6 +113,8 @@ def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
     value: dict[str, Any] = {"time": time(event.time), "event": EVENT_OF[event.type].value}
     if event.attempt:
         value["attempt"] = event.attempt
+    if event.code and (code := code_of(event.code)):
+        value["code"] = code.name
     if event.state in STATE_OF:
         value["state"] = STATE_OF[event.state].name
     if event.dead_reason in REASON_OF:

@@ -68,7 +68,7 @@ def report(message: mom_service_pb2.Completion, service: Service | None) -> Repo
             method = None if service is None else service.find(message.method)
             retry = RetryPolicy() if method is None else method.policy.retry
             error = bounded(message.error)
-            return Report(message.key, message.token, _ending(message), error.SerializeToString(), retry)
+            return Report(message.key, message.token, _ending(message), error.SerializeToString(), retry, error.code)
         case "cancelled":
             return Report(message.key, message.token, "cancelled")
         case _ if len(message.response) > sizes.MAX_PAYLOAD:

@@ -71,6 +71,7 @@ def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
                 type=EVENTS[event.type],
                 attempt=event.attempt or 0,
                 state=STATES[event.state] if event.state else task_pb2.TASK_STATE_UNSPECIFIED,
+                code=event.code or 0,
                 dead_reason=REASONS[event.dead_reason] if event.dead_reason else task_pb2.DEAD_REASON_UNSPECIFIED,
             )
             for event in found.events

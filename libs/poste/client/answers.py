@@ -103,6 +103,7 @@ class TaskEvent:
         attempt: Which attempt it is about; None if it is about none.
         state: The final state, if it ended.
         reason: Why Poste gave it up, if it ended as DEAD; `operator` if one cancelled it.
+        code: The code of the error that an attempt failed with, if it was retried.
     """
 
     time: datetime
@@ -110,6 +111,7 @@ class TaskEvent:
     attempt: int | None
     state: TaskState | None
     reason: str | None
+    code: str | None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> TaskEvent:
@@ -121,6 +123,7 @@ class TaskEvent:
             attempt=None if attempt is None else int(attempt),
             state=None if state is None else TaskState[state],
             reason=document.get("reason"),
+            code=document.get("code"),
         )
 
 

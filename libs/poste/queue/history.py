@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from poste.domain.codes import Code, code_of
 from poste.domain.task import DeadReason, TaskEventType, TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import text
@@ -51,6 +52,7 @@ class TaskEvent:
         attempt: Which attempt it is about; None if it is about none.
         state: The final state, if it ended.
         dead_reason: Why, if it ended as DEAD, or was cancelled by an operator.
+        code: That of the error that an attempt failed with, if it was retried and that is known.
     """
 
     time: float
@@ -58,6 +60,7 @@ class TaskEvent:
     attempt: int | None = None
     state: TaskState | None = None
     dead_reason: DeadReason | None = None
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[
     began = [TaskEvent(_time(begin), TaskEventType.STARTED, _attempt(attempt))] if begin else []
     if kind is TaskEventType.ENDED:
         return [*began, _ended(time, TaskState(letter.upper()), word)]
-    return [*began, TaskEvent(_time(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None)]
+    code = code_of(int(word)) if kind is TaskEventType.RETRIED and word else None
+    return [*began, TaskEvent(_time(time), kind, _attempt(attempt) if kind in _OF_ATTEMPTS else None, code=code)]
 
 
 def _ended(time: str, state: TaskState, reason: str) -> TaskEvent:

@@ -244,6 +244,7 @@ class TaskEvent(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     DEAD_REASON_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     type: Global___TaskEventType.ValueType
     """What."""
     attempt: _builtins.int
@@ -252,6 +253,8 @@ class TaskEvent(_message.Message):
     """The final state, if it ENDED."""
     dead_reason: Global___DeadReason.ValueType
     """Why, if it ended as DEAD, or an operator cancelled it."""
+    code: _builtins.int
+    """If an attempt failed and it was RETRIED, the google.rpc.Code of its error; 0 if it is not known."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the store's clock; of ACCEPTED, by the gateway's, but no later than what followed."""
@@ -264,10 +267,11 @@ class TaskEvent(_message.Message):
         attempt: _builtins.int = ...,
         state: Global___TaskState.ValueType = ...,
         dead_reason: Global___DeadReason.ValueType = ...,
+        code: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dead_reason", b"dead_reason", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "dead_reason", b"dead_reason", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,7 +55,7 @@ local function fail(record, key, outcome, payload, terms)
     finish(record, 'C', now, 'e', payload)
     return 'cancelled'
   end
-  local max_failures, max_defects, backoff, max_backoff, random = unpack(numbers(terms))
+  local max_failures, max_defects, backoff, max_backoff, random, code = unpack(numbers(terms))
   expiry, failures, defects = number(expiry) or now, (number(failures) or 0) + 1, number(defects) or 0
   if outcome == 'defect' or outcome == 'overdue' then
     defects = defects + 1
@@ -68,7 +68,7 @@ local function fail(record, key, outcome, payload, terms)
   -- Between half of it and all of it: apart from others', and never so short that it is as good as no wait. Due at the
   -- latest when the task's time is over, so that it is settled then.
   local wait = (0.5 + random / 2) * math.min(max_backoff, backoff * 2 ^ (failures - 1))
-  append_event(record, 'r', now)
+  append_event(record, 'r', now, code)
   count_done('retried')
   redis.call('HDEL', record, 't')
   redis.call('HSET', record, 's', 'Q', 'f', failures, 'e', payload)

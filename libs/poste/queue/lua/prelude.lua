@@ -181,7 +181,7 @@ end
 -- Keeps what became of an attempt that did not end the task: `<event> <attempt> <when it began, or ''> <now>` and perhaps a
 -- word, for each; a `;` behind each, and one in front of all if earlier ones were dropped. Only what was out of the ordinary
 -- is kept, so an ordinary record does not grow by it.
---   r retried · c crashed · g given back · d died (the word: why) · f failed · p replayed
+--   r retried (the word: the code of its error) · c crashed · g given back · d died (the word: why) · f failed · p replayed
 local function append_event(record, event, now, word)
   local attempt, begin, notes = unpack(redis.call('HMGET', record, 'a', 'b', 'v'))
   notes = (notes or '') .. event .. ' ' .. (attempt or 0) .. ' ' .. (begin or '') .. ' ' .. now .. ' ' .. (word or '') .. ';'

@@ -58,7 +58,7 @@ class Report(NamedTuple):
     schema here breaks the one that it was accepted under; retry (a later try may go better), defect (it failed
     unexpectedly), silent (it ended without saying whether it had run: retried if that does no harm), overdue (silent,
     for its time was over).
-    `retry`: how its method's tasks are tried again.
+    `retry`: how its method's tasks are tried again. `code`: that of the error (google.rpc.Code), for its history.
     """
 
     key: str
@@ -66,6 +66,7 @@ class Report(NamedTuple):
     ending: Ending
     payload: bytes = b""
     retry: RetryPolicy = RetryPolicy()
+    code: int = 0
 
 
 class Found(NamedTuple):
@@ -156,7 +157,7 @@ async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -
     arguments: list[Argument] = []
     for report in reports:
         touched += (at.record(report.key), at.taken(report.token.rpartition(":")[0]))
-        terms = _terms(report.retry) if report.ending in _FAILURES else ""
+        terms = _terms(report) if report.ending in _FAILURES else ""
         arguments += (report.key, report.token, report.ending, report.payload, terms)
     results, ended = await scripts.run_kept(at, "complete", touched, arguments)
     # Its service logs the others.
@@ -168,8 +169,9 @@ def _touched(at: QueueKeys, key: str) -> list[str]:
     return [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
 
 
-def _terms(retry: RetryPolicy) -> str:
-    """Spell when a task is tried again, as the script takes it apart."""
+def _terms(report: Report) -> str:
+    """Spell when a task is tried again, and after what, as the script takes it apart."""
+    retry = report.retry
     first, longest = retry.backoff_seconds * 1000, retry.max_backoff_seconds * 1000
     jitter = random.random()  # noqa: S311 - it is no secret
-    return f"{retry.max_attempts or 0} {retry.max_defects} {first} {longest} {jitter}"
+    return f"{retry.max_attempts or 0} {retry.max_defects} {first} {longest} {jitter} {report.code}"
