@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from google.protobuf import any_pb2, descriptor_pb2
 from support import described
 from support.described import F
 
+from poste.rpc.catalogue import describe
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.tasks import call_view
 from poste_gateway.tasks.call_view import MASK
@@ -30,6 +30,7 @@ def _pool() -> Any:
     described.map_field(call, "notes", F.TYPE_STRING, F.TYPE_STRING, ".pay.v1.Pay")
     described.field(call, "answers", repeated=True).options.debug_redact = True
     described.field(call, "extra", ".google.protobuf.Any")
+    described.service(file, "Desk", {"Pay": (".pay.v1.Pay", ".pay.v1.Pay")})
     return described.pool_of(any_pb2.DESCRIPTOR, file)
 
 
@@ -39,8 +40,8 @@ def pool() -> Any:
 
 
 def shown(pool: Any, request: bytes, **more: Any) -> dict[str, Any]:
-    method = SimpleNamespace(input=pool.FindMessageTypeByName("pay.v1.Pay"))
-    service: Any = SimpleNamespace(find=lambda name: method if name == "Pay" else None)
+    # As the catalogue has it: of what a service registered, less may be kept than it said.
+    service = describe(described.entry(pool, "pay.v1.Desk"))
     return call_view.to_value(pb.InspectTaskResponse(request=request, **more), "Pay", service)
 
 

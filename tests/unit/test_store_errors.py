@@ -77,7 +77,7 @@ def test_a_read_changed_nothing(lost: Exception) -> None:
 
 async def test_a_cancellation_that_cannot_be_read_may_stand() -> None:
     """It was answered with "nothing happened", when the task had been cancelled and only the reading of it failed."""
-    redis: Any = Redis(evalsha=[[[]], NotConnected("refused")])
+    redis: Any = Redis(evalsha=[[[b"done"], []], NotConnected("refused")])
 
     with pytest.raises(StoreLost):
         await Tasks(redis).cancel("q", "k")

@@ -87,7 +87,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "expireTime": {**_TIME, "description": "When it is given up; once it has ended, until when it is kept."},
             "attempt": {"type": "integer", "description": "How often it was started."},
             "cancelRequested": {"type": "boolean"},
-            "reason": {"type": "string", "description": "Why it is DEAD."},
+            "reason": {"type": "string", "description": "Why it is DEAD; `operator` if one cancelled it."},
             "response": {"description": "The response message as JSON, once it has SUCCEEDED."},
             "error": PROBLEM,
             "lastError": PROBLEM,
