@@ -33,6 +33,8 @@ _MAX_COLONS: Final = 4
 _LITERAL: Final = re.compile(r"(?:[\w.~!$&'()+,;=@:-]|%[0-9A-Fa-f]{2})+", re.ASCII)
 _VERB: Final = re.compile(r"(?::(?:[\w.~!$&'()+,;=@-]|%[0-9A-Fa-f]{2})+)+", re.ASCII)
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+#: Without any of these a path is its segments.
+_SPECIAL: Final = frozenset("{}*:")
 #: What ends a segment.
 _END: Final = re.compile(r"[/{}]")
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -112,6 +114,9 @@ def parse(text: str) -> Template:
     if text == "/":
         return Template(segments=(), verb="", variables=())
     reading = _Reading()
+    if _SPECIAL.isdisjoint(text):
+        reading.segments.extend(map(_literal, text[1:].split("/")))
+        return reading.template("")
     # A verb behind a literal; one behind something wild is what its reading leaves.
     rest, verb = text, ""
     last = text.rpartition("/")[2]
