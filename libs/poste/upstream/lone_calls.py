@@ -83,7 +83,10 @@ class LoneCalls:
             reading = self._in_turn(call, outgoing)
             answer = await (self._alone(call, reading) if outgoing.repeatable else reading)
         if isinstance(answer, bytes) and outgoing.returned is not unread:
-            return_metadata(outgoing, await call.initial_metadata(), await call.trailing_metadata())
+            initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+            # Most handlers set none, and even that costs more to spell than to see.
+            if initial or trailing:
+                return_metadata(outgoing, initial, trailing)
         return answer
 
     def leave(self) -> None:
