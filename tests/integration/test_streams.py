@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ from support.waiting import until
 from support.worker import RunningWorker, running_worker
 
 from poste.client import Answer, Client, Problem
+from poste.domain.errors import StartError
+from poste.runtime import tracing
+from poste.service.policies import policy
 from poste.service.servicer import services_of
+from poste_gateway.calls import streams
 
 ONE = {"name": "a", "count": 1, "free": 1}
 ENDLESS = {"name": "a", "count": -1, "letters": 1, "free": 1}
@@ -492,3 +496,85 @@ async def test_the_command_prints_each_message_on_a_line(tmp_path: Path) -> None
     assert "respond-async" in refused.stderr
     assert "Watch (stream)" in services.stdout
     assert "by gRPC alone: client-streaming" in services.stdout
+
+
+async def test_who_follows_what_is_quiet_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a page does not know that it follows, and a proxy takes the connection for dead."""
+    monkeypatch.setattr(streams, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.1)
+    feed = Feed()
+    message = {"name": "a", "count": 1, "failCode": 5}
+    async with streaming(tmp_path, feed) as gateway:
+        async with opened(gateway, WATCH, message, Accept="text/event-stream") as response:
+            assert response.status == HTTPStatus.OK
+            for _ in range(3):
+                assert await response.content.readline() == b": still here\n"
+                assert await response.content.readline() == b"\n"
+            feed.permits.release()
+            feed.permits.release()
+            rest = (await response.content.read()).decode().split("\n\n")
+        blocks = [block for block in rest if block and not block.startswith(":")]
+        assert blocks[0] == 'data: {"number":0,"text":""}'
+        assert blocks[1].startswith("event: problem\n")
+        # In lines there is nothing that every reader passes over: the head alone says it.
+        async with opened(gateway, WATCH, ONE | {"free": 0}) as response:
+            assert response.status == HTTPStatus.OK
+            feed.permits.release()
+            assert lines(await response.text()) == [{"result": {"number": 0, "text": ""}}]
+
+
+async def test_a_client_of_http_1_0_reads_to_the_end(tmp_path: Path) -> None:
+    """It knows no chunks: their sizes would be lines among its lines."""
+    async with streaming(tmp_path, Feed()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /v1/feeds/a?count=2&free=2 HTTP/1.0\r\n\r\n")
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+
+    assert "chunked" not in head
+    assert [line["result"]["number"] for line in lines(body)] == [0, 1]
+
+
+async def test_a_trace_goes_through_to_the_handler(tmp_path: Path) -> None:
+    """Else what a stream's handler logs is in no trace, and its time in no picture of it."""
+    seen: list[str] = []
+
+    class Traced(Feed):
+        async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the proto's name
+            seen.append(tracing.trace_id.get())
+            async for message in super().Watch(request, context):
+                yield message
+
+        def Legacy(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the proto's name
+            seen.append(tracing.trace_id.get())
+            yield from super().Legacy(request, context)
+
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    async with streaming(tmp_path, Traced()) as gateway:
+        for path in (WATCH, LEGACY):
+            await gateway.post(path, ONE, traceparent=f"00-{trace}-b7ad6b7169203331-01")
+
+    assert seen == [trace, trace]
+
+
+class Quick(Feed):
+    @policy(timeout_seconds=0.3)
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the proto's name
+        async for message in super().Watch(request, context):
+            yield message
+
+
+class Queued(Feed):
+    @policy(away="queue")
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the proto's name
+        async for message in super().Watch(request, context):
+            yield message
+
+
+def test_what_an_author_can_say_of_a_stream() -> None:
+    """Else what can't hold is passed over in silence, and its author relies on it."""
+    (service,) = services_of([Quick()])
+    assert service.settings.methods["Watch"].timeout_seconds == 0.3
+
+    with pytest.raises(StartError, match="timeout_seconds alone"):
+        services_of([Queued()])

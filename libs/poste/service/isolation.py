@@ -146,6 +146,8 @@ def _method(services: Sequence[ServedService], name: str) -> ServedMethod:
         for method in service.methods.values()
         if name in (method.name, f"{service.name}/{method.name}")
     ]
+    if any(name in (one, f"{service.name}/{one}") for service in services for one in service.streaming):
+        raise StartError(f"isolated: {name} streams, and only what answers once can be run in a process of its own")
     if len(found) != 1:
         raise StartError(f"isolated: {len(found)} methods are called {name}")
     if found[0].coroutine:

@@ -24,6 +24,7 @@ from poste.domain import input_rules
 from poste.domain.codes import Code
 from poste.rpc.channels import NOT_RUN
 from poste.runtime import lifecycle, logs, metrics
+from poste.service import traced
 from poste.service.admission_control import AdmissionControl
 from poste.service.call import REQUEST_ID, Call, of_wire
 from poste.service.context import SyncContext
@@ -72,11 +73,16 @@ class _StreamFailedError(Exception):
 
 
 class _Guard:
-    """Guards one method's handler; what it makes of it is of the kind that it was, for gRPC goes by that."""
+    """Guards one method's handler; what it makes of it is of the kind that it was, for gRPC goes by that.
+
+    Attributes:
+        service: The full name of its service.
+        name: Its short name.
+    """
 
     def __init__(self, service: str, name: str, threads: Threads, admission: AdmissionControl) -> None:
-        self._service = service
-        self._name = name
+        self.service = service
+        self.name = name
         self._threads = threads
         self._admission = admission
         self._loop = asyncio.get_running_loop()
@@ -194,16 +200,20 @@ class _Guard:
         async def counted(request: Any, context: Any) -> Any:
             # gRPC runs each call in an asyncio task of its own.
             _bind(context)
+            span, code = traced.begin(self, of_wire(context), after_a_gap=False), Code.CANCELLED
             # A task of its own: without it a cancellation by gRPC could not be distinguished from one by the handler.
             task = asyncio.create_task(_caught(behaviour, request, context))
             try:
                 await asyncio.wait([task])
+                answer, error = task.result()
+                code = _said(context, Code.OK if error is None else Code.UNKNOWN)
             except asyncio.CancelledError:
                 lifecycle.cancel(task)
-                self._count(Code.CANCELLED)
                 raise
-            answer, error = task.result()
-            self._count(_said(context, Code.OK if error is None else Code.UNKNOWN))
+            finally:
+                self._count(code)
+                if span is not None:
+                    traced.end(span, self, code)
             if isinstance(error, grpc.aio.AbortError):
                 raise error
             if error is not None and not context.done():
@@ -221,10 +231,10 @@ class _Guard:
 
     def _count(self, code: Code) -> None:
         # Who streams speaks to the service itself.
-        metrics.handled_total.add((self._service, self._name, "direct", code.name))
+        metrics.handled_total.add((self.service, self.name, "direct", code.name))
 
     def _failed(self, error: BaseException) -> str:
-        _log.error("handler failed", service=self._service, method=self._name, exc_info=error)
+        _log.error("handler failed", service=self.service, method=self.name, exc_info=error)
         return unexpected(error).details
 
 
