@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,7 +21,7 @@ from poste_cli.task_ids import TASK_ID, remember
 
 _Verb = Literal["replay", "purge", "cancel"]
 #: How many calls are listed unless it is said.
-_LISTED: Final = 100
+_LISTED: Final = 1000
 _ALL: Final = "All of a queue that the filters match."
 #: What a verb does to calls, for the question whether it should.
 _QUESTIONS: Final = {"replay": "replay {}", "purge": "give {} up for good", "cancel": "cancel {}"}
@@ -29,6 +30,11 @@ _STATES: Final = {
     "purge": (TaskState.DEAD,),
     "cancel": (TaskState.QUEUED, TaskState.RUNNING),
 }
+
+
+_limit = click.option(
+    "--limit", default=_LISTED, show_default=True, type=click.IntRange(min=1), help="How many at most."
+)
 
 
 @click.command()
@@ -96,11 +102,11 @@ async def _show_request(client: Client, task_id: str, *, as_json: bool) -> int:
 
 @click.command()
 @click.argument("queue", shell_complete=completion.services)
-@click.option("--limit", default=_LISTED, show_default=True, type=click.IntRange(min=1), help="How many at most.")
+@_limit
 @filter_options.options(tuple(TaskState))
 @gateway_options.operator_options
 def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: str, as_json: bool) -> None:  # noqa: PLR0917
-    """List the newest calls of QUEUE or, with a filter, those that it matches, the oldest first.
+    """List the newest calls of QUEUE or, with a filter, some that it matches.
 
     poste tasks calculator.v1.SumService --state QUEUED --older 1h
     """
@@ -109,11 +115,7 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
         if wanted == TaskFilter():
             found = await client.tasks(queue, count=min(limit, 1000))
         else:
-            found = []
-            async for one in client.find_tasks(queue, wanted):
-                found.append(one)
-                if len(found) == limit:
-                    break
+            found = await _first(limit, client.find_tasks(queue, wanted))
             found.sort(key=lambda one: one.create_time)
         if as_json:
             printing.compact([one.document for one in found])
@@ -123,7 +125,9 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
             reason = f", {one.reason}" if one.reason else ""
             printing.line(one.id)
             printing.line(f"  {one.method}  {one.state.name}{reason}, attempt {one.attempt}, {sentences.times(one)}")
-        printing.note(f"{len(found)}{filter_options.words(wanted)}{' listed' if len(found) == limit else ''}")
+        if not found:
+            printing.line("no call matches")
+        _note_more(limit, found)
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -131,14 +135,19 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
 
 @click.command()
 @click.argument("queue", required=False, shell_complete=completion.services)
+@_limit
 @filter_options.options()
 @gateway_options.operator_options
-def dead(queue: str | None, wanted: TaskFilter, token: str | None, url: str, as_json: bool) -> None:
-    """List dead letters, the calls that Poste gave up, of one QUEUE or of all, and why."""
+def dead(  # noqa: PLR0917 - click passes them by name
+    queue: str | None, limit: int, wanted: TaskFilter, token: str | None, url: str, as_json: bool
+) -> None:
+    """List dead letters, the calls that Poste gave up, of one QUEUE or of all, and why, the longest dead first."""
 
     async def work(client: Client) -> int:
         queues = [queue] if queue else [one.queue for one in await client.queues() if one.dead]
-        found = [one for name in queues async for one in client.dead_letters(name, wanted)]
+        found: list[Task] = []
+        for name in queues:
+            found += await _first(limit - len(found), client.dead_letters(name, wanted))
         if as_json:
             printing.compact([one.document for one in found])
             return OK
@@ -150,9 +159,24 @@ def dead(queue: str | None, wanted: TaskFilter, token: str | None, url: str, as_
             printing.line(f"  {what}  {(one.error or {}).get('detail', '')}".rstrip())
         if not found:
             printing.line("nothing is dead" if wanted == TaskFilter() else "nothing that is dead matches")
+        _note_more(limit, found)
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+async def _first(count: int, found: AsyncGenerator[Task, None]) -> list[Task]:
+    """Return the first calls of a list: no more pages of it are asked for."""
+    first: list[Task] = []
+    async with contextlib.aclosing(found):
+        while len(first) < count and (one := await anext(found, None)) is not None:
+            first.append(one)
+    return first
+
+
+def _note_more(limit: int, found: Sequence[Task]) -> None:
+    if len(found) >= limit:
+        printing.note(f"{len(found)} are listed, and there may be more: --limit says how many")
 
 
 @dataclass(frozen=True, slots=True)

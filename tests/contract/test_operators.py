@@ -508,6 +508,12 @@ async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Of
     assert found.stdout.splitlines()[0] == failed
     assert "Add  FAILED, attempt 1, accepted " in found.stdout
     assert [task["id"] for task in json.loads((await run("tasks", SUM, "--json")).stdout)] == [failed, dead]
+    assert (await run("tasks", SUM, "--state", "RUNNING")).stdout == "no call matches\n"
+    one = await run("tasks", SUM, "--limit", "1", "--state", "FAILED", "--state", "DEAD")
+    assert (len(one.stdout.splitlines()), "there may be more" in one.stderr) == (2, True)
+    await office.dead()
+    one = await run("dead", "--limit", "1")
+    assert (one.stdout.splitlines()[0], "there may be more" in one.stderr) == (dead, True)
     assert (await run("dead", SUM, "--reason", "crashes")).stdout == "nothing that is dead matches\n"
 
 

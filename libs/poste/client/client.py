@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -266,17 +266,17 @@ class Client:
         reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/tasks?pageSize={count}")
         return self._read_all(Task.read, reply.document, "tasks")
 
-    async def find_tasks(self, queue: str, wanted: TaskFilter) -> AsyncIterator[Task]:
+    async def find_tasks(self, queue: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that a filter matches, in no order, each without its response and error."""
         async for task in self._pages(queue, "tasks", wanted):
             yield task
 
-    async def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncIterator[Task]:
+    async def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
         async for task in self._pages(queue, "dead", wanted):
             yield task
 
-    async def _pages(self, queue: str, listed: str, wanted: TaskFilter) -> AsyncIterator[Task]:
+    async def _pages(self, queue: str, listed: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
         token = ""
         while True:
             # Of what has no state a list would be that of the newest.
