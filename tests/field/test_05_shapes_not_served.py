@@ -15,7 +15,7 @@ from support.waiting import until
 from support.worker import FakeMom as WorkersMom
 from support.worker import running_worker
 from support.worker import serving_mom as serving_workers_mom
-from testing.v1 import ledger_pb2_grpc
+from testing.v1 import feed_pb2, feed_pb2_grpc, ledger_pb2_grpc
 
 from poste.rpc.catalogue import Method, describe
 from poste.rpc.servers import Health, bind, new_server
@@ -110,6 +110,22 @@ async def test_the_worker_is_told_and_says_it_once():
     (line,) = [line for line in logs if line["event"] == "route not served"]
     assert (line["method"], line["route"], line["log_level"]) == ("Call", "POST /v1/raw", "warning")
     assert "response_body" in line["reason"]
+
+
+async def test_a_method_that_takes_a_stream_is_told_by_the_worker():
+    """Else its author looks for what is wrong with a method that can't be called by REST."""
+
+    class Feed(feed_pb2_grpc.FeedServiceServicer):
+        async def Talk(self, requests: Any, _: Any) -> Any:  # noqa: N802 - the proto's name
+            async for request in requests:
+                yield feed_pb2.WatchResponse(number=request.count)
+
+    with capture_logs() as logs:
+        async with serving_workers_mom(WorkersMom()) as target, running_worker(Feed(), mom=target):
+            await until(lambda: any(line["event"] == "registered" for line in logs), what="its registration")
+
+    told = [line for line in logs if line["event"].startswith("method not callable by REST")]
+    assert [(line["method"], line["log_level"]) for line in told] == [("Talk", "warning")]
 
 
 def test_of_a_catalogue_files_services_the_middleware_says_it(tmp_path):

@@ -85,7 +85,7 @@ def summary(snapshot: Snapshot) -> Text:
         if (number := sum(one.light == name for one in snapshot.services))
     )
     if not snapshot.middleware:
-        return Text.assemble(lights, " · ", ("the middleware is away: what waits is safe", "bold red"))
+        return Text.assemble(lights, " · ", ("the middleware or its Redis is away: what waits is safe", "bold red"))
     figures = [one.figures for one in snapshot.services if one.figures is not None]
     waiting = sum(one.waiting for one in figures)
     oldest = max((one.oldest_age_seconds or 0.0 for one in figures), default=0.0)

@@ -81,6 +81,11 @@ class Registration:
             for method in service.descriptor.methods
             if method.name not in service.methods and method.name not in service.streaming
         ]
+        self._taking_streams = [
+            method.name
+            for method in service.descriptor.methods
+            if method.client_streaming and method.name in service.streaming
+        ]
         self.known = False
         #: The methods and the routes that are not served were logged.
         self._warned = False
@@ -120,6 +125,8 @@ class Registration:
             self._warned = True
             for method in self._without_handler:
                 _log.warning("method not served: it has no handler", service=service, method=method)
+            for method in self._taking_streams:
+                _log.warning("method not callable by REST: it takes a stream", service=service, method=method)
             for one in response.passed_over:
                 route = f"{one.verb} {one.path}"
                 _log.warning("route not served", service=service, method=one.method, route=route, reason=one.reason)

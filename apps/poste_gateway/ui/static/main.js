@@ -78,7 +78,7 @@ function trouble(text) {
 
 function missing(there) {
   if (find("trouble").dataset.own) return;
-  const text = there ? "" : "The middleware is away: what waits is safe, and can't be counted now.";
+  const text = there ? "" : "The middleware or its Redis is away: what waits is safe, and can't be counted now.";
   say(find("trouble"), text);
   find("trouble").hidden = there;
 }
