@@ -82,9 +82,12 @@ def worker(  # the arguments are click's
 ) -> None:
     """Run a service: the gRPC servicer CLASS of MODULE. Configured by POSTE_* variables.
 
-    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
+    After POSTE_MAX_TASKS tasks, or beyond POSTE_MAX_MEMORY_BYTES, it stops in order and starts anew in its place.
+
+    Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start, 75 if it is to be started anew.
     """
     with own_process.importing():
+        from poste.runtime.lifecycle import RESTART  # noqa: PLC0415 - the same
         from poste.service import serve  # noqa: PLC0415 - the same
         from poste.service.worker import load  # noqa: PLC0415 - the same
 
@@ -95,4 +98,10 @@ def worker(  # the arguments are click's
         os.environ["POSTE_MOM"] = running.mom
     if port is not None:  # The servicer's own is a default only, and so would the argument of `serve` be.
         os.environ["POSTE_PORT"] = str(port)
-    serve(load(spec), isolated=isolated, hard_timeout_seconds=hard_timeout)
+    try:
+        serve(load(spec), isolated=isolated, hard_timeout_seconds=hard_timeout)
+    except SystemExit as end:
+        if end.code != RESTART:
+            raise
+        # Whoever keeps it running need not, and it is back at once. All that it had open is closed with this.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same program again

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from support.cli import POSTE, environment
 from support.ledger import LEDGER, LedgerService, runs
 from support.mom import RunningMom, running_mom
 from support.redis_server import RedisServer, running
@@ -21,7 +24,10 @@ from support.worker import line, running_worker
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
+from poste.domain.errors import StartError
 from poste.queue.consumer import Consumer
+from poste.runtime import lifecycle
+from poste.service.recycling import resident_bytes
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 
@@ -170,3 +176,86 @@ async def test_results_wait_for_a_middleware_that_is_away(redis: RedisServer, le
 
     assert task.state == task_pb2.TASK_STATE_SUCCEEDED
     assert runs(ledger, "Record", "kept") == 1
+
+
+async def test_a_process_that_has_run_enough_ends_in_order(redis: RedisServer, ledger: Path) -> None:
+    """A handler that leaks would take its host's memory; a restart that cuts tasks off would make them unknown."""
+    restarts = 0
+    async with running_mom(redis.url) as mom:
+        async with worker(redis, mom):
+            await enqueue(mom, "Record", line("known from here on"))
+        keys = [await enqueue(mom, "Record", line(f"{number}", sleep_seconds=0.1)) for number in range(20)]
+        done = asyncio.gather(*(ended(mom, key) for key in keys))
+        while not done.done():
+            try:
+                async with worker(redis, mom, max_tasks=4, concurrency=2) as one:
+                    await asyncio.wait([one.task, done], return_when=asyncio.FIRST_COMPLETED)
+            except lifecycle.RestartWanted:
+                restarts += 1
+        tasks = await done
+
+    assert restarts >= 1
+    assert [(task.state, task.attempt) for task in tasks] == [(task_pb2.TASK_STATE_SUCCEEDED, 1)] * 20
+    assert [runs(ledger, "Record", f"{number}") for number in range(20)] == [1] * 20
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_a_process_that_has_grown_too_large_ends_in_order(redis: RedisServer) -> None:
+    """What leaks by direct calls, or by few tasks, is bounded by no number of them."""
+    grown = bytearray()
+
+    async def live(mom: RunningMom) -> None:
+        async with worker(redis, mom, max_memory_bytes=resident_bytes() + 64 * 2**20) as one:
+            await until(lambda: _ready(one.admin_url), what="readiness")
+            grown.extend(b"x" * 96 * 2**20)
+            await asyncio.wait([one.task])
+
+    async with running_mom(redis.url) as mom:
+        with pytest.raises(lifecycle.RestartWanted, match="POSTE_MAX_MEMORY_BYTES"):
+            await live(mom)
+
+
+async def test_a_bound_below_its_size_at_the_start_is_refused(redis: RedisServer) -> None:
+    """It would be started anew for ever, four times a second, and run nothing."""
+    async with running_mom(redis.url) as mom:
+        with pytest.raises(StartError, match="POSTE_MAX_MEMORY_BYTES"):
+            async with worker(redis, mom, max_memory_bytes=1024):
+                pass
+
+
+async def test_poste_worker_starts_itself_anew(redis: RedisServer, ledger: Path, tmp_path: Path) -> None:
+    """Whoever runs it by hand, or in a container, need not know what its end means."""
+    log = tmp_path / "worker.log"
+    async with running_mom(redis.url) as mom:
+        settings = {
+            "POSTE_MOM": mom.target,
+            "POSTE_REDIS_URL": redis.url,
+            "POSTE_PORT": "0",
+            "POSTE_ADMIN_PORT": "0",
+            "POSTE_MAX_TASKS": "4",
+            "POSTE_CONCURRENCY": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            LEDGER: str(ledger),
+        }
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *POSTE, "worker", "support.ledger:LedgerService", env=environment(**settings), stderr=output
+            )
+        try:
+            keys = [await enqueue(mom, "Record", line(f"{number}")) for number in range(12)]
+            tasks = [await ended(mom, key) for key in keys]
+            assert process.returncode is None
+            # By its latest life, it heeds a signal.
+            await until(lambda: _lines(log, "serving") > _lines(log, "recycling"))
+        finally:
+            process.terminate()
+            code = await process.wait()
+
+    assert code == 0, log.read_text()
+    assert [(task.state, task.attempt) for task in tasks] == [(task_pb2.TASK_STATE_SUCCEEDED, 1)] * 12
+    assert [runs(ledger, "Record", f"{number}") for number in range(12)] == [1] * 12
+    assert _lines(log, "recycling") >= 2
+
+
+def _lines(log: Path, event: str) -> int:
+    return log.read_text().count(f'"event":"{event}"')

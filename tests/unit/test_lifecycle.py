@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
+from poste.runtime import lifecycle
 from poste.runtime.lifecycle import side_tasks
+
+RESTARTING = """
+import os, signal, sys
+from poste.runtime import lifecycle
+
+async def main(stop):
+    if sys.argv[1] == "True":
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stop.wait()
+    raise lifecycle.RestartWanted
+
+sys.exit(lifecycle.run(main))
+"""
 
 
 async def test_a_duty_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
@@ -37,3 +53,11 @@ async def test_a_duty_that_fails_takes_the_body_with_it() -> None:
     with pytest.RaisesGroup(RuntimeError):
         async with side_tasks(duty()):
             await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("asks", "code"), [(False, lifecycle.RESTART), (True, 0)])
+def test_who_asks_a_process_to_stop_gets_no_restart(asks: bool, code: int) -> None:
+    """One that was on its way to a restart when it was asked to stop would be there again, and hear of it no more."""
+    ended = subprocess.run([sys.executable, "-c", RESTARTING, str(asks)], check=False, timeout=60)
+
+    assert ended.returncode == code

@@ -26,6 +26,10 @@ from poste.runtime.event_loop import EventLoop
 
 T = TypeVar("T")
 
+#: The exit code of a process that ended in order and is to be started anew (EX_TEMPFAIL of sysexits.h): one that looks
+#: for other than 0 (`Restart=on-failure`) starts it, too.
+RESTART: Final = 75
+
 _log = logs.get("lifecycle")
 #: From this size on a block of memory is mapped by itself, in bytes; and glibc's name for that (malloc.h). gRPC reads
 #: large messages in pieces of this size: elsewhere what was left of them lay about, megabytes of each.
@@ -45,13 +49,18 @@ CLEANUP_SECONDS: Final = 2.0
 _CANCELLED: Final[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
 
 
+class RestartWanted(Exception):  # noqa: N818 - it states a fact
+    """Raised by `main` once it has stopped in order: the process is to be started anew."""
+
+
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     """Run `main` on uvloop until it returns; SIGTERM and SIGINT set the event that it is given.
 
     If something is still under way then that can't be ended, the process ends here and now, in order but for that.
 
     Returns:
-        The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died.
+        The exit code: 0 after an orderly stop, 2 if it could not start, 1 if a part of it died, `RESTART` if it asked
+        for that (`RestartWanted`).
     """
     _raise_descriptors()
     # What is imported by now stays, and what a call leaves behind is freed without the collector: it may run rarely.
@@ -60,8 +69,13 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     _give_back_large_blocks()
     loop = EventLoop()
-    code = _live(loop, main)
-    if left := _wind_up(loop):
+    asked: list[signal.Signals] = []
+    code = _live(loop, main, asked)
+    left = _wind_up(loop)
+    if code == RESTART and asked:
+        # It was asked to stop on its way to the restart: there is to be none.
+        code = 0
+    if left:
         leaving.end_process(code, left)
     loop.close()
     return code
@@ -87,12 +101,18 @@ def _give_back_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
-def _live(loop: asyncio.AbstractEventLoop, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+def _live(
+    loop: asyncio.AbstractEventLoop,
+    main: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
+    asked: list[signal.Signals],
+) -> int:
     try:
-        _drive(loop, loop.create_task(_with_signals(main)))
+        _drive(loop, loop.create_task(_with_signals(main, asked)))
     except StartError as error:
         print(f"poste: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
+    except RestartWanted:
+        return RESTART
     except BaseExceptionGroup as group:
         return _died(group)
     except PosteError as error:
@@ -151,11 +171,18 @@ def _died(group: BaseExceptionGroup[BaseException]) -> int:
     return 1
 
 
-async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _with_signals(
+    main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], asked: list[signal.Signals]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def ask(number: signal.Signals) -> None:
+        asked.append(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, ask, number)
     loop_lag.watch()
     await main(stop)
 

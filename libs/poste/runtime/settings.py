@@ -291,6 +291,10 @@ class WorkerSettings(ConsumerSettings):
     #: How long all threads of a service's `def` handlers may be lost to calls that no caller waits for any more before
     #: the process ends itself in order, to be started anew, in seconds; 0 is for ever.
     threads_lost_seconds: SomeSeconds = 10.0
+    #: After how many queued tasks the process ends itself in order, to be started anew; up to a tenth more, at random.
+    max_tasks: Annotated[int, Field(ge=1)] | None = None
+    #: How much memory the process may have, resident, in bytes: beyond it it ends itself in order, to be started anew.
+    max_memory_bytes: Bytes | None = None
 
 
 class CourierSettings(ConsumerSettings):

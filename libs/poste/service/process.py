@@ -65,7 +65,7 @@ def serve(
             with `isolated`.
 
     Raises:
-        SystemExit: It could not start (2), or a part of it died (1).
+        SystemExit: It could not start (2), a part of it died (1), or it is to be started anew (`lifecycle.RESTART`).
     """
     try:
         services = services_of(servicers)
@@ -113,6 +113,7 @@ async def run(
     Raises:
         StartError: A port is taken.
         PosteError: All threads of a service were lost for too long, and it stopped for that.
+        lifecycle.RestartWanted: It has done as much as it may (`POSTE_MAX_TASKS`, `POSTE_MAX_MEMORY_BYTES`).
     """
     # What the process does itself is in no trace, nor is a call that is not recorded: every call's task begins so.
     tracing.silence(traceparents.UNRECORDED)
@@ -133,6 +134,8 @@ async def run(
     finally:
         await roads.close()
     _log.info("stopped")
+    if roads.recycling.reason is not None:
+        raise lifecycle.RestartWanted(roads.recycling.reason)
     if roads.threads.over:
         raise PosteError(f"ended by itself: {roads.threads.reason}")
 

@@ -45,7 +45,14 @@ Run: TypeAlias = Callable[[ClaimedTask, Call], Awaitable[Outcome]]
 class QueuedRoad:
     """Has the tasks of one queue run, and reports what they ended with."""
 
-    def __init__(self, run: Run, reporter: Reporter, schemas: Schemas, schema_of: SchemaOf) -> None:
+    def __init__(
+        self,
+        run: Run,
+        reporter: Reporter,
+        schemas: Schemas,
+        schema_of: SchemaOf,
+        count: Callable[[], object] = lambda: None,
+    ) -> None:
         """Connect the parts.
 
         Args:
@@ -53,9 +60,11 @@ class QueuedRoad:
             reporter: Reports what tasks ended with.
             schemas: Judges what was accepted under another schema.
             schema_of: Returns the schema that a method has here, by its short name; None if it is not here.
+            count: Called for each task whose handler has ended.
         """
         self._run = run
         self._reporter = reporter
+        self._count = count
         self._schemas = schemas
         self._schema_of = schema_of
 
@@ -118,6 +127,7 @@ class QueuedRoad:
             code = outcome.code
             _fill(completion, outcome, task.method)
         task.handled()
+        self._count()
         result = await self._report(task, completion, asked=outcome is None)
         if result in _ENDED:
             metrics.task_attempts.observe((task.queue,), task.attempt)

@@ -24,6 +24,7 @@ from poste.service.interception import Interception
 from poste.service.isolation import Isolation
 from poste.service.losses import ThreadWatch
 from poste.service.queued_road import QueuedHandlers, QueuedRoad
+from poste.service.recycling import Recycling
 from poste.service.register import Registration
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas
@@ -60,6 +61,7 @@ class Roads:
 
     Attributes:
         threads: Watches whether a service has lost all its threads.
+        recycling: Watches whether the process has done as much as it may.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class Roads:
             services, self._runner, max_calls=settings.max_direct_calls, interceptors=interceptors
         )
         self._channel = Replicated(settings.mom)
+        self.recycling = Recycling(max_tasks=settings.max_tasks, max_memory_bytes=settings.max_memory_bytes)
         self._queued = _Queued(
             services, settings, Reporter(self._channel), Schemas(self._channel), consumer,
-            live=self._direct.live, isolation=isolation, interception=interception,
+            live=self._direct.live, isolation=isolation, interception=interception, count=self.recycling.count,
         )  # fmt: skip
         runners = (self._runner, self._queued.runner)
         for runner in runners:
@@ -113,7 +116,8 @@ class Roads:
         ):
             for one in queued.consumers:
                 consuming.create_task(_consume(one, stop))
-            async with lifecycle.side_tasks(self.threads.run(stop), *(one.run() for one in registrations)):
+            watches = (self.threads.run(stop), self.recycling.run(stop))
+            async with lifecycle.side_tasks(*watches, *(one.run() for one in registrations)):
                 await stop.wait()
             # The group waits for the consumers: each has finished, or given back, all that it held.
             for one in queued.consumers:
@@ -146,6 +150,7 @@ class _Queued:
         live: Callable[[], bool],
         isolation: Isolation | None,
         interception: Interception | None,
+        count: Callable[[], object],
     ) -> None:
         self.reporter = reporter
         self.store = SharedStore(settings)
@@ -155,7 +160,7 @@ class _Queued:
             consumer(
                 queue=service.name,
                 settings=settings,
-                handle=self._road(service, reporter, schemas).handle,
+                handle=self._road(service, reporter, schemas, count).handle,
                 live=live,
                 concurrency=functools.partial(self._concurrency, service.name, settings.concurrency),
                 limits=self.terms[service.name].limits,
@@ -164,9 +169,11 @@ class _Queued:
             for service in services
         ]
 
-    def _road(self, service: ServedService, reporter: Reporter, schemas: Schemas) -> QueuedRoad:
+    def _road(
+        self, service: ServedService, reporter: Reporter, schemas: Schemas, count: Callable[[], object]
+    ) -> QueuedRoad:
         handlers = QueuedHandlers(service, self.runner, self.terms[service.name])
-        return QueuedRoad(handlers.run, reporter, schemas, handlers.schema_of)
+        return QueuedRoad(handlers.run, reporter, schemas, handlers.schema_of, count)
 
     def _concurrency(self, service: str, most: int) -> int:
         """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""

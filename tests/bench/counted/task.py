@@ -15,6 +15,7 @@ from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds, without_queue
 from poste.queue.consumer.beginner import Beginner
 from poste.queue.consumer.fetcher import Fetcher
+from poste.queue.consumer.lanes import Lanes
 from poste.queue.consumer.state import ConsumerState, TaskHost
 from poste.queue.consumer.task_runner import TaskRunner
 from poste.queue.keys import QueueKeys
@@ -53,7 +54,7 @@ async def prepare() -> counted.Calls:
     state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))
     nothing: Any = None
     runner = TaskRunner(state)
-    fetcher = Fetcher(state, nothing, runner, Beginner(state, runner))
+    fetcher = Fetcher(state, nothing, runner, Beginner(state, runner), Lanes(state))
     ids = TaskIds(b"0" * 32)
     now = time.time()
     given = [

@@ -157,6 +157,8 @@ class Fetcher:
             return
         self._pops.note_answer()
         self._lanes.note_taken(serving, len(turn.keys), wait_seconds=turn.wait_seconds, now=self._loop.time())
+        # Reconciling may have found them first: claimed from there they would be parked again, behind younger ones.
+        state.unclaimed = [key for key in state.unclaimed if key not in turn.keys]
         if keys := [key for key in turn.keys if not state.holds(key)]:
             await self._claim(keys)
 

@@ -45,9 +45,9 @@ class TaskHost:
     """
 
     handle: Handle
-    live: Callable[[], bool]
-    concurrency: Callable[[], int | None]
-    limits: Callable[[], Mapping[str, MethodPolicy]]
+    live: Callable[[], bool] = lambda: False
+    concurrency: Callable[[], int | None] = lambda: None
+    limits: Callable[[], Mapping[str, MethodPolicy]] = dict
 
 
 @dataclass(slots=True, eq=False)
