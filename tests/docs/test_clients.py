@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -56,6 +57,30 @@ def test_programs(running: Up, language: str) -> None:
             assert process.returncode == 0
 
 
+def test_what_a_page_does(running: Up) -> None:
+    """A page that was begun from here would have the stream once more, and once more, whenever it has ended."""
+    node = ("node", "--experimental-eventsource")
+    knows = shutil.which("node") is not None and subprocess.run(
+        [*node, "--eval", "new EventSource('http://localhost:1').close()"], capture_output=True, check=False
+    )
+    if not knows or knows.returncode:
+        pytest.skip("there is no node that knows EventSource: apt-get install nodejs (20.18 or newer)")
+    (block,) = [block for block in BLOCKS if block.language == "js"]
+    told = "const show = (row) => console.log(row.result), fail = (problem) => console.log(problem.type);\n"
+    for path, said in (("table/7?rows=3", "7\n14\n21\n"), ("table/7?rows=x", "")):
+        page = told + played.told(block.text, running).replace("table/7?rows=3", path)
+        done = subprocess.run(
+            [*node, "--eval", page],
+            env=played.variables(running),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        # Without a `close` it would go on for ever.
+        assert (done.returncode, done.stdout) == (0, said), done.stderr
+
+
 def all_wait(running: Up, calls: int) -> None:
     poll(lambda: queued(running) == calls, what="all calls wait")
 
@@ -69,5 +94,4 @@ def test_every_program_is_run() -> None:
     """A block of a language that no test runs would rot."""
     languages = {block.language for block in BLOCKS}
 
-    # What is `js` is of a page, which needs a browser.
     assert languages == {"console", "python", "javascript", "text", "js"}

@@ -578,3 +578,61 @@ def test_what_an_author_can_say_of_a_stream() -> None:
 
     with pytest.raises(StartError, match="timeout_seconds alone"):
         services_of([Queued()])
+
+
+class Away(Feed):
+    """Says at once that it is not there."""
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the proto's name
+        self.begun.append(request.name)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        yield
+
+    async def Run(self, request: Any, context: Any) -> None:  # noqa: N802 - the proto's name
+        self.begun.append(request.name)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+
+
+async def test_one_that_may_run_twice_begins_elsewhere(tmp_path: Path) -> None:
+    """Else a replica that goes takes streams with it that had not begun; or one runs twice that must not."""
+    away, there = Away(), Feed()
+    async with plain(away) as first, plain(there) as second:
+        entry = feeds.entry(first, second, library=False)
+        async with serving_mom(FakeMom(entry)) as port, running_gateway(tmp_path, port) as gateway:
+            await gateway.available(name=NAME, ready=2)
+            for _ in range(4):
+                reply = await gateway.post(WATCH, ONE)
+                assert [line["result"]["number"] for line in lines(reply.text)] == [0]
+            replies = [await gateway.post(RUN, ONE | {"name": "once"}) for _ in range(4)]
+
+    assert away.begun.count("a") > 0
+    assert {reply.status for reply in replies} == {200, 502}
+    assert (away.begun + there.begun).count("once") == len(replies)
+
+
+async def test_as_many_as_may_be_and_no_more(tmp_path: Path) -> None:
+    """Else streams take all the memory of a gateway, or a place that was given back is lost."""
+    feed = Feed()
+    async with streaming(tmp_path, feed, max_streams=1) as gateway:
+        for _ in range(2):
+            async with opened(gateway, WATCH, ENDLESS) as response:
+                await line_of(response)
+                is_problem(await gateway.post(WATCH, ONE), 503, "gateway-busy", "RESOURCE_EXHAUSTED")
+                # What is no stream goes on.
+                assert (await gateway.post(f"/{NAME}/Ask")).status == HTTPStatus.OK
+
+            async def free() -> bool:
+                return (await gateway.post(WATCH, ONE)).status == HTTPStatus.OK
+
+            await until(free, what="the place is given back")
+
+
+async def test_as_many_as_its_service_bears(tmp_path: Path) -> None:
+    """Else a service has no bound for what may last for hours; and streams take the places of other calls."""
+    async with (
+        served(tmp_path, Feed(), max_direct_calls=1) as (_, gateway),
+        opened(gateway, WATCH, ENDLESS) as response,
+    ):
+        await line_of(response)
+        is_problem(await gateway.post(WATCH, ONE), 503, "service-away", "UNAVAILABLE")
+        assert (await gateway.post(f"/{NAME}/Ask")).status == HTTPStatus.OK
