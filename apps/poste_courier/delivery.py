@@ -7,6 +7,7 @@ handler's: the middleware does that, by the status that is reported.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import grpc.aio
@@ -23,6 +24,7 @@ from poste.service import traced
 from poste.service.call import ATTEMPT, TASK_ID, TASK_KEY, Call, Stage
 from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued_road import elsewhere_seconds
+from poste.service.schemas import Schemas
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
 from poste.upstream.outgoing_call import Metadata, OutgoingCall
 from poste.upstream.replica import Replica
@@ -45,17 +47,28 @@ class Delivery:
         in_flight: How many calls are under way.
     """
 
-    def __init__(self, service: Service, pool: ReplicaPool, limit: ConcurrencyLimit) -> None:
+    def __init__(self, service: Service, pool: ReplicaPool, limit: ConcurrencyLimit, schemas: Schemas) -> None:
         self.service = service
         self.in_flight = 0
         self._pool = pool
         self._limit = limit
+        self._schemas = schemas
         self._loop = asyncio.get_running_loop()
 
-    def schema_of(self, method: str) -> MethodSchema | None:
-        """Return the schema that a method has, by the catalogue; None if it is not in it."""
-        found = self.service.methods.get(method)
-        return None if found is None else found.schema
+    def schemas_of(self, task: ClaimedTask) -> Sequence[MethodSchema]:
+        """Return the schemas by one of which a task's call would be read; none if it can't be made now."""
+        if self.service.entry.reflect:
+            found = {one.fingerprint: one for replica in self._pool.ready if (one := self._schema_at(replica, task))}
+            return sorted(found.values(), key=lambda one: one.fingerprint != task.schema)
+        method = self.service.methods.get(task.method)
+        return () if method is None else (method.schema,)
+
+    def _schema_at(self, replica: Replica, task: ClaimedTask) -> MethodSchema | None:
+        """Return the schema that a task's method has at a replica: as it says itself, else as the catalogue does."""
+        if replica.served is not None:
+            return replica.served.get(task.method)
+        method = self.service.methods.get(task.method)
+        return None if method is None else method.schema
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Make a task's call; returns what it ended with.
@@ -70,7 +83,7 @@ class Delivery:
             # As a process of another version has it.
             words = f"{self.service.name} has no method {task.method} in the catalogue"
             raise NotRun(words, delay_seconds=elsewhere_seconds(task))
-        replica = self._pool.pick_ready(method=method.name) or await self._pool.pick(method=method.name)
+        replica = await self._pick(task)
         if isinstance(replica, str):
             raise NotRun(f"{self.service.name} is {replica}", delay_seconds=_NOT_RUN_SECONDS)
         # From here on nothing is waited for until it is sent.
@@ -86,6 +99,17 @@ class Delivery:
             if span is not None:
                 traced.end(span, method, code)
             metrics.deliveries_total.add((method.service, method.name, code.name))
+
+    async def _pick(self, task: ClaimedTask) -> Replica | str:
+        """Choose the replica for a task's call: where they say themselves what they serve, one that reads it right."""
+
+        def fits(replica: Replica) -> bool:
+            schema = self._schema_at(replica, task)
+            return schema is not None and (not task.schema or self._schemas.fits(task.schema, schema))
+
+        if self.service.entry.reflect:
+            return self._pool.pick_of(fits) or "away or busy, where it has the method by the schema of the call"
+        return self._pool.pick_ready(method=task.method) or await self._pool.pick(method=task.method)
 
     async def _send(
         self, task: ClaimedTask, call: Call, method: Method, replica: Replica, *, traceparent: str | None

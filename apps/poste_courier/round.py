@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import grpc.aio
+
+from poste.domain.errors import CatalogueError
 from poste.queue.consumer import ClaimedTask, Consumer, SharedStore
-from poste.rpc.catalogue import Service
+from poste.rpc.catalogue import Service, describe
+from poste.rpc.reflection import NoReflection, ReflectionError, read_services
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
@@ -17,13 +21,17 @@ from poste.service.queued_road import QueuedRoad
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
+from poste.upstream.replica import Served
 from poste.upstream.replica_pool import ReplicaPool, Spawn
+from poste.v1 import catalogue_pb2
 from poste_courier.concurrency_limit import ConcurrencyLimit
 from poste_courier.delivery import Delivery
 
 #: How often it is looked whether the service is there, in seconds: after a change, and without one.
 _SOON_SECONDS: Final = 0.05
 _LOOK_SECONDS: Final = 1.0
+#: How long a replica may take to be read, in seconds.
+_READ_SECONDS: Final = 5.0
 #: How long the service is away before its queue is left, in seconds: connections end by their age, too.
 _LEAVE_SECONDS: Final = 3.0
 
@@ -58,10 +66,10 @@ class Round:
         self.name = service.name
         self._settings = settings
         self._store = store
-        self._pool = ReplicaPool(service.name, spawn, turns)
+        self._pool = ReplicaPool(service.name, spawn, turns, read=self._read)
         self._limit = ConcurrencyLimit(settings.concurrency)
-        self._delivery = Delivery(service, self._pool, self._limit)
-        self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schema_of)
+        self._delivery = Delivery(service, self._pool, self._limit, schemas)
+        self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schemas_of)
         #: How many tasks are under way: to be delivered, or delivered and not reported yet.
         self._under_way = 0
         self._consumer: Consumer | None = None
@@ -75,6 +83,26 @@ class Round:
         metrics.task_attempts.expect((service.name,))
         metrics.delivery_seconds.expect((service.name,))
         self.update(service)
+
+    async def _read(self, channel: grpc.aio.Channel) -> Served | None:
+        """Read what a replica serves: what comes back may be of another version, and the catalogue learn of it later.
+
+        Raises:
+            ReflectionError: It does not say so now.
+        """
+        if not self._delivery.service.entry.reflect:
+            return None
+        try:
+            found = await read_services(channel, timeout_seconds=_READ_SECONDS)
+        except NoReflection:
+            return None
+        entry = catalogue_pb2.CatalogueService(name=self.name, file_descriptor_set=found.get(self.name, b""))
+        if not entry.file_descriptor_set:
+            return {}
+        try:
+            return {name: method.schema for name, method in describe(entry).methods.items()}
+        except CatalogueError as error:
+            raise ReflectionError(str(error)) from error
 
     def update(self, service: Service) -> None:
         """Take over what the catalogue says now."""

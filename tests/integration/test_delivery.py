@@ -18,6 +18,7 @@ from poste.domain.codes import Code
 from poste.queue.consumer import NotRun
 from poste.rpc.catalogue import describe, file_descriptor_set
 from poste.service.call import Call
+from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import catalogue_pb2
@@ -50,7 +51,7 @@ async def delivering(
         pool.update(known.targets, library=False, max_in_flight=1000)
         try:
             await until(lambda: pool.availability == "up")
-            yield Delivery(known, pool, ConcurrencyLimit(1000))
+            yield Delivery(known, pool, ConcurrencyLimit(1000), Schemas(grpc.aio.insecure_channel("127.0.0.1:9")))
         finally:
             await pool.close()
             await server.stop(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.gateway import Gateway, running_gateway
 from support.mom import RunningMom, running_mom
 from support.moving import NAME, PAY, Version
 from support.operating import OPERATOR
+from support.ports import free_port
 from support.redis_server import RedisServer, running
 from support.rest import is_problem
 from support.waiting import until
@@ -20,7 +22,8 @@ from support.waiting import until
 from poste.queue.connection import open_client
 from poste.queue.keys import KEYS, QueueKeys
 from poste.queue.schema_store import SchemaStore
-from poste.runtime.settings import StoreSettings
+from poste.runtime.settings import CourierSettings, StoreSettings
+from poste_courier.__main__ import run as run_courier
 
 #: Leases that are over soon.
 HASTY = {"lease_seconds": 1.5, "heartbeat_seconds": 0.3}
@@ -312,3 +315,111 @@ async def test_after_a_roll_back_calls_are_written_for_who_is_there(office: Offi
         await until(back, what="the older schema")
     assert all(one == "Pay b=3" for one in first.paid)
     assert "Pay b=text" in later.paid
+
+
+@contextlib.asynccontextmanager
+async def couriered(folder: Path, *ports: int) -> AsyncIterator[Office]:
+    """An office whose catalogue file names servers that say themselves what they serve, and a courier."""
+    catalogue = folder / "catalogue.toml"
+    target = f"ipv4:{','.join(f'127.0.0.1:{port}' for port in ports)}"
+    catalogue.write_text(f'[services."{NAME}"]\nreflect = true\ntarget = "{target}"\n')
+    with running(folder / "redis") as redis:
+        async with (
+            running_mom(redis.url, catalogue=catalogue) as mom,
+            running_gateway(folder, mom.settings.port) as gateway,
+        ):
+            stop = asyncio.Event()
+            settings = CourierSettings(redis_url=redis.url, mom=mom.target, admin_port=free_port(), **HASTY)
+            running_courier = asyncio.create_task(run_courier(settings, stop))
+            try:
+                yield Office(redis, mom, gateway)
+            finally:
+                stop.set()
+                await running_courier
+
+
+async def test_a_foreign_service_comes_back_with_another_schema(tmp_path: Path) -> None:
+    """What the library's services are spared would befall every other one: their calls are the courier's to judge."""
+    port = free_port()
+    first, compatible, breaking = Version(), Version(with_more), Version(as_text)
+    async with couriered(tmp_path, port) as office:
+        async with first.by_another(port):
+            await office.gateway.available(name=NAME, queueable=True)
+        await office.away()
+        places = [await office.keep(a="2", b="3")]
+        async with compatible.by_another(port):
+            ran = await office.ended(places[0])
+        await office.away()
+        held_back = await office.keep(a="4", b="5")
+        async with breaking.by_another(port):
+            held = await office.ended(held_back)
+        await office.away()
+        async with compatible.by_another(port):
+            await office.operate(f"{held_back}/replay")
+            again = await office.ended(held_back)
+
+    assert ran["state"] == "SUCCEEDED"
+    assert (held["reason"], breaking.paid) == ("schema-changed", [])
+    assert "field 2 `b` changed from int64 to string" in held["error"]["detail"]
+    assert again["state"] == "SUCCEEDED"
+    assert compatible.paid == ["Pay a=2 b=3", "Pay a=4 b=5"]
+
+
+async def test_two_versions_of_a_foreign_service_at_once(tmp_path: Path) -> None:
+    """Half of the calls of a method that only one of them has would be 501, and half of the others be misread."""
+    ports = free_port(), free_port()
+    first, later = Version(None, "Old"), Version(as_text, "New")
+    async with couriered(tmp_path, *ports) as office, first.by_another(ports[0]):
+        await office.gateway.available(name=NAME, queueable=True)
+        await office.operate(f"/v1/queues/{NAME}/pause")
+        places = [await office.keep(a="1", b=str(number)) for number in range(10, 16)]
+        async with later.by_another(ports[1]):
+            await office.gateway.available(name=NAME, ready=2)
+
+            async def both() -> bool:
+                names = ("Old", "New")
+                replies = [await office.gateway.post(f"/{NAME}/{name}", {}, Prefer="no-queue") for name in names]
+                return [reply.status for reply in replies] == [200, 200]
+
+            await until(both, what="what either version has")
+            paths = [f"/{NAME}/{name}" for name in ("Old", "New")]
+            direct = [await office.gateway.post(path, {}, Prefer="no-queue") for path in paths * 6]
+            direct += [await office.gateway.post(PAY, {"b": f"x{number}"}, Prefer="no-queue") for number in range(8)]
+            places += [await office.keep(a="2", b=f"x{number}") for number in range(6)]
+            places += [
+                (await office.gateway.post(path, {}, Prefer="respond-async")).headers["Location"] for path in paths * 3
+            ]
+            await office.operate(f"/v1/queues/{NAME}/resume")
+            tasks = [await office.ended(place) for place in places]
+
+    assert {reply.status for reply in direct} == {200}
+    assert {(task["state"], task["attempt"]) for task in tasks} == {("SUCCEEDED", 1)}
+    paid = [one for one in first.paid if one.startswith("Pay")]
+    assert sorted(paid) == [f"Pay a=1 b={number}" for number in range(10, 16)]
+    assert sorted(one for one in later.paid if "a=2" in one) == [f"Pay a=2 b=x{number}" for number in range(6)]
+
+
+async def test_an_older_server_that_comes_back_changes_nothing_beside_a_newer_one(tmp_path: Path) -> None:
+    """What calls are written by would change with each connection that is lost, and calls of the newer one be 400."""
+    ports = free_port(), free_port()
+    first, later = Version(None, "Old"), Version(as_text)
+    async with couriered(tmp_path, *ports) as office:
+
+        async def answers(name: str, status: int, **fields: Any) -> None:
+            async def answered() -> bool:
+                return (await office.gateway.post(f"/{NAME}/{name}", fields, Prefer="no-queue")).status == status
+
+            await until(answered, what=f"{name} is answered with {status}")
+
+        async with contextlib.AsyncExitStack() as stack:
+            async with first.by_another(ports[0]):
+                await answers("Old", 200)
+                await stack.enter_async_context(later.by_another(ports[1]))
+                await answers("Pay", 200, b="text")
+            await answers("Old", 404)
+            async with first.by_another(ports[0]):
+                # It was read: it is called again.
+                await answers("Old", 200)
+                replies = [await office.gateway.post(PAY, {"b": "text"}, Prefer="no-queue") for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [200] * 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,7 +29,7 @@ from poste_mom.catalogue.route_owners import RouteOwners
 from poste_mom.catalogue.version_schemas import VersionSchemas
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from poste.queue.catalogue_store import CatalogueStore
@@ -40,6 +41,8 @@ _log = logs.get("catalogue")
 _POLL_SECONDS: Final = 0.5
 #: How often silent replicas are searched for, in seconds.
 _FORGET_SECONDS: Final = 10.0
+#: How many versions of a service that is read are known by when they came.
+_MOST_SEEN: Final = 32
 #: How many couriers there may be: each that a careless one names anew is kept for a minute.
 MAX_COURIERS: Final = 100
 
@@ -82,6 +85,14 @@ class Catalogue:
         self._unread = {entry.name for entry in shipped if entry.reflect}
         self._services: dict[str, Service] = {}
         self._schemas = VersionSchemas()
+        #: What replicas that are there say of themselves, by the service and their addresses.
+        self._read: dict[str, dict[str, bytes]] = {}
+        #: The names of the versions that any ever said, by the service, in the order in which they came first.
+        self._seen: dict[str, list[str]] = {}
+        #: It changed since the services were made of it.
+        self._read_anew = False
+        #: Counts up with every change of the services.
+        self._revision = 0
         self._describing = Describing(self._limits, self._schemas)
         self._owners = RouteOwners()
         #: The snapshot of Redis that they were made of.
@@ -141,18 +152,20 @@ class Catalogue:
         """
         async with self._refreshing:
             version = await self._check_store()
-            if version == self._version and not self._is_anew:
+            if version == self._version and not self._is_anew and not self._read_anew:
                 return
             if self._is_anew and self._services:
                 version = await self._file_again()
             # Of another store, or an older copy, nothing is as it was in the one before.
             before = Snapshot() if self._is_anew else self._known
             known = await self._store.read(before, version)
-            services = await self._describing.services(known)
+            self._read_anew = False
+            services = await self._describing.services(known, self._read)
             async with self._changed:
                 self._services, self._known, self._version, self._is_anew = services, known, version, False
                 self._unread -= known.shipped.keys()
                 self._owners.update(services)
+                self._revision += 1
                 self._changed.notify_all()
 
     async def _check_store(self) -> int:
@@ -334,9 +347,9 @@ class Catalogue:
             await self._file_shipped()
             await self.refresh()
             stored = self._stored(service)
-            if not (register or stored.name or service in self._unread):
-                return None
             known = self._services.get(service)
+            if not (register or stored.name or service in self._unread) or self._is_older(service, files, stored):
+                return known
             if known is not None and known.library:
                 raise CatalogueError(f"{service} registers itself: it has the worker library")
             entry = reflected.entry_of(target, service, files, filed=self._shipped.get(service), stored=stored)
@@ -351,6 +364,23 @@ class Catalogue:
                 await self.refresh()
             return described
 
+    def _note_seen(self, service: str, name: str) -> None:
+        seen = self._seen.setdefault(service, [])
+        if name not in seen:
+            seen.append(name)
+            del seen[:-_MOST_SEEN]
+
+    def _is_older(self, service: str, files: bytes, stored: catalogue_pb2.CatalogueService) -> bool:
+        """Return whether a replica has only come back that is of an older version than another one that is there.
+
+        Otherwise what calls are written by would change with each connection that is lost.
+        """
+        seen, last = self._seen.get(service, []), stored.file_descriptor_set
+        if last == files or last not in self._read.get(service, {}).values():
+            return False
+        name, of_last = versions.name_of(files), versions.name_of(last)
+        return name in seen and of_last in seen and seen.index(name) < seen.index(of_last)
+
     def _stored(self, service: str) -> catalogue_pb2.CatalogueService:
         """Return what is shipped of a service, as the store has it; an empty entry if nothing is."""
         entry = catalogue_pb2.CatalogueService()
@@ -364,8 +394,29 @@ class Catalogue:
 
     def living_schemas(self, service: str, method: str) -> list[MethodSchema]:
         """Return the schemas that a method has at the replicas of its service that live."""
-        known = self._known.by_service().get(service)
-        return [] if known is None else self._schemas.living(service, known, method)
+        known, described = self._known.by_service().get(service), self._services.get(service)
+        if known is None or described is None:
+            return []
+        known = dataclasses.replace(known, read=self._read.get(service, {}))
+        return self._schemas.living(described.entry, known, method)
+
+    def note_replica(self, address: str, files: Mapping[str, bytes]) -> None:
+        """Note what a replica says of the services that it is read for: it is there. With nothing, it is gone.
+
+        Args:
+            address: Where it is.
+            files: Their descriptors, by the service.
+        """
+        for service in {*self._read, *files}:
+            read = self._read.setdefault(service, {})
+            if read.get(address) != files.get(service):
+                self._read_anew = True
+                # What is new stands last.
+                read.pop(address, None)
+                if service in files:
+                    read[address] = files[service]
+                    self._note_seen(service, versions.name_of(files[service]))
+        self._read = {service: read for service, read in self._read.items() if read}
 
     async def watch(self) -> AsyncIterator[dict[str, catalogue_pb2.CatalogueService]]:
         """Yield every entry by name now, and again whenever something changed, until the store is another one."""
@@ -373,11 +424,11 @@ class Catalogue:
         stores = self._stores
         while True:
             async with self._changed:
-                while self._version is None or self._version == seen:
+                while self._version is None or self._revision == seen:
                     await self._changed.wait()
                     if seen is not None and self._stores != stores:
                         return
-                seen, stores = self._version, self._stores
+                seen, stores = self._revision, self._stores
                 entries = {entry.name: entry for entry in self.entries()}
             yield entries
 

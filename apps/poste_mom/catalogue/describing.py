@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -13,6 +14,8 @@ from poste.runtime.slices import Slices
 from poste_mom.catalogue import versions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poste.queue.catalogue_store import KnownService, Snapshot
     from poste.v1.catalogue_pb2 import CatalogueService
     from poste_mom.catalogue.limits import CatalogueLimits
@@ -49,12 +52,18 @@ class Describing:
         self._schemas = schemas
         self._made: dict[str, _Made] = {}
 
-    async def services(self, known: Snapshot) -> dict[str, Service]:
+    async def services(self, known: Snapshot, read: Mapping[str, Mapping[str, bytes]] = {}) -> dict[str, Service]:
         """Return each service by name; one that is as before is the very same. It must not be called twice at a time.
 
         Those that can't be read are left out, logged and counted.
+
+        Args:
+            known: What the store knows.
+            read: What replicas say of themselves, by the service and their addresses.
         """
         slices, now = Slices(), known.by_service()
+        for name in read.keys() & now.keys():
+            now[name] = replace(now[name], read=dict(read[name]))
         for name in self._made.keys() - now.keys():
             del self._made[name]
         for name, one in now.items():

@@ -130,23 +130,27 @@ class Reflecting:
                 if not await done_within(_CONNECT_SECONDS, channel.channel_ready()):
                     self._miss(target)
                     await channel.channel_ready()
-                fault = await self._take(target, channel)
+                fault = await self._take(target, address, channel)
                 self._note(target, fault)
                 if fault is None:
                     backoff.reset()
                     await _gone(channel)
+                    self._catalogue.note_replica(address, {})
                 else:
                     await asyncio.sleep(backoff.pause_seconds())
         finally:
+            self._catalogue.note_replica(address, {})
             await channel.close()
 
-    async def _take(self, target: str, channel: grpc.aio.Channel) -> str | None:
+    async def _take(self, target: str, address: str, channel: grpc.aio.Channel) -> str | None:
         """Read a replica and note what it serves; returns what is wrong with that, None if nothing is."""
         try:
             found = await _read(channel)
             wanted = self._catalogue.reflected().get(target, set())
-            for name in sorted(wanted & found.keys()):
-                await self._catalogue.reflect(target, name, found[name])
+            served = {name: found[name] for name in sorted(wanted & found.keys())}
+            self._catalogue.note_replica(address, served)
+            for name, files in served.items():
+                await self._catalogue.reflect(target, name, files)
         except PosteError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - what one server says of itself must not end the middleware

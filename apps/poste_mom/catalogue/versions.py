@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.message import DecodeError
 
 from poste.domain.sizes import MAX_PAYLOAD
+from poste.rpc.catalogue import weigh
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from poste.queue.catalogue_store import KnownService, Place, Snapshot, Version
     from poste.v1 import mom_service_pb2
@@ -77,6 +78,8 @@ def entry_of(name: str, known: KnownService) -> catalogue_pb2.CatalogueService:
             standing[version] = parsed
         else:
             retired.append(parsed)
+    if entry.reflect and not standing:
+        _show_read(entry, known.read)
     shipped = catalogue_pb2.ServiceVersion(
         file_descriptor_set=entry.file_descriptor_set, weight=entry.weight, taken_routes=entry.taken_routes
     )
@@ -98,6 +101,26 @@ def entry_of(name: str, known: KnownService) -> catalogue_pb2.CatalogueService:
         del entry.others[-1]
         _log.warning("version left out: too many bytes", service=name)
     return entry
+
+
+def _show_read(entry: catalogue_pb2.CatalogueService, read: Mapping[str, bytes]) -> None:
+    """Have an entry describe what its replicas say of themselves that are there now: those of several versions may be.
+
+    What stands in the store is what was read last; if no replica says that any more, it describes results only.
+    """
+    there = list(dict.fromkeys(read.values()))
+    last = entry.file_descriptor_set
+    if not there or not last:
+        return
+    others = [files for files in reversed(there) if files != last]
+    if last not in there:
+        before = catalogue_pb2.ServiceVersion(file_descriptor_set=last, weight=entry.weight, retired=True)
+        entry.others.insert(0, before)
+        entry.file_descriptor_set = others.pop(0)
+        entry.weight = weigh(entry.file_descriptor_set)
+        entry.ClearField("taken_routes")
+    for place, files in enumerate(others):
+        entry.others.insert(place, catalogue_pb2.ServiceVersion(file_descriptor_set=files, weight=weigh(files)))
 
 
 def newest_first(known: KnownService) -> list[str]:

@@ -75,12 +75,14 @@ class KnownService:
         versions: By their names.
         places: By the replicas' names.
         couriers: Whether couriers live.
+        read: What its replicas say of themselves that are there now, by their addresses, where they are asked.
     """
 
     shipped: bytes | None
     versions: dict[str, Version]
     places: dict[str, Place]
     couriers: bool
+    read: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ class ReflectionError(PosteError):
     """What a server serves can't be read from it; the text says why."""
 
 
+class NoReflection(ReflectionError):  # noqa: N818 - it states a fact
+    """A server has none."""
+
+
 async def read_services(channel: grpc.aio.Channel, *, timeout_seconds: float) -> dict[str, bytes]:
     """Return the services that a server has, by their full names: of each a FileDescriptorSet with all that it needs.
 
@@ -47,7 +51,8 @@ async def read_services(channel: grpc.aio.Channel, *, timeout_seconds: float) ->
         timeout_seconds: How long all of it may take.
 
     Raises:
-        ReflectionError: The server does not answer, has no reflection, or says what makes no sense.
+        NoReflection: The server has none.
+        ReflectionError: It does not answer, or says what makes no sense.
     """
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -60,7 +65,7 @@ async def read_services(channel: grpc.aio.Channel, *, timeout_seconds: float) ->
                         raise ReflectionError(words[:_SHOWN]) from error
     except TimeoutError as error:
         raise ReflectionError(f"it did not answer within {timeout_seconds:g} s") from error
-    raise ReflectionError("it has no server reflection")
+    raise NoReflection("it has no server reflection")
 
 
 class _Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 from poste.domain import traceparents
@@ -36,8 +36,8 @@ _RESULTS: Final = {
     number: name.removeprefix("COMPLETE_RESULT_").lower() for name, number in mom_service_pb2.CompleteResult.items()
 }
 
-#: Returns the schema that a method has here, by its short name; None if it is not here.
-SchemaOf: TypeAlias = Callable[[str], MethodSchema | None]
+#: Returns the schemas by one of which a task would run here; none if it would not run.
+SchemasOf: TypeAlias = Callable[[ClaimedTask], Sequence[MethodSchema]]
 #: Runs a claimed task to its outcome; raises `NotRun` if it did not begin. Its call's stage is WAITING until it has.
 Run: TypeAlias = Callable[[ClaimedTask, Call], Awaitable[Outcome]]
 
@@ -50,7 +50,7 @@ class QueuedRoad:
         run: Run,
         reporter: Reporter,
         schemas: Schemas,
-        schema_of: SchemaOf,
+        schemas_of: SchemasOf,
         count: Callable[[], object] = lambda: None,
     ) -> None:
         """Connect the parts.
@@ -59,14 +59,14 @@ class QueuedRoad:
             run: Runs a task.
             reporter: Reports what tasks ended with.
             schemas: Judges what was accepted under another schema.
-            schema_of: Returns the schema that a method has here, by its short name; None if it is not here.
+            schemas_of: Returns the schemas by one of which a task would run here.
             count: Called for each task whose handler has ended.
         """
         self._run = run
         self._reporter = reporter
         self._count = count
         self._schemas = schemas
-        self._schema_of = schema_of
+        self._schemas_of = schemas_of
 
     async def handle(self, task: ClaimedTask) -> None:
         """Run a task and report its outcome; returns once the report is answered.
@@ -81,11 +81,10 @@ class QueuedRoad:
         call.leave = functools.partial(self._leave, task, began)
         outcome: Outcome | None
         try:
-            served = self._schema_of(task.method) if task.schema else None
-            if served is not None and served.fingerprint != task.schema:
+            outcome = None
+            served = self._schemas_of(task) if task.schema else ()
+            if served and served[0].fingerprint != task.schema:
                 outcome = await self._held(task, call, served)
-            else:
-                outcome = None
             if outcome is None:
                 outcome = await self._run(task, call)
         except asyncio.CancelledError:
@@ -98,16 +97,21 @@ class QueuedRoad:
             raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
         await self._conclude(task, call, began, outcome)
 
-    async def _held(self, task: ClaimedTask, call: Call, served: MethodSchema) -> Outcome | None:
+    async def _held(self, task: ClaimedTask, call: Call, served: Sequence[MethodSchema]) -> Outcome | None:
         """Return the outcome of a task that can't run here, for its schema is not that of its method; None if it can.
 
         Raises:
             NotRun: It may run at another replica, or it is not known yet.
         """
+        if any(self._schemas.fits(task.schema, one) for one in served):
+            return None
         call.stage = Stage.WAITING
-        held = await self._schemas.differing(task, served, elsewhere_seconds(task))
-        if held is None:
-            call.stage = None
+        held: Outcome | None = None
+        for one in served:
+            held = await self._schemas.differing(task, one, elsewhere_seconds(task))
+            if held is None:
+                call.stage = None
+                break
         return held
 
     def _leave(self, task: ClaimedTask, began: float, call: Call, outcome: Outcome) -> None:
@@ -172,10 +176,10 @@ class QueuedHandlers:
         self._runner = runner
         self._terms = terms
 
-    def schema_of(self, method: str) -> MethodSchema | None:
-        """Return the schema that a method has here; None if it is not here."""
-        served = self._service.methods.get(method)
-        return None if served is None else served.schema
+    def schemas_of(self, task: ClaimedTask) -> Sequence[MethodSchema]:
+        """Return the schema that a task's method has here; none if it is not here."""
+        served = self._service.methods.get(task.method)
+        return () if served is None else (served.schema,)
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Run a task's handler.

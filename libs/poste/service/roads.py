@@ -173,7 +173,7 @@ class _Queued:
         self, service: ServedService, reporter: Reporter, schemas: Schemas, count: Callable[[], object]
     ) -> QueuedRoad:
         handlers = QueuedHandlers(service, self.runner, self.terms[service.name])
-        return QueuedRoad(handlers.run, reporter, schemas, handlers.schema_of, count)
+        return QueuedRoad(handlers.run, reporter, schemas, handlers.schemas_of, count)
 
     def _concurrency(self, service: str, most: int) -> int:
         """How many of a service's tasks may run at once: a handler that goes on in its thread has the place it had."""

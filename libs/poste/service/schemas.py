@@ -43,6 +43,10 @@ class Schemas:
         #: The others, with what was said of them, and when.
         self._breaking: dict[tuple[str, str], tuple[float, pb.JudgeSchemaResponse]] = {}
 
+    def fits(self, accepted: str, served: MethodSchema) -> bool:
+        """Return whether a call that was accepted under a schema is known to run right under another."""
+        return accepted == served.fingerprint or (accepted, served.fingerprint) in self._compatible
+
     async def differing(self, task: ClaimedTask, served: MethodSchema, wait_seconds: float) -> Outcome | None:
         """Judge a task that was accepted under another schema than the one here.
 

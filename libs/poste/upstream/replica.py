@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
 import grpc
 import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
+from poste.domain.errors import PosteError
 from poste.rpc import channels
 from poste.rpc.pulse import Pulse
+from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.upstream import failure
@@ -40,6 +42,11 @@ _MAX_BACKOFF_SECONDS: Final = 5.0
 #: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
 _OVER_SHARE: Final = 0.9
 
+#: The schemas of a service's methods, by their short names.
+Served: TypeAlias = Mapping[str, MethodSchema]
+#: Asks a replica for its own; returns None if it says nothing of them. Raises a PosteError if it is to be asked again.
+Read: TypeAlias = Callable[[grpc.aio.Channel], Awaitable[Served | None]]
+
 _log: Final = logs.get("replica")
 
 
@@ -52,6 +59,7 @@ class Replica:
         in_flight: Calls that are sent and not over; streams are none of them.
         streams: Streams that are open: they take none of a service's places, for they may do nothing for hours.
         listed: Its service's targets still lead to it.
+        served: The schemas of its methods, by their short names, as it says itself; None if it is not asked.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class Replica:
         changed: Callable[[], None],
         turns: AnswerTurns | None = None,
         max_stream_message: int = sizes.STREAM_MESSAGE,
+        read: Read | None = None,
     ) -> None:
         """Start connecting.
 
@@ -71,8 +80,12 @@ class Replica:
             changed: Called whenever the connection's state changes.
             turns: Gives answers that come without a link their turns to be read; its own unless given.
             max_stream_message: How large a message of a stream may be, in bytes.
+            read: Asks it what it serves: it takes no call before that, for what comes back may be another version.
         """
         self.address = address
+        self.served: Served | None = None
+        self._read = read
+        self._unread = read is not None
         self.circuit = CircuitBreaker()
         self.in_flight = self.streams = 0
         self.listed = True
@@ -94,6 +107,9 @@ class Replica:
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
         if self._pulse.silent:
+            return False
+        if self._unread:
+            self._state()
             return False
         # A link goes on over its connection while a new one is made in its place, and its end is known at once; a lone
         # call would go by the new one.
@@ -120,6 +136,8 @@ class Replica:
             if self._library:
                 duties.create_task(self._keep_linked())
                 duties.create_task(self._pulse.follow(self._channel))
+            if self._read is not None:
+                duties.create_task(self._keep_read(self._read))
             while True:
                 state = self._state()
                 self._changed()
@@ -207,6 +225,24 @@ class Replica:
                 await asyncio.wait([running], timeout=_LINK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - spread
                 if running.done():
                     await asyncio.sleep(backoff.pause_seconds())
+
+    async def _keep_read(self, read: Read) -> None:
+        """Have it asked what it serves with each connection."""
+        backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
+        while True:
+            await self._connected()
+            try:
+                self.served = await read(self._channel)
+            except PosteError as error:
+                _log.warning("replica not read", address=self.address, error=str(error))
+                await asyncio.sleep(backoff.pause_seconds())
+                continue
+            backoff.reset()
+            self._unread = False
+            self._changed()
+            await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            self._unread, self.served = True, None
+            self._changed()
 
     async def _connected(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:

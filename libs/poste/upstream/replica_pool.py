@@ -13,7 +13,7 @@ from poste.rpc.resolving import Resolver, looks_up
 from poste.runtime import logs
 from poste.runtime.waits import done_within
 from poste.upstream.answer_turns import AnswerTurns
-from poste.upstream.replica import Replica
+from poste.upstream.replica import Read, Replica
 from poste.upstream.shares import Shares
 
 #: How often the targets are resolved, in seconds.
@@ -41,6 +41,7 @@ class ReplicaPool:
         turns: AnswerTurns | None = None,
         *,
         max_stream_message: int = sizes.STREAM_MESSAGE,
+        read: Read | None = None,
     ) -> None:
         """Start with no replica.
 
@@ -50,9 +51,11 @@ class ReplicaPool:
             turns: Gives answers that come without a link their turns to be read: one for all services; its own unless
                 given.
             max_stream_message: How large a message of a stream may be, in bytes.
+            read: Asks a replica what it serves, before it takes a call; not asked unless given.
         """
         self._service = service
         self._max_stream_message = max_stream_message
+        self._read = read
         self._spawn = spawn
         self._turns = turns or AnswerTurns()
         self._targets: tuple[str, ...] = ()
@@ -127,9 +130,18 @@ class ReplicaPool:
         return sum(replica.in_flight for replica, _ in self._replicas.values())
 
     @property
+    def ready(self) -> list[Replica]:
+        """Those that take calls now."""
+        return self._ready()
+
+    @property
     def replicas(self) -> list[Replica]:
         """Those that are known now, ready or not."""
         return [replica for replica, _ in self._replicas.values()]
+
+    def pick_of(self, fits: Callable[[Replica], bool]) -> Replica | None:
+        """Choose the replica for a call among those that fit, as `pick_ready` does."""
+        return self._choose([replica for replica in self._ready() if fits(replica)])
 
     def pick_ready(self, tried: Collection[Replica] = (), method: str = "") -> Replica | None:
         """Choose the replica for a call: the one with the fewest calls in flight, in turn among equals.
@@ -307,6 +319,7 @@ class ReplicaPool:
                 changed=self._changed,
                 turns=self._turns,
                 max_stream_message=self._max_stream_message,
+                read=self._read,
             )
             self._replicas[address, library] = (replica, self._spawn(replica.watch()))
         return bool(fresh)

@@ -48,7 +48,7 @@ async def prepare() -> counted.Calls:
     reporter._stub = _Mom()
     _running.append(asyncio.get_running_loop().create_task(reporter.run()))
     handlers = QueuedHandlers(service, Runner("queued", threads=1), Terms(service))
-    road = QueuedRoad(handlers.run, reporter, Schemas(grpc.aio.insecure_channel("127.0.0.1:1")), handlers.schema_of)
+    road = QueuedRoad(handlers.run, reporter, Schemas(grpc.aio.insecure_channel("127.0.0.1:1")), handlers.schemas_of)
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     scripts = Scripts(redis.asyncio.Redis())
     state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))
