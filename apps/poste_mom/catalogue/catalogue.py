@@ -355,7 +355,7 @@ class Catalogue:
             entry = reflected.entry_of(target, service, files, filed=self._shipped.get(service), stored=stored)
             entry.weight = self._limits.weigh(service, files)
             described = without_taken(entry, describe(entry), self._owners)
-            entry.others.extend(reflected.retired(stored, known, described))
+            entry.others.extend(reflected.retired(stored, described))
             if entry != stored:
                 others = [one for one in self.entries() if one.name != service]
                 self._limits.check_version(service, entry.weight, others)

@@ -5,6 +5,7 @@ Such an entry stands in the store as one of the catalogue file does, and outlive
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
@@ -56,22 +57,19 @@ def entry_of(
     return entry
 
 
-def retired(
-    stored: catalogue_pb2.CatalogueService, known: Service | None, now: Service
-) -> list[catalogue_pb2.ServiceVersion]:
+def retired(stored: catalogue_pb2.CatalogueService, now: Service) -> list[catalogue_pb2.ServiceVersion]:
     """Return the earlier schemas by which results of methods are read that a service has no more.
 
     Args:
         stored: Its entry until now.
-        known: What that says.
         now: What it has now.
     """
     earlier = list(stored.others)
-    if known is not None and stored.file_descriptor_set != now.entry.file_descriptor_set:
-        last = catalogue_pb2.ServiceVersion(
-            file_descriptor_set=stored.file_descriptor_set, methods=sorted(known.methods), weight=stored.weight
-        )
-        earlier.insert(0, last)
+    if stored.file_descriptor_set not in (b"", now.entry.file_descriptor_set):
+        last = catalogue_pb2.ServiceVersion(file_descriptor_set=stored.file_descriptor_set, weight=stored.weight)
+        with contextlib.suppress(CatalogueError):
+            last.methods.extend(sorted(describe(versions.alone(stored.name, last, None)).methods))
+            earlier.insert(0, last)
     return list(versions.needed(earlier, now.methods))[:_MOST_RETIRED]
 
 
