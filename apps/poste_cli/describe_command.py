@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 
-from poste.client import Client, MessageField, MethodOutline
+from poste.client import Client, MessageField, Method, MethodOutline
+from poste.client.answers import UNARY
 from poste_cli import asking, completion, examples, gateway_options, printing
 from poste_cli.exits import FAILURE, OK
 
@@ -49,7 +51,7 @@ async def _methods(client: Client, service: str) -> list[str]:
 
 
 def _show(outline: MethodOutline, url: str) -> None:
-    method, document = outline.method, outline.document
+    method = outline.method
     away = "its calls are kept" if method.away == "queue" else "its calls are refused"
     printing.facts(
         {
@@ -57,7 +59,8 @@ def _show(outline: MethodOutline, url: str) -> None:
             "routes": ", ".join(method.routes),
             "idempotent": "yes" if method.idempotent else "no: a call that may have run is not run again",
             "if away": away,
-            "takes up to": f"{document['timeoutSeconds']:g} s, {document['queuedTimeoutSeconds']:g} s once it is kept",
+            "takes up to": _times(outline.document),
+            "streams": None if method.kind == UNARY else _streams(method),
             "request": outline.request,
             "response": outline.response,
         }
@@ -71,9 +74,22 @@ def _show(outline: MethodOutline, url: str) -> None:
     for enum, values in outline.enums.items():
         click.echo()
         printing.line(f"{enum}: {', '.join(values)}")
+    if not method.callable:
+        return
     click.echo()
     for example in _examples(outline, url):
         printing.line(example)
+
+
+def _times(document: Mapping[str, Any]) -> str:
+    direct, kept = document["timeoutSeconds"], document.get("queuedTimeoutSeconds")
+    return f"{direct:g} s" if kept is None else f"{direct:g} s, {kept:g} s once it is kept"
+
+
+def _streams(method: Method) -> str:
+    if not method.callable:
+        return "it takes a stream: it is called by gRPC, not by REST"
+    return "each message of its answer is a line, or an event"
 
 
 def _row(field: MessageField) -> tuple[str, str, str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Rich cuts a table to a terminal's width; what is read by a pipe must keep every word.
 _PIPE_WIDTH: Final = 400
+#: A space at which no line is broken.
+_UNBROKEN: Final = "\N{NO-BREAK SPACE}"
 #: What is between two columns.
 _GAP: Final = 2
 #: How many of a unit of size make the next.
@@ -81,8 +83,10 @@ def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 
 def _wrapped(line: str, width: int) -> None:
-    for part in textwrap.wrap(line, width - 2 * _GAP, break_long_words=False, break_on_hyphens=False):
-        click.echo(" " * _GAP + part)
+    # Where it is a list, between its members only.
+    whole = line.replace(" ", _UNBROKEN).replace(f",{_UNBROKEN}", ", ") if ", " in line else line
+    for part in textwrap.wrap(whole, width - 2 * _GAP, break_long_words=False, break_on_hyphens=False):
+        click.echo(" " * _GAP + part.replace(_UNBROKEN, " "))
 
 
 def size(count: int) -> str:

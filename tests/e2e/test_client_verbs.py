@@ -384,6 +384,16 @@ def test_a_method_is_described_with_an_example_that_works(ask):
     assert "no.Such" in strange.stderr
 
 
+def test_a_method_that_streams_is_described_too(ask):
+    """It has no time in the queue, and no example of what can't be called."""
+    done = ask("describe", "calculator.v1.MultiplicationService")
+    (_, example) = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("poste call ")]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "each message of its answer is a line" in done.stdout
+    assert ask(*example).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "completed"),
     [

@@ -10,7 +10,7 @@ from typing import Any, Final
 from poste.domain.task import TaskEventType, TaskState
 
 #: The kind of a method that streams nothing.
-_UNARY: Final = "unary"
+UNARY: Final = "unary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Method:
             idempotent=bool(document["idempotent"]),
             away=str(document["away"]),
             # A gateway that does not say has no others.
-            kind=str(document.get("kind", _UNARY)),
+            kind=str(document.get("kind", UNARY)),
             callable=bool(document.get("callable", True)),
         )
 
