@@ -123,7 +123,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "in": "header",
         "description": "How it is treated (RFC 7240): `respond-async`, `wait=N`, `respond-when-queued`, `no-queue`.",
         "schema": {"type": "string", "maxLength": 1000},
-        "examples": {"queue": {"value": "respond-async"}, "wait": {"value": "respond-async, wait=10"}},
+        "examples": {"queue": {"value": "respond-async"}, "wait": {"value": "respond-async, wait=2"}},
     },
     "GrpcTimeout": {
         "name": "Grpc-Timeout",
