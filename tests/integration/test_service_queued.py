@@ -15,7 +15,13 @@ from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain.codes import Code
 from poste.queue.consumer import NotRun
+from poste.rpc.schemas.schema import MethodSchema, fingerprint_of
 from poste.runtime import lifecycle
+from poste.v1 import mom_service_pb2
+
+_DECLARED = ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].methods_by_name["Look"]
+#: The schema that `Look` has here.
+LOOK = MethodSchema(_DECLARED.input_type, _DECLARED.output_type)
 
 
 class Slow(ledger_pb2_grpc.LedgerServiceServicer):
@@ -172,3 +178,65 @@ async def test_it_registers_itself_with_all_that_a_gateway_needs() -> None:
         assert request.methods == ["Legacy", "Look"]
     # Once it has stopped.
     assert [one.replica for one in mom.withdrawn] == [request.replica]
+
+
+class Judging(FakeMom):
+    """Compares schemas as the test says, and counts how often it is asked."""
+
+    def __init__(self, *verdicts: mom_service_pb2.SchemaVerdict.ValueType) -> None:
+        super().__init__()
+        self.verdicts = list(verdicts)
+        self.kept: list[bytes] = []
+
+    async def JudgeSchema(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
+        return mom_service_pb2.JudgeSchemaResponse(
+            verdict=self.verdicts.pop(0), differences=["field 1 `a` was removed"]
+        )
+
+    async def KeepSchema(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
+        self.kept.append(request.text)
+        return mom_service_pb2.KeepSchemaResponse(kept=True)
+
+
+async def test_a_pair_of_schemas_is_judged_once() -> None:
+    """Each of a million calls that wait would cost a question to the middleware after every deploy."""
+    mom = Judging(mom_service_pb2.SCHEMA_VERDICT_UNKNOWN, mom_service_pb2.SCHEMA_VERDICT_COMPATIBLE)
+    async with serving_mom(mom) as target, running_worker(Slow(), mom=target) as worker:
+        for _ in range(3):
+            await worker.consumers[0].hand(claimed("Look", line("ask"), schema="another-schema-0"))
+
+    assert [one.WhichOneof("outcome") for one in mom.completions] == ["response"] * 3
+    # What it did not know to compare with was sent.
+    assert [fingerprint_of(text) for text in mom.kept] == [LOOK.fingerprint]
+
+
+async def test_what_is_held_aside_is_reported_as_not_run() -> None:
+    """The middleware would take the refusal for the handler's own answer, and the call be FAILED."""
+    mom, slow = Judging(mom_service_pb2.SCHEMA_VERDICT_BREAKING), Slow()
+    async with serving_mom(mom) as target, running_worker(slow, mom=target) as worker:
+        await worker.consumers[0].hand(claimed("Look", line("ask"), schema="another-schema-0"))
+
+    (held,) = mom.completions
+    assert (held.held, held.error.code) == (True, Code.FAILED_PRECONDITION)
+    assert "field 1 `a` was removed" in held.error.message
+    assert not slow.running.is_set()
+
+
+@pytest.mark.parametrize("verdicts", [(mom_service_pb2.SCHEMA_VERDICT_ELSEWHERE,), ()])
+async def test_what_another_replica_is_to_run_or_is_not_known_yet_waits(verdicts: Any) -> None:
+    """It would be held aside beside a replica that can run it, or run by a schema that was never compared."""
+    mom = Judging(*verdicts) if verdicts else FakeMom()
+    async with serving_mom(mom) as target, running_worker(Slow(), mom=target) as worker:
+        with pytest.raises(NotRun):
+            await worker.consumers[0].hand(claimed("Look", line("ask"), schema="another-schema-0"))
+
+    assert mom.completions == []
+
+
+async def test_a_call_of_the_very_schema_asks_nobody() -> None:
+    """Every call would cost a question."""
+    mom = Judging()
+    async with serving_mom(mom) as target, running_worker(Slow(), mom=target) as worker:
+        await worker.consumers[0].hand(claimed("Look", line("ask"), schema=LOOK.fingerprint))
+
+    assert len(mom.completions) == 1

@@ -82,7 +82,7 @@ class Schemas:
             service=task.queue, method=task.method, accepted=task.schema, served=served.fingerprint
         )
         try:
-            said = await self._stub.JudgeSchema(request, timeout=_JUDGE_SECONDS)
+            said = await self._stub.JudgeSchema(request, timeout=_JUDGE_SECONDS, wait_for_ready=True)
             if said.verdict == pb.SCHEMA_VERDICT_UNKNOWN:
                 await self._stub.KeepSchema(pb.KeepSchemaRequest(text=served.text), timeout=_JUDGE_SECONDS)
                 said = await self._stub.JudgeSchema(request, timeout=_JUDGE_SECONDS)
