@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,14 +20,13 @@ from poste_cli.local import control
 
 POSTE = (sys.executable, "-m", "poste_cli")
 ResultT = TypeVar("ResultT")
-_CACHE = tempfile.TemporaryDirectory(prefix="poste-tests-cache-")
 
 
 def environment(**more: str) -> dict[str, str]:
     """The tests' own environment, without what could configure Poste."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_")}
-    # What is remembered of one run is not another's, nor the user's.
-    return kept | {"XDG_CACHE_HOME": _CACHE.name} | more
+    # There nothing can be kept: what is remembered of one run is not another's, nor the user's.
+    return kept | {"XDG_CACHE_HOME": os.devnull} | more
 
 
 def poste(*arguments: str, seconds: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
