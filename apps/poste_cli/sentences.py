@@ -26,10 +26,12 @@ _FIRST: Final = {
 
 
 def ended_badly(task: Task) -> list[str] | None:
-    """Return lines on a DEAD or FAILED call; None of any other."""
+    """Return lines on a call that is DEAD or FAILED, or that an operator cancelled; None of any other."""
+    what = f"{task.service}/{task.method}"
+    if task.state is TaskState.CANCELLED and task.reason == DeadReason.OPERATOR.value:
+        return [f"{what} is CANCELLED: an operator cancelled it while it waited. It has to be made again."]
     if task.state not in (TaskState.DEAD, TaskState.FAILED):
         return None
-    what = f"{task.service}/{task.method}"
     tried = f"after {task.attempt} attempt{'' if task.attempt == 1 else 's'}"
     again = f"poste replay {task.id}"
     if task.state is TaskState.FAILED:

@@ -472,6 +472,8 @@ async def test_the_command_asks_before_it_touches_a_queue(office: Office, tmp_pa
     assert (await run("cancel", "--all", SUM, "--older", "1h", "--yes")).stdout == "0 cancelled\n"
     assert json.loads((await run("cancel", "--all", SUM, "--dry-run", "--json")).stdout) == {"matched": 1}
     assert (await run("cancel", "--all", SUM, "--yes")).stdout == "1 cancelled\n"
+    told = (await run("task", place.removeprefix("/v1/tasks/"))).stdout
+    assert told == f"{SUM}/Add is CANCELLED: an operator cancelled it while it waited. It has to be made again.\n"
     assert (await run("replay", "--all", SUM, "--state", "FAILED", "--yes")).stdout == "1 replayed\n"
     assert (await office.gateway.get(failed)).body["state"] == "QUEUED"
     wrong = await run("cancel", "--older", "soon", "--all", SUM)

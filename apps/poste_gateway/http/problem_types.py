@@ -210,8 +210,8 @@ NOT_DEAD: Final = ProblemType(
     "not-dead",
     HTTPStatus.CONFLICT,
     Code.FAILED_PRECONDITION,
-    "The task is not DEAD",
-    "Only a task that Poste gave up can be replayed or purged.",
+    "The task's state does not allow it",
+    "Only a task that is DEAD or FAILED can be replayed, and only one that is DEAD purged.",
 )
 CALLS_WAITING: Final = ProblemType(
     "calls-waiting",
