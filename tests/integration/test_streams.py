@@ -25,6 +25,7 @@ from support.worker import RunningWorker, running_worker
 
 from poste.client import Answer, Client, Problem
 from poste.domain.errors import StartError
+from poste.rpc import servers
 from poste.runtime import tracing
 from poste.service.policies import policy
 from poste.service.servicer import services_of
@@ -636,3 +637,16 @@ async def test_as_many_as_its_service_bears(tmp_path: Path) -> None:
         await line_of(response)
         is_problem(await gateway.post(WATCH, ONE), 503, "service-away", "UNAVAILABLE")
         assert (await gateway.post(f"/{NAME}/Ask")).status == HTTPStatus.OK
+
+
+async def test_a_stream_outlives_its_connection_s_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers end connections by their age: what streams would end with them, whatever its own time is."""
+    monkeypatch.setattr(servers, "_MAX_CONNECTION_AGE_MS", 100)
+    feed = Feed()
+    async with streaming(tmp_path, feed) as gateway, opened(gateway, WATCH, ENDLESS) as response:
+        for number in range(5):
+            assert (await line_of(response))["result"]["number"] == number
+            # As old as a connection gets; others go by another one then.
+            await asyncio.sleep(0.15)
+            assert (await gateway.post(WATCH, ONE)).status == HTTPStatus.OK
+            feed.permits.release()

@@ -20,7 +20,7 @@ from poste.domain.codes import Code
 from poste.rpc.catalogue import Method, MethodKind, Service
 from poste.rpc.statuses import is_too_large
 from poste.rpc.turns import Crowd
-from poste.runtime import metrics
+from poste.runtime import logs, metrics
 from poste.upstream.failure import LOST, SILENT, Failure
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica import Replica
@@ -35,6 +35,7 @@ from poste_gateway.http.framings import Framing
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     GATEWAY_BUSY,
+    INTERNAL,
     INVALID_REQUEST,
     NOT_CALLABLE,
     OF_CODE,
@@ -50,6 +51,7 @@ from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.refusals import refuse
 
+_log: Final = logs.get("streams")
 #: How long the first message is waited for before the head is sent without it, in seconds. Who follows events wants to
 #: know that it does; and a problem that comes later has no status any more.
 _HEAD_SECONDS: Final = 5.0
@@ -315,15 +317,26 @@ class _Messages:
                 if isinstance(message, bytes):
                     line, _ = await self._line(message)
             if message.failure is not None:
-                raise self._ended_with(message.failure)
+                raise self._ended_with(message.failure)  # noqa: TRY301 - told as those of its messages are
         except Problem as problem:
-            self._call.account.outcome = _outcome_of(problem)
-            if framing.problem is None:
-                raise CutShortError(problem.detail) from problem
-            value = problem.to_value(self._call.request.rel_url.path_safe)
-            yield protojson.dumps(value).join(framing.problem)
+            yield self._last(problem)
+        except Exception:  # noqa: BLE001 - the edge, as in the dispatcher: logged once, and told without details
+            _log.exception("stream failed", method=self._call.match.method.path)
+            yield self._last(Problem(INTERNAL, "The gateway failed; its operator finds this in the log."))
         else:
             yield framing.end
+
+    def _last(self, problem: Problem) -> bytes:
+        """Return the last line of a stream that ends with a problem.
+
+        Raises:
+            CutShortError: There is no place for one.
+        """
+        self._call.account.outcome = _outcome_of(problem)
+        if self._framing.problem is None:
+            raise CutShortError(problem.detail) from problem
+        value = problem.to_value(self._call.request.rel_url.path_safe)
+        return protojson.dumps(value).join(self._framing.problem)
 
     @property
     def _usage(self) -> Any:
