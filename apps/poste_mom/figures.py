@@ -141,6 +141,8 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
     samples["poste_queue_consumers"][queue,] = figures.consumers
     samples["poste_queue_paused"][queue,] = figures.paused
     samples["poste_queue_standing_still"][queue,] = figures.stands_still
+    for method, length in figures.lanes.items():
+        samples["poste_queue_lane_tasks"][queue, method] = length
     for name, (metric, label) in _TOTALS.items():
         # Those that never happened too, at 0, so that rate() sees the first increment.
         samples[metric][queue, *label] = figures.totals.get(name, 0)

@@ -13,6 +13,7 @@ from support.reaching import http_status
 from support.waiting import until
 
 from poste.queue.connection import open_client
+from poste.queue.keys import QueueKeys
 from poste.runtime.settings import StoreSettings
 
 
@@ -302,6 +303,21 @@ async def test_no_more_is_taken_than_there_are_places_for_at_the_service(tmp_pat
         put_off = await counted(one, "poste_tasks_put_off_total")
 
     assert put_off == 0
+
+
+async def test_a_methods_limit_holds_at_the_courier(tmp_path):
+    """Slow calls of another's server would have all the places there, and its fast ones wait for all of them."""
+    settings = {LEDGER: {"methods.Record.concurrency": 1}}
+    async with deployed(tmp_path, foreigners=1, couriers=1, settings=settings) as one:
+        slow = await keep(one, "Record", numbered("slow", 8), sleepSeconds=1)
+        async with open_client(StoreSettings(redis_url=one.redis.url)) as client:
+            # What waits for the one place of its method stands apart, and those behind it are reached.
+            await until(lambda: client.llen(QueueKeys(LEDGER).lane("Record")), what="the lane")
+        fast = await keep(one, "Store", numbered("fast", 20))
+        tasks = [*await one.ended(fast), *await one.ended(slow, seconds=60)]
+
+    assert {task["state"] for task in tasks} == {"SUCCEEDED"}
+    assert one.runs(numbered("slow", 8), "Record") == [1] * 8
 
 
 async def test_a_service_that_gets_the_library_takes_its_own_queue_over(tmp_path):

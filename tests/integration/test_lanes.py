@@ -234,7 +234,7 @@ async def test_tasks_in_lanes_end_in_time(office: Office, bench: Bench) -> None:
     assert await office.client.hget(office.keys.record(overdue), "s") == b"E"
     assert await office.client.lrange(office.keys.lane(SLOW), 0, -1) == [left.encode()]
     figures = await office.queues.figures(office.queue)
-    assert (figures.queued, figures.running) == (1, 1)
+    assert (figures.queued, figures.running, figures.lanes) == (1, 1, {SLOW: 1})
     assert figures.oldest_age_seconds is not None
     bench.release(2)
     await until(lambda: office.all_in([running, left], TaskState.SUCCEEDED))

@@ -23,6 +23,7 @@ from support.waiting import until
 from support.worker import line, running_worker
 from testing.v1 import ledger_pb2
 
+import poste
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.queue.consumer import Consumer
@@ -176,6 +177,28 @@ async def test_results_wait_for_a_middleware_that_is_away(redis: RedisServer, le
 
     assert task.state == task_pb2.TASK_STATE_SUCCEEDED
     assert runs(ledger, "Record", "kept") == 1
+
+
+class Redelivering(LedgerService):
+    @poste.policy(redeliver=True, backoff_seconds=0.01)
+    async def Record(self, request: Any, context: Any) -> Any:  # noqa: N802 - the proto's name
+        return await super().Record(request, context)
+
+
+@pytest.mark.parametrize(
+    ("servicer", "state", "attempts"),
+    [(LedgerService, task_pb2.TASK_STATE_FAILED, 1), (Redelivering, task_pb2.TASK_STATE_SUCCEEDED, 3)],
+)
+async def test_an_exception_is_tried_again_where_the_methods_author_says_so(
+    redis: RedisServer, ledger: Path, servicer: type[LedgerService], state: int, attempts: int
+) -> None:
+    """Protos may be others' to change: a method that none declares idempotent could not be tried again, ever."""
+    settings = {"redis_url": redis.url, "consumer": Consumer}
+    async with running_mom(redis.url) as mom, running_worker(servicer(), mom=mom.target, **settings):
+        task = await ended(mom, await enqueue(mom, "Record", line("broken", raise_text="broken", times=2)))
+
+    assert (task.state, task.attempt) == (state, attempts)
+    assert runs(ledger, "Record", "broken") == attempts
 
 
 async def test_a_process_that_has_run_enough_ends_in_order(redis: RedisServer, ledger: Path) -> None:

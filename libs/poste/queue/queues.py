@@ -25,9 +25,10 @@ _NEXT: Final = 1000
 class QueueFigures:
     """One queue, each task counted once; and what was ever done in it, by the scripts' words for it.
 
-    `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most. The
-    bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what ended takes
-    as many bytes as it may. `held` are those of the DEAD that are held aside, for their method's schema changed.
+    `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most.
+    The bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what
+    ended takes as many bytes as it may. `lanes` has how many wait for their method's turn, by method. `held` are
+    those of the DEAD that are held aside, for their method's schema changed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class QueueFigures:
     oldest_age_seconds: float | None
     paused: bool
     stands_still: bool
+    lanes: Mapping[str, int]
     totals: Mapping[str, int]
 
     @property
@@ -101,8 +103,9 @@ class Queues:
         pipeline.smembers(at.lanes)
         pipeline.time()
         with reading():
-            fields, stretches, delayed, dead, leases, front, retries, lanes, time = await pipeline.execute()
-            fronts = (front, *retries, *await self._fronts(at, texts(lanes)))
+            fields, stretches, delayed, dead, leases, front, retries, methods, time = await pipeline.execute()
+            lanes = await self._lanes(at, texts(methods))
+            fronts = (front, *retries, *(oldest for oldest, _ in lanes.values()))
             created = await self._create_times(at, texts(key for key in fronts if key))
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
@@ -124,15 +127,18 @@ class Queues:
             oldest_age_seconds=max(0.0, *ages) if ages else None,
             paused="paused" in counts,
             stands_still="budget" in counts and int(counts.get("ended_bytes", 0)) >= int(counts["budget"]),
+            lanes={method: length for method, (_, length) in lanes.items()},
             totals={name[1:]: int(value) for name, value in counts.items() if name.startswith("+")},
         )
 
-    async def _fronts(self, at: QueueKeys, methods: Sequence[str]) -> list[bytes | None]:
-        """Return the key of what waits longest in each method's lane."""
+    async def _lanes(self, at: QueueKeys, methods: Sequence[str]) -> dict[str, tuple[bytes | None, int]]:
+        """Return of each method's lane the key of what waits longest, and how many there are."""
         pipeline = self._client.pipeline(transaction=False)
         for method in methods:
             pipeline.lindex(at.lane(method), -1)
-        return await pipeline.execute() if methods else []
+            pipeline.llen(at.lane(method))
+        found = await pipeline.execute() if methods else []
+        return dict(zip(methods, zip(found[::2], found[1::2], strict=True), strict=True))
 
     async def _create_times(self, at: QueueKeys, keys: Sequence[str]) -> list[float]:
         """Return when tasks were created, in seconds since the epoch: of each whose record can be read."""

@@ -279,6 +279,10 @@ _SYSTEM_GAUGES: Final = {
     ),
     "poste_queue_oldest_seconds": ("Age of the task that waits longest; 0 if none.", _QUEUE),
     "poste_queue_consumers": ("Processes that hold a lease on a queue.", _QUEUE),
+    "poste_queue_lane_tasks": (
+        "Tasks that wait for their method's turn, apart from the queue's list.",
+        ("queue", "method"),
+    ),
     "poste_queue_paused": ("1 while no task of a queue is started, because an operator said so.", _QUEUE),
     "poste_queue_standing_still": (
         "1 while no task of a queue is started, because what ended in it takes all the memory that it may.",
