@@ -29,8 +29,9 @@ from poste.queue import durability
 from poste.queue.connection import open_client, server_of
 from poste.queue.consumer import ClaimedTask, Consumer
 from poste.queue.durability import Durability
-from poste.queue.keys import QueueKeys
+from poste.queue.keys import Keys, QueueKeys
 from poste.queue.maintenance import Maintenance
+from poste.queue.schema_store import SchemaStore
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.queue.steps.task import NewTask, Report
@@ -321,3 +322,26 @@ async def test_what_is_filled_is_found_at_every_master_in_one_look(redis_cluster
         finally:
             for name in lists:
                 await client.delete(name)
+
+
+async def test_a_schema_is_kept_for_a_record_on_any_master(redis_cluster: RedisCluster) -> None:
+    """Only the records beside the schemas would be searched: those on other masters could not be judged any more."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    keys, client = Keys(prefix), open_client(StoreSettings(redis_url=redis_cluster.url))
+    try:
+        store = SchemaStore(client, keys=keys)
+        masters = [_queue_at(redis_cluster, master) for master in redis_cluster.masters]
+        for number, queue in enumerate(masters):
+            await store.keep(f"{number:016}", b"of one")
+            await client.hset(keys.of(queue).record("k" * 16), "V", f"{number:016}")
+        await store.keep("f" * 16, b"of none")
+        await client.zadd(keys.schemas_used, {f"{number:016}": 1 for number in range(len(masters))} | {"f" * 16: 1})
+        dropped = await store.drop_unused()
+        kept = [await store.read(f"{number:016}") for number in range(len(masters))]
+        used = [await store.use(name) for name in (f"{0:016}", "f" * 16)]
+    finally:
+        await client.aclose()
+
+    assert dropped == 1
+    assert kept == [b"of one"] * len(masters)
+    assert used == [True, False]
