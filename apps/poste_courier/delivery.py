@@ -7,7 +7,7 @@ handler's: the middleware does that, by the status that is reported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc.aio
@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 
 from poste.domain.codes import Code
 from poste.domain.road import CallEvidence, classify
-from poste.queue.consumer import ClaimedTask, NotRun
+from poste.queue.consumer import ClaimedTask, HeldBytes, NotRun
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.schemas.schema import MethodSchema
 from poste.rpc.statuses import DETAILS_TRAILER
@@ -26,7 +26,7 @@ from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued_road import elsewhere_seconds
 from poste.service.schemas import Schemas
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
-from poste.upstream.outgoing_call import Metadata, OutgoingCall
+from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -47,8 +47,22 @@ class Delivery:
         in_flight: How many calls are under way.
     """
 
-    def __init__(self, service: Service, pool: ReplicaPool, limit: ConcurrencyLimit, schemas: Schemas) -> None:
+    def __init__(
+        self, service: Service, pool: ReplicaPool, limit: ConcurrencyLimit, *, held: HeldBytes, schemas: Schemas
+    ) -> None:
+        """Prepare.
+
+        Args:
+            service: The service as the catalogue has it.
+            pool: Its replicas.
+            limit: Finds out how many calls may be under way.
+            held: How many bytes the courier holds: its answers count until they are reported.
+            schemas: Judges what was accepted under another schema.
+        """
         self.service = service
+        self._held = held
+        #: How many bytes of an answer are held, or are to be, by the task's token.
+        self._answers: dict[str, int] = {}
         self.in_flight = 0
         self._pool = pool
         self._limit = limit
@@ -69,6 +83,33 @@ class Delivery:
             return replica.served.get(task.method)
         method = self.service.methods.get(task.method)
         return None if method is None else method.schema
+
+    def over(self, task: ClaimedTask) -> None:
+        """Know that a task's answer is reported, or that there is none."""
+        size = self._answers.pop(task.token, None)
+        if size is not None:
+            self._held.give_answer(self.service.name, size)
+
+    def _room_for(self, task: ClaimedTask) -> MakeRoom:
+        def make_room(size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
+            def made() -> None:
+                self._answers[task.token] = size
+                decided(True)
+
+            return self._held.make_room(self.service.name, size, made)
+
+        return make_room
+
+    def _hold(self, task: ClaimedTask, size: int) -> None:
+        """Count what an answer has, in place of what it was thought to have."""
+        reserved = self._answers.get(task.token)
+        if reserved is None:
+            self._held.take_answer(self.service.name, size)
+        elif size > reserved:
+            self._held.take(self.service.name, size - reserved)
+        else:
+            self._held.give(self.service.name, reserved - size)
+        self._answers[task.token] = size
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Make a task's call; returns what it ended with.
@@ -125,12 +166,14 @@ class Delivery:
                 client=self.service.name,
                 repeatable=method.policy.repeatable,
                 metadata=task.headers,
+                make_room=self._room_for(task),
                 task_metadata=_metadata(task),
             )
             answer = await replica.call(outgoing, method.policy.queued_timeout_seconds)
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)
             if isinstance(answer, bytes):
+                self._hold(task, len(answer))
                 replica.circuit.record_success()
                 self._limit.answered(method.name, took, in_flight=self.in_flight)
                 return Outcome(Code.OK, response=answer)

@@ -68,7 +68,7 @@ class Round:
         self._store = store
         self._pool = ReplicaPool(service.name, spawn, turns, read=self._read)
         self._limit = ConcurrencyLimit(settings.concurrency)
-        self._delivery = Delivery(service, self._pool, self._limit, schemas)
+        self._delivery = Delivery(service, self._pool, self._limit, held=store.held, schemas=schemas)
         self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schemas_of)
         #: How many tasks are under way: to be delivered, or delivered and not reported yet.
         self._under_way = 0
@@ -165,6 +165,7 @@ class Round:
         try:
             await self._road.handle(task)
         finally:
+            self._delivery.over(task)
             self._under_way -= 1
 
     async def _look(self) -> None:

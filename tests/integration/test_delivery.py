@@ -15,7 +15,7 @@ from support.worker import claimed
 from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
-from poste.queue.consumer import NotRun
+from poste.queue.consumer import HeldBytes, NotRun
 from poste.rpc.catalogue import describe, file_descriptor_set
 from poste.service.call import Call
 from poste.service.schemas import Schemas
@@ -51,7 +51,8 @@ async def delivering(
         pool.update(known.targets, library=False, max_in_flight=1000)
         try:
             await until(lambda: pool.availability == "up")
-            yield Delivery(known, pool, ConcurrencyLimit(1000), Schemas(grpc.aio.insecure_channel("127.0.0.1:9")))
+            schemas = Schemas(grpc.aio.insecure_channel("127.0.0.1:9"))
+            yield Delivery(known, pool, ConcurrencyLimit(1000), held=HeldBytes(1 << 30), schemas=schemas)
         finally:
             await pool.close()
             await server.stop(None)

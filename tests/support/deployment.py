@@ -226,7 +226,7 @@ class Deployment:
             return await http_status(self.session, f"{self.url}/readyz") == 200
 
         try:
-            await until(look, what="the gateway")
+            await until(look, seconds=60, what="the gateway")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 

@@ -254,7 +254,8 @@ class ConsumerSettings(StoreSettings):
     #: How many queued tasks run at once in this process; in a courier, of each service.
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     #: How many bytes the requests of the queued tasks that run at once in this process may have together, give or take
-    #: one of them: what would be more waits.
+    #: one of them for each of four queues; in a courier the answers too that are not reported yet. What would be more
+    #: waits. Of several queues one has half of it at most.
     max_claimed_bytes: Bytes = 64 * 1024 * 1024
     #: How long a lease lasts that is not renewed, in seconds: then the process has lost its tasks to others. At least
     #: three heartbeats.

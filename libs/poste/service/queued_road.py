@@ -95,7 +95,9 @@ class QueuedRoad:
             outcome = None
         if outcome is not None and outcome.not_run:
             raise NotRun(outcome.details, delay_seconds=_NOT_RUN_SECONDS)
-        await self._conclude(task, call, began, outcome)
+        concluding = self._conclude(task, call, began, outcome)
+        del outcome
+        await concluding
 
     async def _held(self, task: ClaimedTask, call: Call, served: Sequence[MethodSchema]) -> Outcome | None:
         """Return the outcome of a task that can't run here, for its schema is not that of its method; None if it can.
@@ -130,9 +132,13 @@ class QueuedRoad:
         else:
             code = outcome.code
             _fill(completion, outcome, task.method)
+        asked = outcome is None
+        # An answer is held once until its report is answered, and its request no longer: it is not run again here.
+        del outcome
+        task.request = b""
         task.handled()
         self._count()
-        result = await self._report(task, completion, asked=outcome is None)
+        result = await self._report(task, completion, asked=asked)
         if result in _ENDED:
             metrics.task_attempts.observe((task.queue,), task.attempt)
         facts = {

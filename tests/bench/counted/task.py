@@ -15,6 +15,7 @@ from calculator.v1 import sum_pb2
 from poste.domain.task_id import TaskIds, without_queue
 from poste.queue.consumer.beginner import Beginner
 from poste.queue.consumer.fetcher import Fetcher
+from poste.queue.consumer.held_bytes import HeldBytes
 from poste.queue.consumer.lanes import Lanes
 from poste.queue.consumer.state import ConsumerState, TaskHost
 from poste.queue.consumer.task_runner import TaskRunner
@@ -51,7 +52,14 @@ async def prepare() -> counted.Calls:
     road = QueuedRoad(handlers.run, reporter, Schemas(grpc.aio.insecure_channel("127.0.0.1:1")), handlers.schemas_of)
     settings: Any = SimpleNamespace(concurrency=counted.AT_ONCE, max_claimed_bytes=1 << 26)
     scripts = Scripts(redis.asyncio.Redis())
-    state = ConsumerState("0123456789abcdef", QueueKeys(service.name), settings, scripts, TaskHost(road.handle))
+    state = ConsumerState(
+        "0123456789abcdef",
+        QueueKeys(service.name),
+        settings,
+        scripts,
+        host=TaskHost(road.handle),
+        held=HeldBytes(1 << 30),
+    )
     nothing: Any = None
     runner = TaskRunner(state)
     fetcher = Fetcher(state, nothing, runner, Beginner(state, runner), Lanes(state))

@@ -12,7 +12,8 @@ all that it holds, and what everything that belongs to it works on. A `SharedSto
 """
 
 from poste.queue.consumer.consumer import Consumer
+from poste.queue.consumer.held_bytes import HeldBytes
 from poste.queue.consumer.shared_store import SharedStore
 from poste.queue.consumer.task import ClaimedTask, Handle, NotRun, request_ids
 
-__all__ = ["ClaimedTask", "Consumer", "Handle", "NotRun", "SharedStore", "request_ids"]
+__all__ = ["ClaimedTask", "Consumer", "Handle", "HeldBytes", "NotRun", "SharedStore", "request_ids"]

@@ -103,6 +103,7 @@ class Consumer:
         async with contextlib.nullcontext(given) if given else SharedStore(self._settings).open() as store:
             self._pops = Pops(store.waits)
             store.waits.consumers += 1
+            store.held.queues += 1
             metrics.consumer_silent_seconds.labels(self.queue).set_function(self.silent_seconds)
             try:
                 await self._join_again(store, self._pops)
@@ -110,6 +111,7 @@ class Consumer:
                 # A consumer that has stopped is not silent.
                 metrics.consumer_silent_seconds.remove(self.queue)
                 store.waits.consumers -= 1
+                store.held.queues -= 1
 
     async def _join_again(self, store: SharedStore, pops: Pops) -> None:
         """Live as one session after the other, until `stop`."""
@@ -124,7 +126,7 @@ class Consumer:
                 continue
             pauses.reset()
             _log.info("joined", queue=self.queue, incarnation=name)
-            state = ConsumerState(name, self._keys, self._settings, store.scripts, self._host)
+            state = ConsumerState(name, self._keys, self._settings, store.scripts, host=self._host, held=store.held)
             self._session = ConsumerSession(state, pops, store)
             if self._stopping.is_set():
                 self._session.end()

@@ -231,12 +231,12 @@ class Fetcher:
         try:
             # What may run twice needs no proof, and need not wait for one.
             on_disk = self._once and await state.scripts.durability(keys.queue) is Durability.ON_REPLY
-            size = min(sizes.BATCH, state.bytes_left)
-            claims = await steps.claim(
-                state.scripts, keys, state.name, numbered,
-                most_bytes=size, alone=alone, take=take, front_count=front_count, on_disk=on_disk,
-                parked=parked, room=room,
-            )  # fmt: skip
+            async with state.held.claiming(keys.queue, sizes.BATCH) as size:
+                claims = await steps.claim(
+                    state.scripts, keys, state.name, numbered,
+                    most_bytes=size, alone=alone, take=take, front_count=front_count, on_disk=on_disk,
+                    parked=parked, room=room,
+                )  # fmt: skip
         except StoreError as error:
             # Whatever was taken and claimed stands in the list, and a claim with a higher seq takes it over.
             _log.warning("claim failed", queue=keys.queue, error=str(error))
@@ -297,7 +297,7 @@ class Fetcher:
             schema=said.schema,
             unstarted=True,
         )
-        self._state.handling[key] = len(claimed.request)
+        self._state.own(key, len(claimed.request))
         if said.once:
             claimed.began = functools.partial(self._state.begun, key)
             self._state.to_begin[key] = claimed
@@ -314,10 +314,11 @@ class Fetcher:
             return
         if self._weighing is None:
             self._weighing = self._loop.call_later(LONG_SECONDS, self._weigh)
-        if self._state.concurrency == self._state.settings.concurrency:
-            await self._state.changed.wait()
+        state = self._state
+        if state.concurrency == state.settings.concurrency and state.bytes_left > 0:
+            await state.changed.wait()
         else:
-            # What makes it fewer may end without a word.
+            # Other queues' bytes, or what makes it fewer, may end without a word.
             await self._wait(_ROOM_CHECK_SECONDS)
 
     def _weigh(self) -> None:

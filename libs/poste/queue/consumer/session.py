@@ -73,3 +73,4 @@ class ConsumerSession:
             finally:
                 # Last of all: until here no other process may take what is held.
                 self._store.leases.drop(lease)
+                state.let_go()

@@ -11,6 +11,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from poste.queue.connection import known_servers, open_client
+from poste.queue.consumer.held_bytes import HeldBytes
 from poste.queue.consumer.lease import Leases
 from poste.queue.consumer.pops import QueueWaits
 from poste.queue.consumer.sessions import Sessions
@@ -32,6 +33,7 @@ class SharedStore:
         waits: Where consumers wait for tasks.
         leases: Those of all sessions.
         sessions: All sessions.
+        held: The bytes that the process holds for tasks.
     """
 
     def __init__(self, settings: ConsumerSettings) -> None:
@@ -46,6 +48,7 @@ class SharedStore:
         self.waits = QueueWaits(settings, self.scripts)
         self.leases = Leases(settings, known_servers(self._client, settings))
         self.sessions = Sessions(settings, self.scripts)
+        self.held = HeldBytes(settings.max_claimed_bytes)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SharedStore]:

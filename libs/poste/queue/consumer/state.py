@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from poste.domain.policy import MethodPolicy
+    from poste.queue.consumer.held_bytes import HeldBytes
     from poste.queue.consumer.task import ClaimedTask, Handle
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Scripts
@@ -67,6 +68,7 @@ class ConsumerState:
         settings: How much to take, how long a stop may last.
         scripts: Redis, for everything that answers at once.
         host: Runs its tasks.
+        held: How many bytes the process holds.
         unclaimed: Keys that are taken, and to be claimed.
         claiming: Keys whose claim is under way.
         suspects: Keys that are to be claimed alone.
@@ -85,13 +87,21 @@ class ConsumerState:
     """
 
     def __init__(
-        self, name: str, keys: QueueKeys, settings: ConsumerSettings, scripts: Scripts, host: TaskHost
+        self,
+        name: str,
+        keys: QueueKeys,
+        settings: ConsumerSettings,
+        scripts: Scripts,
+        *,
+        host: TaskHost,
+        held: HeldBytes,
     ) -> None:
         self.name = name
         self.keys = keys
         self.settings = settings
         self.scripts = scripts
         self.host = host
+        self.held = held
         self.unclaimed: list[str] = []
         self.claiming: frozenset[str] = frozenset()
         self.suspects: list[str] = []
@@ -119,7 +129,7 @@ class ConsumerState:
     @property
     def bytes_left(self) -> int:
         """How many bytes of requests may still be claimed: what is claimed has them in memory."""
-        return self.settings.max_claimed_bytes - sum(self.handling.values())
+        return self.held.left(self.keys.queue)
 
     @property
     def holds_claimed(self) -> bool:
@@ -179,9 +189,21 @@ class ConsumerState:
         self.fenced = True
         self.end()
 
+    def own(self, key: str, size: int) -> None:
+        """Note that a task is claimed whose request has so many bytes."""
+        self.handling[key] = size
+        self.held.take(self.keys.queue, size)
+
+    def let_go(self) -> None:
+        """Note that nothing that is claimed is this session's any more."""
+        self.held.give(self.keys.queue, sum(self.handling.values()))
+        self.handling.clear()
+
     def handled(self, key: str) -> None:
         """Note that a task's handler has ended, or does not start."""
-        if self.handling.pop(key, None) is not None:
+        size = self.handling.pop(key, None)
+        if size is not None:
+            self.held.give(self.keys.queue, size)
             self.not_beginning(key)
         self.changed.set()
 
