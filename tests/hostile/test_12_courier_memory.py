@@ -20,9 +20,9 @@ from poste.queue.consumer.held_bytes import HeldBytes
 from poste.queue.keys import QueueKeys
 from poste.runtime.settings import StoreSettings
 
-SERVICES = 4
-CALLS = 16
-MEGABYTES = 4_000_000
+SERVICES = 16
+CALLS = 6
+MEGABYTES = 3_000_000
 
 
 def named(number: int) -> str:
@@ -94,7 +94,7 @@ async def kept(one: Deployment, calls: int, letters: int) -> list[str]:
 
 
 async def test_large_answers_of_all_services_while_the_middleware_is_away(tmp_path: Path) -> None:
-    """None could be reported, and all were kept: 64 calls of 4 MB took half a gigabyte of each courier."""
+    """None could be reported, and all were kept: six of 3 MB of each of 16 services took more than a courier has."""
     async with couriered(tmp_path) as (one, givers):
         courier = one.couriers[0]
         async with open_client(StoreSettings(redis_url=one.redis.url)) as client:
