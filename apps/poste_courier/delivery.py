@@ -88,7 +88,7 @@ class Delivery:
         """Know that a task's answer is reported, or that there is none."""
         size = self._answers.pop(task.token, None)
         if size is not None:
-            self._held.give_answer(self.service.name, size)
+            self._held.give_answer(size)
 
     def _room_for(self, task: ClaimedTask) -> MakeRoom:
         def make_room(size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
@@ -96,7 +96,7 @@ class Delivery:
                 self._answers[task.token] = size
                 decided(True)
 
-            return self._held.make_room(self.service.name, size, made)
+            return self._held.make_room(size, made)
 
         return make_room
 
@@ -104,11 +104,11 @@ class Delivery:
         """Count what an answer has, in place of what it was thought to have."""
         reserved = self._answers.get(task.token)
         if reserved is None:
-            self._held.take_answer(self.service.name, size)
+            self._held.take_answer(size)
         elif size > reserved:
-            self._held.take(self.service.name, size - reserved)
+            self._held.total += size - reserved
         else:
-            self._held.give(self.service.name, reserved - size)
+            self._held.give(reserved - size)
         self._answers[task.token] = size
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:

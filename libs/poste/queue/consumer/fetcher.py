@@ -231,7 +231,7 @@ class Fetcher:
         try:
             # What may run twice needs no proof, and need not wait for one.
             on_disk = self._once and await state.scripts.durability(keys.queue) is Durability.ON_REPLY
-            async with state.held.claiming(keys.queue, sizes.BATCH) as size:
+            async with state.held.claiming(state.claimed_bytes, sizes.BATCH) as size:
                 claims = await steps.claim(
                     state.scripts, keys, state.name, numbered,
                     most_bytes=size, alone=alone, take=take, front_count=front_count, on_disk=on_disk,
@@ -279,7 +279,7 @@ class Fetcher:
 
     def _own(self, said: steps.Claimed) -> None:
         """Have what was claimed start, at once or when its turn is."""
-        key, traceparent = said.key, said.traceparent
+        state, key, traceparent = self._state, said.key, said.traceparent
         claimed = ClaimedTask(
             queue=self._state.keys.queue,
             key=key,
@@ -297,7 +297,8 @@ class Fetcher:
             schema=said.schema,
             unstarted=True,
         )
-        self._state.own(key, len(claimed.request))
+        state.handling[key] = size = len(claimed.request)
+        state.held.total += size
         if said.once:
             claimed.began = functools.partial(self._state.begun, key)
             self._state.to_begin[key] = claimed

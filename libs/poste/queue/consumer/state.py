@@ -127,9 +127,14 @@ class ConsumerState:
         return self.settings.concurrency if fewer is None else min(fewer, self.settings.concurrency)
 
     @property
+    def claimed_bytes(self) -> int:
+        """How many bytes the requests have that are claimed and whose handlers have not ended."""
+        return sum(self.handling.values())
+
+    @property
     def bytes_left(self) -> int:
         """How many bytes of requests may still be claimed: what is claimed has them in memory."""
-        return self.held.left(self.keys.queue)
+        return self.held.left(self.claimed_bytes)
 
     @property
     def holds_claimed(self) -> bool:
@@ -189,21 +194,16 @@ class ConsumerState:
         self.fenced = True
         self.end()
 
-    def own(self, key: str, size: int) -> None:
-        """Note that a task is claimed whose request has so many bytes."""
-        self.handling[key] = size
-        self.held.take(self.keys.queue, size)
-
     def let_go(self) -> None:
         """Note that nothing that is claimed is this session's any more."""
-        self.held.give(self.keys.queue, sum(self.handling.values()))
+        self.held.give(self.claimed_bytes)
         self.handling.clear()
 
     def handled(self, key: str) -> None:
         """Note that a task's handler has ended, or does not start."""
         size = self.handling.pop(key, None)
         if size is not None:
-            self.held.give(self.keys.queue, size)
+            self.held.give(size)
             self.not_beginning(key)
         self.changed.set()
 
