@@ -69,6 +69,7 @@ async def test_the_listings(tmp_path):
             "running": 2,
             "delayed": 1,
             "dead": 4,
+            "heldAside": 0,
             "kept": 5,
             "keptBytes": 1560,
             "heldBytes": 4000,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
@@ -16,7 +16,7 @@ from poste_mom.methods.answers import for_queues
 from poste_mom.server import validation
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from poste.queue.steps.task import NewTask
     from poste.queue.store_health import StoreHealth
@@ -39,6 +39,10 @@ _UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUM
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
 #: How often a full queue is logged, in seconds; the first time at once.
 _NO_ROOM_SECONDS: Final = 10.0
+
+
+#: Tasks, each with its place in the request.
+_Placed: TypeAlias = "list[tuple[int, NewTask]]"
 
 
 class EnqueueServicer:
@@ -66,7 +70,7 @@ class EnqueueServicer:
                 await self._catalogue.refresh()
             judged = [self._judge(task) for task in request.tasks]
         results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged)
-        queues: defaultdict[str, list[tuple[int, NewTask]]] = defaultdict(list)
+        queues: defaultdict[str, _Placed] = defaultdict(list)
         refused: Counter[str] = Counter()
         for place, (task, result) in enumerate(judged):
             queue = request.tasks[place].service
@@ -86,7 +90,7 @@ class EnqueueServicer:
     async def _enqueue(
         self,
         queue: str,
-        placed: list[tuple[int, NewTask]],
+        placed: _Placed,
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
         """Enqueue the tasks of one queue, some at a time, and write each result to its place."""
@@ -96,30 +100,53 @@ class EnqueueServicer:
     async def _enqueue_some(
         self,
         queue: str,
-        placed: list[tuple[int, NewTask]],
+        placed: _Placed,
         results: list[pb.EnqueueResult.ValueType],
     ) -> None:
         service = self._catalogue.get(queue)
         if service is None:
             return
+        try:
+            missing = await self._schemas.missing({task.schema for _, task in placed if task.schema})
+        except StoreError as error:
+            # Nothing was sent yet, whatever became of the question.
+            self._not_accepted(queue, placed, results, error)
+            return
+        # Not before their schema is kept; the others are.
+        placed = _without(missing, placed, results) if missing else placed
+        if not placed:
+            return
         tasks = [task for _, task in placed]
         try:
-            if missing := await self._schemas.missing({task.schema for task in tasks if task.schema}):
-                # Not before their schema is kept; the others are.
-                placed = _without(missing, placed, results)
-                tasks = [task for _, task in placed]
             durability = await self._health.durability(queue)
             max_held = await self._budgets.of(queue)
             became = await self._tasks.enqueue(queue, tasks, service.policy.queue, durability, max_held_bytes=max_held)
-            said = [_ENQUEUED[one] for one in became]
             accepted = (task for task, one in zip(tasks, became, strict=True) if one == "accepted")
             await self._budgets.spend(queue, (len(task.request) for task in accepted))
         except (StoreUnreached, StoreNotRead) as error:
-            _log.warning("not accepted", queue=queue, error=str(error), request_ids=_request_ids(tasks))
-            said = [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed)
+            self._not_accepted(queue, placed, results, error)
         except StoreLost as error:
             _log.warning("acceptance unknown", queue=queue, error=str(error), request_ids=_request_ids(tasks))
-            said = [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed)
+            self._tell(queue, placed, [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed), results)
+        else:
+            self._tell(queue, placed, [_ENQUEUED[one] for one in became], results)
+
+    def _not_accepted(
+        self, queue: str, placed: _Placed, results: list[pb.EnqueueResult.ValueType], error: StoreError
+    ) -> None:
+        _log.warning(
+            "not accepted", queue=queue, error=str(error), request_ids=_request_ids(task for _, task in placed)
+        )
+        self._tell(queue, placed, [pb.ENQUEUE_RESULT_STORE_UNAVAILABLE] * len(placed), results)
+
+    def _tell(
+        self,
+        queue: str,
+        placed: _Placed,
+        said: Sequence[pb.EnqueueResult.ValueType],
+        results: list[pb.EnqueueResult.ValueType],
+    ) -> None:
+        """Write what became of each task to its place, and count it."""
         for (place, _), result in zip(placed, said, strict=True):
             results[place] = result
         for result, count in Counter(said).items():
@@ -141,9 +168,7 @@ class EnqueueServicer:
         return (task, pb.ENQUEUE_RESULT_UNSPECIFIED) if wrong is None else (None, wrong)
 
 
-def _without(
-    missing: Container[str], placed: list[tuple[int, NewTask]], results: list[pb.EnqueueResult.ValueType]
-) -> list[tuple[int, NewTask]]:
+def _without(missing: Container[str], placed: _Placed, results: list[pb.EnqueueResult.ValueType]) -> _Placed:
     """Return the tasks whose schema is kept; write to the others' places that it is not."""
     for place, task in placed:
         if task.schema in missing:
