@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support import depot
 from support.prometheus import FOLDER, Prometheus, program, prometheus
 from support.waiting import until
 
@@ -102,8 +103,9 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
     """A panel that is empty, for its metric was renamed, is found out when it is needed."""
     program("prometheus")
     async with (
+        depot.serving() as port,
         running(Options(tmp_path / "data"), demo.only_crashes) as local,
-        Client(local.supervisor.plan.gateway) as client,
+        Client(local.supervisor.plan.gateway, operator_token=local.operator_token) as client,
     ):
         supervisor = local.supervisor
         await supervisor.until(lambda: supervisor.all_ready or supervisor.broken)
@@ -121,6 +123,10 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
             # One more, for what began with sum's new process has no rate before its second figure.
             await until(lambda: watcher.query('poste_task_attempts_count{job="sum"} > 0'), what="its figures")
             await client.call(demo._METHOD, demo._MESSAGE, respond_async=True)
+            # And what a courier delivers.
+            await client.register(f"127.0.0.1:{port}")
+            await until(lambda: queueable(client, depot.NAME), what="the foreign service's queue")
+            await client.call(f"/{depot.NAME}/Store", {}, respond_async=True)
             for place, text in queries():
                 # By themselves: `or vector(0)` has data whatever stands before it.
                 for name in set(METRIC.findall(text)) - OTHERS:
@@ -130,6 +136,10 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
             for counter in STORY:
                 text = f"sum(increase({counter}[{WINDOW}]))"
                 await until(lambda text=text: more_than_none(watcher, text), what=text)
+
+
+async def queueable(client: Client, name: str) -> bool:
+    return any(service.queueable for service in await client.services() if service.name == name)
 
 
 async def more_than_none(watcher: Prometheus, text: str) -> bool:
