@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
 from support.deployment import LEDGER, SUM, Deployment, Part, deployed
 from support.office import Office
 from support.waiting import until
@@ -99,12 +100,13 @@ async def test_a_handler_that_does_not_heed_its_deadline_has_an_outcome() -> Non
     mom, deaf = FakeMom(), DeafService()
     mom.settings.settings.queued_timeout_seconds = 0.2
     path = "/testing.v1.LedgerService/Look"
-    async with (
-        serving_mom(mom) as target,
-        running_worker(deaf, mom=target, max_direct_calls=1) as worker,
-        released(deaf.release),
-    ):
-        await until(lambda: mom.registered)
+    async with contextlib.AsyncExitStack() as stack:
+        target = await stack.enter_async_context(serving_mom(mom))
+        with capture_logs() as logs:
+            worker = await stack.enter_async_context(running_worker(deaf, mom=target, max_direct_calls=1))
+            # Only then it knows the method's time: that the middleware was asked is not enough.
+            await until(lambda: any(line["event"] == "registered" for line in logs), what="its registration")
+        await stack.enter_async_context(released(deaf.release))
         queued = worker.consumers[0].hand(claimed("Look", line("deaf")))
         await until(lambda: mom.completions, what="its report")
         with contextlib.suppress(Exception):

@@ -75,7 +75,8 @@ async def test_a_body_that_makes_too_large_a_message_is_refused(
 ) -> None:
     """A digit and a comma become eight bytes and more: the body's own size says little of its message's."""
     monkeypatch.setattr(sizes, "MAX_PAYLOAD", 64 * 1024)
-    async with staged(tmp_path, answer, max_body_bytes=sizes.MAX_PAYLOAD) as stage:
+    bounds = dict.fromkeys(("max_body_bytes", "max_stream_message_bytes"), sizes.MAX_PAYLOAD)
+    async with staged(tmp_path, answer, **bounds) as stage:
         for preference in ("no-queue", "respond-async"):
             reply = await stage.gateway.post("/v1/orders", {"list": [1] * 10_000}, Prefer=preference)
 

@@ -119,7 +119,7 @@ def test_every_name_that_is_shipped_is_known() -> None:
     named = {
         name
         for path in files
-        for name in re.findall(r"POSTE_[A-Z][A-Z_]*[A-Z]\b", path.read_text(errors="replace"))
+        for name in re.findall(r"\bPOSTE_[A-Z][A-Z_]*[A-Z]\b", path.read_text(errors="replace"))
         if not name.startswith(FOREIGN_PREFIX)
     }
 

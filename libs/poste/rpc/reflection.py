@@ -6,7 +6,6 @@ The messages of `grpc.reflection.v1` and of `v1alpha` are the same on the wire: 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
@@ -29,8 +28,6 @@ _MOST_FILES: Final = 2000
 _MOST_BYTES: Final = 16 * sizes.MAX_DESCRIPTORS
 #: So many characters of what a server says of itself are told.
 _SHOWN: Final = 200
-
-_Call = grpc.aio.StreamStreamCall[pb.ServerReflectionRequest, pb.ServerReflectionResponse]
 
 
 class ReflectionError(PosteError):
@@ -69,10 +66,14 @@ async def read_services(channel: grpc.aio.Channel, *, timeout_seconds: float) ->
 
 
 class _Reading:
-    """What is read from one server, by one call."""
+    """What is read from one server.
+
+    Each question is a call of its own, which goes with its request at once. In a call that stays open a question may
+    meet the call's end, and grpc.aio then says INTERNAL in place of what the server said.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, version: str) -> None:
-        self._method = channel.stream_stream(
+        self._method = channel.unary_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=pb.ServerReflectionRequest.SerializeToString,
             response_deserializer=pb.ServerReflectionResponse.FromString,
@@ -82,26 +83,22 @@ class _Reading:
         self._bytes = 0
 
     async def read(self) -> dict[str, bytes]:
-        call: _Call = self._method()
-        try:
-            listed = (await self._ask(call, list_services="")).list_services_response.service
-            names = [one.name for one in listed if input_rules.reserved_package(one.name) is None]
-            if len(names) > _MOST_SERVICES:
-                raise ReflectionError(f"it has {len(names)} services, and {_MOST_SERVICES} are read at most")
-            return {name: await self._read_service(call, name) for name in names}
-        finally:
-            call.cancel()
+        listed = (await self._ask(list_services="")).list_services_response.service
+        names = [one.name for one in listed if input_rules.reserved_package(one.name) is None]
+        if len(names) > _MOST_SERVICES:
+            raise ReflectionError(f"it has {len(names)} services, and {_MOST_SERVICES} are read at most")
+        return {name: await self._read_service(name) for name in names}
 
-    async def _read_service(self, call: _Call, name: str) -> bytes:
+    async def _read_service(self, name: str) -> bytes:
         """Return a service's file and all that it imports, dependencies first."""
         found: dict[str, bytes] = {}
-        left = deque(self._note(await self._ask(call, file_containing_symbol=name)))
+        left = deque(self._note(await self._ask(file_containing_symbol=name)))
         while left:
             file = left.popleft()
             if file in found:
                 continue
             if file not in self._files:
-                self._note(await self._ask(call, file_by_filename=file))
+                self._note(await self._ask(file_by_filename=file))
             if file not in self._files:
                 raise ReflectionError(f"its reflection does not give the file {file[:_SHOWN]!r}, which {name} needs")
             found[file], imports = self._files[file]
@@ -128,12 +125,12 @@ class _Reading:
             )
         return names
 
-    @staticmethod
-    async def _ask(call: _Call, **asked: str) -> pb.ServerReflectionResponse:
-        # Where it has ended, what is read says how.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await call.write(pb.ServerReflectionRequest(**asked))
-        answer: Any = await call.read()
+    async def _ask(self, **asked: str) -> pb.ServerReflectionResponse:
+        call = self._method(pb.ServerReflectionRequest(**asked))
+        try:
+            answer: Any = await call.read()
+        finally:
+            call.cancel()
         if answer is grpc.aio.EOF:
             raise ReflectionError("its reflection ends before it answers")
         if answer.HasField("error_response"):

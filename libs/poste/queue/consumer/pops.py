@@ -51,7 +51,7 @@ class QueueWaits:
         self._some = asyncio.Event()
 
     def connection(self, *, lately: bool) -> _BlockingConnection | None:
-        """Return a connection to wait by, if there is one; `release` gives it back.
+        """Return a connection to wait by, if there is one; `give_back` takes it back.
 
         Args:
             lately: There was something in the queue when it was last waited at.
@@ -65,7 +65,7 @@ class QueueWaits:
         self._connections.append(_BlockingConnection(self._settings))
         return self._connections[-1]
 
-    def release(self, connection: _BlockingConnection) -> None:
+    def give_back(self, connection: _BlockingConnection) -> None:
         """Take a connection back."""
         self._free.append(connection)
 
@@ -150,7 +150,7 @@ class Pops:
             key = await connection.pop(state, min(seconds, _BLOCK_SECONDS))
         finally:
             self._connection = None
-            self._waits.release(connection)
+            self._waits.give_back(connection)
         return [] if key is None else [key]
 
     async def _look(self, state: ConsumerState, slots: int, seconds: float | None) -> list[str]:
