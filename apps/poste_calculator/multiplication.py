@@ -11,8 +11,9 @@ import grpc.aio
 import poste
 from calculator.v1 import multiplication_pb2, multiplication_pb2_grpc
 
-#: How many rows a table has whose caller does not say.
+#: How many rows a table has whose caller does not say, and how many at most.
 _ROWS: Final = 10
+_MOST_ROWS: Final = 1000
 
 
 class MultiplicationService(multiplication_pb2_grpc.MultiplicationServiceServicer):
@@ -30,7 +31,7 @@ class MultiplicationService(multiplication_pb2_grpc.MultiplicationServiceService
         self, request: multiplication_pb2.TableRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[multiplication_pb2.TableResponse]:
         """Write the multiplication table of a, row by row."""
-        for b in range(1, (request.rows or _ROWS) + 1):
+        for b in range(1, min(request.rows or _ROWS, _MOST_ROWS) + 1):
             if b > 1 and request.pause_seconds > 0:
                 await asyncio.sleep(request.pause_seconds)
             yield multiplication_pb2.TableResponse(b=b, result=request.a * b)

@@ -47,9 +47,13 @@ async def run(*command: str | None, cwd: Path) -> str:
 async def tried(one: Deployment, folder: Path) -> None:
     """Have schemathesis try all that the document promises, with all its checks."""
     command = (SCHEMATHESIS, "--config-file", str(CONFIGURATION), "run", f"{one.url}/openapi.json")
-    said = await run(*command, "--checks", "all", "--max-time", str(SECONDS), "--no-color", cwd=folder)
+    # A stream may go on for as long as its messages come, which schemathesis would wait for.
+    whole = ("--exclude-operation-id", f"{PRODUCT}.Table", "--exclude-operation-id", f"{PRODUCT}.Table-2")
+    # DELETE cancels a task, and how it ended can be read: what is deleted is not gone.
+    checks = ("--checks", "all", "--exclude-checks", "use_after_free")
+    said = await run(*command, *whole, *checks, "--max-time", str(SECONDS), "--no-color", cwd=folder)
     # Else a run that tried nothing would pass.
-    assert re.search(r"Selected: (\d+)/\1\n *Tested: \1\n", said), said
+    assert re.search(r"Selected: (\d+)/\d+\n *Tested: \1\n", said), said
 
 
 async def up(_: Deployment) -> None:

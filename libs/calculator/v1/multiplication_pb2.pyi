@@ -76,7 +76,7 @@ class TableRequest(_message.Message):
     a: _builtins.float
     """The number whose table it is."""
     rows: _builtins.int
-    """How many rows it has; 10 if that is 0 or not given."""
+    """How many rows it has, 1000 at most; 10 if that is 0 or not given."""
     pause_seconds: _builtins.float
     """The pause before each row but the first, in seconds."""
     def __init__(
