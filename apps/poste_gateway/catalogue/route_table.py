@@ -16,14 +16,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from poste.rpc.catalogue import Method, Service
 from poste.rpc.http_rules import templates
-from poste.rpc.http_rules.rules import ANY_VERB, Claim, PassedOver, Route
+from poste.rpc.http_rules.rules import ANY_VERB, USUAL_VERBS, Claim, PassedOver, Route
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs
 from poste_gateway.catalogue.route_tree import Ends, RouteTree
 
 _log: Final = logs.get("route_table")
-#: The verbs that are listed for a route of any verb.
-_USUAL_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH")
 #: What only one match can have: a verb and a path, or what a template claims.
 _Place: TypeAlias = tuple[str, str] | Claim
 
@@ -140,7 +138,7 @@ class RouteTable:
             found |= dict.fromkeys(ends.get(suffix, ()))
         if ANY_VERB in found:
             del found[ANY_VERB]
-            found |= dict.fromkeys(_USUAL_VERBS)
+            found |= dict.fromkeys(USUAL_VERBS)
         return list(found) or None
 
     def _ways(self, raw_path: str) -> Iterator[tuple[Ends[Match], str, list[str]]]:

@@ -12,7 +12,7 @@ from poste.domain.errors import PosteError
 from poste_gateway.http.problem_types import PROBLEM_TYPES, REQUEST_TIMEOUT, ProblemType
 from poste_gateway.http.responses import NO_STORE, Response
 
-_CONTENT_TYPE: Final = "application/problem+json"
+PROBLEM_JSON: Final = "application/problem+json"
 #: The Retry-After of problems that may be over soon, in seconds.
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
@@ -58,7 +58,7 @@ def problem_response(problem: Problem, instance: str, *, keep_alive: bool = True
         protojson.dumps(problem.to_value(instance)),
         # A number: the log's line for people would say Python's name of it.
         status=int(problem.kind.status),
-        headers={"Content-Type": _CONTENT_TYPE, **NO_STORE, **problem.headers},
+        headers={"Content-Type": PROBLEM_JSON, **NO_STORE, **problem.headers},
         # What comes after it on the connection would be the rest of the body, not a request.
         keep_alive=keep_alive and problem.kind is not REQUEST_TIMEOUT,
     )

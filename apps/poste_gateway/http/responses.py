@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -181,6 +182,11 @@ def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | No
 def written_answer(body: bytes) -> Response:
     """Answer with JSON that is written already."""
     return Response(body, headers={"Content-Type": JSON})
+
+
+def tag_of(body: bytes) -> str:
+    """Return what tells a body from all others."""
+    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def tagged(request: web.BaseRequest, body: bytes, tag: str, *, content_type: str, headers: dict[str, str]) -> Response:

@@ -7,7 +7,6 @@ catalogue changes.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -21,11 +20,12 @@ from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.busy import busy
 from poste_gateway.http.problem_types import INVALID_REQUEST, NO_SERVICE
 from poste_gateway.http.problems import Problem
-from poste_gateway.http.responses import JSON, Response, tagged
+from poste_gateway.http.responses import JSON, Response, tag_of, tagged
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import FairQueue, Full
 from poste_gateway.openapi.document import MAX_BYTES, Document, TooLargeError
 from poste_gateway.openapi.operations import piece_of
+from poste_gateway.tasks.task_filters import bad
 
 PATH: Final = "/openapi.json"
 #: A service's share of the work, for the order of turns: about what its part of the document has, in bytes.
@@ -82,8 +82,7 @@ class Documents:
         names = []
         for name, value in query.read(request.rel_url.raw_query_string):
             if name != "service":
-                errors = [{"field": name, "reason": "is no query parameter of this route"}]
-                raise Problem(INVALID_REQUEST, "The only query parameter is service.", errors=errors)
+                raise bad(name, "is no query parameter of this route")
             if value not in self._catalogue.services:
                 raise Problem(NO_SERVICE, "No service of this name is in the catalogue.")
             names.append(value)
@@ -94,8 +93,7 @@ class Documents:
         made = self._made
         if not names and made is not None and _same(made.of, of):
             return made.body, made.tag
-        body = await asyncio.to_thread(_write, of)
-        tag = hashlib.sha256(body).hexdigest()[:32]
+        body, tag = await asyncio.to_thread(_write, of)
         if not names:
             self._made = _Made(of, body, tag)
         return body, tag
@@ -122,9 +120,10 @@ def _same(one: list[_Described], other: list[_Described]) -> bool:
     )
 
 
-def _write(services: list[_Described]) -> bytes:
-    """Write the document of services; raises TooLargeError."""
+def _write(services: list[_Described]) -> tuple[bytes, str]:
+    """Write the document of services; returns its tag too, raises TooLargeError."""
     document = Document()
     for service, passed_over in services:
         document.add(piece_of(service, passed_over))
-    return document.written()
+    body = document.written()
+    return body, tag_of(body)

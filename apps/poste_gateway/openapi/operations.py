@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from poste.protojson.json_schema import Describe, Direction, MessageSchemas, Schema, or_null
 from poste.protojson.plans import plan_of
 from poste.rpc.catalogue import Method, MethodKind, Service
-from poste.rpc.http_rules.rules import ANY_VERB, READING, WHOLE, PassedOver, Route
+from poste.rpc.http_rules import fields
+from poste.rpc.http_rules.rules import ANY_VERB, READING, USUAL_VERBS, WHOLE, PassedOver, Route
 from poste_gateway.calls.shapes import shape_of
 from poste_gateway.http.framings import EVENTS, NDJSON
 from poste_gateway.http.responses import JSON
@@ -19,9 +20,7 @@ from poste_gateway.openapi.parameters import Parameters
 from poste_gateway.openapi.paths import OpenPath, open_path
 
 #: The verbs that OpenAPI 3.1 has; a route of any other is not in the document.
-_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE")
-#: Those that are told of a route of any verb.
-_USUAL: Final = _VERBS[:5]
+_VERBS: Final = (*USUAL_VERBS, "OPTIONS", "HEAD", "TRACE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class _Making:
         served = [route for route in method.routes if (route.verb, route.path) not in lost]
         for number, route in enumerate(served):
             path = open_path(route)
-            for verb in _USUAL if route.verb == ANY_VERB else (route.verb,):
+            for verb in USUAL_VERBS if route.verb == ANY_VERB else (route.verb,):
                 if verb in _VERBS:
                     name = _operation_id(method, number, verb if route.verb == ANY_VERB else "")
                     yield Operation(verb, path, self._operation(method, route, verb, name), method)
@@ -149,15 +148,9 @@ class _Making:
                 bool(plan_of(method.input).required),
             )
         else:
-            schema, required = self._field(method.input, route.body), False
+            found = fields.find(method.input, route.body)
+            schema, required = self._schemas.field(found, Direction.INPUT), False
         return {"content": {JSON: {"schema": schema}}, "required": required}
-
-    def _field(self, message: Any, path: str) -> Schema:
-        found: Any = None
-        for step in path.split("."):
-            found = message.fields_by_name[step]
-            message = found.message_type
-        return self._schemas.field(found, Direction.INPUT)
 
     def _answer(self, method: Method, route: Route) -> Schema:
         if shape_of(method, route).raw_answer:

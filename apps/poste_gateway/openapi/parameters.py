@@ -13,12 +13,11 @@ from poste.protojson.json_schema import Describe, Direction, MessageSchemas, Sch
 from poste.rpc.catalogue import Method
 from poste.rpc.http_rules import fields
 from poste.rpc.http_rules.rules import WHOLE, Route
+from poste_gateway.http.responses import JSON
 from poste_gateway.openapi.paths import OpenPath, Wild
 
 #: Fields of fields are listed so deeply, and no message below itself: there is no end to those.
 _DEEPEST: Final = 5
-#: Values that a query has as JSON.
-_JSON_VALUES: Final = (plans.VALUE, "google.protobuf.Struct", "google.protobuf.ListValue")
 
 
 class Parameters:
@@ -66,8 +65,8 @@ class Parameters:
         if plans.is_map(field):
             # As `labels[key]=value`.
             return {**said, "style": "deepObject", "explode": True, "schema": schema}
-        if field.message_type is not None and field.message_type.full_name in _JSON_VALUES and not field.is_repeated:
-            return {**said, "content": {"application/json": {"schema": schema}}}
+        if field.message_type is not None and field.message_type.full_name in plans.ANY_JSON and not field.is_repeated:
+            return {**said, "content": {JSON: {"schema": schema}}}
         return {**said, "schema": schema}
 
 

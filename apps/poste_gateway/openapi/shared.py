@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
 from poste_gateway.http import problem_types as kinds
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
+from poste_gateway.http.problems import PROBLEM_JSON
 from poste_gateway.http.responses import JSON
 
-PROBLEM_JSON: Final = "application/problem+json"
 _RESPONSES: Final = "#/components/responses/"
 #: Names that can't be a message's, for a message without a package may have any name of letters.
 _TASK, _PROBLEM = "poste-Task", "poste-Problem"
@@ -49,7 +50,6 @@ _OF_TASKS: Final = (
     kinds.INTERNAL,
 )
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-_STATES: Final = ["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "DEAD"]
 
 SCHEMAS: Final[dict[str, Schema]] = {
     _PROBLEM: {
@@ -82,7 +82,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "id": {"type": "string", "description": "Who has it can read and cancel the task."},
             "service": {"type": "string"},
             "method": {"type": "string"},
-            "state": {"type": "string", "enum": _STATES},
+            "state": {"type": "string", "enum": [state.name for state in TaskState]},
             "createTime": _TIME,
             "expireTime": {**_TIME, "description": "When it is given up; once it has ended, until when it is kept."},
             "attempt": {"type": "integer", "description": "How often it was started."},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,7 @@ from aiohttp import web
 
 from poste_gateway.http.problem_types import NO_ROUTE
 from poste_gateway.http.problems import Problem
-from poste_gateway.http.responses import Response, tagged
+from poste_gateway.http.responses import Response, tag_of, tagged
 
 #: The page itself.
 INDEX: Final = "index.html"
@@ -75,4 +74,4 @@ def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversa
 def _read(path: str, file: Traversable) -> _File:
     body = file.read_bytes()
     content_type = _TYPES.get(path.rpartition(".")[2], _PLAIN)
-    return _File(body, content_type, hashlib.sha256(body).hexdigest()[:32])
+    return _File(body, content_type, tag_of(body))

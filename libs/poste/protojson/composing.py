@@ -29,7 +29,6 @@ _TRUTH: Final = {"true": True, "false": False}
 #: A field mask's paths are often spelt as protos have them; JSON's spelling is another.
 _SNAKE: Final = re.compile(r"_([a-z0-9])", re.ASCII)
 _MASK: Final = "google.protobuf.FieldMask"
-_ANY_JSON: Final = (plans.VALUE, "google.protobuf.Struct", "google.protobuf.ListValue")
 _TRUTH_VALUE: Final = "google.protobuf.BoolValue"
 
 
@@ -240,7 +239,7 @@ def _json_of_message(kind: Descriptor, said: str) -> Any:
     if not plans.has_form_of_its_own(kind):
         raise _WrongError("is a message: name one of its fields, as in a.b=1")
     name = kind.full_name
-    if name in _ANY_JSON:
+    if name in plans.ANY_JSON:
         try:
             return text.loads(said.encode())
         except FieldErrors as error:

@@ -18,6 +18,8 @@ from poste.protojson.scalars import Reader, map_key_reader_of, reader_of
 
 ANY: Final = "google.protobuf.Any"
 VALUE: Final = "google.protobuf.Value"
+#: What holds any JSON there is: a query and a path have it as JSON.
+ANY_JSON: Final = (VALUE, "google.protobuf.Struct", "google.protobuf.ListValue")
 _NULL_VALUE: Final = "google.protobuf.NullValue"
 #: Messages whose JSON is a scalar's: `google.protobuf.DoubleValue` and the like.
 _WRAPPERS: Final = frozenset(

@@ -34,6 +34,8 @@ _RESERVED: Final = re.compile(rf"/|(?:{'|'.join(map(re.escape, RESERVED_PATHS))}
 #: The body, or the response, that is the whole message; and the verb of HTTP that stands for each.
 WHOLE: Final = "*"
 ANY_VERB: Final = "*"
+#: The verbs that are listed for a route of any verb.
+USUAL_VERBS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH")
 #: The verb of the routes that methods have without an annotation.
 DEFAULT_VERB: Final = "POST"
 #: How many further bindings a method may have.
