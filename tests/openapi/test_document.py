@@ -148,6 +148,21 @@ def test_a_route_of_any_verb_is_told_by_the_usual_ones() -> None:
     assert "202" in verbs["post"]["responses"]
 
 
+def test_a_route_of_any_verb_has_those_that_no_other_route_of_its_path_has() -> None:
+    """The document would say that a request calls one method, and it would call another."""
+    takes, gives = annotated.REQUEST, annotated.ANSWER
+    first = annotated.entry_of(
+        {"Any": (takes, gives, ["* /v1/books body=*"]), "Read": (takes, gives, ["GET /v1/books"])}
+    )
+    other = annotated.entry_of({"Write": (takes, gives, ["PUT /v1/books body=*"])}, package="others.v1")
+    verbs = document_of(first, other)["paths"]["/v1/books"]
+    assert {verb: one["operationId"].split("-")[0] for verb, one in verbs.items()} == {
+        "get": "rules.v1.Cases.Read",
+        "put": "others.v1.Cases.Write",
+        **dict.fromkeys(("post", "delete", "patch"), "rules.v1.Cases.Any"),
+    }
+
+
 def test_a_stream_is_told_in_both_its_forms() -> None:
     """A client that takes it for one object would fail at its second line."""
     following = operation("post", f"/{shop.NAME}/Follow")

@@ -33,8 +33,9 @@ class Document:
         """Begin with what every document has."""
         self._tags: list[Schema] = []
         self._schemas = {name: protojson.dumps(schema) for name, schema in shared.SCHEMAS.items()}
-        #: By path, by verb.
+        #: By path, by verb; and those of routes of any verb.
         self._paths: dict[str, dict[str, bytes]] = {}
+        self._of_any_verb: dict[str, dict[str, bytes]] = {}
         #: How each path is spelt, and what its parameters are called, by its shape.
         self._spelt: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._bytes = 0
@@ -58,7 +59,10 @@ class Document:
 
     def written(self) -> bytes:
         """Return it as JSON."""
-        paths = {path: _object(verbs) for path, verbs in self._paths.items()}
+        paths = {
+            path: _object({**self._of_any_verb.get(path, {}), **self._paths.get(path, {})})
+            for path, _ in self._spelt.values()
+        }
         paths |= {path: protojson.dumps(verbs) for path, verbs in shared.task_paths().items()}
         components = {
             "schemas": _object(self._schemas),
@@ -77,7 +81,8 @@ class Document:
     def _add(self, operation: Operation, piece: ServicePiece, renamed: Mapping[str, str]) -> None:
         path = operation.path
         spelt, names = self._spelt.setdefault(path.shape, (path.spelt(), path.names))
-        verbs, verb = self._paths.setdefault(spelt, {}), operation.verb.lower()
+        paths, verb = self._of_any_verb if operation.any_verb else self._paths, operation.verb.lower()
+        verbs = paths.setdefault(spelt, {})
         if verb in verbs:
             # One that only `*` and `**` distinguish: in OpenAPI they are one path.
             return

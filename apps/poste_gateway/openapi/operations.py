@@ -32,12 +32,14 @@ class Operation:
         path: Its path.
         said: All of it but the parameters in the path.
         method: What it calls.
+        any_verb: Its route is one of any verb: it has what no other route of its path has.
     """
 
     verb: str
     path: OpenPath
     said: Schema
     method: Method
+    any_verb: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,11 @@ class _Making:
         """Yield a method's operations, but for routes that it has `lost`."""
         served = [route for route in method.routes if (route.verb, route.path) not in lost]
         for number, route in enumerate(served):
-            path = open_path(route)
-            for verb in USUAL_VERBS if route.verb == ANY_VERB else (route.verb,):
+            path, any_verb = open_path(route), route.verb == ANY_VERB
+            for verb in USUAL_VERBS if any_verb else (route.verb,):
                 if verb in _VERBS:
-                    name = _operation_id(method, number, verb if route.verb == ANY_VERB else "")
-                    yield Operation(verb, path, self._operation(method, route, verb, name), method)
+                    name = _operation_id(method, number, verb if any_verb else "")
+                    yield Operation(verb, path, self._operation(method, route, verb, name), method, any_verb)
 
     def _operation(self, method: Method, route: Route, verb: str, name: str) -> Schema:
         queued = (
