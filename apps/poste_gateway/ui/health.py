@@ -29,9 +29,9 @@ class Health:
         availability = pool.availability
         if availability != _AWAY:
             return availability
-        now = asyncio.get_running_loop().time()
-        if any(replica.ready and not replica.circuit.allows(now) for replica in pool.replicas):
+        if pool.shunned:
             return _HUNG
+        now = asyncio.get_running_loop().time()
         knocks = [self._hangs(replica.address, now) for replica in pool.replicas if replica.listed]
         return _HUNG if any(await asyncio.gather(*knocks)) else _AWAY
 
