@@ -83,10 +83,7 @@ class LoneCalls:
             reading = self._in_turn(call, outgoing)
             answer = await (self._alone(call, reading) if outgoing.repeatable else reading)
         if isinstance(answer, bytes) and outgoing.returned is not unread:
-            initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-            # Most handlers set none, and even that costs more to spell than to see.
-            if initial or trailing:
-                return_metadata(outgoing, initial, trailing)
+            return_metadata(outgoing, await call.initial_metadata(), await call.trailing_metadata())
         return answer
 
     def leave(self) -> None:
@@ -214,5 +211,6 @@ def metadata_of(outgoing: OutgoingCall) -> Metadata:
 
 def return_metadata(outgoing: OutgoingCall, *metadata: Any) -> None:
     """Return the initial and trailing metadata of a call's answer to who made the call, if there is any."""
-    if text := carried.spell((key, value) for some in metadata for key, value in some or ()):
+    # Most handlers set none, and even that costs more to spell than to see.
+    if any(metadata) and (text := carried.spell((key, value) for some in metadata for key, value in some or ())):
         outgoing.returned(text)
