@@ -41,7 +41,18 @@ SILENT: Final = Failure(status_pb2.Status(code=Code.DEADLINE_EXCEEDED, message="
 #: The service answered, and there was no room for that.
 NO_ROOM: Final = Failure(status_pb2.Status(code=Code.RESOURCE_EXHAUSTED, message="no room for the answer"))
 
+#: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
+_OVER_SHARE: Final = 0.9
+
 
 def of_error(error: grpc.aio.AioRpcError) -> Failure:
     """Return what a gRPC call failed with."""
     return Failure(statuses.bounded(statuses.status_of(error)), channels.proves_not_run(error))
+
+
+def of_timed(error: grpc.aio.AioRpcError, *, took_seconds: float, timeout_seconds: float) -> Failure:
+    """Return what a gRPC call failed with that had so much time and took so much of it: `SILENT` if that was over."""
+    failed = of_error(error)
+    # Before its time is over, a deadline is the service's own word: it does answer.
+    over = took_seconds > timeout_seconds * _OVER_SHARE
+    return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed

@@ -15,7 +15,6 @@ import grpc
 import grpc.aio
 
 from poste.domain import sizes
-from poste.domain.codes import Code
 from poste.domain.errors import PosteError
 from poste.rpc import channels
 from poste.rpc.pulse import Pulse
@@ -25,7 +24,7 @@ from poste.runtime.backoff import Backoff
 from poste.upstream import failure
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.circuit_breaker import CircuitBreaker
-from poste.upstream.failure import SILENT, Failure
+from poste.upstream.failure import Failure
 from poste.upstream.link import Link
 from poste.upstream.lone_calls import LoneCalls, return_metadata
 from poste.upstream.outgoing_call import OutgoingCall
@@ -39,8 +38,6 @@ _LINK_SECONDS: Final = 45.0
 #: The pause before a link that ended is opened anew, in seconds: the first, and the longest if it can't be.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 5.0
-#: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
-_OVER_SHARE: Final = 0.9
 
 #: The schemas of a service's methods, by their short names.
 Served: TypeAlias = Mapping[str, MethodSchema]
@@ -165,11 +162,9 @@ class Replica:
                 return await self._link.call(outgoing, timeout_seconds)
             return await self._lone.call(outgoing, timeout_seconds)
         except grpc.aio.AioRpcError as error:
-            failed = failure.of_error(error)
             return_metadata(outgoing, error.initial_metadata(), error.trailing_metadata())
-            # Before its time is over, a deadline is the service's own word: it does answer.
-            over = self._loop.time() - begin > timeout_seconds * _OVER_SHARE
-            return SILENT if failed.code is Code.DEADLINE_EXCEEDED and over else failed
+            took_seconds = self._loop.time() - begin
+            return failure.of_timed(error, took_seconds=took_seconds, timeout_seconds=timeout_seconds)
         finally:
             self.in_flight -= 1
             self.circuit.on_finish(probe=probe)

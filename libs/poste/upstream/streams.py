@@ -16,17 +16,15 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from poste.domain.codes import Code
 from poste.rpc import channels
+from poste.runtime.waits import done_within
 from poste.upstream import failure
-from poste.upstream.failure import SILENT, UNSENT, Failure
+from poste.upstream.failure import UNSENT, Failure
 from poste.upstream.lone_calls import metadata_of, return_metadata
 from poste.upstream.outgoing_call import OutgoingCall
 
 #: How long a connection that is not there yet is waited for, in seconds.
 _CONNECT_SECONDS: Final = 1.0
-#: The share of a call's time after which its end can't be distinguished from a deadline that the service set itself.
-_OVER_SHARE: Final = 0.9
 
 
 class End:
@@ -62,7 +60,7 @@ class Stream:
         self._outgoing = outgoing
         self._over: Callable[[], None] | None = over
         self._loop = asyncio.get_running_loop()
-        self._over_time = self._loop.time() + timeout_seconds * _OVER_SHARE
+        self._begin, self._timeout_seconds = self._loop.time(), timeout_seconds
         self._reading: asyncio.Future[Any] | None = None
         self._told = self.cut = False
 
@@ -108,10 +106,8 @@ class Stream:
     def _failed(self, error: grpc.aio.AioRpcError) -> Failure:
         if not self._told:
             return_metadata(self._outgoing, error.initial_metadata(), error.trailing_metadata())
-        failed = failure.of_error(error)
-        # Before its time is over, a deadline is the service's own word: it does answer.
-        late = self._loop.time() > self._over_time
-        return SILENT if failed.code is Code.DEADLINE_EXCEEDED and late else failed
+        took_seconds = self._loop.time() - self._begin
+        return failure.of_timed(error, took_seconds=took_seconds, timeout_seconds=self._timeout_seconds)
 
 
 class Streams:
@@ -127,7 +123,6 @@ class Streams:
         """
         self._address, self._library, self._max_message_bytes = address, library, max_message_bytes
         self._channel: grpc.aio.Channel | None = None
-        self._loop = asyncio.get_running_loop()
         #: What makes calls, by path.
         self._makers: dict[str, Any] = {}
 
@@ -143,7 +138,8 @@ class Streams:
             self._channel = channels.connect(
                 self._address, library=self._library, max_message_bytes=self._max_message_bytes
             )
-        if not await self._connected(self._channel):
+        # A call that is made without a connection may not be told from one that ran.
+        if not (channels.is_ready(self._channel) or await done_within(_CONNECT_SECONDS, self._channel.channel_ready())):
             return UNSENT
         path = outgoing.path
         make = self._makers.get(path)
@@ -151,17 +147,6 @@ class Streams:
             make = self._makers[path] = self._channel.unary_stream(path)
         call = make(outgoing.request, timeout=timeout_seconds, metadata=metadata_of(outgoing))
         return Stream(call, outgoing, timeout_seconds, over)
-
-    async def _connected(self, channel: grpc.aio.Channel) -> bool:
-        """Return whether there is a connection: a call that is made without one may not be told from one that ran."""
-        end = self._loop.time() + _CONNECT_SECONDS
-        while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-            try:
-                async with asyncio.timeout_at(end):
-                    await channel.wait_for_state_change(state)
-            except TimeoutError:
-                return False
-        return True
 
     async def close(self) -> None:
         """Close the connection; what streams is cut off."""
