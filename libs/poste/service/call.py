@@ -12,7 +12,7 @@ from typing import Any, Final, Never
 import grpc
 import grpc.aio
 
-from poste.domain import carried, input_rules, traceparents
+from poste.domain import carried, traceparents
 from poste.domain.codes import Code, code_of
 from poste.queue.consumer import ClaimedTask
 from poste.rpc.channels import NOT_RUN
@@ -26,6 +26,9 @@ ATTEMPT: Final = "poste-attempt"
 #: Metadata with the queued task that a handler runs, its id and its key; clients can't set it.
 TASK_ID: Final = "poste-task-id"
 TASK_KEY: Final = "poste-task-key"
+
+#: How long before a caller's deadline its call is refused if it did not get a thread, at most, in seconds.
+REFUSAL_SECONDS: Final = 0.25
 
 _log = logs.get("call")
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
@@ -115,6 +118,18 @@ class Call:
         own = tuple(Metadatum(key, value) for key, value in pairs if value)
         return own + tuple(Metadatum(key, value) for key, value in carried.read(self.headers)) if self.headers else own
 
+    def remaining_seconds(self) -> float | None:
+        """Return how long its caller waits yet, in seconds; None if for ever."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def patience_seconds(self) -> float | None:
+        """Return how long it may wait for a thread, in seconds; None if for ever."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        # Its caller must still be answered in time that it was not run.
+        return max(0.0, left - min(REFUSAL_SECONDS, left / 10))
+
     def set_code(self, code: grpc.StatusCode | int) -> None:
         """Set the code that the call ends with."""
         self.code = code_of(code) if isinstance(code, int) else Code(code.value[0])
@@ -191,31 +206,4 @@ def checked(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
         if not _PRINTABLE.fullmatch(text):
             raise ValueError(f"metadata {key!r}: printable ASCII only, or a key that ends in -bin")
         pairs.append(Metadatum(key, text))
-    return tuple(pairs)
-
-
-def of_wire(wire: grpc.aio.ServicerContext[Any, Any]) -> Call:
-    """Return the call that came over gRPC's wire."""
-    # Read now: once the call is over its context leads nowhere, and a `def` handler may ask late.
-    remaining: float | None = wire.time_remaining()
-    metadata = _metadata(wire)
-    request_id = _of(metadata, REQUEST_ID)
-    return Call(
-        given=metadata,
-        request_id=request_id if input_rules.is_request_id(request_id) else "",
-        peer=wire.peer(),
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        wire=wire,
-        traceparent=traceparents.read(_of(metadata, traceparents.HEADER)),
-    )
-
-
-def _of(metadata: Metadata, key: str) -> str:
-    return next((value for one, value in metadata if one == key and isinstance(value, str)), "")
-
-
-def _metadata(wire: grpc.aio.ServicerContext[Any, Any]) -> Metadata:
-    pairs = [Metadatum(key, value) for key, value in wire.invocation_metadata() or () if key not in (TASK_ID, TASK_KEY)]
-    if all(pair.key != ATTEMPT for pair in pairs):
-        pairs.append(Metadatum(ATTEMPT, "1"))
     return tuple(pairs)

@@ -8,7 +8,6 @@ nothing happens.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Never
 
@@ -41,8 +40,7 @@ class _Context:
         return {}
 
     def time_remaining(self) -> Any:
-        deadline = self._call.deadline
-        return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        return self._call.remaining_seconds()
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self._call.set_code(code)

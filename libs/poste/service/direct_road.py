@@ -8,7 +8,6 @@ for both, as long as the grace goes.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,18 +16,17 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from poste.domain.codes import Code
-from poste.rpc.channels import NOT_RUN
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
-from poste.service.call import Call, of_wire
+from poste.service.call import Call
 from poste.service.handlers import Runner
 from poste.service.interception import OfStreams
 from poste.service.link_servicer import LinkServicer
-from poste.service.outcome import STATUS_CODES, Outcome, not_here
+from poste.service.outcome import Outcome, not_here
 from poste.service.servicer import ServedMethod, ServedService
 from poste.service.streams import guarded
+from poste.service.wire import Wire, call_of, end
 from poste.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 
 #: A draining server answers at least this long, in seconds: calls that were on their way when the gateways heard
@@ -41,8 +39,6 @@ _LINKS_SECONDS: Final = 0.5
 _STREAM_SECONDS: Final = 86_400
 #: How long the last answers may take to leave once the server stops, in seconds.
 _FLUSH_SECONDS: Final = 0.1
-
-Wire = grpc.aio.ServicerContext[Any, Any]
 
 
 class DirectRoad:
@@ -137,9 +133,9 @@ class DirectRoad:
     def _serve(self, method: ServedMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def behaviour(request: bytes, wire: Wire) -> bytes:
             if (refusal := self._admission.refusal()) is not None:
-                await wire.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
+                return await end(wire, refusal)
             self._admission.begin()
-            call = of_wire(wire)
+            call = call_of(wire)
             # A task of its own: gRPC cancels its task when the client has left, and without it that could not be
             # distinguished from a handler that cancels itself.
             over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
@@ -154,14 +150,7 @@ class DirectRoad:
                 raise
             if outcome is None:
                 raise asyncio.CancelledError
-            if outcome.not_run:
-                await wire.abort(STATUS_CODES[outcome.code], outcome.details, ((NOT_RUN, "1"),))
-            if outcome.code is not Code.OK:
-                outcome = outcome.bounded()
-                await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
-            if outcome.trailing_metadata:
-                wire.set_trailing_metadata(outcome.trailing_metadata)
-            return outcome.response
+            return await end(wire, outcome)
 
         # Bytes in, bytes out: parsing is the runner's, for it must go wrong in the same way on both roads.
         return grpc.unary_unary_rpc_method_handler(_untyped(behaviour))
@@ -170,10 +159,9 @@ class DirectRoad:
         self, method: ServedMethod, request: bytes, call: Call, over: asyncio.Future[Outcome | None]
     ) -> None:
         """Run a handler and say what it ended with: None if its client has left."""
-        remaining = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
         outcome = None
         try:
-            outcome = await self._runner.run(method, request, call, timeout_seconds=remaining)
+            outcome = await self._runner.run(method, request, call, timeout_seconds=call.remaining_seconds())
         except asyncio.CancelledError:
             return
         finally:
@@ -191,7 +179,7 @@ class _NotHere(grpc.GenericRpcHandler):
         outcome = not_here(details.method)
 
         async def refuse(_: object, wire: Wire) -> None:
-            await wire.abort(STATUS_CODES[outcome.code], outcome.details, ((NOT_RUN, "1"),))
+            await end(wire, outcome)
 
         # Whatever the method's kind is: nothing is read.
         return grpc.stream_stream_rpc_method_handler(_untyped(refuse))

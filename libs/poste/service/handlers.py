@@ -20,7 +20,7 @@ from poste.domain.codes import Code
 from poste.runtime import leaving, lifecycle, logs, metrics
 from poste.runtime.deadlines import Deadlines
 from poste.service import traced
-from poste.service.call import Call, Stage
+from poste.service.call import REFUSAL_SECONDS, Call, Stage
 from poste.service.context import AsyncContext, SyncContext
 from poste.service.interception import Interception
 from poste.service.isolation import Isolation
@@ -29,8 +29,6 @@ from poste.service.servicer import ServedMethod
 from poste.service.threads import NoThread, Threads
 
 _log = logs.get("handlers")
-#: How long before a caller's deadline its call is refused if it did not get a thread, at most, in seconds.
-_REFUSAL_SECONDS: Final = 0.25
 #: A plain dict: an enum's own `name` is a slower lookup.
 _NAMES: Final = {code: code.name for code in Code}
 
@@ -181,18 +179,12 @@ class Runner:
         if timeout_seconds is not None and self._road == "queued":
             call.deadline = time.monotonic() + timeout_seconds
         if timeout_seconds is not None and call.deadline is not None:
-            return max(_REFUSAL_SECONDS, call.deadline - time.monotonic())
+            return max(REFUSAL_SECONDS, call.deadline - time.monotonic())
         return timeout_seconds
 
     def _patience(self, call: Call) -> float | None:
         """How long a call may wait for a thread, in seconds."""
-        if self._road == "queued":
-            return 0.0
-        if call.deadline is None:
-            return None
-        left = call.deadline - time.monotonic()
-        # Its caller must still be answered in time that it was not run.
-        return max(0.0, left - min(_REFUSAL_SECONDS, left / 10))
+        return 0.0 if self._road == "queued" else call.patience_seconds()
 
     def _time_out(self, call: Call) -> None:
         task, method = call.task, call.method

@@ -13,7 +13,6 @@ import contextvars
 import functools
 import inspect
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -22,14 +21,14 @@ import grpc.aio
 
 from poste.domain import input_rules
 from poste.domain.codes import Code
-from poste.rpc.channels import NOT_RUN
 from poste.runtime import lifecycle, logs, metrics
 from poste.service import traced
 from poste.service.admission_control import AdmissionControl
-from poste.service.call import REQUEST_ID, Call, of_wire
+from poste.service.call import REQUEST_ID, Call
 from poste.service.context import SyncContext
-from poste.service.outcome import STATUS_CODES, unexpected
+from poste.service.outcome import Outcome, answered, unexpected
 from poste.service.threads import NoThread, Threads
+from poste.service.wire import call_of, end
 
 _log: Final = logs.get("handlers")
 _NUMBERS: Final = frozenset(Code)
@@ -160,15 +159,19 @@ class _Guard:
 
         gRPC would keep a thread for it to the end, and go on asking it when its client has left.
         """
-        call = of_wire(wire)
+        call = call_of(wire)
         messages = _Generated(functools.partial(behaviour, request, SyncContext(call, self._loop)), call)
         task = asyncio.current_task()
         try:
-            while (message := await self._threads.run(messages.next, patience_seconds=_left(call))) is not _END:
+            while (
+                message := await self._threads.run(messages.next, patience_seconds=call.remaining_seconds())
+            ) is not _END:
                 await wire.write(message)
-            outcome = call.failure() if call.code is not Code.OK else None
+            outcome = call.failure() if call.code is not Code.OK else answered(b"", call.trailing_metadata)
         except NoThread as error:
-            await wire.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            # At once: to close what began takes a thread, too.
+            await end(wire, Outcome(Code.RESOURCE_EXHAUSTED, str(error)))
+            return
         except BaseException as error:
             if task is None or lifecycle.was_cancelled(task):
                 raise
@@ -181,16 +184,12 @@ class _Guard:
             call.close()
             if messages.left():
                 await self._threads.run(messages.close)
-        if outcome is not None:
-            outcome = outcome.bounded()
-            await wire.abort(STATUS_CODES[outcome.code], outcome.details, outcome.trailing_metadata)
-        if call.trailing_metadata:
-            wire.set_trailing_metadata(call.trailing_metadata)
+        await end(wire, outcome)
 
     def _coroutine(self, behaviour: _Behaviour) -> _Behaviour:
         async def coroutine(request: Any, context: Any) -> Any:
             if (refusal := self._admission.refusal()) is not None:
-                await context.abort(STATUS_CODES[refusal.code], refusal.details, ((NOT_RUN, "1"),))
+                return await end(context, refusal)
             self._admission.begin()
             try:
                 return await counted(request, context)
@@ -200,7 +199,7 @@ class _Guard:
         async def counted(request: Any, context: Any) -> Any:
             # gRPC runs each call in an asyncio task of its own.
             _bind(context)
-            span, code = traced.begin(self, of_wire(context), after_a_gap=False), Code.CANCELLED
+            span, code = traced.begin(self, call_of(context), after_a_gap=False), Code.CANCELLED
             # A task of its own: without it a cancellation by gRPC could not be distinguished from one by the handler.
             task = asyncio.create_task(_caught(behaviour, request, context))
             try:
@@ -272,10 +271,6 @@ class _Generated:
         close = getattr(self._messages, "close", None)
         if close is not None:
             close()
-
-
-def _left(call: Call) -> float | None:
-    return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
 
 
 def _bind(context: Any) -> None:
