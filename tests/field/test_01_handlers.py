@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from support.worker import FakeMom, RunningWorker, claimed, line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
 from poste.domain.codes import Code
-from poste.rpc.channels import code
+from poste.rpc.channels import code, proves_not_run
 from poste.service import streams
 from poste.service.admission_control import AdmissionControl
 from poste.service.threads import Threads
@@ -272,12 +273,15 @@ def sync_collects_and_interrupts(requests: Any, _: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def streaming(behaviour: Callable[..., Any], *, requests: bool) -> AsyncIterator[grpc.aio.Channel]:
+async def streaming(
+    behaviour: Callable[..., Any], *, requests: bool, threads: Threads | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
     """Serve one streaming method; it is guarded as `poste.serve` has it."""
     make: Any = grpc.stream_unary_rpc_method_handler if requests else grpc.unary_stream_rpc_method_handler
     handler = make(behaviour, ledger_pb2.RecordRequest.FromString, Response.SerializeToString)
     server = grpc.aio.server()
-    guarded = streams.guarded("a.B", "C", handler, threads=Threads(4, "streams"), admission=AdmissionControl(100))
+    threads = threads or Threads(4, "streams")
+    guarded = streams.guarded("a.B", "C", handler, threads=threads, admission=AdmissionControl(100))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": guarded}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -321,6 +325,43 @@ async def test_a_stream_ends_with_a_status_whatever_its_handler_does(
         assert "secret" not in await call.details()
     # And it is counted, as any other handler's run is.
     await until(lambda: _counted(expected) == before + 1)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_stream_without_a_thread_is_told_in_time_and_proved_not_run_if_it_did_not_begin(*, begun: bool) -> None:
+    """It would wait for its deadline: no replica with a thread gets it, and a circuit breaker opens for others too."""
+    loop, threads, release = asyncio.get_running_loop(), Threads(1, "streams"), threading.Event()
+    holding: list[asyncio.Task[bool]] = []
+
+    def hold() -> None:
+        holding.append(loop.create_task(threads.run(release.wait)))
+
+    def behaviour(*_: Any) -> Any:
+        loop.call_soon_threadsafe(hold)
+        yield Response(line="first")
+        yield Response(line="second")
+
+    async def read(call: Any) -> None:
+        async for message in call:
+            lines.append(message.line)  # noqa: PERF401 - what came before the error counts
+
+    lines: list[str] = []
+    try:
+        async with streaming(behaviour, requests=False, threads=threads) as channel:
+            if not begun:
+                hold()
+            call = channel.unary_stream("/a.B/C", response_deserializer=Response.FromString)(
+                line().SerializeToString(), timeout=2
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read(call)
+            release.set()
+            await asyncio.gather(*holding)
+    finally:
+        release.set()
+
+    assert (code(caught.value), proves_not_run(caught.value)) == (Code.RESOURCE_EXHAUSTED, not begun)
+    assert lines == ["first"] * begun
 
 
 def _counted(code: Code) -> float:

@@ -164,13 +164,13 @@ class _Guard:
         task = asyncio.current_task()
         try:
             while (
-                message := await self._threads.run(messages.next, patience_seconds=call.remaining_seconds())
+                message := await self._threads.run(messages.next, patience_seconds=call.patience_seconds())
             ) is not _END:
                 await wire.write(message)
             outcome = call.failure() if call.code is not Code.OK else answered(b"", call.trailing_metadata)
         except NoThread as error:
             # At once: to close what began takes a thread, too.
-            await end(wire, Outcome(Code.RESOURCE_EXHAUSTED, str(error)))
+            await end(wire, Outcome(Code.RESOURCE_EXHAUSTED, str(error), not_run=not messages.begun))
             return
         except BaseException as error:
             if task is None or lifecycle.was_cancelled(task):
@@ -262,9 +262,14 @@ class _Generated:
             if self._call.over and self._closing.acquire(blocking=False):
                 self.close()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the generator was made: before, nothing of its handler has run."""
+        return self._messages is not None
+
     def left(self) -> bool:
         """Return whether it is to be closed now that the call is over."""
-        return self._messages is not None and not self._busy and self._closing.acquire(blocking=False)
+        return self.begun and not self._busy and self._closing.acquire(blocking=False)
 
     def close(self) -> None:
         """Close it. In a thread: it is an author's code."""
