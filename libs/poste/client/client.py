@@ -266,26 +266,32 @@ class Client:
         reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/tasks?pageSize={count}")
         return self._read_all(Task.read, reply.document, "tasks")
 
-    async def find_tasks(self, queue: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
+    def find_tasks(self, queue: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that a filter matches, in no order, each without its response and error."""
-        async for task in self._pages(queue, "tasks", wanted):
-            yield task
+        # Without a state the gateway would list the newest.
+        return self._listed(queue, "tasks", replace(wanted, states=wanted.states or tuple(TaskState)))
 
-    async def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncGenerator[Task, None]:
+    def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
-        async for task in self._pages(queue, "dead", wanted):
-            yield task
+        return self._listed(queue, "dead", wanted)
 
-    async def _pages(self, queue: str, listed: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
+    async def _listed(self, queue: str, which: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
+        pages = self._pages("GET", f"/v1/queues/{quote(queue, safe='')}/{which}", wanted, pageSize=str(_PAGE_SIZE))
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                for task in self._read_all(Task.read, page, "tasks"):
+                    yield task
+
+    async def _pages(
+        self, verb: str, path: str, wanted: TaskFilter, **more: str
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Send a request about the calls that a filter matches, and again for each next page; yields every answer."""
         token = ""
         while True:
-            # Of what has no state a list would be that of the newest.
-            states = wanted.states or (tuple(TaskState) if listed == "tasks" else ())
-            query = replace(wanted, states=states).query(pageSize=str(_PAGE_SIZE), pageToken=token)
-            reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/{listed}?{query}")
-            for task in self._read_all(Task.read, reply.document, "tasks"):
-                yield task
+            query = wanted.query(**more, pageToken=token)
+            reply = await self._operate(verb, f"{path}?{query}".rstrip("?"))
             token = self._read(lambda page: str(page["nextPageToken"]), reply.document)
+            yield reply.document
             if not token:
                 return
 
@@ -325,14 +331,9 @@ class Client:
     async def _operate_all(self, queue: str, verb: str, wanted: TaskFilter, **more: str) -> Counter[str]:
         """Do something to many calls, in as many requests as it takes; returns the counts."""
         done: Counter[str] = Counter()
-        token = ""
-        while True:
-            query = wanted.query(**more, pageToken=token)
-            reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}?{query}".rstrip("?"))
-            token = self._read(lambda answer: str(answer["nextPageToken"]), reply.document)
-            done.update({word: int(count) for word, count in reply.document.items() if word != "nextPageToken"})
-            if not token:
-                return done
+        async for page in self._pages("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}", wanted, **more):
+            done.update({word: int(count) for word, count in page.items() if word != "nextPageToken"})
+        return done
 
     async def purge_ended(self, queue: str) -> int:
         """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""
