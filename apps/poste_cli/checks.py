@@ -18,7 +18,7 @@ from poste.client import Queue, Service
 from poste.domain.errors import PosteError, StartError
 from poste.runtime import secret_files
 from poste_cli import printing, probing
-from poste_cli.local import control, folder, redis_server
+from poste_cli.local import control, redis_server
 
 #: How long a part may take to answer, in seconds.
 _ANSWER_SECONDS: Final = 4.0
@@ -141,9 +141,12 @@ def of_queues(queues: Iterable[Queue]) -> Iterator[Finding]:
     """Check that what waits is taken, and that there is room."""
     for queue in queues:
         waiting = queue.queued + queue.delayed
-        consumers = int(queue.document.get("consumers", 0))
         for wrong, said, advice in (
-            (waiting and not consumers, f"no process takes from it, and calls wait: {waiting}", "start its service"),
+            (
+                waiting and not queue.consumers,
+                f"no process takes from it, and calls wait: {waiting}",
+                "start its service",
+            ),
             (queue.paused, "it is paused", f"poste resume {queue.queue}"),
             (queue.stands_still, "kept results take all of its room", f"poste purge --ended {queue.queue}"),
             (
@@ -174,9 +177,3 @@ async def of_redis(url: str, variables: Mapping[str, str]) -> list[Finding]:
         Finding("Redis", "answers, and keeps on disk what it is given"),
         Finding("clock", f"this host's is {abs(ahead):.1f} s {'behind' if ahead > 0 else 'ahead of'} Redis'", advice),
     ]
-
-
-def redis_of(data: Path, variables: Mapping[str, str]) -> str | None:
-    """Return which Redis is to be checked: that of the `poste up`, or the one that is named; None if none is."""
-    running = folder.found(data)
-    return running.redis if running else variables.get("POSTE_REDIS_URL")

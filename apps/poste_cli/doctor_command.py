@@ -40,10 +40,12 @@ def doctor(url: str, data: Path, as_json: bool) -> None:
 
 async def _look(url: str, data: Path) -> list[Finding]:
     found = list[Finding]()
-    if folder.found(data):
+    running = folder.found(data)
+    if running is not None:
         found += [*checks.of_folder(data), *_parts(data)]
     found += checks.of_gateway(url)
-    if redis := checks.redis_of(data, os.environ):
+    redis = os.environ.get("POSTE_REDIS_URL") if running is None else running.redis
+    if redis:
         found += await checks.of_redis(redis, os.environ)
     async with Client(url, timeout_seconds=10) as client:
         try:

@@ -73,19 +73,18 @@ class Task:
             TypeError: A member is of another type.
             ValueError: A member's value is not known.
         """
-        expire, die, end = (document.get(name) for name in ("expireTime", "dieTime", "endTime"))
         return cls(
             id=str(document["id"]),
             service=str(document["service"]),
             method=str(document["method"]),
             state=TaskState[document["state"]],
             create_time=datetime.fromisoformat(document["createTime"]),
-            expire_time=None if expire is None else datetime.fromisoformat(expire),
+            expire_time=_time(document.get("expireTime")),
             attempt=int(document["attempt"]),
             cancel_requested=bool(document.get("cancelRequested", False)),
             reason=document.get("reason"),
-            die_time=None if die is None else datetime.fromisoformat(die),
-            end_time=None if end is None else datetime.fromisoformat(end),
+            die_time=_time(document.get("dieTime")),
+            end_time=_time(document.get("endTime")),
             response=document.get("response"),
             error=document.get("error"),
             last_error=document.get("lastError"),
@@ -338,6 +337,7 @@ class Queue:
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
         paused: Nothing is taken from it.
         stands_still: Nothing is taken from it, for results that are kept take all the memory that it may have.
+        consumers: Processes that take from it.
         document: The queue as it came.
     """
 
@@ -355,6 +355,7 @@ class Queue:
     oldest_age_seconds: float | None
     paused: bool
     stands_still: bool
+    consumers: int
     document: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -376,5 +377,10 @@ class Queue:
             oldest_age_seconds=None if oldest is None else float(oldest),
             paused=bool(document["paused"]),
             stands_still=bool(document.get("standsStill", False)),
+            consumers=int(document.get("consumers", 0)),
             document=document,
         )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
