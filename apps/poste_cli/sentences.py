@@ -15,6 +15,7 @@ _WHY_DEAD: Final = {
     DeadReason.SCHEMA_CHANGED.value: "it was not run, for its method's schema changed since it was accepted",
     DeadReason.DAMAGED.value: "its record in the store can't be read",
 }
+_TIME: Final = "%Y-%m-%d %H:%M:%S"
 #: What an operator is to do before a replay, by the reason.
 _FIRST: Final = {
     DeadReason.ATTEMPTS.value: "once that is mended",
@@ -64,7 +65,16 @@ def called_with(found: CalledWith) -> dict[str, object]:
     }
 
 
-def times(task: Task) -> str:
-    """Say when a listed call was accepted, and when it ended."""
-    accepted = f"accepted {task.create_time:%Y-%m-%d %H:%M:%S}"
-    return f"{accepted}, ended {task.end_time:%Y-%m-%d %H:%M:%S} UTC" if task.end_time else f"{accepted} UTC"
+def listed(task: Task) -> str:
+    """Say of a listed call where it is in its life, when it was accepted, and when it ended."""
+    reason = f", {task.reason}" if task.reason else ""
+    ended = f", ended {task.end_time:{_TIME}}" if task.end_time else ""
+    times = f"accepted {task.create_time:{_TIME}}{ended} UTC"
+    return f"{task.method}  {task.state.name}{reason}, attempt {task.attempt}, {times}"
+
+
+def died(task: Task) -> str:
+    """Say of a listed dead letter why and when Poste gave it up, and what its last attempt failed with."""
+    time = f"{task.die_time:{_TIME}}" if task.die_time else "?"
+    what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {time} UTC"
+    return f"{what}  {(task.error or {}).get('detail', '')}".rstrip()

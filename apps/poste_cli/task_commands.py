@@ -25,6 +25,8 @@ _LISTED: Final = 1000
 _ALL: Final = "All of a queue that the filters match."
 #: What a verb does to calls, for the question whether it should.
 _QUESTIONS: Final = {"replay": "replay {}", "purge": "give {} up for good", "cancel": "cancel {}"}
+#: What it did, as it is printed.
+_DONE: Final = {"replay": "replayed", "purge": "purged", "cancel": "cancelled"}
 _STATES: Final = {
     "replay": (TaskState.DEAD, TaskState.FAILED),
     "purge": (TaskState.DEAD,),
@@ -117,18 +119,7 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
         else:
             found = await _first(limit, client.find_tasks(queue, wanted))
             found.sort(key=lambda one: one.create_time)
-        if as_json:
-            printing.compact([one.document for one in found])
-            return OK
-        remember(one.id for one in found)
-        for one in found:
-            reason = f", {one.reason}" if one.reason else ""
-            printing.line(one.id)
-            printing.line(f"  {one.method}  {one.state.name}{reason}, attempt {one.attempt}, {sentences.times(one)}")
-        if not found:
-            printing.line("no call matches")
-        _note_more(limit, found)
-        return OK
+        return _list(found, sentences.listed, limit=limit, if_none="no call matches", as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
@@ -148,19 +139,8 @@ def dead(  # noqa: PLR0917 - click passes them by name
         found: list[Task] = []
         for name in queues:
             found += await _first(limit - len(found), client.dead_letters(name, wanted))
-        if as_json:
-            printing.compact([one.document for one in found])
-            return OK
-        remember(one.id for one in found)
-        for one in found:
-            printing.line(one.id)
-            died = f"{one.die_time:%Y-%m-%d %H:%M:%S}" if one.die_time else "?"
-            what = f"{one.service}/{one.method}  {one.reason}, attempt {one.attempt}, died {died} UTC"
-            printing.line(f"  {what}  {(one.error or {}).get('detail', '')}".rstrip())
-        if not found:
-            printing.line("nothing is dead" if wanted == TaskFilter() else "nothing that is dead matches")
-        _note_more(limit, found)
-        return OK
+        if_none = "nothing is dead" if wanted == TaskFilter() else "nothing that is dead matches"
+        return _list(found, sentences.died, limit=limit, if_none=if_none, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
@@ -174,9 +154,20 @@ async def _first(count: int, found: AsyncGenerator[Task, None]) -> list[Task]:
     return first
 
 
-def _note_more(limit: int, found: Sequence[Task]) -> None:
+def _list(found: Sequence[Task], words: Callable[[Task], str], *, limit: int, if_none: str, as_json: bool) -> int:
+    """Print calls, each by its id and words on it."""
+    if as_json:
+        printing.compact([one.document for one in found])
+        return OK
+    remember(one.id for one in found)
+    for one in found:
+        printing.line(one.id)
+        printing.line(f"  {words(one)}")
+    if not found:
+        printing.line(if_none)
     if len(found) >= limit:
         printing.note(f"{len(found)} are listed, and there may be more: --limit says how many")
+    return OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +369,7 @@ async def _agreed(client: Client, verb: _Verb, meant: _Meant, *, as_json: bool) 
         return False
     if not count or _sure(_QUESTIONS[verb].format(f"{which} of {meant.queue}")):
         return True
-    printing.complain(f"nothing was {verb}{'led' if verb == 'cancel' else 'd' if verb == 'purge' else 'ed'}")
+    printing.complain(f"nothing was {_DONE[verb]}")
     return False
 
 
