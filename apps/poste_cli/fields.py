@@ -57,8 +57,8 @@ def message(fields: Sequence[Given], outline: MethodOutline | None, note: Callab
         click.UsageError: They make no message.
     """
     built: dict[str, Any] = {}
+    known = None if outline is None else outline.messages.get(outline.request)
     for one in fields:
-        known = None if outline is None else outline.messages.get(outline.request)
         target, name, field = _place(built, one.name, known, outline)
         _put(target, name, field, one, note)
     return built

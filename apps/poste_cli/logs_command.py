@@ -60,10 +60,9 @@ def logs(  # noqa: PLR0917 - click passes them by name
     search = _Search(request=request, task=task, level=level)
     if task is not None:
         search.learn(merged([PartLog(folder / f"{name}.log") for name in NAMES]))
-    searched = request is not None or task is not None or level != "debug"
-    newest = deque(
-        search.of(merged(found)), None if searched and count is None else _NEWEST if count is None else count
-    )
+    if count is None and search.everything:
+        count = _NEWEST
+    newest = deque(search.of(merged(found)), count)
     for line in newest:
         _show(line)
     while follow:
@@ -83,6 +82,11 @@ class _Search:
         self._task = task
         self._all = request is None and task is None
         self._hidden = frozenset(_LEVELS[: _LEVELS.index(level)])
+
+    @property
+    def everything(self) -> bool:
+        """Whether no line is left out."""
+        return self._all and not self._hidden
 
     def learn(self, lines: Iterable[LogLine]) -> None:
         """Note the requests that the task came by: what was logged of these before it was one is its line, too."""

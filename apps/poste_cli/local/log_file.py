@@ -48,13 +48,13 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES) -> None:
                     # What is kept begins with a whole line.
                     log.readline(_TAIL_BYTES)
                 shutil.copyfileobj(log, copy)
-            aside.replace(_older(path))
+            aside.replace(older(path))
         log.truncate(0)
 
 
 def last_line(path: Path) -> str:
     """Return the last line of a log, which may just have been rotated; empty if there is none."""
-    for one in (path, _older(path)):
+    for one in (path, older(path)):
         with contextlib.suppress(OSError), one.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             if tail := log.read().decode(errors="replace").strip():
@@ -62,5 +62,6 @@ def last_line(path: Path) -> str:
     return ""
 
 
-def _older(path: Path) -> Path:
+def older(path: Path) -> Path:
+    """Return where the lines are that were in a log before it was rotated."""
     return path.with_suffix(".log.1")

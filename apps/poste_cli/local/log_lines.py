@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from poste_cli.local import log_file
+
 #: How Redis begins a line: its process, its role, and the time on this host's clock.
 _REDIS: Final = re.compile(r"\d+:\w (\d+ \w{3} \d{4} \d\d:\d\d:\d\d\.\d{3}) ([.*#-]) ")
 _REDIS_TIME: Final = "%d %b %Y %H:%M:%S.%f"
@@ -41,7 +43,7 @@ class PartLog:
     """One part's log, read from the oldest line on."""
 
     def __init__(self, path: Path) -> None:
-        """Name its file; `….log.1` beside it has older lines."""
+        """Name its file; `log_file.older` has what was in it before."""
         self._path = path
         self._part = path.stem
         self._offset = 0
@@ -52,7 +54,7 @@ class PartLog:
         """Yield the lines that were written since the last time; all of them at first."""
         if not self._begun:
             self._begun = True
-            yield from self._read(self._path.with_suffix(".log.1"))
+            yield from self._read(log_file.older(self._path))
             self._offset = 0
         elif self._size() < self._offset:
             # It was rotated: what is there now is new.
