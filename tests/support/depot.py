@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from poste.rpc.catalogue import file_descriptor_set
+from support import grpc_server
 
 NAME = "foreign.v1.Depot"
 BOTH = ("v1", "v1alpha")
@@ -65,12 +66,8 @@ async def serving(
         server.add_generic_rpc_handlers((handlers,))
         servicer = reflection.aio.ReflectionServicer([name, reflection.SERVICE_NAME], pool=pool_of(methods, name))
         add_reflection(server, servicer.ServerReflectionInfo, versions)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
+    async with grpc_server.listening(server, port) as bound:
         yield bound
-    finally:
-        await server.stop(None)
 
 
 def add_reflection(server: grpc.aio.Server, serve: Any, versions: Collection[str] = BOTH) -> None:

@@ -15,7 +15,7 @@ from google.api import httpbody_pb2
 from google.protobuf import descriptor_pool
 from testing.v1 import feed_pb2, feed_pb2_grpc
 
-from support import described
+from support import described, grpc_server
 from support.gateway import FakeMom, Gateway, running_gateway, serving_mom
 from support.worker import running_worker
 
@@ -106,12 +106,8 @@ async def plain(feed: Feed, port: int = 0) -> AsyncIterator[str]:
     """Serve it without the library; yields its target."""
     server = grpc.aio.server()
     feed_pb2_grpc.add_FeedServiceServicer_to_server(feed, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
+    async with grpc_server.listening(server, port) as bound:
         yield f"127.0.0.1:{bound}"
-    finally:
-        await server.stop(None)
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -15,13 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from poste.queue.consumer import Consumer
 from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.schemas.schema import MethodSchema
-from poste.runtime.settings import WorkerSettings
-from poste.service.process import run
 from poste.service.servicer import ServedMethod, ServedService
 from poste.v1 import catalogue_pb2
-from support import described
+from support import described, grpc_server
 from support.depot import add_reflection
 from support.described import F
+from support.worker import running_services
 
 NAME: Final = "moves.v1.Bank"
 PAY: Final = f"/{NAME}/Pay"
@@ -96,22 +94,9 @@ class Version:
     @contextlib.asynccontextmanager
     async def by_library(self, redis_url: str, mom: str, **settings: Any) -> AsyncIterator[None]:
         """Serve it by the worker library, in this process."""
-        stop, listening = asyncio.Event(), asyncio.Event()
-        fields = {"port": 0, "grace_seconds": 2, "mom": mom, "redis_url": redis_url, **settings}
-        task = asyncio.create_task(
-            run(
-                *([self._served()], WorkerSettings(**fields), stop),
-                listening=lambda _: listening.set(),
-                consumer=Consumer,
-            )
-        )
-        listens = asyncio.create_task(listening.wait())
-        await asyncio.wait([task, listens], return_when=asyncio.FIRST_COMPLETED)
-        try:
+        more = {"mom": mom, "redis_url": redis_url, **settings}
+        async with running_services([self._served()], consumer=Consumer, **more):
             yield
-        finally:
-            stop.set()
-            await task
 
     @contextlib.asynccontextmanager
     async def by_another(self, port: int = 0) -> AsyncIterator[int]:
@@ -128,9 +113,5 @@ class Version:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
         servicer = reflection.aio.ReflectionServicer([NAME, reflection.SERVICE_NAME], pool=self.pool)
         add_reflection(server, servicer.ServerReflectionInfo)
-        bound = server.add_insecure_port(f"127.0.0.1:{port}")
-        await server.start()
-        try:
+        async with grpc_server.listening(server, port) as bound:
             yield bound
-        finally:
-            await server.stop(None)

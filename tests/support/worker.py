@@ -17,8 +17,9 @@ from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
 from poste.service.roads import MakeConsumer
-from poste.service.servicer import services_of
+from poste.service.servicer import ServedService, services_of
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
+from support import grpc_server
 
 #: Nothing listens there (the discard port): a middleware that is away.
 NOWHERE = "127.0.0.1:9"
@@ -102,12 +103,8 @@ async def serving_mom(mom: FakeMom, port: int = 0) -> AsyncIterator[str]:
     """Serve it while the body runs; yields its target."""
     server = grpc.aio.server()
     mom_service_pb2_grpc.add_MomServiceServicer_to_server(mom, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
+    async with grpc_server.listening(server, port) as bound:
         yield f"127.0.0.1:{bound}"
-    finally:
-        await server.stop(None)
 
 
 class RunningWorker:
@@ -129,14 +126,20 @@ class RunningWorker:
         return answer
 
 
+def running_worker(*servicers: object, **more: Any) -> contextlib.AbstractAsyncContextManager[RunningWorker]:
+    """Run a service's process while the body runs, and stop it in order; `more` as `running_services` takes it."""
+    return running_services(services_of(servicers), **more)
+
+
 @contextlib.asynccontextmanager
-async def running_worker(
-    *servicers: object,
+async def running_services(
+    services: Sequence[ServedService],
+    *,
     consumer: MakeConsumer | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     **settings: Any,
 ) -> AsyncIterator[RunningWorker]:
-    """Run a service's process while the body runs, and stop it in order."""
+    """The same, of services that no servicer describes."""
     made: list[HandedConsumer] = []
 
     def handed(**more: Any) -> HandedConsumer:
@@ -148,7 +151,7 @@ async def running_worker(
     fields = {"port": 0, "mom": NOWHERE, "grace_seconds": 2, **settings}
     task = asyncio.create_task(
         run(
-            services_of(servicers),
+            services,
             WorkerSettings(**fields),
             stop,
             listening=listening.set_result,

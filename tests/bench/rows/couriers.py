@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import grpc.aio
 from google.protobuf import descriptor_pb2
-from support import described
+from support import described, grpc_server
 from support.waiting import until
 
 from bench import procfs, stage
@@ -84,12 +84,8 @@ async def _served() -> AsyncIterator[tuple[dict[bytes, float], int]]:
     """Serve all of the services by one server; yields when each request came, and where."""
     server, anything = grpc.aio.server(), _AnyService()
     server.add_generic_rpc_handlers((anything,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
+    async with grpc_server.listening(server) as port:
         yield anything.called, port
-    finally:
-        await server.stop(None)
 
 
 async def _ship(client: Any, services: int, port: int) -> None:
