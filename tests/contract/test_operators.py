@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from poste.v1 import mom_service_pb2 as pb
 SUM = "calculator.v1.SumService"
 QUEUE = f"/v1/queues/{SUM}"
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
+Run = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
 
 
 class Office:
@@ -94,6 +96,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
     async with _office(server, tmp_path, headers=OPERATOR) as one:
         yield one
+
+
+@pytest.fixture
+def run(office: Office, tmp_path: Path) -> Run:
+    """Runs a `poste` command as an operator of the office."""
+    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
+
+    async def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(poste, *arguments, env=there)
+
+    return command
 
 
 @contextlib.asynccontextmanager
@@ -406,44 +419,41 @@ async def test_a_wrong_question_is_told_what_is_wrong(
     assert (reply.status, reply.body["type"]) == (status, f"/problems/{kind}")
 
 
-async def test_the_command_does_it_all(office: Office, tmp_path: Path) -> None:
+async def test_the_command_does_it_all(office: Office, run: Run) -> None:
     """An operator works at a terminal, and in scripts."""
-    token = str(tmp_path / "operator.token")
-    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=token)
 
-    async def run(*arguments: str) -> str:
-        done = await asyncio.to_thread(poste, *arguments, env=there)
+    async def printed(*arguments: str) -> str:
+        done = await run(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     error = unexpected(ValueError("secret")).status()
     first, second = [(await office.dead(error)).removeprefix("/v1/tasks/") for _ in range(2)]
-    assert await run("pause", SUM) == f"{SUM}: paused, 0 waiting, 0 running\n"
-    assert json.loads(await run("resume", SUM, "--json"))["paused"] is False
-    told = await run("dead")
+    assert await printed("pause", SUM) == f"{SUM}: paused, 0 waiting, 0 running\n"
+    assert json.loads(await printed("resume", SUM, "--json"))["paused"] is False
+    told = await printed("dead")
     assert first in told
     assert f"{SUM}/Add  attempts, attempt 1, died " in told
     assert told.count(" UTC  ValueError: secret\n") == 2
-    assert [task["id"] for task in json.loads(await run("dead", SUM, "--json"))] == [first, second]
-    assert await run("replay", first) == f"{first}: replayed\n"
-    assert await run("replay", "--all", SUM, "--method", "Other", "--yes") == "0 replayed\n"
-    assert await run("replay", "--all", SUM, "--dry-run") == f"1 DEAD calls of {SUM} match\n"
-    assert await run("purge", "--yes", "--all", SUM) == "1 purged\n"
-    assert await run("dead") == "nothing is dead\n"
-    wrong = await asyncio.to_thread(poste, "replay", env=there)
+    assert [task["id"] for task in json.loads(await printed("dead", SUM, "--json"))] == [first, second]
+    assert await printed("replay", first) == f"{first}: replayed\n"
+    assert await printed("replay", "--all", SUM, "--method", "Other", "--yes") == "0 replayed\n"
+    assert await printed("replay", "--all", SUM, "--dry-run") == f"1 DEAD calls of {SUM} match\n"
+    assert await printed("purge", "--yes", "--all", SUM) == "1 purged\n"
+    assert await printed("dead") == "nothing is dead\n"
+    wrong = await run("replay")
     assert (wrong.returncode, "--all QUEUE" in wrong.stderr) == (2, True)
 
 
-async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Office, tmp_path: Path) -> None:
+async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Office, run: Run) -> None:
     """It stopped in the middle without saying where, and reported a task that runs as replayed."""
-    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
     first, second = [(await office.dead()).removeprefix("/v1/tasks/") for _ in range(2)]
     running = (await office.waiting()).removeprefix("/v1/tasks/")
     assert (await office.claim())[0] == "run"
 
-    person = await asyncio.to_thread(poste, "replay", first, "abc", running, second, env=there)
-    program = await asyncio.to_thread(poste, "replay", first, "abc", "--json", env=there)
-    purged = await asyncio.to_thread(poste, "purge", running, "abc", env=there)
+    person = await run("replay", first, "abc", running, second)
+    program = await run("replay", first, "abc", "--json")
+    purged = await run("purge", running, "abc")
 
     assert (person.returncode, program.returncode, purged.returncode) == (1, 1, 1)
     assert person.stdout == f"{first}: replayed\n{second}: replayed\n"
@@ -456,13 +466,9 @@ async def test_the_command_goes_on_after_one_that_can_not_be_handled(office: Off
     assert [line.split(": ")[1] for line in purged.stderr.splitlines()] == [running, "abc"]
 
 
-async def test_the_command_asks_before_it_touches_a_queue(office: Office, tmp_path: Path) -> None:
+async def test_the_command_asks_before_it_touches_a_queue(office: Office, run: Run) -> None:
     """One mistyped command would throw away what a thousand clients wait for."""
-    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
     failed, place = await office.failed(), await office.waiting()
-
-    async def run(*arguments: str) -> Any:
-        return await asyncio.to_thread(poste, *arguments, env=there)
 
     unasked = await run("cancel", "--all", SUM)
     assert (unasked.returncode, "say --yes without a terminal" in unasked.stderr) == (2, True)
@@ -481,13 +487,9 @@ async def test_the_command_asks_before_it_touches_a_queue(office: Office, tmp_pa
     assert (await run("cancel", "--older", "1h", failed.removeprefix("/v1/tasks/"))).returncode == 2
 
 
-async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Office, tmp_path: Path) -> None:
+async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Office, run: Run) -> None:
     """Raw JSON does not say what became of a call, nor what to do."""
-    there = environment(POSTE_URL=office.gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(tmp_path / "operator.token"))
     dead, failed = [place.removeprefix("/v1/tasks/") for place in (await office.dead(), await office.failed())]
-
-    async def run(*arguments: str) -> Any:
-        return await asyncio.to_thread(poste, *arguments, env=there)
 
     shown = await run("task", dead)
     why = "its handler failed until its attempts or its time were used up"
