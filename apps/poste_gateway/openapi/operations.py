@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from poste.protojson.json_schema import Describe, Direction, MessageSchemas, Schema, or_null
-from poste.protojson.plans import plan_of
+from poste.protojson.plans import is_required
 from poste.rpc.catalogue import Method, MethodKind, Service
 from poste.rpc.http_rules import fields
 from poste.rpc.http_rules.rules import ANY_VERB, READING, USUAL_VERBS, WHOLE, PassedOver, Route
@@ -145,10 +145,8 @@ class _Making:
         if shape_of(method, route).raw_body:
             return {"content": {"*/*": {"schema": {}}}}
         if route.body == WHOLE:
-            schema, required = (
-                self._schemas.message(method.input, Direction.INPUT),
-                bool(plan_of(method.input).required),
-            )
+            schema = self._schemas.message(method.input, Direction.INPUT)
+            required = any(map(is_required, method.input.fields))
         else:
             found = fields.find(method.input, route.body)
             schema, required = self._schemas.field(found, Direction.INPUT), False

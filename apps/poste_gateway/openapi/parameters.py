@@ -100,22 +100,19 @@ def _fields(
     above: tuple[Descriptor, ...] = (),
 ) -> Iterator[tuple[str, FieldDescriptor, bool]]:
     """Yield each field that a query can say: its name there, what it is, and whether it must be there."""
-    keys, plan, within = plans.keys_of(message), plans.plan_of(message), (*above, message)
+    keys, within = plans.keys_of(message), (*above, message)
     for field in message.fields:
         path, here = f"{names}{field.name}", (*steps, keys[field.name])
         held: Any = field.message_type
         if path in said:
             continue
-        if held is None or _is_text(field):
-            yield ".".join(here), field, plan.fields[field.name].required and not steps
+        if _is_text(field):
+            yield ".".join(here), field, plans.is_required(field) and not steps
         elif not (field.is_repeated or plans.has_form_of_its_own(held) or len(here) == _DEEPEST or held in within):
             yield from _fields(held, said, here, f"{path}.", within)
 
 
 def _is_text(field: FieldDescriptor) -> bool:
-    """Return whether a text can say one value of a field that holds messages, be it a map's."""
-    held: Any = field.message_type
-    if plans.is_map(field):
-        value = held.fields_by_name["value"]
-        return value.message_type is None or _is_text(value)
-    return plans.has_form_of_its_own(held) and held.full_name != plans.ANY
+    """Return whether a text can say one value of a field, be it a map's."""
+    held = plans.value_of(field).message_type
+    return held is None or (plans.has_form_of_its_own(held) and held.full_name != plans.ANY)

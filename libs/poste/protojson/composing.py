@@ -165,10 +165,9 @@ def _found(descriptor: Descriptor, names: Sequence[str], *, json: bool = True) -
     for index, name in enumerate(names):
         if plans.has_form_of_its_own(holder):
             raise _WrongError(f"is no query parameter: a {holder.full_name} is one value")
-        plan: FieldPlan | None = plan_of(holder).fields.get(name)
-        if not json and (plan is None or plan.name != name):
-            # One field may be called in JSON as another is in the proto.
-            plan = next((one for one in plan_of(holder).fields.values() if one.name == name), None)
+        # By its JSON name where the proto's is meant: another field may be called so in JSON.
+        key = name if json else plans.keys_of(holder).get(name)
+        plan: FieldPlan | None = None if key is None else plan_of(holder).fields.get(key)
         if plan is None:
             raise _WrongError("is no query parameter of this route")
         steps.append(plan.json_name)
@@ -190,12 +189,11 @@ def _append(value: dict[str, Any], place: _Place, key: str | None, said: str) ->
         value = value.setdefault(step, {})
     field = place.field
     if plans.is_map(field):
-        entry: Any = field.message_type
         held = value.setdefault(last, {})
         if key is None or key in held:
             reason = "is there more than once" if key else "is a map: a key of it stands in brackets behind it"
             raise _WrongError(reason)
-        held[key] = _json(entry.fields_by_name["value"], said)
+        held[key] = _json(plans.value_of(field), said)
     elif key is not None:
         raise _WrongError("is no map, which alone has keys")
     elif field.is_repeated:

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from poste.protojson import plans
-from poste.protojson.plans import FieldPlan, plan_of
 
 Schema: TypeAlias = dict[str, Any]
 #: Returns what a proto's comment says of what has this full name; empty if nothing.
@@ -111,9 +110,8 @@ class MessageSchemas:
     def field(self, field: FieldDescriptor, way: Direction) -> Schema:
         """Return the schema of all that a field holds, where it is set."""
         if plans.is_map(field):
-            entry: Any = field.message_type
-            key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
-            return {"type": "object", **_keys(key), "additionalProperties": self.value(value, way)}
+            values = self.value(plans.value_of(field), way)
+            return {"type": "object", **_keys(plans.map_key_of(field)), "additionalProperties": values}
         return {"type": "array", "items": self.value(field, way)} if field.is_repeated else self.value(field, way)
 
     def value(self, field: FieldDescriptor, way: Direction) -> Schema:
@@ -126,25 +124,23 @@ class MessageSchemas:
 
     def _object(self, descriptor: Descriptor, way: Direction) -> Schema:
         """Return the schema of a message's fields."""
-        keys, plan = plans.keys_of(descriptor), plan_of(descriptor)
+        keys = plans.keys_of(descriptor)
         said: Schema = {"type": "object"}
         if about := self._describe(descriptor.full_name):
             said["description"] = about
-        said["properties"] = {
-            keys[field.name]: self._property(field, plan.fields[field.name], way) for field in descriptor.fields
-        }
+        said["properties"] = {keys[field.name]: self._property(field, way) for field in descriptor.fields}
         if way is Direction.OUTPUT:
             required = [keys[field.name] for field in descriptor.fields if not field.has_presence]
         else:
-            required = [one.json_name for one in plan.required]
+            required = [keys[field.name] for field in descriptor.fields if plans.is_required(field)]
             # What is not known is refused; an extension is known, and called by its full name in brackets.
             extended = {"patternProperties": {r"^\[.+\]$": True}} if descriptor.is_extendable else {}
             said |= {**extended, "additionalProperties": False, **_exclusions(descriptor, keys)}
         return said | ({"required": required} if required else {})
 
-    def _property(self, field: FieldDescriptor, plan: FieldPlan, way: Direction) -> Schema:
+    def _property(self, field: FieldDescriptor, way: Direction) -> Schema:
         schema = self.field(field, way)
-        if way is Direction.INPUT and not (plan.required or plan.takes_null):
+        if way is Direction.INPUT and not (plans.is_required(field) or plans.takes_null(field)):
             schema = or_null(schema)
         about = [text for text in (self._describe(field.full_name), _only_one_of(field)) if text]
         notes: Schema = {"description": "\n\n".join(about)} if about else {}
@@ -244,19 +240,13 @@ def _keys(field: FieldDescriptor) -> Schema:
     return {}
 
 
-def _members(field: FieldDescriptor) -> list[FieldDescriptor]:
-    """Return all members of the oneof that a field is in, and none for one that is only `optional`."""
-    group = field.containing_oneof
-    return [] if group is None or len(group.fields) == 1 else list(group.fields)
-
-
 def _only_one_of(field: FieldDescriptor) -> str:
-    members = _members(field)
-    if not members:
+    choice = plans.choice_of(field)
+    if choice is None:
         return ""
     holder: Any = field.containing_type
     keys = plans.keys_of(holder)
-    return f"Only one of these is set: {', '.join(f'`{keys[member.name]}`' for member in members)}."
+    return f"Only one of these is set: {', '.join(f'`{keys[member.name]}`' for member in choice.fields)}."
 
 
 def _exclusions(descriptor: Descriptor, keys: dict[str, str]) -> Schema:

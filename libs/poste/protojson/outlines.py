@@ -7,30 +7,26 @@ of their own (Timestamp, wrappers) have their name alone.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from poste.protojson.plans import has_form_of_its_own, is_map, is_required, keys_of
+from poste.protojson.plans import (
+    choice_of,
+    has_form_of_its_own,
+    is_map,
+    is_required,
+    keys_of,
+    map_key_of,
+    value_of,
+)
 
 #: So many fields, and values of enums, are told of. A message that is left out then is known by its name alone.
 _MOST: Final = 1000
-_SCALARS: Final = {
-    FieldDescriptor.TYPE_DOUBLE: "double",
-    FieldDescriptor.TYPE_FLOAT: "float",
-    FieldDescriptor.TYPE_INT64: "int64",
-    FieldDescriptor.TYPE_UINT64: "uint64",
-    FieldDescriptor.TYPE_INT32: "int32",
-    FieldDescriptor.TYPE_FIXED64: "fixed64",
-    FieldDescriptor.TYPE_FIXED32: "fixed32",
-    FieldDescriptor.TYPE_BOOL: "bool",
-    FieldDescriptor.TYPE_STRING: "string",
-    FieldDescriptor.TYPE_BYTES: "bytes",
-    FieldDescriptor.TYPE_UINT32: "uint32",
-    FieldDescriptor.TYPE_SFIXED32: "sfixed32",
-    FieldDescriptor.TYPE_SFIXED64: "sfixed64",
-    FieldDescriptor.TYPE_SINT32: "sint32",
-    FieldDescriptor.TYPE_SINT64: "sint64",
+_SCALARS: Final[Mapping[int, str]] = {
+    number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
 }
 
 
@@ -57,7 +53,7 @@ def outline(*descriptors: Descriptor) -> dict[str, Any]:
         keys = keys_of(message)
         messages[message.full_name] = [_field(field, keys[field.name]) for field in message.fields]
         for field in message.fields:
-            value = _value_of(field)
+            value = value_of(field)
             if value.message_type is not None:
                 waiting.append(value.message_type)
             enum = value.enum_type
@@ -71,27 +67,15 @@ def _field(field: FieldDescriptor, key: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": field.name,
         "jsonName": key,
-        "type": _type(_value_of(field)),
+        "type": _type(value_of(field)),
         "required": is_required(field),
         "repeated": field.is_repeated and not is_map(field),
     }
     if is_map(field):
-        described["keyType"] = _type(_in_entry(field, "key"))
-    if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
-        described["oneof"] = field.containing_oneof.name
+        described["keyType"] = _type(map_key_of(field))
+    if (choice := choice_of(field)) is not None:
+        described["oneof"] = choice.name
     return described
-
-
-def _value_of(field: FieldDescriptor) -> FieldDescriptor:
-    """Return the field of one value: the field itself, or that of a map's values."""
-    return _in_entry(field, "value") if is_map(field) else field
-
-
-def _in_entry(field: FieldDescriptor, name: str) -> FieldDescriptor:
-    """Return a field of a map's entries: their `key`, or their `value`."""
-    entry: Any = field.message_type
-    found: FieldDescriptor = entry.fields_by_name[name]
-    return found
 
 
 def _type(field: FieldDescriptor) -> str:

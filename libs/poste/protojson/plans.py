@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from google.api import field_behavior_pb2
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
 from poste.protojson import standard
@@ -171,6 +171,28 @@ def is_map(field: FieldDescriptor) -> bool:
     return message is not None and bool(message.GetOptions().map_entry)
 
 
+def value_of(field: FieldDescriptor) -> FieldDescriptor:
+    """Return the field of one value: the field itself, or that of a map's values."""
+    return _in_entry(field, "value") if is_map(field) else field
+
+
+def map_key_of(field: FieldDescriptor) -> FieldDescriptor:
+    """Return the field of a map's keys."""
+    return _in_entry(field, "key")
+
+
+def _in_entry(field: FieldDescriptor, name: str) -> FieldDescriptor:
+    entry: Any = field.message_type
+    found: FieldDescriptor = entry.fields_by_name[name]
+    return found
+
+
+def choice_of(field: FieldDescriptor) -> OneofDescriptor | None:
+    """Return the oneof that a field is in, None for a field that is only `optional`: that is alone in one."""
+    group = field.containing_oneof
+    return None if group is None or len(group.fields) == 1 else group
+
+
 # Bounded, since each plan keeps the descriptor pool of its service alive.
 @functools.lru_cache(maxsize=1024)
 def _extension_plan(field: FieldDescriptor) -> FieldPlan:
@@ -178,8 +200,7 @@ def _extension_plan(field: FieldDescriptor) -> FieldPlan:
 
 
 def _field_plan(field: FieldDescriptor, key: str) -> FieldPlan:
-    entry = field.message_type if is_map(field) else None
-    value = entry.fields_by_name["value"] if entry is not None else field
+    value, keyed = value_of(field), is_map(field)
     scalar = value.message_type is None
     return FieldPlan(
         name=field.name,
@@ -187,18 +208,20 @@ def _field_plan(field: FieldDescriptor, key: str) -> FieldPlan:
         extension=field if field.is_extension else None,
         required=is_required(field),
         oneof=field.containing_oneof.name if field.containing_oneof is not None else None,
-        takes_null=_takes_null(value),
-        repeated=field.is_repeated and entry is None,
+        takes_null=takes_null(field),
+        repeated=field.is_repeated and not keyed,
         read=reader_of(value) if scalar else None,
         message=None if scalar else value.message_type,
-        read_key=None if entry is None else map_key_reader_of(entry.fields_by_name["key"]),
+        read_key=map_key_reader_of(map_key_of(field)) if keyed else None,
     )
 
 
-def _takes_null(field: FieldDescriptor) -> bool:
-    if field.message_type is not None:
-        return bool(field.message_type.full_name == VALUE)
-    return field.enum_type is not None and field.enum_type.full_name == _NULL_VALUE
+def takes_null(field: FieldDescriptor) -> bool:
+    """Return whether `null` is a value of the field, and does not mean that it is unset."""
+    value = value_of(field)
+    if value.message_type is not None:
+        return bool(value.message_type.full_name == VALUE)
+    return value.enum_type is not None and value.enum_type.full_name == _NULL_VALUE
 
 
 def is_required(field: FieldDescriptor) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from poste.protojson.plans import plan_of
+from poste.protojson.plans import choice_of, plan_of
 
 #: Reads a body; None if it is not for the short way.
 Quick = Callable[[bytes], bytes | None]
@@ -82,9 +82,7 @@ def quick_of(descriptor: Descriptor) -> Quick:
 
 
 def _is_plain(field: FieldDescriptor) -> bool:
-    # An `optional` field of proto3 is alone in a oneof of its own.
-    oneof = field.containing_oneof
-    return field.type in _TYPES and not field.is_repeated and (oneof is None or len(oneof.fields) == 1)
+    return field.type in _TYPES and not field.is_repeated and choice_of(field) is None
 
 
 def _never(_: bytes) -> bytes | None:
