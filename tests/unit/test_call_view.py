@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from google.protobuf import any_pb2, descriptor_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from support import described
 from support.described import F
 
@@ -73,6 +73,42 @@ def test_what_an_unknown_any_holds_is_not_shown(pool: Any) -> None:
 
     assert "NDcxMQ" not in str(value["request"])
     assert value["masked"] == ["extra.value"]
+
+
+def test_what_an_any_of_a_usual_type_holds_is_shown(pool: Any) -> None:
+    """An operator would read `0s`, which is not what the call says: no file of the service's has that type."""
+    call = described.message_class(pool, "pay.v1.Pay")()
+    call.extra.type_url = "type.googleapis.com/google.protobuf.Duration"
+    call.extra.value = duration_pb2.Duration(seconds=3).SerializeToString()
+    value = shown(pool, call.SerializeToString())
+
+    assert value["request"]["extra"]["value"] == "3s"
+    assert value["masked"] == []
+
+
+def test_fields_may_be_called_as_what_messages_can_do() -> None:
+    """The operator would get a 500 of every call of such a service; and a path of a name that nothing shown has."""
+    file = descriptor_pb2.FileDescriptorProto(name="odd.proto", package="odd.v1", syntax="proto2")
+    call = file.message_type.add(name="Call")
+    call.options.deprecated_legacy_json_field_conflicts = True
+    for name in ("ListFields", "ClearField", "SerializeToString", "DESCRIPTOR", "a_b", "aB"):
+        described.field(call, name).options.debug_redact = name in ("ListFields", "a_b")
+    described.field(call, "pin", F.TYPE_INT32).options.debug_redact = True
+    call.extension_range.add(start=100, end=200)
+    hint = file.extension.add(name="hint", number=100, extendee=".odd.v1.Call", type=F.TYPE_STRING, label=1)
+    hint.options.debug_redact = True
+    described.service(file, "Desk", {"Pay": (".odd.v1.Call", ".odd.v1.Call")})
+    pool = described.pool_of(file)
+    made = described.message_class(pool, "odd.v1.Call")
+    message = made(ListFields="4711", a_b="1234", aB="shown", pin=5)
+    message.Extensions[pool.FindExtensionByName("odd.v1.hint")] = "0815"
+    request = made.SerializeToString(message)
+
+    service = describe(described.entry(pool, "odd.v1.Desk"))
+    value = call_view.to_value(pb.InspectTaskResponse(request=request), "Pay", service)
+    assert (value["request"]["ListFields"], value["request"]["a_b"], value["request"]["aB"]) == (MASK, MASK, "shown")
+    assert value["masked"] == ["ListFields", "[odd.v1.hint]", "a_b", "pin"]
+    assert "[odd.v1.hint]" not in value["request"]
 
 
 @pytest.mark.parametrize("request_bytes", [b"\xff", b"\x08"])

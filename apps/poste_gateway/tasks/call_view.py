@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from google.protobuf import any_pb2, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from poste import protojson
 from poste.domain import carried
+from poste.protojson import plans
 from poste.rpc.catalogue import Service
 from poste.v1 import mom_service_pb2 as pb
 
-#: In place of a text that is masked; any other value is left out.
+#: In place of a text that is masked; any other value, and any extension, is left out.
 MASK: Final = "[REDACTED]"
 #: Headers that carry a secret.
 _SECRET_HEADERS: Final = ("authorization", "cookie", "-token", "-secret", "api-key")
-_ANY: Final = any_pb2.Any.DESCRIPTOR.full_name
 
 
 def to_value(found: pb.InspectTaskResponse, method_name: str, service: Service | None) -> dict[str, Any]:
@@ -36,10 +35,10 @@ def to_value(found: pb.InspectTaskResponse, method_name: str, service: Service |
     if method is None:
         return {**value, "unreadable": "the method is not in the catalogue any more"}
     try:
-        message = message_factory.GetMessageClass(method.input)()
-        message.ParseFromString(found.request)
+        made = plans.class_of(method.input)
+        message = made.FromString(found.request)
         masked = sorted(set(_mask(message)))
-        return {**value, "request": protojson.to_value(method.input, message.SerializeToString()), "masked": masked}
+        return {**value, "request": protojson.to_value(method.input, made.SerializeToString(message)), "masked": masked}
     except (DecodeError, protojson.UnprintableError) as error:
         return {**value, "unreadable": f"it is no {method.input.full_name}: {error}"}
 
@@ -52,51 +51,51 @@ def _headers(metadata: str) -> dict[str, list[str]]:
     return shown
 
 
-def _mask(message: Message) -> Iterator[str]:
+def _mask(message: Any) -> Iterator[str]:
     """Mask a message's fields; yields their paths."""
-    if message.DESCRIPTOR.full_name == _ANY:
+    kind = type(message)
+    if kind.DESCRIPTOR.full_name == plans.ANY:
         yield from _mask_any(message)
         return
-    for field, value in message.ListFields():
+    keys = plans.keys_of(kind.DESCRIPTOR)
+    for field, value in kind.ListFields(message):
+        key = plans.extension_key(field) if field.is_extension else keys[field.name]
         if field.GetOptions().debug_redact:
-            _mask_field(message, field)
-            yield field.json_name
-        elif field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_GROUP):
+            _mask_field(message, field, value)
+            yield key
+        elif field.message_type is not None:
             for part in _messages(field, value):
-                yield from (f"{field.json_name}.{path}" for path in _mask(part))
+                yield from (f"{key}.{path}" for path in _mask(part))
 
 
-def _mask_field(message: Message, field: FieldDescriptor) -> None:
-    value = getattr(message, field.name)
-    if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
-        setattr(message, field.name, MASK)
-    elif field.type == FieldDescriptor.TYPE_STRING:
+def _mask_field(message: Any, field: FieldDescriptor, value: Any) -> None:
+    if field.is_extension:
+        type(message).ClearExtension(message, field)
+    elif field.type != FieldDescriptor.TYPE_STRING:
+        type(message).ClearField(message, field.name)
+    elif field.is_repeated:
         value[:] = [MASK] * len(value)
     else:
-        message.ClearField(field.name)
+        setattr(message, field.name, MASK)
 
 
-def _messages(field: FieldDescriptor, value: Any) -> Iterator[Message]:
+def _messages(field: FieldDescriptor, value: Any) -> Iterable[Message]:
     """Return the messages that a field of messages has: one, several, or the values of a map."""
-    kind = field.message_type
-    if not field.is_repeated:
-        yield value
-    elif kind is None or not kind.GetOptions().map_entry:
-        yield from value
-    elif kind.fields_by_name["value"].message_type is not None:
-        yield from value.values()
+    if plans.is_map(field):
+        return value.values() if plans.value_of(field).message_type is not None else ()
+    return value if field.is_repeated else (value,)
 
 
 def _mask_any(packed: Any) -> Iterator[str]:
     """Mask what an Any holds; of a type that is not known nothing can be shown."""
+    kind = plans.find_message_type(packed.DESCRIPTOR.file.pool, packed.type_url)
     try:
-        kind: Descriptor = packed.DESCRIPTOR.file.pool.FindMessageTypeByName(packed.type_url.rpartition("/")[2])
-        inner = message_factory.GetMessageClass(kind)()
-        inner.ParseFromString(packed.value)
-    except (KeyError, DecodeError):
+        inner = None if kind is None else plans.class_of(kind).FromString(packed.value)
+    except DecodeError:
+        inner = None
+    if inner is None:
         packed.ClearField("value")
         yield "value"
-        return
-    if masked := list(_mask(inner)):
-        packed.value = inner.SerializeToString()
+    elif masked := list(_mask(inner)):
+        packed.value = type(inner).SerializeToString(inner)
         yield from masked
