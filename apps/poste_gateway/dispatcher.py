@@ -22,8 +22,8 @@ from poste_gateway.calls import call
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors
 from poste_gateway.http.probes import PROBES
-from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
-from poste_gateway.http.problems import Problem, problem_response
+from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE
+from poste_gateway.http.problems import Problem, defect, problem_response
 from poste_gateway.http.responses import AccessRecord, Response
 from poste_gateway.http.streamed import Streamed
 from poste_gateway.http.verbs import allow, wrong_verb
@@ -108,7 +108,8 @@ class Dispatcher:
         except Problem as problem:
             answer = self._refuse(problem, request, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and answered without details
-            answer = self._refuse(_logged_defect(request.method, path), request, account)
+            _log.exception("failed", verb=request.method, path=path)
+            answer = self._refuse(defect(), request, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
@@ -158,8 +159,7 @@ class Dispatcher:
         return await handler(request, own.name)
 
     def _refuse(self, problem: Problem, request: web.BaseRequest, account: AccessRecord) -> Response:
-        kind = problem.kind
-        account.outcome = kind.code.name if OF_CODE.get(kind.code) is kind else kind.name
+        account.outcome = problem.kind.outcome
         # Encoded: `instance` is a URI reference (RFC 9457, section 3.1.5), which not every decoded path is.
         return problem_response(problem, request.rel_url.raw_path)
 
@@ -203,12 +203,6 @@ class Dispatcher:
         if account.facts:
             facts.update(account.facts)
         _access_log.write(facts)
-
-
-def _logged_defect(verb: str, path: str) -> Problem:
-    """Log the exception that is being handled, and return the problem for it."""
-    _log.exception("failed", verb=verb, path=path)
-    return Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
 
 
 def _start_trace(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:

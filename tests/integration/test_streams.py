@@ -142,6 +142,14 @@ async def test_an_error_after_it_is_told_in_the_last_line(tmp_path: Path, librar
     assert (line["outcome"], line["road"], line["messages"], line["status"]) == ("ABORTED", "stream", 1, 200)
 
 
+async def test_the_last_line_names_the_path_as_a_uri(tmp_path: Path) -> None:
+    """`instance` is a URI reference there too (RFC 9457), which not every decoded path is."""
+    async with streaming(tmp_path, Feed()) as gateway:
+        reply = await gateway.get("/v1/feeds/%C3%A4%20b?count=1&failCode=10&free=2")
+
+    assert lines(reply.text)[-1]["error"]["instance"] == "/v1/feeds/%C3%A4%20b"
+
+
 @pytest.mark.parametrize("library", [True, False])
 @pytest.mark.parametrize("path", [WATCH, RUN])
 async def test_a_message_comes_as_soon_as_it_is_made(tmp_path: Path, library: bool, path: str) -> None:

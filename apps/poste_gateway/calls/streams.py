@@ -31,12 +31,10 @@ from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, framings, preferences
+from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import Framing
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
-    GATEWAY_BUSY,
-    INTERNAL,
-    INVALID_REQUEST,
     NOT_CALLABLE,
     OF_CODE,
     OUTCOME_UNKNOWN,
@@ -44,12 +42,11 @@ from poste_gateway.http.problem_types import (
     SERVICE_AWAY,
     STREAM_CUT,
 )
-from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.problems import RETRY_AFTER, Problem, defect, invalid
 from poste_gateway.http.responses import NO_STORE, UNCOUNTED_BYTES, AccessRecord, make_room
 from poste_gateway.http.streamed import CutShortError, Streamed, client_left
 from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
-from poste_gateway.limits.refusals import refuse
 
 _log: Final = logs.get("streams")
 #: How long the first message is waited for before the head is sent without it, in seconds. Who follows events wants to
@@ -86,9 +83,8 @@ class OpenStreams:
             Problem: There are as many as may be.
         """
         if not self._crowd.begin(client):
-            refuse("streams", peer=client, service=service)
             detail = "As many streams are open as this gateway bears, of this client or of all. Nothing was done."
-            raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
+            raise busy("streams", detail, peer=client, service=service)
         metrics.streams_open.inc()
 
     def end(self, client: str) -> None:
@@ -125,9 +121,7 @@ def check(method: Method, prefer: Preferences) -> None:
         detail = f"{method.path.lstrip('/')} takes {what}: call it by gRPC. Nothing was done."
         raise Problem(NOT_CALLABLE, detail)
     if prefer.respond_async:
-        reason = "can't be respond-async for a method that streams: it is never queued"
-        errors = [{"field": preferences.PREFER, "reason": reason}]
-        raise Problem(INVALID_REQUEST, f"{preferences.PREFER} {reason}", errors=errors)
+        raise invalid(preferences.PREFER, "can't be respond-async for a method that streams: it is never queued")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +316,7 @@ class _Messages:
             yield self._last(problem)
         except Exception:  # noqa: BLE001 - the edge, as in the dispatcher: logged once, and told without details
             _log.exception("stream failed", method=self._call.match.method.path)
-            yield self._last(Problem(INTERNAL, "The gateway failed; its operator finds this in the log."))
+            yield self._last(defect())
         else:
             yield framing.end
 
@@ -332,10 +326,10 @@ class _Messages:
         Raises:
             CutShortError: There is no place for one.
         """
-        self._call.account.outcome = _outcome_of(problem)
+        self._call.account.outcome = problem.kind.outcome
         if self._framing.problem is None:
             raise CutShortError(problem.detail) from problem
-        value = problem.to_value(self._call.request.rel_url.path_safe)
+        value = problem.to_value(self._call.request.rel_url.raw_path)
         return protojson.dumps(value).join(self._framing.problem)
 
     @property
@@ -389,9 +383,8 @@ class _Messages:
             over()
 
     def _no_room(self) -> Problem:
-        refuse("answers", peer=self._call.request.remote or "", service=self._call.service.name)
         detail = "There is no room for the stream's next message while so many are not taken: it is not whole."
-        return Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
+        return busy("answers", detail, peer=self._call.request.remote or "", service=self._call.service.name)
 
     def _ended_with(self, failed: Failure) -> Problem:
         """Return the problem of a stream that was not ended by its service, or not well."""
@@ -452,8 +445,3 @@ async def _begun(replica: Replica, outgoing: OutgoingCall, timeout_seconds: floa
         replica.circuit.on_finish(probe=probe)
         if isinstance(stream, Stream) and not kept:
             await stream.close()
-
-
-def _outcome_of(problem: Problem) -> str:
-    kind = problem.kind
-    return kind.code.name if OF_CODE.get(kind.code) is kind else kind.name

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from poste.domain import carried
 from poste_gateway.http.problem_types import INVALID_REQUEST
-from poste_gateway.http.problems import Problem
+from poste_gateway.http.problems import Problem, invalid
 
 #: The prefix of headers that carry gRPC metadata, both ways.
 PREFIX: Final = "Grpc-Metadata-"
@@ -86,7 +86,7 @@ class ForwardedHeaders:
             return ""
         reason = "must be base64" if key.endswith("-bin") else "must be printable ASCII, for it reaches the service"
         field = name.decode("ascii", "replace")
-        raise Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
+        raise invalid(field, reason)
 
     def _key(self, name: str) -> str | None:
         if not (name in self._exact or name.startswith(self._begin)):

@@ -35,6 +35,11 @@ class ProblemType:
         """The path of its page, which is its `type`."""
         return _ROOT + self.name
 
+    @property
+    def outcome(self) -> str:
+        """What the access log and the metrics call it: by its code if it is that code's own kind, else by its name."""
+        return self.code.name if OF_CODE.get(self.code) is self else self.name
+
 
 INVALID_REQUEST: Final = ProblemType(
     "invalid-request",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from poste import protojson
 from poste.domain.errors import PosteError
-from poste_gateway.http.problem_types import PROBLEM_TYPES, REQUEST_TIMEOUT, ProblemType
+from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, PROBLEM_TYPES, REQUEST_TIMEOUT, ProblemType
 from poste_gateway.http.responses import NO_STORE, Response
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -62,6 +62,16 @@ def problem_response(problem: Problem, instance: str, *, keep_alive: bool = True
         # What comes after it on the connection would be the rest of the body, not a request.
         keep_alive=keep_alive and problem.kind is not REQUEST_TIMEOUT,
     )
+
+
+def invalid(field: str, reason: str) -> Problem:
+    """Return the problem of one field, header or query parameter that is wrong."""
+    return Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
+
+
+def defect() -> Problem:
+    """Return the problem of a defect: what it was is in the log alone."""
+    return Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
 
 
 def page(name: str) -> str | None:

@@ -19,13 +19,12 @@ from poste_gateway.calls import query
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.busy import busy
 from poste_gateway.http.problem_types import INVALID_REQUEST, NO_SERVICE
-from poste_gateway.http.problems import Problem
+from poste_gateway.http.problems import Problem, invalid
 from poste_gateway.http.responses import JSON, Response, tag_of, tagged
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import FairQueue, Full
 from poste_gateway.openapi.document import MAX_BYTES, Document, TooLargeError
 from poste_gateway.openapi.operations import piece_of
-from poste_gateway.tasks.task_filters import bad
 
 PATH: Final = "/openapi.json"
 #: A service's share of the work, for the order of turns: about what its part of the document has, in bytes.
@@ -82,7 +81,7 @@ class Documents:
         names = []
         for name, value in query.read(request.rel_url.raw_query_string):
             if name != "service":
-                raise bad(name, "is no query parameter of this route")
+                raise invalid(name, "is no query parameter of this route")
             if value not in self._catalogue.services:
                 raise Problem(NO_SERVICE, "No service of this name is in the catalogue.")
             names.append(value)

@@ -24,11 +24,11 @@ from poste.domain.codes import Code
 from poste.domain.task import TaskState
 from poste.rpc.task_enums import STATES
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.http.problems import invalid
 from poste_gateway.http.responses import Response, json_response
 from poste_gateway.mom import Mom, MomRefused
 from poste_gateway.tasks import task_filters
 from poste_gateway.tasks.listings import Listings
-from poste_gateway.tasks.task_filters import bad
 
 #: How many tasks are handled by one call to the middleware.
 _BATCH: Final = 500
@@ -117,7 +117,7 @@ class Bulk:
             page = await self._mom.search_tasks(queue, wanted, _BATCH, token)
         except MomRefused as error:
             if error.code is Code.INVALID_ARGUMENT:
-                raise bad("pageToken", "is not the nextPageToken of a page") from error
+                raise invalid("pageToken", "is not the nextPageToken of a page") from error
             raise
         return [one.task.key for one in page.tasks], page.next_page_token
 
@@ -128,7 +128,7 @@ class Bulk:
         """
         began, _, place = token.partition("~")
         if token and not (began.isascii() and began.isdigit()):
-            raise bad("pageToken", "is not the nextPageToken of a page")
+            raise invalid("pageToken", "is not the nextPageToken of a page")
         page = await self._mom.list_dead_tasks(queue, wanted, _BATCH, place)
         until = int(began) if began else page.read_time.ToMilliseconds()
         keys = [dead.task.key for dead in page.tasks if dead.die_time.ToMilliseconds() <= until]

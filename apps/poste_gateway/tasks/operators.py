@@ -65,7 +65,7 @@ from poste_gateway.http.problem_types import (
     NOT_DEAD,
     TARGET_UNREAD,
 )
-from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
 from poste_gateway.http.responses import NO_STORE, Response, json_response
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.tasks import call_view, task_filters, task_view
@@ -191,7 +191,7 @@ class OperatorRoutes:
             return await asked
         except MomRefused as error:
             if error.code is Code.INVALID_ARGUMENT:
-                raise task_filters.bad("pageToken", "is not the nextPageToken of a page") from error
+                raise invalid("pageToken", "is not the nextPageToken of a page") from error
             raise
 
     async def _call(self, _: web.BaseRequest, text: str) -> Response:
@@ -231,7 +231,7 @@ class OperatorRoutes:
     async def _register(self, request: web.BaseRequest, _: str) -> Response:
         target = request.query.get("target", "")
         if not input_rules.is_address(target):
-            raise task_filters.bad("target", "must be HOST:PORT")
+            raise invalid("target", "must be HOST:PORT")
         said = await self._mom.register_target(target)
         if said.fault:
             raise Problem(TARGET_UNREAD, said.fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -11,8 +11,7 @@ from poste.domain.task import DeadReason, TaskState
 from poste.rpc.task_enums import REASONS, STATES
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
-from poste_gateway.http.problem_types import INVALID_REQUEST
-from poste_gateway.http.problems import Problem
+from poste_gateway.http.problems import invalid
 
 _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
@@ -35,9 +34,9 @@ def read(request: web.BaseRequest, states: Collection[TaskState], *, default: Ta
     asked = [_state(text, states) for text in request.query.getall("state", [])] or ([default] if default else [])
     method, reason = request.query.get("method", ""), request.query.get("reason", "")
     if len(method) > _LONGEST_METHOD or (method and not method.isidentifier()):
-        raise bad("method", "must be a method's short name")
+        raise invalid("method", "must be a method's short name")
     if reason and reason not in {one.value for one in DeadReason}:
-        raise bad("reason", f"must be one of {', '.join(one.value for one in DeadReason)}")
+        raise invalid("reason", f"must be one of {', '.join(one.value for one in DeadReason)}")
     return pb.TaskFilter(
         states=[STATES[state] for state in asked],
         method=method,
@@ -63,21 +62,15 @@ def flag(request: web.BaseRequest, name: str) -> bool:
     """
     text = request.query.get(name, "false")
     if text not in ("true", "false"):
-        raise bad(name, "must be true or false")
+        raise invalid(name, "must be true or false")
     return text == "true"
-
-
-def bad(field: str, reason: str) -> Problem:
-    """Return the problem of a query parameter that is wrong."""
-    errors: list[Any] = [{"field": field, "reason": reason}]
-    return Problem(INVALID_REQUEST, f"{field} {reason}", errors=errors)
 
 
 def _state(text: str, states: Collection[TaskState]) -> TaskState:
     for state in states:
         if state.name == text:
             return state
-    raise bad("state", f"must be one of {', '.join(state.name for state in states)}")
+    raise invalid("state", f"must be one of {', '.join(state.name for state in states)}")
 
 
 def number(request: web.BaseRequest, name: str, default: int, *, most: int, least: int) -> int:
@@ -89,5 +82,5 @@ def number(request: web.BaseRequest, name: str, default: int, *, most: int, leas
     text = request.query.get(name, str(default))
     found = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(most)) else -1
     if not least <= found <= most:
-        raise bad(name, f"must be a whole number between {least} and {most}")
+        raise invalid(name, f"must be a whole number between {least} and {most}")
     return found
