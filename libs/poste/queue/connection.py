@@ -71,16 +71,13 @@ def server_options(settings: StoreSettings) -> list[Options]:
     return [*servers]
 
 
-def open_client(
-    settings: StoreSettings, *, block_seconds: float = 0.0, connected: Connected | None = None, home: str | None = None
-) -> Client:
+def open_client(settings: StoreSettings, *, block_seconds: float = 0.0, connected: Connected | None = None) -> Client:
     """Make a client; connects when it is first used. Close it with `aclose()`.
 
     Args:
         settings: Which server, or which cluster.
         block_seconds: How long its commands may block on purpose; its answers are waited for that much longer.
         connected: Called with each new connection.
-        home: In a cluster, commands without a key go to the server that holds this one; to any if it is not given.
 
     Raises:
         StartError: The URL or the password's file is wrong.
@@ -89,7 +86,7 @@ def open_client(
     if not is_cluster(settings):
         return open_node(servers[0], block_seconds=block_seconds, connected=connected)
     opened = functools.partial(open_node, block_seconds=block_seconds, connected=connected)
-    return ClusterClient(Masters(servers, opened), home)
+    return ClusterClient(Masters(servers, opened))
 
 
 async def servers_of(client: Client) -> list[Client]:

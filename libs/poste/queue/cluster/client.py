@@ -38,17 +38,15 @@ _Run = Callable[[redis.Redis, bool], Awaitable[Any]]
 class ClusterClient(redis.Redis):
     """Speaks to the masters of one cluster."""
 
-    def __init__(self, masters: Masters, home: str | None) -> None:
+    def __init__(self, masters: Masters) -> None:
         """Prepare.
 
         Args:
             masters: The cluster's masters; closed with this client.
-            home: Commands without a key go to the master that holds this one; to any if it is None.
         """
         # The pool is one of the masters', for what redis-py reads from it (encodings); nothing is sent over it here.
         super().__init__(connection_pool=masters.at(masters.addresses[0]).connection_pool)
         self._masters = masters
-        self._home = None if home is None else slot_of(home)
 
     async def servers(self) -> list[redis.Redis]:
         """Return a client of each master there is now.
@@ -91,14 +89,14 @@ class ClusterClient(redis.Redis):
         return await self.on_master(_key(args), run)
 
     async def on_master(self, key: str | bytes | None, run: _Run) -> Any:
-        """Run something on the master that holds a key, or at home, following redirections: those executed nothing.
+        """Run something on the master that holds a key, or on any, following redirections: those executed nothing.
 
         Raises:
             NotConnected: Nothing was sent.
         """
-        slot = self._home if key is None else slot_of(key)
-        if slot is None:
+        if key is None:
             return await self._on_any(run)
+        slot = slot_of(key)
         address, asking = await self._masters.owner(slot), False
         deadline = asyncio.get_running_loop().time() + _FOLLOW_SECONDS
         while True:
