@@ -84,8 +84,13 @@ class Schemas:
                 missing.add(fingerprint)
         return missing
 
-    async def differences(self, accepted: str, served: str) -> Sequence[str]:
+    async def differences(self, accepted: str, served: str, *, text: bytes | None = None) -> Sequence[str]:
         """Return what of a served schema breaks the one that a call was accepted under, in words; nothing if nothing.
+
+        Args:
+            accepted: The fingerprint of the one that it was accepted under.
+            served: The fingerprint of the served one.
+            text: The served one; None if it is to be read.
 
         Raises:
             ServedUnknown: The served one is not kept.
@@ -94,7 +99,7 @@ class Schemas:
         compared = self._compared.get((accepted, served))
         if compared is not None:
             return compared
-        now = await self._read(served)
+        now = await self._read(served) if text is None else parse(text)
         if now is None:
             raise ServedUnknown
         before = await self._read(accepted)
@@ -112,12 +117,9 @@ class Schemas:
         Raises:
             StoreError: Redis does not answer.
         """
-        before: Schema | None = None
         for schema in self._catalogue.living_schemas(service, method):
-            if schema.fingerprint == accepted:
-                return True
-            before = before or await self._read(accepted)
-            if before is not None and not breaking_changes(before, parse(schema.text)):
+            served = schema.fingerprint
+            if served == accepted or not await self.differences(accepted, served, text=schema.text):
                 return True
         return False
 
