@@ -154,10 +154,7 @@ class OperatorServicer:
             wanted = listings.task_filter(request.filter)
         except ValueError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the filter names what this middleware does not know")
-        try:
-            return wanted, read(request.page_token)
-        except ValueError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        return wanted, await _behind(request.page_token, context, read)
 
     async def InspectTask(self, request: pb.InspectTaskRequest, context: Context) -> pb.InspectTaskResponse:
         await self._pages.begin(context)
@@ -184,10 +181,7 @@ class OperatorServicer:
         return pb.PurgeTasksResponse(results=[_DEAD_TASK_RESULTS[became.get(key, "gone")] for key in request.keys])
 
     async def PurgeEndedTasks(self, request: pb.PurgeEndedTasksRequest, context: Context) -> pb.PurgeEndedTasksResponse:
-        try:
-            behind = listings.search(request.page_token)
-        except ValueError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
+        behind = await _behind(request.page_token, context, listings.search)
         try:
             page = await self._operators.purge_ended(request.queue, behind=behind)
         except StoreError as error:
@@ -217,3 +211,11 @@ class OperatorServicer:
         for key, names in zip(changed, await self._operators.names(request.queue, changed), strict=True):
             _log.info(done[became[key]], queue=request.queue, operator_request_id=by, **names)
         return became
+
+
+async def _behind(page_token: str, context: Context, read: Callable[[str], PlaceT]) -> PlaceT:
+    """Return from where on a page is asked for."""
+    try:
+        return read(page_token)
+    except ValueError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this page token was never given")
