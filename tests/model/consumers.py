@@ -122,25 +122,19 @@ class Consumers(Network):
             return
         if any(held and held.how == RUNS and held.alone for held in hand):
             return
+
+        def heard(behind: World, keys: Sequence[int]) -> World:
+            return hold(behind, place, {key: Held(TAKEN) for key in keys if hand[key] is None})
+
         if store.ready:
-
-            def heard(behind: World, keys: Sequence[int]) -> World:
-                return hold(behind, place, {key: Held(TAKEN) for key in keys if hand[key] is None})
-
             yield from self.ask(world, f"P{place} takes", heard, "take", me, lost=[world])
-        yield from self._serve(world, place, process)
+        if store.lane and self.on(Rule.LANES):
+            yield from self.ask(world, f"P{place} takes from the lane", heard, "take_lane", me, lost=[world])
         yield from self._audit(world, place, process)
         for key in self.keys:
             # What it saw at the queue's front, perhaps long ago.
             if hand[key] is None and store.ready and store.tasks[key].state != NONE:
                 yield from self._claims(world, place, process, key, take=1)
-
-    def _serve(self, world: World, place: int, process: Process) -> Iterator[Step]:
-        def heard(behind: World, keys: Sequence[int]) -> World:
-            return hold(behind, place, {key: Held(TAKEN) for key in keys if process.hand[key] is None})
-
-        if world.store.lane and self.on(Rule.LANES):
-            yield from self.ask(world, f"P{place} takes from the lane", heard, "take_lane", process.me, lost=[world])
 
     def _claims(self, world: World, place: int, process: Process, key: int, *, take: int) -> Iterator[Step]:
         """Claim one; or what waits is parked, and of the rest there is room for any number."""
