@@ -24,7 +24,6 @@
 --     without the queue's name or nil, the id of its client's request or nil, the client headers that its handler
 --     gets or nil, the fingerprint of the schema that it was accepted under or nil}
 --   | {'drop'} | {'damaged'}: it can't be read, and was given up | {'suspect'}: claim it alone
---   | {'later'}: too many bytes, nothing was done | {'paused'}: back in its place, for the queue stands still
 --   | {'parked', method} | {'back'}: in its place again, for there is none for it
 --   | {'later'}: nothing was done, for there are too many bytes
 --   | {'paused'}: it was put back to its place in the queue, which stands still (`stands_still`)

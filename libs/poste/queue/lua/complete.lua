@@ -9,8 +9,8 @@
 --          | 'schema': it was not run, for the schema that it was accepted under is broken by the one here; no attempt is counted
 --          | 'retry' (a later try may go better) | 'defect' (it failed unexpectedly: an exception, no answer in time)
 --          | 'silent' (it ended without saying whether it had run) | 'overdue' (silent, for its time was over)
---   terms, for the last five: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random>', in ms;
---          the random number is in [0, 1)
+--   terms, for the last four: '<max failures, 0 for any> <max defects> <first backoff> <longest backoff> <random> <code>',
+--          in ms; the random number is in [0, 1), the code is the error's, for the history
 -- A task whose handler fails is tried again for as long as it may wait, and unexpected failures are counted: a day of
 -- tries does not mend a defect.
 -- Returns {for each: 'succeeded' | 'cancelled' | 'failed' | 'dead' | 'retried' | 'replayed' | 'refused', what
