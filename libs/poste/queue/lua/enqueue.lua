@@ -10,6 +10,8 @@
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 
 local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 13
+-- The fields that a record has only if they say something: of the last arguments of each, in their order.
+local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V' }
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -55,26 +57,11 @@ for place, one in ipairs(fresh) do
   local record, at = one[1], one[2]
   local fields = { 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', ARGV[at + 3],
     'x', now + ARGV[at + 4], 'y', ARGV[at + 4], 'r', ARGV[at + 5] }
-  if ARGV[at + 6] == '1' then
-    fields[#fields + 1], fields[#fields + 2] = 'n', '1'
-  end
-  if ARGV[at + 7] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'p', ARGV[at + 7]
-  end
-  if ARGV[at + 8] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'g', ARGV[at + 8]
-  end
-  if ARGV[at + 9] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'G', ARGV[at + 9]
-  end
-  if ARGV[at + 10] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'A', ARGV[at + 10]
-  end
-  if ARGV[at + 11] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'H', ARGV[at + 11]
-  end
-  if ARGV[at + 12] ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'V', ARGV[at + 12]
+  for i, name in ipairs(OPTIONAL) do
+    local value = ARGV[at + 5 + i]
+    if value ~= '' then
+      fields[#fields + 1], fields[#fields + 2] = name, value
+    end
   end
   redis.call('HSET', record, unpack(fields))
   keys[place] = ARGV[at]
