@@ -133,6 +133,17 @@ async def info_of(server: Client) -> dict[str, Any]:
         return dict(await server.info())
 
 
+async def time_of(server: Client) -> float:
+    """Return a server's time, in seconds since the epoch; of a cluster, that of one of its servers.
+
+    Raises:
+        StoreUnreached, StoreNotRead: It does not answer.
+    """
+    with reading():
+        seconds, microseconds = await server.time()
+    return float(seconds + microseconds / 1e6)
+
+
 def is_cluster_client(client: Client) -> bool:
     """Return whether a client speaks to a cluster."""
     return isinstance(client, ClusterClient)

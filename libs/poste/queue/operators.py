@@ -10,7 +10,7 @@ from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
 from poste.domain.task import TaskState
 from poste.queue import damaged, ends, record
-from poste.queue.connection import server_of, text, texts
+from poste.queue.connection import server_of, text, texts, time_of
 from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import reading
@@ -218,7 +218,7 @@ class Operators:
         try:
             server = await server_of(self._client, at.counts)
             if behind is None:
-                behind = Search(await _seconds_of(server) - MIN_RECORD_SECONDS, 0)
+                behind = Search(int(await time_of(server)) - MIN_RECORD_SECONDS, 0)
             while True:
                 with reading():
                     cursor, records = await server.scan(behind.cursor, match=at.any_record, count=_SCAN)
@@ -250,9 +250,3 @@ class Operators:
                 one for one in places if behind is None or (one.die_time, one.key) > (behind.die_time, behind.key)
             ]
         return found[:count]
-
-
-async def _seconds_of(server: redis.Redis) -> int:
-    """Return a server's time, in whole seconds since the epoch."""
-    with reading():
-        return int((await server.time())[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
-from poste.queue.connection import server_of, texts
+from poste.queue.connection import server_of, texts, time_of
 from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
@@ -97,9 +97,7 @@ class TaskLists:
         at, end = self._keys.of(queue), time.monotonic() + _SEARCH_SECONDS
         server = await server_of(self._client, at.counts)
         if behind is None:
-            with reading():
-                seconds, microseconds = await server.time()
-            behind = Search(round(seconds + microseconds / 1e6, 3), 0)
+            behind = Search(round(await time_of(server), 3), 0)
         found: list[ListedTask] = []
         fewest, most = _SCAN
         while True:

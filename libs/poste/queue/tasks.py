@@ -12,6 +12,7 @@ from poste.domain.errors import StoreError, StoreLost, StoreUnreached
 from poste.domain.policy import DEFAULT_MAX_HELD_BYTES, QueuePolicy
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
+from poste.queue.connection import time_of
 from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import reading, writing
@@ -164,9 +165,7 @@ class Tasks:
         Raises:
             StoreUnreached, StoreNotRead: Redis did not answer.
         """
-        with reading():
-            seconds, microseconds = await self._client.time()
-        return float(seconds + microseconds / 1e6)
+        return await time_of(self._client)
 
     def forget_queues(self) -> None:
         """Note each queue anew when it is next given a task: Redis was emptied, and knows none."""

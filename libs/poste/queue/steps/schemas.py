@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from poste.queue.connection import text, texts
+from poste.queue.connection import text, texts, time_of
 from poste.queue.errors import reading
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ async def kept(scripts: Scripts, keys: Keys, fingerprint: str) -> bytes | None:
 
 async def unused(scripts: Scripts, keys: Keys, *, seconds: float) -> list[str]:
     """Return the fingerprints of those that no call was accepted under for so long."""
+    until = round((int(await time_of(scripts.client)) - seconds) * 1000)
     with reading():
-        now = (await scripts.client.time())[0]
-        until = round((now - seconds) * 1000)
         return texts(await scripts.client.zrange(keys.schemas_used, "-inf", until, byscore=True))
 
 
