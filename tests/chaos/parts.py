@@ -14,7 +14,7 @@ from testing.v1 import ledger_pb2
 
 import poste_calculator
 from chaos.proxy import HOST, Link
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste_cli.local import ports, redis_server
 
 REDIS: Final = "redis"

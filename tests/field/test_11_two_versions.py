@@ -28,8 +28,9 @@ from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.consumer import Consumer
 from poste.queue.keys import KEYS
-from poste.rpc.catalogue import Service, describe, file_descriptor_set
+from poste.rpc.catalogue import Service, describe
 from poste.rpc.channels import proves_not_run
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.runtime.settings import StoreSettings
 from poste.v1 import catalogue_pb2, task_pb2
 from poste.v1 import mom_service_pb2 as pb

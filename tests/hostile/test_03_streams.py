@@ -19,7 +19,7 @@ from support.standing import standing
 from support.waiting import until
 from testing.v1 import feed_pb2
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 
 PROXIES = {"trusted_proxies": "127.0.0.1/32"}
 #: Just what a message may have, and all that there may be.

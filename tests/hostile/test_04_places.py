@@ -24,7 +24,8 @@ from support.waiting import until
 from support.worker import line, running_worker
 from testing.v1 import ledger_pb2, ledger_pb2_grpc
 
-from poste.rpc.catalogue import Method, describe, file_descriptor_set
+from poste.rpc.catalogue import Method, describe
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.upstream.shares import Shares

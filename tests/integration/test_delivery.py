@@ -16,7 +16,8 @@ from testing.v1 import ledger_pb2
 
 from poste.domain.codes import Code
 from poste.queue.consumer import HeldBytes, NotRun
-from poste.rpc.catalogue import describe, file_descriptor_set
+from poste.rpc.catalogue import describe
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.service.call import Call
 from poste.service.schemas import Schemas
 from poste.upstream.answer_turns import AnswerTurns

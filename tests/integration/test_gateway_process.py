@@ -19,7 +19,7 @@ from support.ports import free_port
 from support.reaching import http_status, listens
 from support.waiting import until
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.v1 import mom_service_pb2 as pb
 
 

@@ -31,8 +31,8 @@ from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.queues import QueueFigures
-from poste.rpc.catalogue import file_descriptor_set
 from poste.rpc.channels import proves_not_run
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from testing.v1 import ledger_pb2
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste_cli.local import leash
 from support import ledger, ports
 from support.cli import POSTE, Reply, environment

@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from support import grpc_server
 
 NAME = "foreign.v1.Depot"

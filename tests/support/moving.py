@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection
 
 from poste.queue.consumer import Consumer
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.rpc.schemas.schema import MethodSchema
 from poste.service.servicer import ServedMethod, ServedService
 from poste.v1 import catalogue_pb2

@@ -19,7 +19,7 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
-from poste.rpc.catalogue import file_descriptor_set
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.v1 import catalogue_pb2
 
 NAME = "shop.v1.OrderService"

@@ -10,7 +10,8 @@ from support import described, shop
 from calculator.v1 import sum_pb2
 from poste.domain.errors import CatalogueError
 from poste.domain.policy import MethodPolicy, QueuePolicy, RetryPolicy
-from poste.rpc.catalogue import Method, describe, file_descriptor_set
+from poste.rpc.catalogue import Method, describe
+from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.v1 import catalogue_pb2
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from poste.domain import input_rules, sizes
 from poste.domain.errors import CatalogueError, CatalogueFullError
 from poste.domain.policy import MethodPolicy, ServicePolicy
+from poste.rpc import descriptor_sets
 from poste.rpc.http_rules import rules
 from poste.rpc.http_rules.rules import Claim, PassedOver, Route
 from poste.rpc.policies import catalogue_fault, service_policy
@@ -36,21 +37,6 @@ _WEIGHT_OF_METHOD: Final = 2_000
 _WEIGHT_OF_PART: Final = 450
 #: How many methods a service may have: each is known of by name, with its routes and its policy.
 _MAX_METHODS: Final = 1000
-#: Files that say which options there are, and what those have for values. Options are read by generated code. Most
-#: services need these files for nothing else, and each has a pool of its own: they would be most of what it takes.
-_OPTIONS: Final = frozenset(
-    {
-        "google/protobuf/descriptor.proto",
-        "google/api/annotations.proto",
-        "google/api/client.proto",
-        "google/api/field_behavior.proto",
-        "google/api/http.proto",
-        "google/api/launch_stage.proto",
-        "google/api/resource.proto",
-    }
-)
-#: How a pool refuses files.
-_BROKEN: Final = (TypeError, KeyError, ValueError, RecursionError)
 
 
 class MethodKind(enum.Enum):
@@ -280,7 +266,10 @@ def _methods_of(
     entry: catalogue_pb2.CatalogueService, files: bytes, only: Collection[str]
 ) -> tuple[descriptor_pool.DescriptorPool, dict[str, MethodDescriptor]]:
     """Read the methods of one version: all of them, or only those of these names."""
-    pool = _pool_of(entry, files)
+    try:
+        pool = descriptor_sets.pool_of(files)
+    except ValueError as error:
+        raise catalogue_fault(entry, f"its descriptors are {error}") from error
     try:
         descriptor: ServiceDescriptor = pool.FindServiceByName(entry.name)
     except KeyError as error:
@@ -388,102 +377,3 @@ def without_taken(entry: catalogue_pb2.CatalogueService, service: Service, owner
 
 def _whose(owner: str) -> str:
     return f"the route is {owner}'s"
-
-
-def file_descriptor_set(file: FileDescriptor) -> bytes:
-    """Serialize a file and all that it imports, dependencies first, as a FileDescriptorSet."""
-    return serialized_set(files_with_imports(file))
-
-
-def files_with_imports(file: FileDescriptor) -> dict[str, bytes]:
-    """Return a file and all that it imports, dependencies first: each file's name, and its serialized form."""
-    found: dict[str, bytes] = {}
-
-    def collect(one: FileDescriptor) -> None:
-        if one.name not in found:
-            for dependency in one.dependencies:
-                collect(dependency)
-            found[one.name] = one.serialized_pb
-
-    collect(file)
-    return found
-
-
-def serialized_set(serialized_files: Mapping[str, bytes]) -> bytes:
-    """Serialize files as a FileDescriptorSet."""
-    files = descriptor_pb2.FileDescriptorSet()
-    for serialized in serialized_files.values():
-        files.file.add().ParseFromString(serialized)
-    return files.SerializeToString()
-
-
-def _pool_of(entry: catalogue_pb2.CatalogueService, serialized: bytes) -> descriptor_pool.DescriptorPool:
-    try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(serialized).file
-    except DecodeError as error:
-        raise catalogue_fault(entry, "its descriptors are not a FileDescriptorSet") from error
-    try:
-        return _built([_without_options(file) for file in files if file.name not in _OPTIONS])
-    except _BROKEN:
-        # A message of its own has one of those types in it, or it is broken, which is told of all of it.
-        files = descriptor_pb2.FileDescriptorSet.FromString(serialized).file
-    try:
-        return _built(files)
-    except _BROKEN as error:
-        raise catalogue_fault(entry, f"its descriptors are broken: {error}") from error
-
-
-def _without_options(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """Return a file that does not import what only says which options there are."""
-    if not _OPTIONS.isdisjoint(file.dependency) and not (file.public_dependency or file.weak_dependency):
-        kept = [name for name in file.dependency if name not in _OPTIONS]
-        del file.dependency[:]
-        file.dependency.extend(kept)
-    return file
-
-
-def _built(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> descriptor_pool.DescriptorPool:
-    """Return a pool of these files.
-
-    Raises:
-        TypeError, KeyError, ValueError, RecursionError: They are broken, or lack what they import.
-    """
-    waiting = {file.name: file for file in files}
-    names, pool = list(waiting), descriptor_pool.DescriptorPool()
-
-    def add(name: str) -> None:
-        # Taken out first: a circle of imports ends here, and the pool then refuses it.
-        file = waiting.pop(name, None)
-        if file is not None:
-            for dependency in file.dependency:
-                add(dependency)
-            _add(pool, file)
-
-    for name in names:
-        add(name)
-    for name in names:
-        # Builds everything now: what is broken must fail here, not at the first call.
-        pool.FindFileByName(name)
-    return pool
-
-
-def _add(pool: descriptor_pool.DescriptorPool, file: descriptor_pb2.FileDescriptorProto) -> None:
-    """Add a file to a pool.
-
-    Raises:
-        TypeError: It is broken.
-    """
-    try:
-        pool.Add(file)
-    except TypeError:
-        # To protoc it is a warning, in proto2, that two fields have the same name in JSON; here it is an error, unless
-        # the message says that it may be.
-        for message in file.message_type:
-            _allow_like_names(message)
-        pool.Add(file)
-
-
-def _allow_like_names(message: descriptor_pb2.DescriptorProto) -> None:
-    message.options.deprecated_legacy_json_field_conflicts = True
-    for nested in message.nested_type:
-        _allow_like_names(nested)

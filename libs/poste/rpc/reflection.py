@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from poste.domain import input_rules, sizes
 from poste.domain.codes import Code
 from poste.domain.errors import PosteError
-from poste.rpc.catalogue import serialized_set
 from poste.rpc.channels import code
+from poste.rpc.descriptor_sets import serialized_set
 
 _VERSIONS: Final = ("v1", "v1alpha")
 #: How many services of one server are read, how many files are, and how many bytes they have in all.

@@ -11,7 +11,7 @@ from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor
 
-from poste.rpc.catalogue import files_with_imports, serialized_set
+from poste.rpc.descriptor_sets import files_with_imports, serialized_set
 from poste.runtime import logs
 
 #: How many bytes a service is registered with at most beyond what it needs: the catalogue holds that of every service,
