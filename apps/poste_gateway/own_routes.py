@@ -1,4 +1,4 @@
-"""The routes of the gateway itself: tasks, queues, services, problems, probes, and the page.
+"""The routes of the gateway itself: tasks, queues, services, problems, probes, and the pages.
 
 `GET /v1/tasks/{id}/history` returns the events in the task's record, oldest first::
 
@@ -34,8 +34,8 @@ from poste_gateway.tasks import task_view
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.operators import Handler, OperatorRoutes
 from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.ui.pages import DOCS_PATH, Pages
 from poste_gateway.ui.pages import ROOT as PAGE
-from poste_gateway.ui.pages import Pages
 
 Verbs = Mapping[str, Handler]
 #: What stands between a service's name and that of a method.
@@ -111,6 +111,7 @@ class OwnRoutes:
             f"{PAGE}/": {"GET": pages.elsewhere},
             PAGE: {"GET": pages.index},
             f"{PAGE}/events": {"GET": pages.events},
+            DOCS_PATH: {"GET": pages.docs},
         }
 
     def _named_paths(self, pages: Pages) -> dict[str, Verbs]:

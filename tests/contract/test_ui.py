@@ -91,10 +91,11 @@ async def test_who_looks_for_the_page_is_led_there(tmp_path, path):
     assert led.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
-async def test_the_page_runs_nothing_but_its_own_files(tmp_path):
-    """A script that is smuggled into the page, or a page that frames it, would act with the operator's rights."""
+@pytest.mark.parametrize("path", ["/ui", "/docs"])
+async def test_the_pages_run_nothing_but_their_own_files(tmp_path, path):
+    """A script that is smuggled into a page, or a page that frames it, would act with the operator's rights."""
     async with staged(tmp_path) as stage:
-        page = await stage.gateway.get("/ui")
+        page = await stage.gateway.get(path)
     policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
 
     assert policy["default-src"] == "'none'"
@@ -103,6 +104,21 @@ async def test_the_page_runs_nothing_but_its_own_files(tmp_path):
     assert page.headers["X-Content-Type-Options"] == "nosniff"
     assert "http://" not in page.text
     assert "https://" not in page.text
+
+
+async def test_a_file_goes_compressed_to_who_takes_that(tmp_path):
+    """What shows the documents would be two megabytes on its way; or a client would get bytes that it can't read."""
+    path = "/ui/vendor/swagger-ui/swagger-ui-bundle.js"
+    async with staged(tmp_path, cors_origins=("https://shop.example",)) as stage:
+        packed = await stage.gateway.get(path, **{"Accept-Encoding": "br, gzip;q=0.5"})
+        plain = await stage.gateway.get(path, **{"Accept-Encoding": "gzip;q=0, br"})
+
+    assert int(packed.headers["Content-Length"]) * 3 < int(plain.headers["Content-Length"])
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert packed.text == plain.text
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding, Origin"
 
 
 async def test_a_file_that_is_known_is_not_sent_again(tmp_path):

@@ -43,7 +43,7 @@ def add_headers(
         origins: The origins that may see it.
         verbs: The methods of the path, for the answer to a preflight.
     """
-    response.headers["Vary"] = "Origin"
+    response.headers["Vary"] = ", ".join(filter(None, (response.headers.get("Vary"), "Origin")))
     origin = request.headers.get("Origin")
     # It is sent back, so it must be what a header may hold; a browser's own always is (RFC 6454, section 7).
     if origin is None or not origin.isascii() or not (origin in origins or _ANY in origins):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from poste_gateway.http import weights
+
 
 class Framing(NamedTuple):
     """One way.
@@ -50,25 +52,5 @@ def chosen(accept: str) -> Framing:
     """Return the framing that a header `Accept` prefers; NDJSON if it says nothing of it, or likes both as much."""
     if not accept:
         return NDJSON
-    qualities = dict(_ranges(accept))
-
-    def quality(names: tuple[str, ...]) -> float:
-        return next((qualities[name] for name in names if name in qualities), 0.0)
-
-    return EVENTS if quality(_EVENTS_RANGES) > quality(_NDJSON_RANGES) else NDJSON
-
-
-def _ranges(accept: str) -> list[tuple[str, float]]:
-    found = []
-    for part in accept.lower().split(","):
-        name, *parameters = (one.strip() for one in part.split(";"))
-        found.append((name, next((_quality(one) for one in parameters if one.startswith("q=")), 1.0)))
-    return found
-
-
-def _quality(parameter: str) -> float:
-    try:
-        # What is no number wants nothing; one that is none (`nan`) is not more than any.
-        return float(parameter.removeprefix("q="))
-    except ValueError:
-        return 0.0
+    qualities = weights.read(accept)
+    return EVENTS if qualities.of(*_EVENTS_RANGES) > qualities.of(*_NDJSON_RANGES) else NDJSON

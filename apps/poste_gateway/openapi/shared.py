@@ -123,7 +123,8 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "in": "header",
         "description": "How it is treated (RFC 7240): `respond-async`, `wait=N`, `respond-when-queued`, `no-queue`.",
         "schema": {"type": "string", "maxLength": 1000},
-        "examples": {"queue": {"value": "respond-async"}, "wait": {"value": "respond-async, wait=2"}},
+        # The first is what a page to try calls begins with: so one that may go direct.
+        "examples": {"wait": {"value": "wait=2"}, "queue": {"value": "respond-async"}},
     },
     "GrpcTimeout": {
         "name": "Grpc-Timeout",

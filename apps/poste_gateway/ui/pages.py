@@ -1,4 +1,4 @@
-"""The paths of the page: `/ui`, its files, and `/ui/events`, the stream of snapshots.
+"""The paths of the pages: `/ui`, their files, `/ui/events` which is the stream of snapshots, and `/docs`.
 
 Every client may see the services and the queues' figures, as in `/v1/services` and `/v1/queues`; only operators
 (`poste_gateway.http.operator_auth`) see tasks.
@@ -16,13 +16,15 @@ from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import Response
 from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.events import EventStream
-from poste_gateway.ui.files import INDEX, Files
+from poste_gateway.ui.files import DOCS, INDEX, Files
 
 ROOT: Final = "/ui"
+#: The page on which people read the OpenAPI document, and try it.
+DOCS_PATH: Final = "/docs"
 
 
 class Pages:
-    """Answers everything below `/ui`."""
+    """Answers everything below `/ui`, and `/docs`."""
 
     def __init__(self, broadcaster: Broadcaster, operator_auth: OperatorAuth) -> None:
         self._broadcaster = broadcaster
@@ -31,7 +33,11 @@ class Pages:
 
     async def index(self, request: web.BaseRequest, _: str) -> Response:
         """Answer with the page."""
-        return self._files.respond(request, INDEX)
+        return await self._files.respond(request, INDEX)
+
+    async def docs(self, request: web.BaseRequest, _: str) -> Response:
+        """Answer with the page on which the OpenAPI document is read and tried."""
+        return await self._files.respond(request, DOCS)
 
     async def elsewhere(self, _: web.BaseRequest, __: str) -> Response:
         """Redirect to the page from `/` and `/ui/`."""
@@ -39,7 +45,7 @@ class Pages:
 
     async def file(self, request: web.BaseRequest, name: str) -> Response:
         """Answer with one of its files."""
-        return self._files.respond(request, name)
+        return await self._files.respond(request, name)
 
     async def events(self, request: web.BaseRequest, _: str) -> Response:
         """Answer with the stream of snapshots."""

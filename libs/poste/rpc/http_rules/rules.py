@@ -25,6 +25,7 @@ RESERVED_PATHS: Final = (
     "/v1/services",
     "/problems",
     "/openapi.json",
+    "/docs",
     "/ui",
     "/livez",
     "/readyz",

@@ -1,0 +1,66 @@
+// The page at /docs: the OpenAPI document of the catalogue, or of one service, as Swagger UI shows it.
+
+// With more services than these the page begins with the first of them: a document of all would be megabytes, and a
+// browser would take seconds to show it.
+const MOST = 30;
+const find = (id) => document.getElementById(id);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function note(text) {
+  find("note").textContent = text;
+  find("note").hidden = !text;
+}
+
+async function catalogued() {
+  const answer = await fetch("v1/services");
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.detail ?? told.title);
+  return told.services.map((one) => one.name).sort();
+}
+
+function offer(names) {
+  find("services").replaceChildren(...names.map((name) => new Option(name, name)));
+  find("choice").hidden = names.length < 2;
+  if (names.length > MOST) find("service").placeholder = "one of " + names.length;
+}
+
+function wanted(names) {
+  const named = new URLSearchParams(location.search).get("service") ?? "";
+  return named || names.length <= MOST ? named : names[0];
+}
+
+function show(name) {
+  const url = "openapi.json" + (name ? "?service=" + encodeURIComponent(name) : "");
+  find("service").value = name;
+  find("document").href = url;
+  SwaggerUIBundle({
+    url: new URL(url, document.baseURI).href,
+    domNode: find("api"),
+    // Nothing is sent to anybody but this gateway.
+    validatorUrl: null,
+    deepLinking: true,
+    docExpansion: name ? "list" : "none",
+    defaultModelsExpandDepth: -1,
+    displayRequestDuration: true,
+    tryItOutEnabled: true,
+  });
+}
+
+const colour = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", colour);
+colour();
+
+try {
+  const names = await catalogued();
+  offer(names);
+  if (!names.length) note("No service is catalogued. Reload this page once one is.");
+  find("choice").addEventListener("submit", (event) => event.preventDefault());
+  find("service").addEventListener("change", (event) => {
+    const name = event.target.value.trim();
+    if (name && !names.includes(name)) return note(`There is no service ${name}.`);
+    location.assign(name ? "docs?service=" + encodeURIComponent(name) : "docs");
+  });
+  show(wanted(names));
+} catch (error) {
+  note(`The catalogue can't be read: ${error.message}`);
+}
