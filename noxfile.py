@@ -19,6 +19,7 @@ LOCKS = ROOT / "locks"
 GROUPS = {
     "runtime": [],
     "build": ["build"],
+    "supply": ["test", "build", "supply"],
     # The documents' example of a service is made from its proto, as its readers make it.
     "tests": ["test", "proto"],
     "lint": ["test", "lint", "proto"],
@@ -29,7 +30,7 @@ GROUPS = {
     "openapi": ["test", "openapi"],
 }
 #: Locks of tools alone, without the project's own dependencies; those of the bench's peers would contradict them.
-ALONE = ("build", "bench", "infra")
+ALONE = ("build", "bench", "infra", "supply")
 #: Locks with the extra that sends spans: the image is to do what it is configured to, and the tests read them.
 TRACING = ("runtime", "tests", "lint")
 #: Locks with the extra for handlers in processes of their own: the tests try it, and an image that wants it adds it.
@@ -177,6 +178,20 @@ def infra(session: nox.Session) -> None:
     session.run("yamllint", "--strict", "ansible", "compose")
     session.run("ansible-lint", "--offline", env={"ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg")})
     session.run("pytest", "--noconftest", "tests/infra", *session.posargs)
+
+
+@nox.session
+def supply(session: nox.Session) -> None:
+    """Judge what the image brings along: licences, known vulnerabilities, the wheel's bytes: `-- [--database FILE]`."""
+    session.install("--require-hashes", "-r", str(LOCKS / "supply.txt"))
+    session.run("pytest", "--noconftest", "tests/supply")
+    image = Path(session.create_tmp()).resolve() / "image"
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(image))
+    python = str(image / "bin/python")
+    lock = str(LOCKS / "runtime.txt")
+    session.run("python", "-m", "pip", "--python", python, "install", "-q", "--require-hashes", "-r", lock)
+    variables = {"PYTHONPATH": str(ROOT / "tests")}
+    session.run("python", "-m", "supply", "--environment", python, *session.posargs, env=variables)
 
 
 @nox.session

@@ -14,8 +14,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-PARTS = (".dockerignore", "LICENSE", "README.md", "apps", "compose/Dockerfile", "libs", "locks/build.txt",
-         "locks/runtime.txt", "pyproject.toml")  # fmt: skip
+PARTS = (".dockerignore", "LICENSE", "README.md", "apps", "compose/Dockerfile", "compose/sbom.py", "libs",
+         "locks/build.txt", "locks/runtime.txt", "pyproject.toml")  # fmt: skip
 
 
 def files(root: Path) -> list[Path]:

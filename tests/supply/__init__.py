@@ -1,0 +1,1 @@
+"""What the image brings along, judged: `nox -s supply`."""
