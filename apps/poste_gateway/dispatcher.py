@@ -100,7 +100,7 @@ class Dispatcher:
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
             if match is None:
-                answer = await self._serve_own(request, other or _Other())
+                answer = await self._serve_own(request, other or _Other(), account)
             else:
                 # Most requests are these, so they are tried first; no service can register a path of the gateway's.
                 self._own_routes.check_ready()
@@ -144,8 +144,10 @@ class Dispatcher:
             return _Other(fault=f"The path {error}.")
         return _Other(verbs=routes.verbs(path, raw_path))
 
-    async def _serve_own(self, request: web.BaseRequest, other: _Other) -> Response:
+    async def _serve_own(self, request: web.BaseRequest, other: _Other, account: AccessRecord) -> Response:
         own, verbs = other.own, other.verbs
+        if own is not None:
+            account.route = own.route
         if other.fault is not None:
             raise Problem(INVALID_REQUEST, other.fault)
         if request.method == hdrs.METH_OPTIONS and verbs is not None:
@@ -173,7 +175,7 @@ class Dispatcher:
         span: Span | None,
         traced: Token[str] | None,
     ) -> None:
-        """Write the one line of a request, count it if it was a call, and end its part of its trace."""
+        """Write the one line of a request, count it, and end its part of its trace."""
         seconds = time.perf_counter() - begin
         self._write_access_log(verb, path, status, account, seconds)
         if span is not None:
@@ -182,7 +184,7 @@ class Dispatcher:
             tracing.trace_id.reset(traced)
 
     def _write_access_log(self, verb: str, path: str, status: int, account: AccessRecord, seconds: float) -> None:
-        """Write the one line of a request, and count it if it was a call."""
+        """Write the one line of a request, and count it; probes are neither written nor counted."""
         service, method, road, outcome = account.service, account.method, account.road, account.outcome
         facts = {
             "request_id": account.request_id,
@@ -194,10 +196,12 @@ class Dispatcher:
         }
         if service:
             metrics.calls_total.add((service, method, road, outcome))
-            metrics.call_seconds.observe((service, road), seconds)
+            metrics.call_seconds.observe((service, method, road), seconds)
             facts["service"], facts["method"], facts["road"] = service, method, road
         elif path in PROBES:
             return
+        else:
+            metrics.requests_total.add((account.route, outcome))
         if account.trace_id:
             facts["trace_id"] = account.trace_id
         if account.facts:

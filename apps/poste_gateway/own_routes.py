@@ -43,13 +43,17 @@ _METHODS: Final = "methods/"
 
 
 class Found(NamedTuple):
-    """The handlers of a path by verb, and the name in the path: a task's id, a queue, a service.
+    """What is at a path of the gateway's own.
 
-    A method's is its service's, a slash, and its own.
+    Attributes:
+        verbs: The handlers by verb.
+        name: The name in the path: a task's id, a queue, a service. A method's is its service's, a slash, and its own.
+        route: What the metrics call it: the path, with `*` for the name.
     """
 
     verbs: Verbs
     name: str
+    route: str
 
 
 class OwnRoutes:
@@ -128,7 +132,7 @@ class OwnRoutes:
     def find(self, path: str) -> Found | None:
         """Return the handlers of a path; None if the gateway has no such route."""
         if path in self._exact:
-            return Found(self._exact[path], "")
+            return Found(self._exact[path], "", path)
         for prefix, verbs in self._below.items():
             name = path.removeprefix(prefix)
             if name and name != path:
@@ -137,8 +141,8 @@ class OwnRoutes:
                     rest, named = _METHODS, f"{named}/{rest.removeprefix(_METHODS)}"
                 behind = self._behind.get((prefix, rest))
                 if behind is not None:
-                    return Found(behind, named)
-                return Found(verbs, name) if verbs else None
+                    return Found(behind, named, f"{prefix}*/{rest}{'*' if rest == _METHODS else ''}")
+                return Found(verbs, name, f"{prefix}*") if verbs else None
         return None
 
     def check_ready(self) -> None:

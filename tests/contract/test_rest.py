@@ -289,10 +289,28 @@ async def test_the_metrics_tell_roads_and_reasons(tmp_path):
     """Else it is not seen that calls go to the queue, nor why."""
     async with staged(tmp_path) as stage:
         await stage.gateway.post(PLACE, ORDER)
+        await stage.gateway.post(PLACE, {"no such field": 1})
         await stage.gateway.post("/nowhere/at/all", ORDER)
+        await stage.gateway.get("/v1/services")
+        await stage.gateway.get("/v1/tasks/made-up")
+        await stage.gateway.get("/v1/tasks/made-up/history")
+        await stage.gateway.get(f"/v1/services/{shop.NAME}/methods/made-up")
         text = await stage.gateway.metrics()
 
         assert f'poste_failovers_total{{reason="away",service="{shop.NAME}"}}' in text
         assert 'outcome="QUEUED",road="queued"' in text
         assert "nowhere" not in text
-        assert 'poste_call_seconds_count{road="queued"' in text
+        assert "made-up" not in text
+        assert f'poste_call_seconds_count{{method="Place",road="queued",service="{shop.NAME}"}}' in text
+        # Poste's own word; the service's would be INVALID_ARGUMENT.
+        assert 'outcome="invalid-request",road="none"' in text
+        for outcome, route in (
+            ("no-such-route", "none"),
+            ("OK", "/v1/services"),
+            ("no-such-task", "/v1/tasks/*"),
+            ("no-such-task", "/v1/tasks/*/history"),
+            ("no-such-route", "/v1/services/*/methods/*"),
+        ):
+            assert f'poste_requests_total{{outcome="{outcome}",route="{route}"}}' in text, route
+        # When each counter was made: a series more for each that is.
+        assert "_created" not in text

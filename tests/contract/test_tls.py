@@ -7,9 +7,11 @@ import contextlib
 import logging
 import ssl
 import subprocess
+import time
 
 import aiohttp
 import pytest
+from prometheus_client import REGISTRY
 from support import shop
 from support.gateway import FakeMom, answer, serving_mom, serving_shop
 from support.ports import free_port
@@ -23,11 +25,12 @@ from poste_gateway.http.server import Patience, serving
 from poste_gateway.http.tls import Certificate
 
 
-def make_certificate(folder, name="localhost"):
+def make_certificate(folder, name="localhost", days=2):
     """Write a certificate that signs itself, and its key; returns the two files."""
+    folder.mkdir(exist_ok=True)
     certificate, key = folder / "gateway.crt", folder / "gateway.key"
     names = f"subjectAltName=DNS:{name},IP:127.0.0.1"
-    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name}"
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days {days} -subj /CN={name}"
     files = ["-addext", names, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     return certificate, key
@@ -85,6 +88,18 @@ async def test_a_redirect_names_the_port_that_the_deployment_publishes(tmp_path)
         for host in ("", "a b", "a/b", "user@host", "[zz]"):
             async with session.get(url, allow_redirects=False, headers={"Host": host}) as response:
                 assert response.status == 400, host
+
+
+@pytest.mark.parametrize("days", [2, 20_000])
+def test_when_a_certificate_expires_is_told(tmp_path, days):
+    """The alert would come too late, or never; in the years from 2050 on they spell it in another way."""
+    expiry = time.time() + days * 86_400
+    certificate, key = make_certificate(tmp_path, days=days)
+    later, _ = make_certificate(tmp_path / "ca", days=days + 1)
+    certificate.write_bytes(certificate.read_bytes() + later.read_bytes())
+    Certificate(certificate, key)
+
+    assert REGISTRY.get_sample_value("poste_certificate_expiry_timestamp_seconds") == pytest.approx(expiry, abs=60)
 
 
 async def test_a_new_certificate_is_served_without_a_restart(tmp_path):

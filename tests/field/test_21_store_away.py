@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.deployment import SUM, deployed
 from support.office import Office
+from support.operating import OPERATOR
 from support.queue_post import Post
 from support.redis_server import RedisServer, running
 from support.waiting import until
@@ -215,7 +216,11 @@ async def test_a_store_that_is_away_is_called_by_its_name(tmp_path: Path) -> Non
         one.redis.kill()
         task, queues = await one.ask("GET", place), await one.ask("GET", "/v1/queues")
         refused = await one.call(SUM, "respond-async", a=1, b=2)
+        # What operators ask for, of a queue and of one task.
+        dead = await one.ask("GET", f"/v1/queues/{SUM}/dead", **OPERATOR)
+        call = await one.ask("GET", f"{place}/call", **OPERATOR)
+        purged = await one.order(f"{place}/purge")
 
-    assert [reply.status for reply in (task, queues, refused)] == [503] * 3
-    for reply in (task, queues, refused):
+    assert [reply.status for reply in (task, queues, refused, dead, call, purged)] == [503] * 6
+    for reply in (task, queues, refused, dead, call, purged):
         assert "Redis does not answer the middleware" in reply.body["detail"]

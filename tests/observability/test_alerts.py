@@ -17,7 +17,7 @@ from support.deployment import LEDGER, SUM, Deployment, deployed
 from support.prometheus import Prometheus, program, prometheus
 from support.waiting import until
 
-UNAVAILABLE = 14
+INTERNAL, UNAVAILABLE = 13, 14
 
 
 class Watched:
@@ -133,6 +133,32 @@ async def test_calls_that_die_get_lost_or_come_too_fast(watched):
     await watched.resolved("PosteDeadLettersGrowing", "PosteDrainSlowerThanArrival")
     # This one fires at once.
     await watched.resolved("PosteRecordLost", pending=False)
+
+
+async def test_calls_that_fail_are_slow_or_expire(watched):
+    """Clients would be the first to notice."""
+    one = watched.poste
+
+    async def fail() -> None:
+        await asyncio.gather(
+            one.ask("POST", f"/{LEDGER}/Store", {"line": "bad", "failCode": INTERNAL}),
+            one.ask("POST", f"/{SUM}/Add", {"a": "no number"}),
+        )
+
+    async with again_and_again(fail, seconds=0.1):
+        await watched.fires("PosteCallsFail")
+        services = {alert["labels"].get("service") for alert in (await watched.prometheus.ask("alerts"))["alerts"]}
+    assert services == {LEDGER}
+    await watched.resolved("PosteCallsFail")
+
+    async with again_and_again(lambda: one.ask("POST", f"/{LEDGER}/Store", {"sleepSeconds": 2.6}), seconds=0.0):
+        await watched.fires("PosteCallsSlow")
+    await watched.resolved("PosteCallsSlow")
+
+    await one.order(f"/v1/queues/{SUM}/pause")
+    reply = await one.ask("POST", f"/{SUM}/Add", {"a": 2, "b": 3}, Prefer="respond-async", Poste_Task_TTL="1")
+    assert reply.status == 202
+    await watched.fires("PosteCallsExpired")
 
 
 async def test_a_middleware_that_is_gone(watched):

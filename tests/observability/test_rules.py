@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.prometheus import FOLDER, program
 
+from poste_gateway.http.problem_types import PROBLEM_TYPES
+
 HERE = Path(__file__).parent
 
 
@@ -45,3 +47,11 @@ def test_each_alert_has_a_test_and_says_what_to_do():
             "description",
             "runbook",
         ]
+
+
+def test_what_is_answered_with_5xx_is_an_error_in_the_rules():
+    """A new kind of failure would not be counted by the alert that is for failures."""
+    rules = (FOLDER / "rules.yml").read_text()
+    (told,) = re.findall(r'record: service:poste_call_errors:rate\n.*\n.*outcome=~"([^"]+)"', rules)
+
+    assert {kind.outcome for kind in PROBLEM_TYPES.values() if kind.status >= 500} == set(told.split("|"))

@@ -33,7 +33,7 @@ class CountedOwnRoutes:
 
     def find(self, path: str) -> Found | None:
         self.asked += 1
-        return Found({"GET": None}, "") if path == "/own" else None
+        return Found({"GET": None}, "", path) if path == "/own" else None
 
     def check_ready(self) -> None:
         """It is."""

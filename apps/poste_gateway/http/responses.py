@@ -51,6 +51,7 @@ class AccessRecord:
         method: The method.
         road: The road that it took: `direct`, `queued`, or `none` if it was refused before.
         outcome: The code, or the name of the problem, that it ended with; `QUEUED` if it was kept.
+        route: Of a request that is no call: the gateway's own route, or `none` if it asks for nothing that there is.
         facts: Further fields of the log line; None if there are none.
     """
 
@@ -61,6 +62,7 @@ class AccessRecord:
     method: str = ""
     road: str = "none"
     outcome: str = "OK"
+    route: str = "none"
     facts: dict[str, Any] | None = None
 
     def names(self) -> dict[str, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
-from poste.runtime import logs, secret_files
+from poste.runtime import logs, metrics, secret_files
+from poste_gateway.http.expiry import first_expiry
 
 #: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0
@@ -47,6 +48,7 @@ class Certificate:
             ) from error
         # A context's certificate and key can't be replaced in one step; so each handshake uses a context of its own.
         self.context.sni_callback = self._hand_on
+        self._tell_expiry()
 
     async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
         """Read the files again whenever they change. Never returns."""
@@ -71,7 +73,13 @@ class Certificate:
             # The files may be half written: they change once more, then.
             _log.error("certificate refused", error=_reason(error))
         else:
+            self._tell_expiry()
             _log.info("certificate renewed")
+
+    def _tell_expiry(self) -> None:
+        certificates, _ = self._content
+        if (expiry := first_expiry(certificates)) is not None:
+            metrics.certificate_expiry.set(expiry)
 
     def _hand_on(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current

@@ -78,7 +78,6 @@ PageT = TypeVar("PageT")
 
 #: What a call has in bytes that is written as JSON in a thread.
 _LARGE: Final = 32_768
-_AGAIN: Final = "The middleware gives no answer now; what was asked can be asked again."
 
 
 class OperatorRoutes:
@@ -135,11 +134,11 @@ class OperatorRoutes:
         async def guarded(request: web.BaseRequest, name: str) -> Response:
             self._operator_auth.check(request)
             if not self._catalogue.key_agreed:
-                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER)
+                raise _away(MomAway())
             try:
                 return await handle(request, name)
             except MomAway as error:
-                raise Problem(LOOKUP_AWAY, _AGAIN, headers=RETRY_AFTER) from error
+                raise _away(error) from error
 
         return guarded
 
@@ -268,6 +267,11 @@ class OperatorRoutes:
             raise Problem(GONE, f"Nothing of the task is left that could be {done}.")
         value = task_view.to_value(task_id, task, self._catalogue.services.get(task.service))
         return json_response(value, headers=NO_STORE)
+
+
+def _away(error: MomAway) -> Problem:
+    detail = f"That can't be told or done now, because {error}; it can be asked for again."
+    return Problem(LOOKUP_AWAY, detail, headers=RETRY_AFTER)
 
 
 def _for_operators(task_id: TaskId, task: task_pb2.Task, service: Service | None) -> dict[str, Any]:

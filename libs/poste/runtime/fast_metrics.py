@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,6 +22,38 @@ from prometheus_client.registry import Collector, CollectorRegistry
 Labels = tuple[str, ...]
 #: So much is noted before it is counted.
 _NOTED: Final = 256
+
+
+class Folding(NamedTuple):
+    """How a histogram is kept from having more rows than Prometheus, or this process, should hold.
+
+    Attributes:
+        most: Once it has so many rows, new labels are folded.
+        fold: Makes, of labels, those that many have in common; labels that are folded are left as they are.
+    """
+
+    most: int
+    fold: Callable[[Labels], Labels]
+
+
+class _Noted(dict[Labels, list[float]]):
+    """What was noted and is not counted yet, by row. Labels that have no row of their own find that of their folded."""
+
+    def __init__(self, folding: Folding | None) -> None:
+        super().__init__()
+        self._folding = folding
+
+    def row_of(self, labels: Labels) -> Labels:
+        """Return the labels of the row that these are counted in."""
+        if self._folding is None or labels in self or len(self) < self._folding.most:
+            return labels
+        return self._folding.fold(labels)
+
+    def __missing__(self, labels: Labels) -> list[float]:
+        """Give new labels their row."""
+        row = self.row_of(labels)
+        # Folded ones are not kept under their own labels: those would be as many as the rows that are spared.
+        return self.setdefault(row, [])
 
 
 class _FastMetric(Collector):
@@ -57,6 +89,11 @@ class FastCounter(_FastMetric):
             family.add_metric(labels, value)
         return [family]
 
+    def values(self) -> Mapping[Labels, int]:
+        """Return what was counted, by labels."""
+        self._count()
+        return self._values
+
 
 class FastGauge(_FastMetric):
     """A gauge of what goes up and down."""
@@ -88,15 +125,17 @@ class FastHistogram(_FastMetric):
         labels: Sequence[str],
         *,
         buckets: Sequence[float],
+        folding: Folding | None = None,
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         """Begin at nothing; `buckets` are their upper bounds, ascending, without the infinite one."""
-        bounds = tuple(buckets)
-        self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+        #: The buckets' upper bounds, without the infinite one.
+        self.bounds = bounds = tuple(map(float, buckets))
+        self._names = [*map(str, bounds), "+Inf"]
         self._bucket = functools.partial(bisect_left, bounds)
         #: How many in each bucket, and the sum of all.
         self._rows: dict[Labels, tuple[list[int], list[float]]] = {}
-        self._noted: defaultdict[Labels, list[float]] = defaultdict(list)
+        self._noted = _Noted(folding)
         super().__init__(name, text, labels, registry)
 
     def observe(self, labels: Labels, value: float) -> None:
@@ -104,7 +143,7 @@ class FastHistogram(_FastMetric):
         noted = self._noted[labels]
         noted.append(value)
         if len(noted) >= _NOTED:
-            self._count(labels, noted)
+            self._count(self._noted.row_of(labels), noted)
 
     def _count(self, labels: Labels, noted: list[float]) -> None:
         counts, total = self.expect(labels)
@@ -119,9 +158,18 @@ class FastHistogram(_FastMetric):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is."""
-        for noted_labels, noted in self._noted.items():
-            self._count(noted_labels, noted)
+        self._count_all()
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, (counts, (total,)) in self._rows.items():
             family.add_metric(labels, list(zip(self._names, accumulate(counts), strict=True)), total)
         return [family]
+
+    def rows(self) -> Iterator[tuple[Labels, Sequence[int]]]:
+        """Return how many values are in each bucket, the infinite one last, by labels."""
+        self._count_all()
+        for labels, (counts, _) in self._rows.items():
+            yield labels, counts
+
+    def _count_all(self) -> None:
+        for labels, noted in self._noted.items():
+            self._count(labels, noted)
