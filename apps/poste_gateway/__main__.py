@@ -31,6 +31,7 @@ from poste_gateway.limits.capacity import Capacity
 from poste_gateway.mom import Mom
 from poste_gateway.openapi.documents import Documents
 from poste_gateway.own_routes import OwnRoutes
+from poste_gateway.task_routes import TaskRoutes
 from poste_gateway.tasks.listings import Listings
 from poste_gateway.tasks.operators import OperatorRoutes
 from poste_gateway.tasks.task_reader import TaskReader
@@ -112,14 +113,12 @@ class _Gateway:
         self.own_routes = OwnRoutes(
             catalogue,
             listings,
-            task_reader,
-            self._offload,
+            TaskRoutes(catalogue, task_reader, self._offload, self.draining, max_wait_seconds=wait),
             OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
             openapi=Documents(catalogue),
             clock=self._clock,
             pages=Pages(self.broadcaster, operator_auth),
             draining=self.draining,
-            max_wait_seconds=wait,
         )
         call_services = CallServices(
             catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds, self._open_streams

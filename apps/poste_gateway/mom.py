@@ -113,14 +113,16 @@ class Mom:
         request = pb.GetTaskRequest(service=service, key=key, wait_seconds=wait_seconds, max_response_bytes=most)
         return await self._read(self.stub.GetTask, request, wait_seconds)
 
-    async def get_task_history(self, service: str, key: str) -> pb.GetTaskHistoryResponse:
-        """Read the events of a task so far.
+    async def get_task_history(
+        self, service: str, key: str, known_mark: str = "", wait_seconds: float = 0.0
+    ) -> pb.GetTaskHistoryResponse:
+        """Read the events of a task so far, waiting up to `wait_seconds` for a history with another mark.
 
         Raises:
             MomAway: There is no answer now.
         """
-        request = pb.GetTaskHistoryRequest(service=service, key=key)
-        return await self._read(self.stub.GetTaskHistory, request)
+        request = pb.GetTaskHistoryRequest(service=service, key=key, known_mark=known_mark, wait_seconds=wait_seconds)
+        return await self._read(self.stub.GetTaskHistory, request, wait_seconds)
 
     async def read_clock(self) -> float:
         """Return the store's time, in seconds since the epoch.

@@ -1,14 +1,4 @@
-"""The routes of the gateway itself: tasks, queues, services, problems, probes, and the pages.
-
-`GET /v1/tasks/{id}/history` returns the events in the task's record, oldest first::
-
-    {"events": [{"time": "…", "event": "accepted"}, {"time": "…", "event": "started", "attempt": 1},
-                {"time": "…", "event": "retried", "attempt": 1}, {"time": "…", "event": "started", "attempt": 2},
-                {"time": "…", "event": "ended", "state": "SUCCEEDED"}], "truncated": false}
-
-Further events: `crashed` and `given-back` (with the attempt), `cancel-requested`, `replayed`; an end as DEAD has its
-`reason`. `truncated`: the task was tried often, and its earlier attempts are not kept any more.
-"""
+"""The routes of the gateway itself: tasks, queues, services, problems, probes, and the pages."""
 
 from __future__ import annotations
 
@@ -18,22 +8,19 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from poste.domain.task_id import TaskId
-from poste.v1 import task_pb2
-from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.clock import Clock
-from poste_gateway.http import preferences, problems
-from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NO_ROUTE, NOT_READY
-from poste_gateway.http.problems import RETRY_AFTER, Problem
-from poste_gateway.http.responses import NO_STORE, Response, json_response, room_for, text_answer, written_answer
+from poste_gateway.http import problems
+from poste_gateway.http.problem_types import NO_ROUTE
+from poste_gateway.http.problems import Problem
+from poste_gateway.http.responses import Response, json_response, text_answer, written_answer
 from poste_gateway.limits.clients import client_of
 from poste_gateway.openapi import documents
 from poste_gateway.openapi.documents import Documents
+from poste_gateway.task_routes import TaskRoutes, check_ready
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.operators import Handler, OperatorRoutes
-from poste_gateway.tasks.task_reader import TaskReader
 from poste_gateway.ui.pages import DOCS_PATH, Pages
 from poste_gateway.ui.pages import ROOT as PAGE
 
@@ -63,42 +50,36 @@ class OwnRoutes:
         self,
         catalogue: ServiceCatalogue,
         listings: Listings,
-        task_reader: TaskReader,
-        offload: Offload,
+        task_routes: TaskRoutes,
         operator_routes: OperatorRoutes,
         *,
         openapi: Documents,
         clock: Clock,
         pages: Pages,
         draining: asyncio.Event,
-        max_wait_seconds: float,
     ) -> None:
         """Connect the parts.
 
         Args:
             catalogue: The services.
             listings: Lists services and queues.
-            task_reader: Reads and cancels tasks.
-            offload: Writes large tasks as JSON in a thread.
+            task_routes: The routes of tasks.
             operator_routes: The operators' routes.
             openapi: Describes the services as OpenAPI has it.
             clock: Compares this host's clock with the store's.
             pages: The page's files and its event stream.
             draining: Set when the process is to stop.
-            max_wait_seconds: The longest wait for a task's end; longer ones are cut to it.
         """
         self._catalogue = catalogue
         self._listings = listings
-        self._task_reader = task_reader
-        self._offload = offload
+        self._task_routes = task_routes
         self._clock = clock
         self._draining = draining
-        self._max_wait_seconds = max_wait_seconds
         self._openapi = openapi
         self._exact, self._below = self._exact_paths(pages, operator_routes), self._named_paths(pages)
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
-            (task_view.TASKS, "history"): {"GET": self._get_history},
+            **{(task_view.TASKS, name): verbs for name, verbs in task_routes.behind.items()},
             (SERVICES, _METHODS): {"GET": self._method},
             **operator_routes.paths,
         }
@@ -121,7 +102,7 @@ class OwnRoutes:
     def _named_paths(self, pages: Pages) -> dict[str, Verbs]:
         """Return the handlers of paths that end in a name, by what stands before it."""
         return {
-            task_view.TASKS: {"GET": self._get_task, "DELETE": self._cancel_task},
+            task_view.TASKS: self._task_routes.verbs,
             QUEUES: {"GET": self._queues},
             # There is nothing at the name itself; what is behind it is the operators'.
             SERVICES: {},
@@ -151,54 +132,7 @@ class OwnRoutes:
         Raises:
             Problem: The gateway does not have it yet.
         """
-        if self._catalogue.unready is not None:
-            # Not "no such route": the routes are not known yet.
-            detail = "The gateway does not have its catalogue yet. Nothing was accepted."
-            raise Problem(NOT_READY, detail, headers=RETRY_AFTER)
-
-    def _check_ids(self) -> None:
-        """Refuse task ids until the middleware has confirmed the key: with a wrong key every id would be a 404."""
-        self.check_ready()
-        if not self._catalogue.key_agreed:
-            raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
-
-    async def _get_task(self, request: web.BaseRequest, text: str) -> Response:
-        self._check_ids()
-        wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
-        task_id = self._task_reader.read_id(text)
-        task = await self._task_reader.get(task_id, wait, peer=client_of(request))
-        applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
-        return await self._show(request, task_id, task, applied)
-
-    async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
-        self._check_ids()
-        history = await self._task_reader.history(self._task_reader.read_id(text))
-        return json_response(task_view.to_history(history), headers=NO_STORE)
-
-    async def _cancel_task(self, request: web.BaseRequest, text: str) -> Response:
-        self._check_ids()
-        task_id = self._task_reader.read_id(text)
-        return await self._show(request, task_id, await self._task_reader.cancel(task_id), {})
-
-    async def _show(
-        self, request: web.BaseRequest, task_id: TaskId, task: task_pb2.Task, headers: dict[str, str]
-    ) -> Response:
-        service, peer = self._catalogue.services.get(task.service), client_of(request)
-        async with self._task_reader.whole(task_id, task, peer=peer) as whole:
-
-            def show() -> Response:
-                return json_response(task_view.to_value(task_id, whole, service), headers={**NO_STORE, **headers})
-
-            # Its response, or its error's details.
-            size = whole.ByteSize()
-            if size <= LARGE_MESSAGE:
-                return show()
-            # A cancel that was done can't be refused any more.
-            done = request.method == "DELETE"
-            if not done and not room_for(request, size):
-                detail = "There is no room for the task's result while so many answers are not taken."
-                raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
-            return await self._offload.run(show, peer=peer, size=size, accepted=done)
+        check_ready(self._catalogue)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Response:
         return written_answer(await self._listings.services())

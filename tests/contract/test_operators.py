@@ -3,86 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.rpc import status_pb2
 from support.cli import environment, poste
-from support.gateway import Gateway, running_gateway
-from support.mom import RunningMom, running_mom
+from support.driven_office import SUM, Office, running_office
+from support.gateway import running_gateway
 from support.operating import OPERATOR, secret_file
-from support.queue_post import Post
 from support.redis_server import RedisServer, running
-from support.registering import been_up
 from support.waiting import until
 
-import poste_calculator
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
-from poste.domain.policy import MAX_DEFECTS
-from poste.queue.connection import open_client
-from poste.queue.keys import QueueKeys
-from poste.runtime.settings import StoreSettings
 from poste.service.outcome import unexpected
-from poste.v1 import mom_service_pb2 as pb
 
-SUM = "calculator.v1.SumService"
 QUEUE = f"/v1/queues/{SUM}"
-CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
 Run = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
-
-
-class Office:
-    """A gateway before its middleware, and a worker that the test drives."""
-
-    def __init__(self, gateway: Gateway, mom: RunningMom, client: Any) -> None:
-        self.gateway, self._mom, self._client = gateway, mom, client
-        self._keys, self._post = QueueKeys(SUM), Post(client, SUM)
-        self._seq = 0
-
-    async def waiting(self) -> str:
-        """The path of a call that waits."""
-        reply = await self.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")
-        assert reply.status == 202
-        return str(reply.headers["Location"])
-
-    async def claim(self) -> Any:
-        """Take the oldest and claim it; returns what the claim says, its key and its token."""
-        self._seq += 1
-        await self._post.join("me")
-        (key,) = await self._post.take("me")
-        return await self._post.claim("me", key, self._seq), key, f"me:{self._seq}"
-
-    async def report(self, key: str, token: str, **outcome: Any) -> None:
-        completion = pb.Completion(service=SUM, key=key, token=token, **outcome)
-        await self._mom.stub.CompleteTasks(pb.CompleteTasksRequest(completions=[completion]), timeout=5)
-
-    async def forget(self) -> None:
-        """Lose every record."""
-        async for name in self._client.scan_iter(match=self._keys.record("*")):
-            await self._client.unlink(name)
-
-    async def failed(self) -> str:
-        """The path of a call whose handler answered with an error."""
-        place = await self.waiting()
-        said, key, token = await self.claim()
-        assert said == "run"
-        await self.report(key, token, error=status_pb2.Status(code=Code.NOT_FOUND, message="no such account"))
-        return place
-
-    async def dead(self, error: status_pb2.Status | None = None) -> str:
-        """The path of a call that failed for the last time."""
-        place = await self.waiting()
-        said, key, token = await self.claim()
-        assert said == "run"
-        await self._client.hset(self._keys.record(key), "i", MAX_DEFECTS - 1)
-        await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
-        return place
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
-    async with _office(server, tmp_path, headers=OPERATOR) as one:
+    async with running_office(server, tmp_path, headers=OPERATOR) as one:
         yield one
 
 
@@ -107,19 +47,6 @@ def run(office: Office, tmp_path: Path) -> Run:
         return await asyncio.to_thread(poste, *arguments, env=there)
 
     return command
-
-
-@contextlib.asynccontextmanager
-async def _office(server: RedisServer, folder: Path, **settings: Any) -> AsyncIterator[Office]:
-    client = open_client(StoreSettings(redis_url=server.url))
-    await client.flushall()
-    async with running_mom(server.url, catalogue=CATALOGUE) as mom:
-        port = int(mom.target.rpartition(":")[2])
-        async with running_gateway(folder, port, **settings) as gateway:
-            await been_up(mom.target, SUM)
-            await gateway.available(name=SUM, availability="away", queueable=True)
-            yield Office(gateway, mom, client)
-    await client.aclose()
 
 
 async def test_a_paused_queue_says_so_and_keeps_its_calls(office: Office) -> None:
@@ -524,7 +451,7 @@ async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Of
 async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path) -> None:
     """Without it an operator of a cluster could do nothing."""
     file = secret_file(tmp_path / "token")
-    async with _office(server, tmp_path, operator_token_file=file) as office:
+    async with running_office(server, tmp_path, operator_token_file=file) as office:
         bare = environment(POSTE_URL=office.gateway.url)
         refused = await asyncio.to_thread(poste, "pause", SUM, env=bare)
         allowed = await asyncio.to_thread(poste, "pause", SUM, "--token-file", str(file), env=bare)

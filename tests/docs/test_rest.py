@@ -25,6 +25,7 @@ from poste.v1 import task_pb2
 from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.problem_types import PROBLEM_TYPES
 from poste_gateway.own_routes import OwnRoutes
+from poste_gateway.task_routes import TaskRoutes
 from poste_gateway.tasks import call_view, task_view
 from poste_gateway.tasks.operators import OperatorRoutes
 from poste_gateway.ui.pages import Pages
@@ -51,14 +52,12 @@ def test_every_route() -> None:
     own_routes = OwnRoutes(
         nothing,
         nothing,
-        nothing,
-        nothing,
+        TaskRoutes(nothing, nothing, nothing, nothing, max_wait_seconds=1),
         operator_routes,
         openapi=nothing,
         clock=nothing,
         pages=Pages(nothing, OperatorAuth(None)),
         draining=nothing,
-        max_wait_seconds=1,
     )
     names = {"tasks": "id", "queues": "queue", "services": "service", "problems": "name", "ui": "file"}
 
@@ -95,7 +94,9 @@ def test_every_header() -> None:
     """A client would miss a header that the gateway reads or sends."""
     named = {str(value) for name, value in vars(hdrs).items() if isinstance(value, str) and not name.startswith("_")}
     known = named - hdrs.METH_ALL - {"*"} | {"ETag"}
-    own = re.compile(r"(Poste|X|Cross|Referrer|Content|Preference|Connect)-[A-Za-z-]+|Grpc-Timeout|Prefer", re.ASCII)
+    own = re.compile(
+        r"(Poste|X|Cross|Referrer|Content|Preference|Connect|Last)-[A-Za-z-]+|Grpc-Timeout|Prefer", re.ASCII
+    )
     found = {text for text in constants() if text in known or own.fullmatch(text)}
     found |= {
         str(getattr(hdrs, node.attr))

@@ -14,6 +14,8 @@ from poste_gateway.http.responses import Response
 
 # As multidict keeps names: read without being converted to lower case each time.
 REQUEST_ID: Final = istr("X-Request-Id")
+#: The last event that a client of a task's events knows (WHATWG HTML, section 9.2).
+LAST_EVENT_ID: Final = istr("Last-Event-ID")
 #: A browser asks with it whether it may call.
 ASKED_VERB: Final = "Access-Control-Request-Method"
 _ANY: Final = "*"
@@ -24,7 +26,7 @@ _MOST_ASKED: Final = 100
 _ALLOWED: Final = ", ".join(
     (
         *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL),
-        *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, REQUEST_ID),
+        *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, REQUEST_ID, LAST_EVENT_ID),
     )
 )
 _EXPOSED: Final = f"Cache-Control, ETag, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"

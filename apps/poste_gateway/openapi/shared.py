@@ -7,6 +7,7 @@ from typing import Any, Final
 from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
 from poste_gateway.http import problem_types as kinds
+from poste_gateway.http.framings import EVENTS
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
 from poste_gateway.http.problems import PROBLEM_JSON
 from poste_gateway.http.responses import JSON
@@ -145,6 +146,12 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "description": "A task's id.",
         "schema": {"type": "string", "minLength": 1},
     },
+    "LastEventId": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The id of the last event that is known already: those behind it are sent.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,4}$"},
+    },
     "Wait": {
         "name": "Prefer",
         "in": "header",
@@ -213,6 +220,10 @@ def task_paths() -> dict[str, Any]:
         "description": "What happened to it.",
         "content": {JSON: {"schema": {"$ref": f"{COMPONENTS}poste-History"}}},
     }
+    events = {
+        "description": "Its events, each as it happens. The last one, `ended`, has the task.",
+        "content": {EVENTS.media_type: {"schema": {"type": "string"}}},
+    }
     task_id = [{"$ref": "#/components/parameters/TaskId"}]
     return {
         "/v1/tasks/{id}": {
@@ -238,6 +249,16 @@ def task_paths() -> dict[str, Any]:
                 "tags": [TAG["name"]],
                 "summary": "Read what happened to a task",
                 "responses": {"200": history, **failing},
+            },
+        },
+        "/v1/tasks/{id}/events": {
+            "parameters": task_id,
+            "get": {
+                "operationId": "poste.followTask",
+                "tags": [TAG["name"]],
+                "summary": "Follow what happens to a task",
+                "parameters": [{"$ref": "#/components/parameters/LastEventId"}],
+                "responses": {"200": events, "204": {"description": "It has ended, as is known already."}, **failing},
             },
         },
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -98,11 +98,21 @@ class TaskReader:
         """
         if wait_seconds <= 0:
             return await self._get(task_id, 0.0)
+        with self.waiting(peer):
+            return await self._get(task_id, wait_seconds)
+
+    @contextlib.contextmanager
+    def waiting(self, peer: str) -> Iterator[None]:
+        """Count one more request of a client that waits, while the body runs.
+
+        Raises:
+            Problem: Too many wait.
+        """
         if not self._waits.take(peer, 1):
             detail = "As many requests wait for tasks' ends here as may: read the task without a wait, or later."
             raise busy("waits", detail, peer=peer)
         try:
-            return await self._get(task_id, wait_seconds)
+            yield
         finally:
             self._waits.give(peer, 1)
 
@@ -207,6 +217,22 @@ class TaskReader:
             raise _away(
                 f"The task can't be looked up now, because {error}; nothing has become of it by that."
             ) from error
+        if not answer.events:
+            raise _missing(task_id, answer)
+        return answer
+
+    async def next_history(
+        self, task_id: TaskId, known_mark: str, wait_seconds: float
+    ) -> mom_service_pb2.GetTaskHistoryResponse | None:
+        """Wait for a history with another mark; the same one after some seconds, None if it can't be read now.
+
+        Raises:
+            Problem: There is no record of the task.
+        """
+        try:
+            answer = await self._mom.get_task_history(task_id.queue, task_id.key, known_mark, wait_seconds)
+        except MomAway:
+            return None
         if not answer.events:
             raise _missing(task_id, answer)
         return answer

@@ -108,9 +108,14 @@ def to_history(history: mom_service_pb2.GetTaskHistoryResponse) -> dict[str, Any
     return {"events": [to_event(event) for event in history.events], "truncated": history.truncated}
 
 
+def event_name(event: task_pb2.TaskEvent) -> str:
+    """Return what clients read that something is called which happened to a task."""
+    return EVENT_OF[event.type].value
+
+
 def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
     """Return something that happened to a task as JSON values."""
-    value: dict[str, Any] = {"time": time(event.time), "event": EVENT_OF[event.type].value}
+    value: dict[str, Any] = {"time": time(event.time), "event": event_name(event)}
     if event.attempt:
         value["attempt"] = event.attempt
     if event.code and (code := code_of(event.code)):

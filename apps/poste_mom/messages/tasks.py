@@ -79,6 +79,7 @@ def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
         truncated=found.truncated,
         read_time=timestamp(found.now),
         purge_time=None if found.purge_time is None else timestamp(found.purge_time),
+        mark=found.mark,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poste.queue.tasks import Reading, Tasks
     from poste_mom.methods.answers import Context
 
-#: The longest wait for a task's end that one call may ask for, in seconds.
+#: The longest wait that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
 #: How many tasks with a large response are on their way at once, and to one peer.
 _LARGE_AT_ONCE: Final = 2
@@ -45,14 +45,21 @@ class TaskServicer:
         return pb.GetTaskResponse(**messages.fields_of(request.service, reading))
 
     async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
-        wait = min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)
+        wait = _wait_of(request)
         if wait > 0:
             return await self._completions.wait(request.service, request.key, wait, most_bytes=most_bytes)
         return await self._tasks.read(request.service, request.key, most_bytes=most_bytes)
 
     async def GetTaskHistory(self, request: pb.GetTaskHistoryRequest, context: Context) -> pb.GetTaskHistoryResponse:
+        wait, names = _wait_of(request), (request.service, request.key)
         try:
-            return messages.history(await self._histories.read(request.service, request.key))
+            if wait > 0:
+                found = await self._completions.wait_for_news(
+                    self._histories, *names, wait, known_mark=request.known_mark
+                )
+            else:
+                found = await self._histories.read(*names)
+            return messages.history(found)
         except StoreError as error:
             await refuse(context, error)
 
@@ -76,3 +83,7 @@ class TaskServicer:
         except StoreError as error:
             await refuse(context, error)
         return pb.CancelTaskResponse(**messages.fields_of(request.service, reading))
+
+
+def _wait_of(request: pb.GetTaskRequest | pb.GetTaskHistoryRequest) -> float:
+    return min(max(request.wait_seconds, 0.0), _MAX_WAIT_SECONDS)

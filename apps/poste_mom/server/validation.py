@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 MAX_KEYS: Final = 1000
 #: How long a page's token may be.
 _MAX_TOKEN: Final = 64
+#: And the mark of a history.
+_MAX_MARK: Final = 256
 #: The check of each field, by its name, in any request. Fields that may be empty are checked if they are not.
 _RULES: Final = {
     "service": (input_rules.is_service, "is no service's full name"),
     "queue": (input_rules.is_service, "is no queue's name"),
     "key": (input_rules.is_key, "is no task's key"),
     "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
+    "known_mark": (lambda text: len(text) <= _MAX_MARK, "was never given"),
 }
 #: Where an empty name asks for all.
 _OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})

@@ -1,4 +1,6 @@
-"""Long polls: requests that wait for a task's end. A lost message makes the wait longer by a second or so, no more.
+"""Long polls: requests that wait for a task's end, or for what happens to it.
+
+A lost message makes the wait longer by a second or so, no more.
 
 An end that this process stores wakes its waiters directly. Ends that other processes store are published by Redis, if
 the record says that a client waits; that flag is a write with its fsync, so it is not set for the first milliseconds,
@@ -9,8 +11,8 @@ for all waiters together: a read for each waiter would load Redis by how many wa
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from poste.domain import sizes
 from poste.domain.errors import StoreError
@@ -21,11 +23,14 @@ from poste.runtime import logs
 from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from poste.queue.connection import Client
+    from poste.queue.history import Histories, History
     from poste.queue.tasks import Reading, Tasks
     from poste.runtime.settings import StoreSettings
+
+T = TypeVar("T")
 
 _log = logs.get("completions")
 #: How long an end is waited for before the record gets the flag that a client waits, in seconds.
@@ -47,6 +52,8 @@ class CompletionWaiter:
         #: Who waits, by the record, which is of a queue and a key.
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._places: dict[str, tuple[str, str]] = {}
+        #: By the record, how many wait for whatever happens to it, not for its end alone.
+        self._followed: Counter[str] = Counter()
         self._closing = False
 
     async def listen(self) -> None:
@@ -101,17 +108,54 @@ class CompletionWaiter:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
+
+        async def read(watch: bool) -> tuple[Reading, bool]:
+            found = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
+            return found, found.record is None or found.record.state.final
+
+        return await self._until(self._keys.of(queue).record(key), queue, key, seconds, read)
+
+    async def wait_for_news(
+        self, histories: Histories, queue: str, key: str, seconds: float, *, known_mark: str
+    ) -> History:
+        """Read a task's history once its mark is another one, or as it is after `seconds`.
+
+        An end is told at once, anything else when the record is polled: about a second later.
+
+        Raises:
+            StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
+        """
+
+        async def read(watch: bool) -> tuple[History, bool]:
+            found = await histories.read(queue, key, watch=watch)
+            return found, found.mark != known_mark
+
         record = self._keys.of(queue).record(key)
+        self._followed[record] += 1
+        try:
+            return await self._until(record, queue, key, seconds, read)
+        finally:
+            self._followed[record] -= 1
+            if not self._followed[record]:
+                del self._followed[record]
+
+    async def _until(
+        self, record: str, queue: str, key: str, seconds: float, read: Callable[[bool], Awaitable[tuple[T, bool]]]
+    ) -> T:
+        """Read a task until that brings what is waited for, or `seconds` are over.
+
+        `read` is called with whether its end is to be published, and returns what it read, and whether it is that.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
         event = asyncio.Event()
         self._waiting[record].add(event)
         self._places[record] = queue, key
         watch = False
         try:
             while True:
-                found = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
+                found, enough = await read(watch)
                 left = deadline - asyncio.get_running_loop().time()
-                if found.record is None or found.record.state.final or left <= 0 or self._closing:
+                if enough or left <= 0 or self._closing:
                     return found
                 await done_within(left if watch else min(left, _SOON_SECONDS), event.wait())
                 event.clear()
@@ -130,8 +174,9 @@ class CompletionWaiter:
         await asyncio.gather(*(self._poll_queue(queue, keys) for queue, keys in queues.items()))
 
     async def _poll_queue(self, queue: str, keys: Sequence[str]) -> None:
+        followed = [key for key in keys if self._keys.of(queue).record(key) in self._followed]
         try:
-            self.notify(queue, await self._tasks.to_read(queue, keys))
+            self.notify(queue, {*followed, *await self._tasks.to_read(queue, keys)})
         except StoreError as error:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
             self.notify(queue, keys)

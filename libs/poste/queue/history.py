@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _FIELDS: Final = (
     *(record.STATE, record.CREATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END, record.REASON, record.NOTES),
 )
+_MARKING: Final = (record.STATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END)
+#: So much of the notes' end has the latest one's time.
+_MARKED_NOTE: Final = 60
 #: What the letters of the notes stand for; `d` and `f` are ends as DEAD and FAILED that were followed by a replay.
 _NOTED: Final = {
     "r": TaskEventType.RETRIED,
@@ -69,12 +72,14 @@ class History:
 
     `truncated`: earlier attempts are not listed any more. `now` is Redis' time, in seconds since the epoch.
     `purge_time`: if there is no record, up to when what had ended in its queue was purged; None if never.
+    `mark` tells it from an earlier or a later one.
     """
 
     events: Sequence[TaskEvent]
     truncated: bool
     now: float
     purge_time: float | None = None
+    mark: str = ""
 
 
 class Histories:
@@ -85,14 +90,14 @@ class Histories:
         self._keys = keys
         self._tasks = tasks
 
-    async def read(self, queue: str, key: str) -> History:
-        """Read a task's history.
+    async def read(self, queue: str, key: str, *, watch: bool = False) -> History:
+        """Read a task's history; with `watch`, its end is published on `Keys.ended_channel`.
 
         Raises:
             StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
         """
         # That settles it if it is overdue, and knows whether its result's time is over.
-        found = await self._tasks.read(queue, key, most_bytes=0)
+        found = await self._tasks.read(queue, key, watch=watch, most_bytes=0)
         if found.record is None:
             return History([], truncated=False, now=found.now, purge_time=found.purge_time)
         with reading():
@@ -113,7 +118,12 @@ class Histories:
             # The gateway's clock may be ahead of Redis'.
             events[0] = replace(events[0], time=min(events[0].time, events[1].time))
         truncated = not complete or stored.get(record.NOTES, "").startswith(";")
-        return History(events, truncated=truncated, now=found.now)
+        return History(events, truncated=truncated, now=found.now, mark=_mark(stored))
+
+
+def _mark(of: Mapping[str, str]) -> str:
+    """Return what tells a record's history from its others. Notes are only added to, and each has its time."""
+    return " ".join((*(of.get(name, "") for name in _MARKING), of.get(record.NOTES, "")[-_MARKED_NOTE:]))
 
 
 def _parts(of: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:

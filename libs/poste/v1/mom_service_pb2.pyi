@@ -588,19 +588,27 @@ class GetTaskHistoryRequest(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    KNOWN_MARK_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The queue's name."""
     key: _builtins.str
     """The random part of the task's id."""
+    wait_seconds: _builtins.float
+    """How long to wait, at most, until its history is another than the one of `known_mark`."""
+    known_mark: _builtins.str
+    """The mark of the history that is known already."""
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         key: _builtins.str = ...,
+        wait_seconds: _builtins.float = ...,
+        known_mark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "known_mark", b"known_mark", "service", b"service", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,8 +624,11 @@ class GetTaskHistoryResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """Earlier attempts are left out: a record keeps the latest ones only."""
+    mark: _builtins.str
+    """What tells this history from an earlier or a later one; empty if there is no record."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.TaskEvent]:
         """In the order in which it happened; empty if there is no record (or its result's TTL is over)."""
@@ -637,10 +648,11 @@ class GetTaskHistoryResponse(_message.Message):
         truncated: _builtins.bool = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        mark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["purge_time", b"purge_time", "read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "purge_time", b"purge_time", "read_time", b"read_time", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "mark", b"mark", "purge_time", b"purge_time", "read_time", b"read_time", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -212,7 +212,7 @@ class MomServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTaskHistory(self, request, context):
-        """Returns the events of a task so far, as its record has them.
+        """Returns the events of a task so far, as its record has them; waits for the next one if asked to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

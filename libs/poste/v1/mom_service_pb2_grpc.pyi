@@ -32,7 +32,7 @@ class MomServiceStub:
     GetTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskRequest, _mom_service_pb2.GetTaskResponse]
     """Reads a task, waiting for its end if asked to."""
     GetTaskHistory: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GetTaskHistoryRequest, _mom_service_pb2.GetTaskHistoryResponse]
-    """Returns the events of a task so far, as its record has them."""
+    """Returns the events of a task so far, as its record has them; waits for the next one if asked to."""
     ReadClock: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReadClockRequest, _mom_service_pb2.ReadClockResponse]
     """Returns the store's time, by which ids are judged: calls of a gateway whose clock is far from it are not kept."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CancelTaskRequest, _mom_service_pb2.CancelTaskResponse]
@@ -134,7 +134,7 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mom_service_pb2.GetTaskHistoryRequest,
         context: _aio.ServicerContext[_mom_service_pb2.GetTaskHistoryRequest, _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.GetTaskHistoryResponse]:
-        """Returns the events of a task so far, as its record has them."""
+        """Returns the events of a task so far, as its record has them; waits for the next one if asked to."""
 
     @_abc_1.abstractmethod
     def ReadClock(
