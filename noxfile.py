@@ -43,14 +43,19 @@ def install(session: nox.Session, lock: str) -> None:
     session.install("--no-deps", "-e", ".")
 
 
+def install_node(session: nox.Session, folder: str) -> None:
+    """Install what a folder's lock of npm names. Where it can't be had, the tests of it are skipped."""
+    if shutil.which("npm") is not None:
+        npm = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(ROOT / folder))
+        session.run(*npm, external=True, success_codes=[0, 1])
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
     """Run the tests: unit, contract, integration, e2e (real Redis, real gRPC, real processes)."""
     install(session, "tests")
-    if shutil.which("npm") is not None:
-        # A service in another language, and etcd's protos. Where they can't be had, their tests are skipped.
-        npm = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(ROOT / "tests/foreign"))
-        session.run(*npm, external=True, success_codes=[0, 1])
+    # A service in another language, and etcd's protos.
+    install_node(session, "tests/foreign")
     session.run("pytest", *session.posargs)
 
 
@@ -168,6 +173,7 @@ def browser(session: nox.Session) -> None:
 def openapi(session: nox.Session) -> None:
     """Judge the OpenAPI document by public tools, and try what it promises on a running Poste."""
     install(session, "openapi")
+    install_node(session, "tests/openapi")
     session.run("pytest", "tests/openapi", *session.posargs)
 
 
