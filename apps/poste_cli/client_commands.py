@@ -55,6 +55,7 @@ def _checked_headers(_context: click.Context, _option: click.Parameter, value: t
 )
 @click.option("--task-ttl", type=_SECONDS, metavar="SECONDS", help="How long it may wait for its service.")
 @click.option("--result-ttl", type=_SECONDS, metavar="SECONDS", help="How long its result is kept.")
+@click.option("--key", metavar="KEY", help="A name of this call: repeated with it, it runs once (Idempotency-Key).")
 @gateway_options.options
 def call(  # noqa: PLR0917 - click passes them by name
     method: str,
@@ -65,6 +66,7 @@ def call(  # noqa: PLR0917 - click passes them by name
     no_queue: bool,
     task_ttl: int | None,
     result_ttl: int | None,
+    key: str | None,
     headers: dict[str, str],
     url: str,
     as_json: bool,
@@ -98,6 +100,7 @@ def call(  # noqa: PLR0917 - click passes them by name
             queue=not no_queue,
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
+            idempotency_key=key,
             headers=headers,
         )
         return await _called(client, method, replies, wait or 0, as_json=as_json)

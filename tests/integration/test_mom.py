@@ -115,6 +115,27 @@ async def test_a_task_goes_through_the_office(mom: RunningMom, server: RedisServ
     assert answer.task.expire_time.ToSeconds() - answer.read_time.ToSeconds() in (59, 60)
 
 
+async def test_a_repeat_under_an_idempotency_key_names_the_first_call(mom: RunningMom) -> None:
+    """Else a gateway has no task to send its client to; in one batch with other calls each is answered for itself."""
+    first = _task(id_rest="first", request_digest="d" * 22)
+    again, other = pb.NewTask(), pb.NewTask()
+    again.CopyFrom(first)
+    again.id_rest = "again"
+    other.CopyFrom(again)
+    other.request_digest = "e" * 22
+    assert await _enqueue(mom, first) == ["ACCEPTED"]
+    batch = pb.EnqueueTasksRequest(tasks=[_task(), other, again, _task(request_digest="no digest")])
+    answer = await mom.stub.EnqueueTasks(batch, timeout=5)
+
+    assert list(answer.results) == [
+        pb.ENQUEUE_RESULT_ACCEPTED,
+        pb.ENQUEUE_RESULT_KEY_REUSED,
+        pb.ENQUEUE_RESULT_KNOWN,
+        pb.ENQUEUE_RESULT_BAD_KEY,
+    ]
+    assert dict(answer.first_ids) == {2: "first"}
+
+
 async def test_an_end_at_another_replica_is_seen(mom: RunningMom, server: RedisServer) -> None:
     """Who waits and who completes may ask different replicas: so the record must say that its end is waited for."""
     task = _task()

@@ -62,6 +62,41 @@ async def test_an_enqueue_that_is_repeated_within_one_batch_keeps_one_task(post:
     assert await post.client.llen(post.keys.ready) == 1
 
 
+async def test_calls_with_one_idempotency_key_have_one_record(post: Post) -> None:
+    """Its one record is what keeps a call from running twice, whichever way its repeats come."""
+    await post.join("me")
+    first = {
+        "key": "k" * 16, "method": "m", "request": b"1", "create_time": time.time(), "task_ttl_seconds": 9,
+        "result_ttl_seconds": 9, "repeatable": False, "id_rest": "first", "request_digest": "one",
+    }  # fmt: skip
+    second, third = {**first, "id_rest": "second"}, {**first, "id_rest": "third", "request_digest": "other"}
+    said = ["accepted", "known first", "reused", "accepted"]
+
+    assert await post.enqueue_all([first, second, third, first]) == said
+    assert await post.enqueue_all([first, second, third, first]) == said
+    assert await post.take("me", 9) == [first["key"]]
+    assert await post.claim("me", first["key"]) == "run"
+    assert await post.begin("me", first["key"]) == "begun"
+    assert await post.enqueue_all([second]) == ["known first"]
+    await post.complete("me", first["key"])
+    assert await post.enqueue_all([second, third]) == ["known first", "reused"]
+    assert await post.figures() == (0, 0, 0, 0)
+    # Its time is over: the key is free, and names another call from here on.
+    await post.client.delete(post.keys.record(first["key"]))
+    assert await post.enqueue_all([third, first]) == ["accepted", "reused"]
+
+
+async def test_a_damaged_record_of_an_idempotency_key_is_no_other_calls(post: Post) -> None:
+    """Else a call runs again because its record can't be read, or is told that it had another request."""
+    task = {
+        "key": "k" * 16, "method": "m", "request": b"1", "create_time": time.time(), "task_ttl_seconds": 9,
+        "result_ttl_seconds": 9, "repeatable": False, "id_rest": "mine", "request_digest": "one",
+    }  # fmt: skip
+    await post.client.set(post.keys.record(task["key"]), "nonsense")
+
+    assert await post.enqueue_all([task]) == ["known "]
+
+
 @pytest.mark.parametrize("drift", [-31, 31])
 async def test_an_enqueue_that_is_too_old_is_refused(post: Post, drift: int) -> None:
     """A replay that arrives after the record is gone would run an ended task again."""

@@ -91,9 +91,14 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         loss = self.losses.pop(0) if self.losses else None
         if loss is False:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
-        results = []
-        for task in request.tasks:
+        results, first_ids = [], {}
+        for place, task in enumerate(request.tasks):
             result = self.results.pop(0) if self.results else pb.ENQUEUE_RESULT_ACCEPTED
+            first = self.requests.get(task.key)
+            if task.request_digest and first is not None and first.id_rest != task.id_rest:
+                same = first.request_digest == task.request_digest
+                result = pb.ENQUEUE_RESULT_KNOWN if same else pb.ENQUEUE_RESULT_KEY_REUSED
+                first_ids.update({place: first.id_rest} if same else {})
             results.append(result)
             if result == pb.ENQUEUE_RESULT_ACCEPTED and task.key not in self.tasks:
                 expire = task.create_time.ToNanoseconds() + task.task_ttl_seconds * 10**9
@@ -111,7 +116,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         if loss:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
         self._wake()
-        return pb.EnqueueTasksResponse(results=results)
+        return pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
 
     async def GetTask(self, request, context):  # noqa: N802
         await self._check(context)

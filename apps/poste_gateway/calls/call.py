@@ -22,19 +22,22 @@ from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway.calls import direct, request_body, shapes, streams
-from poste_gateway.calls.enqueuer import Acceptance, Enqueuer
+from poste_gateway.calls import direct, keyed, request_body, shapes, streams
+from poste_gateway.calls.enqueuer import Acceptance, Enqueuer, Known
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.calls.streams import OpenStreams
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, preferences
+from poste_gateway.http.idempotency import REPLAYED
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     ACCEPTANCE_UNKNOWN,
     BUDGET_SPENT,
     GATEWAY_BUSY,
+    KEY_IN_USE,
+    KEY_REUSED,
     NOT_ACCEPTED,
     OF_CODE,
     OUTCOME_UNKNOWN,
@@ -161,6 +164,9 @@ class _Call:
         self._account = account
         #: Whether the wait that its client asked for is honoured: too many may wait already.
         self._may_wait = True
+        #: What tells its request from others', if it has an idempotency key; and whether an earlier call had that.
+        self._digest = ""
+        self._replayed = False
         #: It is for reading only: by a route that takes any verb, too.
         self._reads = route.safe or (route.verb == ANY_VERB and request.method in READING)
         self._may_queue = service.queueable and method.policy.queue_when_away and not (prefer.no_queue or self._reads)
@@ -168,6 +174,8 @@ class _Call:
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road, and return the coroutine that takes it."""
         wait, repeatable = self._prefer.wait_seconds, self._method.policy.repeatable
+        if self._prefer.idempotency_key:
+            return self._keyed()
         if not self._may_queue:
             return self._direct(wait)
         if wait is None:
@@ -176,6 +184,15 @@ class _Call:
         if wait == 0 or (not repeatable and wait < self._method.policy.timeout_seconds):
             return self._queued(wait)
         return self._direct(wait)
+
+    async def _keyed(self) -> Response:
+        """Have the call kept under its idempotency key and wait for its end, or answer by what became of the first."""
+        keyed.check(self._prefer, self._method.policy, reads=self._reads)
+        if not self._service.queueable:
+            raise self._away(_NO_CONSUMER)
+        digest = functools.partial(keyed.digest, self._method.input, self._message)
+        self._digest = await self._made(digest, len(self._message), accepted=False)
+        return await self._queued(keyed.wait_seconds(self._prefer, self._method.policy, self._pool))
 
     async def _direct(self, wait: float | None) -> Response:
         self._account.road = "direct"
@@ -282,23 +299,51 @@ class _Call:
         task_id = self._mint()
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
-        await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
-        task = None
-        if wait > 0 and not self._prefer.respond_when_queued:
-            try:
-                task = await self._call_services.task_reader.wait(task_id, wait, peer=client_of(self._request))
-            except Full:
-                self._may_wait = False
+        known = await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
+        if known is not None:
+            return await self._repeated(keyed.first_id(self._call_services.ids, self._service.name, known), wait)
+        task = await self._wait(task_id, wait)
         if task is not None:
             return await self._waited_for(task_id, task)
         return self._accepted(task_id, task_view.to_accepted(task_id, self._method), later=RETRY_AFTER)
+
+    async def _wait(self, task_id: TaskId, seconds: float) -> task_pb2.Task | None:
+        """Wait for a task's end as long as its client wishes; returns it as it was last read, None if it was not."""
+        if seconds <= 0 or self._prefer.respond_when_queued:
+            return None
+        try:
+            return await self._call_services.task_reader.wait(task_id, seconds, peer=client_of(self._request))
+        except Full:
+            self._may_wait = False
+            return None
+
+    async def _repeated(self, task_id: TaskId, wait: float) -> Response:
+        """Answer as the first call with this one's idempotency key was, or will be, answered.
+
+        It waits only for as long as its client says: the first one's client waits already.
+        """
+        self._account.note("task", task_id.text)
+        self._replayed = True
+        task = await self._call_services.task_reader.get(task_id)
+        if self._prefer.wait_seconds and not task_view.state_of(task).final:
+            task = await self._wait(task_id, wait) or task
+        if task_view.state_of(task) is TaskState.RUNNING and not self._prefer.respond_async:
+            place = {"Location": task_view.location(task_id)}
+            raise Problem(KEY_IN_USE, "A call with this key runs now.", headers={**RETRY_AFTER, **place})
+        try:
+            return await self._waited_for(task_id, task)
+        except Problem as problem:
+            problem.headers = {**problem.headers, REPLAYED: "true"}
+            raise
 
     def _mint(self) -> TaskId:
         """Return the id that the call is kept under."""
         if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        return self._call_services.ids.mint(
+        ids, key = self._call_services.ids, self._prefer.idempotency_key
+        return ids.mint(
             self._service.name,
+            random=ids.of_idempotency_key(self._service.name, self._method.name, key) if key else None,
             # A default that its client did not ask for is cut to the method's maximum.
             task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
             result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
@@ -331,23 +376,28 @@ class _Call:
         place = {"Location": task_view.location(task_id)}
         return json_response(value, status=202, headers={**place, **later, **self._applied()})
 
-    async def _keep_traced(self, task_id: TaskId) -> None:
+    async def _keep_traced(self, task_id: TaskId) -> Known | None:
         """Enqueue the call, in a span of its own, which becomes the parent of its handler's span."""
         span = tracing.begin(f"enqueue {self._service.name}", "producer", parent=self._account.traceparent)
         kept = False
         try:
-            await self._keep(task_id, span.traceparent)
+            known = await self._keep(task_id, span.traceparent)
             kept = True
+            return known
         finally:
             span.end(failed=not kept, poste__task__key=task_id.key)
 
-    async def _keep(self, task_id: TaskId, traceparent: str) -> None:
-        """Enqueue the call.
+    async def _keep(self, task_id: TaskId, traceparent: str) -> Known | None:
+        """Enqueue the call; returns the first one with its idempotency key, if another was.
 
         Raises:
             Problem: It is not, or that is unknown.
         """
         match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema):
+            case Known() as known:
+                return known
+            case Acceptance.KEY_REUSED:
+                raise Problem(KEY_REUSED, "The first call with this key had another request. Nothing was accepted.")
             case Acceptance.QUEUE_FULL:
                 detail = "The service is away and its queue is full: nothing was accepted."
                 raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
@@ -366,6 +416,7 @@ class _Call:
                 self._account.note("task", unknown.text)
                 place = {"Location": task_view.location(unknown)}
                 raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
+        return None
 
     def _away(self, detail: str) -> Problem:
         return Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
@@ -388,6 +439,8 @@ class _Call:
         new.traceparent = traceparent
         new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
         new.schema = self._method.schema.fingerprint
+        if self._digest:
+            new.request_digest = self._digest
         if self._route.response_field:
             new.response_field = self._route.response_field
         if self._metadata:
@@ -401,12 +454,14 @@ class _Call:
             return self._written(response)
         return await self._made(functools.partial(self._written, response), size)
 
-    async def _made(self, make: Callable[[], T], size: int) -> T:
-        """Make the response of a message of so many bytes; in a thread if it is large."""
+    async def _made(self, make: Callable[[], T], size: int, *, accepted: bool = True) -> T:
+        """Make something of a message of so many bytes; in a thread if it is large.
+
+        A call that was accepted, or has run, can't be refused any more for want of room.
+        """
         if size <= LARGE_MESSAGE:
             return make()
-        # A call that has run can't be refused any more.
-        return await self._call_services.offload.run(make, peer=client_of(self._request), size=size, accepted=True)
+        return await self._call_services.offload.run(make, peer=client_of(self._request), size=size, accepted=accepted)
 
     def _written(self, response: bytes) -> Response:
         try:
@@ -425,7 +480,7 @@ class _Call:
         return forwarded_headers.returned(self._returned, self._service.policy.headers.response)
 
     def _applied(self) -> dict[str, str]:
-        """Return the header that names the client's preferences that were honoured."""
+        """Return the headers that say which preferences were honoured, and that another call was answered so."""
         if self._prefer is preferences.NONE:
             return {}
         names = []
@@ -438,4 +493,4 @@ class _Call:
                 names.append("respond-when-queued")
         if self._prefer.no_queue:
             names.append("no-queue")
-        return preferences.applied(*names)
+        return {**preferences.applied(*names), **({REPLAYED: "true"} if self._replayed else {})}

@@ -15,7 +15,7 @@ import enum
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc.aio
 
@@ -65,8 +65,20 @@ class Acceptance(enum.Enum):
     STORE_AWAY = enum.auto()
     #: It is not kept, for another reason.
     NOT_ACCEPTED = enum.auto()
+    #: It is not kept: another request has its idempotency key.
+    KEY_REUSED = enum.auto()
     #: Unknown: an answer was lost, and no later one settled it.
     UNKNOWN = enum.auto()
+
+
+class Known(NamedTuple):
+    """A call that is not kept, for another one with its idempotency key and request was before.
+
+    Attributes:
+        id_rest: The id of that one, without its queue's name.
+    """
+
+    id_rest: str
 
 
 #: Results that say that a call is invalid. The gateway has checked it already: a defect of one of the two.
@@ -84,19 +96,24 @@ _REFUSED: Final = {
     pb.ENQUEUE_RESULT_CLOCK_OFF: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NOT_CATALOGUED: Acceptance.NOT_ACCEPTED,
     pb.ENQUEUE_RESULT_NO_CONSUMER: Acceptance.NO_CONSUMER,
+    pb.ENQUEUE_RESULT_KEY_REUSED: Acceptance.KEY_REUSED,
     **dict.fromkeys(_DEFECTS, Acceptance.NOT_ACCEPTED),
 }
 
 
+#: What is certain although an earlier answer was lost: the record is this call's, or was another's all along.
+_CERTAIN: Final = (Acceptance.ACCEPTED, Acceptance.KEY_REUSED)
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One call. Once an answer about it was lost (`lost`), only ACCEPTED is certain; else `why` it is not kept yet."""
+    """One call. Once an answer about it was lost (`lost`), few are certain (`_CERTAIN`); else `why` is it not kept."""
 
     task: pb.NewTask
     schema: MethodSchema | None
     size: int
     start: float
-    outcome: asyncio.Future[Acceptance]
+    outcome: asyncio.Future[Acceptance | Known]
     lost: bool = False
     why: Acceptance = Acceptance.NOT_ACCEPTED
 
@@ -105,8 +122,8 @@ class _Item:
         """When to give up, in the process' own time: seconds in which it was halted don't count."""
         return self.start + (_LOST_SECONDS if self.lost else _REFUSED_SECONDS)
 
-    def settle(self, acceptance: Acceptance) -> None:
-        if self.lost and acceptance is not Acceptance.ACCEPTED:
+    def settle(self, acceptance: Acceptance | Known) -> None:
+        if self.lost and isinstance(acceptance, Acceptance) and acceptance not in _CERTAIN:
             acceptance = Acceptance.UNKNOWN
         if not self.outcome.done():
             self.outcome.set_result(acceptance)
@@ -120,7 +137,7 @@ class Enqueuer:
         self._large = _Queue(mom)
         self._loop = asyncio.get_running_loop()
 
-    async def enqueue(self, task: pb.NewTask, schema: MethodSchema | None = None) -> Acceptance:
+    async def enqueue(self, task: pb.NewTask, schema: MethodSchema | None = None) -> Acceptance | Known:
         """Enqueue one call, written by the schema that it names; return the result within some seconds."""
         size = task.ByteSize()
         item = _Item(task, schema, size, own_time.now(), self._loop.create_future())
@@ -224,7 +241,7 @@ class _Queue:
             for item in batch:
                 item.lost = item.lost or not not_run
             return _again(batch)
-        open_items, unknown = _sorted(batch, answer.results)
+        open_items, unknown = _sorted(batch, answer)
         if unknown:
             await self._keep_schemas(unknown)
         return _again(open_items + unknown)
@@ -262,13 +279,15 @@ class _Queue:
         return [*await self._send(batch[:middle]), *await self._send(batch[middle:])]
 
 
-def _sorted(batch: list[_Item], results: Iterable[pb.EnqueueResult.ValueType]) -> tuple[list[_Item], list[_Item]]:
+def _sorted(batch: list[_Item], answer: pb.EnqueueTasksResponse) -> tuple[list[_Item], list[_Item]]:
     """Settle the calls whose results are certain; return those that are open, and those whose schema is not kept."""
     open_items: list[_Item] = []
     unknown: list[_Item] = []
-    for item, result in zip(batch, results, strict=True):
+    for place, (item, result) in enumerate(zip(batch, answer.results, strict=True)):
         if result == pb.ENQUEUE_RESULT_ACCEPTED:
             item.settle(Acceptance.ACCEPTED)
+        elif result == pb.ENQUEUE_RESULT_KNOWN:
+            item.settle(Known(answer.first_ids[place]))
         elif result in _REFUSED:
             _log_refusal(result, item)
             item.settle(_REFUSED[result])

@@ -33,6 +33,7 @@ from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, framings, preferences
 from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import Framing
+from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     NOT_CALLABLE,
@@ -122,6 +123,8 @@ def check(method: Method, prefer: Preferences) -> None:
         raise Problem(NOT_CALLABLE, detail)
     if prefer.respond_async:
         raise invalid(preferences.PREFER, "can't be respond-async for a method that streams: it is never queued")
+    if prefer.idempotency_key:
+        raise invalid(IDEMPOTENCY_KEY, "can't be honoured for a method that streams: a call with a key is kept")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from multidict import istr
 
 from poste.domain import carried
 from poste_gateway.http import preferences, time_limits
+from poste_gateway.http.idempotency import IDEMPOTENCY_KEY, REPLAYED
 from poste_gateway.http.responses import Response
 
 # As multidict keeps names: read without being converted to lower case each time.
@@ -26,10 +27,10 @@ _MOST_ASKED: Final = 100
 _ALLOWED: Final = ", ".join(
     (
         *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL),
-        *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, REQUEST_ID, LAST_EVENT_ID),
+        *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, IDEMPOTENCY_KEY, REQUEST_ID, LAST_EVENT_ID),
     )
 )
-_EXPOSED: Final = f"Cache-Control, ETag, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
+_EXPOSED: Final = f"Cache-Control, ETag, {REPLAYED}, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
 #: How long a browser may remember what is allowed, in seconds.
 _MAX_AGE: Final = "600"
 

@@ -1,4 +1,4 @@
-"""What a request's headers ask for: `Prefer` (RFC 7240), times to live, and how long the call may take.
+"""What a request's headers ask for: `Prefer` (RFC 7240), times to live, its limit of time, an idempotency key.
 
 They are validated on every call, whichever road it takes. Otherwise a client's mistake would show only once the service
 is away.
@@ -14,7 +14,8 @@ from typing import Any, Final
 from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
-from poste_gateway.http import time_limits
+from poste_gateway.http import idempotency, time_limits
+from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.time_limits import CONNECT_TIMEOUT, GRPC_TIMEOUT
@@ -53,6 +54,7 @@ class Preferences:
         respond_when_queued: Answer as soon as the call is queued: the wait is for the direct road only.
         limit_seconds: How long the call may take on the direct road; None if its client set no limit. No wait is
             longer.
+        idempotency_key: By which its client names the call for good; empty if it does not.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -62,6 +64,7 @@ class Preferences:
     no_queue: bool = False
     respond_when_queued: bool = False
     limit_seconds: float | None = None
+    idempotency_key: str = ""
 
 
 #: The preferences of a client that sends none.
@@ -73,7 +76,7 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
 
     Args:
         headers: The call's.
-        policy: What its method allows: the longest times to live.
+        policy: What its method allows, and demands.
         max_wait_seconds: The longest wait; more is cut to it.
 
     Raises:
@@ -85,6 +88,8 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
         or RESULT_TTL in headers
         or GRPC_TIMEOUT in headers
         or CONNECT_TIMEOUT in headers
+        or IDEMPOTENCY_KEY in headers
+        or policy.requires_idempotency_key
     ):
         return NONE
     errors: list[dict[str, str]] = []
@@ -95,6 +100,7 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
         result_ttl_seconds=_ttl(headers, RESULT_TTL, DEFAULT_RESULT_TTL_SECONDS, policy.max_result_ttl_seconds, errors),
         **_preferences(headers, max_wait_seconds, errors),
         limit_seconds=limit_seconds,
+        idempotency_key=idempotency.read(headers, required=policy.requires_idempotency_key, errors=errors),
     )
     _raise(errors)
     return found

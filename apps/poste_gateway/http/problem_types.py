@@ -170,6 +170,23 @@ ACCEPTANCE_UNKNOWN: Final = ProblemType(
     "task. Read it before you repeat the call: 200 is the task, 404 `not-kept` means that it was not accepted, and "
     "this problem that it is not decided yet, which takes half a minute at most.",
 )
+KEY_IN_USE: Final = ProblemType(
+    "idempotency-key-in-use",
+    HTTPStatus.CONFLICT,
+    Code.ABORTED,
+    "The first call with this key still runs",
+    "A call with this Idempotency-Key was accepted before, and its handler runs now. The header `Location` has the "
+    "path of its task. This request started nothing: repeat it later, and it is answered as the first one was, or read "
+    "the task.",
+)
+KEY_REUSED: Final = ProblemType(
+    "idempotency-key-reused",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.INVALID_ARGUMENT,
+    "The key is another call's",
+    "A call of this method with this Idempotency-Key and another request was accepted before. A key names one call: "
+    "give this one a key of its own. Nothing was accepted.",
+)
 NOT_KEPT: Final = ProblemType(
     "not-kept",
     HTTPStatus.NOT_FOUND,
@@ -357,6 +374,8 @@ PROBLEM_TYPES: Final = {
         LOOKUP_AWAY,
         OUTCOME_UNKNOWN,
         ACCEPTANCE_UNKNOWN,
+        KEY_IN_USE,
+        KEY_REUSED,
         NOT_KEPT,
         RECORD_LOST,
         GONE,

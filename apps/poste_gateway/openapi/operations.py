@@ -121,7 +121,7 @@ class _Making:
         if body := self._body(method, route, verb):
             said["requestBody"] = body
         said["responses"] = {
-            "200": self._answer(method, route),
+            "200": {**self._answer(method, route), **({"headers": shared.REPLAYED} if queued else {})},
             **({"202": shared.queued()} if queued else {}),
             **shared.problems_of_calls(),
         }

@@ -13,6 +13,7 @@ from poste.protojson.json_schema import Describe, Direction, MessageSchemas, Sch
 from poste.rpc.catalogue import Method
 from poste.rpc.http_rules import fields
 from poste.rpc.http_rules.rules import WHOLE, Route
+from poste_gateway.http.idempotency import BARE, IDEMPOTENCY_KEY
 from poste_gateway.http.responses import JSON
 from poste_gateway.openapi.paths import OpenPath, Wild
 
@@ -84,6 +85,10 @@ def of_head(policy: MethodPolicy, *, queued: bool) -> list[Schema]:
         for name, about, default, most in lives:
             schema = {"type": "integer", "minimum": 1, "maximum": most, "default": min(default, most)}
             found.append({"name": name, "in": "header", "description": about, "schema": schema})
+        about = "A name that no other call of the method has: of all calls with it one runs."
+        required = {"required": True} if policy.requires_idempotency_key else {}
+        key = {"name": IDEMPOTENCY_KEY, "in": "header", "description": about, **required}
+        found.append({**key, "schema": {"type": "string", "pattern": BARE}})
     return found
 
 

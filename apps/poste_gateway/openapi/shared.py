@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
+from poste_gateway.http import idempotency
 from poste_gateway.http import problem_types as kinds
 from poste_gateway.http.framings import EVENTS
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
@@ -30,6 +31,8 @@ _OF_CALLS: Final = (
     kinds.BUDGET_SPENT,
     kinds.OUTCOME_UNKNOWN,
     kinds.ACCEPTANCE_UNKNOWN,
+    kinds.KEY_IN_USE,
+    kinds.KEY_REUSED,
     kinds.GATEWAY_BUSY,
     kinds.UNREADABLE_ANSWER,
     kinds.PAYLOAD_TOO_LARGE,
@@ -160,6 +163,13 @@ PARAMETERS: Final[dict[str, Schema]] = {
     },
 }
 
+#: The header of an answer that is an earlier call's.
+REPLAYED: Final[dict[str, Schema]] = {
+    idempotency.REPLAYED: {
+        "description": "`true`: it is the answer of an earlier call with this Idempotency-Key.",
+        "schema": {"const": "true"},
+    }
+}
 _LOCATION: Final[Schema] = {"description": "The path of the task.", "schema": {"type": "string"}}
 _SECONDS: Final[Schema] = {"description": "After how many seconds to ask again.", "schema": {"type": "integer"}}
 
@@ -174,7 +184,7 @@ def _problems(of: tuple[ProblemType, ...]) -> dict[int, list[ProblemType]]:
 def _problem_response(status: int, of: list[ProblemType]) -> Schema:
     told = "\n".join(f"- `{kind.path}`: {kind.title}" for kind in of)
     headers = {"Retry-After": _SECONDS} if status == kinds.SERVICE_AWAY.status else {}
-    if kinds.ACCEPTANCE_UNKNOWN in of:
+    if kinds.ACCEPTANCE_UNKNOWN in of or kinds.KEY_IN_USE in of:
         headers["Location"] = _LOCATION
     return {
         "description": told,
@@ -194,6 +204,7 @@ RESPONSES: Final[dict[str, Schema]] = {
         "The call was queued: it is on disk, and runs when its service can.",
         Location=_LOCATION,
         **{"Retry-After": _SECONDS},
+        **REPLAYED,
     ),
     "Task": _task_response("The task."),
     **{f"Call{status}": _problem_response(status, of) for status, of in _problems(_OF_CALLS).items()},

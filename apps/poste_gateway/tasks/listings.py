@@ -7,8 +7,8 @@
                    "methods": [{"name": "Add", "kind": "unary", "callable": true,
                                 "path": "/calculator.v1.SumService/Add",
                                 "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"], "notServed": [],
-                                "idempotent": true, "away": "queue" | "reject", "timeoutSeconds": 30,
-                                "queuedTimeoutSeconds": 600}]}]}
+                                "idempotent": true, "away": "queue" | "reject", "requiresIdempotencyKey": false,
+                                "timeoutSeconds": 30, "queuedTimeoutSeconds": 600}]}]}
 
 `GET /v1/services/{service}/methods/{method}` is one method as it stands there, with the names of its `request` and its
 `response`, and what these are made of (`poste.protojson.outline`).
@@ -211,6 +211,7 @@ def _method(method: Method, passed_over: Sequence[PassedOver]) -> dict[str, Any]
         ],
         "idempotent": method.policy.idempotent,
         "away": "queue" if queued else "reject",
+        "requiresIdempotencyKey": method.policy.requires_idempotency_key,
         "timeoutSeconds": method.policy.timeout_seconds,
         "queuedTimeoutSeconds": method.policy.queued_timeout_seconds if unary else None,
     }

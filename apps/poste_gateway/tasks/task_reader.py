@@ -1,6 +1,7 @@
 """Reads a task, waits for its end (long poll), and cancels it.
 
-A task without a record is answered by what is certain about it, never by a guess: see `_missing`.
+A task without a record is answered by what is certain about it, never by a guess: see `_missing`. So is one whose
+record another has by now: calls with the same idempotency key have the same one, one after the other (`_is_of`).
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class TaskReader:
             raise _away(
                 f"The task can't be looked up now, because {error}; nothing has become of it by that."
             ) from error
-        if not answer.HasField("task"):
+        if not _is_of(task_id, answer):
             raise _missing(task_id, answer)
         if state_of(answer.task).final:
             return answer.task
@@ -165,7 +166,7 @@ class TaskReader:
         seen = None
         while not self._draining.is_set() and (left := end - loop.time()) > 0:
             answer = await self._long_poll(task_id, min(left, _POLL_SECONDS))
-            if answer is not None and answer.HasField("task"):
+            if answer is not None and _is_of(task_id, answer):
                 seen = answer.task
                 if state_of(seen).final:
                     break
@@ -201,7 +202,7 @@ class TaskReader:
             answer = await self._mom.get_task(task_id.queue, task_id.key, whole=True)
         except MomAway as error:
             raise _away(f"The task's response can't be read now, because {error}; it is kept as it is.") from error
-        if not answer.HasField("task"):
+        if not _is_of(task_id, answer):
             raise _missing(task_id, answer)
         return answer.task
 
@@ -217,7 +218,7 @@ class TaskReader:
             raise _away(
                 f"The task can't be looked up now, because {error}; nothing has become of it by that."
             ) from error
-        if not answer.events:
+        if not answer.events or answer.events[0].time.ToMilliseconds() > task_id.create_ms:
             raise _missing(task_id, answer)
         return answer
 
@@ -243,11 +244,16 @@ class TaskReader:
         Raises:
             Problem: It ended otherwise, there is no record of it, or the middleware can't be asked now.
         """
+        answer: mom_service_pb2.GetTaskResponse | mom_service_pb2.CancelTaskResponse
         try:
-            answer = await self._mom.cancel_task(task_id.queue, task_id.key)
+            # The record may be another task's by now. If it is this one's and has not ended, it stays so for longer
+            # than it takes to cancel it.
+            answer = await self._mom.get_task(task_id.queue, task_id.key)
+            if _is_of(task_id, answer) and not state_of(answer.task).final:
+                answer = await self._mom.cancel_task(task_id.queue, task_id.key)
         except MomAway as error:
             raise _away(f"Whether the task is cancelled is not known, because {error}; ask again.") from error
-        if not answer.HasField("task"):
+        if not _is_of(task_id, answer):
             raise _missing(task_id, answer)
         state = state_of(answer.task)
         if state.final and state is not TaskState.CANCELLED:
@@ -318,6 +324,15 @@ class _LongPoll:
 
 def _away(detail: str) -> Problem:
     return Problem(LOOKUP_AWAY, detail, headers=RETRY_AFTER)
+
+
+def _is_of(task_id: TaskId, answer: mom_service_pb2.GetTaskResponse | mom_service_pb2.CancelTaskResponse) -> bool:
+    """Return whether an answer has the record of a task, and not that of a later one with the same idempotency key."""
+    if not answer.HasField("task"):
+        return False
+    # What is made up for a damaged record is as old as that.
+    damaged = answer.task.dead_reason == task_pb2.DEAD_REASON_DAMAGED
+    return damaged or answer.task.create_time.ToMilliseconds() <= task_id.create_ms
 
 
 def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:

@@ -38,6 +38,7 @@ max_backoff_seconds      60       the longest wait before any retry
 max_task_ttl_seconds     2592000  the longest that a client may have a call wait (Poste-Task-TTL); who asks for more is
                                   refused, who does not ask gets no more either
 max_result_ttl_seconds   2592000  the longest that a client may have a result kept (Poste-Result-TTL), likewise
+requires_idempotency_key false    refuse a call without an Idempotency-Key
 ======================== ======== ======================================================================================
 
 ======================== ======== ======================================================================================
@@ -100,6 +101,7 @@ _METHOD_FIELDS: Final[dict[str, type]] = {
     "max_backoff_seconds": float,
     "max_task_ttl_seconds": int,
     "max_result_ttl_seconds": int,
+    "requires_idempotency_key": bool,
 }
 _METHODS_OWN: Final[dict[str, type]] = {"concurrency": int, "starts_per_second": float}
 _SERVICE_FIELDS: Final[dict[str, type]] = {

@@ -37,12 +37,13 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         field if (field := message.response_field) and input_rules.is_field(field) else "",
         headers if len(headers := message.metadata) <= carried.MOST_KEPT else "",
         message.schema,
+        message.request_digest,
     )
 
 
 def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
     """Return what is invalid about a task, apart from its service; None if nothing is."""
-    if not input_rules.is_key(task.key):
+    if not input_rules.is_key(task.key) or (task.request_digest and not input_rules.is_digest(task.request_digest)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
     if not (input_rules.is_ttl(task.task_ttl_seconds) and input_rules.is_ttl(task.result_ttl_seconds)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TTL

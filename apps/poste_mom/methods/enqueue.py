@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
+from poste.queue.steps.task import KNOWN
 from poste.runtime import logs, metrics
 from poste.runtime.log_throttle import LogThrottle
 from poste.v1 import mom_service_pb2 as pb
@@ -32,6 +33,7 @@ _ENQUEUED: Final = {
     "full": pb.ENQUEUE_RESULT_QUEUE_FULL,
     "spent": pb.ENQUEUE_RESULT_BUDGET_SPENT,
     "clock": pb.ENQUEUE_RESULT_CLOCK_OFF,
+    "reused": pb.ENQUEUE_RESULT_KEY_REUSED,
 }
 #: Results of tasks whose service can't have calls queued, by the catalogue.
 _UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
@@ -70,6 +72,7 @@ class EnqueueServicer:
                 await self._catalogue.refresh()
             judged = [self._judge(task) for task in request.tasks]
         results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged)
+        first_ids: dict[int, str] = {}
         queues: defaultdict[str, _Placed] = defaultdict(list)
         refused: Counter[str] = Counter()
         for place, (task, result) in enumerate(judged):
@@ -84,24 +87,26 @@ class EnqueueServicer:
         if refused.total():
             ids = _request_ids(task for task, result in zip(request.tasks, results, strict=True) if result)
             _log.warning("tasks refused: invalid", **+refused, request_ids=ids)
-        await for_queues([self._enqueue(queue, tasks, results) for queue, tasks in queues.items()])
-        return pb.EnqueueTasksResponse(results=results)
+        await for_queues([self._enqueue(queue, tasks, results, first_ids) for queue, tasks in queues.items()])
+        return pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
 
     async def _enqueue(
         self,
         queue: str,
         placed: _Placed,
         results: list[pb.EnqueueResult.ValueType],
+        first_ids: dict[int, str],
     ) -> None:
         """Enqueue the tasks of one queue, some at a time, and write each result to its place."""
         for first in range(0, len(placed), validation.MAX_KEYS):
-            await self._enqueue_some(queue, placed[first : first + validation.MAX_KEYS], results)
+            await self._enqueue_some(queue, placed[first : first + validation.MAX_KEYS], results, first_ids)
 
     async def _enqueue_some(
         self,
         queue: str,
         placed: _Placed,
         results: list[pb.EnqueueResult.ValueType],
+        first_ids: dict[int, str],
     ) -> None:
         service = self._catalogue.get(queue)
         if service is None:
@@ -129,7 +134,12 @@ class EnqueueServicer:
             _log.warning("acceptance unknown", queue=queue, error=str(error), request_ids=_request_ids(tasks))
             self._tell(queue, placed, [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed), results)
         else:
-            self._tell(queue, placed, [_ENQUEUED[one] for one in became], results)
+            self._tell(queue, placed, [_ENQUEUED.get(one, pb.ENQUEUE_RESULT_KNOWN) for one in became], results)
+            first_ids.update(
+                (place, one.removeprefix(KNOWN))
+                for (place, _), one in zip(placed, became, strict=True)
+                if one not in _ENQUEUED
+            )
 
     def _not_accepted(
         self, queue: str, placed: _Placed, results: list[pb.EnqueueResult.ValueType], error: StoreError

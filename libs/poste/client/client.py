@@ -32,6 +32,8 @@ _PAUSE_SECONDS: Final = 0.2
 _OUTAGE_SECONDS: Final = 30.0
 _ACCEPTED: Final = 202
 _UNAVAILABLE: Final = 503
+#: The type of the problem of a call whose key another call has that runs now.
+_KEY_IN_USE: Final = "/problems/idempotency-key-in-use"
 #: A gateway gives a sign of life every 5 s to those who watch it; one from which nothing came for so long, in seconds,
 #: is gone.
 _SILENCE_SECONDS: Final = 15.0
@@ -104,6 +106,7 @@ class Client:
         queue: bool = True,
         task_ttl_seconds: int | None = None,
         result_ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer | Task:
         """Call a method of a service that answers with one message.
@@ -117,6 +120,8 @@ class Client:
             queue: Whether the call may be kept if the service is away.
             task_ttl_seconds: How long it may wait for its service, if it is kept.
             result_ttl_seconds: How long its result is kept.
+            idempotency_key: A name that no other call of the method has: repeated with it, the call runs once, and each
+                is answered as the first is.
             headers: Sent besides: those that the service's settings name reach its handler.
 
         Returns:
@@ -125,21 +130,25 @@ class Client:
         Raises:
             ValueError: The method answers with a stream; or the message holds what JSON can't say (NaN, infinity).
         """
-        reply = await self._transport.send(
-            "POST",
-            _path(method),
-            timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-            headers=_headers(
-                headers,
-                respond_async=respond_async,
-                wait_seconds=wait_seconds,
-                respond_when_queued=respond_when_queued,
-                queue=queue,
-                task_ttl_seconds=task_ttl_seconds,
-                result_ttl_seconds=result_ttl_seconds,
-            ),
-            message=message,
-        )
+        try:
+            reply = await self._transport.send(
+                "POST",
+                _path(method),
+                timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
+                headers=_headers(
+                    headers,
+                    respond_async=respond_async,
+                    wait_seconds=wait_seconds,
+                    respond_when_queued=respond_when_queued,
+                    queue=queue,
+                    task_ttl_seconds=task_ttl_seconds,
+                    result_ttl_seconds=result_ttl_seconds,
+                    idempotency_key=idempotency_key,
+                ),
+                message=message,
+            )
+        except Problem as problem:
+            return await self._running(problem)
         return self._answer(reply)
 
     async def answers(
@@ -153,6 +162,7 @@ class Client:
         queue: bool = True,
         task_ttl_seconds: int | None = None,
         result_ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Answer | Task, None]:
         """Call a method of a service, and yield each message that it answers with: of one that does not stream, one.
@@ -177,12 +187,16 @@ class Client:
                 queue=queue,
                 task_ttl_seconds=task_ttl_seconds,
                 result_ttl_seconds=result_ttl_seconds,
+                idempotency_key=idempotency_key,
             ),
             message=message,
         )
-        async with contextlib.aclosing(sending) as replies:
-            async for reply in replies:
-                yield self._answer(reply)
+        try:
+            async with contextlib.aclosing(sending) as replies:
+                async for reply in replies:
+                    yield self._answer(reply)
+        except Problem as problem:
+            yield await self._running(problem)
 
     async def task(self, task_id: str, *, wait_seconds: float | None = None) -> Task:
         """Read a task.
@@ -374,6 +388,12 @@ class Client:
     async def _ask(self, verb: str, path: str) -> Reply:
         return await self._transport.send(verb, path, timeout_seconds=self._timeout_seconds)
 
+    async def _running(self, problem: Problem) -> Task:
+        """Return the task of the first call with a key if the problem is that it still runs; else raise that."""
+        if problem.type != _KEY_IN_USE:
+            raise problem
+        return await self.task(problem.location.rpartition("/")[2])
+
     def _answer(self, reply: Reply) -> Answer | Task:
         if reply.status == _ACCEPTED:
             return self._read(Task.read, reply.document)
@@ -404,6 +424,7 @@ def _headers(
     queue: bool,
     task_ttl_seconds: int | None,
     result_ttl_seconds: int | None,
+    idempotency_key: str | None,
 ) -> dict[str, str]:
     """Return the headers of a call; arguments as `Client.call`."""
     preferences = ["respond-async"] if respond_async else []
@@ -417,8 +438,14 @@ def _headers(
         "Prefer": ", ".join(preferences) or None,
         "Poste-Task-TTL": task_ttl_seconds,
         "Poste-Result-TTL": result_ttl_seconds,
+        "Idempotency-Key": None if idempotency_key is None else _quoted(idempotency_key),
     }
     return {**(given or {}), **{name: str(value) for name, value in wanted.items() if value is not None}}
+
+
+def _quoted(text: str) -> str:
+    """Spell a string as structured fields do (RFC 8941)."""
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def _may_pass(error: ClientError) -> bool:

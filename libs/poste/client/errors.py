@@ -73,6 +73,7 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         code: The name of the google.rpc.Code that the problem stands for.
         errors: The faults of the request, field by field; empty unless it was refused for them.
         retry_after_seconds: When to try again, if the gateway says so.
+        location: The path of the task that it is about, if the gateway names one; else empty.
         document: The whole problem as it came.
     """
 
@@ -82,6 +83,7 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         *,
         status: int,
         retry_after_seconds: int | None = None,
+        location: str = "",
         request_id: str = "",
     ) -> None:
         self.status = status
@@ -92,6 +94,7 @@ class Problem(ClientError):  # noqa: N818 - RFC 9457's own word
         self.code = str(document.get("code", "UNKNOWN"))
         self.errors = _field_errors(document.get("errors"))
         self.retry_after_seconds = retry_after_seconds
+        self.location = location
         self.document = document
         # Some details only repeat the title.
         texts = (self.title, self.detail if self.detail.rstrip(".") != self.title.rstrip(".") else "")

@@ -213,6 +213,7 @@ class Transport:
             document,
             status=response.status,
             retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+            location=response.headers.get("Location", ""),
             request_id=response.headers.get(REQUEST_ID, ""),
         )
 

@@ -72,6 +72,7 @@ class MethodPolicy:
         concurrency: How many queued tasks of it run at once in one process, at most; None if it has no limit of its
             own.
         starts_per_second: How many queued tasks of it start in a second, in all processes together; None as well.
+        requires_idempotency_key: A call without an idempotency key is refused.
     """
 
     queue_when_away: bool = True
@@ -85,6 +86,7 @@ class MethodPolicy:
     max_result_ttl_seconds: int = MAX_TTL_SECONDS
     concurrency: int | None = None
     starts_per_second: float | None = None
+    requires_idempotency_key: bool = False
 
     @property
     def limited(self) -> bool:

@@ -1,6 +1,7 @@
 """Task ids: opaque, URL-safe, canonical and signed, so that a status never has to guess.
 
 An id carries what is needed to judge it with no record at hand: its queue, when it was minted and both times to live.
+Of two tasks under one idempotency key, one after the other, the ids differ by that time alone.
 Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it.
 
 Layout before base64url without padding (RFC 4648, section 5)::
@@ -47,7 +48,7 @@ class TaskId(NamedTuple):
     Attributes:
         text: The public spelling.
         queue: The queue's name, which is the service's full name.
-        key: The random part: what the task is called within its queue in Redis.
+        key: The random part, or what an idempotency key made of it: what the task is called within its queue in Redis.
         create_ms: When it was minted, in milliseconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
@@ -85,10 +86,34 @@ class TaskIds:
         """A fingerprint of the key: it differs for two keys, and reveals neither."""
         return hmac.new(self._signing_key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
 
-    def mint(self, queue: str, *, task_ttl_seconds: int, result_ttl_seconds: int, now: float | None = None) -> TaskId:
-        """Make a new id for a task of `queue`; `now` is in seconds since the epoch, the clock's if not given."""
+    def mint(
+        self,
+        queue: str,
+        *,
+        task_ttl_seconds: int,
+        result_ttl_seconds: int,
+        random: bytes | None = None,
+        now: float | None = None,
+    ) -> TaskId:
+        """Make a new id for a task of `queue`.
+
+        Args:
+            queue: The queue's name.
+            task_ttl_seconds: How long it may wait for its service.
+            result_ttl_seconds: How long its result is kept.
+            random: What stands for the random part: of a call with an idempotency key (`of_idempotency_key`).
+            now: In seconds since the epoch; the clock's if not given.
+        """
         milliseconds = int((time.time() if now is None else now) * 1000)
-        return self._make(queue, os.urandom(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
+        return self._make(queue, random or os.urandom(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
+
+    def of_idempotency_key(self, service: str, method: str, text: str) -> bytes:
+        """Return what stands for the random part of the id of each call of a method with an idempotency key.
+
+        So they all have one record. Under the signing key no client can choose two texts for which it is the same.
+        """
+        said = f"poste idempotency key\0{service}\0{method}\0{text}".encode()
+        return hmac.new(self._signing_key, said, hashlib.sha256).digest()[:12]
 
     def remake(self, queue: str, key: str, *, create_ms: int, task_ttl_seconds: int, result_ttl_seconds: int) -> TaskId:
         """Make the id of a task that is on record: the very one that was minted."""

@@ -35,6 +35,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     H  the headers of its client that its handler gets (`domain.carried`), if any
     V  the fingerprint of the schema that its method had when it was accepted (`queue.schema_store`); none: it runs
        under whatever schema its service has
+    I  the digest of its request, if its client gave it an idempotency key
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
 written by another program, or damaged, all the same: `damaged` has what to do with that.

@@ -150,7 +150,16 @@ def _method_policy(said: _Said, level: int, streams: bool) -> MethodPolicy:
         max_result_ttl_seconds=said.ttl("max_result_ttl_seconds", default.max_result_ttl_seconds),
         concurrency=said.own_concurrency,
         starts_per_second=said.own_pace,
+        requires_idempotency_key=_requires_key(said, streams=streams),
     )
+
+
+def _requires_key(said: _Said, *, streams: bool) -> bool:
+    required = bool(said.value("requires_idempotency_key"))
+    # Of what two say together no service is refused: each of its calls is, with the reason.
+    if required and not streams and said.by_one and said.away == catalogue_pb2.AWAY_POLICY_REJECT:
+        raise said.fault(f"{said.method} can't require an idempotency key: away is reject, so its calls are never kept")
+    return required and not streams
 
 
 def _retry_policy(said: _Said) -> RetryPolicy:

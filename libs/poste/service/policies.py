@@ -26,6 +26,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 #: Where a class or a handler keeps what is said of it.
 _SAID: Final = "__poste_policy__"
 _AWAY: Final = {"queue": catalogue_pb2.AWAY_POLICY_QUEUE, "reject": catalogue_pb2.AWAY_POLICY_REJECT}
+#: What is said by True or False.
+_FLAGS: Final = ("redeliver", "requires_idempotency_key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Policy:
     max_result_ttl_seconds: int | None = None
     concurrency: int | None = None
     starts_per_second: float | None = None
+    requires_idempotency_key: bool | None = None
 
     def __call__(self, target: T) -> T:
         """Say it of a servicer's class, or of a handler."""
@@ -63,6 +66,7 @@ def policy(
     max_result_ttl_seconds: int | None = None,
     concurrency: int | None = None,
     starts_per_second: float | None = None,
+    requires_idempotency_key: bool | None = None,
 ) -> Policy:
     """Say how calls are treated, of a servicer's class or of one of its handlers.
 
@@ -83,6 +87,7 @@ def policy(
             together, of a handler its own.
         starts_per_second: How many queued tasks of a handler start in a second, in all processes together. Of a handler
             only.
+        requires_idempotency_key: A call without an idempotency key is refused.
     """
     return Policy(
         away=away,
@@ -96,6 +101,7 @@ def policy(
         max_result_ttl_seconds=max_result_ttl_seconds,
         concurrency=concurrency,
         starts_per_second=starts_per_second,
+        requires_idempotency_key=requires_idempotency_key,
     )
 
 
@@ -151,7 +157,7 @@ def _settle(settings: Any, said: Policy, where: str) -> None:
         if value is None:
             continue
         fault = StartError(f"the policy of {where}: {name} can't be {value!r}")
-        if isinstance(value, bool) is not (name == "redeliver"):
+        if isinstance(value, bool) is not (name in _FLAGS):
             raise fault
         try:
             setattr(settings, name, _AWAY[value] if name == "away" else value)

@@ -60,6 +60,7 @@ class MethodSettings(_message.Message):
     MAX_RESULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     STARTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    REQUIRES_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -82,6 +83,8 @@ class MethodSettings(_message.Message):
     """How many queued tasks of the method run at once in one process, at most."""
     starts_per_second: _builtins.float
     """How many queued tasks of the method start in a second, in all processes together."""
+    requires_idempotency_key: _builtins.bool
+    """Calls without an idempotency key are refused."""
     def __init__(
         self,
         *,
@@ -96,10 +99,11 @@ class MethodSettings(_message.Message):
         max_result_ttl_seconds: _builtins.int | None = ...,
         concurrency: _builtins.int | None = ...,
         starts_per_second: _builtins.float | None = ...,
+        requires_idempotency_key: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_requires_idempotency_key", b"_requires_idempotency_key", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "requires_idempotency_key", b"requires_idempotency_key", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_requires_idempotency_key", b"_requires_idempotency_key", "_starts_per_second", b"_starts_per_second", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "requires_idempotency_key", b"requires_idempotency_key", "starts_per_second", b"starts_per_second", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
@@ -117,6 +121,8 @@ class MethodSettings(_message.Message):
     _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
     _WhichOneofArgType__redeliver: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver"]  # noqa: Y015
+    _WhichOneofReturnType__requires_idempotency_key: _TypeAlias = _typing.Literal["requires_idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__requires_idempotency_key: _TypeAlias = _typing.Literal["_requires_idempotency_key", b"_requires_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__starts_per_second: _TypeAlias = _typing.Literal["starts_per_second"]  # noqa: Y015
     _WhichOneofArgType__starts_per_second: _TypeAlias = _typing.Literal["_starts_per_second", b"_starts_per_second"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
@@ -137,6 +143,8 @@ class MethodSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redeliver) -> _WhichOneofReturnType__redeliver | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requires_idempotency_key) -> _WhichOneofReturnType__requires_idempotency_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__starts_per_second) -> _WhichOneofReturnType__starts_per_second | None: ...
     @_typing.overload
@@ -190,6 +198,7 @@ class ServiceSettings(_message.Message):
     REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
     KEPT_HEADERS_FIELD_NUMBER: _builtins.int
     RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
+    REQUIRES_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     away: Global___AwayPolicy.ValueType
     """What becomes of a call while the service is away."""
     timeout_seconds: _builtins.float
@@ -224,6 +233,8 @@ class ServiceSettings(_message.Message):
     """How many bytes in the store all that the queue holds may take: what waits, what is DEAD and the results that are kept.
     Unset: as many as the store has free.
     """
+    requires_idempotency_key: _builtins.bool
+    """Calls without an idempotency key are refused."""
     @_builtins.property
     def methods(self) -> _containers.MessageMap[_builtins.str, Global___MethodSettings]:
         """Settings by the method's short name."""
@@ -262,10 +273,11 @@ class ServiceSettings(_message.Message):
         request_headers: Global___HeaderNames | None = ...,
         kept_headers: Global___HeaderNames | None = ...,
         response_headers: Global___HeaderNames | None = ...,
+        requires_idempotency_key: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_requires_idempotency_key", b"_requires_idempotency_key", "_timeout_seconds", b"_timeout_seconds", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "requires_idempotency_key", b"requires_idempotency_key", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_concurrency", b"_concurrency", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "_max_bytes", b"_max_bytes", "_max_crashes", b"_max_crashes", "_max_held_bytes", b"_max_held_bytes", "_max_in_flight", b"_max_in_flight", "_max_length", b"_max_length", "_max_result_ttl_seconds", b"_max_result_ttl_seconds", "_max_task_ttl_seconds", b"_max_task_ttl_seconds", "_queued_timeout_seconds", b"_queued_timeout_seconds", "_redeliver", b"_redeliver", "_requires_idempotency_key", b"_requires_idempotency_key", "_timeout_seconds", b"_timeout_seconds", "away", b"away", "backoff_seconds", b"backoff_seconds", "concurrency", b"concurrency", "kept_headers", b"kept_headers", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "max_bytes", b"max_bytes", "max_crashes", b"max_crashes", "max_held_bytes", b"max_held_bytes", "max_in_flight", b"max_in_flight", "max_length", b"max_length", "max_result_ttl_seconds", b"max_result_ttl_seconds", "max_task_ttl_seconds", b"max_task_ttl_seconds", "methods", b"methods", "queued_timeout_seconds", b"queued_timeout_seconds", "redeliver", b"redeliver", "request_headers", b"request_headers", "requires_idempotency_key", b"requires_idempotency_key", "response_headers", b"response_headers", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
     _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
@@ -293,6 +305,8 @@ class ServiceSettings(_message.Message):
     _WhichOneofArgType__queued_timeout_seconds: _TypeAlias = _typing.Literal["_queued_timeout_seconds", b"_queued_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__redeliver: _TypeAlias = _typing.Literal["redeliver"]  # noqa: Y015
     _WhichOneofArgType__redeliver: _TypeAlias = _typing.Literal["_redeliver", b"_redeliver"]  # noqa: Y015
+    _WhichOneofReturnType__requires_idempotency_key: _TypeAlias = _typing.Literal["requires_idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__requires_idempotency_key: _TypeAlias = _typing.Literal["_requires_idempotency_key", b"_requires_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     @_typing.overload
@@ -321,6 +335,8 @@ class ServiceSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_timeout_seconds) -> _WhichOneofReturnType__queued_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redeliver) -> _WhichOneofReturnType__redeliver | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requires_idempotency_key) -> _WhichOneofReturnType__requires_idempotency_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
 

@@ -52,7 +52,7 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     kept.
     """
     ENQUEUE_RESULT_BAD_KEY: _EnqueueResult.ValueType  # 9
-    """Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
+    """Its key is none that an id has, or its request's digest is none. Nothing was kept; nor is what any of the following says."""
     ENQUEUE_RESULT_BAD_TIME: _EnqueueResult.ValueType  # 10
     """Its create time is no time."""
     ENQUEUE_RESULT_BAD_TTL: _EnqueueResult.ValueType  # 11
@@ -65,6 +65,10 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """Its id or that of its client's request is none."""
     ENQUEUE_RESULT_SCHEMA_UNKNOWN: _EnqueueResult.ValueType  # 15
     """Its schema is not kept: keep it (`KeepSchema`), and ask again."""
+    ENQUEUE_RESULT_KNOWN: _EnqueueResult.ValueType  # 16
+    """Another call with this idempotency key and request was kept before: `first_ids` says which."""
+    ENQUEUE_RESULT_KEY_REUSED: _EnqueueResult.ValueType  # 17
+    """Another call with this idempotency key and another request was kept before."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -92,7 +96,7 @@ ENQUEUE_RESULT_BUDGET_SPENT: EnqueueResult.ValueType  # 8
 kept.
 """
 ENQUEUE_RESULT_BAD_KEY: EnqueueResult.ValueType  # 9
-"""Its key is none that an id has. Nothing was kept; nor is what any of the following says."""
+"""Its key is none that an id has, or its request's digest is none. Nothing was kept; nor is what any of the following says."""
 ENQUEUE_RESULT_BAD_TIME: EnqueueResult.ValueType  # 10
 """Its create time is no time."""
 ENQUEUE_RESULT_BAD_TTL: EnqueueResult.ValueType  # 11
@@ -105,6 +109,10 @@ ENQUEUE_RESULT_BAD_IDS: EnqueueResult.ValueType  # 14
 """Its id or that of its client's request is none."""
 ENQUEUE_RESULT_SCHEMA_UNKNOWN: EnqueueResult.ValueType  # 15
 """Its schema is not kept: keep it (`KeepSchema`), and ask again."""
+ENQUEUE_RESULT_KNOWN: EnqueueResult.ValueType  # 16
+"""Another call with this idempotency key and request was kept before: `first_ids` says which."""
+ENQUEUE_RESULT_KEY_REUSED: EnqueueResult.ValueType  # 17
+"""Another call with this idempotency key and another request was kept before."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _SchemaVerdict:
@@ -254,6 +262,7 @@ class NewTask(_message.Message):
     RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -284,6 +293,10 @@ class NewTask(_message.Message):
     """
     schema: _builtins.str
     """The fingerprint of the schema by which the request was written; empty: it runs under whatever schema its service has."""
+    request_digest: _builtins.str
+    """Of a call with an idempotency key, from which its key is made: the digest of its request, 22 characters. Another call may
+    have the record then. Empty: there is none, and the key is random.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -304,10 +317,11 @@ class NewTask(_message.Message):
         response_field: _builtins.str = ...,
         metadata: _builtins.str = ...,
         schema: _builtins.str = ...,
+        request_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,19 +357,45 @@ class EnqueueTasksResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FirstIdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESULTS_FIELD_NUMBER: _builtins.int
+    FIRST_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[Global___EnqueueResult.ValueType]:
         """What became of each."""
+
+    @_builtins.property
+    def first_ids(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """By the places of those that are KNOWN: the id of the call that was kept before, without the queue's name in it."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___EnqueueResult.ValueType] | None = ...,
+        first_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_ids", b"first_ids", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,12 +6,14 @@
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
 --       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
---       the fingerprint of its method's schema or ''
+--       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or ''
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
+--   | 'known <the id of that one, without the queue's name>': another call with its idempotency key and request has the record
+--   | 'reused': another call with its idempotency key has it, and another request
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 13
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 14
 -- The fields that a record has only if they say something: of the last arguments of each, in their order.
-local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V' }
+local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I' }
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -27,13 +29,35 @@ local spent = ended >= (number(budget) or math.huge)
 local max_waiting, max_bytes, max_held, max_age, max_recent =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
+-- Whether the record that is there is this call's own: this is a repeat of its own enqueue then. A record's key is made from
+-- the idempotency key where there is one, else it is random, and no other call has it. `first`: where the arguments begin of
+-- the call that gets the record in this very step; nil if the record is there.
+local function compare(record, first, at)
+  local id, digest = ARGV[at + 8], ARGV[at + 13]
+  if digest == '' then
+    return 'accepted'
+  end
+  local its_id, its_digest
+  if first then
+    its_id, its_digest = ARGV[first + 8], ARGV[first + 13]
+  else
+    its_id, its_digest = fields_of(record, 'g', 'I')
+  end
+  if its_id == id then
+    return 'accepted'
+  elseif its_digest and its_digest ~= digest then
+    return 'reused'
+  end
+  return 'known ' .. (its_id or '')
+end
+
 local results, fresh, seen = {}, {}, {}
 for i = FIXED_KEYS + 1, #KEYS do
   local at = FIXED_ARGS + 1 + (i - FIXED_KEYS - 1) * PER_RECORD
   local request, create = ARGV[at + 2], tonumber(ARGV[at + 3])
   local result
   if seen[KEYS[i]] or redis.call('EXISTS', KEYS[i]) == 1 then
-    result = 'accepted'
+    result = compare(KEYS[i], seen[KEYS[i]], at)
   elseif math.abs(now - create) > max_age then
     result = 'clock'
   elseif waiting >= max_waiting or bytes + #request > max_bytes then
@@ -42,7 +66,7 @@ for i = FIXED_KEYS + 1, #KEYS do
     result = 'spent'
   else
     result = 'accepted'
-    seen[KEYS[i]] = true
+    seen[KEYS[i]] = at
     waiting, bytes = waiting + 1, bytes + #request
     fresh[#fresh + 1] = { KEYS[i], at }
   end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, cast
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.queue import ends, record
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 #: How many of a queue's newest tasks are remembered, for operators' listings.
 RECENT: Final = 1000
 
-Accepted = Literal["accepted", "full", "spent", "clock"]
+#: What became of a call that was to be kept, in the words of `enqueue.lua`. Behind `KNOWN` stands another's `id_rest`.
+Accepted: TypeAlias = str
+KNOWN: Final = "known "
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
 Ending = Literal["ok", "cancelled", "final", "large", "schema", "retry", "defect", "silent", "overdue"]
 #: Ends after which a task may be tried again.
@@ -32,7 +34,8 @@ class NewTask(NamedTuple):
     `id_rest` (`domain.task_id.without_queue`) and `request_id` are for logs; either is empty if it is not known.
     `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are
     those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of its method's schema;
-    empty if it runs under any.
+    empty if it runs under any. `request_digest` is there if its client gave it an idempotency key: `key` is made of
+    that, and another call may have its record.
     """
 
     key: str
@@ -48,6 +51,7 @@ class NewTask(NamedTuple):
     response_field: str = ""
     headers: str = ""
     schema: str = ""
+    request_digest: str = ""
 
 
 class Report(NamedTuple):
@@ -122,9 +126,10 @@ async def enqueue(
             task.response_field,
             task.headers,
             task.schema,
+            task.request_digest,
         )
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
-    return cast("list[Accepted]", texts(await scripts.run("enqueue", touched, arguments, barrier=barrier)))
+    return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
 
 
 async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_bytes: int) -> Found:

@@ -1,0 +1,42 @@
+"""The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): by it a client names one call for good."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from multidict import CIMultiDictProxy, istr
+
+IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
+#: Says that an answer is that of an earlier call with the same key.
+REPLAYED: Final = "Idempotent-Replayed"
+#: The longest key, in characters.
+_LONGEST: Final = 255
+#: A string of RFC 8941, as the draft has it; or its characters alone, as most clients send them.
+_STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*+)"')
+BARE: Final = rf"^[!#-+\--:<-\[\]-~]{{1,{_LONGEST}}}$"
+_BARE: Final = re.compile(BARE)
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+
+def read(headers: CIMultiDictProxy[str], *, required: bool, errors: list[dict[str, str]]) -> str:
+    """Return a call's key; empty if it has none. What is wrong with it is added to `errors`."""
+    values = headers.getall(IDEMPOTENCY_KEY, [])
+    key, reason = "", ""
+    if values:
+        text = values[0].strip()
+        if string := _STRING.fullmatch(text):
+            key = _ESCAPED.sub(r"\1", string[1])
+        elif _BARE.fullmatch(text):
+            key = text
+        if len(values) > 1:
+            reason = "must be there once only"
+        elif not 1 <= len(key) <= _LONGEST:
+            reason = (
+                f'must be 1 to {_LONGEST} printable ASCII characters, in double quotes if it has any of ",;\\ or spaces'
+            )
+    elif required:
+        reason = "is required by this method: a name of this call that no other has, e.g. a UUID"
+    if reason:
+        errors.append({"field": IDEMPOTENCY_KEY, "reason": reason})
+    return key
