@@ -56,6 +56,7 @@ async def test_the_listings(tmp_path):
             "notServed": [],
             "idempotent": True,
             "away": "queue",
+            "requiresIdempotencyKey": False,
             "timeoutSeconds": 30,
             "queuedTimeoutSeconds": 600,
         }
