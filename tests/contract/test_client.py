@@ -10,14 +10,18 @@ import math
 import pytest
 from aiohttp import web
 
+from calculator.v1 import multiplication_pb2, multiplication_pb2_grpc, sum_pb2, sum_pb2_grpc
 from poste.client import (
     Answer,
     AnswerLost,
     Client,
     FieldError,
     GatewayUnreachable,
+    NoResult,
     NotAGateway,
+    NotFinished,
     Problem,
+    SyncClient,
     Task,
     gateway_url,
 )
@@ -104,6 +108,128 @@ async def test_a_call_has_the_headers_that_its_client_wants():
     assert asked[0][0].headers["Accept-Language"] == "de"
     # What is said by its own argument wins.
     assert asked[0][0].headers.getall("Prefer") == ["no-queue"]
+
+
+def first_then(*answers):
+    """Answer each request by the next one of these, the last one again and again."""
+    left = list(answers)
+
+    async def answer(request):
+        return await (left.pop(0) if len(left) > 1 else left[0])(request)
+
+    return answer
+
+
+async def test_a_run_returns_the_result_of_either_road():
+    """A program would have to know the road that its call took."""
+    async with gateway(says({"result": 5})) as (client, asked):
+        direct = await client.run("x.Y/Z", {"a": 2}, b=3)
+    ended = {**TASK, "state": "SUCCEEDED", "response": {"result": 5}}
+    async with gateway(first_then(says(TASK, 202), says(TASK), says(ended))) as (client, _):
+        kept = await client.run("x.Y/Z", a=2, b=3)
+
+    assert json.loads(asked[0][1]) == {"a": 2, "b": 3}
+    assert direct == kept == {"result": 5}
+
+
+PROBLEM = {"type": "/problems/status-not-found", "title": "Not found", "status": 404, "code": "NOT_FOUND"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [says(PROBLEM, 404, **{"X-Request-Id": "mine"})],
+        [says(TASK, 202), says({**TASK, "state": "FAILED", "error": PROBLEM})],
+    ],
+    ids=["direct", "queued"],
+)
+async def test_a_run_fails_alike_on_either_road(answers):
+    """An error handler that was written for one road would not be reached by the other."""
+    async with gateway(first_then(*answers)) as (client, asked):
+        with pytest.raises(Problem) as failed:
+            await client.run("x.Y/Z", headers={"X-Request-Id": "mine"})
+
+    assert (failed.value.status, failed.value.type) == (404, PROBLEM["type"])
+    assert failed.value.request_id == asked[0][0].headers["X-Request-Id"] == "mine"
+
+
+@pytest.mark.parametrize(("state", "error"), [("QUEUED", NotFinished), ("EXPIRED", NoResult), ("CANCELLED", NoResult)])
+async def test_a_run_without_a_result_names_its_task(state, error):
+    """A program would take no result for an empty one, or could not ask for it later."""
+    async with gateway(first_then(says(TASK, 202), says({**TASK, "state": state}))) as (client, asked):
+        with pytest.raises(error) as failed:
+            await client.run("x.Y/Z", wait_seconds=0.01)
+
+    assert failed.value.task.id == "AbC"
+    assert failed.value.request_id == asked[0][0].headers["X-Request-Id"]
+    assert state in str(failed.value)
+
+
+async def test_a_stub_speaks_to_the_gateway():
+    """Code that was written for gRPC would have to be written anew; or its metadata would be lost."""
+    async with gateway(says({"result": 5, "unknownToTheStub": 1})) as (client, asked):
+        sums = client.stub(sum_pb2_grpc.SumServiceStub)
+        answer = await sums.Add(
+            sum_pb2.AddRequest(a=2, b=3), timeout=1.5, metadata=[("tenant", "acme"), ("trace-bin", b"\xff")]
+        )
+
+    request, body = asked[0]
+    assert answer == sum_pb2.AddResponse(result=5)
+    assert (request.path, json.loads(body)) == ("/calculator.v1.SumService/Add", {"a": 2, "b": 3})
+    assert request.headers["Prefer"] == "wait=2"
+    assert (request.headers["Grpc-Metadata-Tenant"], request.headers["Grpc-Metadata-Trace-Bin"]) == ("acme", "/w==")
+
+
+async def test_a_stub_of_a_stream_is_iterated_over():
+    """A method that streams could not be called by its stub."""
+
+    async def rows(_):
+        lines = b'{"result":{"b":1,"result":7}}\n{"result":{"b":2,"result":14}}\n'
+        return web.Response(body=lines, content_type="application/x-ndjson")
+
+    async with gateway(rows) as (client, _):
+        products = client.stub(multiplication_pb2_grpc.MultiplicationServiceStub)
+        answers = [row.result async for row in products.Table(multiplication_pb2.TableRequest(a=7, rows=2))]
+
+    assert answers == [7, 14]
+
+
+async def test_a_client_that_blocks_does_the_same():
+    """Code that is not asynchronous would need a second client."""
+    lines = b'{"result":{"b":1,"result":7}}\n{"result":{"b":2,"result":14}}\n'
+
+    async def answer(request):
+        if request.path.endswith("Table"):
+            return web.Response(body=lines, content_type="application/x-ndjson")
+        return web.json_response({"result": 5})
+
+    def use(url):
+        with SyncClient(url) as client:
+            products = client.stub(multiplication_pb2_grpc.MultiplicationServiceStub)
+            return (
+                client.run("x.Y/Z", a=2),
+                client.stub(sum_pb2_grpc.SumServiceStub).Add(sum_pb2.AddRequest(a=2)),
+                [one.response["result"] for one in client.answers("x.Y/Table", {})],
+                next(iter(products.Table(multiplication_pb2.TableRequest(a=7)))).result,
+            )
+
+    async with gateway(answer) as (client, _):
+        done = await asyncio.to_thread(use, client.url)
+
+    assert done == ({"result": 5}, sum_pb2.AddResponse(result=5), [7, 14], 7)
+
+
+async def test_a_client_that_blocks_lets_go_of_what_fails():
+    """A program would hang where its thread waits for a client that is closed; or would lose the error's type."""
+    with pytest.raises(RuntimeError, match="not open"):
+        SyncClient("127.0.0.1:1").run("x.Y/Z")
+
+    def use():
+        with SyncClient("127.0.0.1:1") as client:
+            client.run("x.Y/Z")
+
+    with pytest.raises(GatewayUnreachable):
+        await asyncio.to_thread(use)
 
 
 async def test_a_kept_call_is_its_task():

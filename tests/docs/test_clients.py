@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from support import played
 from support.cli import Up, http, poll, up
-from support.documents import Document
+from support.documents import ROOT, Document
 
 CLIENTS = Document("docs/clients.md")
 BLOCKS = CLIENTS.blocks()
@@ -55,6 +60,52 @@ def test_programs(running: Up, language: str) -> None:
             printed, trouble = process.communicate(timeout=60)
             assert printed == said, f"{block.document}:{block.line}, away: {away}\n{trouble}"
             assert process.returncode == 0
+
+
+def test_the_client_alone_needs_little(running: Up, tmp_path: Path) -> None:
+    """A program that only calls would have to install gRPC, Redis' client and all that a gateway needs."""
+    project = ROOT / "packages/poste-client"
+    described = tomllib.loads((project / "pyproject.toml").read_text())
+    ours = described["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    for source, target in ours.items():
+        place = tmp_path / target
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to((project / source).resolve())
+    installed = {
+        file.parts[0]: metadata.distribution(name).locate_file(file.parts[0])
+        for name in required(*described["project"]["dependencies"])
+        for file in metadata.files(name) or ()
+    }
+    for top, place in installed.items():
+        if top not in ("..", "__pycache__"):
+            (tmp_path / top).symlink_to(str(place))
+    (program, said), *_ = PROGRAMS
+    # Neither the site's packages, nor the environment's.
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-"],
+        input=begin + played.told(program.text, running),
+        env=played.variables(running),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
+    assert not {"grpc", "redis", "uvloop", "google"} & {one.name for one in tmp_path.iterdir()}
+
+
+def required(*names: str) -> set[str]:
+    """What distributions bring with them, all the way down, and they themselves."""
+    found: set[str] = set()
+    more = [Requirement(name) for name in names]
+    while more:
+        one = more.pop()
+        if one.name not in found and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            found.add(one.name)
+            more += map(Requirement, metadata.requires(one.name) or ())
+    return found
 
 
 def test_what_a_page_does(running: Up) -> None:

@@ -1,12 +1,12 @@
-"""The async client for people's own programs. Speaks the gateway's REST only: no gRPC, no Redis.
+"""The client for people's own programs. Speaks the gateway's REST only: it needs aiohttp, no gRPC and no Redis.
 
 ::
 
     async with Client("http://localhost:8080") as poste:
-        reply = await poste.call("calculator.v1.SumService/Add", {"a": 2, "b": 3})
-        if isinstance(reply, Task):  # the service is away: the call was kept
-            reply = await poste.task(reply.id, wait_seconds=60)
-        print(reply.response)
+        print(await poste.run("calculator.v1.SumService/Add", a=2, b=3))  # {'result': 5}, whichever road it took
+
+    with SyncClient("http://localhost:8080") as poste:
+        print(poste.run("calculator.v1.SumService/Add", a=2, b=3))
 """
 
 from poste.client.answers import (
@@ -25,7 +25,9 @@ from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import TaskFilter
 from poste.client.outlines import MessageField, MethodOutline
+from poste.client.results import NoResult, NotFinished
 from poste.client.snapshots import Figures, ServiceStatus, Snapshot
+from poste.client.sync import SyncClient
 
 __all__ = [
     "Answer",
@@ -41,13 +43,16 @@ __all__ = [
     "MessageField",
     "Method",
     "MethodOutline",
+    "NoResult",
     "NotAGateway",
+    "NotFinished",
     "Problem",
     "Queue",
     "Registered",
     "Service",
     "ServiceStatus",
     "Snapshot",
+    "SyncClient",
     "Task",
     "TaskEvent",
     "TaskFilter",

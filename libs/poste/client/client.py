@@ -16,8 +16,9 @@ from poste.client.answers import Answer, CalledWith, Forgotten, History, Queue, 
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
+from poste.client.results import result_of
 from poste.client.snapshots import Snapshot
-from poste.client.transport import Reply, Transport
+from poste.client.transport import REQUEST_ID, Reply, Transport, new_request_id
 from poste.domain.task import TaskState
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
@@ -41,9 +42,12 @@ _SILENCE_SECONDS: Final = 15.0
 _AS_IS: Final = "?asIs=true"
 #: How many dead calls are asked for at once.
 _PAGE_SIZE: Final = 500
+#: Where `poste up` has its gateway.
+DEFAULT_URL: Final = "http://localhost:8080"
 _SCHEMES: Final = ("http", "https")
 
 ReadT = TypeVar("ReadT")
+StubT = TypeVar("StubT")
 
 
 def gateway_url(text: str) -> str:
@@ -68,7 +72,7 @@ class Client:
 
     def __init__(
         self,
-        url: str = "http://localhost:8080",
+        url: str = DEFAULT_URL,
         *,
         operator_token: str | None = None,
         timeout_seconds: float = _TIMEOUT_SECONDS,
@@ -150,6 +154,61 @@ class Client:
         except Problem as problem:
             return await self._running(problem)
         return self._answer(reply)
+
+    async def run(
+        self,
+        method: str,
+        message: Mapping[str, Any] | None = None,
+        /,
+        *,
+        wait_seconds: float = math.inf,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Call a method and return its result, whichever road the call takes: `await client.run("a.B/C", x=1)`.
+
+        Args:
+            method: As `call`.
+            message: The request message as ProtoJSON.
+            wait_seconds: How long to wait for it at most. A call that was kept goes on.
+            idempotency_key: As `call`.
+            headers: As `call`.
+            fields: Fields of the message, beside or instead of it; those that are called as one of the arguments above
+                can stand in it alone.
+
+        Returns:
+            The response message as ProtoJSON.
+
+        Raises:
+            Problem: It failed: on either road the same.
+            NotFinished: It was kept, and has not ended within that time.
+            NoResult: It was kept, and was cancelled, or its time to live was over.
+            ValueError: As `call`.
+        """
+        end = time.monotonic() + wait_seconds
+        sent = {REQUEST_ID: new_request_id(), **(headers or {})}
+        called = await self.call(
+            method,
+            {**(message or {}), **fields},
+            wait_seconds=None if math.isinf(wait_seconds) else math.ceil(wait_seconds),
+            idempotency_key=idempotency_key,
+            headers=sent,
+        )
+        if isinstance(called, Answer):
+            return called.response
+        task = await self.task(called.id, wait_seconds=max(0.0, end - time.monotonic()))
+        return result_of(task, request_id=sent[REQUEST_ID])
+
+    def stub(self, stub_class: Callable[[Any], StubT]) -> StubT:
+        """Return a generated stub whose calls go through the gateway, as `run` has them: `await stub.Add(request)`.
+
+        Its methods take `timeout` (seconds) and `metadata`, and raise what `run` raises. Those that answer with a
+        stream are iterated over; those that take one raise NotImplementedError.
+        """
+        from poste.client import stubs  # noqa: PLC0415 - who calls by names alone needs no protobuf
+
+        return stub_class(stubs.Channel(self.run, self.answers))
 
     async def answers(
         self,

@@ -7,6 +7,8 @@
         ├── Problem               the gateway answered with an error
         ├── GatewayUnreachable    no connection could be made: nothing was sent
         ├── AnswerLost            sent, and no answer came back: it may have been done
+        ├── NotFinished           `run`: the call was kept, and goes on (poste.client.results)
+        ├── NoResult              `run`: the call was kept, and was cancelled or its time was over
         └── NotAGateway           what answers at that address does not keep to Poste's contract
 """
 

@@ -104,7 +104,7 @@ class Transport:
             ValueError: The message holds what JSON can't say (NaN, infinity).
         """
         body = None if message is None else json.dumps(message, allow_nan=False).encode()
-        sent = {REQUEST_ID: secrets.token_hex(8), **_trace(), **(headers or {})}
+        sent = {REQUEST_ID: new_request_id(), **_trace(), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
@@ -147,7 +147,7 @@ class Transport:
             NotAGateway: The answer is not one that a gateway gives.
         """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
-        sent = {REQUEST_ID: secrets.token_hex(8), **(headers or {})}
+        sent = {REQUEST_ID: new_request_id(), **(headers or {})}
         with self._failures(f"nothing came from {self._url} for {silence_seconds:g} s", sent[REQUEST_ID]):
             async with self._opened.get(
                 self._url + path, headers=sent, timeout=limits, allow_redirects=False
@@ -216,6 +216,11 @@ class Transport:
             location=response.headers.get("Location", ""),
             request_id=response.headers.get(REQUEST_ID, ""),
         )
+
+
+def new_request_id() -> str:
+    """Return an id for a request."""
+    return secrets.token_hex(8)
 
 
 def _trace() -> dict[str, str]:
