@@ -38,6 +38,7 @@ _VERBS: Final = {
     "purge": ("task_commands", "Give dead letters up for good."),
     "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),
+    "new": ("new_command", "Write a service's folder to begin from: proto, handlers, test, Dockerfile."),
     "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),
     "ps": ("local_commands", "Show the parts of a running `poste up`."),
     "stop": ("local_commands", "Take one part of a running `poste up` away."),
