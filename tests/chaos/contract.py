@@ -20,11 +20,13 @@ CANCELS: Final = LOOKS | {(409, "task-ended")}
 REFUSALS: Final = frozenset(
     {(503, "not-accepted"), (503, "not-ready"), (503, "service-away"), (503, "queue-budget-spent")}
 )
+#: What says nothing of what became of a call with a key, beside no answer at all: its client repeats it.
+UNTOLD: Final = REFUSALS | {(502, "acceptance-unknown"), (409, "idempotency-key-in-use")}
 
 
 def answers(wish: Wish) -> set[Pair]:
     """Return what a call may be answered with."""
-    queued_first = wish.prefer == "respond-async" or (wish.wait_seconds > 0 and not wish.repeatable)
+    queued_first = bool(wish.key or wish.prefer == "respond-async" or (wish.wait_seconds > 0 and not wish.repeatable))
     allowed: set[Pair] = {(503, "not-ready")}
     if wish.prefer != "respond-async":
         allowed |= set(_handled(wish))
@@ -36,6 +38,8 @@ def answers(wish: Wish) -> set[Pair]:
         if wish.service == "foreign":
             # While no courier is there.
             allowed.add((503, "service-away"))
+    if wish.key:
+        allowed.add((409, "idempotency-key-in-use"))
     if not wish.repeatable and not queued_first:
         allowed.add((502, "outcome-unknown"))
     return allowed

@@ -28,6 +28,8 @@ _REFUSING_SECONDS: Final = 12.0
 _CRASHES: Final = 3
 #: Reads that say of an accepted task that there is none.
 _LOSSES: Final = ("record-lost", "no-such-task", "gone", "not-kept")
+#: Answers to a call with a key that name its task.
+_NAMES_TASK: Final = ((202, ""), (409, "idempotency-key-in-use"))
 #: What counts, and must be 0.
 CATEGORIES: Final = (
     "lost", "two results", "wrong", "ran twice", "dishonest", "off contract", "hung", "unexplained", "stuck", "deaf",
@@ -80,6 +82,7 @@ def _of_call(call: Call, seen: Observations) -> Iterator[tuple[str, str]]:
         return
     bound = CALL_SECONDS + call.wish.wait_seconds
     yield from _of_answer(answer, contract.answers(call.wish), bound, seen.troubles)
+    yield from _of_repeats(call, answer, bound, seen.troubles)
     yield from _of_looks(call, seen.troubles, doubtful=answer.problem == "acceptance-unknown")
     if answer.status == 200:
         yield from _of_response(call, answer.body)
@@ -90,6 +93,24 @@ def _of_call(call: Call, seen: Observations) -> Iterator[tuple[str, str]]:
     yield from _of_excuses(call, answer, seen.troubles)
     if call.wish.line:
         yield from _of_runs(call, seen.runs.get((call.wish.method, call.wish.line), 0))
+
+
+def _of_repeats(call: Call, answer: Answer, bound: float, troubles: list[Trouble]) -> Iterator[tuple[str, str]]:
+    """Judge the other requests of a call with a key: each is answered as the call is, and names the same task."""
+    for one in call.repeats:
+        for category, text in _of_answer(one, contract.answers(call.wish), bound, troubles):
+            yield category, f"a request with its key: {text}"
+        if one.status == 200:
+            yield from _of_response(call, one.body)
+            last = call.last[1] if call.last is not None else {}
+            known = answer.body if answer.status == 200 else last.get("response")
+            if known is not None and known != one.body:
+                yield "two results", f"answered {one.body!r:.300} with its key, and it is {known!r:.300}"
+        elif one.status == 202 and answer.status == 200 and one.begin > answer.end:
+            yield "two results", f"answered, and then with its key as a task: {one.body!r:.300}"
+    told = [one for one in (*call.repeats, answer) if (one.status, one.problem) in _NAMES_TASK]
+    if call.wish.key and len({one.location for one in told}) > 1:
+        yield "two results", f"its key names several tasks: {sorted({one.location for one in told})}"
 
 
 def _of_looks(call: Call, troubles: list[Trouble], *, doubtful: bool) -> Iterator[tuple[str, str]]:
@@ -199,6 +220,8 @@ def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator
         yield "unexplained", "was refused for want of memory, and nothing was wrong with Redis"
     if contract.leaves_unknown(call.wish):
         return
+    # A request with its key may have been kept before the one that is known to be.
+    begin = min(one.begin for one in (answer, *call.repeats))
     if answer.problem == "outcome-unknown" and not _troubled(
         (*replicas, answer.gateway), troubles, answer.begin, answer.end
     ):
@@ -208,7 +231,7 @@ def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator
         call.accepted
         and ended is not None
         and ended[1].get("reason") == "outcome-unknown"
-        and not _troubled((*replicas, REDIS), troubles, answer.begin, ended[0])
+        and not _troubled((*replicas, REDIS), troubles, begin, ended[0])
     ):
         yield "dishonest", "ended as DEAD outcome-unknown, and nothing was wrong with its service or Redis"
 
@@ -231,7 +254,8 @@ def _of_runs(call: Call, runs: int) -> Iterator[tuple[str, str]]:
     state = call.last[1] if call.accepted and call.last is not None else {}
     if not call.wish.repeatable:
         most, why = 1, "must never run twice"
-        if (answer.status, answer.problem) in contract.REFUSALS:
+        # Another request with its key may have been accepted, and its answer lost.
+        if (answer.status, answer.problem) in contract.REFUSALS and not call.repeats:
             most, why = 0, f"was refused ({answer.problem})"
         if state.get("state") == "EXPIRED" or (state.get("state") == "CANCELLED" and not state.get("attempt")):
             most, why = 0, f"ended as {state['state']} without having run"
@@ -248,9 +272,7 @@ def _of_runs(call: Call, runs: int) -> Iterator[tuple[str, str]]:
 def _figures(seen: Observations) -> dict[str, Any]:
     answers = [call.answer for call in seen.calls if call.answer is not None]
     accepted = [call for call in seen.calls if call.accepted]
-    statuses = Counter(
-        f"{one.status or 'none'} {one.problem or one.failure.partition(':')[0]}".strip() for one in answers
-    )
+    statuses = _answered(answers)
     states: Counter[str] = Counter()
     for call in accepted:
         task = call.last[1] if call.last else {}
@@ -263,6 +285,8 @@ def _figures(seen: Observations) -> dict[str, Any]:
         "calls": len(seen.calls),
         "accepted": len(accepted),
         "direct": sum(one.status == 200 for one in answers),
+        "calls with a key": sum(bool(call.wish.key) for call in seen.calls),
+        "their repeats": dict(_answered([one for call in seen.calls for one in call.repeats]).most_common()),
         "runs written by the ledger": sum(seen.runs.values()),
         "share of 5xx": round(server_errors / max(1, len(answered)), 4),
         "longest answer, s": round(longest.end - longest.begin, 2) if longest else 0,
@@ -270,6 +294,10 @@ def _figures(seen: Observations) -> dict[str, Any]:
         "answers": dict(statuses.most_common()),
         "ends": dict(states.most_common()),
     }
+
+
+def _answered(answers: list[Answer]) -> Counter[str]:
+    return Counter(f"{one.status or 'none'} {one.problem or one.failure.partition(':')[0]}".strip() for one in answers)
 
 
 def _of_gateway(trouble: Trouble, answer: Answer) -> bool:

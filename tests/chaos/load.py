@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from chaos.contract import UNTOLD
 from chaos.mix import Mix
 from chaos.observations import Answer, Call, Wish
 from chaos.process import Clock
@@ -23,6 +24,13 @@ _PAUSES: Final = (0.4, 1.0, 2.0, 4.0, 8.0)
 #: How long before the end of the load no call is made any more that kills its process, in seconds.
 _POISON_LIFE_SECONDS: Final = 20.0
 FINAL: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "DEAD"})
+#: Problems that name a task.
+_NAMING: Final = ("acceptance-unknown", "idempotency-key-in-use")
+#: How often a call with a key is repeated at most until it is told what became of it, and the pause before, in seconds.
+_REPEATS: Final = 8
+_REPEAT_SECONDS: Final = 1.5
+#: The share of those that are repeated once more then.
+_ONCE_MORE: Final = 0.5
 #: As many of the calls accepted last are kept at hand.
 _LATELY: Final = 64
 
@@ -88,7 +96,7 @@ class Client:
         if response.content_type == "application/problem+json" and isinstance(value, dict):
             problem = str(value.get("type", "")).removeprefix("/problems/")
         wanted = []
-        if verb == "POST" and (response.status == 202 or problem == "acceptance-unknown"):
+        if verb == "POST" and (response.status == 202 or problem in _NAMING):
             wanted.append("Location")
         if response.status == 503 and not problem.startswith("status-"):
             wanted.append("Retry-After")
@@ -155,16 +163,12 @@ class Load:
 
     async def _make(self, group: asyncio.TaskGroup, call: Call) -> None:
         wish = call.wish
-        headers = {"X_Request_Id": f"call-{call.number}"}
-        if wish.prefer:
-            headers["Prefer"] = wish.prefer
-        if wish.task_ttl is not None:
-            headers["Poste_Task_TTL"] = str(wish.task_ttl)
-        if wish.result_ttl is not None:
-            headers["Poste_Result_TTL"] = str(wish.result_ttl)
+        headers = {"X_Request_Id": f"call-{call.number}", **_headers(wish)}
         self._open += 1
         try:
             answer = await self._client.ask("POST", wish.path, wish.message, wait=wish.wait_seconds, **headers)
+            if wish.key:
+                answer = await self._repeat(call, answer, headers)
         finally:
             self._open -= 1
         call.answer = answer
@@ -180,6 +184,21 @@ class Load:
             if wish.cancel_after is not None:
                 group.create_task(self._cancel(call, wish.cancel_after))
             await self._follow(call)
+
+    async def _repeat(self, call: Call, answer: Answer, headers: dict[str, str]) -> Answer:
+        """Repeat a call with a key until it is told what became of it; returns that, or the last answer."""
+        wish = call.wish
+        while not answer.status or (answer.status, answer.problem) in UNTOLD:
+            if len(call.repeats) == _REPEATS:
+                return answer
+            call.repeats.append(answer)
+            await asyncio.sleep(_REPEAT_SECONDS * self._rng.uniform(0.5, 1.5))
+            answer = await self._client.ask("POST", wish.path, wish.message, wait=wish.wait_seconds, **headers)
+        if self._rng.random() < _ONCE_MORE:
+            call.repeats.append(
+                await self._client.ask("POST", wish.path, wish.message, wait=wish.wait_seconds, **headers)
+            )
+        return answer
 
     async def _cancel(self, call: Call, after: float) -> None:
         await asyncio.sleep(after)
@@ -207,6 +226,16 @@ class Load:
         if not note(call, answer):
             call.looks.append(answer)
         return answer
+
+
+def _headers(wish: Wish) -> dict[str, str]:
+    said = {
+        "Prefer": wish.prefer or None,
+        "Poste_Task_TTL": wish.task_ttl,
+        "Poste_Result_TTL": wish.result_ttl,
+        "Idempotency_Key": wish.key or None,
+    }
+    return {name: str(value) for name, value in said.items() if value is not None}
 
 
 def note(call: Call, answer: Answer) -> bool:

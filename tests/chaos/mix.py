@@ -15,6 +15,8 @@ _KINDS: Final = {
     "ledger Record": 22, "ledger Store": 11, "ledger Look": 6, "ledger Legacy": 7,
     "foreign Record": 9, "foreign Store": 6, "foreign Look": 3,
 }  # fmt: skip
+#: The share of calls that have an idempotency key, of those that leave a line and may be queued.
+_KEYED: Final = 0.25
 _PREFERENCES: Final = {"respond-async": 72, "": 12, "wait": 10, "no-queue": 6}
 #: Codes that a handler may be asked to fail with: final ones, and ones after which a queued task is tried again.
 FINAL_CODES: Final = (3, 5, 6, 7, 9, 11)
@@ -90,6 +92,8 @@ class Mix:
             elif chance < 0.19:
                 more["raises"], message["raiseText"] = True, "told to raise"
                 more["times"] = message["times"] = 1
+        if more["prefer"] != "no-queue" and rng.random() < _KEYED:
+            more["key"] = f"key-{self._number}"
         return _ledger_wish(service, method, message, **more)
 
 

@@ -26,6 +26,7 @@ class Wish:
         raises: The handler is asked to raise.
         crashes: The handler is asked to kill its process.
         times: It goes wrong in the first so many runs only; 0 is every run.
+        key: The header `Idempotency-Key`: its client repeats it until it is told what became of it; empty for none.
     """
 
     service: str
@@ -43,6 +44,7 @@ class Wish:
     raises: bool = False
     crashes: bool = False
     times: int = 0
+    key: str = ""
 
     @property
     def line(self) -> str:
@@ -86,6 +88,7 @@ class Call:
         wish: What was asked.
         answer: What came back.
         place: The path of its task, if it may have one.
+        repeats: Of a call with a key: what came back to its other requests, before `answer` and after it.
         cancel: What came back to its cancellation.
         looks: Answers to reads of its task that showed no task: refusals, failures.
         first_end: The task when it was first seen ended, and when that was.
@@ -96,6 +99,7 @@ class Call:
     wish: Wish
     answer: Answer | None = None
     place: str = ""
+    repeats: list[Answer] = field(default_factory=list)
     cancel: Answer | None = None
     looks: list[Answer] = field(default_factory=list)
     first_end: tuple[float, dict[str, Any]] | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 
 import pytest
 from google.rpc import status_pb2
 from support import shop
+from support.driven_office import running_office
 from support.gateway import answer, fail_richly, staged
+from support.redis_server import running
 from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, expect_202, is_problem, key_of
 from support.waiting import until
 
@@ -18,6 +21,12 @@ from poste.v1 import task_pb2
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 OTHER = {**ORDER, "aString": "another"}
 RESPONSE = shop.Receipt(number=7, total=2.5, note="ä").SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("redis")) as one:
+        yield one
 
 
 async def test_a_call_with_a_key_is_kept_though_its_service_is_up(tmp_path):
@@ -136,24 +145,27 @@ async def test_a_lost_answer_of_the_middleware_is_no_other_call(tmp_path):
         assert other.status == 422
 
 
-async def test_a_key_whose_record_is_gone_names_a_new_call(tmp_path):
-    """Else the id of the old task is answered with the new one's state, and cancels it."""
-    async with staged(tmp_path) as stage:
-        old = await stage.gateway.post(PLACE, ORDER, Idempotency_Key=KEY, Poste_Result_TTL="1")
-        key = await key_of(stage, old)
-        del stage.mom.tasks[key], stage.mom.requests[key]
-        created = stage.gateway.ids.read(old.body["id"]).create_ms
-        await until(lambda: time.time() * 1000 >= created + 1)
-        new = await stage.gateway.post(PLACE, ORDER, Idempotency_Key=KEY)
-        stage.mom.clock_ahead_seconds = 60
-        seen = [await stage.gateway.ask(verb, old.headers["Location"]) for verb in ("GET", "DELETE")]
-        waited = await stage.gateway.get(old.headers["Location"], Prefer="wait=1")
+async def test_a_key_whose_record_is_gone_names_a_new_call(tmp_path, server):
+    """Else the id of the old task is answered with the new one's state and events, and cancels it."""
+    async with running_office(server, tmp_path) as office:
+        ask = functools.partial(office.gateway.ask, "POST", "/v1/sum", {"a": 2, "b": 3}, Idempotency_Key=KEY)
+        old = await ask(Poste_Result_TTL="1")
+        assert (await ask()).headers["Location"] == old.headers["Location"]
+        await office.forget()
+        # Until then its record counts as lost.
+        created = office.gateway.ids.read(old.body["id"]).create_ms
+        await until(lambda: time.time() * 1000 > created + 1000)
+        new = await ask()
+        place = old.headers["Location"]
+        replies = [await office.gateway.ask(verb, place) for verb in ("GET", "DELETE")]
+        replies += [await office.gateway.get(place + path) for path in ("/history", "/events")]
+        replies.append(await office.gateway.get(place, Prefer="wait=1"))
 
-        assert await key_of(stage, new) == key
-        assert new.headers["Location"] != old.headers["Location"]
-        for reply in (*seen, waited):
+        assert await key_of(office, new) == await key_of(office, old)
+        assert new.headers["Location"] != place
+        for reply in replies:
             is_problem(reply, 410, "gone", "NOT_FOUND")
-        assert (await stage.gateway.get(new.headers["Location"])).body["state"] == "QUEUED"
+        assert (await office.gateway.get(new.headers["Location"])).body["state"] == "QUEUED"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ RECORD = Wish(
     "ledger", "Record", "/testing.v1.LedgerService/Record", {"line": "one"}, {"line": "one"}, repeatable=False,
     prefer="respond-async",
 )  # fmt: skip
+KEYED = dataclasses.replace(RECORD, prefer="", key="key")
 STORE = dataclasses.replace(RECORD, method="Store", path="/testing.v1.LedgerService/Store", repeatable=True)
 SUM = Wish("sum", "Add", "/v1/sum", {"a": 2, "b": 3}, {"result": 5})
 PLACE = "/v1/tasks/id"
@@ -34,6 +35,11 @@ def kept(wish: Wish, first: dict[str, Any], last: dict[str, Any] | None = None, 
 
 def done(line: str = "one", run: int = 1) -> dict[str, Any]:
     return task("SUCCEEDED", response={"line": line, "run": run})
+
+
+def told(run: int = 1) -> Answer:
+    """An answer with what the handler of `RECORD` returned."""
+    return answer(200, body={"line": "one", "run": run})
 
 
 def found(call: Call, *, runs: int = 1, troubles: tuple[Trouble, ...] = ()) -> list[str]:
@@ -59,6 +65,8 @@ def found(call: Call, *, runs: int = 1, troubles: tuple[Trouble, ...] = ()) -> l
         (kept(dataclasses.replace(STORE, crashes=True), task("DEAD", reason="crashes")), 3),
         (Call(0, RECORD, answer(502, "acceptance-unknown"), PLACE, looks=[answer(404, "not-kept")]), 0),
         (kept(RECORD, done(), answer=answer(502, "acceptance-unknown")), 1),
+        (kept(KEYED, done(), repeats=[answer(409, "idempotency-key-in-use"), answer(202), told()]), 1),
+        (Call(0, KEYED, told(), repeats=[answer(503, "not-accepted"), told()]), 1),
     ],
 )
 def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
@@ -98,6 +106,18 @@ def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
             2, "ran twice", id="ran twice, direct",
         ),
         pytest.param(Call(0, RECORD, answer(0, failure="deadline"), ""), 2, "ran twice", id="ran twice, not known"),
+        pytest.param(kept(KEYED, done(), repeats=[told(run=2)]), 1, "two results", id="a key with two answers"),
+        pytest.param(
+            kept(KEYED, done(), repeats=[answer(202, location="/v1/tasks/other")]),
+            1, "two results", id="a key with two tasks",
+        ),
+        pytest.param(
+            Call(0, KEYED, told(), repeats=[answer(202, begin=20)]), 1, "two results", id="an answer that is forgotten",
+        ),
+        pytest.param(Call(0, KEYED, told(), repeats=[told()]), 2, "ran twice", id="ran twice, with a key"),
+        pytest.param(
+            Call(0, KEYED, answer(502, "outcome-unknown")), 1, "off contract", id="unknown though it has a key"
+        ),
         pytest.param(kept(RECORD, done()), 0, "dishonest", id="succeeded without having run"),
         pytest.param(Call(0, RECORD, answer(503, "not-accepted")), 1, "dishonest", id="refused, and ran"),
         pytest.param(

@@ -218,7 +218,7 @@ class TaskReader:
             raise _away(
                 f"The task can't be looked up now, because {error}; nothing has become of it by that."
             ) from error
-        if not answer.events or answer.events[0].time.ToMilliseconds() > task_id.create_ms:
+        if not _is_history_of(task_id, answer):
             raise _missing(task_id, answer)
         return answer
 
@@ -234,7 +234,7 @@ class TaskReader:
             answer = await self._mom.get_task_history(task_id.queue, task_id.key, known_mark, wait_seconds)
         except MomAway:
             return None
-        if not answer.events:
+        if not _is_history_of(task_id, answer):
             raise _missing(task_id, answer)
         return answer
 
@@ -333,6 +333,11 @@ def _is_of(task_id: TaskId, answer: mom_service_pb2.GetTaskResponse | mom_servic
     # What is made up for a damaged record is as old as that.
     damaged = answer.task.dead_reason == task_pb2.DEAD_REASON_DAMAGED
     return damaged or answer.task.create_time.ToMilliseconds() <= task_id.create_ms
+
+
+def _is_history_of(task_id: TaskId, answer: mom_service_pb2.GetTaskHistoryResponse) -> bool:
+    """Return the same of the events of a record, of which the first is its acceptance."""
+    return bool(answer.events) and answer.events[0].time.ToMilliseconds() <= task_id.create_ms
 
 
 def _missing(task_id: TaskId, answer: _NoRecord) -> Problem:
