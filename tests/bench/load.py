@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Plan:
         prefer: The header Prefer, if any.
         statuses: What an answer may have; the body of a 200 must be the sum.
         follow: A 202's task is asked for, waiting for its end; the call is over when the result was seen.
+        keyed: Each call has an idempotency key of its own.
         keep_times: Keep of each call: its connection, begin, end (`time.monotonic`) and status.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     prefer: str = ""
     statuses: Sequence[int] = (200,)
     follow: bool = False
+    keyed: bool = False
     keep_times: bool = False
 
 
@@ -132,11 +135,11 @@ class Connection(asyncio.Protocol):
         plan = load.plan
         body = b'{"a": %s, "b": 1}' % str(operand).encode()
         prefer = f"Prefer: {plan.prefer}\r\n" if plan.prefer else ""
-        head = (
-            f"Host: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{prefer}\r\n"
-        )
+        head = f"Host: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{prefer}"
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._post = f"POST {plan.path} HTTP/1.1\r\n{head}".encode() + body
+        self._head, self._rest = f"POST {plan.path} HTTP/1.1\r\n{head}".encode(), b"\r\n" + body
+        self._key = f"Idempotency-Key: {secrets.token_hex(8)}-%d\r\n".encode() if plan.keyed else b""
+        self._number_of_calls = 0
         self._follow = f" HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nPrefer: wait=20\r\n\r\n".encode()
         self._sum = b'{"result":%s}' % str(operand + 1).encode()
         self._load, self._number = load, number
@@ -151,7 +154,12 @@ class Connection(asyncio.Protocol):
 
     def start(self) -> None:
         self._begin = time.monotonic()
-        self._transport.write(self._post)
+        self._post()
+
+    def _post(self) -> None:
+        self._number_of_calls += 1
+        key = self._key % self._number_of_calls if self._key else b""
+        self._transport.write(self._head + key + self._rest)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -183,7 +191,7 @@ class Connection(asyncio.Protocol):
             self._end()
             return
         self._begin = end
-        self._transport.write(self._post)
+        self._post()
 
     def _end(self, wrong: str = "") -> None:
         if wrong:

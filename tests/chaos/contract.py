@@ -21,7 +21,7 @@ REFUSALS: Final = frozenset(
     {(503, "not-accepted"), (503, "not-ready"), (503, "service-away"), (503, "queue-budget-spent")}
 )
 #: What says nothing of what became of a call with a key, beside no answer at all: its client repeats it.
-UNTOLD: Final = REFUSALS | {(502, "acceptance-unknown"), (409, "idempotency-key-in-use")}
+UNTOLD: Final = REFUSALS | {(502, "acceptance-unknown"), (409, "idempotency-key-in-use"), (503, "lookup-away")}
 
 
 def answers(wish: Wish) -> set[Pair]:
@@ -39,7 +39,8 @@ def answers(wish: Wish) -> set[Pair]:
             # While no courier is there.
             allowed.add((503, "service-away"))
     if wish.key:
-        allowed.add((409, "idempotency-key-in-use"))
+        # What became of the first request with the key, if it can be read now.
+        allowed |= {*_handled(wish), (409, "idempotency-key-in-use"), (503, "lookup-away")}
     if not wish.repeatable and not queued_first:
         allowed.add((502, "outcome-unknown"))
     return allowed
