@@ -13,6 +13,7 @@ from poste.queue.history import Histories
 from poste.queue.keys import Keys
 from poste.queue.maintenance import Maintenance
 from poste.queue.metrics_leader import MetricsLeader
+from poste.queue.moves import Moves
 from poste.queue.operators import Operators
 from poste.queue.queues import Queues
 from poste.queue.schema_store import SchemaStore
@@ -33,6 +34,7 @@ from poste_mom.figures import Figures
 from poste_mom.methods.catalogue import CatalogueServicer
 from poste_mom.methods.complete import CompleteServicer
 from poste_mom.methods.enqueue import EnqueueServicer
+from poste_mom.methods.moving import MoveServicer
 from poste_mom.methods.operators import OperatorServicer
 from poste_mom.methods.schemas import SchemaServicer
 from poste_mom.methods.tasks import TaskServicer
@@ -68,6 +70,7 @@ class _Middleware:
         self._keys = Keys(settings.key_prefix)
         self._tasks = Tasks(self.client, self._health.proof, self._keys)
         self._queues = Queues(self.client, self._keys)
+        self._moves = Moves(self.client, self._health.proof, self._keys)
         self._store = CatalogueStore(self.client, self._keys)
         self._pass_seconds = settings.pass_seconds
         self.completions = CompletionWaiter(settings, self._tasks)
@@ -102,6 +105,7 @@ class _Middleware:
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
             OperatorServicer(self._queues, lists, operators, catalogue, budgets),
+            MoveServicer(self._moves, operators, self._schemas, catalogue, queues=self._queues, budgets=budgets),
             SchemaServicer(self._schemas),
             CatalogueServicer(catalogue, self._reflecting, self._store, self._queues),
         )
@@ -117,7 +121,9 @@ class _Middleware:
             self.completions.poll(),
             self._metrics_leader.hold(),
             self._schemas.sweep(),
-            passes.keep(self._queues, maintenance, self._catalogue, self._budgets, pass_seconds=self._pass_seconds),
+            passes.keep(
+                self._queues, maintenance, self._moves, self._catalogue, self._budgets, pass_seconds=self._pass_seconds
+            ),
         )
 
 

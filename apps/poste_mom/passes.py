@@ -16,6 +16,7 @@ from poste_mom.queues.all_queues import for_each, known
 
 if TYPE_CHECKING:
     from poste.queue.maintenance import Maintenance, PassReport
+    from poste.queue.moves import Moves
     from poste.queue.queues import Queues
     from poste_mom.catalogue.catalogue import Catalogue
     from poste_mom.queues.budgets import Budgets
@@ -28,12 +29,18 @@ _ORPHANS_AGAIN_SECONDS: Final = 10.0
 
 
 async def keep(
-    queues: Queues, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets, *, pass_seconds: float
+    queues: Queues,
+    maintenance: Maintenance,
+    moves: Moves,
+    catalogue: Catalogue,
+    budgets: Budgets,
+    *,
+    pass_seconds: float,
 ) -> None:
     """Run a pass over every queue, again and again, until cancelled. A queue whose Redis is away delays no other."""
     orphans_due = -math.inf
     names: set[str] = set()
-    passes = _Passes(maintenance, catalogue, budgets)
+    passes = _Passes(maintenance, moves, catalogue, budgets)
     while True:
         if time.monotonic() > orphans_due:
             orphans_due = time.monotonic() + await _reap_orphans(maintenance)
@@ -63,8 +70,9 @@ async def _reap_orphans(maintenance: Maintenance) -> float:
 class _Passes:
     """Runs passes, and logs what they changed."""
 
-    def __init__(self, maintenance: Maintenance, catalogue: Catalogue, budgets: Budgets) -> None:
+    def __init__(self, maintenance: Maintenance, moves: Moves, catalogue: Catalogue, budgets: Budgets) -> None:
         self._maintenance = maintenance
+        self._moves = moves
         self._catalogue = catalogue
         self._budgets = budgets
         #: The queues that stand still: their ended tasks take all of their budget, so none is started.
@@ -82,6 +90,16 @@ class _Passes:
             _log.warning("waiting for Redis", queue=queue, error=str(error))
         else:
             self._report(queue, report)
+            if report.moving:
+                await self._resume_moves(queue)
+
+    async def _resume_moves(self, queue: str) -> None:
+        """Go on with moves out of a queue; what they wait for may be another queue's Redis."""
+        try:
+            if over := await self._moves.resume(queue):
+                _log.info("moves resumed", queue=queue, tasks=over)
+        except StoreError as error:
+            _log.warning("moves wait for Redis", queue=queue, error=str(error))
 
     def _report(self, queue: str, report: PassReport) -> None:
         if report.reaped:

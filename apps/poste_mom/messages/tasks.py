@@ -46,11 +46,11 @@ class TaskFields(TypedDict, total=False):
     purge_time: Timestamp
 
 
-def fields_of(queue: str, reading: Reading) -> TaskFields:
+def fields_of(reading: Reading) -> TaskFields:
     """Spell a reading."""
     fields = TaskFields(read_time=timestamp(reading.now))
     if reading.record is not None:
-        fields["task"] = of_record(queue, reading.record)
+        fields["task"] = of_record(reading.queue, reading.record)
         fields["task"].response_bytes = reading.left_out_bytes
     elif reading.purge_time is not None:
         fields["purge_time"] = timestamp(reading.purge_time)

@@ -39,10 +39,10 @@ class TaskServicer:
             reading = await self._read(request, min(most, sizes.LARGE))
             if 0 < reading.left_out_bytes <= most:
                 await self._large.begin(context)
-                reading = await self._tasks.read(request.service, request.key, most_bytes=most)
+                reading = await self._tasks.read(reading.queue, request.key, most_bytes=most)
         except StoreError as error:
             await refuse(context, error)
-        return pb.GetTaskResponse(**messages.fields_of(request.service, reading))
+        return pb.GetTaskResponse(**messages.fields_of(reading))
 
     async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = _wait_of(request)
@@ -82,7 +82,7 @@ class TaskServicer:
             reading = await self._tasks.cancel(request.service, request.key)
         except StoreError as error:
             await refuse(context, error)
-        return pb.CancelTaskResponse(**messages.fields_of(request.service, reading))
+        return pb.CancelTaskResponse(**messages.fields_of(reading))
 
 
 def _wait_of(request: pb.GetTaskRequest | pb.GetTaskHistoryRequest) -> float:

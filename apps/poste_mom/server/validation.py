@@ -28,6 +28,7 @@ _MAX_MARK: Final = 256
 _RULES: Final = {
     "service": (input_rules.is_service, "is no service's full name"),
     "queue": (input_rules.is_service, "is no queue's name"),
+    "target": (input_rules.is_service, "is no queue's name"),
     "key": (input_rules.is_key, "is no task's key"),
     "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
     "known_mark": (lambda text: len(text) <= _MAX_MARK, "was never given"),

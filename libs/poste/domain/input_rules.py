@@ -18,7 +18,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 #: The digest of a request: 16 bytes in base64url.
 _DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 #: A task's id without its queue's name, in base64url too: it goes into metadata and logs.
-_ID_REST: Final = re.compile(rf"[A-Za-z0-9_-]{{0,{MAX_WITHOUT_QUEUE}}}")
+_ID_REST: Final = re.compile(rf"[A-Za-z0-9_-]{{0,{MAX_WITHOUT_QUEUE}}}(@[\w.]{{1,255}})?", re.ASCII)
 #: The full name of a service, which is its queue's name too, as proto has it. Its length leaves room in a task's id.
 _SERVICE: Final = re.compile(r"(?=.{1,500}\Z)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Packages that no service of a deployment is in: the middleware itself, health and reflection, protobuf's own.
@@ -85,7 +85,7 @@ def is_token(text: str) -> bool:
 
 
 def is_id_rest(text: str) -> bool:
-    """Return whether a text may be a task's id without its queue's name."""
+    """Return whether a text may be a task's id without its queue's name (`task_id.with_queue` reads it)."""
     return _ID_REST.fullmatch(text) is not None
 
 

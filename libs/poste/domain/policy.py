@@ -15,6 +15,9 @@ DEFAULT_RESULT_TTL_SECONDS: Final = 3600
 STREAM_SECONDS: Final = 3600.0
 #: A final record stays at least this long, in seconds: longer than an old enqueue may come in again.
 MIN_RECORD_SECONDS: Final = 60
+#: So long a queue knows that a task left it for another one, in seconds: longer than a late enqueue of the same id may
+#: come in again, and than a key may stand in a list of a queue whose task has left it.
+MOVED_SECONDS: Final = 3600
 #: A task that was there when so many processes died is a suspect: it may be what kills them, and runs alone. (One death
 #: says little: it is a deploy far more often than a poison.)
 SUSPECT_AFTER: Final = 2

@@ -187,8 +187,12 @@ def without_queue(task_id: TaskId) -> str:
 
 
 def with_queue(queue: str, rest: str) -> str:
-    """Return the whole text of what `without_queue` returned; whether it was ever issued is not proved."""
-    return rest[:_HEAD_CHARS] + _spelt(queue) + rest[_HEAD_CHARS:]
+    """Return the whole text of what `without_queue` returned; whether it was ever issued is not proved.
+
+    Of a task that was moved, the name of the queue that its id was issued for stands behind it and an `@`.
+    """
+    rest, _, issued_for = rest.partition("@")
+    return rest[:_HEAD_CHARS] + _spelt(issued_for or queue) + rest[_HEAD_CHARS:]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -101,7 +101,7 @@ class Histories:
         if found.record is None:
             return History([], truncated=False, now=found.now, purge_time=found.purge_time)
         with reading():
-            fields = await self._client.hmget(self._keys.of(queue).record(key), _FIELDS)
+            fields = await self._client.hmget(self._keys.of(found.queue).record(key), _FIELDS)
         if fields[0] is None:
             return History([], truncated=False, now=found.now)
         stored = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}

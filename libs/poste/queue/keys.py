@@ -92,13 +92,15 @@ class QueueKeys:
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
         kept: What ended and is kept: how many, and their bytes, by when that will be over (hash).
         recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
+        moving: key → the move, of the tasks that are on their way to another queue (hash).
+        arrived: `move key` → until when it is known that the task came here by that move, in ms, or inf (zset).
         barrier: Counts up with each wait for the disk.
         any_record: Matches the record of every task.
     """
 
     __slots__ = (
-        *("_prefix", "any_record", "barrier", "counts", "dead", "delayed", "reaped", "kept", "lanes", "leases"),
-        *("queue", "ready", "recent"),
+        *("_prefix", "any_record", "arrived", "barrier", "counts", "dead", "delayed", "reaped", "kept", "lanes"),
+        *("leases", "moving", "queue", "ready", "recent"),
     )
 
     def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
@@ -113,6 +115,8 @@ class QueueKeys:
         self.counts = self._prefix + "counts"
         self.kept = self._prefix + "kept"
         self.recent = self._prefix + "recent"
+        self.moving = self._prefix + "moving"
+        self.arrived = self._prefix + "arrived"
         self.barrier = self._prefix + "barrier"
         self.any_record = self.record("*")
 

@@ -40,11 +40,13 @@ class PassReport:
         reaped: What became of what dead consumers held, by the script's words for it.
         woken: How many retries were due.
         is_spent: What ended takes as many bytes as it may: no task is started.
+        moving: How many tasks are on their way to another queue.
     """
 
     reaped: Counter[str] = field(default_factory=Counter)
     woken: int = 0
     is_spent: bool = False
+    moving: int = 0
 
 
 class Maintenance:
@@ -78,7 +80,7 @@ class Maintenance:
         """
         at, report = self._keys.of(queue), PassReport()
         tick = await steps.tick(self._scripts, at, step_seconds=self._step_seconds, budget=budget)
-        report.is_spent = tick.is_spent
+        report.is_spent, report.moving = tick.is_spent, tick.moving
         report.reaped = await self._reaper.reap(at, tick, max_crashes=max_crashes)
         while (woken := await steps.wake(self._scripts, at, count=_WAKE_BATCH)) > 0:
             report.woken += woken

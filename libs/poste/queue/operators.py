@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MIN_RECORD_SECONDS
@@ -15,6 +17,7 @@ from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys, QueueKeys
+from poste.queue.moves import Moves
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
 from poste.queue.steps import operator as steps
@@ -22,8 +25,6 @@ from poste.queue.steps.operator import Cancelled, Done
 from poste.queue.task_filter import ANY, Search, TaskFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import redis.asyncio as redis
 
 #: How many of a server's keys one step of a search (`SCAN`) reads.
@@ -35,6 +36,10 @@ _FIELDS: Final = (*record.SHOWN, record.TASK_TTL)
 _SAID: Final = (record.HEADERS, record.REQUEST_ID, record.TRACE)
 _CALLED_WITH: Final = (record.STATE, record.REQUEST, record.KEEPS_REQUEST, *_SAID)
 _WITH_REQUEST: Final = [state.value.encode() for state in (TaskState.QUEUED, TaskState.RUNNING, TaskState.DEAD)]
+
+ResultT = TypeVar("ResultT", bound=str)
+#: A step that is done with tasks, by their keys: returns what became of each.
+_Step = Callable[[Scripts, QueueKeys, Sequence[str]], Awaitable[list[ResultT]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class Operators:
         self._client = client
         self._keys = keys
         self._scripts = Scripts(client, proof)
+        self._moves = Moves(client, proof, keys)
 
     async def pause(self, queue: str, *, paused: bool) -> None:
         """Have no more tasks of a queue started, or have them started again. What runs goes on.
@@ -151,7 +157,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        return await steps.cancel(self._scripts, self._keys.of(queue), keys, only_waiting=only_waiting)
+        return await self._each(queue, keys, functools.partial(steps.cancel, only_waiting=only_waiting))
 
     async def replay(self, queue: str, keys: Sequence[str], *, as_is: bool = False) -> list[Done]:
         """Have DEAD and FAILED tasks run again, as if they were new.
@@ -164,7 +170,7 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        return await steps.replay(self._scripts, self._keys.of(queue), keys, as_is=as_is)
+        return await self._each(queue, keys, functools.partial(steps.replay, as_is=as_is))
 
     async def purge(self, queue: str, keys: Sequence[str]) -> list[Done]:
         """Give DEAD tasks up for good.
@@ -172,7 +178,15 @@ class Operators:
         Raises:
             StoreUnreached, StoreLost: Redis did not answer.
         """
-        return await steps.purge(self._scripts, self._keys.of(queue), keys)
+        return await self._each(queue, keys, steps.purge)
+
+    async def _each(self, queue: str, keys: Sequence[str], do: _Step[ResultT]) -> list[ResultT]:
+        """Do something with tasks, each where it is."""
+        results = await do(self._scripts, self._keys.of(queue), keys)
+        for number, key in enumerate(keys):
+            if results[number] == "gone" and (place := (await self._moves.find(queue, key)).queue) not in {None, queue}:
+                (results[number],) = await self._each(str(place), [key], do)
+        return results
 
     async def called_with(self, queue: str, key: str) -> CalledWith:
         """Return what a task was called with; of one without a record, nothing.
@@ -180,8 +194,9 @@ class Operators:
         Raises:
             StoreUnreached, StoreNotRead: Redis did not answer.
         """
+        place = (await self._moves.find(queue, key)).queue or queue
         with reading():
-            found = await self._client.hmget(self._keys.of(queue).record(key), _CALLED_WITH)
+            found = await self._client.hmget(self._keys.of(place).record(key), _CALLED_WITH)
         fields = dict(zip(_CALLED_WITH, found, strict=True))
         request, state = fields[record.REQUEST], fields[record.STATE]
         # One that was purged as DEAD has none, and what ended otherwise has an empty one in its place.

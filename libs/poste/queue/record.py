@@ -5,7 +5,8 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     m  the method's short name
     q  the request; '' once it is not needed any more: DEAD and FAILED tasks keep it, for a replay
     K  '1' if it is FAILED and keeps its request
-    s  the state (`domain.task.TaskState`)
+    s  the state (`domain.task.TaskState`), or M: it is on its way to another queue, or has got there (`queue.moves`)
+    T  the move that takes it there, `<name> <state that it had> <queue>`
     c  when it was created, by the clock of the gateway that made its id, ms
     x  when it is given up while it waits, ms
     y  how long it may wait, from its acceptance and from each replay on, ms
@@ -13,7 +14,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     n  '1' if it must not run twice
     p  the call's place in its trace, if it is in one
     g  the id that its client was given, for logs, without the queue's name (`domain.task_id.without_queue`): Redis
-       keeps a hash small for as long as no value has more than 64 bytes
+       keeps a hash small for as long as no value has more than 64 bytes; if it was moved, `@` and that name behind it
     G  the id of its client's request, for logs
     a  attempts
     t  the fencing token of its claim, `<incarnation>:<seq>`
@@ -75,6 +76,9 @@ REQUEST: Final = "q"
 KEEPS_REQUEST: Final = "K"
 TRACE: Final = "p"
 HEADERS: Final = "H"
+MOVE: Final = "T"
+#: The state of what has left for another queue.
+MOVED: Final = b"M"
 
 #: What the script `read` returns of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)

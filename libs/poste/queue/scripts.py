@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreError, StoreLost, StoreUnreached
-from poste.domain.policy import MIN_RECORD_SECONDS, SUSPECT_AFTER
+from poste.domain.policy import MIN_RECORD_SECONDS, MOVED_SECONDS, SUSPECT_AFTER
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import NO_EFFECT
 from poste.queue.keys import ENDED
@@ -43,6 +43,7 @@ _CONSTANTS: Final = "".join(
     for name, value in (
         ("ENDED", f"'{ENDED}'"),
         ("MIN_RECORD_SECONDS", MIN_RECORD_SECONDS),
+        ("MOVED_SECONDS", MOVED_SECONDS),
         ("RECORD_BYTES", RECORD_BYTES),
         ("SUSPECT_AFTER", SUSPECT_AFTER),
     )

@@ -135,7 +135,7 @@ class TaskLists:
 
     async def _read(self, queue: str, key: str, fields: Fields, now: float) -> ListedTask | None:
         state = fields[record.STATE]
-        if state is None:
+        if state in {None, record.MOVED}:
             return None
         waits = state == TaskState.QUEUED.value.encode()
         if fields[record.NOT_BEGUN] or (waits and instant(fields[record.EXPIRE], "expire time") <= now):

@@ -17,6 +17,7 @@ from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import reading, writing
 from poste.queue.keys import KEYS, Keys
+from poste.queue.moves import Moves
 from poste.queue.record import TaskRecord
 from poste.queue.scripts import Scripts
 from poste.queue.steps import task as steps
@@ -37,12 +38,14 @@ _OPEN: Final = (_QUEUED, TaskState.RUNNING.value.encode())
 class Reading:
     """A task (None if there is no record, or its result's TTL is over) and Redis' time, seconds since the epoch.
 
+    `queue`: the one that it is in, for it may have been moved; without a record, the one that was asked.
     `left_out_bytes`: how large its response is, if it is left out of the record for that.
     `purge_time`: if there is no record, up to when what had ended in its queue was purged; None if never.
     """
 
     record: TaskRecord | None
     now: float
+    queue: str
     left_out_bytes: int = 0
     purge_time: float | None = None
 
@@ -54,6 +57,7 @@ class Tasks:
         self._client = client
         self._keys = keys
         self._scripts = Scripts(client, proof)
+        self._moves = Moves(client, proof, keys)
         self._known: set[str] = set()
         #: By queue: until when, by Redis' time in seconds, all that happened in it is on disk; and who finds that out.
         self._synced: defaultdict[str, float] = defaultdict(float)
@@ -108,7 +112,7 @@ class Tasks:
         """
         found, end_time = await self._read(queue, key, watch=watch, most_bytes=most_bytes)
         if end_time is not None:
-            await self._wait_for_disk(queue, end_time)
+            await self._wait_for_disk(found.queue, end_time)
         return found
 
     async def cancel(self, queue: str, key: str) -> Reading:
@@ -119,7 +123,10 @@ class Tasks:
             StoreLost: It may be, or is and is not on disk yet.
         """
         at = self._keys.of(queue)
-        await steps.cancel(self._scripts, at, key)
+        if not await steps.cancel(self._scripts, at, key):
+            place = (await self._moves.find(queue, key)).queue
+            if place not in {None, queue}:
+                return await self.cancel(str(place), key)
         try:
             # One that was cancelled has no response, and one that has a response is not cancelled any more.
             found, _ = await self._read(queue, key, watch=False, most_bytes=0)
@@ -134,13 +141,18 @@ class Tasks:
         """Read a task; the second is when it ended, by Redis' time, None if it has not."""
         found = await steps.read(self._scripts, self._keys.of(queue), key, watch=watch, most_bytes=most_bytes)
         if found.fields is None:
-            return Reading(None, found.now, purge_time=found.purge_time), None
+            purge_time = found.purge_time
+            if found.may_have_moved:
+                place, purge_time = await self._moves.find(queue, key)
+                if place is not None:
+                    return await self._read(place, key, watch=watch, most_bytes=most_bytes)
+            return Reading(None, found.now, queue, purge_time=purge_time), None
         try:
             task, end_time = record.read(key, found.fields, now=found.now), record.end_time_of(found.fields)
         except DamagedRecord as error:
             damaged.report(queue, key, str(error))
-            return Reading(None, found.now), None
-        return Reading(task, found.now, found.left_out_bytes), end_time
+            return Reading(None, found.now, queue), None
+        return Reading(task, found.now, queue, found.left_out_bytes), end_time
 
     async def _wait_for_disk(self, queue: str, end_time: float) -> None:
         """Wait until what was written at a time is on disk. Who reads an end must not see another one later."""

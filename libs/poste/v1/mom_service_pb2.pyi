@@ -243,6 +243,42 @@ CANCEL_TASK_RESULT_GONE: CancelTaskResult.ValueType  # 5
 """There is no record."""
 Global___CancelTaskResult: _TypeAlias = CancelTaskResult  # noqa: Y015
 
+class _MoveTaskResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MoveTaskResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveTaskResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MOVE_TASK_RESULT_UNSPECIFIED: _MoveTaskResult.ValueType  # 0
+    """Never sent."""
+    MOVE_TASK_RESULT_MOVED: _MoveTaskResult.ValueType  # 1
+    """It is in the other queue, now or before; or would be, if that is only asked."""
+    MOVE_TASK_RESULT_RUNS: _MoveTaskResult.ValueType  # 2
+    """It runs, and stays."""
+    MOVE_TASK_RESULT_ENDED: _MoveTaskResult.ValueType  # 3
+    """It ended otherwise."""
+    MOVE_TASK_RESULT_GONE: _MoveTaskResult.ValueType  # 4
+    """There is no record, or its request is no longer kept."""
+    MOVE_TASK_RESULT_UNFIT: _MoveTaskResult.ValueType  # 5
+    """The other service has not its method, or not by a compatible schema; or it left that queue within the last hour."""
+
+class MoveTaskResult(_MoveTaskResult, metaclass=_MoveTaskResultEnumTypeWrapper):
+    """What became of one task that was to be moved."""
+
+MOVE_TASK_RESULT_UNSPECIFIED: MoveTaskResult.ValueType  # 0
+"""Never sent."""
+MOVE_TASK_RESULT_MOVED: MoveTaskResult.ValueType  # 1
+"""It is in the other queue, now or before; or would be, if that is only asked."""
+MOVE_TASK_RESULT_RUNS: MoveTaskResult.ValueType  # 2
+"""It runs, and stays."""
+MOVE_TASK_RESULT_ENDED: MoveTaskResult.ValueType  # 3
+"""It ended otherwise."""
+MOVE_TASK_RESULT_GONE: MoveTaskResult.ValueType  # 4
+"""There is no record, or its request is no longer kept."""
+MOVE_TASK_RESULT_UNFIT: MoveTaskResult.ValueType  # 5
+"""The other service has not its method, or not by a compatible schema; or it left that queue within the last hour."""
+Global___MoveTaskResult: _TypeAlias = MoveTaskResult  # noqa: Y015
+
 @_typing.final
 class NewTask(_message.Message):
     """A call that is to be kept."""
@@ -1547,6 +1583,98 @@ class ReplayTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayTasksResponse: _TypeAlias = ReplayTasksResponse  # noqa: Y015
+
+@_typing.final
+class MoveTasksRequest(_message.Message):
+    """Asks to move tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    target: _builtins.str
+    """The queue that they go to: it is called as its service is."""
+    dry_run: _builtins.bool
+    """Nothing is moved: only what would be is told."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The random parts of their ids; each is judged for itself."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        target: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "keys", b"keys", "queue", b"queue", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveTasksRequest: _TypeAlias = MoveTasksRequest  # noqa: Y015
+
+@_typing.final
+class MoveTasksResponse(_message.Message):
+    """Answers for each task, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___MoveTaskResult.ValueType]:
+        """What became of each."""
+
+    @_builtins.property
+    def unfit(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnfitMethod]:
+        """Why some are unfit, each reason once."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___MoveTaskResult.ValueType] | None = ...,
+        unfit: _abc.Iterable[Global___UnfitMethod] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "unfit", b"unfit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveTasksResponse: _TypeAlias = MoveTasksResponse  # noqa: Y015
+
+@_typing.final
+class UnfitMethod(_message.Message):
+    """Why calls of a method can't be moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method's short name."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnfitMethod: _TypeAlias = UnfitMethod  # noqa: Y015
 
 @_typing.final
 class PurgeTasksRequest(_message.Message):

@@ -126,6 +126,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.FromString,
                 _registered_method=True)
+        self.MoveTasks = channel.unary_unary(
+                '/poste.v1.MomService/MoveTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.MoveTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.MoveTasksResponse.FromString,
+                _registered_method=True)
         self.PurgeTasks = channel.unary_unary(
                 '/poste.v1.MomService/PurgeTasks',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeTasksRequest.SerializeToString,
@@ -303,6 +308,14 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveTasks(self, request, context):
+        """Moves waiting, DEAD and FAILED tasks to the queue of another service; what that could not run stays. Their ids stay
+        valid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeTasks(self, request, context):
         """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have.
         """
@@ -457,6 +470,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.ReplayTasks,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.SerializeToString,
+            ),
+            'MoveTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.MoveTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.MoveTasksResponse.SerializeToString,
             ),
             'PurgeTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeTasks,
@@ -970,6 +988,33 @@ class MomService:
             '/poste.v1.MomService/ReplayTasks',
             poste_dot_v1_dot_mom__service__pb2.ReplayTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.ReplayTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/MoveTasks',
+            poste_dot_v1_dot_mom__service__pb2.MoveTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.MoveTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class MomServiceStub:
     """Cancels waiting tasks, for an operator: their clients see that it was one."""
     ReplayTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReplayTasksRequest, _mom_service_pb2.ReplayTasksResponse]
     """Has DEAD and FAILED tasks run again, as if they were new: an operator's decision, also for what may have run."""
+    MoveTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.MoveTasksRequest, _mom_service_pb2.MoveTasksResponse]
+    """Moves waiting, DEAD and FAILED tasks to the queue of another service; what that could not run stays. Their ids stay
+    valid.
+    """
     PurgeTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeTasksRequest, _mom_service_pb2.PurgeTasksResponse]
     """Gives DEAD tasks up for good: their requests go, their status stays as long as their results would have."""
     PurgeEndedTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.PurgeEndedTasksRequest, _mom_service_pb2.PurgeEndedTasksResponse]
@@ -233,6 +237,16 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.ReplayTasksRequest, _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.ReplayTasksResponse]:
         """Has DEAD and FAILED tasks run again, as if they were new: an operator's decision, also for what may have run."""
+
+    @_abc_1.abstractmethod
+    def MoveTasks(
+        self,
+        request: _mom_service_pb2.MoveTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.MoveTasksRequest, _abc.Awaitable[_mom_service_pb2.MoveTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.MoveTasksResponse]:
+        """Moves waiting, DEAD and FAILED tasks to the queue of another service; what that could not run stays. Their ids stay
+        valid.
+        """
 
     @_abc_1.abstractmethod
     def PurgeTasks(

@@ -5,7 +5,7 @@
 -- ARGV: 1 'operator' if it is one who cancels, '' if its client does, 2 '1' if only what waits is cancelled, then for each
 --   record: key
 -- Returns {for each: 'done' | 'asked' (it runs, and was asked to stop) | 'runs' (it does, and only what waits is cancelled)
---   | 'ended' (otherwise) | 'gone' (no record), what ended (`ends`)}
+--   | 'ended' (otherwise) | 'gone' (no record here any more), what ended (`ends`)}
 
 local delayed, counts, kept, dead = unpack(KEYS, 1, 4)
 local by, only_waiting = ARGV[1], ARGV[2] == '1'
@@ -29,7 +29,7 @@ end
 
 local function cancel(record, key)
   local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
-  if not state then
+  if not state or state == 'M' then
     return 'gone'
   elseif state == 'R' and has_not_begun(known_by) then
     unclaim(record)

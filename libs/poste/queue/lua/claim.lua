@@ -31,7 +31,7 @@
 -- often than a poison, and running everything that it hit one by one would hold the queue up.)
 
 local KEY_LENGTH = 16
-local STATES = { S = true, F = true, C = true, E = true, D = true }
+local STATES = { S = true, F = true, C = true, E = true, D = true, M = true }
 
 local leases, taken, counts, kept, dead, ready = unpack(KEYS, 1, 6)
 local me, alone = ARGV[1], ARGV[2] == '1'

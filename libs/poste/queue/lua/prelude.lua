@@ -1,12 +1,13 @@
 -- Put before every script. What the steps of a task's life have in common. In front of it stand the constants that they share
--- with Python: ENDED, MIN_RECORD_SECONDS, RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
+-- with Python: ENDED, MIN_RECORD_SECONDS, MOVED_SECONDS, RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
 --
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take), held
 -- (those of the DEAD that are held aside, for their method's schema changed),
 -- ended_bytes (what all that ended takes: the DEAD, and what is kept), pass (time of the last pass), clock (the leases' clock
 -- at the last pass), step (by how much it moves at most until the next), budget (how many bytes what ended may take, by the
--- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms); by when a method's pace allows as
+-- last pass), paused ('1' while it is), purged (up to when what had ended was purged, ms), moved (the queues that tasks of this
+-- one were moved to, a space between them); by when a method's pace allows as
 -- many at once as ever, ms: @<method> (`take_lane`); and what was ever done, for the metrics: +<what>.
 -- What ended and is kept for its result's TTL (hash <prefix>:{q}:kept): how many there are, and `b` how many bytes they take, by
 -- the stretch of time in which their TTLs end (see `count_kept`).
@@ -198,6 +199,12 @@ local function kept_until(at, create, ttl)
   return math.max(math.max(at, number(create) or at) + (number(ttl) or 0) * 1000, at + MIN_RECORD_SECONDS * 1000)
 end
 
+-- Tells who waits for a task that it is to be read: on the channel of the Poste whose record it is. In front of the queue's name
+-- stands its prefix.
+local function publish(record)
+  redis.call('PUBLISH', string.match(record, '^(.-):{') .. ENDED, record)
+end
+
 -- Ends a task, with whatever else there is to be written. DEAD and FAILED ones keep their request, for a replay. A DEAD one has
 -- no TTL; any other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find
 -- it. A result is not kept for less than its id promises, were that made (`create`) in the future. `size`: the bytes of
@@ -219,9 +226,27 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
     count_kept(1, expiry, ttl, size or redis.call('HSTRLEN', record, 'e'))
   end
   if waited then
-    -- On the channel of the Poste whose record it is: in front of the queue's name stands its prefix.
-    redis.call('PUBLISH', string.match(record, '^(.-):{') .. ENDED, record)
+    publish(record)
   end
+end
+
+-- Takes a DEAD or FAILED task off what is kept of the ended ones; returns the letter of the event that its end was, nil if its
+-- request is no longer kept.
+local function take_back(record, dead, key, state, now)
+  if state == 'F' then
+    local keeps, create, ttl, ended = fields_of(record, 'K', 'c', 'r', 'z')
+    if not keeps then
+      return nil
+    end
+    local size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
+    count_kept(-1, kept_until(number(ended) or now, create, ttl), ttl, size)
+    redis.call('PERSIST', record)
+    return 'f'
+  elseif redis.call('ZREM', dead, key) == 0 then
+    return nil
+  end
+  count_dead(record, -1)
+  return 'd'
 end
 
 -- What this script ended without a handler's answer, or 'c': took back from a process that died during an attempt. The caller

@@ -2,14 +2,14 @@
 -- An operator gives DEAD tasks up for good: their requests go at once, and what is left says DEAD as long as the id of a task
 -- without a record would count as lost.
 -- KEYS: 1 counts, 2 kept, 3 dead, 4… records    ARGV: for each record: key
--- Returns for each: 'done', also if it was purged before | 'ended' (not as DEAD), or it waits or runs | 'gone' (no record)
+-- Returns for each: 'done', also if it was purged before | 'ended' (not as DEAD), or it waits or runs | 'gone' (no record here any more)
 
 local counts, kept, dead = unpack(KEYS, 1, 3)
 local now = now_ms()
 
 local function purge(record, key)
   local state, create, ttl = fields_of(record, 's', 'c', 'r')
-  if not state then
+  if not state or state == 'M' then
     redis.call('ZREM', dead, key)
     return 'gone'
   elseif state ~= 'D' then

@@ -12,7 +12,7 @@ for i = 3, #KEYS do
   local record = KEYS[i]
   local state, ended, create, ttl, purged = fields_of(record, 's', 'z', 'c', 'r', 'j')
   ended, create, purged = number(ended), number(create), number(purged)
-  local has_ended = ended and create and is_final(state) and (purged or state ~= 'D')
+  local has_ended = ended and create and is_final(state) and state ~= 'M' and (purged or state ~= 'D')
   if has_ended and math.max(ended, create) <= bound then
     local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
     count_kept(-1, purged or kept_until(ended, create, ttl), ttl, size)

@@ -5,13 +5,14 @@
 --   3 how many bytes a response may have that is returned
 -- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error,
 --   the field of the response that is answered with}, how many bytes the response has that is left out, what ended (`ends`)}
---   or, if there is no record, {now in ms, up to when what had ended was purged, in ms, or nothing}
+--   or, if there is no record here, {now in ms, up to when what had ended was purged, in ms, or nil,
+--   something if it may have been moved to another queue, or nil}
 
 local delayed, counts, kept, dead, record = unpack(KEYS)
 local now = now_ms()
 local state, expiry, known_by = fields_of(record, 's', 'x', 'h')
-if not state then
-  return { now, redis.call('HGET', counts, 'purged') }
+if not state or state == 'M' then
+  return { now, redis.call('HGET', counts, 'purged'), state or redis.call('HGET', counts, 'moved') }
 end
 local due = number(expiry)
 local waits_in_hand = state == 'R' and has_not_begun(known_by)

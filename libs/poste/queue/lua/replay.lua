@@ -4,37 +4,19 @@
 -- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5… records    ARGV: 1 '1' if they run under whatever schema their service has by
 --   then, then for each record: key
 -- Returns for each: 'done', also if it was replayed before and waits or runs | 'open' (it waits or runs, and never was)
---   | 'ended' (otherwise) | 'gone' (no record, or its request is no longer kept)
+--   | 'ended' (otherwise) | 'gone' (no record here any more, or its request is no longer kept)
 
 local ready, counts, kept, dead = unpack(KEYS, 1, 4)
 local as_is, now = ARGV[1] == '1', now_ms()
-
--- Takes a task off what is kept of the ended ones; returns the letter of the event that its end was, nil if it can't be run.
-local function take_back(record, key, state, ended)
-  if state == 'F' then
-    local keeps, create, ttl = fields_of(record, 'K', 'c', 'r')
-    if not keeps then
-      return nil
-    end
-    local size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
-    count_kept(-1, kept_until(ended, create, ttl), ttl, size)
-    redis.call('PERSIST', record)
-    return 'f'
-  elseif redis.call('ZREM', dead, key) == 0 then
-    return nil
-  end
-  count_dead(record, -1)
-  return 'd'
-end
 
 local function replay(record, key)
   local state, ttl, reason, ended, notes = fields_of(record, 's', 'y', 'd', 'z', 'v')
   if state == 'Q' or state == 'R' then
     return notes and string.find(';' .. notes, ';p ', 1, true) and 'done' or 'open'
-  elseif state and state ~= 'D' and state ~= 'F' then
+  elseif state and state ~= 'M' and state ~= 'D' and state ~= 'F' then
     return 'ended'
   end
-  local event = number(ttl) and take_back(record, key, state, number(ended) or now)
+  local event = number(ttl) and take_back(record, dead, key, state, now)
   if not event then
     return 'gone'
   end

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 -- Begins a pass: moves the leases' clock on (`lease_clock`), drops the figures of what Redis has dropped by now, and says how
 -- many bytes what ended may take: no task is started while it takes as many (`stands_still`).
--- KEYS: 1 counts, 2 kept
+-- KEYS: 1 counts, 2 kept, 3 moving, 4 arrived
 -- ARGV: 1 by how much the clock moves at most until the next pass, in ms, 2 how many bytes what ended may take in any case, '' if
 --   that is not known: then it stays as it is, 3 how many its Redis may hold in all, 0 if that is of no account: what ended may
 --   take as many as it leaves of those
--- Returns {that clock in ms, now in ms, 1 if what ended takes as much as it may, else 0}
+-- Returns {that clock in ms, now in ms, 1 if what ended takes as much as it may, else 0, how many tasks are being moved away}
 
 -- A stretch that is over is counted a little longer, in s: a server may drop a record a little late.
 local LATE_SECONDS = 2
 
-local counts, kept = KEYS[1], KEYS[2]
+local counts, kept, moving, arrived = unpack(KEYS)
 local now = now_ms()
 local clock = lease_clock(counts, now)
 local ended = tonumber(redis.call('HGET', counts, 'dead_bytes') or 0)
@@ -34,4 +34,5 @@ if ARGV[2] ~= '' then
   end
   redis.call('HSET', counts, 'budget', budget)
 end
-return { clock, now, budget and ended >= budget and 1 or 0 }
+redis.call('ZREMRANGEBYSCORE', arrived, '-inf', now)
+return { clock, now, budget and ended >= budget and 1 or 0, redis.call('HLEN', moving) }

@@ -35,11 +35,19 @@ class Budget(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The clock that leases go by, and Redis' time, both in seconds; and whether what ended takes all that it may."""
+    """What there is at the beginning of a pass.
+
+    Attributes:
+        lease_clock: The clock that leases go by, in seconds.
+        now: Redis' time, in seconds since the epoch.
+        is_spent: What ended takes all that it may.
+        moving: How many tasks are on their way to another queue.
+    """
 
     lease_clock: float
     now: float
     is_spent: bool
+    moving: int
 
 
 async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float, budget: Budget | None) -> Tick:
@@ -52,9 +60,9 @@ async def tick(scripts: Scripts, at: QueueKeys, *, step_seconds: float, budget: 
         budget: How much what ended may take before no more is started; if that is not known, it stays as it is.
     """
     terms = ("", "") if budget is None else budget
-    touched = [at.counts, at.kept]
-    clock_ms, now_ms, spent = await scripts.run("tick", touched, [round(step_seconds * 1000), *terms])
-    return Tick(int(clock_ms) / 1000, int(now_ms) / 1000, bool(spent))
+    touched = [at.counts, at.kept, at.moving, at.arrived]
+    clock_ms, now_ms, spent, moving = await scripts.run("tick", touched, [round(step_seconds * 1000), *terms])
+    return Tick(int(clock_ms) / 1000, int(now_ms) / 1000, bool(spent), moving)
 
 
 async def reap(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, cast
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, QueuePolicy, RetryPolicy
 from poste.queue import ends, record
-from poste.queue.connection import texts
+from poste.queue.connection import text, texts
 from poste.queue.durability import Durability
 
 if TYPE_CHECKING:
@@ -78,13 +78,15 @@ class Found(NamedTuple):
 
     `now` is Redis' time, in seconds since the epoch. `fields` are those of `record.SHOWN`, None if there is no record.
     `left_out_bytes`: how large its response is, if it is left out for that. `purge_time`: if there is no record, up to
-    when what had ended in its queue was purged; None if never.
+    when what had ended in its queue was purged; None if never. `may_have_moved`: if there is no record, it may be in
+    another queue.
     """
 
     now: float
     fields: record.Fields | None
     left_out_bytes: int = 0
     purge_time: float | None = None
+    may_have_moved: bool = False
 
 
 async def enqueue(
@@ -147,13 +149,15 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
     if isinstance(found, list):
         ends.log(at.queue, reply[3])
         return Found(now, dict(zip(record.SHOWN, found, strict=True)), reply[2])
-    return Found(now, None, purge_time=None if found is None else int(found) / 1000)
+    purge_time = None if found is None else int(found) / 1000
+    return Found(now, None, purge_time=purge_time, may_have_moved=reply[2] is not None)
 
 
-async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> None:
-    """Cancel a waiting task, or ask a running one to stop."""
-    _, ended = await scripts.run("cancel", _touched(at, key), ["", "0", key])
+async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> bool:
+    """Cancel a waiting task, or ask a running one to stop; returns whether it has a record here."""
+    (said,), ended = await scripts.run("cancel", _touched(at, key), ["", "0", key])
     ends.log(at.queue, ended)
+    return text(said) != "gone"
 
 
 async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -> list[Completed]:
