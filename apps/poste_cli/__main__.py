@@ -35,6 +35,7 @@ _VERBS: Final = {
     "tasks": ("task_commands", "List the calls of a queue, by state, method and age."),
     "dead": ("task_commands", "List dead letters: the calls that Poste gave up, and why."),
     "replay": ("task_commands", "Have dead letters, or calls that FAILED, run again."),
+    "move": ("move_command", "Move the calls of a queue to another service."),
     "purge": ("task_commands", "Give dead letters up for good."),
     "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),

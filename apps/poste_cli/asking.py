@@ -1,11 +1,14 @@
-"""What the client's commands share: a call to the gateway, and its exit code."""
+"""What the client's commands share: a call to the gateway, its exit code, and a question before much is done."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
+
+import click
 
 from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task
 from poste.domain.task import TaskState
@@ -37,6 +40,22 @@ async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:
     except ClientError as error:
         printing.complain(str(error))
         return FAILURE
+
+
+def sure(what: str) -> bool:
+    """Ask whether it is meant.
+
+    Raises:
+        UsageError: There is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would {what}: say --yes without a terminal")
+    # The loop's own handler would only note a Ctrl-C, and the line be read on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"{what[:1].upper()}{what[1:]}?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def refused(error: Problem, *, as_json: bool, about: str = "") -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import signal
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -319,7 +317,7 @@ def purge(ended: str | None, meant: _Meant, token: str | None, url: str, as_json
             return await _each(client, meant.ids, one, as_json=as_json)
         if ended is not None:
             kept = sum(queue.kept for queue in await client.queues() if queue.queue == ended)
-            if kept and not meant.yes and not _sure(f"drop {kept} results of {ended}"):
+            if kept and not meant.yes and not asking.sure(f"drop {kept} results of {ended}"):
                 printing.complain("nothing was purged")
                 return FAILURE
             return _print_count(await client.purge_ended(ended), "purged", as_json=as_json)
@@ -367,26 +365,10 @@ async def _agreed(client: Client, verb: _Verb, meant: _Meant, *, as_json: bool) 
         else:
             printing.line(f"{which} of {meant.queue} match")
         return False
-    if not count or _sure(_QUESTIONS[verb].format(f"{which} of {meant.queue}")):
+    if not count or asking.sure(_QUESTIONS[verb].format(f"{which} of {meant.queue}")):
         return True
     printing.complain(f"nothing was {_DONE[verb]}")
     return False
-
-
-def _sure(what: str) -> bool:
-    """Ask whether it is meant.
-
-    Raises:
-        UsageError: There is no terminal to ask at.
-    """
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this would {what}: say --yes without a terminal")
-    # The loop's own handler would only note a Ctrl-C, and the line be read on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return click.confirm(f"{what[:1].upper()}{what[1:]}?", err=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _print_count(count: int, done: str, *, as_json: bool) -> int:

@@ -262,6 +262,17 @@ class Mom:
         request = pb.PurgeTasksRequest(queue=queue, keys=keys)
         return (await self._read(self.stub.PurgeTasks, request)).results
 
+    async def move_tasks(self, queue: str, keys: Sequence[str], *, target: str, dry_run: bool) -> pb.MoveTasksResponse:
+        """Move tasks to another service's queue; with `dry_run` only tell what would become of each.
+
+        Raises:
+            MomAway: There is no answer now; they may be moved all the same.
+            MomRefused: There is no such service (NOT_FOUND), it is the queue's own (INVALID_ARGUMENT), or its queue
+                holds as much as it may (RESOURCE_EXHAUSTED).
+        """
+        request = pb.MoveTasksRequest(queue=queue, keys=keys, target=target, dry_run=dry_run)
+        return await self._read(self.stub.MoveTasks, request)
+
     async def purge_ended_tasks(self, queue: str, page_token: str) -> pb.PurgeEndedTasksResponse:
         """Drop a page of a queue's ended tasks.
 

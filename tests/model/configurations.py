@@ -58,6 +58,18 @@ SHORT: Final = [
     _world("a lane, one that must not run twice: lost, late", ONCE, processes=1, park=1, lost=1, late=1),
     _world("a lane, two processes: cancel, overdue", AGAIN, park=1, cancel=1, overdue=1),
     _world("a lane, two tasks: pause", AGAIN, ONCE, processes=1, park=1, pause=1),
+    _world(
+        "moved, one that must not run twice: kill, late, record over",
+        ONCE,
+        processes=1,
+        move=1,
+        kill=1,
+        late=1,
+        forget=1,
+    ),
+    _world("moved, one repeatable task: lost, failure, late", AGAIN, processes=1, move=1, lost=1, retry=1, late=1),
+    _world("moved, two tasks: cancel", AGAIN, ONCE, processes=1, move=1, cancel=1),
+    _world("moved, a disk that lags", ONCE, processes=1, weak_disk=True, lag=1, move=1, forget=1),
     _world("a disk that lags: kill", ONCE, processes=1, weak_disk=True, lag=1, reads=True, kill=1),
     _world("a disk that lags twice", ONCE, processes=1, weak_disk=True, lag=2),
     _world("a disk that lags: deploy", ONCE, processes=1, weak_disk=True, lag=1, reads=True, deploy=1),
@@ -115,6 +127,7 @@ _OVERDUE: Final = "what is overdue is started"
 _TAKEN_ALONG: Final = "a process that dies takes more than one task along that it had not started"
 _STARTS: Final = "something starts of a queue of which its operator was told that it is paused"
 _DEAD: Final = "a dead letter of which its operator was told that it runs again is as it was"
+_ARRIVES: Final = "what had arrived in the other queue arrives once more"
 _OTHERWISE: Final = "a client that was told how its task ended is told otherwise"
 _UNBEGUN: Final = "what was reported as never begun runs"
 
@@ -219,6 +232,13 @@ MUTANTS: Final = [
     _mutant(
         Rule.REPLAY_DEAD, what="what has ended, and not as DEAD or FAILED, waits again", once=_R, processes=1, replay=1
     ),
+    _mutant(Rule.MOVE_WAITING, what=_TWICE, once=_O, processes=1, move=1),
+    _mutant(Rule.MOVE_MARK, what=_ARRIVES, once=_O, processes=0, move=1, forget=1),
+    _mutant(Rule.MOVE_YOUNG, what=_ARRIVES, once=_O, processes=0, move=1, forget=1, late=1),
+    _mutant(Rule.MOVE_DONE, what=_UNKEPT, once=_O, processes=0, move=1),
+    _mutant(Rule.MOVE_SETTLED, Rule.MOVE_YOUNG, what=_ARRIVES, once=_O, processes=0, move=1, forget=1),
+    _mutant(Rule.MOVE_ON_DISK, what=_TWO_PLACES, once=_O, processes=0, weak_disk=True, lag=1, move=1),
+    _mutant(Rule.MOVE_RESUMED, what=_NEVER, once=_O, processes=0, move=1),
     _mutant(Rule.AUDIT, what=_NEVER, once=_R, processes=1, lost=1),
     _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, retry=1),
     _mutant(Rule.SWEEP, what=_NEVER, once=_R, processes=0, overdue=1),

@@ -7,7 +7,7 @@ from typing import Final
 
 from model.network import Network
 from model.rules import Rule
-from model.store import GONE, HOLDS, NO_LEASE, NONE, OVER, REAPED
+from model.store import ARRIVED, FORGOTTEN, GONE, HOLDS, MOVED, NO_LEASE, NONE, NOT_ARRIVED, OVER, REAPED, SETTLED
 from model.world import DEAD, FROZEN, PAUSE, Step, World, put
 
 #: How often a replayed task may be run: its operator said so.
@@ -22,6 +22,7 @@ class Outside(Network):
         yield from self._operators(world)
         yield from self._time(world)
         yield from self._passes(world)
+        yield from self._moves(world)
 
     def _clients(self, world: World) -> Iterator[Step]:
         store = world.store
@@ -47,7 +48,7 @@ class Outside(Network):
     def _ends(self, world: World, key: int) -> Iterator[Step]:
         """Let a client read how its task ended; what it was told before must be so still."""
         task, told = world.store.tasks[key], world.told[key]
-        if task.state in (NONE, GONE) or (world.cut and self.waits and self.on(Rule.READ_NAMED)):
+        if task.state in (NONE, GONE, MOVED) or (world.cut and self.waits and self.on(Rule.READ_NAMED)):
             return
         end = (task.ends[-1:], task.token if task.state in "SF" else None) if task.final else None
         says = f"a client reads {key}: {end or 'open'}"
@@ -124,6 +125,56 @@ class Outside(Network):
             if self.on(Rule.SWEEP) and over:
                 _, step = self.send(world, "sweep", listed, lane)
                 yield step._replace(says=f"the {'lane' if lane else 'queue'} is swept")
+
+    def _moves(self, world: World) -> Iterator[Step]:
+        """Let tasks move to another queue, and live there: what runs there ends at once."""
+        for key in self.keys:
+            task, there = world.store.tasks[key], world.store.there[key]
+            moves = task.state in ("Q", "F") or (task.state == "D" and not task.purged)
+            if self.may(world, "move") and (moves or (task.state == "R" and not self.on(Rule.MOVE_WAITING))):
+                _, step = self.send(world, "move_out", key)
+                after = self.spend(step.world, "move")
+                yield step._replace(says=f"{key} stops, to be moved", world=after, fault=True)
+            if self.on(Rule.MOVE_RESUMED) and (self.lasts(world) or not self.on(Rule.MOVE_ON_DISK)):
+                yield from self._go_on(world, key)
+            if there.state == "Q":
+                after = self._there(world, key, "C")
+                yield after._replace(
+                    says=f"{key} runs in the other queue, and ends",
+                    world=after.world._replace(starts=put(world.starts, key, world.starts[key] + self.rules.once[key])),
+                    command=("end_there", (key,)),
+                )
+            elif there.state not in (NONE, GONE) and self.may(world, "forget"):
+                step = self._there(world, key, GONE)
+                yield step._replace(
+                    says=f"the record of {key} in the other queue is over",
+                    world=self.spend(step.world, "forget"),
+                    fault=True,
+                    command=("forget_there", (key,)),
+                )
+            if there.mark == SETTLED:
+                after = world._replace(
+                    store=world.store._replace(there=put(world.store.there, key, there._replace(mark=FORGOTTEN)))
+                )
+                yield Step(f"that {key} arrived is forgotten", after, command=("forget_arrival", (key,)))
+
+    def _go_on(self, world: World, key: int) -> Iterator[Step]:
+        """Do the next step of a move: whoever comes upon the task does."""
+        task, mark = world.store.tasks[key], world.store.there[key].mark
+        if task.was:
+            yield from self.ask(
+                world, f"{key} is written to the other queue", lambda behind, _: behind, "move_in", key, task.was
+            )
+        if task.was and (mark != NOT_ARRIVED or not self.on(Rule.MOVE_DONE)):
+            yield from self.ask(world, f"the record of {key} is dropped", lambda behind, _: behind, "move_done", key)
+        if mark == ARRIVED and (not task.was or not self.on(Rule.MOVE_SETTLED)):
+            _, step = self.send(world, "move_settle", key)
+            yield step._replace(says=f"the move of {key} is settled")
+
+    @staticmethod
+    def _there(world: World, key: int, state: str) -> Step:
+        there = put(world.store.there, key, world.store.there[key]._replace(state=state))
+        return Step("", world._replace(store=world.store._replace(there=there)))
 
     def _read_for_reaping(self, world: World, me: int) -> Step:
         late = tuple(sorted((*world.late, ("reap", (me, world.store.taken[me]))), key=repr))

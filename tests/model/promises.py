@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.game import Game
 from model.rules import Rule
-from model.store import NO_LEASE, NONE
+from model.store import ARRIVED, MOVED, NO_LEASE, NONE
 from model.world import DEAD, World
 from poste.domain.policy import SUSPECT_AFTER
 
@@ -21,6 +21,11 @@ def _lost(game: Game, world: World, key: int) -> str | None:
     task = world.store.tasks[key]
     if world.accepted[key] and task.state == NONE:
         return "a call was accepted, and there is no record"
+    there = world.store.there[key]
+    if task.state == MOVED and not task.was and there.state == NONE:
+        return "a call was accepted, and there is no record"
+    if task.open and there.state == "Q":
+        return "an open task stands in two places"
     return _misplaced(game, world, key) if task.open else None
 
 
@@ -67,5 +72,6 @@ def _alive(world: World, me: int) -> bool:
 def drained(world: World) -> bool:
     """Return whether everything has ended, and nothing is left over."""
     store = world.store
-    nothing_open = not any(task.open or task.state == NONE for task in store.tasks)
+    nothing_open = not any(task.open or task.was or task.state == NONE for task in store.tasks)
+    nothing_open = nothing_open and not any(there.state == "Q" or there.mark == ARRIVED for there in store.there)
     return nothing_open and not (store.ready or store.lane or store.delayed or any(store.taken) or world.late)

@@ -7,13 +7,21 @@ from typing import Any, Final
 
 from support.driven_queue import METHOD, QUEUE, DrivenQueue
 
-from model.store import GONE, HOLDS, NONE, OVER, REAPED, Store, Token
+from model.store import ARRIVED, FORGOTTEN, GONE, HOLDS, MOVED, NONE, NOT_ARRIVED, OVER, REAPED, SETTLED, Store, Token
 from model.world import Step
+from poste.domain.input_rules import LAST_SECOND
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
+from poste.queue.keys import QueueKeys
 from poste.queue.steps import maintenance
+from poste.queue.steps import move as moving
+from poste.queue.steps.move import Leaving, Move
 from poste.queue.steps.task import Report
 
 #: What a request is, in bytes: a queue of the driver's has room for as many tasks as there are here.
 _SIZE: Final = 1
+#: The other queue, and what the move to it is called.
+_THERE: Final = "test.There"
+_MOVE: Final = "move"
 
 
 class Replay:
@@ -22,6 +30,9 @@ class Replay:
     def __init__(self, queue: DrivenQueue, once: Sequence[bool], incarnations: int) -> None:
         self.queue, self.once = queue, once
         self.keys = [f"m{number:015}" for number in range(len(once))]
+        self.there = QueueKeys(_THERE)
+        #: What was read of each task that goes to the other queue, and when.
+        self.leaving: dict[int, tuple[int, Leaving]] = {}
         #: The model gives names out again of which nothing is left; here each is a new one.
         self.lives = [0] * incarnations
 
@@ -33,6 +44,7 @@ class Replay:
 
     async def start(self, store: Store) -> None:
         await self.queue.clear()
+        self.leaving.clear()
         for me, lease in enumerate(store.leases):
             if lease == HOLDS:
                 await self.queue.join(self.name(me))
@@ -129,6 +141,69 @@ class Replay:
     async def _forget(self, _: Store, key: int) -> None:
         await self.queue.kept.drop(self.keys[key])
 
+    async def _move_out(self, _: Store, key: int) -> str:
+        return await self._read_leaving(key, _THERE)
+
+    async def _read_leaving(self, key: int, target: str) -> str:
+        keys, queue = [self.keys[key]], self.queue
+        now, (said,) = await moving.out(queue.scripts, queue.keys, keys, target=target, name=_MOVE, most_bytes=1)
+        if said.became == "moving":
+            self.leaving[key] = now, said
+        return said.became
+
+    async def _move_in(self, before: Store, key: int, _was: str) -> str:
+        # A copy that was under way may come when there is nothing to be read any more.
+        await self._read_leaving(key, "")
+        read_ms, leaving = self.leaving[key]
+        if before.there[key].mark == FORGOTTEN:
+            read_ms -= MAX_ENQUEUE_AGE_SECONDS * 1000 + 1000
+        tasks = {self.keys[key]: leaving}
+        (said,) = (await moving.into(self.queue.scripts, self.there, tasks, source=QUEUE, read_ms=read_ms)).values()
+        return said
+
+    def _move(self, key: int) -> dict[str, Move]:
+        move = self.leaving[key][1].move
+        assert move is not None
+        return {self.keys[key]: move}
+
+    async def _move_done(self, _: Store, key: int) -> None:
+        await moving.done(self.queue.scripts, self.queue.keys, self._move(key))
+
+    async def _move_settle(self, _: Store, key: int) -> None:
+        await moving.settle(self.queue.scripts, self.there, self._move(key))
+
+    async def _end_there(self, _: Store, key: int) -> None:
+        # It may be overdue by now, and would end as that.
+        await self.queue.client.hset(self.there.record(self.keys[key]), "x", LAST_SECOND * 1000)
+        await self.queue.tasks.cancel(_THERE, self.keys[key])
+
+    async def _forget_there(self, _: Store, key: int) -> None:
+        await self.queue.client.unlink(self.there.record(self.keys[key]))
+
+    async def _forget_arrival(self, _: Store, key: int) -> None:
+        await self.queue.client.zrem(self.there.arrived, self._mark(key))
+
+    def _mark(self, key: int) -> str:
+        return f"{_MOVE} {self.keys[key]}"
+
+    async def _found_there(self) -> tuple[list[tuple[str, int]], set[str]]:
+        """Of each task its state in the other queue, and whether its arrival is noted there; and which are on the way."""
+        pipeline = self.queue.client.pipeline(transaction=False)
+        for number, key in enumerate(self.keys):
+            pipeline.hget(self.there.record(key), "s")
+            pipeline.zscore(self.there.arrived, self._mark(number))
+            pipeline.hmget(self.queue.keys.record(key), ["s", "m"])
+        found = await pipeline.execute()
+        there = [
+            (
+                state.decode() if state else NONE,
+                NOT_ARRIVED if until_ms is None else ARRIVED if until_ms == float("inf") else SETTLED,
+            )
+            for state, until_ms in zip(found[::3], found[1::3], strict=True)
+        ]
+        here = zip(self.keys, found[2::3], strict=True)
+        return there, {key for key, (state, method) in here if state == MOVED.encode() and method}
+
     # -- what stands there
 
     def expected(self, store: Store) -> dict[str, Any]:
@@ -143,6 +218,11 @@ class Replay:
             "reaped": {self.name(me) for me, lease in enumerate(store.leases) if lease == REAPED},
             "taken": {self.name(me): [self.keys[key] for key in listed] for me, listed in enumerate(store.taken)},
             "paused": store.paused,
+            "there": [
+                (NONE if there.state == GONE else there.state, NOT_ARRIVED if there.mark == FORGOTTEN else there.mark)
+                for there in store.there
+            ],
+            "moving": {key for key, task in tasks.items() if task.state == MOVED and task.was},
             "counts": [sum(task.state == state for task in store.tasks) for state in ("Q", "R")],
             "records": {
                 key: (
@@ -157,6 +237,7 @@ class Replay:
         """What stands in Redis, of this life's names."""
         names = [self.name(me) for me in range(len(self.lives))]
         seen = await self.queue.seen(self.keys, names)
+        there, moving_keys = await self._found_there()
         waits = {key: await self.queue.client.hexists(self.queue.keys.record(key), "h") for key in seen.records}
         return {
             "ready": seen.ready,
@@ -167,6 +248,8 @@ class Replay:
             "reaped": seen.reaped.intersection(names),
             "taken": seen.taken,
             "paused": bool(await self.queue.client.hexists(self.queue.keys.counts, "paused")),
+            "there": there,
+            "moving": moving_keys,
             "counts": [seen.counts[0], seen.counts[2]],
             "records": {
                 key: (state, token or "", failures, alone, company, stop, reason or "", bool(waits[key]))

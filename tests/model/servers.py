@@ -34,7 +34,9 @@ class Servers(Network):
 
     def _goes(self, world: World) -> Iterator[Step]:
         assert world.disk is not None
-        after = world._replace(store=world.disk._replace(run=world.store.run + 1), disk=None)
+        # The other queue is on another server.
+        back = world.disk._replace(run=world.store.run + 1, there=world.store.there)
+        after = world._replace(store=back, disk=None)
         comes = "its replica takes over" if self.rules.replica else "comes back with what was on disk"
         yield Step(f"Redis dies and {comes}", after, fault=True)
         if self.may(world, "lives_on"):

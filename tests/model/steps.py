@@ -11,7 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from model.rules import Rule
-from model.store import EVERY_RUN, GONE, HOLDS, NO_LEASE, NONE, OVER, REAPED, Draft, Store, Task, Token
+from model.store import (
+    ARRIVED,
+    EVERY_RUN,
+    FORGOTTEN,
+    GONE,
+    HOLDS,
+    MOVED,
+    NO_LEASE,
+    NONE,
+    NOT_ARRIVED,
+    OVER,
+    REAPED,
+    SETTLED,
+    Draft,
+    Store,
+    Task,
+    There,
+    Token,
+)
 from poste.domain.policy import SUSPECT_AFTER
 
 
@@ -432,7 +450,7 @@ class Steps:
     def purge(self, store: Store, key: int) -> Done:
         task = store.tasks[key]
         if task.state != "D":
-            return Done(store, "ended" if task.state not in (NONE, GONE) else "gone")
+            return Done(store, "ended" if task.state not in (NONE, GONE, MOVED) else "gone")
         draft = Draft(store)
         draft.set(key, purged=True, company=0)
         return _done(draft, "done")
@@ -442,6 +460,52 @@ class Steps:
         draft = Draft(store)
         draft.tasks[key] = Task(GONE, ends=store.tasks[key].ends)
         return _done(draft, None)
+
+    # -- moving to another queue
+
+    def move_out(self, store: Store, key: int) -> Done:
+        draft = Draft(store)
+        task = store.tasks[key]
+        if task.state == MOVED:
+            return Done(store, "moving" if task.was else "moved")
+        moves = task.state in "QF" or (task.state == "D" and not task.purged)
+        if not moves and not (task.state == "R" and Rule.MOVE_WAITING not in self.rules):
+            return Done(store, _not_moved(task))
+        draft.delayed.discard(key)
+        draft.set(key, state=MOVED, was="Q" if task.state == "R" else task.state)
+        return _done(draft, "moving")
+
+    def move_in(self, store: Store, key: int, was: str) -> Done:
+        draft, there = Draft(store), store.there[key]
+        if there.mark in (ARRIVED, SETTLED) and Rule.MOVE_MARK in self.rules:
+            return Done(store, "there")
+        if there.mark == FORGOTTEN and Rule.MOVE_YOUNG in self.rules:
+            return Done(store, "late")
+        if there.state not in (NONE, GONE):
+            return Done(store, "there")
+        if there.mark != NOT_ARRIVED:
+            draft.broken.append("what had arrived in the other queue arrives once more")
+        draft.there[key] = There(was, ARRIVED)
+        return _done(draft, "there")
+
+    def move_done(self, store: Store, key: int) -> Done:
+        draft = Draft(store)
+        task = store.tasks[key]
+        if task.state == MOVED and task.was:
+            draft.tasks[key] = Task(MOVED, ends=task.ends)
+        return _done(draft, None)
+
+    def move_settle(self, store: Store, key: int) -> Done:
+        draft = Draft(store)
+        if store.there[key].mark == ARRIVED:
+            draft.there[key] = store.there[key]._replace(mark=SETTLED)
+        return _done(draft, None)
+
+
+def _not_moved(task: Task) -> str:
+    if task.state == "R":
+        return "runs"
+    return "ended" if task.final and task.state != "D" else "gone"
 
 
 def _done(draft: Draft, reply: Any) -> Done:

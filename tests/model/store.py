@@ -8,6 +8,10 @@ from typing import NamedTuple
 Token = tuple[int, int]
 #: States that are in no record: it was never accepted; its record's time is over, or an operator dropped it.
 NONE, GONE = "-", "X"
+#: It goes to another queue, or went there.
+MOVED = "M"
+#: What the other queue has noted: nothing yet; that it arrived; that this is to be forgotten soon; it is forgotten.
+NOT_ARRIVED, ARRIVED, SETTLED, FORGOTTEN = range(4)
 #: Who would know if a claimed task had begun: whatever server there is.
 EVERY_RUN = 0
 #: A lease: there is none; it holds; it is over; its owner was reaped, or left.
@@ -27,6 +31,8 @@ class Task(NamedTuple):
     company: int = 0
     reason: str = ""
     purged: bool = False
+    #: The state that it had before it was to go to another queue, for as long as its record is whole.
+    was: str = ""
     #: How it ended, each time: a replay (r) lies between, or something is broken. A small letter if it was
     #: reported as never begun.
     ends: str = ""
@@ -40,8 +46,15 @@ class Task(NamedTuple):
         return self.state in ("S", "F", "C", "E", "D")
 
 
+class There(NamedTuple):
+    """A task in the other queue: the state of its record, and what is noted of its arrival (`Rule.MOVE_MARK`)."""
+
+    state: str = NONE
+    mark: int = NOT_ARRIVED
+
+
 class Store(NamedTuple):
-    """One queue. Lists have their front at the end, as Redis has it at the right."""
+    """One queue, and what came from it to another. Lists have their front at the end, as Redis has it at the right."""
 
     tasks: tuple[Task, ...]
     ready: tuple[int, ...]
@@ -53,10 +66,13 @@ class Store(NamedTuple):
     paused: bool = False
     #: Which run of the server this is.
     run: int = 1
+    #: The other queue, which is on another server.
+    there: tuple[There, ...] = ()
 
 
 def empty(tasks: int, incarnations: int) -> Store:
-    return Store((Task(),) * tasks, (), frozenset(), (NO_LEASE,) * incarnations, ((),) * incarnations)
+    lists: tuple[tuple[int, ...], ...] = ((),) * incarnations
+    return Store((Task(),) * tasks, (), frozenset(), (NO_LEASE,) * incarnations, lists, there=(There(),) * tasks)
 
 
 class Draft:
@@ -71,6 +87,7 @@ class Draft:
         self.lane = list(store.lane)
         self.paused = store.paused
         self.run = store.run
+        self.there = list(store.there)
         #: What must never be, and was done.
         self.broken: list[str] = []
 
@@ -84,6 +101,7 @@ class Draft:
             tuple(self.lane),
             self.paused,
             self.run,
+            tuple(self.there),
         )
 
     def set(self, key: int, **changes: object) -> None:

@@ -37,6 +37,7 @@ FAULTS: Final = (
     "pause",
     "replay",
     "park",
+    "move",
 )
 RULES: Final = Rules(
     once=(False, True, False, True),
@@ -90,4 +91,5 @@ def test_the_model_is_the_scripts(tmp_path: Path) -> None:
     assert done == {
         *("enqueue", "take", "claim", "begin", "complete", "give_back", "put_off", "cancel", "read", "join", "renew"),
         *("take_lane", "leave", "reap", "wake", "sweep", "pause", "replay", "purge", "forget", "overdue", "lapse"),
+        *("move_out", "move_in", "move_done", "move_settle", "end_there", "forget_there", "forget_arrival"),
     }

@@ -80,9 +80,9 @@ class _Retry(RetryPolicy):
 class DrivenQueue:
     """One queue on a server of the test's own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = QUEUE) -> None:
         self.client = open_client(StoreSettings(redis_url=url))
-        self.keys = QueueKeys(QUEUE)
+        self.name, self.keys = name, QueueKeys(name)
         self.tasks, self.scripts, self.operators = Tasks(self.client), Scripts(self.client), Operators(self.client)
         self.kept = KeptTasks(self.client, self.keys)
         self.policy = QueuePolicy(
@@ -97,7 +97,7 @@ class DrivenQueue:
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
         task = NewTask(key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
-        (said,) = await self.tasks.enqueue(QUEUE, [task], self.policy, Durability.AS_DECLARED)
+        (said,) = await self.tasks.enqueue(self.name, [task], self.policy, Durability.AS_DECLARED)
         return said
 
     async def join(self, name: str) -> None:
@@ -137,7 +137,7 @@ class DrivenQueue:
         return await steps.begin(self.scripts, self.keys, name, key, token)
 
     async def complete(self, report: Report) -> str:
-        (said,) = await self.tasks.complete(QUEUE, [report._replace(retry=_Retry())])
+        (said,) = await self.tasks.complete(self.name, [report._replace(retry=_Retry())])
         return said
 
     async def give_back(self, name: str, returned: Sequence[Returned]) -> int:
@@ -167,7 +167,7 @@ class DrivenQueue:
             await self.client.hincrby(self.keys.record(key), instant, -2 * _WAIT_SECONDS * 1000)
 
     async def purge_ended(self) -> int:
-        page = await self.operators.purge_ended(QUEUE)
+        page = await self.operators.purge_ended(self.name)
         assert page.behind is None
         return page.purged
 

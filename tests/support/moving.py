@@ -32,13 +32,16 @@ class Version:
         paid: What its handlers were called with, in all processes that serve it.
     """
 
-    def __init__(self, change: Callable[[Any], object] | None = None, *methods: str, once: bool = False) -> None:
+    def __init__(
+        self, change: Callable[[Any], object] | None = None, *methods: str, once: bool = False, name: str = NAME
+    ) -> None:
         """Describe it.
 
         Args:
             change: Changes the request's message.
             methods: What it has beside `Pay`.
             once: Its calls must not run twice.
+            name: What the service is called.
         """
         file = descriptor_pb2.FileDescriptorProto(name="moves.proto", package="moves.v1", syntax="proto3")
         request = file.message_type.add(name="Payment")
@@ -47,12 +50,15 @@ class Version:
         described.field(file.message_type.add(name="Receipt"), "text")
         if change is not None:
             change(request)
-        described.service(file, "Bank", dict.fromkeys(("Pay", *methods), (".moves.v1.Payment", ".moves.v1.Receipt")))
+        described.service(
+            file, name.rpartition(".")[2], dict.fromkeys(("Pay", *methods), (".moves.v1.Payment", ".moves.v1.Receipt"))
+        )
         for method in file.service[0].method:
             if not once:
                 method.options.idempotency_level = descriptor_pb2.MethodOptions.IDEMPOTENT
         self.pool = described.pool_of(file)
-        self.descriptor = self.pool.FindServiceByName(NAME)
+        self.name = name
+        self.descriptor = self.pool.FindServiceByName(name)
         self.payment = described.message_class(self.pool, "moves.v1.Payment")
         self.receipt = described.message_class(self.pool, "moves.v1.Receipt")
         self.paid: list[str] = []
@@ -80,7 +86,7 @@ class Version:
         methods = {}
         for declared in self.descriptor.methods:
             methods[declared.name] = ServedMethod(
-                service=NAME,
+                service=self.name,
                 name=declared.name,
                 behaviour=self._behaviour(declared.name),
                 coroutine=True,
@@ -89,7 +95,7 @@ class Version:
                 schema=MethodSchema(declared.input_type, declared.output_type),
             )
         settings = catalogue_pb2.ServiceSettings()
-        return ServedService(NAME, self.descriptor, methods, {}, settings)
+        return ServedService(self.name, self.descriptor, methods, {}, settings)
 
     @contextlib.asynccontextmanager
     async def by_library(self, redis_url: str, mom: str, **settings: Any) -> AsyncIterator[None]:
@@ -110,8 +116,8 @@ class Version:
             )
             for name in self.descriptor.methods_by_name
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
-        servicer = reflection.aio.ReflectionServicer([NAME, reflection.SERVICE_NAME], pool=self.pool)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self.name, handlers),))
+        servicer = reflection.aio.ReflectionServicer([self.name, reflection.SERVICE_NAME], pool=self.pool)
         add_reflection(server, servicer.ServerReflectionInfo)
         async with grpc_server.listening(server, port) as bound:
             yield bound

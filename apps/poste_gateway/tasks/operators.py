@@ -123,6 +123,7 @@ class OperatorRoutes:
             (QUEUES, "replay"): {"POST": self._guarded(bulk.replay)},
             (QUEUES, "purge"): {"POST": self._guarded(bulk.purge)},
             (QUEUES, "cancel"): {"POST": self._guarded(bulk.cancel)},
+            (QUEUES, "move"): {"POST": self._guarded(bulk.move)},
             (QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
             (SERVICES, "forget"): {"POST": self._guarded(self._forget)},
             (task_view.TASKS, "call"): {"GET": self._guarded(self._call)},

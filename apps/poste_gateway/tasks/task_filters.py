@@ -20,18 +20,20 @@ _MAX_AGE_SECONDS: Final = 10 * 366 * 86_400
 _LONGEST_METHOD: Final = 255
 
 
-def read(request: web.BaseRequest, states: Collection[TaskState], *, default: TaskState | None = None) -> pb.TaskFilter:
+def read(
+    request: web.BaseRequest, states: Collection[TaskState], *, default: Collection[TaskState] = ()
+) -> pb.TaskFilter:
     """Read which tasks are meant.
 
     Args:
         request: Its query has `state` (several times for several), `method`, `reason` and `minAgeSeconds`.
         states: Those that may be asked for.
-        default: The one that is meant if none is named; None: all.
+        default: Those that are meant if none is named; none: all.
 
     Raises:
         Problem: One of them is wrong.
     """
-    asked = [_state(text, states) for text in request.query.getall("state", [])] or ([default] if default else [])
+    asked = [_state(text, states) for text in request.query.getall("state", [])] or default
     method, reason = request.query.get("method", ""), request.query.get("reason", "")
     if len(method) > _LONGEST_METHOD or (method and not method.isidentifier()):
         raise invalid("method", "must be a method's short name")

@@ -261,6 +261,30 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """What a move of calls to another service's queue did, or would do.
+
+    Attributes:
+        moved: How many calls were moved, or would be.
+        refused: How many were not, for that service could not run them.
+        unfit: Why: the method's short name and the reason, of each.
+    """
+
+    moved: int
+    refused: int
+    unfit: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Moving:
+        """Take it from its JSON; raises as `Task.read` does."""
+        return cls(
+            moved=int(document["moved"] if "moved" in document else document["matched"]),
+            refused=int(document["refused"]),
+            unfit=tuple((str(one["method"]), str(one["reason"])) for one in document["unfit"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Registered:
     """A service of a server that was to be registered.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, CalledWith, Forgotten, History, Queue, Registered, Service, Task
+from poste.client.answers import Answer, CalledWith, Forgotten, History, Moving, Queue, Registered, Service, Task
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
@@ -400,6 +400,19 @@ class Client:
         """Cancel what waits in a queue, or ask what is RUNNING to stop; returns how many calls that were, of each."""
         done = await self._operate_all(queue, "cancel", wanted)
         return done["cancelled"], done["askedToStop"]
+
+    async def move_all(self, queue: str, target: str, wanted: TaskFilter = ALL, *, dry_run: bool = False) -> Moving:
+        """Move what waits in a queue, and what is dead, to another service's queue; with `dry_run` only count it.
+
+        What that service could not run stays. Ids stay valid.
+        """
+        moved, refused, unfit = 0, 0, dict[tuple[str, str], None]()
+        more = {"target": target, "dryRun": "true" if dry_run else ""}
+        async for page in self._pages("POST", f"/v1/queues/{quote(queue, safe='')}/move", wanted, **more):
+            part = self._read(Moving.read, page)
+            moved, refused = moved + part.moved, refused + part.refused
+            unfit |= dict.fromkeys(part.unfit)
+        return Moving(moved, refused, tuple(unfit))
 
     async def _operate_all(self, queue: str, verb: str, wanted: TaskFilter, **more: str) -> Counter[str]:
         """Do something to many calls, in as many requests as it takes; returns the counts."""
