@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -186,6 +187,18 @@ async def test_a_late_enqueue_of_what_was_moved_is_the_same_call(pair: Pair) -> 
 
     assert await pair.counts(pair.old) == (0, 0, 0, 0, 0)
     assert await pair.state(pair.old.queue, key) is TaskState.QUEUED
+
+
+async def test_a_call_with_an_idempotency_key_that_was_moved_is_known_by_it(pair: Pair) -> None:
+    """Its client calls once more, by the same key: the call would be accepted anew, and run in both queues."""
+    key = await pair.old.enqueue(id_rest="first", request_digest="d", result_ttl_seconds=100_000)
+    await pair.move(key)
+
+    again = {"key": key, "id_rest": "second", "method": "Add", "request": b"", "create_time": time.time()}
+    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True}
+    assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "d"}]) == ["known first"]
+    assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "e"}]) == ["reused"]
+    assert await pair.client.ttl(pair.old.keys.record(key)) > 100_000
 
 
 async def test_a_task_is_found_when_it_moved_twice_and_nothing_is_left_of_it_where_it_was(pair: Pair) -> None:

@@ -1,11 +1,26 @@
 #!lua flags=allow-oom
 -- Moving tasks, the third step, in the queue that they left: they have arrived, and their requests go. What is left of each says
 -- that it was moved, for longer than a late enqueue of the same id may come, and than its key may stand in a list of this queue; and
--- the queue remembers where its tasks went, for as long as it is there.
+-- the queue remembers where its tasks went, for as long as it is there. Of a call with an idempotency key its id and its request's
+-- digest stay for as long as its result may be kept: by these the next call with the key is told.
 -- KEYS: 1 counts, 2… records    ARGV: for each record: its move
 -- Returns nothing
 
-local counts = KEYS[1]
+local counts, now = KEYS[1], now_ms()
+
+-- Drops a record, but for what is still to be told of it.
+local function let_go(record, move)
+  local digest, id, expiry, ttl = fields_of(record, 'I', 'g', 'x', 'r')
+  local until_ms = now + MOVED_SECONDS * 1000
+  redis.call('DEL', record)
+  redis.call('HSET', record, 's', 'M', 'T', move)
+  if digest and id then
+    redis.call('HSET', record, 'I', digest, 'g', id)
+    until_ms = math.max(until_ms, (number(expiry) or now) + (number(ttl) or 0) * 1000)
+  end
+  redis.call('PEXPIREAT', record, until_ms)
+end
+
 for i = 2, #KEYS do
   local record, move = KEYS[i], ARGV[i - 1]
   local state, noted, method, waited = fields_of(record, 's', 'T', 'm', 'l')
@@ -15,9 +30,7 @@ for i = 2, #KEYS do
     if not string.find(' ' .. targets .. ' ', ' ' .. target .. ' ', 1, true) then
       redis.call('HSET', counts, 'moved', targets == '' and target or targets .. ' ' .. target)
     end
-    redis.call('DEL', record)
-    redis.call('HSET', record, 's', 'M', 'T', move)
-    redis.call('PEXPIRE', record, MOVED_SECONDS * 1000)
+    let_go(record, move)
     if waited then
       publish(record)
     end
