@@ -187,7 +187,7 @@ class Replay:
         return f"{_MOVE} {self.keys[key]}"
 
     async def _found_there(self) -> tuple[list[tuple[str, int]], set[str]]:
-        """Of each task its state in the other queue, and whether its arrival is noted there; and which are on the way."""
+        """Of each task its state in the other queue and whether its arrival is noted; and which are on the way."""
         pipeline = self.queue.client.pipeline(transaction=False)
         for number, key in enumerate(self.keys):
             pipeline.hget(self.there.record(key), "s")
