@@ -26,7 +26,7 @@ from poste.service.outcome import Metadatum, Outcome
 from poste.service.queued_road import elsewhere_seconds
 from poste.service.schemas import Schemas
 from poste.upstream.failure import NO_ROOM, SILENT, Failure
-from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall
+from poste.upstream.outgoing_call import Metadata, OutgoingCall
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -61,7 +61,7 @@ class Delivery:
         """
         self.service = service
         self._held = held
-        #: How many bytes of an answer are held, or are to be, by the task's token.
+        #: How many bytes of an answer are held, by the task's token.
         self._answers: dict[str, int] = {}
         self.in_flight = 0
         self._pool = pool
@@ -89,27 +89,6 @@ class Delivery:
         size = self._answers.pop(task.token, None)
         if size is not None:
             self._held.give_answer(size)
-
-    def _room_for(self, task: ClaimedTask) -> MakeRoom:
-        def make_room(size: int, decided: Callable[[bool], None]) -> Callable[[], None]:
-            def made() -> None:
-                self._answers[task.token] = size
-                decided(True)
-
-            return self._held.make_room(size, made)
-
-        return make_room
-
-    def _hold(self, task: ClaimedTask, size: int) -> None:
-        """Count what an answer has, in place of what it was thought to have."""
-        reserved = self._answers.get(task.token)
-        if reserved is None:
-            self._held.take_answer(size)
-        elif size > reserved:
-            self._held.total += size - reserved
-        else:
-            self._held.give(reserved - size)
-        self._answers[task.token] = size
 
     async def run(self, task: ClaimedTask, call: Call) -> Outcome:
         """Make a task's call; returns what it ended with.
@@ -166,14 +145,14 @@ class Delivery:
                 client=self.service.name,
                 repeatable=method.policy.repeatable,
                 metadata=task.headers,
-                make_room=self._room_for(task),
                 task_metadata=_metadata(task),
             )
             answer = await replica.call(outgoing, method.policy.queued_timeout_seconds)
             took = self._loop.time() - sent_at
             metrics.delivery_seconds.observe((method.service,), took)
             if isinstance(answer, bytes):
-                self._hold(task, len(answer))
+                self._answers[task.token] = len(answer)
+                self._held.take_answer(len(answer))
                 replica.circuit.record_success()
                 self._limit.answered(method.name, took, in_flight=self.in_flight)
                 return Outcome(Code.OK, response=answer)

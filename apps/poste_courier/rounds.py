@@ -22,16 +22,13 @@ from poste.runtime.settings import CourierSettings
 from poste.runtime.slices import Slices
 from poste.service.report import Reporter
 from poste.service.schemas import Schemas
-from poste.upstream.answer_turns import AnswerTurns
+from poste.upstream.answer_turns import OF_COURIER, AnswerTurns
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 from poste_courier.round import Round
 
 #: The pause before the catalogue is asked for again, in seconds, first and at most.
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 2.0
-#: How many calls of one service's may be under way whose answers come unasked: most of them, for often it is the only
-#: one that has any.
-_UNASKED_OF_ONE: Final = 12
 
 _log: Final = logs.get("rounds")
 
@@ -62,7 +59,7 @@ class Rounds:
         #: Those whose service needs none any more: they finish what they have under way.
         self._leaving: set[Round] = set()
         # To them a service is a client: one that is slow to answer leaves others their turns.
-        self._turns = AnswerTurns(unasked_of_one=_UNASKED_OF_ONE)
+        self._turns = AnswerTurns(OF_COURIER, self._store.held)
         self._stopping = False
 
     def ready(self) -> str | None:

@@ -24,8 +24,9 @@ from support.trickle import trickling
 from support.waiting import until
 
 from poste.domain import sizes
+from poste.queue.consumer import HeldBytes
 from poste.rpc import channels
-from poste.upstream.answer_turns import AnswerTurns
+from poste.upstream.answer_turns import OF_COURIER, AnswerTurns
 from poste.upstream.failure import LOST, NO_ROOM, Failure
 from poste.upstream.lone_calls import LoneCalls
 from poste.upstream.outgoing_call import MakeRoom, OutgoingCall, any_room
@@ -165,10 +166,12 @@ async def serving(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     channel = channels.connect(f"127.0.0.1:{port}", library=False)
+    calls = LoneCalls(f"127.0.0.1:{port}", channel, turns or AnswerTurns())
     try:
         await channel.channel_ready()
-        yield LoneCalls(channel, turns or AnswerTurns())
+        yield calls
     finally:
+        await calls.close()
         await channel.close()
         await server.stop(None)
 
@@ -403,5 +406,70 @@ async def test_so_many_calls_are_not_asked_for_their_answers_and_of_one_client_f
     turns.end_unasked("a")
     assert turns.begin_unasked("c")
     assert not turns.begin_unasked("a")
-    of_services = AnswerTurns(unasked_of_one=3)
-    assert sum(of_services.begin_unasked("a") for _ in range(50)) == 3
+    assert not AnswerTurns(OF_COURIER).begin_unasked("a")
+
+
+async def test_a_large_answer_that_was_not_expected_is_asked_for_again_by_who_may() -> None:
+    """A courier would have all of them at once, of whatever size, or do without unary calls."""
+    made = Counter[bytes]()
+
+    async def count(request: bytes, _: Any) -> bytes:
+        made[request] += 1
+        return bytes(int(request))
+
+    room = HeldBytes(1 << 26)
+    turns = AnswerTurns(OF_COURIER, room)
+    async with serving(count, turns) as calls, asyncio.timeout(20):
+        # The first ones have it connect, and know its answers.
+        await until(lambda: small(calls))
+        for size in (LARGE, LARGE, sizes.LARGE - 10, MEGABYTES):
+            for _ in range(300):
+                turns.history.note(LOOK, 1)
+            assert await asyncio.gather(*(look(calls, size, repeatable=True) for _ in range(4))) == [size] * 4
+        assert (made[b"%d" % LARGE], made[b"%d" % (sizes.LARGE - 10)], made[b"%d" % MEGABYTES]) == (16, 4, 8)
+        # What may not run twice is called once.
+        for _ in range(300):
+            turns.history.note(LOOK, 1)
+        assert await look(calls, MEGABYTES + 1) == MEGABYTES + 1
+        assert made[b"%d" % (MEGABYTES + 1)] == 1
+    await until(lambda: room.total == 0)
+
+
+def small(calls: LoneCalls) -> bool:
+    return calls._small_call(LOOK) is not None
+
+
+async def test_turns_of_a_courier_take_room_for_the_largest_answer() -> None:
+    """Each of them may be one: beside all that is held already they would be more than there is."""
+    room = HeldBytes(3 * sizes.MAX_PAYLOAD)
+    turns = AnswerTurns(OF_COURIER, room)
+    room.total += sizes.MAX_PAYLOAD + 1
+    assert await turns.take("a", lambda _: None)
+    ended: list[Callable[[object], None]] = []
+    waits, gone, over = (asyncio.create_task(turns.take(name, ended.append)) for name in ("b", "c", "d"))
+    await until(lambda: len(ended) >= 3)
+    gone.cancel()
+    await asyncio.wait([gone])
+    room.give(1)
+    assert await waits
+    for end in ended:
+        end(None)
+    assert not await over
+    for name in ("a", "b"):
+        turns.give(name)
+    await until(lambda: room.total == sizes.MAX_PAYLOAD)
+    assert turns.free == 3
+
+
+async def test_a_courier_waits_for_few_answers_whose_headers_came_long_before() -> None:
+    """Each may be a large one: all of them, read at once, would be more than there is."""
+    turns = AnswerTurns(OF_COURIER)
+    assert all([await turns.take_early(name, lambda _: None) for name in ("a", "b")])
+    waits = asyncio.create_task(turns.take_early("c", lambda _: None))
+    await asyncio.sleep(0)
+    # Nor does an answer step aside beside them.
+    assert await turns.take("d", lambda _: None)
+    assert not turns.step_aside("d")
+    assert not waits.done()
+    turns.give_early("a")
+    assert await waits

@@ -20,7 +20,7 @@ from poste.rpc.catalogue import describe
 from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.service.call import Call
 from poste.service.schemas import Schemas
-from poste.upstream.answer_turns import AnswerTurns
+from poste.upstream.answer_turns import OF_COURIER, AnswerTurns
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import catalogue_pb2
 from poste_courier.concurrency_limit import ConcurrencyLimit
@@ -94,7 +94,7 @@ async def test_a_service_that_is_slow_to_answer_leaves_others_their_turns() -> N
         await go.wait()
         return request
 
-    turns = AnswerTurns(unasked_of_one=12)
+    turns = AnswerTurns(OF_COURIER)
     async with (
         delivering(LEDGER, slow, turns) as loaded,
         delivering(FOREIGN, echo, turns) as idle,

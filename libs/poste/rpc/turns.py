@@ -57,8 +57,7 @@ class Turns:
             peer: Whose it is.
             ends: Registers what is called, with anything, once the turn is for nothing: then it is waited for no more.
         """
-        if self.free and self._may(peer) and peer not in self._waiting:
-            self._begin(peer)
+        if self.begin(peer):
             return True
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(peer, deque()).append(turn)
@@ -71,6 +70,13 @@ class Turns:
                 # It had come just then.
                 self.end(peer)
             raise
+
+    def begin(self, peer: str) -> bool:
+        """Take a turn if there is one now, which `end` ends; returns whether there is."""
+        begins = self.free > 0 and self._may(peer) and peer not in self._waiting
+        if begins:
+            self._begin(peer)
+        return begins
 
     def _may(self, peer: str) -> bool:
         return peer == self._unlimited or self._having[peer] < self._of_one_peer

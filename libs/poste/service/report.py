@@ -8,6 +8,7 @@ at a time, and longer for them: the same again, and again cut off, would never b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
         self._some = asyncio.Event()
+        self._large = asyncio.Lock()
         self._under_way = 0
         self._backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         #: How many the middleware gets at a time, and how long it has for them, in seconds.
@@ -118,7 +120,9 @@ class Reporter:
             if batch:
                 self._under_way += 1
                 try:
-                    await self._send(batch)
+                    # The middleware reads one that is large at a time, and here each is there three times over.
+                    async with self._large if batch[0].size > sizes.BATCH else contextlib.nullcontext():
+                        await self._send(batch)
                 finally:
                     self._under_way -= 1
 

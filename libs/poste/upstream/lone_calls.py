@@ -9,7 +9,8 @@ with lately.
 
 That costs half as much again as a unary call. So methods whose recent answers were small are called by unary calls, as
 long as few of these are in flight: should an answer be large after all, it is received without waiting for room
-("unasked").
+("unasked"). Where none may be, calls that may be repeated go over a connection of their own instead, on which gRPC
+refuses a large answer at its header: then the call is made again, and its answer read in its turn.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall, unrea
 #: What a call failed with whose service said that it went well, and nothing else.
 _NO_ANSWER: Final = Failure(status_pb2.Status(code=Code.INTERNAL, message="the service sent no response"))
 
+#: What gRPC itself says of an answer that it refused for its size. It is a hint only: whatever it is believed of may be
+#: called again.
+_REFUSED: Final = "CLIENT: Received message larger than max"
+
 #: How long an answer has its turn for itself, in seconds: then it steps aside. A large one is here by then.
 _PATIENCE_SECONDS: Final = 0.5
 
@@ -43,18 +48,22 @@ _USER_AGENT: Final = {"user-agent": "grpcgateway-user-agent"}
 class LoneCalls:
     """Those to one replica."""
 
-    def __init__(self, channel: grpc.aio.Channel, turns: AnswerTurns) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel, turns: AnswerTurns) -> None:
         """Prepare.
 
         Args:
-            channel: Where they go.
+            address: Where the replica is.
+            channel: Leads there.
             turns: Gives their answers turns to be read; one for all replicas.
         """
-        self._channel = channel
+        self._address, self._channel = address, channel
+        #: The connection that takes small answers alone, once it is needed.
+        self._small_channel: grpc.aio.Channel | None = None
         self._loop = asyncio.get_running_loop()
         self._turns, self._history = turns, turns.history
         #: What makes calls, by path.
         self._unary: dict[str, Any] = {}
+        self._small: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
         #: Those that may be made again elsewhere; and those that were given up.
         self._repeatable: set[Any] = set()
@@ -68,20 +77,38 @@ class LoneCalls:
         Raises:
             grpc.aio.AioRpcError: It failed.
         """
-        path, metadata = outgoing.path, metadata_of(outgoing)
-        expected = self._history.expected(path)
-        if expected is not None and expected <= sizes.LARGE and self._turns.begin_unasked(outgoing.client):
+        metadata = metadata_of(outgoing)
+        expected = self._history.expected(outgoing.path)
+        small = expected is not None and expected <= sizes.LARGE
+        if small and outgoing.repeatable and (make := self._small_call(outgoing.path)) is not None:
+            begin = self._loop.time()
             try:
-                call = self._unary_call(path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
-                answer: bytes | Failure = await (self._alone(call, call) if outgoing.repeatable else call)
+                return await self._unary_answer(make, outgoing, metadata, timeout_seconds)
+            except grpc.aio.AioRpcError as error:
+                if _REFUSED not in (error.details() or ""):
+                    raise
+                self._history.note(outgoing.path, sizes.LARGE + 1)
+                timeout_seconds -= self._loop.time() - begin
+        elif small and self._turns.begin_unasked(outgoing.client):
+            try:
+                return await self._unary_answer(self._unary_call(outgoing.path), outgoing, metadata, timeout_seconds)
             finally:
                 self._turns.end_unasked(outgoing.client)
-            if isinstance(answer, bytes):
-                self._history.note(path, len(answer))
-        else:
-            call = self._stream_call(path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
-            reading = self._in_turn(call, outgoing)
-            answer = await (self._alone(call, reading) if outgoing.repeatable else reading)
+        call = self._stream_call(outgoing.path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
+        return await self._answered(call, self._in_turn(call, outgoing), outgoing)
+
+    async def _unary_answer(
+        self, make: Any, outgoing: OutgoingCall, metadata: Metadata, timeout_seconds: float
+    ) -> bytes | Failure:
+        call = make(outgoing.request, timeout=timeout_seconds, metadata=metadata)
+        answer = await self._answered(call, call, outgoing)
+        if isinstance(answer, bytes):
+            self._history.note(outgoing.path, len(answer))
+        return answer
+
+    async def _answered(self, call: Any, answering: Any, outgoing: OutgoingCall) -> bytes | Failure:
+        """Wait for a call's answer, and return the metadata that came with it."""
+        answer: bytes | Failure = await (self._alone(call, answering) if outgoing.repeatable else answering)
         if isinstance(answer, bytes) and outgoing.returned is not unread:
             return_metadata(outgoing, await call.initial_metadata(), await call.trailing_metadata())
         return answer
@@ -116,7 +143,14 @@ class LoneCalls:
             await call.wait_for_connection()
             if self._history.early(path):
                 # It may be long in coming, and is small.
-                return await self._read(call, path)
+                if not await self._turns.take_early(client, call.add_done_callback):
+                    return await self._unread(call)
+                try:
+                    # Others of its method may have come meanwhile, and been large.
+                    if self._history.early(path):
+                        return await self._read(call, path)
+                finally:
+                    self._turns.give_early(client)
             if not await self._turns.take(client, call.add_done_callback):
                 return await self._unread(call)
             with self._turn(client):
@@ -188,10 +222,29 @@ class LoneCalls:
         # The service did answer: that it was not read in time is no silence of its.
         return NO_ROOM
 
+    async def close(self) -> None:
+        """Close the connection that these calls alone have."""
+        if self._small_channel is not None:
+            await self._small_channel.close()
+
     def _unary_call(self, path: str) -> Any:
         call = self._unary.get(path)
         if call is None:
             call = self._unary[path] = self._channel.unary_unary(path)
+        return call
+
+    def _small_call(self, path: str) -> Any:
+        """Return what makes a call whose answer is refused if it is large; None where none is, or not now."""
+        if self._small_channel is None:
+            if not self._turns.limits.refused:
+                return None
+            self._small_channel = channels.connect(self._address, library=False, max_message_bytes=sizes.LARGE)
+        # A call that is made without a connection may not be told from one that ran.
+        if not channels.is_ready(self._small_channel):
+            return None
+        call = self._small.get(path)
+        if call is None:
+            call = self._small[path] = self._small_channel.unary_unary(path)
         return call
 
     def _stream_call(self, path: str) -> Any:

@@ -97,7 +97,7 @@ class Replica:
         self._connecting_since: float | None = self._loop.time()
         self._channel = channels.connect(address, library=library)
         self._pulse = Pulse(self._turned)
-        self._lone = LoneCalls(self._channel, turns or AnswerTurns())
+        self._lone = LoneCalls(address, self._channel, turns or AnswerTurns())
         self._streaming = Streams(address, library=library, max_message_bytes=max_stream_message)
 
     @property
@@ -246,4 +246,5 @@ class Replica:
     async def close(self) -> None:
         """Close its connections."""
         await self._channel.close()
+        await self._lone.close()
         await self._streaming.close()
