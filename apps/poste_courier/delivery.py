@@ -7,7 +7,7 @@ handler's: the middleware does that, by the status that is reported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import grpc.aio

@@ -134,20 +134,19 @@ async def test_large_answers_of_all_services_while_the_middleware_is_away(tmp_pa
 
 async def test_the_largest_answers_of_all_services_where_little_came_before(tmp_path: Path) -> None:
     """What is known of a method is what it answered: one that comes to answer with 15 MB was read beside all others."""
-    async with couriered(tmp_path) as (one, givers):
-        async with open_client(StoreSettings(redis_url=one.redis.url)) as client:
-            counts = [QueueKeys(named(number)).counts for number in range(SERVICES)]
+    async with couriered(tmp_path) as (one, givers), open_client(StoreSettings(redis_url=one.redis.url)) as client:
+        counts = [QueueKeys(named(number)).counts for number in range(SERVICES)]
+        for queue in counts:
+            await client.hset(queue, "paused", "1")
+        await kept(one, 1, LARGEST)
+        before = givers.calls
+        async with standing(one, parts=one.couriers):
             for queue in counts:
-                await client.hset(queue, "paused", "1")
-            await kept(one, 1, LARGEST)
-            before = givers.calls
-            async with standing(one, parts=one.couriers):
-                for queue in counts:
-                    await client.hdel(queue, "paused")
-                await until(lambda: _ended(client), seconds=120, what="the end of all")
-            # Those that may be repeated were asked for again; and no other was.
-            assert await _states(client) == {b"S"}
-            assert givers.calls - before == SERVICES + sum(map(repeatable, range(SERVICES)))
+                await client.hdel(queue, "paused")
+            await until(lambda: _ended(client), seconds=120, what="the end of all")
+        # Those that may be repeated were asked for again; and no other was.
+        assert await _states(client) == {b"S"}
+        assert givers.calls - before == SERVICES + sum(map(repeatable, range(SERVICES)))
 
 
 async def _states(client: Client) -> set[Any]:
