@@ -36,7 +36,7 @@ _ENQUEUED: Final = {
     "reused": pb.ENQUEUE_RESULT_KEY_REUSED,
 }
 #: Results of tasks whose service can't have calls queued, by the catalogue.
-_UNKNOWN: Final = (pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER)
+_UNKNOWN: Final = frozenset({pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER})
 #: Answers that are logged for operators: the queue has no room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
 #: How often a full queue is logged, in seconds; the first time at once.
@@ -65,18 +65,19 @@ class EnqueueServicer:
         request: pb.EnqueueTasksRequest,
         context: Context,  # noqa: ARG002 - every answer is in the message
     ) -> pb.EnqueueTasksResponse:
-        judged = [self._judge(task) for task in request.tasks]
-        if any(result in _UNKNOWN for _, result in judged):
+        # Each name is read once, for that costs as much as all that is done with it.
+        names = [task.service for task in request.tasks]
+        judged = [self._judge(*named) for named in zip(names, request.tasks, strict=True)]
+        if not _UNKNOWN.isdisjoint([result for _, result in judged]):
             # It may have registered at another replica of the middleware a moment ago.
             with contextlib.suppress(StoreError):
                 await self._catalogue.refresh()
-            judged = [self._judge(task) for task in request.tasks]
+            judged = [self._judge(*named) for named in zip(names, request.tasks, strict=True)]
         results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged)
         first_ids: dict[int, str] = {}
         queues: defaultdict[str, _Placed] = defaultdict(list)
         refused: Counter[str] = Counter()
-        for place, (task, result) in enumerate(judged):
-            queue = request.tasks[place].service
+        for place, (queue, (task, result)) in enumerate(zip(names, judged, strict=True)):
             if task is not None:
                 queues[queue].append((place, task))
                 continue
@@ -126,8 +127,8 @@ class EnqueueServicer:
             durability = await self._health.durability(queue)
             max_held = await self._budgets.of(queue)
             became = await self._tasks.enqueue(queue, tasks, service.policy.queue, durability, max_held_bytes=max_held)
-            accepted = (task for task, one in zip(tasks, became, strict=True) if one == "accepted")
-            await self._budgets.spend(queue, (len(task.request) for task in accepted))
+            accepted = [len(task.request) for task, one in zip(tasks, became, strict=True) if one == "accepted"]
+            await self._budgets.spend(queue, accepted)
         except (StoreUnreached, StoreNotRead) as error:
             self._not_accepted(queue, placed, results, error)
         except StoreLost as error:
@@ -166,14 +167,15 @@ class EnqueueServicer:
                     "calls refused", queue=queue, reason=_short(result), counted="calls", number=count
                 )
 
-    def _judge(self, message: pb.NewTask) -> tuple[NewTask | None, pb.EnqueueResult.ValueType]:
+    def _judge(self, name: str, message: pb.NewTask) -> tuple[NewTask | None, pb.EnqueueResult.ValueType]:
         """Return a task as it is kept; or None, and why it can't be."""
-        service, method = self._catalogue.get(message.service), message.method
-        if service is None or method not in service.methods:
+        service, called = self._catalogue.get(name), message.method
+        method = None if service is None else service.methods.get(called)
+        if service is None or method is None:
             return None, pb.ENQUEUE_RESULT_NOT_CATALOGUED
         if not service.queueable:
             return None, pb.ENQUEUE_RESULT_NO_CONSUMER
-        task = incoming.new_task(message, method, repeatable=service.methods[method].policy.repeatable)
+        task = incoming.new_task(message, called, repeatable=method.policy.repeatable)
         wrong = incoming.wrong_with(task)
         return (task, pb.ENQUEUE_RESULT_UNSPECIFIED) if wrong is None else (None, wrong)
 

@@ -280,23 +280,24 @@ class Fetcher:
     def _own(self, said: steps.Claimed) -> None:
         """Have what was claimed start, at once or when its turn is."""
         state, key, traceparent = self._state, said.key, said.traceparent
+        # By their places, for by their names they cost twice as much.
         claimed = ClaimedTask(
-            queue=self._state.keys.queue,
-            key=key,
-            method=said.method,
-            request=said.request,
-            token=said.token,
-            attempt=said.attempt,
-            create_time=said.create_time,
-            handled=functools.partial(self._state.handled, key),
-            go_on=functools.partial(self._runner.go_on, key),
-            claim_time=self._claim_time,
-            traceparent=traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
-            ids=said.ids,
-            headers=said.headers,
-            schema=said.schema,
-            unstarted=True,
+            state.keys.queue,
+            key,
+            said.method,
+            said.request,
+            said.token,
+            said.attempt,
+            said.create_time,
+            functools.partial(state.handled, key),
+            functools.partial(self._runner.go_on, key),
+            self._claim_time,
+            traceparent if traceparent and input_rules.is_place_in_trace(traceparent) else "",
+            said.ids,
+            said.headers,
+            said.schema,
         )
+        claimed.unstarted = True
         state.handling[key] = size = len(claimed.request)
         state.held.total += size
         if said.once:

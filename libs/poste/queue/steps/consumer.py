@@ -353,5 +353,5 @@ def _claimed(incarnation: str, key: str, seq: int, said: Sequence[Any]) -> Claim
         text(traceparent) if traceparent else "",
         (id_rest, request_id),
         text(headers) if headers else "",
-        text(schema) if schema else "",
+        schema.decode() if schema else "",
     )

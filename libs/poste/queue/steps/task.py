@@ -112,24 +112,12 @@ async def enqueue(
     arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
     arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
     arguments.append("" if durability is Durability.AS_DECLARED else "1")
-    for task in tasks:
-        touched.append(at.record(task.key))
-        arguments += (
-            task.key,
-            task.method,
-            task.request,
-            round(task.create_time * 1000),
-            task.task_ttl_seconds * 1000,
-            task.result_ttl_seconds,
-            "" if task.repeatable else "1",
-            task.traceparent,
-            task.id_rest,
-            task.request_id,
-            task.response_field,
-            task.headers,
-            task.schema,
-            task.request_digest,
-        )
+    # At once: field by field they cost five times as much.
+    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others in tasks:
+        touched.append(at.record(key))
+        arguments += (key, method, request, round(create_time * 1000), task_ttl * 1000, result_ttl)
+        arguments.append("" if repeatable else "1")
+        arguments += others
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
 

@@ -90,29 +90,29 @@ class Schema:
 
 
 class MethodSchema:
-    """A method's schema as its descriptors have it. The text is made when it is asked for first, for few ever are."""
+    """A method's schema as its descriptors have it.
 
-    __slots__ = ("_fingerprint", "_input", "_output", "_text")
+    Attributes:
+        text: The schema itself.
+        fingerprint: What it is called by.
+    """
+
+    #: The last two are made when they are asked for first, for few ever are; from then on they cost no call.
+    __slots__ = ("_input", "_output", "fingerprint", "text")
+
+    fingerprint: str
+    text: bytes
 
     def __init__(self, input_type: Descriptor, output_type: Descriptor) -> None:
         """Take over a method's request and response."""
         self._input, self._output = input_type, output_type
-        self._text: bytes | None = None
-        self._fingerprint = ""
 
-    @property
-    def fingerprint(self) -> str:
-        """What the schema is called by."""
-        if not self._fingerprint:
-            self._fingerprint = fingerprint_of(self.text)
-        return self._fingerprint
-
-    @property
-    def text(self) -> bytes:
-        """The schema itself."""
-        if self._text is None:
-            self._text = _write(self._input, self._output)
-        return self._text
+    def __getattr__(self, name: str) -> object:
+        if name == "text":
+            self.text = _write(self._input, self._output)
+        elif name == "fingerprint":
+            self.fingerprint = fingerprint_of(self.text)
+        return object.__getattribute__(self, name)
 
 
 def fingerprint_of(text: bytes) -> str:
