@@ -1,4 +1,4 @@
-// The ledger's services by @grpc/grpc-js, without any of Poste's code: node ledger.js PROTO_FOLDER
+// The ledger's services, and a feed, by @grpc/grpc-js, without any of Poste's code: node ledger.js PROTO_FOLDER…
 // Its port is POSTE_PORT. Each run appends `<method> <line>` to the file that POSTE_X_LEDGER names.
 // POSTE_X_REFLECTION (v1 or v1Alpha) has it tell of its ForeignService by that version of server reflection.
 "use strict";
@@ -8,12 +8,11 @@ const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 const { ReflectionService } = require("@grpc/reflection");
 
-const definition = loader.loadSync("testing/v1/ledger.proto", {
-  includeDirs: [process.argv[2]],
-  keepCase: true,
-  defaults: true,
-});
+const options = { includeDirs: process.argv.slice(2), keepCase: true, defaults: true };
+const definition = loader.loadSync("testing/v1/ledger.proto", options);
+const feed = loader.loadSync("testing/v1/feed.proto", options);
 const { LedgerService, ForeignService } = grpc.loadPackageDefinition(definition).testing.v1;
+const { FeedService } = grpc.loadPackageDefinition(feed).testing.v1;
 const ledger = process.env.POSTE_X_LEDGER;
 
 function write(method, line) {
@@ -35,7 +34,25 @@ function handler(method) {
   };
 }
 
+// Streams as many messages as it is asked for; without end if for fewer than none, until its client leaves.
+async function watch(call) {
+  const { name, count, fail_code: code } = call.request;
+  for (let number = 0; number !== count && !call.cancelled; number += 1) {
+    if (!call.write({ number, text: name }) && !call.cancelled) {
+      await new Promise((resolve) => call.once("drain", resolve).once("cancelled", resolve));
+    }
+    await new Promise(setImmediate);
+  }
+  write("Watched", name);
+  if (code) {
+    call.emit("error", { code, details: "told to fail" });
+  } else {
+    call.end();
+  }
+}
+
 const server = new grpc.Server();
+server.addService(FeedService.service, { Watch: watch });
 const handlers = Object.fromEntries(["Record", "Look", "Store", "Legacy"].map((name) => [name, handler(name)]));
 server.addService(LedgerService.service, handlers);
 server.addService(ForeignService.service, handlers);

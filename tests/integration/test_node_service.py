@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from google.api import http_pb2
+from support import ports
 from support.cli import environment, poste
 from support.deployment import LEDGER, Deployment, Part, deployed
 from support.reaching import listens
 from support.waiting import until
+from testing.v1 import feed_pb2
+
+from poste.rpc.descriptor_sets import file_descriptor_set
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 PROTOS = Path(__file__).parents[1] / "support/proto"
 OTHER = "testing.v1.ForeignService"
+FEED = "testing.v1.FeedService"
 NODE = shutil.which("node")
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +34,8 @@ pytestmark = pytest.mark.skipif(
 
 def node_service(one: Deployment, **settings: Any) -> Part:
     """Make a Node server; it is not started yet."""
-    command = [str(NODE), str(FOREIGN / "ledger.js"), str(PROTOS)]
+    # Google's own protos come with their generated code.
+    command = [str(NODE), str(FOREIGN / "ledger.js"), str(PROTOS), str(Path(http_pb2.__file__).parents[2])]
     node = Part("node", command, one.folder, x_ledger=one.file, **settings)
     one.parts.append(node)
     return node
@@ -100,3 +109,38 @@ async def test_a_node_service_is_registered_by_its_reflection(tmp_path, version)
     assert [reply.status for reply in kept] == [202, 202]
     assert [task["state"] for task in tasks] == ["SUCCEEDED"] * 2
     assert one.runs(["Record"], "Record") + one.runs(["Store"]) == [1, 1]
+
+
+async def test_a_node_services_stream_is_one_by_rest(tmp_path):
+    """What another language's server streams would not be passed on, or go on for ever when its client has left."""
+    (tmp_path / "feed.binpb").write_bytes(file_descriptor_set(feed_pb2.DESCRIPTOR))
+    (port,) = ports.free(1)
+    settings = {FEED: {"descriptors": "feed.binpb", "target": f"127.0.0.1:{port}"}}
+    async with deployed(tmp_path, couriers=1, settings=settings, unregistered=[FEED]) as one:
+        node = node_service(one)
+        node.listen_at(port)
+        node.start()
+        await one.up(FEED)
+        lines = await streamed(one, "/v1/feeds/few?count=3")
+        failed = await streamed(one, "/v1/feeds/failing?count=1&failCode=5")
+        events = await streamed(one, "/v1/feeds/events?count=2", accept="text/event-stream")
+        async with one.session.get(f"{one.url}/v1/feeds/endless?count=-1") as reply:
+            first = [json.loads(await reply.content.readline()) for _ in range(3)]
+            # It leaves without reading to the end.
+            reply.close()
+        await until(lambda: one.runs(["endless"], "Watched") == [1], what="the handler sees its client leave")
+
+    said = [json.loads(line) for line in lines.splitlines()]
+    assert said == [{"result": {"number": number, "text": "few"}} for number in range(3)]
+    assert [json.loads(line) for line in failed.splitlines()][-1]["error"]["code"] == "NOT_FOUND"
+    assert events.count("data: ") == 3
+    assert "event: end" in events
+    assert [one["result"]["number"] for one in first] == [0, 1, 2]
+
+
+async def streamed(one: Deployment, path: str, accept: str = "application/x-ndjson") -> str:
+    """Read a stream to its end."""
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with one.session.get(one.url + path, headers={"Accept": accept}, timeout=timeout) as reply:
+        assert (reply.status, reply.content_type) == (200, accept)
+        return await reply.text()
