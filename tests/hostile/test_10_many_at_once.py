@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,29 +31,24 @@ RARE = 8
 BATCH, MOST = 500, 10_000 + 500
 
 
+#: Run within Redis: sent as commands, so many records take this process half a minute.
+_DIE = """
+local first, count, now = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+for number = first, first + count - 1 do
+  local key = string.format('t%015d', number)
+  local died = now - tonumber(ARGV[5]) + number
+  redis.call('HSET', ARGV[1] .. key, 'm', number % tonumber(ARGV[6]) == 0 and 'Rare' or 'Add', 'q', '', 's', 'D',
+    'c', now - 60000, 'x', now, 'y', 86400000, 'r', 60, 'a', 1, 'd', 'attempts', 'z', died, 'e', '')
+  redis.call('ZADD', KEYS[1], died, key)
+end
+"""
+
+
 async def die(client: Any, count: int) -> None:
     """Leave so many dead letters, as if their handlers had failed."""
-    at, now = QueueKeys(SUM), int(time.time() * 1000)
-    for first in range(0, count, 1000):
-        pipeline = client.pipeline(transaction=False)
-        for number in range(first, first + 1000):
-            key = secrets.token_urlsafe(12)
-            fields = {
-                "m": "Rare" if number % RARE == 0 else "Add",
-                "q": b"",
-                "s": "D",
-                "c": now - 60_000,
-                "x": now,
-                "y": 86_400_000,
-                "r": 60,
-                "a": 1,
-                "d": "attempts",
-                "z": now - count + number,
-                "e": b"",
-            }
-            pipeline.hset(at.record(key), mapping=fields)
-            pipeline.zadd(at.dead, {key: fields["z"]})
-        await pipeline.execute()
+    at, now, step = QueueKeys(SUM), int(time.time() * 1000), 2_000
+    for first in range(0, count, step):
+        await client.eval(_DIE, 1, at.dead, at.record(""), first, step, now, count, RARE)
     for figure in ("dead_bytes", "ended_bytes"):
         await client.hincrby(at.counts, figure, count * RECORD_BYTES)
     await client.sadd("poste:queues", SUM)
