@@ -12,9 +12,14 @@ import nox
 nox.options.sessions = ["tests", "lint"]
 nox.options.error_on_missing_interpreters = False
 nox.needs_version = ">=2025.2.9"
+# Images of Python often set it. Then each of the thousand processes that the tests start compiles Poste anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).parent
 LOCKS = ROOT / "locks"
+#: How many processes run test files side by side: one more than there are cores, for most of a test is waiting; at most
+#: four, so that each has memory enough.
+SIDE_BY_SIDE = min(4, len(os.sched_getaffinity(0)) + 1)
 #: Each lock and the dependency groups in it; `runtime` is what the image gets.
 GROUPS = {
     "runtime": [],
@@ -56,7 +61,9 @@ def tests(session: nox.Session) -> None:
     install(session, "tests")
     # A service in another language, and etcd's protos.
     install_node(session, "tests/foreign")
-    session.run("pytest", *session.posargs)
+    # Files whole, for their tests share what they start, and in their order: the quick ones last.
+    beside = ("-n", str(SIDE_BY_SIDE), "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("pytest", *beside, *session.posargs)
 
 
 @nox.session
@@ -186,7 +193,8 @@ def infra(session: nox.Session) -> None:
     session.run("pytest", "--noconftest", "tests/infra", *session.posargs)
 
 
-@nox.session
+# By pip, which it has its environment made and its wheel built with, as the image does.
+@nox.session(venv_backend="virtualenv")
 def supply(session: nox.Session) -> None:
     """Judge what the image brings along: licences, known vulnerabilities, the wheel's bytes: `-- [--database FILE]`."""
     session.install("--require-hashes", "-r", str(LOCKS / "supply.txt"))

@@ -23,8 +23,9 @@ ResultT = TypeVar("ResultT")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The tests' own environment, without what could configure Poste."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_")}
+    """The tests' own environment, without what could configure Poste, or say that a terminal has another size."""
+    sizes = ("COLUMNS", "LINES")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTE_") and name not in sizes}
     # There nothing can be kept: what is remembered of one run is not another's, nor the user's.
     return kept | {"XDG_CACHE_HOME": os.devnull} | more
 
