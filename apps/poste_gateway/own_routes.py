@@ -97,6 +97,7 @@ class OwnRoutes:
             PAGE: {"GET": pages.index},
             f"{PAGE}/events": {"GET": pages.events},
             DOCS_PATH: {"GET": pages.docs},
+            f"{DOCS_PATH}/": {"GET": pages.elsewhere},
         }
 
     def _named_paths(self, pages: Pages) -> dict[str, Verbs]:

@@ -81,7 +81,7 @@ async def test_the_page_comes_from_the_package(tmp_path):
     assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-@pytest.mark.parametrize("path", ["/", "/ui/"])
+@pytest.mark.parametrize("path", ["/", "/ui/", "/docs/"])
 async def test_who_looks_for_the_page_is_led_there(tmp_path, path):
     """A person who types the gateway's address alone would see a problem in JSON."""
     async with staged(tmp_path) as stage:

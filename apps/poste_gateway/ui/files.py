@@ -1,4 +1,4 @@
-"""The pages' files, as the package has them: read when they are first asked for, and kept and served compressed."""
+"""The pages' files, as the package has them, compressed for who takes that: each form is made when first asked for."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    packed: bytes
+    body: bytes
     tag: str
-    headers: Mapping[str, str]
     content_type: str
+    headers: Mapping[str, str]
 
 
 class Files:
@@ -58,7 +58,8 @@ class Files:
 
     def __init__(self) -> None:
         self._sources = dict(_walk(resources.files(__package__) / "static"))
-        self._files: dict[str, _File] = {}
+        #: By path, and whether it is compressed.
+        self._files: dict[tuple[str, bool], _File] = {}
 
     async def respond(self, request: web.BaseRequest, path: str) -> Response:
         """Answer with a file, or that the browser's copy of it is still good.
@@ -69,13 +70,11 @@ class Files:
         source = self._sources.get(path)
         if source is None:
             raise Problem(NO_ROUTE, "The page has no such file.")
-        file = self._files.get(path)
+        packed = weights.read(request.headers.get("Accept-Encoding", "")).of("gzip", "*") > 0
+        file = self._files.get((path, packed))
         if file is None:
-            file = self._files[path] = await asyncio.to_thread(_read, path, source)
-        body, tag, headers = file.packed, f"{file.tag}-gzip", {**file.headers, "Content-Encoding": "gzip"}
-        if not weights.read(request.headers.get("Accept-Encoding", "")).of("gzip", "*"):
-            body, tag, headers = await asyncio.to_thread(gzip.decompress, body), file.tag, {**file.headers}
-        return tagged(request, body, tag, content_type=file.content_type, headers=headers)
+            file = self._files[path, packed] = await asyncio.to_thread(_read, path, source, packed=packed)
+        return tagged(request, file.body, file.tag, content_type=file.content_type, headers={**file.headers})
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
@@ -86,12 +85,11 @@ def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversa
             yield prefix + entry.name, entry
 
 
-def _read(path: str, source: Traversable) -> _File:
+def _read(path: str, source: Traversable, *, packed: bool) -> _File:
     body = source.read_bytes()
-    return _File(
-        # The same in every process, whenever it is read: so its tag can be that of what it holds.
-        packed=gzip.compress(body, 6, mtime=0),
-        tag=tag_of(body),
-        headers={**_HEADERS, "Content-Security-Policy": _POLICIES.get(path, _STRICT)},
-        content_type=_TYPES.get(path.rpartition(".")[2], _PLAIN),
-    )
+    headers = {**_HEADERS, "Content-Security-Policy": _POLICIES.get(path, _STRICT)}
+    if packed:
+        # Without a time in it: its tag is the same at every gateway.
+        body = gzip.compress(body, 6, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return _File(body, tag_of(body), _TYPES.get(path.rpartition(".")[2], _PLAIN), headers)

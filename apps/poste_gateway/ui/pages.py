@@ -39,9 +39,9 @@ class Pages:
         """Answer with the page on which the OpenAPI document is read and tried."""
         return await self._files.respond(request, DOCS)
 
-    async def elsewhere(self, _: web.BaseRequest, __: str) -> Response:
-        """Redirect to the page from `/` and `/ui/`."""
-        return Response(status=308, headers={"Location": ROOT})
+    async def elsewhere(self, request: web.BaseRequest, _: str) -> Response:
+        """Redirect to a page: from its path with a slash behind it, and from `/`."""
+        return Response(status=308, headers={"Location": request.path.rstrip("/") or ROOT})
 
     async def file(self, request: web.BaseRequest, name: str) -> Response:
         """Answer with one of its files."""

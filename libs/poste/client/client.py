@@ -23,7 +23,7 @@ from poste.domain.task import TaskState
 
 #: How long a request may take beyond what it was asked to wait, in seconds: two attempts of a handler at its default
 #: timeout of 30 s, and the way there and back.
-_TIMEOUT_SECONDS: Final = 75.0
+TIMEOUT_SECONDS: Final = 75.0
 #: How long one poll of a task waits at the gateway, in seconds; longer waits are made of several polls, so that no
 #: proxy between the two sees a connection that is idle for minutes.
 _POLL_SECONDS: Final = 30
@@ -75,7 +75,7 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         operator_token: str | None = None,
-        timeout_seconds: float = _TIMEOUT_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """Take the gateway's URL.
 

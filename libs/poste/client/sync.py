@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from poste.client.client import DEFAULT_URL, Client
+from poste.client.client import DEFAULT_URL, TIMEOUT_SECONDS, Client
 
 if TYPE_CHECKING:
     from poste.client.stubs import Channel
@@ -44,13 +44,15 @@ class SyncClient:
     Any number of threads may use one. The requests are made by a thread of its own.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, **options: Any) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, operator_token: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         """Take what `Client` takes.
 
         Raises:
             ValueError: `url` is no URL of an HTTP server.
         """
-        self._client = Client(url, **options)
+        self._client = Client(url, operator_token=operator_token, timeout_seconds=timeout_seconds)
         self._loop = _LoopThread(self._client)
 
     def __enter__(self) -> Self:

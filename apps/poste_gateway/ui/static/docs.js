@@ -3,6 +3,8 @@
 // With more services than these the page begins with the first of them: a document of all would be megabytes, and a
 // browser would take seconds to show it.
 const MOST = 30;
+// Of so many the methods are listed at once, of more the services.
+const FEW = 5;
 const find = (id) => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -29,7 +31,7 @@ function wanted(names) {
   return named || names.length <= MOST ? named : names[0];
 }
 
-function show(name) {
+function show(name, listed) {
   const url = "openapi.json" + (name ? "?service=" + encodeURIComponent(name) : "");
   find("service").value = name;
   find("document").href = url;
@@ -39,7 +41,7 @@ function show(name) {
     // Nothing is sent to anybody but this gateway.
     validatorUrl: null,
     deepLinking: true,
-    docExpansion: name ? "list" : "none",
+    docExpansion: listed ? "list" : "none",
     defaultModelsExpandDepth: -1,
     displayRequestDuration: true,
     tryItOutEnabled: true,
@@ -60,7 +62,8 @@ try {
     if (name && !names.includes(name)) return note(`There is no service ${name}.`);
     location.assign(name ? "docs?service=" + encodeURIComponent(name) : "docs");
   });
-  show(wanted(names));
+  const name = wanted(names);
+  show(name, name || names.length <= FEW);
 } catch (error) {
   note(`The catalogue can't be read: ${error.message}`);
 }
