@@ -95,6 +95,7 @@ class Snapshot:
         places: By the service's name and the replica's.
         couriers: The names of those that live.
         version: The version of the catalogue that it has at least.
+        unnoted: How many changes there were by then of which it is not known what they changed.
     """
 
     shipped: Mapping[str, bytes] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class Snapshot:
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
     couriers: frozenset[str] = frozenset()
     version: int = 0
+    unnoted: int = 0
 
     @property
     def standing(self) -> dict[tuple[str, str], Version]:
@@ -163,10 +165,13 @@ class CatalogueStore:
             before: What was read last of this store; an empty snapshot if nothing was.
             version: The catalogue's version now, or a moment ago.
         """
-        if not 0 <= version - before.version <= steps.REMEMBERED:
-            before = Snapshot()
         keys = self._keys
         with reading():
+            # Both at one moment, and before anything else.
+            counted: Any = await self._client.mget(keys.catalogue_version, keys.catalogue_noted)
+            unnoted = int(counted[0] or 0) - int(counted[1] or 0)
+            if unnoted != before.unnoted or not 0 <= version - before.version <= steps.REMEMBERED:
+                before = Snapshot()
             # First: what changes while the rest is read may be read as it was, and is read again with the next version.
             changes: Any = await self._client.zrangebyscore(keys.catalogue_changes, f"({before.version}", "+inf")
             retired: Any = await self._client.zrange(keys.retired, 0, -1, withscores=True)
@@ -179,6 +184,7 @@ class CatalogueStore:
             places=dict(_readable(places, lambda who, kept: (_names(text(who)), _place(text(kept))))),
             couriers=frozenset(one.removeprefix(_COURIERS) for one in replicas if one.startswith(_COURIERS)),
             version=version,
+            unnoted=unnoted,
         )
 
     async def _changed(
@@ -275,6 +281,8 @@ class CatalogueStore:
                 await self._client.hsetnx(self._keys.places, who, " ".join(said))
             for courier in known.couriers:
                 await steps.file_replica(self._scripts, self._keys, f"{_COURIERS}{courier}", now=now)
+            # What it has now it did not have before, so nobody takes it for what it was.
+            await self._client.incr(self._keys.catalogue_noted)
             await self._client.incr(self._keys.catalogue_version)
 
     async def pin_fingerprint(self, fingerprint: str) -> bool:

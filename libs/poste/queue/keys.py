@@ -26,6 +26,7 @@ class Keys:
         places: `service replica` → `version address`, and ` stopped` behind it if it did, as the last one (hash).
         catalogue_version: Counts up with every change of these.
         catalogue_changes: service → the catalogue's version with which it changed last, of the last changes (zset).
+        catalogue_noted: how many changes were noted there.
         catalogue_pass: When a pass last looked for replicas that fell silent, in ms (string).
         id_key_fingerprint: The fingerprint of the key that signs the task ids.
         metrics_leader: Which middleware replica exports the system-wide metrics (string, with a TTL).
@@ -39,6 +40,7 @@ class Keys:
     __slots__ = (
         *("_prefix", "any_record", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
         "catalogue_changes",
+        "catalogue_noted",
         *("id_key_fingerprint", "places", "queues", "replicas", "retired", "metrics_leader", "store_id", "versions"),
         *("schemas", "schemas_used"),
     )
@@ -55,6 +57,7 @@ class Keys:
         self.places = f"{prefix}:{{catalogue}}:places"
         self.catalogue_version = f"{prefix}:{{catalogue}}:version"
         self.catalogue_changes = f"{prefix}:{{catalogue}}:changes"
+        self.catalogue_noted = f"{prefix}:{{catalogue}}:noted"
         self.catalogue_pass = f"{prefix}:{{catalogue}}:pass"
         self.schemas = f"{prefix}:{{catalogue}}:schemas"
         self.schemas_used = f"{prefix}:{{catalogue}}:schemas-used"

@@ -2,8 +2,9 @@
 -- Keeps which replicas of services live, and with that which versions stand: a version is retired when a replica lives and
 -- none that lives has it. While none lives the last ones stand, for a service that is away must still be callable.
 -- Couriers are among the replicas, under a name that no service has, and have no place.
--- Which services a change is of is remembered, so that who reads the catalogue again reads those only.
--- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass, 7 shipped, 8 changes
+-- Which services a change is of is remembered, so that who reads the catalogue again reads those only; and how many were,
+-- for a middleware from before does not say it.
+-- KEYS: 1 replicas, 2 places, 3 versions, 4 retired, 5 catalogue version, 6 pass, 7 shipped, 8 changes, 9 noted
 -- ARGV: 1 how long a replica is listed after its last registration, in ms, 2 the longest pause between two passes, in ms,
 --       3 how long a retired version is kept, in ms, 4 how many of one service are, 5 how many changes are remembered,
 --       then one of
@@ -16,7 +17,7 @@
 --           no replica could register: then all are taken to have registered now.
 -- Returns 1 if anything changed, else 0
 
-local replicas, places, versions, retired, counter, pass, shipped, changes = unpack(KEYS)
+local replicas, places, versions, retired, counter, pass, shipped, changes, noted = unpack(KEYS)
 local lease, pause, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local remembered, step, service = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local now, changed, touched = now_ms(), false, {}
@@ -149,5 +150,6 @@ if changed then
     redis.call('ZADD', changes, version, one)
   end
   redis.call('ZREMRANGEBYSCORE', changes, '-inf', version - remembered)
+  redis.call('INCR', noted)
 end
 return changed and 1 or 0

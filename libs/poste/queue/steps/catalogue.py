@@ -90,6 +90,6 @@ def retire_time_of(score: float) -> float:
 
 async def _replicas(scripts: Scripts, keys: Keys, *step: Argument) -> None:
     touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
-    touched += [keys.catalogue, keys.catalogue_changes]
+    touched += [keys.catalogue, keys.catalogue_changes, keys.catalogue_noted]
     seconds = (_REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
     await scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, REMEMBERED, *step])
