@@ -25,6 +25,8 @@ async def keep(one, method: str, lines: list[str], **fields) -> list[str]:
                 *("POST", f"/{LEDGER}/{method}", {"line": line, **fields}),
                 Prefer="respond-async",
                 X_Request_Id=f"one-{line}",
+                Accept_Language="de",
+                Authorization="Bearer secret",
             )
             for line in lines
         )
@@ -92,6 +94,9 @@ async def test_what_was_kept_while_a_foreign_service_was_away_is_run_once_it_is_
     assert len({note["poste-task-key"] for note in notes}) == 51
     assert {f"/v1/tasks/{note['poste-task-id']}" for note in notes} == set(places)
     assert {note["x-request-id"] for note in notes} >= {f"one-{line}" for line in lines}
+    # What is kept of a client's headers carries no secret.
+    assert sum(note.get("accept-language") == "de" for note in notes) == 50
+    assert not any("authorization" in note for note in notes)
 
 
 async def test_a_service_that_was_registered_by_its_address_has_both_roads(tmp_path):

@@ -26,14 +26,16 @@ GRAFANA = FOLDER.parent / "grafana"
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
 #: Long enough for the whole story to be within it.
 WINDOW = "2m"
-#: What the demo's story makes: calls on both roads, a failover, and tasks that come and end.
+#: What is made here: calls on both roads, a failover, and tasks that come and end, by the demo's story; and a stream.
 STORY = (
+    'poste_calls_total{road="stream"}',
     'poste_calls_total{road="direct"}',
     'poste_calls_total{road="queued"}',
     "poste_failovers_total",
     "poste_tasks_enqueued_total",
     'poste_tasks_finished_total{outcome="succeeded"}',
 )
+TABLE = "calculator.v1.MultiplicationService/Table"
 METRIC = re.compile(r"[\w:]*\bposte_[\w:]*|\bprocess_\w+|\bALERTS\b|\bup\b")
 #: What is no metric of a part: Prometheus' own, and what the rules record.
 OTHERS = {"up", "ALERTS", *re.findall(r"record: (\S+)", (FOLDER / "rules.yml").read_text())}
@@ -117,6 +119,7 @@ async def test_every_query_has_data_after_the_demos_story(tmp_path):
             # never went up.
             for _ in range(2):
                 await demo._steps(client, supervisor)
+                assert [row async for row in client.answers(TABLE, {"a": 7})]
                 for counter in STORY:
                     text = f"{counter} > 0"
                     await until(lambda text=text: watcher.query(text), what=text)

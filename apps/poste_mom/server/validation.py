@@ -35,8 +35,8 @@ _RULES: Final = {
 }
 #: Where an empty name asks for all.
 _OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})
-#: A registration's fields are checked by the catalogue.
-_JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest"})
+#: A registration's fields are checked by the catalogue; a target to be read is an address.
+_JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest", "RegisterTargetRequest"})
 
 
 def is_report(completion: pb.Completion) -> bool:
