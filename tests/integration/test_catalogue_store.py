@@ -93,7 +93,7 @@ async def test_after_more_changes_than_are_remembered_all_is_read(store: Catalog
 
 
 async def test_what_a_middleware_from_before_changed_is_seen(client: redis.Redis, store: CatalogueStore) -> None:
-    """It says that something changed, and not what: beside one of now, in a rolling update, that would never be seen."""
+    """It says that something changed, and not what: beside one of now, in a rolling update, that was never seen."""
     known = await read(store)
     keys = store._keys
     # As its script did it.
