@@ -7,7 +7,7 @@ from typing import Any, Final
 from poste.client import CalledWith, Task
 from poste.domain.task import DeadReason, TaskState
 
-_WHY_DEAD: Final = {
+WHY_DEAD: Final = {
     DeadReason.ATTEMPTS.value: "its handler failed until its attempts or its time were used up",
     DeadReason.CRASHES.value: "the process that ran it died, too often to try again",
     DeadReason.OUTCOME_UNKNOWN.value: "it may have run, which can't be found out, and it must not run twice",
@@ -40,7 +40,7 @@ def ended_badly(task: Task) -> list[str] | None:
         lines = [f"{what} FAILED {tried}: its handler answered with an error.", *_said(task.error)]
         return [*lines, f"It can be run again until {kept}, by an operator: {again}"]
     reason = task.reason or ""
-    lines = [f"{what} is DEAD ({reason}) {tried}: {_WHY_DEAD.get(reason, reason)}.", *_said(task.error)]
+    lines = [f"{what} is DEAD ({reason}) {tried}: {WHY_DEAD.get(reason, reason)}.", *_said(task.error)]
     if reason == DeadReason.DAMAGED.value:
         return [*lines, f"An operator can give it up for good: poste purge {task.id}"]
     first = _FIRST.get(reason)

@@ -231,6 +231,14 @@ class Mom:
         request = pb.ListDeadTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token)
         return await self._read(self.stub.ListDeadTasks, request)
 
+    async def group_dead_tasks(self, queue: str, newest: int) -> pb.GroupDeadTasksResponse:
+        """Count a queue's dead letters by method and reason, with so many of the newest of each.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        return await self._read(self.stub.GroupDeadTasks, pb.GroupDeadTasksRequest(queue=queue, newest=newest))
+
     async def cancel_tasks(
         self, queue: str, keys: Sequence[str], *, only_waiting: bool
     ) -> Sequence[pb.CancelTaskResult.ValueType]:

@@ -9,6 +9,7 @@ from poste.domain.errors import CatalogueFullError, StartError
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.completion_waiter import CompletionWaiter
 from poste.queue.connection import open_client
+from poste.queue.dead_groups import DeadGroups
 from poste.queue.history import Histories
 from poste.queue.keys import Keys
 from poste.queue.maintenance import Maintenance
@@ -104,7 +105,14 @@ class _Middleware:
             EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas),
             TaskServicer(tasks, histories, self.completions),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
-            OperatorServicer(self._queues, lists, operators, catalogue, budgets),
+            OperatorServicer(
+                self._queues,
+                lists,
+                operators,
+                DeadGroups(self.client, operators, self._keys),
+                catalogue=catalogue,
+                budgets=budgets,
+            ),
             MoveServicer(self._moves, operators, self._schemas, catalogue, queues=self._queues, budgets=budgets),
             SchemaServicer(self._schemas),
             CatalogueServicer(catalogue, self._reflecting, self._store, self._queues),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
+import socket
 
 import pytest
+import redis.asyncio
 from support.browser import browsing, expect
 from support.deployment import DEFAULTS, LEDGER, SUM, deployed
 from support.operating import secret_file
+
+from poste.domain.task import DeadReason
+from poste.domain.task_id import TaskIds
+from poste.queue import record
+from poste.queue.keys import QueueKeys
+from poste.runtime import secret_files
 
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="`nox -s browser` has it")
 
 #: The first failure is the last: a dead letter is made at once.
 HOPELESS = {LEDGER: {"max_attempts": 1}}
-UNAVAILABLE = 14
+INTERNAL, UNAVAILABLE = 13, 14
+GROUPS, ROWS = "#dead-groups > li", "#dead-groups li.row"
 #: Whether there is anything on a canvas.
 DRAWN = "(one) => one.getContext('2d').getImageData(0, 0, one.width, one.height).data.some((byte) => byte)"
 
@@ -33,6 +41,14 @@ async def die(office, line="broken"):
     (task,) = await office.ended([place])
     assert task["state"] == "DEAD"
     return place
+
+
+async def give_reason(office, place, reason):
+    """Have it that a dead letter died for another reason; one that came to it by itself is in other tests."""
+    ids = TaskIds(secret_files.id_key(office.folder / "id.key"))
+    task_id = ids.read(place.rpartition("/")[2])
+    async with redis.asyncio.Redis.from_url(office.redis.url) as store:
+        assert await store.hset(QueueKeys(LEDGER).record(task_id.key), record.REASON, reason.value) == 0
 
 
 async def test_a_service_that_is_away_is_seen_and_so_is_what_waits(office):
@@ -82,8 +98,8 @@ async def test_a_dead_letter_is_replayed_by_keyboard(office):
     """An operator could not see why a call died, nor have it run again; or only with a mouse."""
     place = await die(office)
     async with browsing(office) as sight:
-        row = sight.page.locator("#dead-queues li")
-        await expect(row).to_contain_text("failed at every attempt")
+        row = sight.page.locator(ROWS)
+        await expect(sight.page.locator(GROUPS)).to_contain_text("failed at every attempt")
         await expect(row).to_contain_text("told to fail")
         await row.get_by_role("button", name="Replay LedgerService/Store").focus()
         await sight.page.keyboard.press("Enter")
@@ -97,39 +113,120 @@ async def test_a_dead_letter_is_replayed_by_keyboard(office):
 
 
 async def test_many_dead_letters_are_replayed_at_once(office):
-    """After an outage an operator would press a button a thousand times; or press one by mistake."""
-    places = [await die(office, f"line {number}") for number in range(3)]
+    """After an outage an operator would press a button a thousand times; or press one by mistake, for a wrong cause."""
+    places = [await die(office, f"line {number}") for number in range(4)]
+    other = await die(office, "another cause")
+    await give_reason(office, other, DeadReason.OUTCOME_UNKNOWN)
     async with browsing(office) as sight:
-        await expect(sight.page.locator("#dead-queues li")).to_have_count(3)
-        everything = sight.page.get_by_role("button", name=f"Replay all of {LEDGER}")
-        dialog = sight.page.locator("#confirm")
+        groups, dialog = sight.page.locator(GROUPS), sight.page.locator("#confirm")
+        await expect(groups).to_have_count(2)
+        # The newest first, of the groups and in each.
+        await expect(groups.first).to_contain_text("may have run")
+        await expect(groups.last).to_contain_text("and 1 older: poste dead")
+        await expect(groups.last.locator("li").first).to_contain_text(places[-1].rpartition("/")[2])
+        everything = groups.last.get_by_role("button", name="Replay all")
         await everything.click()
-        await expect(dialog).to_contain_text(f"Replay 3 dead letters of {LEDGER}?")
+        await expect(dialog).to_contain_text("Replay 4 dead letters of LedgerService/Store?")
         await sight.page.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
         left = (await office.figures(LEDGER))["dead"]
         await everything.click()
-        await dialog.get_by_role("button", name="Replay all").click()
-        await expect(sight.page.locator("#dead-queues li")).to_have_count(0)
+        await dialog.get_by_role("button", name="Replay 4").click()
+        await expect(groups).to_have_count(1)
         tasks = await office.ended(places)
 
-    assert left == 3
+    assert left == 5
     assert {task["state"] for task in tasks} == {"SUCCEEDED"}
+    assert (await office.figures(LEDGER))["dead"] == 1
 
 
-async def test_a_full_list_of_dead_letters_does_not_go_stale(office):
-    """An operator would press buttons for tasks that another has replayed, and not see what died since."""
-    calls = [office.queue(LEDGER, line=f"line {n}", fail_code=UNAVAILABLE, times=1) for n in range(26)]
-    places = await asyncio.gather(*calls)
-    await office.ended(places)
+async def test_dead_letters_do_not_go_stale_and_are_filtered(office):
+    """An operator would press buttons for tasks that another has replayed, or not find the cause among many."""
+    places = [await die(office, f"line {number}") for number in range(4)]
+    for place, reason in zip(places, DeadReason, strict=False):
+        await give_reason(office, place, reason)
     async with browsing(office) as sight:
-        rows = sight.page.locator("#dead-queues li")
-        await expect(rows).to_have_count(25)
-        shown = await rows.locator("button.id").all_text_contents()
-        (more,) = {place.rpartition("/")[2] for place in places} - {*shown}
-        assert (await office.order(f"/v1/tasks/{shown[0]}/purge")).status == 200
-        await expect(rows.filter(has_text=more)).to_have_count(1)
-        await expect(rows.filter(has_text=shown[0])).to_have_count(0)
+        groups, rows = sight.page.locator(GROUPS), sight.page.locator(ROWS)
+        await expect(groups).to_have_count(4)
+        await sight.page.get_by_label("Reason").select_option(label="its service crashed each time")
+        await expect(groups).to_have_count(1)
+        await sight.page.get_by_label("Of methods named").fill("subtract")
+        await expect(sight.page.locator("#dead-empty")).to_have_text("No dead letter is like that.")
+        await sight.page.get_by_label("Of methods named").fill("ledger")
+        await expect(groups).to_have_count(1)
+        await sight.page.get_by_label("Reason").select_option("")
+        await expect(rows).to_have_count(4)
+        assert (await office.order(f"{places[0]}/purge")).status == 200
+        await expect(rows).to_have_count(3)
+
+
+async def test_what_is_held_aside_is_run_as_it_is(office):
+    """A call whose method's schema changed harmlessly would need a terminal to be run."""
+    place = await die(office)
+    await give_reason(office, place, DeadReason.SCHEMA_CHANGED)
+    async with browsing(office) as sight:
+        await expect(sight.page.locator(GROUPS)).to_contain_text("held aside: its method's schema changed")
+        await sight.page.get_by_role("button", name="Replay as it is LedgerService/Store").click()
+        dialog = sight.page.locator("#confirm")
+        await expect(dialog).to_contain_text("by the schema of today")
+        await dialog.get_by_role("button", name="Replay it").click()
+        (task,) = await office.ended([place])
+
+    assert task["state"] == "SUCCEEDED"
+
+
+async def test_direct_calls_are_shown(office):
+    """A service with a hundred calls a second would look idle, and one that fails as well as any."""
+    async with browsing(office) as sight:
+        await sight.shows(SUM, "up")
+        for number in range(10):
+            await office.call(SUM, a=number, b=3)
+            await office.call(LEDGER, line="bad", fail_code=INTERNAL)
+        figures = {name: sight.card(name).locator("dl.direct dd") for name in (SUM, LEDGER)}
+        await expect(figures[SUM].nth(0)).not_to_have_text(re.compile(r"^[0\u2013]$"))
+        await expect(figures[SUM].nth(1)).to_have_text("0 %")
+        await expect(figures[SUM].nth(2)).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+        await expect(figures[LEDGER].nth(1)).to_have_text("100 %")
+        await expect(sight.page.locator("#services-cover")).to_contain_text(f"this gateway, {socket.gethostname()}")
+
+
+async def test_what_is_away_comes_first(office):
+    """Of three hundred services an operator would look for the one that is away."""
+    async with browsing(office) as sight:
+        last = sight.page.locator("#services-list > li").nth(2)
+        await expect(last).to_have_attribute("data-key", LEDGER)
+        await office.parts[-1].stop()
+        await expect(last).to_have_attribute("data-key", SUM)
+        # A button does not move away under the one who is about to press it.
+        await sight.page.get_by_role("button", name=f"Pause {LEDGER}").focus()
+        office.parts[-1].start()
+        await sight.shows(LEDGER, "up")
+        await sight.looks(1)
+        held = await last.get_attribute("data-key")
+        await sight.page.locator("#task-id").focus()
+        await expect(last).to_have_attribute("data-key", LEDGER)
+
+    assert held == SUM
+
+
+async def test_a_task_is_found_by_its_id(office):
+    """Whom a client gives a task's id would need a terminal to see what became of it, and what it was called with."""
+    place = await die(office)
+    async with browsing(office) as sight:
+        await sight.page.get_by_label("A task's id").fill(f" {place} ")
+        await sight.page.keyboard.press("Enter")
+        dialog = sight.page.get_by_role("dialog", name="A task's life")
+        await expect(dialog).to_contain_text("UNAVAILABLE: told to fail")
+        await expect(dialog.locator("pre").first).to_contain_text('"line": "broken"')
+        await expect(dialog.locator(".events b")).to_have_text(["accepted", "started", "ended"])
+        await sight.page.keyboard.press("Escape")
+        await sight.page.get_by_label("A task's id").fill("made-up")
+        await sight.page.get_by_role("button", name="Find task").click()
+        await expect(dialog).to_contain_text("task")
+        # A browser logs each answer that is an error.
+        told, sight.complaints = sight.complaints, []
+
+    assert all("404" in one for one in told)
 
 
 async def test_what_may_have_run_is_not_replayed_without_a_question(office):
@@ -139,8 +236,8 @@ async def test_what_may_have_run_is_not_replayed_without_a_question(office):
     ).headers["Location"]
     await office.ended([place])
     async with browsing(office) as sight:
-        row = sight.page.locator("#dead-queues li")
-        await expect(row).to_contain_text("may have run: no answer came")
+        await expect(sight.page.locator(GROUPS)).to_contain_text("may have run: no answer came")
+        row = sight.page.locator(ROWS)
         await row.get_by_role("button", name="Replay LedgerService/Record").click()
         dialog = sight.page.locator("#confirm")
         await expect(dialog).to_contain_text("may have run already")
@@ -210,9 +307,9 @@ async def test_everything_is_reached_by_tab_and_the_focus_stays(office):
     """Without a mouse the page would be of no use; or each second throw its reader back to the top."""
     await die(office)
     async with browsing(office) as sight:
-        await expect(sight.page.locator("#dead-queues li")).to_have_count(1)
+        await expect(sight.page.locator(ROWS)).to_have_count(1)
         names = []
-        for _ in range(9):
+        for _ in range(11):
             await sight.page.keyboard.press("Tab")
             names.append(await sight.focused())
         await sight.page.get_by_role("button", name=f"Pause {SUM}").focus()
@@ -220,7 +317,7 @@ async def test_everything_is_reached_by_tab_and_the_focus_stays(office):
         kept = await sight.focused()
 
     assert names[0] == "Skip to the services"
-    for name in (f"Pause {SUM}", f"Pause {LEDGER}", f"Replay all of {LEDGER}", "Replay LedgerService", "History of"):
+    for name in (f"Pause {SUM}", f"Pause {LEDGER}", "Find task", "Replay LedgerService", "History of"):
         assert any(one.startswith(name) for one in names), (name, names)
     assert kept == f"Pause {SUM}"
 
@@ -235,7 +332,7 @@ async def test_it_is_readable_for_everybody(office, scheme, width):
     async with browsing(office, viewport={"width": width, "height": 900}, color_scheme=scheme) as sight:
         await sight.shows(SUM, "away")
         await expect(sight.page.locator("#tasks-list > li")).to_have_count(2)
-        await expect(sight.page.locator("#dead-queues li")).to_have_count(1)
+        await expect(sight.page.locator(ROWS)).to_have_count(1)
         # The rules themselves are put in past the page's own policy, which lets nothing in.
         found = await axe.Axe().run(sight.page)
         over = await sight.sideways()

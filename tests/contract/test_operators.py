@@ -81,6 +81,25 @@ async def test_what_died_is_listed_with_its_id_and_reason(office: Office) -> Non
     assert all(task["dieTime"] > task["createTime"] for task in listed)
 
 
+async def test_what_died_is_counted_by_its_cause(office: Office) -> None:
+    """After an outage an operator would look through thousands of letters for the few that died of something else."""
+    places = [await office.dead() for _ in range(3)]
+    await office.dead()
+    await office.no_answer_to_the_last()
+    purged = await office.dead()
+    await office.gateway.post(f"{purged}/purge")
+    found = (await office.gateway.get(f"{QUEUE}/dead-groups?newest=2")).body
+    bare = (await office.gateway.get(f"{QUEUE}/dead-groups?newest=0")).body
+
+    counts = [(group["method"], group["reason"], group["count"]) for group in found["groups"]]
+    assert counts == [("Add", "outcome-unknown", 1), ("Add", "attempts", 3)]
+    assert [f"/v1/tasks/{task['id']}" for task in found["groups"][1]["newest"]] == places[:0:-1]
+    assert found["groups"][1]["newest"][0]["error"]["detail"] == "broken"
+    assert found["uncounted"] == 0
+    assert [group["newest"] for group in bare["groups"]] == [[], []]
+    assert (await office.gateway.get(f"{QUEUE}/dead-groups?newest=21")).status == 400
+
+
 async def test_only_operators_are_told_what_an_exception_says(office: Office) -> None:
     """Its text may have anything in it: a client with the task's id must not read it, and the service's author must."""
     place = await office.dead(unexpected(ValueError("secret /etc/passwd")).status())

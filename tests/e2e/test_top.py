@@ -9,9 +9,11 @@ import termios
 
 import pytest
 from support.cli import environment, http, poll, poste, up
+from support.deployment import LEDGER, deployed
 from support.terminal import on_terminal
 
 SUM = "calculator.v1.SumService"
+UNAVAILABLE = 14
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,40 @@ def test_up_tells_how_things_are(tmp_path):
 
         assert terminal.end() == 0
     assert f"{gateway.removeprefix('http://').replace('127.0.0.1', 'localhost')}/ui" in shown
+
+
+async def test_top_leads_to_a_task_and_why_it_died(tmp_path):
+    """An operator who sees that something is dead would have to leave, and to know three other commands."""
+    async with deployed(tmp_path, LEDGER, settings={LEDGER: {"max_attempts": 1}}) as office:
+        place = await office.queue(LEDGER, line="spilt", fail_code=UNAVAILABLE)
+        await office.ended([place])
+        await office.call(LEDGER, line="written")
+        operator = ("--url", office.url, "--token-file", str(tmp_path / "operator.token"))
+        with on_terminal("top", *operator, columns=130) as terminal:
+            head = terminal.until("LedgerService")
+            terminal.strike(b"?")
+            terminal.until("look into a service")
+            terminal.strike(b"\x1b")
+            terminal.until("DIRECT/S")
+            # The last service, what is in it, and the dead letter.
+            for _ in range(3):
+                terminal.strike(b"\x1b[B")
+            terminal.strike(b"\r")
+            terminal.until("1 of Store: its handler failed")
+            terminal.strike(b"j")
+            terminal.strike(b"\x1b[C")
+            detail = terminal.until("HISTORY")
+            terminal.until("accepted")
+            terminal.strike(b"\x1b")
+            terminal.until("NEWEST TASKS")
+            terminal.strike(b"\x1b[D")
+            terminal.until("EMPTY IN")
+            terminal.strike(b"q")
+            code = terminal.end()
+
+    assert "? keys" in head
+    assert "is DEAD (attempts) after 1 attempt" in detail
+    assert "told to fail" in detail
+    assert '"line": "spilt"' in detail
+    assert place.rpartition("/")[2] in detail
+    assert code == 0

@@ -465,7 +465,12 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
 
     anything: Any = None
     servicer = OperatorServicer(
-        cast("Any", Half()), anything, anything, cast("Any", NoCatalogue()), cast("Any", Unlimited())
+        cast("Any", Half()),
+        anything,
+        anything,
+        anything,
+        catalogue=cast("Any", NoCatalogue()),
+        budgets=cast("Any", Unlimited()),
     )
     answer = await servicer.ListQueues(pb.ListQueuesRequest(), anything)
 

@@ -12,6 +12,8 @@ from google.rpc import status_pb2
 import poste_calculator
 from poste.domain.codes import Code
 from poste.domain.policy import MAX_DEFECTS
+from poste.domain.task import DeadReason
+from poste.queue import record
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.runtime.settings import StoreSettings
@@ -83,6 +85,11 @@ class Office:
         await self._client.hset(self._keys.record(key), "i", MAX_DEFECTS - 1)
         await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
         return place
+
+    async def no_answer_to_the_last(self) -> None:
+        """Have it that the last call that died did so because its outcome is unknown."""
+        (key,) = await self._client.zrange(self._keys.dead, -1, -1)
+        await self._client.hset(self._keys.record(key.decode()), record.REASON, DeadReason.OUTCOME_UNKNOWN.value)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,9 @@ _DAY: Final = 24 * _HOUR
 _FEW: Final = 10
 #: Below this, seconds are written with one decimal.
 _SHORT_SECONDS: Final = 9.95
+#: Below this, latencies are written with one decimal; from this on, as durations are.
+_SHORT_LATENCY: Final = 0.00995
+_SECOND: Final = 0.9995
 #: Each light has a sign of its own: not all users see the colours.
 _LIGHTS: Final = {
     "up": ("●", "green"),
@@ -69,6 +72,21 @@ def rate(a_second: float | None) -> str:
     if a_second is None:
         return "-"
     return f"{a_second:.1f}" if 0 < a_second < _FEW else f"{a_second:,.0f}"
+
+
+def latency(seconds: float | None) -> str:
+    """Write how long an answer took: `0.8 ms`, `12 ms`, then as durations are written; `-` if there was none."""
+    if seconds is None:
+        return "-"
+    if seconds < _SHORT_LATENCY:
+        return f"{1000 * seconds:.1f} ms"
+    return f"{1000 * seconds:.0f} ms" if seconds < _SECOND else duration(seconds)
+
+
+def share(part: float) -> str:
+    """Write a part of a whole: `0 %`, `0.3 %`, `12 %`."""
+    percent = 100 * part
+    return f"{percent:.1f} %" if 0 < percent < _FEW else f"{percent:.0f} %"
 
 
 def trend(values: list[int]) -> str:

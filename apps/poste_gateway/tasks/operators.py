@@ -11,6 +11,12 @@ response and error; `?pageSize=` is at most 1000, and so many are remembered. Wi
 
     {"tasks": [{…the task…, "dieTime": "…"}], "nextPageToken": ""}
 
+`GET /v1/queues/{queue}/dead-groups` counts them by method and reason, that of the newest first, with the `?newest=` (3,
+at most 20) newest of each. `uncounted`: so many of the longest dead it did not get to within half a second::
+
+    {"groups": [{"method": "Add", "reason": "attempts", "count": 290, "newest": [{…the task…, "dieTime": "…"}]}],
+     "uncounted": 0}
+
 An error's detail is there what an unexpected exception said, or the handler in a DebugInfo: no client sees that.
 `?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `GET /v1/tasks/{id}/call` answers with what a
 task was called with (`call_view`), next to the task and its history. `POST /v1/tasks/{id}/replay` and `/purge` answer
@@ -52,6 +58,7 @@ from poste.domain.codes import Code
 from poste.domain.task import TaskState
 from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc.catalogue import Service
+from poste.rpc.task_enums import REASON_OF
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
@@ -76,6 +83,8 @@ from poste_gateway.tasks.task_reader import TaskReader
 Handler = Callable[[web.BaseRequest, str], Awaitable[Response]]
 PageT = TypeVar("PageT")
 
+#: How many dead letters of each group may be asked for.
+_MAX_NEWEST: Final = 20
 #: What a call has in bytes that is written as JSON in a thread.
 _LARGE: Final = 32_768
 
@@ -120,6 +129,7 @@ class OperatorRoutes:
             (QUEUES, "resume"): {"POST": self._guarded(self._resume)},
             (QUEUES, "tasks"): {"GET": self._guarded(self._tasks)},
             (QUEUES, "dead"): {"GET": self._guarded(self._dead)},
+            (QUEUES, "dead-groups"): {"GET": self._guarded(self._dead_groups)},
             (QUEUES, "replay"): {"POST": self._guarded(bulk.replay)},
             (QUEUES, "purge"): {"POST": self._guarded(bulk.purge)},
             (QUEUES, "cancel"): {"POST": self._guarded(bulk.cancel)},
@@ -176,14 +186,30 @@ class OperatorRoutes:
         await self._listings.queues(queue)
         page = await self._page(self._mom.list_dead_tasks(queue, wanted, size, token))
         service = self._catalogue.services.get(queue)
-        tasks = [
-            {
-                **_for_operators(task_view.listed_id(self._ids, queue, dead), dead.task, service),
-                "dieTime": task_view.time(dead.die_time),
-            }
-            for dead in page.tasks
-        ]
+        tasks = [self._dead_letter(queue, dead, service) for dead in page.tasks]
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
+
+    async def _dead_groups(self, request: web.BaseRequest, queue: str) -> Response:
+        newest = task_filters.number(request, "newest", 3, most=_MAX_NEWEST, least=0)
+        await self._listings.queues(queue)
+        found = await self._mom.group_dead_tasks(queue, newest)
+        service = self._catalogue.services.get(queue)
+        groups = [
+            {
+                "method": group.method,
+                "reason": REASON_OF[group.dead_reason].value,
+                "count": group.count,
+                "newest": [self._dead_letter(queue, dead, service) for dead in group.newest],
+            }
+            for group in found.groups
+            # What a newer middleware knows is replayed by its words, which this gateway does not have.
+            if group.dead_reason in REASON_OF
+        ]
+        return json_response({"groups": groups, "uncounted": found.uncounted}, headers=NO_STORE)
+
+    def _dead_letter(self, queue: str, dead: pb.DeadTask, service: Service | None) -> dict[str, Any]:
+        task_id = task_view.listed_id(self._ids, queue, dead)
+        return {**_for_operators(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)}
 
     @staticmethod
     async def _page(asked: Awaitable[PageT]) -> PageT:

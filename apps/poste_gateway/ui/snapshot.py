@@ -2,9 +2,10 @@
 
 ::
 
-    {"time": "…", "middleware": true,
+    {"time": "…", "gateway": "host-1", "middleware": true,
      "services": [{"name": "calculator.v1.SumService", "light": "up" | "busy" | "away" | "hung" | "unlisted",
                    "replicas": {"ready": 1, "known": 1},
+                   "direct": {"rate": 103.2, "errorRate": 0.1, "p99Seconds": 0.0049},
                    "figures": {"queued": 0, "running": 0, "delayed": 0, "dead": 0, "kept": 5,
                                "keptBytes": 1560, "heldBytes": 1560, "maxHeldBytes": 239075328,
                                "oldestAgeSeconds": null, "paused": false, "standsStill": false, "consumers": 1,
@@ -13,13 +14,16 @@
      "tasks": [{…a task without its response and error…}]}
 
 `unlisted`: the service left the catalogue, and its queue is still there. `figures` is null while the middleware is
-away. The rates are in tasks a second, and null at first. `tasks` are the newest of all queues, the newest first.
+away. The rates are in tasks a second, and null at first. `direct` are the calls that this one gateway, whose host is
+`gateway`, answered by the direct road in the last ten seconds (see `traffic`); null at first. `tasks` are the newest of
+all queues, the newest first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,8 +34,10 @@ from poste_gateway.mom import Mom
 from poste_gateway.tasks.listings import Listings
 from poste_gateway.ui.health import Health
 from poste_gateway.ui.newest import Newest
+from poste_gateway.ui.traffic import Traffic
 
 _UNLISTED: Final = "unlisted"
+_NO_CALLS: Final = {"rate": 0.0, "errorRate": 0.0, "p99Seconds": None}
 _NO_REPLICAS: Final = {"ready": 0, "known": 0}
 #: The fields of a queue's figures that repeat the service's name.
 _NAMES: Final = ("queue", "service")
@@ -54,6 +60,8 @@ class Snapshots:
         self._listings = listings
         self._health = Health()
         self._newest = Newest(mom, ids)
+        self._traffic = Traffic()
+        self._host = socket.gethostname()
 
     async def take(self, tasks: bool) -> dict[str, Any]:
         """Return a snapshot as JSON values; what can't be read now is null.
@@ -65,8 +73,10 @@ class Snapshots:
         queues, *lights = await asyncio.gather(self._queues(), *(self._health.of(pool) for pool in pools.values()))
         light = dict(zip(pools, lights, strict=True))
         names = sorted({*pools, *(queues or ())})
+        traffic = self._traffic.lately(asyncio.get_running_loop().time())
         snapshot = {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "gateway": self._host,
             "middleware": queues is not None,
             "services": [
                 {
@@ -75,6 +85,7 @@ class Snapshots:
                     "replicas": dict(zip(_NO_REPLICAS, pools[name].counts, strict=True))
                     if name in pools
                     else _NO_REPLICAS,
+                    "direct": None if traffic is None else traffic.get(name, _NO_CALLS),
                     "figures": None if queues is None else queues.get(name),
                 }
                 for name in names

@@ -9,14 +9,15 @@ from poste.domain.task import TaskState
 from poste.queue import damaged
 from poste.queue.operators import Place
 from poste.queue.task_filter import Search, TaskFilter
-from poste.rpc.task_enums import REASON_OF, STATE_OF
+from poste.rpc.task_enums import REASON_OF, REASONS, STATE_OF
 from poste.v1 import mom_service_pb2, task_pb2
 from poste_mom.messages.tasks import of_record, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from poste.queue.operators import DeadPage, EndedPage
+    from poste.queue.dead_groups import GroupedDead
+    from poste.queue.operators import DeadLetter, DeadPage, EndedPage
     from poste.queue.queues import QueueFigures
     from poste.queue.record import TaskRecord
     from poste.queue.task_lists import FoundPage, ListedTask
@@ -96,12 +97,7 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     for task in page.tasks:
         if not _named(queue_name, task.record):
             continue
-        spelt = mom_service_pb2.DeadTask(
-            task=of_record(queue_name, task.record),
-            die_time=timestamp(task.die_time),
-            task_ttl_seconds=task.task_ttl_seconds,
-            result_ttl_seconds=task.result_ttl_seconds,
-        )
+        spelt = _dead_task(queue_name, task)
         size += spelt.ByteSize()
         if response.tasks and size > sizes.BATCH:
             last = response.tasks[-1]
@@ -111,6 +107,32 @@ def dead_page(queue_name: str, page: DeadPage) -> mom_service_pb2.ListDeadTasksR
     if behind is not None:
         response.next_page_token = f"{_spelt(behind.die_time)}.{behind.key}"
     return response
+
+
+def dead_groups(queue_name: str, found: GroupedDead) -> mom_service_pb2.GroupDeadTasksResponse:
+    """Make the message of what died, counted: of the newest of each group as many as fit."""
+    response = mom_service_pb2.GroupDeadTasksResponse(uncounted=found.uncounted)
+    size = 0
+    for one in found.groups:
+        spelt = response.groups.add(method=one.method, dead_reason=REASONS[one.reason], count=one.count)
+        for task in one.newest:
+            if not _named(queue_name, task.record):
+                continue
+            letter = _dead_task(queue_name, task)
+            size += letter.ByteSize()
+            if size > sizes.BATCH:
+                break
+            spelt.newest.append(letter)
+    return response
+
+
+def _dead_task(queue_name: str, task: DeadLetter) -> mom_service_pb2.DeadTask:
+    return mom_service_pb2.DeadTask(
+        task=of_record(queue_name, task.record),
+        die_time=timestamp(task.die_time),
+        task_ttl_seconds=task.task_ttl_seconds,
+        result_ttl_seconds=task.result_ttl_seconds,
+    )
 
 
 def recent(queue_name: str, tasks: Iterable[ListedTask]) -> mom_service_pb2.ListRecentTasksResponse:

@@ -21,6 +21,7 @@ from poste_mom.server.request_ids import request_id_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from poste.queue.dead_groups import DeadGroups
     from poste.queue.operators import Operators
     from poste.queue.queues import Queues
     from poste.queue.steps.operator import Cancelled, Done
@@ -36,6 +37,8 @@ _PAGES_AT_ONCE: Final = 4
 _PAGES_TO_ONE: Final = 2
 #: How many tasks one page of a list may have.
 _MAX_PAGE: Final = 1000
+#: How many dead letters of each group.
+_MAX_NEWEST: Final = 20
 _DEAD_TASK_RESULTS: Final[Mapping[Done, pb.DeadTaskResult.ValueType]] = {
     "done": pb.DEAD_TASK_RESULT_DONE,
     "open": pb.DEAD_TASK_RESULT_NOT_DEAD,
@@ -63,9 +66,17 @@ class OperatorServicer:
     """Serves what lists queues and their tasks, and what pauses, cancels, replays and purges."""
 
     def __init__(
-        self, queues: Queues, lists: TaskLists, operators: Operators, catalogue: Catalogue, budgets: Budgets
+        self,
+        queues: Queues,
+        lists: TaskLists,
+        operators: Operators,
+        dead_groups: DeadGroups,
+        *,
+        catalogue: Catalogue,
+        budgets: Budgets,
     ) -> None:
         self._queues = queues
+        self._dead_groups = dead_groups
         self._lists = lists
         self._operators = operators
         self._catalogue = catalogue
@@ -142,6 +153,14 @@ class OperatorServicer:
         except StoreError as error:
             await refuse(context, error)
         return listings.dead_page(request.queue, page)
+
+    async def GroupDeadTasks(self, request: pb.GroupDeadTasksRequest, context: Context) -> pb.GroupDeadTasksResponse:
+        await self._pages.begin(context)
+        try:
+            found = await self._dead_groups.of(request.queue, newest=min(max(request.newest, 0), _MAX_NEWEST))
+        except StoreError as error:
+            await refuse(context, error)
+        return listings.dead_groups(request.queue, found)
 
     async def _asked(
         self,

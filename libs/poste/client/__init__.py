@@ -12,6 +12,7 @@
 from poste.client.answers import (
     Answer,
     CalledWith,
+    DeadGroup,
     Forgotten,
     History,
     Method,
@@ -27,7 +28,7 @@ from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnre
 from poste.client.filters import TaskFilter
 from poste.client.outlines import MessageField, MethodOutline
 from poste.client.results import NoResult, NotFinished
-from poste.client.snapshots import Figures, ServiceStatus, Snapshot
+from poste.client.snapshots import Direct, Figures, ServiceStatus, Snapshot
 from poste.client.sync import SyncClient
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "CalledWith",
     "Client",
     "ClientError",
+    "DeadGroup",
+    "Direct",
     "FieldError",
     "Figures",
     "Forgotten",

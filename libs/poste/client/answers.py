@@ -148,6 +148,22 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadGroup:
+    """What Poste gave up of one method for one reason: how many calls, and the newest of them, the newest first."""
+
+    method: str
+    reason: str
+    count: int
+    newest: tuple[Task, ...]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> DeadGroup:
+        """Take the group from its JSON; raises as `Task.read` does."""
+        newest = tuple(Task.read(task) for task in document["newest"])
+        return cls(str(document["method"]), str(document["reason"]), int(document["count"]), newest)
+
+
+@dataclass(frozen=True, slots=True)
 class CalledWith:
     """What a kept call was called with, as an operator sees it.
 

@@ -12,7 +12,18 @@ from dataclasses import replace
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from poste.client.answers import Answer, CalledWith, Forgotten, History, Moving, Queue, Registered, Service, Task
+from poste.client.answers import (
+    Answer,
+    CalledWith,
+    DeadGroup,
+    Forgotten,
+    History,
+    Moving,
+    Queue,
+    Registered,
+    Service,
+    Task,
+)
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
@@ -347,6 +358,11 @@ class Client:
     def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
         return self._listed(queue, "dead", wanted)
+
+    async def dead_groups(self, queue: str, *, newest: int = 3) -> list[DeadGroup]:
+        """Count what Poste gave up in a queue by method and reason, the group of the newest first."""
+        reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/dead-groups?newest={newest}")
+        return self._read_all(DeadGroup.read, reply.document, "groups")
 
     async def _listed(self, queue: str, which: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
         pages = self._pages("GET", f"/v1/queues/{quote(queue, safe='')}/{which}", wanted, pageSize=str(_PAGE_SIZE))

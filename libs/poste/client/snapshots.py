@@ -75,6 +75,35 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Direct:
+    """What one gateway answered by the direct road in the last ten seconds; other gateways' calls are not in it.
+
+    Attributes:
+        rate: Calls a second.
+        error_rate: Those a second that were answered with a status of 5xx.
+        p99_seconds: So long one in a hundred took, or longer; None without calls.
+    """
+
+    rate: float
+    error_rate: float
+    p99_seconds: float | None
+
+    @property
+    def error_share(self) -> float:
+        """Which part of the calls were errors, 0 to 1."""
+        return self.error_rate / self.rate if self.rate else 0.0
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Direct:
+        """Take the figures from their JSON; raises as `Task.read` does."""
+        return cls(
+            rate=float(document["rate"]),
+            error_rate=float(document["errorRate"]),
+            p99_seconds=_number(document["p99Seconds"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """A service as the gateway sees it.
 
@@ -83,6 +112,7 @@ class ServiceStatus:
         light: `up`, `busy`, `away`, `hung` (it is there and does not answer), or `unlisted` (it left the catalogue).
         ready: How many replicas calls go to.
         known: How many replicas there may be.
+        direct: Its direct calls at this gateway; None while that is unknown.
         figures: Its queue; None while that is unknown.
     """
 
@@ -90,17 +120,19 @@ class ServiceStatus:
     light: str
     ready: int
     known: int
+    direct: Direct | None
     figures: Figures | None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> ServiceStatus:
         """Take the service from its JSON; raises as `Task.read` does."""
-        figures = document["figures"]
+        figures, direct = document["figures"], document.get("direct")
         return cls(
             name=str(document["name"]),
             light=str(document["light"]),
             ready=int(document["replicas"]["ready"]),
             known=int(document["replicas"]["known"]),
+            direct=None if direct is None else Direct.read(direct),
             figures=None if figures is None else Figures.read(figures),
         )
 
@@ -111,6 +143,7 @@ class Snapshot:
 
     Attributes:
         time: When that was.
+        gateway: The host of the gateway that says it; empty if it does not say.
         middleware: Whether the middleware answered; without it there are no figures.
         services: The services, by name.
         tasks: The newest tasks, the newest first; None if the client is no operator.
@@ -118,6 +151,7 @@ class Snapshot:
     """
 
     time: datetime
+    gateway: str
     middleware: bool
     services: tuple[ServiceStatus, ...]
     tasks: tuple[Task, ...] | None
@@ -129,6 +163,7 @@ class Snapshot:
         tasks = document.get("tasks")
         return cls(
             time=datetime.fromisoformat(document["time"]),
+            gateway=str(document.get("gateway", "")),
             middleware=bool(document["middleware"]),
             services=tuple(ServiceStatus.read(service) for service in document["services"]),
             tasks=None if tasks is None else tuple(Task.read(task) for task in tasks),

@@ -132,9 +132,23 @@ class Operators:
 
     async def _dead(self, queue: str, count: int, behind: Place | None) -> DeadPage:
         """Read the next letters of the list."""
+        places = await self._places(self._keys.of(queue), count, behind)
+        tasks, now = await self._letters(queue, places)
+        return DeadPage(tasks, places[-1] if len(places) == count else None, now)
+
+    async def letters(self, queue: str, places: Sequence[Place]) -> list[DeadLetter]:
+        """Read dead letters, without those that were replayed or purged since they were listed.
+
+        Raises:
+            StoreUnreached, StoreNotRead: Redis did not answer.
+        """
+        tasks, _ = await self._letters(queue, places)
+        return tasks
+
+    async def _letters(self, queue: str, places: Sequence[Place]) -> tuple[list[DeadLetter], float]:
+        """Read them, and Redis' time."""
         at = self._keys.of(queue)
         with reading():
-            places = await self._places(at, count, behind)
             pipeline = self._client.pipeline(transaction=False)
             for place in places:
                 pipeline.hmget(at.record(place.key), _FIELDS)
@@ -149,7 +163,7 @@ class Operators:
                     tasks.append(DeadLetter(task, place.die_time, *record.ttls_of(fields)))
             except DamagedRecord as error:
                 damaged.report(queue, place.key, str(error))
-        return DeadPage(tasks, places[-1] if len(places) == count else None, now)
+        return tasks, now
 
     async def cancel(self, queue: str, keys: Sequence[str], *, only_waiting: bool) -> list[Cancelled]:
         """Cancel tasks that wait, and ask those that run to stop, unless `only_waiting`.

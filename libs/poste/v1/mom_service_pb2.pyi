@@ -1473,6 +1473,96 @@ class ListDeadTasksResponse(_message.Message):
 Global___ListDeadTasksResponse: _TypeAlias = ListDeadTasksResponse  # noqa: Y015
 
 @_typing.final
+class GroupDeadTasksRequest(_message.Message):
+    """Asks how many DEAD tasks a queue has, of which kinds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    newest: _builtins.int
+    """Of each group so many of the newest are wanted; the middleware may answer with fewer."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        newest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupDeadTasksRequest: _TypeAlias = GroupDeadTasksRequest  # noqa: Y015
+
+@_typing.final
+class DeadGroup(_message.Message):
+    """The DEAD tasks of one method that were given up for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    DEAD_REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method's short name."""
+    dead_reason: _task_pb2.DeadReason.ValueType
+    """Why they were given up."""
+    count: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def newest(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadTask]:
+        """The newest of them, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        dead_reason: _task_pb2.DeadReason.ValueType = ...,
+        count: _builtins.int = ...,
+        newest: _abc.Iterable[Global___DeadTask] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dead_reason", b"dead_reason", "method", b"method", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadGroup: _TypeAlias = DeadGroup  # noqa: Y015
+
+@_typing.final
+class GroupDeadTasksResponse(_message.Message):
+    """The DEAD tasks of a queue, counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    UNCOUNTED_FIELD_NUMBER: _builtins.int
+    uncounted: _builtins.int
+    """How many of the longest dead are in no group, for the middleware did not get to them in time."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadGroup]:
+        """The groups, that of the newest first."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___DeadGroup] | None = ...,
+        uncounted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "uncounted", b"uncounted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupDeadTasksResponse: _TypeAlias = GroupDeadTasksResponse  # noqa: Y015
+
+@_typing.final
 class CancelTasksRequest(_message.Message):
     """Asks to cancel tasks."""
 

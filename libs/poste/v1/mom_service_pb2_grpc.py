@@ -116,6 +116,11 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
                 _registered_method=True)
+        self.GroupDeadTasks = channel.unary_unary(
+                '/poste.v1.MomService/GroupDeadTasks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksResponse.FromString,
+                _registered_method=True)
         self.CancelTasks = channel.unary_unary(
                 '/poste.v1.MomService/CancelTasks',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.CancelTasksRequest.SerializeToString,
@@ -294,6 +299,13 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GroupDeadTasks(self, request, context):
+        """Counts the DEAD tasks of a queue by method and reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTasks(self, request, context):
         """Cancels waiting tasks, for an operator: their clients see that it was one.
         """
@@ -460,6 +472,11 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.ListDeadTasks,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.SerializeToString,
+            ),
+            'GroupDeadTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GroupDeadTasks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksResponse.SerializeToString,
             ),
             'CancelTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTasks,
@@ -934,6 +951,33 @@ class MomService:
             '/poste.v1.MomService/ListDeadTasks',
             poste_dot_v1_dot_mom__service__pb2.ListDeadTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.ListDeadTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GroupDeadTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/GroupDeadTasks',
+            poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.GroupDeadTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class MomServiceStub:
     """Returns what a task was called with."""
     ListDeadTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListDeadTasksRequest, _mom_service_pb2.ListDeadTasksResponse]
     """Lists DEAD tasks, the longest dead first."""
+    GroupDeadTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.GroupDeadTasksRequest, _mom_service_pb2.GroupDeadTasksResponse]
+    """Counts the DEAD tasks of a queue by method and reason."""
     CancelTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.CancelTasksRequest, _mom_service_pb2.CancelTasksResponse]
     """Cancels waiting tasks, for an operator: their clients see that it was one."""
     ReplayTasks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ReplayTasksRequest, _mom_service_pb2.ReplayTasksResponse]
@@ -221,6 +223,14 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mom_service_pb2.ListDeadTasksRequest, _abc.Awaitable[_mom_service_pb2.ListDeadTasksResponse]],
     ) -> _abc.Awaitable[_mom_service_pb2.ListDeadTasksResponse]:
         """Lists DEAD tasks, the longest dead first."""
+
+    @_abc_1.abstractmethod
+    def GroupDeadTasks(
+        self,
+        request: _mom_service_pb2.GroupDeadTasksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.GroupDeadTasksRequest, _abc.Awaitable[_mom_service_pb2.GroupDeadTasksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.GroupDeadTasksResponse]:
+        """Counts the DEAD tasks of a queue by method and reason."""
 
     @_abc_1.abstractmethod
     def CancelTasks(

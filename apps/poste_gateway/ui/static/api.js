@@ -37,6 +37,18 @@ export function queue(name, rest) {
   return `v1/queues/${encodeURIComponent(name)}/${rest}`;
 }
 
+/** Has a verb done to the tasks of a queue that a query matches, page after page; returns the sum of what is counted. */
+export async function askMany(name, verb, query, counted) {
+  let sum = 0;
+  let pageToken = "";
+  do {
+    const answer = await ask("POST", queue(name, `${verb}?${new URLSearchParams({ ...query, ...(pageToken && { pageToken }) })}`));
+    sum += answer[counted];
+    pageToken = answer.nextPageToken;
+  } while (pageToken);
+  return sum;
+}
+
 /** The path of a task, or of something behind it. */
 export function task(id, rest = "") {
   return `v1/tasks/${encodeURIComponent(id)}${rest && `/${rest}`}`;

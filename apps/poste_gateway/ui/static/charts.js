@@ -5,6 +5,11 @@ import { make, say, set } from "./dom.js";
 const SECONDS = 180;
 const HEIGHT = 56;
 const charts = new Set();
+// Only what is in sight is drawn: there may be hundreds.
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) pictured.get(target)?.see(isIntersecting);
+});
+const pictured = new WeakMap();
 
 /** One chart: a caption with its latest value, and its picture. */
 export class Chart {
@@ -17,6 +22,7 @@ export class Chart {
   #name;
   #write;
   #picture = null;
+  #seen = false;
 
   /**
    * @param {string} name what it shows
@@ -30,6 +36,16 @@ export class Chart {
     this.element = make("figure", {}, make("figcaption", {}, make("span", {}, `${name} `, this.#now), this.#most), this.#plot);
     new ResizeObserver(() => this.#resize()).observe(this.#plot);
     charts.add(this);
+    pictured.set(this.#plot, this);
+    sight.observe(this.#plot);
+  }
+
+  /** Takes note of whether it is in sight. */
+  see(seen) {
+    this.#seen = seen;
+    if (!seen) return;
+    this.#resize();
+    this.draw();
   }
 
   /** Begins with what was before. */
@@ -58,7 +74,7 @@ export class Chart {
 
   /** Draws what there is. */
   draw() {
-    this.#picture?.setData([this.#times, this.#values]);
+    if (this.#seen) this.#picture?.setData([this.#times, this.#values]);
   }
 
   /** Draws it in the colours that hold now. */
@@ -71,11 +87,12 @@ export class Chart {
   /** Lets go of it. */
   end() {
     charts.delete(this);
+    sight.unobserve(this.#plot);
   }
 
   #resize() {
     const width = this.#plot.clientWidth;
-    if (!width) return;
+    if (!width || !this.#seen) return;
     if (this.#picture) {
       this.#picture.setSize({ width, height: HEIGHT });
       return;

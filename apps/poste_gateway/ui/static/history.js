@@ -1,4 +1,4 @@
-// A task's life: what happened to it, when, and what came of it.
+// A task's life: what it was called with, what happened to it, when, and what came of it.
 
 import { ask, Refused, task } from "./api.js";
 import { make } from "./dom.js";
@@ -13,6 +13,8 @@ export class History {
   #body = document.getElementById("history-body");
   #id = null;
   #seen = null;
+  /** Whether to show what operators alone may see. */
+  operator = false;
 
   constructor() {
     document.getElementById("history-close").addEventListener("click", () => this.#dialog.close());
@@ -43,17 +45,27 @@ export class History {
   async #refresh() {
     const id = this.#id;
     try {
-      const [now, { events, truncated }] = await Promise.all([ask("GET", task(id)), ask("GET", task(id, "history"))]);
+      const { call, now, events, truncated } = await this.#read(id);
       if (id !== this.#id) return;
       this.#seen = `${now.state} ${now.attempt}`;
-      this.#body.replaceChildren(...this.#facts(now), ...this.#events(events, truncated));
+      this.#body.replaceChildren(...this.#facts(now, call), ...this.#events(events, truncated));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (id === this.#id) this.#body.replaceChildren(make("p", { class: "note trouble" }, error.message));
     }
   }
 
-  #facts(now) {
+  /** Reads all that there is; an operator is told more, in one answer. */
+  async #read(id) {
+    if (this.operator) {
+      const call = await ask("GET", task(id, "call"));
+      return { call, now: call.task, events: call.events, truncated: call.truncated };
+    }
+    const [now, history] = await Promise.all([ask("GET", task(id)), ask("GET", task(id, "history"))]);
+    return { call: null, now, ...history };
+  }
+
+  #facts(now, call) {
     const state = mark();
     show(state, now.state);
     const facts = [
@@ -62,8 +74,13 @@ export class History {
       ["State", state],
       [FINAL.includes(now.state) ? "Kept until" : "Given up at", now.expireTime && clock(now.expireTime)],
       ["Reason", now.reason],
-      ["Response", now.response && make("code", {}, JSON.stringify(now.response))],
       ["Error", now.error && `${now.error.code}: ${now.error.detail}`],
+      ["Last error", now.lastError && `${now.lastError.code}: ${now.lastError.detail}`],
+      ["Request", call && (call.request ? pretty(call.request) : (call.unreadable ?? "It is not kept any more."))],
+      ["Masked", call?.masked.join(", ")],
+      ["Headers", call && Object.keys(call.headers).length > 0 && pretty(call.headers)],
+      ["Request id", call?.requestId && make("code", {}, call.requestId)],
+      ["Response", now.response && pretty(now.response)],
     ];
     const known = facts.filter(([, value]) => value);
     return [make("dl", {}, ...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))))];
@@ -84,7 +101,14 @@ export class History {
   }
 }
 
-function words({ attempt, state, reason }) {
-  const parts = [attempt && `attempt ${attempt}`, state?.toLowerCase(), reason];
+/** JSON as it is read: in lines if it is long. It can be scrolled, so it can have the focus. */
+function pretty(value) {
+  const short = JSON.stringify(value);
+  const text = short.length > 60 ? JSON.stringify(value, null, 2) : short;
+  return make("pre", { tabindex: 0 }, make("code", {}, text));
+}
+
+function words({ attempt, state, reason, code }) {
+  const parts = [attempt && `attempt ${attempt}`, state?.toLowerCase(), reason, code];
   return parts.filter(Boolean).join(" · ");
 }

@@ -3,6 +3,7 @@
 import { token } from "./api.js";
 import { Dead } from "./dead.js";
 import { announce, say } from "./dom.js";
+import { Finder } from "./finder.js";
 import { History } from "./history.js";
 import { Services } from "./services.js";
 import { Stream } from "./stream.js";
@@ -30,11 +31,13 @@ takeToken();
 const history = new History();
 const services = new Services(trouble);
 const dead = new Dead((id) => history.open(id), trouble);
+new Finder((id) => history.open(id));
 const tasks = new Tasks((id) => history.open(id));
 
 const stream = new Stream({
   hello(hello) {
     operator = hello.operator;
+    history.operator = operator;
     find("operator").hidden = operator && !token.get();
     find("operator-form").hidden = operator || hello.needs !== "operator-token";
     find("operator-forget").hidden = !token.get();

@@ -1,9 +1,10 @@
-// The services: a light, the queue in figures, two charts, and a button that pauses.
+// The services: a light, direct calls and the queue in figures, two charts, and a button that pauses. What is away
+// comes first.
 
 import { ask, queue, Refused } from "./api.js";
 import { Chart } from "./charts.js";
 import { announce, confirm, icon, keep, make, redraw, say, set } from "./dom.js";
-import { count, duration, many, rate, size, split } from "./text.js";
+import { count, duration, latency, many, rate, share, size, split } from "./text.js";
 
 // Each light has a shape of its own: not all users see the colours.
 const SHAPES = { up: "dot", busy: "half", away: "ring", hung: "warning", unlisted: "dash" };
@@ -15,7 +16,13 @@ const MEANINGS = {
   unlisted: "It is not in the catalogue any more.",
 };
 const STILL = "Kept results take all the room that the queue may have: until there is some, no call is started.";
-const FIGURES = ["Running", "Delayed", "Dead", "Kept", "Replicas", "In/s", "Out/s", "Empty in"];
+const DIRECT = ["Direct/s", "Errors", "p99", "Replicas"];
+const QUEUE = ["Running", "Delayed", "Dead", "Kept", "Queued/s", "Done/s", "Empty in"];
+// What an operator is to see first.
+const URGENCY = ["hung", "away", "busy", "up", "unlisted"];
+// From so many services on they can be filtered by name; and so many are shown at first.
+const MANY = 7;
+const FIRST = 24;
 
 // Of what a queue may hold: from here on an operator is to see to it, as the alert has it.
 const NEARLY_FULL = 0.8;
@@ -28,7 +35,8 @@ class Card {
   #still = make("span", { class: "light still", hidden: true, title: STILL }, icon("bars"), make("span", {}, "stands still"));
   #waiting = new Chart("Waiting", "--waiting", count);
   #age = new Chart("Oldest", "--age", duration);
-  #figures = FIGURES.map((name) => [make("dt", {}, name), make("dd")]);
+  #direct = DIRECT.map((name) => [make("dt", {}, name), make("dd")]);
+  #figures = QUEUE.map((name) => [make("dt", {}, name), make("dd")]);
   #button = make("button", { type: "button" });
   #drop = make("button", { type: "button", hidden: true }, "Drop results");
   #kept = 0;
@@ -43,6 +51,7 @@ class Card {
       "li",
       { class: "card" },
       make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused, this.#still)),
+      make("dl", { class: "direct" }, ...this.#direct.map((pair) => make("div", {}, ...pair))),
       make("div", { class: "charts" }, this.#waiting.element, this.#age.element),
       make("dl", {}, ...this.#figures.map((pair) => make("div", {}, ...pair))),
       make("div", { class: "verbs" }, this.#button, this.#drop),
@@ -58,7 +67,7 @@ class Card {
   }
 
   fill(service, time, operator) {
-    const { light, replicas, figures } = service;
+    const { light, replicas, direct, figures } = service;
     this.#announceState(light, figures);
     set(this.element, "data-light", light);
     set(this.#light, "class", `light ${light}`);
@@ -69,7 +78,12 @@ class Card {
     this.#still.hidden = !figures?.standsStill;
     this.#waiting.add(time, figures && figures.queued + figures.delayed);
     this.#age.add(time, figures && (figures.oldestAgeSeconds ?? 0));
-    const [running, delayed, dead, kept, ready, into, out, eta] = this.#figures.map((pair) => pair[1]);
+    const [calls, errors, slowest, ready] = this.#direct.map((pair) => pair[1]);
+    say(calls, rate(direct?.rate));
+    say(errors, direct?.rate ? share(direct.errorRate / direct.rate) : "–");
+    set(errors.parentElement, "class", direct?.errorRate ? "bad" : null);
+    say(slowest, latency(direct?.p99Seconds));
+    const [running, delayed, dead, kept, into, out, eta] = this.#figures.map((pair) => pair[1]);
     for (const [cell, key] of [[running, "running"], [delayed, "delayed"], [dead, "dead"], [kept, "kept"]]) {
       say(cell, figures ? count(figures[key]) : "?");
     }
@@ -145,15 +159,43 @@ class Card {
 export class Services {
   #cards = new Map();
   #list = document.getElementById("services-list");
+  #text = document.getElementById("services-text");
+  #order = new Map();
+  #all = false;
+  #snapshot = null;
+  #operator = false;
   #trouble;
   past = { times: [], services: {} };
 
   /** @param {function} trouble shows what went wrong, or nothing */
   constructor(trouble) {
     this.#trouble = trouble;
+    this.#text.addEventListener("input", () => this.#draw());
+    document.getElementById("services-all").addEventListener("click", () => {
+      this.#all = true;
+      this.#draw();
+      this.#list.children[FIRST]?.querySelector("button")?.focus();
+    });
   }
 
   show(snapshot, operator) {
+    this.#snapshot = snapshot;
+    this.#operator = operator;
+    this.#draw();
+    document.getElementById("services-empty").hidden = snapshot.services.length > 0;
+    document.getElementById("services-filters").hidden = snapshot.services.length < MANY && !this.#text.value;
+    const covers = document.getElementById("services-cover");
+    covers.hidden = snapshot.services.length === 0;
+    say(covers, `Direct calls: those of this gateway, ${snapshot.gateway}, in the last 10 s. Queues: of all gateways.`);
+    this.#sumUp(snapshot);
+  }
+
+  #draw() {
+    const snapshot = this.#snapshot;
+    if (!snapshot) return;
+    const text = this.#text.value.trim().toLowerCase();
+    const meant = this.#sorted(snapshot.services).filter(({ name }) => name.toLowerCase().includes(text));
+    const shown = this.#all ? meant : meant.slice(0, FIRST);
     const time = Date.parse(snapshot.time) / 1000;
     const create = ({ name }) => {
       this.#cards.get(name)?.end();
@@ -161,10 +203,27 @@ export class Services {
       this.#cards.set(name, card);
       return card.element;
     };
-    const fill = (_, service) => this.#cards.get(service.name).fill(service, time, operator);
-    keep(this.#list, snapshot.services, (service) => service.name, create, fill);
-    document.getElementById("services-empty").hidden = snapshot.services.length > 0;
-    this.#sumUp(snapshot);
+    const fill = (_, service) => this.#cards.get(service.name).fill(service, time, this.#operator);
+    keep(this.#list, shown, (service) => service.name, create, fill);
+    const more = meant.length - shown.length;
+    document.getElementById("services-more").hidden = !more;
+    say(document.getElementById("services-more-text"), `and ${count(more)} more`);
+  }
+
+  /** What needs attention first. Under a pointer or the focus the order stays: a button would move away from it. */
+  #sorted(services) {
+    const held = this.#list.matches(":hover, :focus-within");
+    if (!held) {
+      const rank = ({ light, figures }) => [
+        figures?.standsStill ? 0 : URGENCY.indexOf(light),
+        figures?.dead || figures?.paused ? 0 : 1,
+      ];
+      const ranked = services.map((service) => [rank(service), service]);
+      ranked.sort(([[light, rest], a], [[other, more], b]) => light - other || rest - more || (a.name < b.name ? -1 : 1));
+      this.#order = new Map(ranked.map(([, service], place) => [service.name, place]));
+    }
+    const place = ({ name }) => this.#order.get(name) ?? this.#order.size;
+    return [...services].sort((a, b) => place(a) - place(b));
   }
 
   #sumUp({ services, middleware }) {
@@ -178,7 +237,8 @@ export class Services {
     const oldest = Math.max(0, ...figures.map((one) => one.oldestAgeSeconds ?? 0));
     const age = waiting ? `, the oldest for ${duration(oldest)}` : "";
     const rest = middleware ? ` · ${count(waiting)} waiting${age} · ${count(sum("dead"))} dead` : "";
-    say(document.getElementById("summary"), `${many(services.length, "service")}: ${lights.join(", ")}${rest}`);
+    const states = lights.length ? `: ${lights.join(", ")}` : "";
+    say(document.getElementById("summary"), `${many(services.length, "service")}${states}${rest}`);
     const worst = services.filter((service) => !["up", "unlisted"].includes(service.light)).length;
     document.title = worst ? `(${worst} not up) Poste` : "Poste";
   }

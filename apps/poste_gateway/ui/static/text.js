@@ -25,6 +25,19 @@ export function rate(number) {
   return number > 0 && number < 10 ? number.toFixed(1) : count(Math.round(number));
 }
 
+/** A share of a whole: `0 %`, `0.3 %`, `12 %`. */
+export function share(part) {
+  const percent = 100 * part;
+  return `${percent > 0 && percent < 10 ? percent.toFixed(1) : Math.round(percent)} %`;
+}
+
+/** How long an answer took: `0.8 ms`, `12 ms`, then as durations are written. */
+export function latency(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 0.00995) return `${(1000 * seconds).toFixed(1)} ms`;
+  return seconds < 0.9995 ? `${Math.round(1000 * seconds)} ms` : duration(seconds);
+}
+
 /** A number of bytes, short: `900 B`, `18.2 MB`. */
 export function size(bytes) {
   const units = ["B", "kB", "MB", "GB"];

@@ -69,6 +69,19 @@ async def listed_dead(
         rows: Sequence[Any] = await scripts.client.zrange(
             at.dead, first, "+inf", byscore=True, offset=offset, num=count, withscores=True
         )
+    return _died(rows)
+
+
+async def newest_dead(scripts: Scripts, at: QueueKeys, *, offset: int, count: int) -> list[tuple[str, float]]:
+    """Return some DEAD tasks as `listed_dead` does, the newest first."""
+    with reading():
+        rows: Sequence[Any] = await scripts.client.zrange(
+            at.dead, offset, offset + count - 1, desc=True, withscores=True
+        )
+    return _died(rows)
+
+
+def _died(rows: Sequence[Any]) -> list[tuple[str, float]]:
     # A score may be anything if it was damaged, and no later time can be shown.
     return [(text(key), round(min(max(score, 0), input_rules.LAST_SECOND * 1000)) / 1000) for key, score in rows]
 
