@@ -100,6 +100,26 @@ async def test_a_call_may_go_to_any_route_with_every_wish():
     assert request.headers["Poste-Result-TTL"] == "5"
 
 
+async def test_a_call_may_be_repeated_under_its_key():
+    """A client whose call still runs would be told an error, not what it can wait for; or lose a part of its key."""
+    in_use = {"type": "/problems/idempotency-key-in-use", "title": "…", "status": 409}
+
+    async def answer(request):
+        if request.method == "GET":
+            return web.json_response({**TASK, "state": "RUNNING"})
+        headers = {"Location": "/v1/tasks/AbC"}
+        return web.json_response(in_use, status=409, headers=headers, content_type="application/problem+json")
+
+    async with gateway(answer) as (client, asked):
+        task = await client.call("x.Y/Z", {}, idempotency_key='a "b" \\')
+        (same,) = [one async for one in client.answers("x.Y/Z", {}, idempotency_key="c")]
+
+    assert task == same
+    assert (task.id, task.state) == ("AbC", TaskState.RUNNING)
+    assert [one.headers.get("Idempotency-Key") for one, _ in asked] == ['"a \\"b\\" \\\\"', None, '"c"', None]
+    assert [one.path for one, _ in asked][1::2] == ["/v1/tasks/AbC"] * 2
+
+
 async def test_a_call_has_the_headers_that_its_client_wants():
     """What a handler is to know beside its request could not be said."""
     async with gateway(says({})) as (client, asked):
