@@ -13,6 +13,7 @@ from poste.domain.task_id import TaskIds
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
+from poste_gateway.calls.batch import Batches
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
 from poste_gateway.calls.offload import Offload
@@ -110,18 +111,19 @@ class _Gateway:
         self._listings = listings = Listings(catalogue, mom)
         self.broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
         wait = settings.max_wait_seconds
+        call_services = CallServices(
+            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds, self._open_streams
+        )
         self.own_routes = OwnRoutes(
             catalogue,
             listings,
             TaskRoutes(catalogue, task_reader, self._offload, self.draining, max_wait_seconds=wait),
             OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
+            batches=Batches(call_services),
             openapi=Documents(catalogue),
             clock=self._clock,
             pages=Pages(self.broadcaster, operator_auth),
             draining=self.draining,
-        )
-        call_services = CallServices(
-            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds, self._open_streams
         )
         self.dispatcher = Dispatcher(call_services, self.own_routes, settings.cors_origins, self.draining)
 

@@ -342,8 +342,13 @@ class Mom:
         raise MomAway
 
 
+def request_id() -> str:
+    """Return the id of the HTTP request that is answered; empty if none is."""
+    names = logs.names.get(None)
+    return str(names().get("request_id", "")) if names else ""
+
+
 def _metadata() -> tuple[tuple[str, str], ...]:
     """Return the id of the HTTP request that is answered, so that the middleware's log lines have it too."""
-    names = logs.names.get(None)
-    request_id = names().get("request_id") if names else None
-    return ((channels.REQUEST_ID, request_id),) if request_id else ()
+    answered = request_id()
+    return ((channels.REQUEST_ID, answered),) if answered else ()

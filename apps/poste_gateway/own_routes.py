@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from poste_gateway.calls import batch
+from poste_gateway.calls.batch import Batches
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.clock import Clock
 from poste_gateway.http import problems
@@ -53,6 +55,7 @@ class OwnRoutes:
         task_routes: TaskRoutes,
         operator_routes: OperatorRoutes,
         *,
+        batches: Batches,
         openapi: Documents,
         clock: Clock,
         pages: Pages,
@@ -65,6 +68,7 @@ class OwnRoutes:
             listings: Lists services and queues.
             task_routes: The routes of tasks.
             operator_routes: The operators' routes.
+            batches: Keeps many calls of one request.
             openapi: Describes the services as OpenAPI has it.
             clock: Compares this host's clock with the store's.
             pages: The page's files and its event stream.
@@ -76,7 +80,9 @@ class OwnRoutes:
         self._clock = clock
         self._draining = draining
         self._openapi = openapi
+        self._batches = batches
         self._exact, self._below = self._exact_paths(pages, operator_routes), self._named_paths(pages)
+        self._exact[batch.PATH] = {"POST": self._batch}
         #: By the path's prefix and what is behind the name.
         self._behind: dict[tuple[str, str], Verbs] = {
             **{(task_view.TASKS, name): verbs for name, verbs in task_routes.behind.items()},
@@ -134,6 +140,10 @@ class OwnRoutes:
             Problem: The gateway does not have it yet.
         """
         check_ready(self._catalogue)
+
+    async def _batch(self, request: web.BaseRequest, _: str) -> Response:
+        self.check_ready()
+        return await self._batches.handle(request)
 
     async def _services(self, _: web.BaseRequest, __: str) -> Response:
         return written_answer(await self._listings.services())

@@ -15,14 +15,14 @@ from google.rpc import status_pb2
 from poste import protojson
 from poste.domain.codes import Code
 from poste.domain.task import TaskState
-from poste.domain.task_id import TaskId, TaskIds, without_queue
+from poste.domain.task_id import TaskId, TaskIds
 from poste.rpc.catalogue import MethodKind, Service
 from poste.rpc.http_rules.rules import ANY_VERB, READING
 from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway.calls import direct, keyed, request_body, shapes, streams
+from poste_gateway.calls import direct, keeping, keyed, request_body, shapes, streams
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer, Known
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.calls.streams import OpenStreams
@@ -33,15 +33,11 @@ from poste_gateway.http import forwarded_headers, preferences
 from poste_gateway.http.idempotency import REPLAYED
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
-    ACCEPTANCE_UNKNOWN,
-    BUDGET_SPENT,
     GATEWAY_BUSY,
     KEY_IN_USE,
-    KEY_REUSED,
     NOT_ACCEPTED,
     OF_CODE,
     OUTCOME_UNKNOWN,
-    QUEUE_FULL,
     SERVICE_AWAY,
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem
@@ -51,17 +47,12 @@ from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.limits.refusals import refuse
-from poste_gateway.mom import STORE_AWAY
 from poste_gateway.tasks import task_view
 from poste_gateway.tasks.task_reader import TaskReader
 
 T = TypeVar("T")
 _UNARY: Final = MethodKind.UNARY
 _NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
-_NO_CONSUMER: Final = (
-    "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
-    " no consumer would take it from a queue."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +180,7 @@ class _Call:
         """Have the call kept under its idempotency key and wait for its end, or answer by what became of the first."""
         keyed.check(self._prefer, self._method.policy, reads=self._reads)
         if not self._service.queueable:
-            raise self._away(_NO_CONSUMER)
+            raise self._away(keeping.NO_CONSUMER)
         digest = functools.partial(keyed.digest, self._method.input, self._message)
         self._digest = await self._made(digest, len(self._message), accepted=False)
         return await self._queued(keyed.wait_seconds(self._prefer, self._method.policy, self._pool))
@@ -340,14 +331,7 @@ class _Call:
         """Return the id that the call is kept under."""
         if not self._call_services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        ids, key = self._call_services.ids, self._prefer.idempotency_key
-        return ids.mint(
-            self._service.name,
-            random=ids.of_idempotency_key(self._service.name, self._method.name, key) if key else None,
-            # A default that its client did not ask for is cut to the method's maximum.
-            task_ttl_seconds=min(self._prefer.task_ttl_seconds, self._method.policy.max_task_ttl_seconds),
-            result_ttl_seconds=min(self._prefer.result_ttl_seconds, self._method.policy.max_result_ttl_seconds),
-        )
+        return keeping.mint(self._call_services.ids, self._method, self._prefer)
 
     async def _waited_for(self, task_id: TaskId, task: task_pb2.Task) -> Response:
         """Answer with what became of the task while its client waited: as directly, if it came to its end."""
@@ -393,30 +377,17 @@ class _Call:
         Raises:
             Problem: It is not, or that is unknown.
         """
-        match await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema):
-            case Known() as known:
-                return known
-            case Acceptance.KEY_REUSED:
-                raise Problem(KEY_REUSED, "The first call with this key had another request. Nothing was accepted.")
-            case Acceptance.QUEUE_FULL:
-                detail = "The service is away and its queue is full: nothing was accepted."
-                raise Problem(QUEUE_FULL, detail, headers=RETRY_AFTER)
-            case Acceptance.BUDGET_SPENT:
-                detail = "The queue, with the results kept in it, takes as much room as it may: nothing was accepted."
-                raise Problem(BUDGET_SPENT, detail, headers=RETRY_AFTER)
-            case Acceptance.NO_CONSUMER:
-                raise self._away(_NO_CONSUMER)
-            case Acceptance.NOT_ACCEPTED:
-                raise Problem(NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now.", headers=RETRY_AFTER)
-            case Acceptance.STORE_AWAY:
-                raise Problem(NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}.", headers=RETRY_AFTER)
-            case Acceptance.UNKNOWN:
-                detail = "The answer whether the call is kept was lost. Read the path that Location names."
-                unknown = self._call_services.ids.with_acceptance_unknown(task_id)
-                self._account.note("task", unknown.text)
-                place = {"Location": task_view.location(unknown)}
-                raise Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
-        return None
+        said = await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema)
+        if isinstance(said, Known):
+            return said
+        if said is Acceptance.ACCEPTED:
+            return None
+        problem = keeping.refusal(said, task_id, self._call_services.ids)
+        if said is Acceptance.UNKNOWN:
+            self._account.note("task", self._call_services.ids.with_acceptance_unknown(task_id).text)
+        elif said is Acceptance.NO_CONSUMER:
+            problem.headers = {**problem.headers, **self._applied()}
+        raise problem
 
     def _away(self, detail: str) -> Problem:
         return Problem(SERVICE_AWAY, detail, headers={**RETRY_AFTER, **self._applied()})
@@ -426,19 +397,12 @@ class _Call:
         if self._reads:
             return f"The call was not kept: a {self._request.method} never is."
         ruled = self._prefer.no_queue or not self._method.policy.queue_when_away
-        return "The call was not kept." if ruled else _NO_CONSUMER
+        return "The call was not kept." if ruled else keeping.NO_CONSUMER
 
     def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
-        # Field by field: constructor arguments, and a Timestamp made before, would cost twice as much.
-        new = mom_service_pb2.NewTask()
-        new.service, new.method = self._service.name, self._method.name
-        new.key, new.request = task_id.key, self._message
-        created, created_ms = new.create_time, task_id.create_ms
-        created.seconds, created.nanos = created_ms // 1000, created_ms % 1000 * 1_000_000
-        new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
+        new = keeping.new_task(self._method, task_id, self._message)
         new.traceparent = traceparent
-        new.id_rest, new.request_id = without_queue(task_id), self._account.request_id
-        new.schema = self._method.schema.fingerprint
+        new.request_id = self._account.request_id
         if self._digest:
             new.request_digest = self._digest
         if self._route.response_field:

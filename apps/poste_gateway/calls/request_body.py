@@ -23,6 +23,8 @@ from poste_gateway.limits.clients import client_of
 _UTF8: Final = ("utf-8", "utf8")
 #: The content coding that is none (RFC 9110, section 12.5.3).
 _PLAIN: Final = "identity"
+#: Why a body may not be read to its end.
+_NOT_READ: Final = (NoCapacityError, web.RequestPayloadError, ConnectionError)
 
 
 async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seconds: float) -> bytes:
@@ -53,11 +55,8 @@ async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seco
     try:
         # As a rule it came in with the head: then there is nothing to wait for.
         body = content.read_nowait() if content.is_eof() else await _awaited(request, seconds)
-    except NoCapacityError as error:
-        detail = "There is no room for the body, or for more of this client's. Nothing was accepted."
-        raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER) from error
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise Problem(INVALID_REQUEST, "The body is broken or incomplete.") from error
+    except _NOT_READ as error:
+        raise _not_read(error) from error
     if len(body) > limit:
         raise _too_large(limit)
     message = match.method.input
@@ -78,6 +77,28 @@ async def read(request: web.BaseRequest, match: Match, offload: Offload, *, seco
             f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message; this body makes one of {len(encoded)}.",
         )
     return encoded
+
+
+async def read_whole(request: web.BaseRequest, *, seconds: float) -> bytes:
+    """Read a request's body as it is.
+
+    Raises:
+        Problem: It is compressed, too large, did not come in time, or there is no room for it.
+    """
+    _check_coding(request)
+    try:
+        body = await _awaited(request, seconds)
+    except _NOT_READ as error:
+        raise _not_read(error) from error
+    return body
+
+
+def _not_read(error: Exception) -> Problem:
+    """Return the problem of a body that could not be read."""
+    if isinstance(error, NoCapacityError):
+        detail = "There is no room for the body, or for more of this client's. Nothing was accepted."
+        return Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
+    return Problem(INVALID_REQUEST, "The body is broken or incomplete.")
 
 
 def _composed(request: web.BaseRequest, match: Match) -> Callable[[bytes], bytes]:

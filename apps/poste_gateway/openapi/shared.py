@@ -101,6 +101,38 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         "required": ["id", "service", "method", "state", "createTime", "attempt"],
     },
+    "poste-Batch": {
+        "type": "array",
+        "maxItems": 10_000,
+        "items": {
+            "type": "object",
+            "properties": {
+                "method": {"type": "string", "description": "`package.Service/Method`"},
+                "request": {"type": "object", "description": "The request message as JSON."},
+                "idempotencyKey": {"type": "string", "description": "A name of this call that no other has."},
+            },
+            "required": ["method"],
+        },
+    },
+    "poste-BatchResults": {
+        "type": "object",
+        "properties": {
+            "results": {
+                "type": "array",
+                "description": "For each call, in their order: the task, or the problem of one that is not kept.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "task": {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+                        "replayed": {"type": "boolean", "description": "An earlier call with its key has the task."},
+                        "error": PROBLEM,
+                        "location": {"type": "string", "description": "What is to be read if acceptance is unknown."},
+                    },
+                },
+            },
+        },
+        "required": ["results"],
+    },
     "poste-History": {
         "type": "object",
         "properties": {
@@ -240,6 +272,24 @@ def task_paths() -> dict[str, Any]:
     }
     task_id = [{"$ref": "#/components/parameters/TaskId"}]
     return {
+        "/v1/tasks:batch": {
+            "post": {
+                "operationId": "poste.keepMany",
+                "tags": [TAG["name"]],
+                "summary": "Keep many calls",
+                "requestBody": {
+                    "required": True,
+                    "content": {JSON: {"schema": {"$ref": f"{COMPONENTS}poste-Batch"}}},
+                },
+                "responses": {
+                    "200": {
+                        "description": "What became of each call.",
+                        "content": {JSON: {"schema": {"$ref": f"{COMPONENTS}poste-BatchResults"}}},
+                    },
+                    **problems_of_calls(),
+                },
+            },
+        },
         "/v1/tasks/{id}": {
             "parameters": task_id,
             "get": {

@@ -1,13 +1,14 @@
 """ProtoJSON (https://protobuf.dev/programming-guides/json/), stricter on input than `json_format` is.
 
-`decode` reads a request's JSON and names every field that is wrong; `encode` writes a response's; `outline` says what
-a message's JSON is made of.
+`decode` reads a request's JSON and names every field that is wrong; `loads` and `decode_value` do it in two steps.
+`encode` writes a response's; `outline` says what a message's JSON is made of.
 """
 
 from poste.protojson.composing import Composer, Raw
 from poste.protojson.errors import FieldError, FieldErrors, UnprintableError
 from poste.protojson.outlines import outline
-from poste.protojson.reading import decode
+from poste.protojson.reading import decode, decode_value
+from poste.protojson.text import loads
 from poste.protojson.writing import any_to_value, dumps, encode, to_value
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "UnprintableError",
     "any_to_value",
     "decode",
+    "decode_value",
     "dumps",
     "encode",
+    "loads",
     "outline",
     "to_value",
 ]

@@ -1,0 +1,154 @@
+"""Many calls in one request: a real gateway, a real middleware, a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.gateway import Gateway, running_gateway
+from support.mom import running_mom
+from support.operating import OPERATOR
+from support.redis_server import RedisServer, running
+from support.registering import been_up
+from support.rest import is_problem
+
+import poste_calculator
+
+SUM, OTHER = "calculator.v1.SumService", "calculator.v1.SubtractionService"
+ADD = f"{SUM}/Add"
+BATCH = "/v1/tasks:batch"
+CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with running(tmp_path_factory.mktemp("redis")) as one:
+        yield one
+
+
+@pytest.fixture
+async def gateway(server: RedisServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    """One whose services are away, and were up once; but for the other, which never was."""
+    async with _open(server, tmp_path) as (one, _):
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def _open(server: RedisServer, folder: Path) -> AsyncIterator[tuple[Gateway, Any]]:
+    prefix = f"batch-{folder.name}"
+    async with contextlib.AsyncExitStack() as stack:
+        mom = contextlib.AsyncExitStack()
+        await stack.enter_async_context(mom)
+        one = await mom.enter_async_context(running_mom(server.url, catalogue=CATALOGUE, key_prefix=prefix))
+        port = int(one.target.rpartition(":")[2])
+        gateway = await stack.enter_async_context(running_gateway(folder, port, headers=OPERATOR))
+        await been_up(one.target, SUM)
+        await gateway.available(name=SUM, availability="away", queueable=True)
+        yield gateway, mom
+
+
+def add(a: Any = "1", b: Any = "2", **more: Any) -> dict[str, Any]:
+    return {"method": ADD, "request": {"a": a, "b": b}, **more}
+
+
+async def batch(gateway: Gateway, calls: Any, **headers: str) -> Any:
+    return await gateway.post(BATCH, calls, **headers)
+
+
+def outcomes(results: Any) -> list[str]:
+    """Of each result the task's state, or the problem's name."""
+    return [one["task"]["state"] if "task" in one else one["error"]["type"].rpartition("/")[2] for one in results]
+
+
+async def test_each_call_is_told_in_its_place_what_became_of_it(gateway: Gateway) -> None:
+    """One wrong call among thousands would keep all of them out, or nobody could tell which it was."""
+    calls = [
+        add(),
+        {"method": f"{SUM}/No", "request": {}},
+        add(a="x"),
+        "no call",
+        add(size=1),
+        {"method": f"{OTHER}/Subtract", "request": {"a": "1", "b": "2"}},
+        add(a="3"),
+    ]
+    reply = await batch(gateway, calls)
+
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+    results = reply.body["results"]
+    assert outcomes(results) == [
+        *("QUEUED", "no-such-route", "invalid-request", "invalid-request", "invalid-request"),
+        *("service-away", "QUEUED"),
+    ]
+    assert results[2]["error"]["errors"][0]["field"] == "a"
+    assert results[4]["error"]["errors"][0]["field"] == "size"
+    for place in (0, 6):
+        task = results[place]["task"]
+        read = (await gateway.get(f"/v1/tasks/{task['id']}")).body
+        assert (read["service"], read["method"], read["state"]) == (SUM, "Add", "QUEUED")
+    called = (await gateway.get(f"/v1/tasks/{results[6]['task']['id']}/call")).body
+    assert called["request"] == {"a": 3, "b": 2}
+    assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 2
+
+
+async def test_lines_are_answered_by_lines(gateway: Gateway) -> None:
+    """A program that writes calls as it makes them has no array; one broken line is that call's trouble alone."""
+    lines = [json.dumps(add()), "{broken", "", json.dumps(add()), '{"method": "a", "method": "b"}']
+    body = "\n".join(lines).encode()
+    reply = await batch(gateway, body, Content_Type="application/x-ndjson")
+
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/x-ndjson")
+    results = [json.loads(line) for line in reply.text.splitlines()]
+    assert outcomes(results) == ["QUEUED", "invalid-request", "QUEUED", "invalid-request"]
+
+
+async def test_what_is_no_batch_is_refused_whole(gateway: Gateway) -> None:
+    """Some of it could be kept, and no answer say so."""
+    is_problem(await batch(gateway, {"calls": []}), 400, "invalid-request", "INVALID_ARGUMENT")
+    is_problem(await batch(gateway, [add()], Idempotency_Key="k"), 400, "invalid-request", "INVALID_ARGUMENT")
+    is_problem(await batch(gateway, [1] * 10_001), 413, "body-too-large", "INVALID_ARGUMENT")
+    is_problem(await batch(gateway, b"[]", Content_Type="text/plain"), 415, "not-json", "INVALID_ARGUMENT")
+    assert (await gateway.get(BATCH)).status == 405
+    assert (await batch(gateway, [])).body == {"results": []}
+    assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 0
+
+
+async def test_a_batch_that_is_sent_again_keeps_nothing_twice(gateway: Gateway) -> None:
+    """Its answer may be lost: without a name for each call its client could only guess."""
+    calls = [add(idempotencyKey=f"key-{number}") for number in range(3)]
+    first = (await batch(gateway, calls)).body["results"]
+    again = (await batch(gateway, [*calls, add(a="9", idempotencyKey="key-0")])).body["results"]
+
+    assert [one["task"]["id"] for one in again[:3]] == [one["task"]["id"] for one in first]
+    assert [one.get("replayed") for one in again[:3]] == [True] * 3
+    assert again[3]["error"]["type"] == "/problems/idempotency-key-reused"
+    assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 3
+
+
+async def test_ten_thousand_calls_are_kept_and_others_are_served_meanwhile(gateway: Gateway) -> None:
+    """The middleware would get one call after the other, or all at once, and no other client its turn."""
+
+    async def all_of_them() -> Any:
+        return await batch(gateway, [add(a=str(number)) for number in range(10_000)], Poste_Task_TTL="600")
+
+    batching = asyncio.create_task(all_of_them())
+    other = await gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")
+    assert other.status == 202
+    reply = await batching
+    results = reply.body["results"]
+    assert set(outcomes(results)) == {"QUEUED"}
+    assert len({one["task"]["id"] for one in results}) == 10_000
+    assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 10_001
+
+
+async def test_nothing_is_said_to_be_kept_that_is_not(server: RedisServer, tmp_path: Path) -> None:
+    """Each of its calls would be waited for as long as one, or be taken for kept."""
+    async with _open(server, tmp_path) as (gateway, mom):
+        await mom.aclose()
+        reply = await batch(gateway, [add()] * 600 + ["no call"])
+    assert set(outcomes(reply.body["results"][:600])) == {"not-accepted"}
+    assert outcomes(reply.body["results"][600:]) == ["invalid-request"]
