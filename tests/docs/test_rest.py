@@ -54,6 +54,7 @@ def test_every_route() -> None:
         nothing,
         TaskRoutes(nothing, nothing, nothing, nothing, max_wait_seconds=1),
         operator_routes,
+        batches=nothing,
         openapi=nothing,
         clock=nothing,
         pages=Pages(nothing, OperatorAuth(None)),
