@@ -34,32 +34,37 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
     def Legacy(self, request: ledger_pb2.RecordRequest, context: grpc.ServicerContext) -> Any:
         run = write("Legacy", request.line)
-        time.sleep(request.sleep_seconds + request.block_seconds)
-        if _goes_wrong(request, run) and request.fail_code:
-            context.abort(_status(request.fail_code), "told to fail")
+        if _is_told(request, run):
+            time.sleep(request.sleep_seconds + request.block_seconds)
+            _crash_or_raise(request)
+            if request.fail_code:
+                context.abort(_status(request.fail_code), "told to fail")
         return ledger_pb2.RecordResponse(line=request.line, run=run)
 
 
 async def _run(method: str, request: ledger_pb2.RecordRequest, context: Any) -> ledger_pb2.RecordResponse:
     run = write(method, request.line)
-    if request.sleep_seconds:
-        await asyncio.sleep(request.sleep_seconds)
-    if request.block_seconds:
-        time.sleep(request.block_seconds)  # noqa: ASYNC251 - the fault that is asked for
-    if _goes_wrong(request, run) and request.fail_code:
-        await context.abort(_status(request.fail_code), "told to fail")
+    if _is_told(request, run):
+        if request.sleep_seconds:
+            await asyncio.sleep(request.sleep_seconds)
+        if request.block_seconds:
+            time.sleep(request.block_seconds)  # noqa: ASYNC251 - the fault that is asked for
+        _crash_or_raise(request)
+        if request.fail_code:
+            await context.abort(_status(request.fail_code), "told to fail")
     return ledger_pb2.RecordResponse(line=request.line, run=run)
 
 
-def _goes_wrong(request: ledger_pb2.RecordRequest, run: int) -> bool:
-    """Crash or raise, if asked to; return whether to fail."""
-    if request.times and run > request.times:
-        return False
+def _is_told(request: ledger_pb2.RecordRequest, run: int) -> bool:
+    """Whether this run of the line is one of those that are to wait or go wrong."""
+    return not request.times or run <= request.times
+
+
+def _crash_or_raise(request: ledger_pb2.RecordRequest) -> None:
     if request.crash:
         os._exit(137)
     if request.raise_text:
         raise RuntimeError(request.raise_text)
-    return True
 
 
 def _status(code: int) -> grpc.StatusCode:

@@ -42,7 +42,7 @@ class RecordRequest(_message.Message):
     fail_code: _builtins.int
     """Then fail with this google.rpc.Code."""
     times: _builtins.int
-    """Go wrong (crash, raise, fail) in the first runs of this line only; 0 is every run."""
+    """All of this (wait, block, crash, raise, fail) in the first runs of this line only; 0 is every run."""
     def __init__(
         self,
         *,
