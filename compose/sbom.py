@@ -1,11 +1,13 @@
 """Write what the image is made of, as CycloneDX 1.6 in JSON: `sbom.py PYTHON PYPROJECT OUT`.
 
 The packages of that Python are listed by CycloneDX's own tool, which must be installed beside this; Debian's packages,
-and Python itself, are added. The same image gives the same bytes: no time, no random number.
+Python itself, and what the gateway's pages bring along are added. The same image gives the same bytes: no time, no
+random number.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import platform
 import shutil
@@ -23,6 +25,28 @@ def python_packages(python: str, pyproject: str) -> dict[str, Any]:
     done = subprocess.run([*tool, *form, "--pyproject", pyproject, python], check=True, stdout=subprocess.PIPE)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
+
+
+def page_packages(project: Path) -> list[dict[str, Any]]:
+    """Return a component for each package of npm that the gateway's pages have files of, as the file ORIGIN says it.
+
+    Its lines: name and version, what npm calls the package's integrity, which files there are, and the licence.
+    """
+    return [_page(*origin.read_text().splitlines()) for origin in sorted(project.glob("apps/*/ui/**/ORIGIN"))]
+
+
+def _page(package: str, integrity: str, _: str, licence: str) -> dict[str, Any]:
+    name, version = package.partition(",")[0].split()
+    content = base64.b64decode(integrity.removeprefix("sha512-")).hex()
+    return {
+        "bom-ref": f"npm:{name}",
+        "type": "library",
+        "name": name,
+        "version": version,
+        "hashes": [{"alg": "SHA-512", "content": content}],
+        "licenses": [{"license": {"id": licence}}],
+        "purl": f"pkg:npm/{name}@{version}",
+    }
 
 
 def debian_packages() -> list[dict[str, str]]:
@@ -49,7 +73,7 @@ def interpreter() -> dict[str, str]:
 def main(python: str, pyproject: str, out: str) -> None:
     """Write the document."""
     document = python_packages(python, pyproject)
-    document["components"] += [interpreter(), *debian_packages()]
+    document["components"] += [interpreter(), *page_packages(Path(pyproject).resolve().parent), *debian_packages()]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(json.dumps(document, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from supply.advisories import Database, Finding, locked
-from supply.licences import expression, refused
+from supply.licences import expression, judged, refused
 
 _ROOT = Path(__file__).parents[2]
 _LOCKS = _ROOT / "locks"
@@ -34,11 +34,13 @@ def _licences(python: str) -> bool:
         command = [sys.executable, _ROOT / "compose/sbom.py", python, _ROOT / "pyproject.toml", out]
         subprocess.run(command, check=True)
         document = json.loads(out.read_text())
-    packages = [one for one in document["components"] if one.get("purl", "").startswith("pkg:pypi/")]
+    packages = judged(document)
     for one in packages:
         print(f"{one['name']:45} {one['version']:14} {expression(one) or 'no licence stated'}")
     bad = refused(document)
-    print(f"licences: {len(packages)} Python packages in the image, {len(bad)} that may not be in it")
+    print(
+        f"licences: {len(packages)} packages of Python and of the pages in the image, {len(bad)} that may not be in it"
+    )
     for name, stated in bad.items():
         print(f"  {name}: {stated}")
     return not bad

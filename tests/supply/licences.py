@@ -1,4 +1,4 @@
-"""Whether each of the image's Python packages has a licence that the image may carry."""
+"""Whether each package in the image, but for Debian's, has a licence that the image may carry."""
 
 from __future__ import annotations
 
@@ -54,8 +54,12 @@ def _met(parsed: Any) -> bool:
     return any(sides) if isinstance(parsed, _SPDX.OR) else all(sides)
 
 
+def judged(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return those components of a CycloneDX document that are packages of Python, or of the pages."""
+    return [one for one in document["components"] if one.get("purl", "").startswith(("pkg:pypi/", "pkg:npm/"))]
+
+
 def refused(document: dict[str, Any]) -> dict[str, str]:
-    """Return the Python packages of a CycloneDX document that may not be in the image, with what they state."""
-    packages = [one for one in document["components"] if one.get("purl", "").startswith("pkg:pypi/")]
-    stated = {one["name"]: expression(one) for one in packages}
+    """Return the packages that may not be in the image, with what they state."""
+    stated = {one["name"]: expression(one) for one in judged(document)}
     return {name: what or "nothing" for name, what in stated.items() if what is None or not allowed(what)}

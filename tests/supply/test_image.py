@@ -36,14 +36,14 @@ def test_the_document_is_valid_cyclonedx(document):
     assert error is None, error
 
 
-def test_it_names_the_packages_the_interpreter_and_debians(document):
-    """A hole in OpenSSL is as much the image's as one in a Python package."""
+def test_it_names_the_packages_the_interpreter_the_pages_and_debians(document):
+    """A hole in OpenSSL, or in what the pages run, is as much the image's as one in a Python package."""
     read = json.loads(document.read_text())
     kinds = {one["purl"].partition("/")[0] for one in read["components"]}
     references = [one["bom-ref"] for one in read["components"]]
 
     assert read["metadata"]["component"]["name"] == "poste"
-    assert {"pkg:pypi", "pkg:generic"} <= kinds
+    assert {"pkg:pypi", "pkg:generic", "pkg:npm"} <= kinds
     assert ("pkg:deb" in kinds) == (shutil.which("dpkg-query") is not None)
     assert len(references) == len(set(references))
 
