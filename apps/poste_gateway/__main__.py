@@ -24,7 +24,7 @@ from poste_gateway.clock import Clock
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.figures import Figures
 from poste_gateway.http import server
-from poste_gateway.http.https_redirect import Redirect
+from poste_gateway.http.https_redirect import Redirect, strict
 from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.server import Handle, Patience
 from poste_gateway.http.tls import Certificate
@@ -188,7 +188,7 @@ async def _listening(
         return
     async with (
         lifecycle.side_tasks(certificate.keep()),
-        serving(handle, settings.tls_port, certificate.context) as port,
+        serving(strict(handle), settings.tls_port, certificate.context) as port,
         serving(Redirect(handle, settings.tls_public_port or port).handle, settings.port) as plain,
     ):
         _log.info("listening", address=authority(settings.host, port), redirects=authority(settings.host, plain))

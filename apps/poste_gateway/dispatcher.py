@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from aiohttp import HttpVersion11, hdrs, web
 
 from poste.domain import input_rules, traceparents
+from poste.domain.codes import Code
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
@@ -22,7 +23,7 @@ from poste_gateway.calls import call
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors
 from poste_gateway.http.probes import PROBES
-from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE
+from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
 from poste_gateway.http.problems import Problem, defect, problem_response
 from poste_gateway.http.responses import AccessRecord, Response
 from poste_gateway.http.streamed import Streamed
@@ -37,12 +38,18 @@ if TYPE_CHECKING:
     from poste_gateway.catalogue.route_table import Match
 
 _log: Final = logs.get("dispatcher")
+#: What the access log says of a request whose client had gone before its answer.
+_CLIENT_LEFT: Final = OF_CODE[Code.CANCELLED].status
 _access_log: Final = logs.EventLog("dispatcher", "request")
 
 
 async def _handle_expect(expectation: str, request: web.BaseRequest) -> None:
-    """Answer `Expect: 100-continue`, so that the client sends its body; other expectations are ignored."""
-    if expectation.lower() == "100-continue" and request.version == HttpVersion11:
+    """Answer `Expect: 100-continue`, so that the client sends its body; other expectations are ignored.
+
+    A body that is larger than may be is not asked for: its client is refused at once.
+    """
+    too_large = (request.content_length or 0) > request.client_max_size
+    if expectation.lower() == "100-continue" and request.version == HttpVersion11 and not too_large:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
@@ -123,7 +130,8 @@ class Dispatcher:
                 self._close_account, request.method, path, answer.status, account, begin, span, traced
             )
         else:
-            self._close_account(request.method, path, answer.status, account, begin, span, traced)
+            status = answer.status if request.transport is not None else _CLIENT_LEFT
+            self._close_account(request.method, path, status, account, begin, span, traced)
         return answer
 
     def _new_id(self) -> str:

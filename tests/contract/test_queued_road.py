@@ -122,12 +122,6 @@ async def test_a_call_that_may_not_be_kept_is_refused_while_its_service_is_away(
 @pytest.mark.parametrize(
     ("header", "value"),
     [
-        ("Prefer", "wait=x"),
-        ("Prefer", "wait=-1"),
-        ("Prefer", "wait"),
-        ("Prefer", "wait=1.5"),
-        ("Prefer", 'wait="5'),
-        ("Prefer", "respond-async, wait=\u0665"),
         ("Poste-Task-TTL", "0"),
         ("Poste-Task-TTL", "2592001"),
         ("Poste-Task-TTL", "x"),

@@ -46,11 +46,14 @@ async def exchange(port: int, sent: bytes) -> bytes:
         (b"CONNECT other:80 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"NONSENSE\r\n\r\n", 400),
         (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400),
-        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 20_000), 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % (b"x" * 20_000), 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 302),
+        (b"FROB / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 20_000), 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % (b"x" * 20_000), 431),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nPrefer: wait=\xff\r\n" + BODY + b"Content-Length: 2\r\n\r\n{}", 400),
+        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nPrefer: wait=\xff\r\n" + BODY + b"Content-Length: 2\r\n\r\n{}", 200),
         (
             b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nX-Request-Id: \xff\xfe\r\n"
             + BODY
@@ -68,6 +71,7 @@ async def test_nothing_that_a_client_sends_breaks_the_gateway(tmp_path, sent, st
         assert reply.split()[1] == b"%d" % status, reply[:300]
         assert b"Traceback" not in reply
         assert b"aiohttp" not in reply
+        assert reply.count(b"X-Content-Type-Options: nosniff") == (reply.split()[1] != b"100")
         assert reply.split()[1] < b"400" or b"Content-Type: application/problem+json" in reply, reply[:300]
         assert (await stage.gateway.post("/v1/quotes", {})).status == 200
 

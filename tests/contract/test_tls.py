@@ -68,10 +68,13 @@ async def test_calls_are_answered_by_tls_and_the_plain_port_leads_there(tmp_path
     async with serving_tls(tmp_path) as (port, plain, session):
         async with session.post(f"https://localhost:{port}/v1/quotes", json={}) as response:
             assert response.status == 200
+            assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
         url = f"http://localhost:{plain}/v1/quotes?a=b"
         async with session.post(url, json={}, allow_redirects=False) as response:
             assert response.status == 308
             assert response.headers["Location"] == f"https://localhost:{port}/v1/quotes?a=b"
+            # By http anybody could have said it.
+            assert "Strict-Transport-Security" not in response.headers
         async with session.post(f"http://localhost:{plain}/v1/quotes", json={}) as response:
             assert response.status == 200
         for path in ("/livez", "/readyz"):

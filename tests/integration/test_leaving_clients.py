@@ -109,8 +109,16 @@ async def test_a_client_that_leaves_ends_a_call_without_side_effects(tmp_path: P
 
 
 @pytest.mark.parametrize("linked", [True, False])
-async def test_a_client_that_leaves_ends_no_call_with_side_effects(tmp_path: Path, linked: bool) -> None:
-    """Else a dropped connection would leave an order half made."""
+async def test_a_client_that_leaves_ends_no_call_with_side_effects(
+    tmp_path: Path, linked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a dropped connection would leave an order half made; or be logged as if its client had got the answer."""
+    log: list[str] = []
+
+    def told() -> bool:
+        log.extend(capsys.readouterr().out.splitlines())
+        return sum("status=499" in line and "outcome=OK" in line for line in log) == 2
+
     held = Held()
     async with serving(tmp_path, held, linked=linked) as gateway:
         for method in ("Store", "Record"):
@@ -124,6 +132,7 @@ async def test_a_client_that_leaves_ends_no_call_with_side_effects(tmp_path: Pat
         await until(lambda: held.cancelled)
         held.release.set()
         await until(lambda: len(held.ended) == 2)
+        await until(told, what="the lines of both")
 
     assert held.cancelled == ["Look"]
     assert sorted(held.ended) == ["Record", "Store"]

@@ -18,7 +18,7 @@ from poste.protojson.plans import class_of
 from poste.rpc.catalogue import Method
 from poste.rpc.http_rules import fields
 from poste.rpc.http_rules.rules import WHOLE, Route
-from poste_gateway.http.responses import JSON, NO_SNIFF, SANDBOX
+from poste_gateway.http.responses import JSON, SANDBOX
 
 #: The media type of bytes without one (RFC 9110, section 8.3).
 UNKNOWN: Final = "application/octet-stream"
@@ -79,7 +79,7 @@ def write(method: Method, route: Route, response: bytes) -> Written:
     if len(media_type) > _LONGEST_TYPE or not _MEDIA_TYPE.fullmatch(media_type):
         media_type = UNKNOWN
     # What a service answers is no page of the gateway's own, whatever it says: it sees nothing of what that keeps.
-    return Written(body.data, {"Content-Type": media_type, **NO_SNIFF, **SANDBOX})
+    return Written(body.data, {"Content-Type": media_type, **SANDBOX})
 
 
 def _is_raw(message: Descriptor, path: str) -> bool:

@@ -23,8 +23,9 @@ from aiohttp import StreamReader, web
 from poste.runtime import insides, logs
 from poste.runtime.log_throttle import LogThrottle
 from poste.runtime.waits import done_within
-from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST
+from poste_gateway.http.problem_types import GATEWAY_BUSY
 from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
+from poste_gateway.http.unreadable import FIELD_BYTES, HEAD_BYTES, LINE_BYTES, HeadTooLargeError, problem_of
 from poste_gateway.limits.capacity import Capacity, NoCapacityError
 from poste_gateway.limits.inflow import Inflow
 from poste_gateway.limits.refusals import refuse
@@ -71,22 +72,14 @@ _FREE_BYTES: Final = 8 * 1024
 _REQUEST_BYTES: Final = 4 * 1024
 #: Only requests with more header lines than this are counted as what is made of them: others cost no time for it.
 _USUAL_LINES: Final = 32
-#: The largest request head, in bytes.
-_HEAD_BYTES: Final = 64 * 1024
 #: So many bytes of a connection may wait for their turn to be parsed; reading pauses at more.
 _WAITING_BYTES: Final = 16 * 1024
 #: So many bytes of pipelined requests may wait behind the one that is answered; reading pauses at more.
 _AHEAD_BYTES: Final = 64 * 1024
-_UNREADABLE: Final = Problem(INVALID_REQUEST, "The request can't be read as HTTP/1.1.")
-_HEAD_TOO_LARGE: Final = Problem(INVALID_REQUEST, f"A request's head may have {_HEAD_BYTES} bytes.")
 #: The answer to a connection or a request that there is no room for.
 BUSY: Final = Problem(
     GATEWAY_BUSY, "There is no room for more requests, or for this client's. Nothing was accepted.", headers=RETRY_AFTER
 )
-
-
-class _HeadTooLargeError(Exception):
-    pass
 
 
 class Owner(Protocol):
@@ -190,6 +183,8 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # none is what aiohttp's own runners pass too
             auto_decompress=False,
             keepalive_timeout=idle_seconds,
+            max_line_size=LINE_BYTES,
+            max_field_size=FIELD_BYTES,
         )
         self.peer, self.address, self.usage = peer, address, Usage(owner.capacity, peer, address)
         self.inflow, self.waiting = inflow, bytearray()
@@ -254,15 +249,15 @@ class Connection(web.RequestHandler):
             body = current.content
         else:
             return False
-        return self.came > _HEAD_BYTES + 2 * int(body.total_bytes)
+        return self.came > HEAD_BYTES + 2 * int(body.total_bytes)
 
     def _weigh(self) -> None:
         """Count the bytes that are not answered yet against the limits; refuse the request if they don't fit."""
         if self.passing or self._close or self._force_close:
             return
         messages = self._messages
-        if not messages and self._waiter is not None and self.came > _HEAD_BYTES:
-            self._refuse(_HeadTooLargeError())
+        if not messages and self._waiter is not None and self.came > HEAD_BYTES:
+            self._refuse(HeadTooLargeError())
             return
         if self._is_split():
             self._refuse(web.RequestPayloadError("the body comes in chunks that are too small"))
@@ -499,11 +494,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer bytes that are no HTTP request, or a request that was refused before it was read."""
-        problem = _UNREADABLE
-        if isinstance(exc, NoCapacityError):
-            problem = BUSY
-        elif isinstance(exc, _HeadTooLargeError):
-            problem = _HEAD_TOO_LARGE
+        problem = BUSY if isinstance(exc, NoCapacityError) else problem_of(exc)
         if problem is not BUSY:
             _seldom.write("unreadable", type(exc).__name__, peer=request.remote, status=status, text=message)
         return cast("web.StreamResponse", problem_response(problem, "", keep_alive=False))

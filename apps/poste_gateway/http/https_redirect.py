@@ -16,6 +16,19 @@ from poste_gateway.http.server import Handle
 #: The host of a Host header (RFC 9110, section 7.2), without its port.
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?", re.ASCII)
 _HTTPS: Final = 443
+#: For so long browsers come by HTTPS alone (RFC 6797): a year, in seconds.
+_STRICT: Final = "max-age=31536000"
+
+
+def strict(handle: Handle) -> Handle:
+    """Return what answers the HTTPS port's requests as `handle` does, and has browsers come by nothing else."""
+
+    async def answer(request: web.BaseRequest) -> Response | web.StreamResponse:
+        response = await handle(request)
+        response.headers["Strict-Transport-Security"] = _STRICT
+        return response
+
+    return answer
 
 
 class Redirect:

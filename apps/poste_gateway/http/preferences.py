@@ -158,10 +158,9 @@ def _preferences(
     wait: float | None = None
     if "wait" in stated:
         text = stated["wait"]
+        # One that can't be understood is ignored (RFC 7240, section 2): Preference-Applied does not name it.
         if text.isascii() and text.isdigit():
             wait = min(float(text), max_wait_seconds)
-        else:
-            errors.append({"field": PREFER, "reason": "must have whole seconds as its wait, e.g. wait=10"})
     return {
         "respond_async": "respond-async" in stated,
         "wait_seconds": wait,

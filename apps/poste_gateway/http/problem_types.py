@@ -91,6 +91,27 @@ TOO_LARGE: Final = ProblemType(
     "The body is too large",
     "The request's body is larger than this gateway takes. Nothing was done.",
 )
+URI_TOO_LONG: Final = ProblemType(
+    "uri-too-long",
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    Code.INVALID_ARGUMENT,
+    "The path is too long",
+    "The request's path with its query is longer than this gateway takes. Nothing was done.",
+)
+HEAD_TOO_LARGE: Final = ProblemType(
+    "head-too-large",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    Code.INVALID_ARGUMENT,
+    "The headers are too large",
+    "A header, or all headers together, are larger than this gateway takes. Nothing was done.",
+)
+UNKNOWN_VERB: Final = ProblemType(
+    "unknown-verb",
+    HTTPStatus.NOT_IMPLEMENTED,
+    Code.UNIMPLEMENTED,
+    "There is no such verb",
+    "The request's method is none that HTTP has. Nothing was done.",
+)
 REQUEST_TIMEOUT: Final = ProblemType(
     "request-timeout",
     HTTPStatus.REQUEST_TIMEOUT,
@@ -364,6 +385,9 @@ PROBLEM_TYPES: Final = {
         NO_SERVICE,
         WRONG_VERB,
         TOO_LARGE,
+        URI_TOO_LONG,
+        HEAD_TOO_LARGE,
+        UNKNOWN_VERB,
         REQUEST_TIMEOUT,
         NOT_JSON,
         NOT_READY,

@@ -23,11 +23,11 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 #: Headers of responses that must not be cached.
 NO_STORE: Final = {"Cache-Control": "no-store"}
-#: Headers of responses whose body a service made: a browser must not guess its type, and runs its scripts without
-#: access to this origin, where the page keeps the operators' token.
-NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
+#: Headers of responses whose body a service made: a browser runs its scripts without access to this origin, where the
+#: page keeps the operators' token.
 SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-forms allow-popups allow-scripts"}
-
+#: No browser may guess the type of an answer.
+_GUESSING: Final = "X-Content-Type-Options"
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 #: A larger body is written in pieces of so many bytes: asyncio keeps each written piece until all of it is sent.
 PIECE: Final = 64 * 1024
@@ -222,7 +222,8 @@ class _Clock:
         if beginning is None:
             # The version is the server's own, whatever the request's is (RFC 9110, section 6.2).
             line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"
-            beginning = f"{line}\r\nServer: poste\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+            date = formatdate(now, usegmt=True)
+            beginning = f"{line}\r\nServer: poste\r\nDate: {date}\r\n{_GUESSING}: nosniff\r\n"
             self._beginnings[status] = beginning
         return beginning
 

@@ -25,7 +25,6 @@ _TAKE_SECONDS: Final = 10.0
 _HEADERS: Final = {
     **NO_STORE,
     "Content-Type": "text/event-stream",
-    "X-Content-Type-Options": "nosniff",
     # A proxy that buffers would hold the snapshots back.
     "X-Accel-Buffering": "no",
 }

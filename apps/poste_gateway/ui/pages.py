@@ -41,7 +41,9 @@ class Pages:
 
     async def elsewhere(self, request: web.BaseRequest, _: str) -> Response:
         """Redirect to a page: from its path with a slash behind it, and from `/`."""
-        return Response(status=308, headers={"Location": request.path.rstrip("/") or ROOT})
+        path = request.path.rstrip("/")
+        # From `/` not for good: browsers would never forget it.
+        return Response(status=308 if path else 302, headers={"Location": path or ROOT})
 
     async def file(self, request: web.BaseRequest, name: str) -> Response:
         """Answer with one of its files."""
