@@ -59,7 +59,7 @@ def install_node(session: nox.Session, folder: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests: unit, contract, integration, e2e (real Redis, real gRPC, real processes)."""
     install(session, "tests")
-    # A service in another language, and etcd's protos.
+    # A service in another language, etcd's protos, and clients of Connect's.
     install_node(session, "tests/foreign")
     # Files whole, for their tests share what they start, and in their order: the quick ones last.
     beside = ("-n", str(SIDE_BY_SIDE), "--dist", "loadfile", "--no-loadscope-reorder")
@@ -173,6 +173,8 @@ def generate(session: nox.Session, *, check: bool) -> None:
 def browser(session: nox.Session) -> None:
     """Look at the page as people do, in Chromium (`apt-get install chromium`), before real processes."""
     install(session, "browser")
+    # Clients of Connect's, and what bundles them for a page.
+    install_node(session, "tests/foreign")
     session.run("pytest", "tests/browser", *session.posargs)
 
 

@@ -19,12 +19,12 @@ from poste.domain.codes import Code
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
-from poste_gateway.calls import call
+from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors
 from poste_gateway.http.probes import PROBES
 from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
-from poste_gateway.http.problems import Problem, defect, problem_response
+from poste_gateway.http.problems import Problem, defect
 from poste_gateway.http.responses import AccessRecord, Response
 from poste_gateway.http.streamed import Streamed
 from poste_gateway.http.verbs import allow, wrong_verb
@@ -41,6 +41,7 @@ _log: Final = logs.get("dispatcher")
 #: What the access log says of a request whose client had gone before its answer.
 _CLIENT_LEFT: Final = OF_CODE[Code.CANCELLED].status
 _access_log: Final = logs.EventLog("dispatcher", "request")
+_READING: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
 async def _handle_expect(expectation: str, request: web.BaseRequest) -> None:
@@ -113,10 +114,10 @@ class Dispatcher:
                 self._own_routes.check_ready()
                 answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
-            answer = self._refuse(problem, request, account)
+            answer = self._refuse(problem, request, match, account)
         except Exception:  # noqa: BLE001 - the edge: logged once, and answered without details
             _log.exception("failed", verb=request.method, path=path)
-            answer = self._refuse(defect(), request, account)
+            answer = self._refuse(defect(), request, match, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
@@ -146,11 +147,15 @@ class Dispatcher:
         try:
             # A CORS preflight is answered by the gateway, never by a service.
             asks = self._cors_origins and request.method == hdrs.METH_OPTIONS and cors.ASKED_VERB in request.headers
+            reading = protocols.find_get(routes, request, path)
+            if reading is not None and request.method in _READING:
+                return _Other(match=reading)
             if not asks and (match := routes.find(request.method, path, raw_path, request.rel_url.raw_query_string)):
                 return _Other(match=match)
         except BadPathError as error:
             return _Other(fault=f"The path {error}.")
-        return _Other(verbs=routes.verbs(path, raw_path))
+        verbs = routes.verbs(path, raw_path)
+        return _Other(verbs=verbs if reading is None or verbs is None else [hdrs.METH_GET, *verbs])
 
     async def _serve_own(self, request: web.BaseRequest, other: _Other, account: AccessRecord) -> Response:
         own, verbs = other.own, other.verbs
@@ -168,10 +173,17 @@ class Dispatcher:
             raise wrong_verb(own.verbs)
         return await handler(request, own.name)
 
-    def _refuse(self, problem: Problem, request: web.BaseRequest, account: AccessRecord) -> Response:
+    def _refuse(
+        self, problem: Problem, request: web.BaseRequest, match: Match | None, account: AccessRecord
+    ) -> Response:
         account.outcome = problem.kind.outcome
         # Encoded: `instance` is a URI reference (RFC 9457, section 3.1.5), which not every decoded path is.
-        return problem_response(problem, request.rel_url.raw_path)
+        path = request.rel_url.raw_path
+        if match is not None:
+            return protocols.of(request, match.route).refusal(problem, path)
+        # A client of another protocol understands that there is no such method, too.
+        protocol = protocols.REST if is_reserved(path) else protocols.spoken(request)
+        return protocol.refusal(problem, path)
 
     def _close_account(  # noqa: PLR0917 - keywords would make this one of a call's dearest lines
         self,

@@ -42,8 +42,13 @@ def problem_of(status: status_pb2.Status, service: Service | None) -> Problem:
         # Only the worker library is known to keep an exception's text to itself.
         detail = f"{kind.title}."
     headers = {} if (seconds := _retry_seconds(status)) is None else {"Retry-After": str(seconds)}
+    details = [one for one in status.details if not _is_debug(one)]
     return Problem(
-        kind, detail, headers=headers, details=[_detail(one, service) for one in status.details if not _is_debug(one)]
+        kind,
+        detail,
+        headers=headers,
+        packed=[(one.TypeName(), one.value) for one in details],
+        details=[_detail(one, service) for one in details],
     )
 
 

@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 from support import played
 from support.cli import Up, http, poll, up
 from support.documents import ROOT, Document
+from support.rpc_clients import FOREIGN, NODE, descriptors, needs_npm
 
-CLIENTS = Document("docs/clients.md")
+CLIENTS, CONNECT = Document("docs/clients.md"), Document("docs/connect.md")
 BLOCKS = CLIENTS.blocks()
 #: Programs, and what each prints.
 PROGRAMS = [(one, after.text) for one, after in pairwise(BLOCKS) if one.language in ("python", "javascript")]
@@ -130,6 +131,40 @@ def test_what_a_page_does(running: Up) -> None:
         )
         # Without a `close` it would go on for ever.
         assert (done.returncode, done.stdout) == (0, said), done.stderr
+
+
+@needs_npm
+def test_a_connect_client_waits_for_what_is_kept(running: Up, tmp_path: Path) -> None:
+    """Who takes the interceptor from the page would get an error while the service is away."""
+    block, said = (one for one in CONNECT.blocks() if one.language in ("javascript", "text"))
+    (tmp_path / "node_modules").symlink_to(FOREIGN / "node_modules")
+    # In place of the stubs, whose generator is Buf's: the same types, out of descriptors.
+    types = f"import {{ typesOf }} from '{FOREIGN / 'connect.mjs'}';\nconst types = typesOf('{descriptors()}');\n"
+    for stub, exported in (
+        ("calculator/v1/sum_pb.js", "SumService = types.getService('calculator.v1.SumService')"),
+        ("poste/v1/kept_call_pb.js", "KeptCallSchema = types.getMessage('poste.v1.KeptCall')"),
+    ):
+        (tmp_path / "gen" / stub).parent.mkdir(parents=True)
+        (tmp_path / "gen" / stub).write_text(f"{types}export const {exported};\n")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    program = tmp_path / "program.js"
+    program.write_text(played.told(block.text, running))
+
+    for away in (False, True):
+        if away:
+            running.act("stop", "sum")
+        process = subprocess.Popen(
+            [str(NODE), str(program)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=played.variables(running),
+        )
+        if away:
+            all_wait(running, 1)
+            running.act("start", "sum")
+        printed, trouble = process.communicate(timeout=60)
+        assert (printed, process.returncode) == (said.text, 0), f"away: {away}\n{trouble}"
 
 
 def all_wait(running: Up, calls: int) -> None:

@@ -22,9 +22,10 @@ from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2, task_pb2
-from poste_gateway.calls import direct, keeping, keyed, request_body, shapes, streams
+from poste_gateway.calls import direct, keeping, keyed, protocols, request_body, streams
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer, Known
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.calls.protocols import REST, Protocol
 from poste_gateway.calls.streams import OpenStreams
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.catalogue.route_table import Match
@@ -41,7 +42,7 @@ from poste_gateway.http.problem_types import (
     SERVICE_AWAY,
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem
-from poste_gateway.http.responses import JSON, AccessRecord, Response, json_response, make_room, room_for
+from poste_gateway.http.responses import AccessRecord, Response, make_room, room_for
 from poste_gateway.http.streamed import client_left
 from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
@@ -53,6 +54,7 @@ from poste_gateway.tasks.task_reader import TaskReader
 T = TypeVar("T")
 _UNARY: Final = MethodKind.UNARY
 _NO_ROOM: Final = "The service answered, and there is no room for its answer while so many are not taken."
+_TOO_LATE: Final = "It was not answered within the time that its client set."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +95,22 @@ async def answer(
     # The same from here on: the catalogue may change while the body is received.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
     prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
+    protocol: Protocol = REST
+    # All but REST call methods at their own paths alone.
+    if match.route.default and (protocol := protocols.of(request, match.route)) is not REST:
+        account.note("protocol", protocol.name)
     streaming = method.kind is not _UNARY
     if streaming:
         streams.check(method, prefer)
-    metadata = forwarded_headers.forwarded(service.policy.headers.request).read(request)
-    message = await request_body.read(request, match, call_services.offload, seconds=call_services.body_seconds)
+    metadata = forwarded_headers.forwarded(service.policy.headers.request, protocol.own_names).read(request)
+    message = await request_body.read(
+        request, match, protocol, call_services.offload, seconds=call_services.body_seconds
+    )
     if streaming:
         return await streams.StreamCall(
             request,
             match,
+            protocol=protocol,
             service=service,
             pool=pool,
             prefer=prefer,
@@ -115,6 +124,7 @@ async def answer(
         call_services,
         request,
         match,
+        protocol=protocol,
         service=service,
         pool=pool,
         prefer=prefer,
@@ -134,6 +144,7 @@ class _Call:
         request: web.BaseRequest,
         match: Match,
         *,
+        protocol: Protocol,
         service: Service,
         pool: ReplicaPool,
         prefer: Preferences,
@@ -145,6 +156,8 @@ class _Call:
         self._request = request
         self._service = service
         self._pool = pool
+        self._match = match
+        self._protocol = protocol
         self._method = method = match.method
         self._route = route = match.route
         self._prefer = prefer
@@ -243,17 +256,24 @@ class _Call:
                 raise Problem(OUTCOME_UNKNOWN, detail)
             case direct.Away(reason, impatient, overdue):
                 self._account.note("reason", reason)
+                if impatient and self._ends_here():
+                    raise Problem(OF_CODE[Code.DEADLINE_EXCEEDED], _TOO_LATE)
                 if not self._may_queue:
                     raise self._not_kept(reason, overdue=overdue)
                 if not impatient:
                     metrics.failovers(self._service.name, reason).inc()
                 return await self._queued(wait)
 
+    def _ends_here(self) -> bool:
+        """Return whether the call is over with its client's time: that was its deadline, not its patience."""
+        wait, limit = self._prefer.wait_seconds, self._prefer.limit_seconds
+        return self._protocol.deadline_ends_calls and limit is not None and (wait is None or wait >= limit)
+
     async def _failed(self, status: status_pb2.Status) -> Problem:
         """Return the problem for a status, with the metadata that the handler set."""
         problem = await self._made(functools.partial(problem_of, status, self._service), status.ByteSize())
         if self._returned:
-            problem.headers = {**self._returned_headers(), **problem.headers}
+            problem.headers = {**self._protocol.returned_headers(self._returned, self._service), **problem.headers}
         return problem
 
     def _take_returned(self, metadata: str) -> None:
@@ -355,10 +375,10 @@ class _Call:
             return await self._answered(whole.response)
 
     def _accepted(self, task_id: TaskId, value: Any, later: Mapping[str, str]) -> Response:
-        """Return a 202 with the task as JSON values; `later` has the header that says when to ask again, if at all."""
+        """Answer with the task as JSON values; `later` has the header that says when to ask again, if at all."""
         self._account.outcome = "QUEUED"
         place = {"Location": task_view.location(task_id)}
-        return json_response(value, status=202, headers={**place, **later, **self._applied()})
+        return self._protocol.kept(value, {**place, **later, **self._applied()})
 
     async def _keep_traced(self, task_id: TaskId) -> Known | None:
         """Enqueue the call, in a span of its own, which becomes the parent of its handler's span."""
@@ -408,7 +428,8 @@ class _Call:
         if self._route.response_field:
             new.response_field = self._route.response_field
         if self._metadata:
-            new.metadata = forwarded_headers.kept(self._request, self._metadata, self._service.policy.headers.kept)
+            kept, own_names = self._service.policy.headers.kept, self._protocol.own_names
+            new.metadata = forwarded_headers.kept(self._request, self._metadata, kept, own_names=own_names)
         return new
 
     async def _answered(self, response: bytes) -> Response:
@@ -429,19 +450,9 @@ class _Call:
 
     def _written(self, response: bytes) -> Response:
         try:
-            if not self._route.plain:
-                body, headers = shapes.write(self._method, self._route, response)
-                return Response(body, headers={**self._returned_headers(), **headers, **self._applied()})
-            body = protojson.encode(self._method.output, response)
+            return self._protocol.answer(self._match, self._service, response, self._returned, self._applied())
         except protojson.UnprintableError as error:
             raise unreadable(error, service=self._service.name, method=self._method.name) from error
-        if self._returned:
-            return Response(body, headers={**self._returned_headers(), "Content-Type": JSON, **self._applied()})
-        return Response(body, headers={"Content-Type": JSON, **self._applied()})
-
-    def _returned_headers(self) -> dict[str, str]:
-        """Return the response headers for its handler's metadata."""
-        return forwarded_headers.returned(self._returned, self._service.policy.headers.response)
 
     def _applied(self) -> dict[str, str]:
         """Return the headers that say which preferences were honoured, and that another call was answered so."""

@@ -28,9 +28,10 @@ from poste.upstream.replica_pool import ReplicaPool
 from poste.upstream.streams import End, Stream
 from poste_gateway.calls import direct, shapes
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
+from poste_gateway.calls.protocols import Protocol
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
-from poste_gateway.http import forwarded_headers, framings, preferences
+from poste_gateway.http import preferences
 from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import Framing
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
@@ -134,6 +135,7 @@ class StreamCall:
     Attributes:
         request: The HTTP request.
         match: What it calls.
+        protocol: How its answer is written.
         service: The method's service.
         pool: Its replicas.
         prefer: What its client prefers.
@@ -146,6 +148,7 @@ class StreamCall:
 
     request: web.BaseRequest
     match: Match
+    protocol: Protocol
     service: Service
     pool: ReplicaPool
     prefer: Preferences
@@ -196,7 +199,7 @@ class _Messages:
     def __init__(self, call: StreamCall) -> None:
         self._call = call
         self._client = client_of(call.request)
-        self._returned = ""
+        self._returned = self._trailing = ""
         self._sent = 0
         self._stream: Stream
         self._framing: Framing
@@ -214,7 +217,8 @@ class _Messages:
         self._stream, first = begun
         self._call.open_streams.add(self._stream)
         try:
-            self._framing = self._chosen()
+            accept = ",".join(self._call.request.headers.getall(hdrs.ACCEPT, []))
+            self._framing = self._call.protocol.framing(self._call.match, accept)
             described = {"Content-Type": self._framing.media_type or shapes.UNKNOWN}
             line = None
             if isinstance(first, bytes):
@@ -226,12 +230,6 @@ class _Messages:
         except BaseException:
             await self._abandon()
             raise
-
-    def _chosen(self) -> Framing:
-        match = self._call.match
-        if not match.route.plain and shapes.shape_of(match.method, match.route).raw_answer:
-            return framings.RAW
-        return framings.chosen(",".join(self._call.request.headers.getall(hdrs.ACCEPT, [])))
 
     async def _opened(self) -> _Begun | direct.Failed | direct.Away | direct.Unknown:
         """Call a replica, and another if that is proved to do no harm; returns the stream and how it begins."""
@@ -290,7 +288,7 @@ class _Messages:
         self._returned = metadata
 
     def _returned_headers(self) -> dict[str, str]:
-        return forwarded_headers.returned(self._returned, self._call.service.policy.headers.response)
+        return self._call.protocol.returned_headers(self._returned, self._call.service)
 
     def _applied(self) -> dict[str, str]:
         prefer = self._call.prefer
@@ -313,6 +311,7 @@ class _Messages:
                 line, message = None, await self._stream.next(_IDLE_SECONDS)
                 if isinstance(message, bytes):
                     line, _ = await self._line(message)
+            self._trailing = message.metadata
             if message.failure is not None:
                 raise self._ended_with(message.failure)  # noqa: TRY301 - told as those of its messages are
         except Problem as problem:
@@ -321,7 +320,7 @@ class _Messages:
             _log.exception("stream failed", method=self._call.match.method.path)
             yield self._last(defect())
         else:
-            yield framing.end
+            yield framing.end(self._trailing)
 
     def _last(self, problem: Problem) -> bytes:
         """Return the last line of a stream that ends with a problem.
@@ -330,10 +329,10 @@ class _Messages:
             CutShortError: There is no place for one.
         """
         self._call.account.outcome = problem.kind.outcome
-        if self._framing.problem is None:
+        line = self._framing.problem(problem, self._call.request.rel_url.raw_path, self._trailing)
+        if line is None:
             raise CutShortError(problem.detail) from problem
-        value = problem.to_value(self._call.request.rel_url.raw_path)
-        return protojson.dumps(value).join(self._framing.problem)
+        return line
 
     @property
     def _usage(self) -> Any:
@@ -355,7 +354,7 @@ class _Messages:
             make = functools.partial(self._written, message)
             written = await self._call.offload.run(make, peer=self._client, size=size, accepted=True)
         metrics.stream_messages_total.add((self._call.service.name, match.method.name))
-        body = written.body.join(self._framing.message)
+        body = self._framing.message(written.body)
         # Default values are written too: few bytes may have become many.
         if len(body) > UNCOUNTED_BYTES and not self._usage.promise(len(body)):
             raise self._no_room()
@@ -364,10 +363,7 @@ class _Messages:
     def _written(self, message: bytes) -> shapes.Written:
         match = self._call.match
         try:
-            if match.route.plain:
-                return shapes.Written(protojson.encode(match.method.output, message), {})
-            body, headers = shapes.write(match.method, match.route, message)
-            return shapes.Written(body, headers if self._framing is framings.RAW else {})
+            return self._call.protocol.message(match, message)
         except protojson.UnprintableError as error:
             raise unreadable(error, service=match.method.service, method=match.method.name) from error
 

@@ -22,6 +22,9 @@ ASKED_VERB: Final = "Access-Control-Request-Method"
 _ANY: Final = "*"
 #: What begins so is metadata to a service. No wildcard stands for it where credentials are sent: each is named.
 _METADATA: Final = "grpc-metadata-"
+#: What only pages ask to send that speak a protocol whose metadata has its own name; or their URL has the query of one.
+_PROTOCOLS_ASKED: Final = frozenset({"connect-protocol-version", "x-grpc-web"})
+_PROTOCOL_QUERY: Final = "connect=v1"
 #: More names than that no page of anybody's asks for at once.
 _MOST_ASKED: Final = 100
 _ALLOWED: Final = ", ".join(
@@ -30,7 +33,12 @@ _ALLOWED: Final = ", ".join(
         *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, IDEMPOTENCY_KEY, REQUEST_ID, LAST_EVENT_ID),
     )
 )
-_EXPOSED: Final = f"Cache-Control, ETag, {REPLAYED}, Location, Retry-After, {preferences.APPLIED}, {REQUEST_ID}"
+_EXPOSED: Final = (
+    *("Cache-Control", "ETag", str(REPLAYED), "Location", "Retry-After"),
+    *(preferences.APPLIED, str(REQUEST_ID)),
+)
+#: What is not told beside these: what every page may read, and what is about this very protocol, or the connection.
+_UNTOLD: Final = ("access-control-", "content-type", "vary", "transfer-encoding", "allow")
 #: How long a browser may remember what is allowed, in seconds.
 _MAX_AGE: Final = "600"
 
@@ -52,7 +60,9 @@ def add_headers(
     if origin is None or not origin.isascii() or not (origin in origins or _ANY in origins):
         return
     response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    # By name, too: metadata of its service's.
+    further = (name for name in response.headers if name not in _EXPOSED and not name.lower().startswith(_UNTOLD))
+    response.headers["Access-Control-Expose-Headers"] = ", ".join((*_EXPOSED, *further))
     if request.method == "OPTIONS" and ASKED_VERB in request.headers:
         response.headers["Access-Control-Allow-Methods"] = ", ".join(verbs)
         response.headers["Access-Control-Allow-Headers"] = ", ".join((_ALLOWED, *_metadata_asked(request)))
@@ -62,5 +72,8 @@ def add_headers(
 def _metadata_asked(request: web.BaseRequest) -> list[str]:
     """Return which metadata a browser asks whether it may send."""
     asked = request.headers.get("Access-Control-Request-Headers", "").split(",", _MOST_ASKED)[:_MOST_ASKED]
-    names = (name.strip().lower() for name in asked)
+    names = [name.strip().lower() for name in asked]
+    if not _PROTOCOLS_ASKED.isdisjoint(names) or _PROTOCOL_QUERY in request.rel_url.raw_query_string:
+        # Among them the protocol's own.
+        return [name for name in names if carried.is_key(name)]
     return [name for name in names if name.startswith(_METADATA) and carried.is_key(name.removeprefix(_METADATA))]

@@ -34,13 +34,41 @@ _OWN: Final = frozenset(
         *("keep-alive", "upgrade", "trailer"),
     }
 )
+#: Headers of the response by which browsers, caches and proxies do something: where metadata has its own name, a
+#: service can't set these either. What it answers is no page of the gateway's own.
+_POWERFUL: Final = frozenset(
+    {
+        *("accept-ch", "accept-ranges", "age", "alt-svc", "clear-site-data", "expires", "link", "nel", "pragma"),
+        *("refresh", "report-to", "reporting-endpoints", "retry-after", "service-worker-allowed", "set-cookie"),
+        *("sourcemap", "strict-transport-security", "timing-allow-origin", "via", "warning", "referrer-policy"),
+        *("permissions-policy", "document-policy", "origin-agent-cluster", "speculation-rules", "authentication-info"),
+    }
+)
+_POWERFUL_BEGIN: Final = (
+    *("access-control-", "content-", "cross-origin-", "sec-", "proxy-", "x-accel-", "x-sendfile", "x-frame-"),
+    *("x-content-", "x-xss-", "x-sourcemap", "x-dns-", "x-permitted-", "connect-", "trailer-"),
+)
+#: Headers of requests that speak to HTTP, to proxies or to the gateway: by protocols whose metadata has its own name
+#: they are no metadata, unless the catalogue names them.
+_SPOKEN_TO_HTTP: Final = frozenset(
+    {
+        *("accept", "authorization", "cache-control", "cookie", "date", "dnt", "forwarded", "from"),
+        *("idempotency-key", "max-forwards", "origin", "pragma", "prefer", "priority", "range", "referer", "save-data"),
+        *("user-agent", "via", "x-grpc-web", "x-real-ip", "x-user-agent"),
+    }
+)
+_SPOKEN_TO_HTTP_BEGIN: Final = ("accept-", "access-control-", "connect-", "if-", "sec-", "upgrade-", "x-forwarded-")
 
 
 class ForwardedHeaders:
     """The headers that reach the handlers of one service."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        """Forward those of these names; one that ends in `*` stands for all that begin so."""
+    def __init__(self, names: tuple[str, ...], *, own_names: bool = False) -> None:
+        """Forward those of these names; one that ends in `*` stands for all that begin so.
+
+        By a protocol whose metadata has its own name (`own_names`), `PREFIX` may be missing.
+        """
+        self._own_names = own_names
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
         self._line_of = _Lines(self._line).__getitem__
@@ -82,7 +110,7 @@ class ForwardedHeaders:
         shown = value.decode("latin-1")
         if carried.is_value(key, shown):
             return f"{key}: {shown}{_CLIENT if key == _WAY else ''}\n"
-        if not spelt.startswith(_SENT):
+        if not (spelt.startswith(_SENT) or (self._own_names and key.endswith("-bin"))):
             return ""
         reason = "must be base64" if key.endswith("-bin") else "must be printable ASCII, for it reaches the service"
         field = name.decode("ascii", "replace")
@@ -90,7 +118,9 @@ class ForwardedHeaders:
 
     def _key(self, name: str) -> str | None:
         if not (name in self._exact or name.startswith(self._begin)):
-            return None
+            if not self._own_names or name.startswith((_SENT, *_SPOKEN_TO_HTTP_BEGIN)) or name in _SPOKEN_TO_HTTP:
+                return None
+            return self._key(f"{_SENT}{name}")
         key = name.removeprefix(_SENT)
         # Only a trusted proxy may set the other headers.
         return key if carried.is_key(key) and (key == name or key not in self._exact) else None
@@ -130,22 +160,23 @@ class _Lines(dict[tuple[bytes, bytes], str]):
 
 
 @functools.lru_cache(maxsize=1024)
-def forwarded(names: tuple[str, ...]) -> ForwardedHeaders:
+def forwarded(names: tuple[str, ...], own_names: bool = False) -> ForwardedHeaders:
     """Return the `ForwardedHeaders` of these names, the same for equal ones."""
-    return ForwardedHeaders(names)
+    return ForwardedHeaders(names, own_names=own_names)
 
 
-def kept(request: web.BaseRequest, text: str, names: tuple[str, ...]) -> str:
+def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_names: bool = False) -> str:
     """Return the forwarded headers that are kept with a queued call: whole ones, as many as fit.
 
     Args:
         request: The call.
         text: All of them.
         names: Those that may be kept.
+        own_names: Metadata has its own name.
     """
     going_on, found = set(text.splitlines()), ""
     # Read anew: what a line was a header of, or metadata, it does not say.
-    for line in forwarded(names).read(request).splitlines():
+    for line in forwarded(names, own_names).read(request).splitlines():
         if line in going_on and len(found) + len(line) < carried.MOST_KEPT:
             found += f"{line}\n"
     return found
@@ -166,12 +197,31 @@ def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:
         text: The metadata (`poste.domain.carried`).
         by_own_name: What of it is a header of its own name; all else has `PREFIX` before it.
     """
+    return _headers(text, lambda key: key.title() if key in by_own_name and key not in _OWN else f"{PREFIX}{key}")
+
+
+def initial_by_own_name(text: str) -> dict[str, str]:
+    """Return the headers that initial metadata comes back as by a protocol whose metadata has its own name."""
+    return _headers(text, _own_name)
+
+
+def trailing(text: str, prefix: str = "") -> dict[str, str]:
+    """Return trailing metadata by its keys, each behind a prefix."""
+    return _headers(text, lambda key: f"{prefix}{key}")
+
+
+def _own_name(key: str) -> str:
+    refused = key in _OWN or key in _POWERFUL or key.startswith(_POWERFUL_BEGIN)
+    return f"{PREFIX}{key}" if refused else key
+
+
+def _headers(text: str, name_of: Callable[[str], str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in text.split("\n"):
         key, colon, value = line.partition(": ")
         if not (colon and carried.is_key(key) and carried.is_value(key, value)):
             continue
-        name = key.title() if key in by_own_name and key not in _OWN else f"{PREFIX}{key}"
+        name = name_of(key)
         # As gRPC joins values of one key.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

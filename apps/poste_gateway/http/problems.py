@@ -5,6 +5,7 @@ Nothing internal goes in: a detail is written here for the client, or is the ser
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from poste import protojson
@@ -24,16 +25,24 @@ class Problem(PosteError):  # noqa: N818 - RFC 9457's word
         kind: What kind it is.
         detail: What happened this time.
         headers: What the answer's head is to say.
+        packed: The details of a service's status, as it packed them: each message's type and bytes.
         extra: Further members of the problem object: `errors`, `details`.
     """
 
     def __init__(
-        self, kind: ProblemType, detail: str, *, headers: dict[str, str] | None = None, **extra: list[Any]
+        self,
+        kind: ProblemType,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        packed: Sequence[tuple[str, bytes]] = (),
+        **extra: list[Any],
     ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.headers = headers or {}
+        self.packed = packed
         self.extra = {name: value for name, value in extra.items() if value}
 
     def to_value(self, instance: str) -> dict[str, Any]:

@@ -186,5 +186,4 @@ def _framed(place: _Place, event: task_pb2.TaskEvent, data: bytes) -> bytes:
 
 
 def _of_problem(problem: Problem, task_id: TaskId) -> bytes:
-    before, after = EVENTS.problem or (b"", b"")
-    return before + protojson.dumps(problem.to_value(task_view.location(task_id))) + after
+    return EVENTS.problem(problem, task_view.location(task_id), "") or b""

@@ -1,7 +1,8 @@
 """Encoding of forwarded metadata between Poste's parts: a client's headers for its handler, and what comes back.
 
 It is one text, a line `key: value` for each, as HTTP has it: most calls have the same few, and a text costs a frame, or
-a record, next to nothing. Bytes (keys that end in `-bin`) stand there in base64, as on gRPC's own wire.
+a record, next to nothing. Bytes (keys that end in `-bin`) stand there in base64, as on gRPC's own wire. Of what comes
+back an empty line stands between initial and trailing metadata, as between a head and a body.
 """
 
 from __future__ import annotations
@@ -59,9 +60,27 @@ def read(text: str) -> tuple[tuple[str, str | bytes], ...]:
     return tuple(found)
 
 
-def spell(pairs: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the text that metadata is; what may not be carried, or is too much, is left out."""
-    text = ""
+def spell(pairs: Iterable[tuple[str, str | bytes]], trailing: Iterable[tuple[str, str | bytes]] = ()) -> str:
+    """Return the text that metadata is; what may not be carried, or is too much, is left out.
+
+    Args:
+        pairs: The initial metadata.
+        trailing: The trailing one, which stands behind an empty line.
+    """
+    text = _added("", pairs)
+    behind = _added(f"{text}\n", trailing) if trailing else ""
+    return behind if len(behind) > len(text) + 1 else text
+
+
+def parts(text: str) -> tuple[str, str]:
+    """Return the texts of the initial and of the trailing metadata that `spell` made one text of."""
+    if text.startswith("\n"):
+        return "", text[1:]
+    initial, _, trailing = text.partition("\n\n")
+    return initial, trailing
+
+
+def _added(text: str, pairs: Iterable[tuple[str, str | bytes]]) -> str:
     for key, value in pairs:
         if not is_key(key):
             continue

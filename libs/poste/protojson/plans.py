@@ -48,6 +48,7 @@ class FieldPlan:
         json_name: Its name in JSON.
         extension: The field, if it is an extension.
         required: A request without it is refused.
+        essential: No message is whole without it: it is `required` by the syntax, not by an annotation.
         oneof: The group of which one member may be set, if it is in one.
         takes_null: `null` is a value of it, and does not mean that it is unset.
         repeated: Its JSON is an array (a map is not).
@@ -60,6 +61,7 @@ class FieldPlan:
     json_name: str
     extension: FieldDescriptor | None
     required: bool
+    essential: bool
     oneof: str | None
     takes_null: bool
     repeated: bool
@@ -207,6 +209,7 @@ def _field_plan(field: FieldDescriptor, key: str) -> FieldPlan:
         json_name=key,
         extension=field if field.is_extension else None,
         required=is_required(field),
+        essential=field.is_required,
         oneof=field.containing_oneof.name if field.containing_oneof is not None else None,
         takes_null=takes_null(field),
         repeated=field.is_repeated and not keyed,

@@ -25,12 +25,14 @@ from poste.protojson.scalars import BadValueError, read_bytes
 from poste.protojson.structs import MAX_DEPTH
 
 
-def decode(descriptor: Descriptor, body: bytes) -> bytes:
+def decode(descriptor: Descriptor, body: bytes, *, lenient: bool = False) -> bytes:
     """Read a request's JSON.
 
     Args:
         descriptor: The type of the message.
         body: The JSON text.
+        lenient: It is a generated client's, which leaves default values out, and may know fields that are newer: what
+            is annotated as `REQUIRED` may be missing, and unknown fields are passed over.
 
     Returns:
         The serialized message.
@@ -41,7 +43,7 @@ def decode(descriptor: Descriptor, body: bytes) -> bytes:
     quickly_read = quick_of(descriptor)(body)
     if quickly_read is not None:
         return quickly_read
-    return _serialized(plan_of(descriptor), [text.loads(body)])
+    return _serialized(plan_of(descriptor), [text.loads(body)], lenient=lenient)
 
 
 def decode_value(descriptor: Descriptor, values: list[Any]) -> bytes:
@@ -52,8 +54,8 @@ def decode_value(descriptor: Descriptor, values: list[Any]) -> bytes:
     return _serialized(plan_of(descriptor), values)
 
 
-def _serialized(plan: MessagePlan, values: list[Any]) -> bytes:
-    message = _filled(plan, values)
+def _serialized(plan: MessagePlan, values: list[Any], *, lenient: bool = False) -> bytes:
+    message = _filled(plan, values, lenient=lenient)
     if plan.flat:
         return plan.make.SerializeToString(message)
     try:
@@ -67,10 +69,10 @@ def _serialized(plan: MessagePlan, values: list[Any]) -> bytes:
     return serialized
 
 
-def _filled(plan: MessagePlan, values: list[Any]) -> Message:
+def _filled(plan: MessagePlan, values: list[Any], *, lenient: bool) -> Message:
     """Make a message of its JSON value; that is gone when it is there."""
     message = plan.make()
-    walk = _Walk()
+    walk = _Walk(lenient=lenient)
     with contextlib.suppress(_Enough):
         walk.fill(message, plan, values.pop(), None, 1)
     if walk.errors:
@@ -85,8 +87,9 @@ class _Enough(Exception):  # noqa: N818 - no error of its own: the errors are in
 class _Walk:
     """One walk through a body, which gathers what is wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool) -> None:
         self.errors: list[FieldError] = []
+        self._lenient = lenient
         self._structs = structs.Reader(self.wrong)
 
     def wrong(self, path: Path, reason: str) -> None:
@@ -116,14 +119,14 @@ class _Walk:
             field = plan.fields.get(name) or extension_plan(plan.descriptor, name)
             below = (path, name)
             if field is None:
-                self.wrong(below, "is not a field of this message")
+                self._pass_over(below)
                 continue
             if field.json_name in present:
                 self.wrong(below, "is there more than once, under both its names")
                 continue
             present.add(field.json_name)
             if value is None and not field.takes_null:
-                if field.required:
+                if self._is_missed(field):
                     self.wrong(below, "is required")
                 continue
             if field.oneof is not None:
@@ -133,8 +136,15 @@ class _Walk:
                     continue
             self._fill_field(message, field, value, below, depth)
         for field in plan.required:
-            if field.json_name not in present:
+            if field.json_name not in present and self._is_missed(field):
                 self.wrong((path, field.json_name), "is required")
+
+    def _pass_over(self, path: Path) -> None:
+        if not self._lenient:
+            self.wrong(path, "is not a field of this message")
+
+    def _is_missed(self, field: FieldPlan) -> bool:
+        return field.essential or (field.required and not self._lenient)
 
     def _fill_field(self, message: Message, field: FieldPlan, value: Any, path: Path, depth: int) -> None:
         if field.read_key is not None:

@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     @property
     def metadata(self) -> str:
         """What the handler set of metadata, as it comes back on the link (`poste.domain.carried`)."""
-        return carried.spell((*self.initial_metadata, *self.trailing_metadata))
+        return carried.spell(self.initial_metadata, self.trailing_metadata)
 
     def status(self) -> status_pb2.Status:
         """Return what the queue keeps of a failure: the public status, and the cause in a DebugInfo beside it.

@@ -262,8 +262,8 @@ def metadata_of(outgoing: OutgoingCall) -> Metadata:
     return ((channels.REQUEST_ID, outgoing.request_id), *traced, *outgoing.task_metadata, *carries)
 
 
-def return_metadata(outgoing: OutgoingCall, *metadata: Any) -> None:
+def return_metadata(outgoing: OutgoingCall, initial: Any, trailing: Any = ()) -> None:
     """Return the initial and trailing metadata of a call's answer to who made the call, if there is any."""
     # Most handlers set none, and even that costs more to spell than to see.
-    if any(metadata) and (text := carried.spell((key, value) for some in metadata for key, value in some or ())):
+    if (initial or trailing) and (text := carried.spell(tuple(initial or ()), tuple(trailing or ()))):
         outgoing.returned(text)

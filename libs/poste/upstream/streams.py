@@ -16,6 +16,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from poste.domain import carried
 from poste.rpc import channels
 from poste.runtime.waits import done_within
 from poste.upstream import failure
@@ -32,12 +33,14 @@ class End:
 
     Attributes:
         failure: What it failed with; None if the service ended it.
+        metadata: The trailing metadata that its handler set, if messages came before (`poste.domain.carried`).
     """
 
-    __slots__ = ("failure",)
+    __slots__ = ("failure", "metadata")
 
-    def __init__(self, failed: Failure | None = None) -> None:
+    def __init__(self, failed: Failure | None = None, metadata: str = "") -> None:
         self.failure = failed
+        self.metadata = metadata
 
 
 class Stream:
@@ -78,10 +81,10 @@ class Stream:
             return End(failure.LOST)
         error = reading.exception()
         if isinstance(error, grpc.aio.AioRpcError):
-            return End(self._failed(error))
+            return End(self._failed(error), carried.spell(error.trailing_metadata() or ()) if self._told else "")
         message = reading.result()
         if not isinstance(message, bytes):
-            return End()
+            return End(metadata=carried.spell(await self._call.trailing_metadata() or ()))
         if not self._told:
             self._told = True
             # It came before the first message.
