@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import math
+import signal
+import sys
 
 import pytest
 from aiohttp import web
@@ -237,6 +239,31 @@ async def test_a_client_that_blocks_does_the_same():
         done = await asyncio.to_thread(use, client.url)
 
     assert done == ({"result": 5}, sum_pb2.AddResponse(result=5), [7, 14], 7)
+
+
+async def test_ctrl_c_ends_a_wait():
+    """A program that waits for a service that is away could only be killed."""
+    came = asyncio.Event()
+
+    async def waits(_):
+        came.set()
+        await asyncio.Event().wait()
+
+    async with gateway(waits) as (client, _):
+        program = f"from poste.client import SyncClient\nwith SyncClient({client.url!r}) as one: one.run('x.Y/Z')"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+        try:
+            async with asyncio.timeout(20):
+                await came.wait()
+                process.send_signal(signal.SIGINT)
+                _, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    assert process.returncode == -signal.SIGINT
+    assert said.decode().splitlines()[-1] == "KeyboardInterrupt"
 
 
 async def test_a_client_that_blocks_lets_go_of_what_fails():

@@ -142,7 +142,9 @@ class _LoopThread:
             while (found := self.wait(following())) is not None:
                 yield found[0]
         finally:
-            self.wait(items.aclose())
+            # One that is left behind is closed with the loop.
+            if self._loop is not None:
+                self.wait(items.aclose())
 
     def _run(self) -> None:
         asyncio.run(self._stay_open())
