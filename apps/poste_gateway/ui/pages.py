@@ -41,9 +41,10 @@ class Pages:
 
     async def elsewhere(self, request: web.BaseRequest, _: str) -> Response:
         """Redirect to a page: from its path with a slash behind it, and from `/`."""
-        path = request.path.rstrip("/")
-        # From `/` not for good: browsers would never forget it.
-        return Response(status=308 if path else 302, headers={"Location": path or ROOT})
+        if path := request.path.rstrip("/"):
+            return Response(status=308, headers={"Location": path})
+        # Not for good: browsers would never forget it.
+        return Response(status=302, headers={"Location": ROOT})
 
     async def file(self, request: web.BaseRequest, name: str) -> Response:
         """Answer with one of its files."""
