@@ -36,6 +36,8 @@ _VERBS: Final = {
     "dead": ("task_commands", "List dead letters: the calls that Poste gave up, and why."),
     "replay": ("task_commands", "Have dead letters, or calls that FAILED, run again."),
     "purge": ("task_commands", "Give dead letters up for good."),
+    "undelivered": ("callback_commands", "List the ends that could not be told to their clients' URLs, and why."),
+    "redeliver": ("callback_commands", "Have such ends told again."),
     "move": ("move_command", "Move the calls of a queue to another service."),
     "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),

@@ -13,6 +13,8 @@ from poste.domain.task_id import TaskIds
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
+from poste_gateway.callbacks.deliverer import Deliverer
+from poste_gateway.callbacks.signing import Signer
 from poste_gateway.calls.batch import Batches
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
@@ -24,6 +26,7 @@ from poste_gateway.clock import Clock
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.figures import Figures
 from poste_gateway.http import server
+from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.https_redirect import Redirect, strict
 from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.server import Handle, Patience
@@ -111,8 +114,18 @@ class _Gateway:
         self._listings = listings = Listings(catalogue, mom)
         self.broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
         wait = settings.max_wait_seconds
+        callback_urls = CallbackUrls(settings.callback_origins)
+        self._deliverer = _deliverer(settings, mom, catalogue, ids, callback_urls)
         call_services = CallServices(
-            catalogue, self._enqueuer, task_reader, self._offload, ids, wait, settings.body_seconds, self._open_streams
+            catalogue,
+            self._enqueuer,
+            task_reader,
+            self._offload,
+            ids,
+            wait,
+            settings.body_seconds,
+            self._open_streams,
+            callback_urls,
         )
         self.own_routes = OwnRoutes(
             catalogue,
@@ -130,7 +143,9 @@ class _Gateway:
     async def __aenter__(self) -> Self:
         self._following_mom = self._duties.create_task(self._mom.run())
         ending = self._open_streams.end_with(self.stopping, self._grace_seconds)
-        duties = (self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending)
+        duties = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
+        if self._deliverer is not None:
+            duties.append(self._deliverer.run())
         self._following = [self._duties.create_task(duty) for duty in duties]
         return self
 
@@ -143,6 +158,20 @@ class _Gateway:
         # Waited for as well: it must not find its channel closed, which it would report as a defect.
         await lifecycle.end([self._following_mom])
         await self._mom.close()
+
+
+def _deliverer(
+    settings: GatewaySettings, mom: Mom, catalogue: ServiceCatalogue, ids: TaskIds, urls: CallbackUrls
+) -> Deliverer | None:
+    """Return what tells clients' URLs of their tasks' ends, if any may be told.
+
+    Raises:
+        StartError: The secrets that sign it can't be had.
+    """
+    if settings.callback_secret_file is None:
+        return None
+    signer = Signer.of_file(settings.callback_secret_file)
+    return Deliverer(mom, catalogue, ids, urls=urls, signer=signer, networks=settings.callback_networks)
 
 
 def _capacity(settings: GatewaySettings) -> Capacity:

@@ -290,6 +290,41 @@ class Mom:
         request = pb.PurgeEndedTasksRequest(queue=queue, page_token=page_token)
         return await self._read(self.stub.PurgeEndedTasks, request)
 
+    async def lease_callbacks(self, count: int, wait_seconds: float) -> Sequence[pb.Callback]:
+        """Lease ends that are due to be told to their clients' URLs, waiting up to `wait_seconds` for some.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        request = pb.LeaseCallbacksRequest(max_callbacks=count, wait_seconds=wait_seconds)
+        return (await self._read(self.stub.LeaseCallbacks, request, wait_seconds, shared=True)).callbacks
+
+    async def settle_callbacks(self, settled: Sequence[pb.SettledCallback]) -> Sequence[pb.CallbackResult.ValueType]:
+        """Say what came of telling ends; returns what becomes of each.
+
+        Raises:
+            MomAway: There is no answer now; it may be stored all the same.
+        """
+        request = pb.SettleCallbacksRequest(settled=settled)
+        return (await self._read(self.stub.SettleCallbacks, request, shared=True)).results
+
+    async def list_undelivered(self, queue: str) -> Sequence[pb.Callback]:
+        """List ends of a queue's tasks that could not be told.
+
+        Raises:
+            MomAway: There is no answer now.
+        """
+        return (await self._read(self.stub.ListUndelivered, pb.ListUndeliveredRequest(queue=queue))).callbacks
+
+    async def redeliver_callbacks(self, queue: str, keys: Sequence[str] = ()) -> int:
+        """Have ends told again that could not be told: of these tasks, or of all of a queue; returns how many.
+
+        Raises:
+            MomAway: There is no answer now; they may be told all the same.
+        """
+        request = pb.RedeliverCallbacksRequest(queue=queue, keys=keys)
+        return (await self._read(self.stub.RedeliverCallbacks, request)).redelivered
+
     async def register_target(self, target: str) -> pb.RegisterTargetResponse:
         """Make the services of a server known.
 

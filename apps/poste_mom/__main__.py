@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from poste.domain.errors import CatalogueFullError, StartError
+from poste.queue.callbacks import Callbacks
 from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.completion_waiter import CompletionWaiter
 from poste.queue.connection import open_client
@@ -32,6 +33,7 @@ from poste_mom.catalogue.catalogue import Catalogue
 from poste_mom.catalogue.limits import CatalogueLimits
 from poste_mom.catalogue.reflecting import Reflecting
 from poste_mom.figures import Figures
+from poste_mom.methods.callbacks import CallbackServicer
 from poste_mom.methods.catalogue import CatalogueServicer
 from poste_mom.methods.complete import CompleteServicer
 from poste_mom.methods.enqueue import EnqueueServicer
@@ -40,6 +42,7 @@ from poste_mom.methods.operators import OperatorServicer
 from poste_mom.methods.schemas import SchemaServicer
 from poste_mom.methods.tasks import TaskServicer
 from poste_mom.queues.budgets import Budgets
+from poste_mom.queues.due_callbacks import DueCallbacks
 from poste_mom.queues.schemas import Schemas
 from poste_mom.server import method_handlers
 
@@ -74,7 +77,9 @@ class _Middleware:
         self._moves = Moves(self.client, self._health.proof, self._keys)
         self._store = CatalogueStore(self.client, self._keys)
         self._pass_seconds = settings.pass_seconds
-        self.completions = CompletionWaiter(settings, self._tasks)
+        self._callbacks = Callbacks(self.client, self._health.proof, self._keys)
+        self._due_callbacks = DueCallbacks(self._callbacks, self._queues)
+        self.completions = CompletionWaiter(settings, self._tasks, heard=self._due_callbacks.heard)
         sockets = None if settings.socket is None else settings.socket.parent
         self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._forget)
         self._schemas = Schemas(SchemaStore(self.client, self._health.proof, self._keys), self._catalogue)
@@ -104,6 +109,7 @@ class _Middleware:
         return (
             EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas),
             TaskServicer(tasks, histories, self.completions),
+            CallbackServicer(self._callbacks, self._due_callbacks),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
             OperatorServicer(
                 self._queues,

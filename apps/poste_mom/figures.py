@@ -40,6 +40,8 @@ _TOTALS: Final = {
     "dead:response-too-large": ("poste_tasks_dead", ("response-too-large",)),
     "dead:schema-changed": ("poste_tasks_dead", ("schema-changed",)),
     "dead:damaged": ("poste_tasks_dead", ("damaged",)),
+    "told": ("poste_callbacks", ("told",)),
+    "undelivered": ("poste_callbacks", ("undelivered",)),
     "reaped:requeued": ("poste_tasks_reaped", ("unclaimed",)),
     "reaped:crashed": ("poste_tasks_reaped", ("crashed",)),
     "reaped:dead": ("poste_tasks_reaped", ("dead",)),
@@ -133,6 +135,8 @@ def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: Que
     for state in ("queued", "running", "delayed", "dead"):
         samples["poste_queue_tasks"][queue, state] = getattr(figures, state)
     samples["poste_queue_held_aside_tasks"][queue,] = figures.held
+    samples["poste_queue_callbacks"][queue, "due"] = figures.callbacks
+    samples["poste_queue_callbacks"][queue, "undelivered"] = figures.undelivered
     samples["poste_queue_kept_tasks"][queue,] = figures.kept
     samples["poste_queue_held_bytes"][queue, "waiting"] = figures.waiting_bytes
     samples["poste_queue_held_bytes"][queue, "kept"] = figures.kept_bytes

@@ -33,13 +33,13 @@ class Office:
     """A gateway before its middleware, and a worker that the test drives."""
 
     def __init__(self, gateway: Gateway, mom: RunningMom, client: Any) -> None:
-        self.gateway, self.mom, self._client = gateway, mom, client
-        self._keys, self._post = QueueKeys(SUM), Post(client, SUM)
+        self.gateway, self.mom, self.client = gateway, mom, client
+        self.keys, self._post = QueueKeys(SUM), Post(client, SUM)
         self._seq = 0
 
-    async def waiting(self) -> str:
+    async def waiting(self, **headers: str) -> str:
         """The path of a call that waits."""
-        reply = await self.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async")
+        reply = await self.gateway.post("/v1/sum", {"a": 2, "b": 3}, Prefer="respond-async", **headers)
         assert reply.status == 202
         return str(reply.headers["Location"])
 
@@ -56,8 +56,8 @@ class Office:
 
     async def claim_retry(self) -> Any:
         """The same for what waits for its next attempt, whose back-off is over at once."""
-        for key in await self._client.zrange(self._keys.delayed, 0, -1):
-            await self._client.zadd(self._keys.delayed, {key: 0})
+        for key in await self.client.zrange(self.keys.delayed, 0, -1):
+            await self.client.zadd(self.keys.delayed, {key: 0})
         return await self.claim()
 
     async def report(self, key: str, token: str, **outcome: Any) -> None:
@@ -66,8 +66,8 @@ class Office:
 
     async def forget(self) -> None:
         """Lose every record."""
-        async for name in self._client.scan_iter(match=self._keys.record("*")):
-            await self._client.unlink(name)
+        async for name in self.client.scan_iter(match=self.keys.record("*")):
+            await self.client.unlink(name)
 
     async def failed(self) -> str:
         """The path of a call whose handler answered with an error."""
@@ -77,12 +77,12 @@ class Office:
         await self.report(key, token, error=status_pb2.Status(code=Code.NOT_FOUND, message="no such account"))
         return place
 
-    async def dead(self, error: status_pb2.Status | None = None) -> str:
+    async def dead(self, error: status_pb2.Status | None = None, **headers: str) -> str:
         """The path of a call that failed for the last time."""
-        place = await self.waiting()
+        place = await self.waiting(**headers)
         said, key, token = await self.claim()
         assert said == "run"
-        await self._client.hset(self._keys.record(key), "i", MAX_DEFECTS - 1)
+        await self.client.hset(self.keys.record(key), "i", MAX_DEFECTS - 1)
         await self.report(key, token, error=error or status_pb2.Status(code=Code.INTERNAL, message="broken"))
         return place
 

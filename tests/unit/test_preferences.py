@@ -12,16 +12,18 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from poste.domain.policy import MethodPolicy
 from poste_gateway.http import preferences
+from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.problems import Problem
 
 #: A method without policies of its own.
 ANY = MethodPolicy()
+URLS = CallbackUrls(["https://hooks.example", "https://*.inner.example:8443"])
 
 
 def read(*prefer: str, policy: MethodPolicy = ANY, **headers: str) -> preferences.Wishes:
     pairs = [("Prefer", line) for line in prefer]
     pairs += [(name.replace("_", "-"), value) for name, value in headers.items()]
-    return preferences.read(CIMultiDictProxy(CIMultiDict(pairs)), policy, max_wait_seconds=60)
+    return preferences.read(CIMultiDictProxy(CIMultiDict(pairs)), policy, max_wait_seconds=60, callback_urls=URLS)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_ttl_that_is_there_twice_is_refused():
     """Else one of the two is taken, and the client does not learn which."""
     twice = CIMultiDict([("Poste-Task-TTL", "5"), ("Poste-Task-TTL", "6")])
     with pytest.raises(Problem):
-        preferences.read(CIMultiDictProxy(twice), ANY, max_wait_seconds=60)
+        preferences.read(CIMultiDictProxy(twice), ANY, max_wait_seconds=60, callback_urls=URLS)
 
 
 @settings(deadline=None, database=None)

@@ -30,6 +30,7 @@ from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Acceptance, Known
 from poste_gateway.calls.offload import LARGE_BODY
 from poste_gateway.http import forwarded_headers, preferences
+from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.preferences import Preferences
@@ -163,9 +164,9 @@ class Batches:
         services, method = self._call_services, one.method
         if not one.service.queueable:
             raise Problem(SERVICE_AWAY, keeping.NO_CONSUMER, headers=RETRY_AFTER)
-        prefer = _preferences(request.headers, one)
+        prefer = _preferences(request.headers, one, services.callback_urls)
         task_id = keeping.mint(services.ids, method, prefer)
-        new = keeping.new_task(method, task_id, one.request)
+        new = keeping.new_task(method, task_id, one.request, prefer)
         new.request_id = request_id()
         if prefer.idempotency_key:
             new.request_digest = keyed.digest(method.input, one.request)
@@ -187,7 +188,7 @@ def _refused(problem: Problem) -> bytes:
     return protojson.dumps({"error": problem.to_value(PATH), **({"location": place} if place else {})})
 
 
-def _preferences(headers: CIMultiDictProxy[str], one: _Asked) -> Preferences:
+def _preferences(headers: CIMultiDictProxy[str], one: _Asked, callback_urls: CallbackUrls) -> Preferences:
     """Read what the request's headers ask for, of one of its calls.
 
     Raises:
@@ -197,7 +198,7 @@ def _preferences(headers: CIMultiDictProxy[str], one: _Asked) -> Preferences:
         with_key = CIMultiDict(headers)
         with_key[IDEMPOTENCY_KEY] = one.key
         headers = CIMultiDictProxy(with_key)
-    return preferences.read(headers, one.method.policy, max_wait_seconds=0)
+    return preferences.read(headers, one.method.policy, max_wait_seconds=0, callback_urls=callback_urls)
 
 
 def _is_lines(request: web.BaseRequest) -> bool:

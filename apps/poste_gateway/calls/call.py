@@ -31,6 +31,7 @@ from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, preferences
+from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.idempotency import REPLAYED
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
@@ -70,6 +71,7 @@ class CallServices:
         max_wait_seconds: The longest wait that a client is granted.
         body_seconds: How long a client may take to bring a call's body.
         open_streams: The streams that are open.
+        callback_urls: Which URLs may be told of their tasks' ends.
     """
 
     catalogue: ServiceCatalogue
@@ -80,6 +82,7 @@ class CallServices:
     max_wait_seconds: float
     body_seconds: float
     open_streams: OpenStreams
+    callback_urls: CallbackUrls
 
 
 async def answer(
@@ -94,7 +97,12 @@ async def answer(
     account.service, account.method = method.service, method.name
     # The same from here on: the catalogue may change while the body is received.
     service, pool = call_services.catalogue.services[method.service], call_services.catalogue.pools[method.service]
-    prefer = preferences.read(request.headers, method.policy, max_wait_seconds=call_services.max_wait_seconds)
+    prefer = preferences.read(
+        request.headers,
+        method.policy,
+        max_wait_seconds=call_services.max_wait_seconds,
+        callback_urls=call_services.callback_urls,
+    )
     protocol: Protocol = REST
     # All but REST call methods at their own paths alone.
     if match.route.default and (protocol := protocols.of(request, match.route)) is not REST:
@@ -420,7 +428,7 @@ class _Call:
         return "The call was not kept." if ruled else keeping.NO_CONSUMER
 
     def _new(self, task_id: TaskId, traceparent: str) -> mom_service_pb2.NewTask:
-        new = keeping.new_task(self._method, task_id, self._message)
+        new = keeping.new_task(self._method, task_id, self._message, self._prefer)
         new.traceparent = traceparent
         new.request_id = self._account.request_id
         if self._digest:

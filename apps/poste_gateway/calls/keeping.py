@@ -49,7 +49,7 @@ def mint(ids: TaskIds, method: Method, prefer: Preferences) -> TaskId:
     )
 
 
-def new_task(method: Method, task_id: TaskId, request: bytes) -> mom_service_pb2.NewTask:
+def new_task(method: Method, task_id: TaskId, request: bytes, prefer: Preferences) -> mom_service_pb2.NewTask:
     """Return a call to be kept, with what every call has."""
     # Field by field: constructor arguments, and a Timestamp made before, would cost twice as much.
     new = mom_service_pb2.NewTask()
@@ -60,6 +60,8 @@ def new_task(method: Method, task_id: TaskId, request: bytes) -> mom_service_pb2
     new.task_ttl_seconds, new.result_ttl_seconds = task_id.task_ttl_seconds, task_id.result_ttl_seconds
     new.id_rest = without_queue(task_id)
     new.schema = method.schema.fingerprint
+    if prefer.callback_url:
+        new.callback_url = prefer.callback_url
     return new
 
 

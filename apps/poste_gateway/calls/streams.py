@@ -33,6 +33,7 @@ from poste_gateway.catalogue.route_table import Match
 from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import preferences
 from poste_gateway.http.busy import busy
+from poste_gateway.http.callback_urls import CALLBACK
 from poste_gateway.http.framings import Framing
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.preferences import Preferences
@@ -126,6 +127,8 @@ def check(method: Method, prefer: Preferences) -> None:
         raise invalid(preferences.PREFER, "can't be respond-async for a method that streams: it is never queued")
     if prefer.idempotency_key:
         raise invalid(IDEMPOTENCY_KEY, "can't be honoured for a method that streams: a call with a key is kept")
+    if prefer.callback_url:
+        raise invalid(CALLBACK, "can't be told of a method that streams: it is never queued")
 
 
 @dataclass(frozen=True, slots=True)

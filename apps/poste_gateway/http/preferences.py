@@ -15,8 +15,9 @@ from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
 from poste_gateway.http import idempotency, time_limits
+from poste_gateway.http.callback_urls import CALLBACK, CallbackUrls
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
-from poste_gateway.http.problem_types import INVALID_REQUEST
+from poste_gateway.http.problem_types import CALLBACK_FORBIDDEN, INVALID_REQUEST
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.time_limits import CONNECT_TIMEOUT, GRPC_TIMEOUT
 
@@ -55,6 +56,7 @@ class Preferences:
         limit_seconds: How long the call may take on the direct road; None if its client set no limit. No wait is
             longer.
         idempotency_key: By which its client names the call for good; empty if it does not.
+        callback_url: The URL that is told of the end of the task that it becomes; empty if none is.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -65,22 +67,26 @@ class Preferences:
     respond_when_queued: bool = False
     limit_seconds: float | None = None
     idempotency_key: str = ""
+    callback_url: str = ""
 
 
 #: The preferences of a client that sends none.
 NONE: Final = Preferences()
 
 
-def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_seconds: float) -> Preferences:
+def read(
+    headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_seconds: float, callback_urls: CallbackUrls
+) -> Preferences:
     """Read what a call's headers ask for.
 
     Args:
         headers: The call's.
         policy: What its method allows, and demands.
         max_wait_seconds: The longest wait; more is cut to it.
+        callback_urls: Which URLs may be told of its end.
 
     Raises:
-        Problem: A header has a value that it can't have; `errors` names each.
+        Problem: A header has a value that it can't have; `errors` names each. Or the URL may not be told.
     """
     if not (
         PREFER in headers
@@ -90,6 +96,7 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
         or CONNECT_TIMEOUT in headers
         or IDEMPOTENCY_KEY in headers
         or policy.requires_idempotency_key
+        or CALLBACK in headers
     ):
         return NONE
     errors: list[dict[str, str]] = []
@@ -101,8 +108,12 @@ def read(headers: CIMultiDictProxy[str], policy: MethodPolicy, *, max_wait_secon
         **_preferences(headers, max_wait_seconds, errors),
         limit_seconds=limit_seconds,
         idempotency_key=idempotency.read(headers, required=policy.requires_idempotency_key, errors=errors),
+        callback_url=_callback(headers, errors),
     )
     _raise(errors)
+    if found.callback_url and not callback_urls.allows(found.callback_url):
+        detail = "This gateway calls no URL of this origin: its operator has not named it. Nothing was done."
+        raise Problem(CALLBACK_FORBIDDEN, detail)
     return found
 
 
@@ -145,6 +156,16 @@ def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, longest: int, 
     elif not 1 <= seconds <= longest:
         errors.append({"field": name, "reason": f"must be whole seconds between 1 and {longest}"})
     return seconds
+
+
+def _callback(headers: CIMultiDictProxy[str], errors: list[dict[str, str]]) -> str:
+    urls = headers.getall(CALLBACK, [])
+    if not urls:
+        return ""
+    wrong = "must be there once only" if len(urls) > 1 else CallbackUrls.wrong_with(urls[0])
+    if wrong is not None:
+        errors.append({"field": CALLBACK, "reason": wrong})
+    return urls[0]
 
 
 def _preferences(

@@ -256,6 +256,22 @@ NOT_DEAD: Final = ProblemType(
     "The task's state does not allow it",
     "Only a task that is DEAD or FAILED can be replayed, and only one that is DEAD purged.",
 )
+CALLBACK_FORBIDDEN: Final = ProblemType(
+    "callback-forbidden",
+    HTTPStatus.FORBIDDEN,
+    Code.PERMISSION_DENIED,
+    "The URL may not be told",
+    "`Poste-Callback` names a URL of an origin that the gateway's operator has not named (POSTE_CALLBACK_ORIGINS); "
+    "unless some are named, it makes no callbacks at all. Nothing was done.",
+)
+NOT_UNDELIVERED: Final = ProblemType(
+    "not-undelivered",
+    HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION,
+    "There is nothing to be told again",
+    "Only what could not be told to its client's URL within a day is told again: this task's end was told, is still "
+    "tried, or nobody wanted to be told of it.",
+)
 CALLS_WAITING: Final = ProblemType(
     "calls-waiting",
     HTTPStatus.CONFLICT,

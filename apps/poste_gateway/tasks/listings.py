@@ -181,6 +181,8 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "delayed": queue.delayed,
         "dead": queue.dead,
         "heldAside": queue.held,
+        "callbacks": queue.callbacks,
+        "undelivered": queue.undelivered,
         "kept": queue.kept,
         "keptBytes": queue.kept_bytes,
         "heldBytes": queue.held_bytes,

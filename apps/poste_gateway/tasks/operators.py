@@ -20,7 +20,8 @@ at most 20) newest of each. `uncounted`: so many of the longest dead it did not 
 An error's detail is there what an unexpected exception said, or the handler in a DebugInfo: no client sees that.
 `?pageSize=` is at most 1000, `?pageToken=` goes on where a page ended. `GET /v1/tasks/{id}/call` answers with what a
 task was called with (`call_view`), next to the task and its history. `POST /v1/tasks/{id}/replay` and `/purge` answer
-with the task as its client sees it; what is done to many at once is in `bulk`. With `?asIs=true` a replay runs what it
+with the task as its client sees it; what is done to many at once is in `bulk`, what is done with ends that could not be
+told to their clients' URLs in `undelivered`. With `?asIs=true` a replay runs what it
 replays whatever its method's schema is.
 
 `POST /v1/queues/{queue}/purge-ended` drops all that ended more than a minute ago, with its results, before their times
@@ -79,6 +80,7 @@ from poste_gateway.tasks import call_view, task_filters, task_view
 from poste_gateway.tasks.bulk import Bulk
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.tasks.undelivered import Undelivered
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[Response]]
 PageT = TypeVar("PageT")
@@ -118,7 +120,7 @@ class OperatorRoutes:
         self._task_reader = task_reader
         self._ids = ids
         self._operator_auth = operator_auth
-        bulk = Bulk(mom, listings)
+        bulk, undelivered = Bulk(mom, listings), Undelivered(mom, listings, task_reader)
         #: The handlers by the path.
         self.exact: dict[str, Mapping[str, Handler]] = {
             SERVICES.rstrip("/"): {"POST": self._guarded(self._register)},
@@ -135,10 +137,13 @@ class OperatorRoutes:
             (QUEUES, "cancel"): {"POST": self._guarded(bulk.cancel)},
             (QUEUES, "move"): {"POST": self._guarded(bulk.move)},
             (QUEUES, "purge-ended"): {"POST": self._guarded(self._purge_ended)},
+            (QUEUES, "undelivered"): {"GET": self._guarded(undelivered.list)},
+            (QUEUES, "redeliver"): {"POST": self._guarded(undelivered.redeliver_all)},
             (SERVICES, "forget"): {"POST": self._guarded(self._forget)},
             (task_view.TASKS, "call"): {"GET": self._guarded(self._call)},
             (task_view.TASKS, "replay"): {"POST": self._guarded(self._replay)},
             (task_view.TASKS, "purge"): {"POST": self._guarded(self._purge)},
+            (task_view.TASKS, "redeliver"): {"POST": self._guarded(undelivered.redeliver)},
         }
 
     def _guarded(self, handle: Handler) -> Handler:

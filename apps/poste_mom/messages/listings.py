@@ -32,6 +32,8 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
         delayed=figures.delayed,
         dead=figures.dead,
         held=figures.held,
+        callbacks=figures.callbacks,
+        undelivered=figures.undelivered,
         kept=figures.kept,
         kept_bytes=figures.kept_bytes,
         held_bytes=figures.held_bytes,

@@ -22,6 +22,7 @@ from poste.client.answers import (
     Service,
     Task,
     TaskEvent,
+    Undelivered,
 )
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
@@ -61,5 +62,6 @@ __all__ = [
     "Task",
     "TaskEvent",
     "TaskFilter",
+    "Undelivered",
     "gateway_url",
 ]

@@ -359,6 +359,48 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A call whose end could not be told to its client's URL.
+
+    Attributes:
+        id: Its task's id.
+        service: Its service.
+        method: Its method's short name.
+        state: How it ended.
+        end_time: When.
+        url: What was to be told.
+        tries: How often that was tried.
+        failure: What went wrong the last time.
+        document: The answer as it came.
+    """
+
+    id: str
+    service: str
+    method: str
+    state: TaskState
+    end_time: datetime
+    url: str
+    tries: int
+    failure: str
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Undelivered:
+        """Take it from its JSON; raises as `Task.read` does."""
+        return cls(
+            id=str(document["id"]),
+            service=str(document["service"]),
+            method=str(document["method"]),
+            state=TaskState[document["state"]],
+            end_time=datetime.fromisoformat(document["endTime"]),
+            url=str(document["url"]),
+            tries=int(document["tries"]),
+            failure=str(document["failure"]),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """A queue in figures; each open task is counted once.
 
@@ -370,6 +412,7 @@ class Queue:
         delayed: Calls that wait for their next attempt.
         dead: Calls that Poste gave up.
         held_aside: Those of them that it did not run, for their method's schema changed.
+        undelivered: Calls whose ends could not be told to their clients' URLs.
         kept: Calls that ended, and whose results are kept.
         kept_bytes: The store's memory that those take.
         held_bytes: The store's memory that all takes that the queue holds.
@@ -388,6 +431,7 @@ class Queue:
     delayed: int
     dead: int
     held_aside: int
+    undelivered: int
     kept: int
     kept_bytes: int
     held_bytes: int
@@ -410,6 +454,7 @@ class Queue:
             delayed=int(document["delayed"]),
             dead=int(document["dead"]),
             held_aside=int(document.get("heldAside", 0)),
+            undelivered=int(document.get("undelivered", 0)),
             kept=int(document.get("kept", 0)),
             kept_bytes=int(document.get("keptBytes", 0)),
             held_bytes=int(document.get("heldBytes", 0)),

@@ -23,6 +23,7 @@ from poste.client.answers import (
     Registered,
     Service,
     Task,
+    Undelivered,
 )
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
@@ -441,6 +442,20 @@ class Client:
         """Drop all that ended in a queue more than a minute ago, but what is dead; returns how many calls that were."""
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/purge-ended")
         return self._read(lambda answer: int(answer["purged"]), reply.document)
+
+    async def undelivered(self, queue: str) -> list[Undelivered]:
+        """List a hundred calls of a queue whose ends could not be told to their clients' URLs."""
+        reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/undelivered")
+        return self._read_all(Undelivered.read, reply.document, "callbacks")
+
+    async def redeliver(self, task_id: str) -> None:
+        """Have a call's end told again that could not be told to its client's URL."""
+        await self._operate("POST", f"/v1/tasks/{quote(task_id, safe='')}/redeliver")
+
+    async def redeliver_all(self, queue: str) -> int:
+        """Have all ends of a queue told again that could not be; returns how many."""
+        reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/redeliver")
+        return self._read(lambda answer: int(answer["redelivered"]), reply.document)
 
     async def register(self, target: str) -> list[Registered]:
         """Make the services of a gRPC server known, `host:port`, which must have reflection; returns each of them."""

@@ -35,6 +35,9 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,15}")
 #: The form of a client's own request id: it goes into metadata and logs.
 LONGEST_REQUEST_ID: Final = 128
 _REQUEST_ID: Final = re.compile(rf"[\w.:/+=@-]{{1,{LONGEST_REQUEST_ID}}}", re.ASCII)
+#: What may be told of a task's end: it goes into its record, and names a host.
+LONGEST_CALLBACK_URL: Final = 1000
+_CALLBACK_URL: Final = re.compile(rf"(?=.{{1,{LONGEST_CALLBACK_URL}}}\Z)https?://[!$-;=?-\[\]_a-z~]+", re.ASCII)
 #: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can hold.
 LAST_SECOND: Final = 253_402_300_799
 
@@ -92,6 +95,11 @@ def is_id_rest(text: str) -> bool:
 def is_request_id(text: str) -> bool:
     """Return whether a text may be the id of a client's request."""
     return _REQUEST_ID.fullmatch(text) is not None
+
+
+def is_callback_url(text: str) -> bool:
+    """Return whether a text may be a URL that is told of a task's end: of HTTP, and without a fragment."""
+    return _CALLBACK_URL.fullmatch(text) is not None
 
 
 def is_ttl(seconds: int) -> bool:

@@ -18,6 +18,9 @@ MIN_RECORD_SECONDS: Final = 60
 #: So long a queue knows that a task left it for another one, in seconds: longer than a late enqueue of the same id may
 #: come in again, and than a key may stand in a list of a queue whose task has left it.
 MOVED_SECONDS: Final = 3600
+#: What ended and is to be told to its client's URL is kept so long at least until that was done, in seconds: a week. It
+#: is tried for a day, and an operator has the others to see to it.
+CALLBACK_KEPT_SECONDS: Final = 7 * 86400
 #: A task that was there when so many processes died is a suspect: it may be what kills them, and runs alone. (One death
 #: says little: it is a deploy far more often than a poison.)
 SUSPECT_AFTER: Final = 2

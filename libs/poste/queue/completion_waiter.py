@@ -45,7 +45,9 @@ _BACKOFF_SECONDS: Final = 0.5
 class CompletionWaiter:
     """Waits for the ends of tasks, while `listen` and `poll` run."""
 
-    def __init__(self, settings: StoreSettings, tasks: Tasks) -> None:
+    def __init__(self, settings: StoreSettings, tasks: Tasks, *, heard: Callable[[str], None] = lambda _: None) -> None:
+        """Prepare; `heard` is called with the queue of each end that Redis publishes."""
+        self._heard = heard
         self._settings = settings
         self._keys = Keys(settings.key_prefix)
         self._tasks = tasks
@@ -87,7 +89,9 @@ class CompletionWaiter:
             while True:
                 message = await channel.get_message(ignore_subscribe_messages=True, timeout=_POLL_SECONDS)
                 if message is not None:
-                    self._wake(message["data"].decode())
+                    record = message["data"].decode()
+                    self._wake(record)
+                    self._heard(self._keys.queue_of_record(record))
 
     def close(self) -> None:
         """Answer everybody who waits with the task as it is."""

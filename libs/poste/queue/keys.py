@@ -81,6 +81,10 @@ class Keys:
         queue, _, incarnation = name.removeprefix(f"{self._prefix}:{{").partition("}:taken:")
         return queue, incarnation
 
+    def queue_of_record(self, name: str) -> str:
+        """Return the queue of a record's name."""
+        return name.removeprefix(f"{self._prefix}:{{").partition("}:task:")[0]
+
 
 class QueueKeys:
     """The keys of one queue.
@@ -94,6 +98,8 @@ class QueueKeys:
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
         kept: What ended and is kept: how many, and their bytes, by when that will be over (hash).
+        callbacks: key → when its client's URL is to be told of its end, or told again, in ms (zset).
+        undelivered: key → when it was given up to tell that URL, in ms (zset).
         recent: Keys of the newest tasks, whatever became of them, the newest at the left (list).
         moving: key → the move, of the tasks that are on their way to another queue (hash).
         arrived: `move key` → until when it is known that the task came here by that move, in ms, or inf (zset).
@@ -103,7 +109,7 @@ class QueueKeys:
 
     __slots__ = (
         *("_prefix", "any_record", "arrived", "barrier", "counts", "dead", "delayed", "reaped", "kept", "lanes"),
-        *("leases", "moving", "queue", "ready", "recent"),
+        *("leases", "moving", "queue", "ready", "recent", "callbacks", "undelivered"),
     )
 
     def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
@@ -117,6 +123,8 @@ class QueueKeys:
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"
         self.kept = self._prefix + "kept"
+        self.callbacks = self._prefix + "callbacks"
+        self.undelivered = self._prefix + "undelivered"
         self.recent = self._prefix + "recent"
         self.moving = self._prefix + "moving"
         self.arrived = self._prefix + "arrived"

@@ -28,7 +28,8 @@ class QueueFigures:
     `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most.
     The bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what
     ended takes as many bytes as it may. `lanes` has how many wait for their method's turn, by method. `held` are
-    those of the DEAD that are held aside, for their method's schema changed.
+    those of the DEAD that are held aside, for their method's schema changed. `callbacks` are the ends that are to be
+    told to their clients' URLs, `undelivered` those that could not be.
     """
 
     name: str
@@ -37,6 +38,8 @@ class QueueFigures:
     delayed: int
     dead: int
     held: int
+    callbacks: int
+    undelivered: int
     kept: int
     waiting_bytes: int
     kept_bytes: int
@@ -98,12 +101,15 @@ class Queues:
         pipeline.zcard(at.delayed)
         pipeline.zcard(at.dead)
         pipeline.zcard(at.leases)
+        pipeline.zcard(at.callbacks)
+        pipeline.zcard(at.undelivered)
         pipeline.lindex(at.ready, -1)
         pipeline.zrange(at.delayed, 0, 0)
         pipeline.smembers(at.lanes)
         pipeline.time()
         with reading():
-            fields, stretches, delayed, dead, leases, front, retries, methods, time = await pipeline.execute()
+            fields, stretches, *lengths, front, retries, methods, time = await pipeline.execute()
+            delayed, dead, leases, callbacks, undelivered = lengths
             lanes = await self._lanes(at, texts(methods))
             fronts = (front, *retries, *(oldest for oldest, _ in lanes.values()))
             created = await self._create_times(at, texts(key for key in fronts if key))
@@ -119,6 +125,8 @@ class Queues:
             delayed=delayed,
             dead=dead,
             held=max(0, int(counts.get("held", 0))),
+            callbacks=callbacks,
+            undelivered=undelivered,
             kept=kept,
             waiting_bytes=int(counts.get("bytes", 0)) + waiting * RECORD_BYTES,
             kept_bytes=kept_bytes,

@@ -25,18 +25,21 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     k  crashes that it suffered alone
     u  crashes that it suffered in company
     w  when a running one was asked to stop, ms
-    l  '1' if a client waits for its end
+    l  who is to be told of its end: '1' if a client waits for it, 'c' (`CALLBACK`) if its client's URL is to be told
     o  the response
     e  the error (google.rpc.Status), also the last one of what waits to be tried again
     d  why it is dead, or was cancelled, if not by its client (`domain.task.DeadReason`)
     z  when it ended, ms
     v  what became of earlier attempts (`append_event`)
-    j  until when it is kept, if it was purged as DEAD, ms
+    j  until when it is kept, if that is not its result's time, ms: it was purged as DEAD, or its client's URL is to be
+       told
     A  the one field of the response that its client is answered with, if it is not all of it
     H  the headers of its client that its handler gets (`domain.carried`), if any
     V  the fingerprint of the schema that its method had when it was accepted (`queue.schema_store`); none: it runs
        under whatever schema its service has
     I  the digest of its request, if its client gave it an idempotency key
+    W  its client's URL, which is told of its end, if there is one
+    N  how often that failed, since when it is tried, in ms, and what went wrong last
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
 written by another program, or damaged, all the same: `damaged` has what to do with that.
@@ -79,6 +82,11 @@ HEADERS: Final = "H"
 MOVE: Final = "T"
 #: The state of what has left for another queue.
 MOVED: Final = b"M"
+CALLBACK_URL: Final = "W"
+CALLBACK_TRIES: Final = "N"
+
+#: What `WAITED` says where a client's URL is to be told of the end.
+CALLBACK: Final = "c"
 
 #: What the script `read` returns of a record, in its order.
 SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)

@@ -19,12 +19,12 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreError, StoreLost, StoreUnreached
-from poste.domain.policy import MIN_RECORD_SECONDS, MOVED_SECONDS, SUSPECT_AFTER
+from poste.domain.policy import CALLBACK_KEPT_SECONDS, MIN_RECORD_SECONDS, MOVED_SECONDS, SUSPECT_AFTER
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import NO_EFFECT
 from poste.queue.keys import ENDED
 from poste.queue.node import NotConnected
-from poste.queue.record import RECORD_BYTES
+from poste.queue.record import CALLBACK, RECORD_BYTES
 from poste.runtime import logs, metrics
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _SHEBANG: Final = "#!"
 _CONSTANTS: Final = "".join(
     f"local {name} = {value}\n"
     for name, value in (
+        ("CALLBACK", f"'{CALLBACK}'"),
+        ("CALLBACK_KEPT_SECONDS", CALLBACK_KEPT_SECONDS),
         ("ENDED", f"'{ENDED}'"),
         ("MIN_RECORD_SECONDS", MIN_RECORD_SECONDS),
         ("MOVED_SECONDS", MOVED_SECONDS),

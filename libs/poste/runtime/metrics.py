@@ -86,6 +86,15 @@ streams_open = Gauge("poste_streams_open", "Streams that are open at this gatewa
 stream_messages_total = FastCounter(
     "poste_stream_messages", "Messages of streams that this gateway passed on.", ["service", "method"]
 )
+callback_tries_total = Counter(
+    "poste_callback_tries_total",
+    "Times that this gateway would tell a client's URL of a task's end, by what came of it: told, refused (a status"
+    " that is no success), unreached, forbidden (an address or an origin that it may not call) or defect.",
+    ["outcome"],
+)
+for _outcome in ("told", "refused", "unreached", "forbidden", "defect"):
+    # Created at 0, so that rate() sees the first increment.
+    callback_tries_total.labels(_outcome)
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: page an operator."
 )
@@ -288,6 +297,10 @@ _SYSTEM_GAUGES: Final = {
         "Those of the DEAD tasks that are held aside: their method's schema changed since they were accepted.",
         _QUEUE,
     ),
+    "poste_queue_callbacks": (
+        "Ends that are yet to be told to their clients' URLs (due), and those that could not be (undelivered).",
+        ("queue", "state"),
+    ),
     "poste_queue_held_bytes": (
         "Redis' memory that a queue takes, by what waits, is kept or is dead.",
         ("queue", "state"),
@@ -330,6 +343,10 @@ _SYSTEM_COUNTERS: Final = {
     "poste_tasks_reaped": (
         "Tasks that the reaper took back from a process that died, by how they stood.",
         ("queue", "reason"),
+    ),
+    "poste_callbacks": (
+        "Ends that were told to their clients' URLs (told), or given up after a day (undelivered).",
+        ("queue", "outcome"),
     ),
     "poste_redis_commands": ("Commands that this Redis processed.", _SERVER),
 }

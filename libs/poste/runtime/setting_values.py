@@ -28,6 +28,9 @@ _OWN_PORTS: Final = {"http": "80", "https": "443"}
 _ORIGIN: Final = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::(?P<port>[0-9]{1,5}))?"
 )
+_CALLBACK_ORIGIN: Final = re.compile(
+    r"https?://(?:\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
 #: gRPC's schemes for what is no host and port: they are gRPC's to judge.
 _OTHER_TARGETS: Final = (UNIX, "unix-abstract:", "vsock:", "xds:")
 
@@ -110,6 +113,14 @@ def _origin(value: str) -> str:
     return value
 
 
+def _callback_origin(value: str) -> str:
+    """Refuse what is no origin of URLs that may be called: its host may be `*`, or begin with `*.`."""
+    found = _CALLBACK_ORIGIN.fullmatch(value)
+    if found is None or (found["port"] and not 1 <= int(found["port"]) <= MAX_PORT):
+        raise ValueError("must be an origin, such as https://hooks.example or https://*.example")
+    return value
+
+
 def split(value: object) -> object:
     """Take a list apart that is one text, with commas."""
     if isinstance(value, str):
@@ -132,5 +143,9 @@ ReplicaAddress = Annotated[str, AfterValidator(_replica_address)]
 Network = IPv4Network | IPv6Network
 Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(split)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(split)]
+#: Those of URLs that may be called.
+CallbackOrigins = Annotated[
+    tuple[Annotated[str, AfterValidator(_callback_origin)], ...], NoDecode, BeforeValidator(split)
+]
 #: What a Redis keeps: what it has answered, all but the last second, or nothing when it stops.
 Keeps = Literal["always", "second", "nothing"]

@@ -20,6 +20,7 @@ from poste.domain.errors import StartError
 from poste.runtime.setting_values import (
     MAX_PORT,
     Bytes,
+    CallbackOrigins,
     Host,
     Keeps,
     Networks,
@@ -188,6 +189,14 @@ class GatewaySettings(Settings):
     linger_seconds: SomeSeconds = 0.0
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
     cors_origins: Origins = ()
+    #: Origins of the URLs that clients may have called at their tasks' ends (`Poste-Callback`), separated by commas:
+    #: `https://hooks.example`, `https://*.example` for all names below one, `https://*` for any; none unless named.
+    callback_origins: CallbackOrigins = ()
+    #: The file with the secret that signs these calls, the same for all gateways: `whsec_…`, and the one before it on
+    #: a second line while receivers learn the new one.
+    callback_secret_file: Path | None = None
+    #: Networks that these calls may go to besides the public Internet, separated by commas, such as 10.0.0.0/8.
+    callback_networks: Networks = ()
 
     @field_validator("max_body_bytes", "max_stream_message_bytes")
     @classmethod
@@ -209,6 +218,8 @@ class GatewaySettings(Settings):
             yield f"{' and '.join(idle)} without POSTE_TLS_PORT would serve no TLS: set that too, such as 8443"
         if self.tls_port and self.tls_port == self.port:
             yield f"POSTE_TLS_PORT={self.tls_port} is POSTE_PORT too: HTTP and HTTPS need a port each"
+        if self.callback_origins and self.callback_secret_file is None:
+            yield "POSTE_CALLBACK_ORIGINS needs POSTE_CALLBACK_SECRET_FILE: what is sent there is signed"
         if self.max_received_bytes < self.max_body_bytes:
             yield (
                 f"POSTE_MAX_RECEIVED_BYTES={self.max_received_bytes} is less than one body may have: "

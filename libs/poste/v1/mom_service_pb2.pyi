@@ -69,6 +69,8 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """Another call with this idempotency key and request was kept before: `first_ids` says which."""
     ENQUEUE_RESULT_KEY_REUSED: _EnqueueResult.ValueType  # 17
     """Another call with this idempotency key and another request was kept before."""
+    ENQUEUE_RESULT_BAD_CALLBACK: _EnqueueResult.ValueType  # 18
+    """The URL that is to be told of its end is none."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -113,6 +115,8 @@ ENQUEUE_RESULT_KNOWN: EnqueueResult.ValueType  # 16
 """Another call with this idempotency key and request was kept before: `first_ids` says which."""
 ENQUEUE_RESULT_KEY_REUSED: EnqueueResult.ValueType  # 17
 """Another call with this idempotency key and another request was kept before."""
+ENQUEUE_RESULT_BAD_CALLBACK: EnqueueResult.ValueType  # 18
+"""The URL that is to be told of its end is none."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _SchemaVerdict:
@@ -178,6 +182,38 @@ COMPLETE_RESULT_REFUSED: CompleteResult.ValueType  # 3
 COMPLETE_RESULT_DEAD: CompleteResult.ValueType  # 4
 """The failure was stored, and Poste gives the task up: it is DEAD."""
 Global___CompleteResult: _TypeAlias = CompleteResult  # noqa: Y015
+
+class _CallbackResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallbackResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallbackResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALLBACK_RESULT_UNSPECIFIED: _CallbackResult.ValueType  # 0
+    """Not stored: the store did not answer. It is told again."""
+    CALLBACK_RESULT_TOLD: _CallbackResult.ValueType  # 1
+    """It was told."""
+    CALLBACK_RESULT_AGAIN: _CallbackResult.ValueType  # 2
+    """It is told again after a while."""
+    CALLBACK_RESULT_UNDELIVERED: _CallbackResult.ValueType  # 3
+    """It was given up: an operator has it to see to."""
+    CALLBACK_RESULT_GONE: _CallbackResult.ValueType  # 4
+    """There is nothing to be told any more, or another end is."""
+
+class CallbackResult(_CallbackResult, metaclass=_CallbackResultEnumTypeWrapper):
+    """What becomes of an end that was to be told."""
+
+CALLBACK_RESULT_UNSPECIFIED: CallbackResult.ValueType  # 0
+"""Not stored: the store did not answer. It is told again."""
+CALLBACK_RESULT_TOLD: CallbackResult.ValueType  # 1
+"""It was told."""
+CALLBACK_RESULT_AGAIN: CallbackResult.ValueType  # 2
+"""It is told again after a while."""
+CALLBACK_RESULT_UNDELIVERED: CallbackResult.ValueType  # 3
+"""It was given up: an operator has it to see to."""
+CALLBACK_RESULT_GONE: CallbackResult.ValueType  # 4
+"""There is nothing to be told any more, or another end is."""
+Global___CallbackResult: _TypeAlias = CallbackResult  # noqa: Y015
 
 class _DeadTaskResult:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -299,6 +335,7 @@ class NewTask(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    CALLBACK_URL_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -333,6 +370,8 @@ class NewTask(_message.Message):
     """Of a call with an idempotency key, from which its key is made: the digest of its request, 22 characters. Another call may
     have the record then. Empty: there is none, and the key is random.
     """
+    callback_url: _builtins.str
+    """The URL that is told of its end; empty if none is."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
@@ -354,10 +393,11 @@ class NewTask(_message.Message):
         metadata: _builtins.str = ...,
         schema: _builtins.str = ...,
         request_digest: _builtins.str = ...,
+        callback_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -903,6 +943,290 @@ class CompleteTasksResponse(_message.Message):
 Global___CompleteTasksResponse: _TypeAlias = CompleteTasksResponse  # noqa: Y015
 
 @_typing.final
+class Callback(_message.Message):
+    """A task that ended, and whose client wants a URL to be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    ID_REST_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    id_rest: _builtins.str
+    """Its id, without the queue's name in it; empty if it is not known."""
+    url: _builtins.str
+    """The URL."""
+    failures: _builtins.int
+    """How often telling it has failed."""
+    failure: _builtins.str
+    """What went wrong the last time; empty if nothing."""
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """The task. A large response is left out (`Task.response_bytes`)."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended: what is told is about this end, and not about one after a replay."""
+
+    def __init__(
+        self,
+        *,
+        task: _task_pb2.Task | None = ...,
+        id_rest: _builtins.str = ...,
+        url: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        failures: _builtins.int = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "failures", b"failures", "id_rest", b"id_rest", "task", b"task", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Callback: _TypeAlias = Callback  # noqa: Y015
+
+@_typing.final
+class LeaseCallbacksRequest(_message.Message):
+    """Asks for ends that are to be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_CALLBACKS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    max_callbacks: _builtins.int
+    """How many, at most."""
+    wait_seconds: _builtins.float
+    """How long to wait for some, at most."""
+    def __init__(
+        self,
+        *,
+        max_callbacks: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_callbacks", b"max_callbacks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseCallbacksRequest: _TypeAlias = LeaseCallbacksRequest  # noqa: Y015
+
+@_typing.final
+class LeaseCallbacksResponse(_message.Message):
+    """Answers with ends that are to be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Callback]:
+        """They are leased for a minute."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: _abc.Iterable[Global___Callback] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseCallbacksResponse: _TypeAlias = LeaseCallbacksResponse  # noqa: Y015
+
+@_typing.final
+class SettledCallback(_message.Message):
+    """What came of telling one end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The queue's name."""
+    key: _builtins.str
+    """The random part of the task's id."""
+    told: _builtins.bool
+    """The URL was told."""
+    refused: _builtins.bool
+    """It does not want to be told: it is not tried again."""
+    failure: _builtins.str
+    """What went wrong, if it was not told; 200 characters at most."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The end that it is about."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        key: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        told: _builtins.bool = ...,
+        refused: _builtins.bool = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "key", b"key", "refused", b"refused", "service", b"service", "told", b"told"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledCallback: _TypeAlias = SettledCallback  # noqa: Y015
+
+@_typing.final
+class SettleCallbacksRequest(_message.Message):
+    """Tells what came of telling ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledCallback]:
+        """Each is judged for itself."""
+
+    def __init__(
+        self,
+        *,
+        settled: _abc.Iterable[Global___SettledCallback] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settled", b"settled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleCallbacksRequest: _TypeAlias = SettleCallbacksRequest  # noqa: Y015
+
+@_typing.final
+class SettleCallbacksResponse(_message.Message):
+    """Answers for each, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___CallbackResult.ValueType]:
+        """What becomes of each."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___CallbackResult.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleCallbacksResponse: _TypeAlias = SettleCallbacksResponse  # noqa: Y015
+
+@_typing.final
+class ListUndeliveredRequest(_message.Message):
+    """Asks for ends that could not be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUndeliveredRequest: _TypeAlias = ListUndeliveredRequest  # noqa: Y015
+
+@_typing.final
+class ListUndeliveredResponse(_message.Message):
+    """Answers with ends that could not be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Callback]:
+        """A hundred, the longest given up first; without the tasks' responses."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: _abc.Iterable[Global___Callback] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUndeliveredResponse: _TypeAlias = ListUndeliveredResponse  # noqa: Y015
+
+@_typing.final
+class RedeliverCallbacksRequest(_message.Message):
+    """Asks to have ends told again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue's name."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of which tasks; of all if there are none."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverCallbacksRequest: _TypeAlias = RedeliverCallbacksRequest  # noqa: Y015
+
+@_typing.final
+class RedeliverCallbacksResponse(_message.Message):
+    """Answers with how many are told again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REDELIVERED_FIELD_NUMBER: _builtins.int
+    redelivered: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        redelivered: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["redelivered", b"redelivered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverCallbacksResponse: _TypeAlias = RedeliverCallbacksResponse  # noqa: Y015
+
+@_typing.final
 class ListQueuesRequest(_message.Message):
     """Asks for the queues' figures."""
 
@@ -946,6 +1270,8 @@ class Queue(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     MAX_HELD_BYTES_FIELD_NUMBER: _builtins.int
     STANDS_STILL_FIELD_NUMBER: _builtins.int
+    CALLBACKS_FIELD_NUMBER: _builtins.int
+    UNDELIVERED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The queue's name."""
@@ -979,6 +1305,10 @@ class Queue(_message.Message):
     """How many that may be: beyond it nothing is accepted."""
     stands_still: _builtins.bool
     """No task is started, for what ended takes as many bytes as it may."""
+    callbacks: _builtins.int
+    """Ends that are to be told to their clients' URLs."""
+    undelivered: _builtins.int
+    """Those that could not be told."""
     held: _builtins.int
     """Those of the DEAD tasks that are held aside: their method's schema changed."""
     def __init__(
@@ -1000,11 +1330,13 @@ class Queue(_message.Message):
         held_bytes: _builtins.int = ...,
         max_held_bytes: _builtins.int = ...,
         stands_still: _builtins.bool = ...,
+        callbacks: _builtins.int = ...,
+        undelivered: _builtins.int = ...,
         held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held", b"held", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "callbacks", b"callbacks", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held", b"held", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still", "undelivered", b"undelivered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015

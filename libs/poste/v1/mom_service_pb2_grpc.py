@@ -146,6 +146,26 @@ class MomServiceStub:
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.SerializeToString,
                 response_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.FromString,
                 _registered_method=True)
+        self.LeaseCallbacks = channel.unary_unary(
+                '/poste.v1.MomService/LeaseCallbacks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksResponse.FromString,
+                _registered_method=True)
+        self.SettleCallbacks = channel.unary_unary(
+                '/poste.v1.MomService/SettleCallbacks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.SettleCallbacksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.SettleCallbacksResponse.FromString,
+                _registered_method=True)
+        self.ListUndelivered = channel.unary_unary(
+                '/poste.v1.MomService/ListUndelivered',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.ListUndeliveredRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.ListUndeliveredResponse.FromString,
+                _registered_method=True)
+        self.RedeliverCallbacks = channel.unary_unary(
+                '/poste.v1.MomService/RedeliverCallbacks',
+                request_serializer=poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksRequest.SerializeToString,
+                response_deserializer=poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksResponse.FromString,
+                _registered_method=True)
         self.RegisterService = channel.unary_unary(
                 '/poste.v1.MomService/RegisterService',
                 request_serializer=poste_dot_v1_dot_mom__service__pb2.RegisterServiceRequest.SerializeToString,
@@ -343,6 +363,35 @@ class MomServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaseCallbacks(self, request, context):
+        """Leases ends that are due to be told to their clients' URLs, waiting for some if asked to. Who leased one tells it, and
+        says what came of it (`SettleCallbacks`); if nothing is said for a minute another gateway is given it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleCallbacks(self, request, context):
+        """Stores what came of telling clients' URLs: what failed is tried again for a day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUndelivered(self, request, context):
+        """Lists the ends that could not be told, the longest given up first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeliverCallbacks(self, request, context):
+        """Has ends told again that could not be told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterService(self, request, context):
         """Makes a service known, or renews that a replica of it is at its address.
         """
@@ -502,6 +551,26 @@ def add_MomServiceServicer_to_server(servicer, server):
                     servicer.PurgeEndedTasks,
                     request_deserializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.FromString,
                     response_serializer=poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.SerializeToString,
+            ),
+            'LeaseCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaseCallbacks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksResponse.SerializeToString,
+            ),
+            'SettleCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleCallbacks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.SettleCallbacksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.SettleCallbacksResponse.SerializeToString,
+            ),
+            'ListUndelivered': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUndelivered,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.ListUndeliveredRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.ListUndeliveredResponse.SerializeToString,
+            ),
+            'RedeliverCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverCallbacks,
+                    request_deserializer=poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksRequest.FromString,
+                    response_serializer=poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksResponse.SerializeToString,
             ),
             'RegisterService': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterService,
@@ -1113,6 +1182,114 @@ class MomService:
             '/poste.v1.MomService/PurgeEndedTasks',
             poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksRequest.SerializeToString,
             poste_dot_v1_dot_mom__service__pb2.PurgeEndedTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaseCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/LeaseCallbacks',
+            poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.LeaseCallbacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/SettleCallbacks',
+            poste_dot_v1_dot_mom__service__pb2.SettleCallbacksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.SettleCallbacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUndelivered(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/ListUndelivered',
+            poste_dot_v1_dot_mom__service__pb2.ListUndeliveredRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.ListUndeliveredResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poste.v1.MomService/RedeliverCallbacks',
+            poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksRequest.SerializeToString,
+            poste_dot_v1_dot_mom__service__pb2.RedeliverCallbacksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,16 @@ class MomServiceStub:
     """Drops what had ended when the first page was asked for, but for the last minute's and for DEAD tasks: their ids are
     answered as those of tasks that are no longer kept.
     """
+    LeaseCallbacks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.LeaseCallbacksRequest, _mom_service_pb2.LeaseCallbacksResponse]
+    """Leases ends that are due to be told to their clients' URLs, waiting for some if asked to. Who leased one tells it, and
+    says what came of it (`SettleCallbacks`); if nothing is said for a minute another gateway is given it.
+    """
+    SettleCallbacks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.SettleCallbacksRequest, _mom_service_pb2.SettleCallbacksResponse]
+    """Stores what came of telling clients' URLs: what failed is tried again for a day."""
+    ListUndelivered: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.ListUndeliveredRequest, _mom_service_pb2.ListUndeliveredResponse]
+    """Lists the ends that could not be told, the longest given up first."""
+    RedeliverCallbacks: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RedeliverCallbacksRequest, _mom_service_pb2.RedeliverCallbacksResponse]
+    """Has ends told again that could not be told."""
     RegisterService: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.RegisterServiceRequest, _mom_service_pb2.RegisterServiceResponse]
     """Makes a service known, or renews that a replica of it is at its address."""
     WithdrawReplica: _aio.UnaryUnaryMultiCallable[_mom_service_pb2.WithdrawReplicaRequest, _mom_service_pb2.WithdrawReplicaResponse]
@@ -275,6 +285,40 @@ class MomServiceServicer(metaclass=_abc_1.ABCMeta):
         """Drops what had ended when the first page was asked for, but for the last minute's and for DEAD tasks: their ids are
         answered as those of tasks that are no longer kept.
         """
+
+    @_abc_1.abstractmethod
+    def LeaseCallbacks(
+        self,
+        request: _mom_service_pb2.LeaseCallbacksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.LeaseCallbacksRequest, _abc.Awaitable[_mom_service_pb2.LeaseCallbacksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.LeaseCallbacksResponse]:
+        """Leases ends that are due to be told to their clients' URLs, waiting for some if asked to. Who leased one tells it, and
+        says what came of it (`SettleCallbacks`); if nothing is said for a minute another gateway is given it.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleCallbacks(
+        self,
+        request: _mom_service_pb2.SettleCallbacksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.SettleCallbacksRequest, _abc.Awaitable[_mom_service_pb2.SettleCallbacksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.SettleCallbacksResponse]:
+        """Stores what came of telling clients' URLs: what failed is tried again for a day."""
+
+    @_abc_1.abstractmethod
+    def ListUndelivered(
+        self,
+        request: _mom_service_pb2.ListUndeliveredRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.ListUndeliveredRequest, _abc.Awaitable[_mom_service_pb2.ListUndeliveredResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.ListUndeliveredResponse]:
+        """Lists the ends that could not be told, the longest given up first."""
+
+    @_abc_1.abstractmethod
+    def RedeliverCallbacks(
+        self,
+        request: _mom_service_pb2.RedeliverCallbacksRequest,
+        context: _aio.ServicerContext[_mom_service_pb2.RedeliverCallbacksRequest, _abc.Awaitable[_mom_service_pb2.RedeliverCallbacksResponse]],
+    ) -> _abc.Awaitable[_mom_service_pb2.RedeliverCallbacksResponse]:
+        """Has ends told again that could not be told."""
 
     @_abc_1.abstractmethod
     def RegisterService(

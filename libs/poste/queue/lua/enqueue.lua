@@ -6,14 +6,15 @@
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
 --       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
---       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or ''
+--       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or '',
+--       the URL that is told of its end or ''
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 --   | 'known <the id of that one, without the queue's name>': another call with its idempotency key and request has the record
 --   | 'reused': another call with its idempotency key has it, and another request
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 14
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 15
 -- The fields that a record has only if they say something: of the last arguments of each, in their order.
-local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I' }
+local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I', 'W' }
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -85,6 +86,9 @@ for place, one in ipairs(fresh) do
     local value = ARGV[at + 5 + i]
     if value ~= '' then
       fields[#fields + 1], fields[#fields + 2] = name, value
+      if name == 'W' then
+        fields[#fields + 1], fields[#fields + 2] = 'l', CALLBACK
+      end
     end
   end
   redis.call('HSET', record, unpack(fields))

@@ -16,11 +16,15 @@ local function write(record, key, state, fields)
   redis.call('HSET', record, unpack(fields))
   redis.call('HDEL', record, 'T')
   redis.call('HSET', record, 's', state)
-  local id, create, ttl, ended = fields_of(record, 'g', 'c', 'r', 'z')
+  local id, create, ttl, ended, waited = fields_of(record, 'g', 'c', 'r', 'z', 'l')
   if id and not string.find(id, '@', 1, true) then
     redis.call('HSET', record, 'g', id .. '@' .. source)
   end
   redis.call('LPUSH', recent, key)
+  local owed = state ~= 'Q' and waited == CALLBACK
+  if owed then
+    redis.call('ZADD', (callbacks_of(record)), now_ms(), key)
+  end
   if state == 'Q' then
     count_waiting(record, 1)
     redis.call('LPUSH', ready, key)
@@ -29,6 +33,9 @@ local function write(record, key, state, fields)
     redis.call('ZADD', dead, number(ended) or 0, key)
   else
     local expiry = kept_until(number(ended) or 0, create, ttl)
+    if owed then
+      expiry = kept_for_callback(record, expiry, now_ms())
+    end
     count_kept(1, expiry, ttl, redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q'))
     redis.call('PEXPIREAT', record, expiry)
   end

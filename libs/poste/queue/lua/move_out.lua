@@ -21,7 +21,15 @@ local function stop(record, key, state)
     count_waiting(record, -1)
     return true
   end
-  return take_back(record, dead, key, state, now) ~= nil
+  if not take_back(record, dead, key, state, now) then
+    return false
+  end
+  -- What is still to be told of its end goes with it; what was told is not told again.
+  local callbacks, undelivered = callbacks_of(record)
+  if redis.call('ZREM', callbacks, key) + redis.call('ZREM', undelivered, key) == 0 then
+    redis.call('HDEL', record, 'l')
+  end
+  return true
 end
 
 local function move_out(record, key)

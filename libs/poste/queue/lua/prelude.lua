@@ -1,5 +1,6 @@
 -- Put before every script. What the steps of a task's life have in common. In front of it stand the constants that they share
--- with Python: ENDED, MIN_RECORD_SECONDS, MOVED_SECONDS, RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
+-- with Python: CALLBACK, CALLBACK_KEPT_SECONDS, ENDED, MIN_RECORD_SECONDS, MOVED_SECONDS, RECORD_BYTES, SUSPECT_AFTER
+-- (`poste/queue/scripts.py`).
 --
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take), held
@@ -205,10 +206,24 @@ local function publish(record)
   redis.call('PUBLISH', string.match(record, '^(.-):{') .. ENDED, record)
 end
 
+-- Of a record: what is due to be told of ends to their clients' URLs, what could not be told, and its own key in both.
+local function callbacks_of(record)
+  local place, key = string.match(record, '^(.*:)task:(.*)$')
+  return place .. 'callbacks', place .. 'undelivered', key
+end
+
+-- Notes that a record, which would be dropped at `expiry`, is kept until its end was told; returns until when, at most, in ms.
+local function kept_for_callback(record, expiry, now)
+  expiry = math.max(expiry, now + CALLBACK_KEPT_SECONDS * 1000)
+  redis.call('HSET', record, 'j', expiry)
+  return expiry
+end
+
 -- Ends a task, with whatever else there is to be written. DEAD and FAILED ones keep their request, for a replay. A DEAD one has
 -- no TTL; any other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find
--- it. A result is not kept for less than its id promises, were that made (`create`) in the future. `size`: the bytes of
--- response and error that are kept, if they are known.
+-- it; and until its client's URL was told, if that is owed. A result is not kept for less than its id promises, were that made
+-- (`create`) in the future. `size`: the bytes of response and error that are kept, if they are known. `waited`: who is to be told
+-- of the end (`l`).
 local function write_end(record, state, now, create, ttl, waited, size, ...)
   count_done(state)
   if state == 'D' then
@@ -216,6 +231,9 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
     count_dead(record, 1)
   else
     local expiry = kept_until(now, create, ttl)
+    if waited == CALLBACK then
+      expiry = kept_for_callback(record, expiry, now)
+    end
     redis.call('PEXPIREAT', record, expiry)
     if state == 'F' then
       redis.call('HSET', record, 's', state, 'z', now, 'K', '1', ...)
@@ -228,18 +246,23 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
   if waited then
     publish(record)
   end
+  if waited == CALLBACK then
+    local callbacks, _, key = callbacks_of(record)
+    redis.call('ZADD', callbacks, now, key)
+  end
 end
 
 -- Takes a DEAD or FAILED task off what is kept of the ended ones; returns the letter of the event that its end was, nil if its
 -- request is no longer kept.
 local function take_back(record, dead, key, state, now)
   if state == 'F' then
-    local keeps, create, ttl, ended = fields_of(record, 'K', 'c', 'r', 'z')
+    local keeps, create, ttl, ended, expiry = fields_of(record, 'K', 'c', 'r', 'z', 'j')
     if not keeps then
       return nil
     end
     local size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
-    count_kept(-1, kept_until(number(ended) or now, create, ttl), ttl, size)
+    count_kept(-1, number(expiry) or kept_until(number(ended) or now, create, ttl), ttl, size)
+    redis.call('HDEL', record, 'j')
     redis.call('PERSIST', record)
     return 'f'
   elseif redis.call('ZREM', dead, key) == 0 then

@@ -29,7 +29,7 @@ elseif state == 'Q' and due <= now then
   expire(record, dead, ARGV[1], now)
   write_counts(counts, kept)
 elseif ARGV[2] == '1' and not is_final(state) then
-  redis.call('HSET', record, 'l', '1')
+  redis.call('HSETNX', record, 'l', '1')
 end
 local response_bytes = redis.call('HSTRLEN', record, 'o')
 local left_out = response_bytes > tonumber(ARGV[3])

@@ -22,7 +22,14 @@ local function replay(record, key)
   end
   append_event(record, event, number(ended) or now, reason)
   append_event(record, 'p', now)
-  redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z', 'K')
+  redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z', 'K', 'N')
+  if redis.call('HEXISTS', record, 'W') == 1 then
+    -- Its next end is told, and no longer this one.
+    local callbacks, undelivered = callbacks_of(record)
+    redis.call('ZREM', callbacks, key)
+    redis.call('ZREM', undelivered, key)
+    redis.call('HSET', record, 'l', CALLBACK)
+  end
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)
   if as_is then
     redis.call('HDEL', record, 'V')

@@ -35,7 +35,8 @@ class NewTask(NamedTuple):
     `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are
     those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of its method's schema;
     empty if it runs under any. `request_digest` is there if its client gave it an idempotency key: `key` is made of
-    that, and another call may have its record. From `traceparent` on they stand as the script takes them.
+    that, and another call may have its record. `callback_url` is told of its end, if it is not empty. From
+    `traceparent` on they stand as the script takes them.
     """
 
     key: str
@@ -52,6 +53,7 @@ class NewTask(NamedTuple):
     headers: str = ""
     schema: str = ""
     request_digest: str = ""
+    callback_url: str = ""
 
 
 class Report(NamedTuple):

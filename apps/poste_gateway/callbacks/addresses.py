@@ -1,0 +1,97 @@
+"""Which addresses a callback may go to: those of the public Internet, and the networks that the operator names.
+
+A client names the URL, so it could have this gateway call what only this gateway reaches. A name is resolved once for
+each try, and the connection goes to the very addresses that were judged: a name that meant another a moment ago gains
+nothing (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from poste.runtime.setting_values import Network
+
+_Address = IPv4Address | IPv6Address
+#: What carries an IPv4 address within one of IPv6 that is reached by it: NAT64 (RFC 6052) and 6to4 (RFC 3056).
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_SIX_TO_FOUR: Final = ipaddress.ip_network("2002::/16")
+#: What is special besides what every version of Python knows as such: IETF's own (a cloud has its metadata there),
+#: relays, and what a cloud's machines reach their host by at an address that looks public (Azure).
+_SPECIAL: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4", "168.63.129.16/32"),
+            *("64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16", "fec0::/10"),
+        ),
+    )
+)
+
+
+class ForbiddenAddressError(OSError):
+    """A name means an address that no callback may go to."""
+
+    def __init__(self, host: str, address: _Address) -> None:
+        super().__init__(f"{host} is at {address}, which is not public")
+
+
+def check(host: str, address: str, allowed: tuple[Network, ...]) -> None:
+    """Check an address, which a host's name means.
+
+    Raises:
+        ForbiddenAddressError: No callback may go there.
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if not any(found in network for network in allowed if network.version == found.version) and not _is_public(found):
+        raise ForbiddenAddressError(host, found)
+
+
+def _is_public(address: _Address) -> bool:
+    if isinstance(address, IPv6Address):
+        if address in _NAT64:
+            return _is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address in _SIX_TO_FOUR:
+            return _is_public(IPv4Address(int(address) >> 80 & 0xFFFF_FFFF))
+    special = any(address in network for network in _SPECIAL if network.version == address.version)
+    return address.is_global and not address.is_multicast and not special
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves names to addresses that a callback may go to, each time anew."""
+
+    def __init__(self, allowed: tuple[Network, ...]) -> None:
+        self._allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name.
+
+        Raises:
+            OSError: There are none.
+            ForbiddenAddressError: One of them is one that no callback may go to: the others are not tried either.
+        """
+        loop = asyncio.get_running_loop()
+        found: list[tuple[Any, ...]] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        results = []
+        for family_found, _, protocol, _, place in found:
+            address = str(place[0])
+            check(host, address, self._allowed)
+            results.append(
+                ResolveResult(
+                    hostname=host, host=address, port=port, family=family_found, proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+            )  # fmt: skip
+        return results
+
+    async def close(self) -> None:
+        """Do nothing: nothing is kept."""

@@ -1,0 +1,228 @@
+"""Tells clients' URLs of their tasks' ends: leases what is due from the middleware, posts it, and says what came of it.
+
+It is the gateway that does so, for here is what it needs: how a task is written as JSON, the settings that say which
+URLs may be named, and nothing of Redis. Every gateway with these settings does it; one that dies leaves what it had
+leased to the others. What is told stands in docs/rest.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from poste import protojson
+from poste.domain.errors import InvalidTaskId
+from poste.domain.task_id import TaskId, TaskIds, with_queue
+from poste.runtime import lifecycle, logs, metrics
+from poste.runtime.setting_values import Network
+from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.callbacks import addresses
+from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError
+from poste_gateway.callbacks.signing import Signer
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.http.callback_urls import CallbackUrls
+from poste_gateway.http.responses import JSON
+from poste_gateway.mom import Mom, MomAway, MomRefused
+from poste_gateway.tasks import task_view
+
+#: How many are told at once; and of an origin whose latest try failed: it must not keep the others waiting.
+_AT_ONCE: Final = 32
+_AT_ONCE_FAILING: Final = 4
+#: How long one try may take, in seconds: less than a lease, so that no other gateway tells it meanwhile.
+_TRY_SECONDS: Final = 15.0
+#: How long the middleware is asked to wait for something to be due, in seconds, and the pause if it can't be asked.
+_WAIT_SECONDS: Final = 20.0
+_PAUSE_SECONDS: Final = 1.0
+#: How large what is told may be, in bytes: beyond it the task's response is left out.
+_MOST_BYTES: Final = 1024 * 1024
+#: A receiver that wants no more of it says so (Standard Webhooks 1.0).
+_GONE: Final = 410
+_log: Final = logs.get("callbacks")
+
+
+class Told(NamedTuple):
+    """What came of one try: by which name it is counted, whether another is to follow, and what went wrong."""
+
+    outcome: str
+    final: bool = False
+    why: str = ""
+
+
+class Deliverer:
+    """Tells URLs, while `run` runs."""
+
+    def __init__(
+        self,
+        mom: Mom,
+        catalogue: ServiceCatalogue,
+        ids: TaskIds,
+        *,
+        urls: CallbackUrls,
+        signer: Signer,
+        networks: tuple[Network, ...],
+    ) -> None:
+        """Connect the parts.
+
+        Args:
+            mom: Has what is due.
+            catalogue: The services, by whose messages tasks are written.
+            ids: Reads tasks' ids.
+            urls: Which URLs may be told.
+            signer: Signs what is told.
+            networks: Where they may be besides the public Internet.
+        """
+        self._mom, self._catalogue, self._ids = mom, catalogue, ids
+        self._urls, self._signer, self._networks = urls, signer, networks
+        self._telling: set[asyncio.Task[None]] = set()
+        #: How many are told now, by origin; and those whose latest try failed.
+        self._under_way: Counter[URL] = Counter()
+        self._failing: set[URL] = set()
+
+    async def run(self) -> None:
+        """Tell what is due. Never returns."""
+        connector = aiohttp.TCPConnector(
+            resolver=CheckedResolver(self._networks), use_dns_cache=False, force_close=True, limit=_AT_ONCE
+        )
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            try:
+                while True:
+                    for callback in await self._leased(_AT_ONCE - len(self._telling)):
+                        self._begin(session, callback)
+                    if len(self._telling) >= _AT_ONCE:
+                        await asyncio.wait(self._telling, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await lifecycle.end([*self._telling])
+
+    async def _leased(self, count: int) -> list[pb.Callback]:
+        try:
+            return list(await self._mom.lease_callbacks(count, _WAIT_SECONDS))
+        except (MomAway, MomRefused):
+            await asyncio.sleep(_PAUSE_SECONDS)
+            return []
+
+    def _begin(self, session: aiohttp.ClientSession, callback: pb.Callback) -> None:
+        origin = URL(callback.url).origin() if CallbackUrls.wrong_with(callback.url) is None else URL()
+        if origin in self._failing and self._under_way[origin] >= _AT_ONCE_FAILING:
+            # It is due again when its lease is over.
+            return
+        self._under_way[origin] += 1
+        telling = asyncio.create_task(self._tell_and_settle(session, callback, origin))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _tell_and_settle(self, session: aiohttp.ClientSession, callback: pb.Callback, origin: URL) -> None:
+        try:
+            told = await self._tell(session, callback)
+        except Exception:  # noqa: BLE001 - one that can't be told must not keep the others from it
+            _log.exception("callback failed", key=callback.task.key)
+            told = Told("defect", why="the gateway failed: its log says how")
+        finally:
+            self._under_way[origin] -= 1
+            if not self._under_way[origin]:
+                del self._under_way[origin]
+        (self._failing.discard if told.outcome == "told" else self._failing.add)(origin)
+        metrics.callback_tries_total.labels(told.outcome).inc()
+        await self._settle(callback, told, host=origin.host or "")
+
+    async def _settle(self, callback: pb.Callback, told: Told, *, host: str) -> None:
+        settled = pb.SettledCallback(
+            service=callback.task.service,
+            key=callback.task.key,
+            end_time=callback.end_time,
+            told=told.outcome == "told",
+            refused=told.final,
+            failure=told.why,
+        )
+        try:
+            (result,) = await self._mom.settle_callbacks([settled])
+        except (MomAway, MomRefused):
+            # It is told once more when its lease is over.
+            return
+        facts = {
+            "task": with_queue(callback.task.service, callback.id_rest),
+            "service": callback.task.service,
+            # Not the whole URL, which may have a secret of its receiver's.
+            "host": host,
+            "tries": callback.failures + 1,
+        }
+        if result == pb.CALLBACK_RESULT_UNDELIVERED:
+            _log.error("callback undelivered", **facts, reason=told.why)
+        elif told.outcome != "told":
+            _log.warning("callback not delivered yet", **facts, reason=told.why)
+
+    async def _tell(self, session: aiohttp.ClientSession, callback: pb.Callback) -> Told:
+        """Try it once."""
+        if CallbackUrls.wrong_with(callback.url) is not None or not self._urls.allows(callback.url):
+            return Told("forbidden", why="the operator names this origin no more")
+        try:
+            task_id = self._ids.read(with_queue(callback.task.service, callback.id_rest))
+        except InvalidTaskId:
+            return Told("forbidden", final=True, why="the task's id can't be read")
+        url, body = URL(callback.url), self._body(task_id, callback)
+        # One id for all tries of one end: by it a receiver knows that it was told already.
+        message_id = f"{callback.task.key}_{callback.end_time.ToMilliseconds()}"
+        headers = {"Content-Type": JSON, "User-Agent": "poste", **self._signer.headers(message_id, _now(), body)}
+        try:
+            _check_literal(url, self._networks)
+            async with asyncio.timeout(_TRY_SECONDS):
+                # Nothing is read but the head.
+                async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    return _judged(response.status)
+        except TimeoutError:
+            return Told("unreached", why=f"no answer within {_TRY_SECONDS:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            cause = _forbidden(error)
+            return Told("unreached" if cause is None else "forbidden", why=str(cause or error) or type(error).__name__)
+
+    def _body(self, task_id: TaskId, callback: pb.Callback) -> bytes:
+        task, service = callback.task, self._catalogue.services.get(callback.task.service)
+        if not task.response_bytes:
+            body = _message(callback, task_view.to_value(task_id, task, service))
+            if len(body) <= _MOST_BYTES:
+                return body
+        left_out = {"responseBytes": task.response_bytes or len(task.response)}
+        task.ClearField("response")
+        return _message(callback, {**task_view.to_value(task_id, task, service), **left_out})
+
+
+def _message(callback: pb.Callback, task: dict[str, Any]) -> bytes:
+    end_time = task_view.time(callback.end_time)
+    return protojson.dumps({"type": "task.ended", "timestamp": end_time, "data": {**task, "endTime": end_time}})
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _check_literal(url: URL, networks: tuple[Network, ...]) -> None:
+    """Check a host that is an address itself: what resolves names is not asked for it."""
+    host = url.host or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return
+    addresses.check(host, host, networks)
+
+
+def _judged(status: int) -> Told:
+    if 200 <= status < 300:  # noqa: PLR2004 - the class of statuses
+        return Told("told")
+    if status == _GONE:
+        return Told("refused", final=True, why="status 410: the receiver wants no more of it")
+    redirected = ", and redirects are not followed" if 300 <= status < 400 else ""  # noqa: PLR2004 - the same
+    return Told("refused", why=f"status {status}{redirected}")
+
+
+def _forbidden(error: BaseException | None) -> ForbiddenAddressError | None:
+    """Return the forbidden address that an error comes from, if it does."""
+    while error is not None:
+        if isinstance(error, ForbiddenAddressError):
+            return error
+        error = getattr(error, "os_error", None) or error.__cause__
+    return None

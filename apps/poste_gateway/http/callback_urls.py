@@ -1,0 +1,71 @@
+"""Which URLs a client may have told of its task's end (`Poste-Callback`): of the origins that the settings name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from multidict import istr
+from yarl import URL
+
+from poste.domain.input_rules import LONGEST_CALLBACK_URL, is_callback_url
+
+CALLBACK: Final = istr("Poste-Callback")
+#: An address, or a name in ASCII.
+_HOST: Final = re.compile(r"[0-9a-f:.]+|[a-z0-9._-]+", re.ASCII)
+#: Stands for any name, or in front of a dot for all names below another.
+_ANY: Final = "*"
+
+
+class _Origin(NamedTuple):
+    """Where a URL leads, as the very library reads it that calls it: two readings could differ."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+    @classmethod
+    def of(cls, url: URL) -> _Origin:
+        return cls(url.scheme, (url.host or "").rstrip("."), url.port)
+
+
+class CallbackUrls:
+    """The origins of URLs that may be told; none unless the settings name some."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._origins = [
+            _Origin.of(URL(one.replace(_ANY, "any", 1)))._replace(host=one.partition("://")[2].partition(":")[0])
+            if _ANY in one
+            else _Origin.of(URL(one))
+            for one in origins
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._origins)
+
+    @staticmethod
+    def wrong_with(url: str) -> str | None:
+        """Return why a text is no URL that could be told; None if it is one."""
+        if not is_callback_url(url):
+            return f"must be a URL, http or https, of {LONGEST_CALLBACK_URL} characters at most, without a fragment"
+        try:
+            parsed = URL(url)
+            host, _ = parsed.host or "", parsed.port
+        except ValueError:
+            return "must be a URL with a host, and a port that there is"
+        if parsed.user is not None or parsed.password is not None:
+            return "must have no user or password in it"
+        return None if _HOST.fullmatch(host) else "must name a host, in ASCII"
+
+    def allows(self, url: str) -> bool:
+        """Return whether a URL, which is one that could be told, may be."""
+        asked = _Origin.of(URL(url))
+        return any(
+            (asked.scheme, asked.port) == (one.scheme, one.port) and _is_named(asked.host, one.host)
+            for one in self._origins
+        )
+
+
+def _is_named(host: str, name: str) -> bool:
+    return name in (host, _ANY) or (name.startswith(f"{_ANY}.") and host.endswith(name[1:]))

@@ -1,0 +1,70 @@
+#!lua flags=allow-oom
+-- Stores what came of telling clients' URLs of ends. Who was given an end too late, for its lease was over, may say so all the
+-- same: it was told, or it was not. What an operator has had run again meanwhile is told of its next end.
+-- KEYS: 1 callbacks, 2 undelivered, 3 counts, 4 kept, then records
+-- ARGV: for each record: key, when the end was that it is about, in ms, outcome, a random number in [0, 1), what went wrong or ''
+--   outcome: 'told' | 'failed' (tried again with a back-off, for a day) | 'refused' (not tried again)
+-- Returns for each: 'told' | 'again' | 'undelivered' | 'gone' (no record, or another end is to be told)
+
+-- The first back-off and the longest, and for how long it is tried, in ms.
+local BACKOFF, MAX_BACKOFF, TRIED_FOR = 5000, 3600000, 86400000
+
+local callbacks, undelivered, counts, kept = unpack(KEYS, 1, 4)
+local now = now_ms()
+
+-- What was kept for the callback alone goes, and the rest has the time that its result has.
+local function release(record)
+  local state, ended, create, ttl, expiry = fields_of(record, 's', 'z', 'c', 'r', 'j')
+  expiry = number(expiry)
+  if state == 'D' or not expiry then
+    return
+  end
+  local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
+  local due = kept_until(number(ended) or now, create, ttl)
+  count_kept(-1, expiry, ttl, size)
+  redis.call('HDEL', record, 'j', 'N')
+  redis.call('PEXPIREAT', record, due)
+  if due > now then
+    count_kept(1, due, ttl, size)
+  end
+end
+
+local function settle(record, key, ended, outcome, random, why)
+  local state, last_end, notes = fields_of(record, 's', 'z', 'N')
+  if not state or not is_final(state) or last_end ~= ended then
+    if not state then
+      redis.call('ZREM', callbacks, key)
+      redis.call('ZREM', undelivered, key)
+    end
+    return 'gone'
+  end
+  if outcome == 'told' then
+    redis.call('ZREM', callbacks, key)
+    redis.call('ZREM', undelivered, key)
+    release(record)
+    count_done('told')
+    return 'told'
+  end
+  local tries, since = string.match(notes or '', '^(%d+) (%d+)')
+  tries, since = (tonumber(tries) or 0) + 1, tonumber(since) or now
+  redis.call('HSET', record, 'N', string.format('%d %d %s', tries, since, why))
+  -- Between half of it and all of it: apart from others'.
+  local due = now + math.floor((0.5 + random / 2) * math.min(MAX_BACKOFF, BACKOFF * 2 ^ math.min(tries - 1, 20)))
+  if outcome == 'failed' and due < since + TRIED_FOR then
+    redis.call('ZADD', callbacks, 'XX', due, key)
+    return 'again'
+  end
+  if redis.call('ZREM', callbacks, key) == 1 then
+    redis.call('ZADD', undelivered, now, key)
+    count_done('undelivered')
+  end
+  return 'undelivered'
+end
+
+local results = {}
+for i = 5, #KEYS do
+  local at = 1 + (i - 5) * 5
+  results[#results + 1] = settle(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4])
+end
+write_counts(counts, kept)
+return results

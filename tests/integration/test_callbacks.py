@@ -1,0 +1,99 @@
+"""What is told of ends to clients' URLs, as Redis has it: leases, ends after a replay, and what is kept for it."""
+
+from __future__ import annotations
+
+from support.queue_post import Post
+
+from poste.domain.policy import CALLBACK_KEPT_SECONDS
+from poste.queue.callbacks import Callback, Callbacks
+from poste.queue.steps.callbacks import Outcome, Settlement
+
+URL = "https://hooks.example/"
+
+
+async def ended(post: Post, ending: str = "ok") -> str:
+    """The key of a call that has ended, and is to be told."""
+    await post.join("me")
+    key = await post.running("me", callback_url=URL)
+    await post.complete("me", key, ending)
+    return key
+
+
+def about(callback: Callback, outcome: Outcome, why: str = "") -> Settlement:
+    return Settlement(callback.record.key, round(callback.end_time * 1000), outcome, why)
+
+
+async def test_one_gateway_at_a_time_tells_an_end_and_another_when_its_lease_is_over(post: Post) -> None:
+    """An end would be told by all gateways at once, or by none after one has died."""
+    callbacks = Callbacks(post.client)
+    key = await ended(post)
+    (mine,) = await callbacks.lease(post.queue, count=10)
+    assert (mine.record.key, mine.record.response, mine.url, mine.failures) == (key, b"3", URL, 0)
+    assert await callbacks.lease(post.queue, count=10) == []
+
+    await post.client.zadd(post.keys.callbacks, {key: 0})
+    (another,) = await callbacks.lease(post.queue, count=10)
+    assert await callbacks.settle(post.queue, [about(another, "told")]) == ["told"]
+    # The first was late, not dead: what it says makes nothing due again.
+    await callbacks.settle(post.queue, [about(mine, "failed", "late")])
+    assert await post.client.zcard(post.keys.callbacks) == 0
+    assert await post.client.zcard(post.keys.undelivered) == 0
+
+
+async def test_what_came_of_an_earlier_end_settles_no_later_one(post: Post) -> None:
+    """The end after a replay would never be told."""
+    callbacks = Callbacks(post.client)
+    key = await ended(post, "final")
+    (first,) = await callbacks.lease(post.queue, count=1)
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert await callbacks.settle(post.queue, [about(first, "told")]) == ["gone"]
+    assert await post.take("me") == [key]
+    assert await post.claim("me", key, 2) == "run"
+    await post.complete("me", key, seq=2)
+
+    assert await callbacks.settle(post.queue, [about(first, "told")]) == ["gone"]
+    (second,) = await callbacks.lease(post.queue, count=1)
+    assert second.end_time > first.end_time
+
+
+async def test_what_is_kept_is_counted_whatever_comes_of_it(post: Post) -> None:
+    """A queue would be full of what is gone, or hold more than it may."""
+    callbacks = Callbacks(post.client)
+    plain = await post.queues.figures(post.queue)
+    key = await ended(post, "final")
+    owed = await post.queues.figures(post.queue)
+    assert (plain.callbacks, owed.callbacks, owed.kept) == (0, 1, 1)
+    assert await post.client.ttl(post.keys.record(key)) > CALLBACK_KEPT_SECONDS - 60
+
+    (callback,) = await callbacks.lease(post.queue, count=1)
+    await callbacks.settle(post.queue, [about(callback, "told")])
+    told = await post.queues.figures(post.queue)
+    assert (told.callbacks, told.kept, told.kept_bytes) == (0, 1, owed.kept_bytes)
+    assert await post.client.ttl(post.keys.record(key)) <= 61
+    # A replay takes off what was counted, under whichever time.
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+    assert (await post.queues.figures(post.queue)).kept == 0
+
+
+async def test_a_replay_of_what_is_yet_to_be_told_takes_off_what_was_counted(post: Post) -> None:
+    """The queue's budget would be used up by what is not there."""
+    key = await ended(post, "final")
+    assert await post.operators.replay(post.queue, [key]) == ["done"]
+
+    figures = await post.queues.figures(post.queue)
+    assert (figures.kept, figures.kept_bytes, figures.callbacks) == (0, 0, 0)
+
+
+async def test_what_is_refused_is_given_up_at_once_and_forgotten_with_its_record(post: Post) -> None:
+    """It would be tried for a day in vain, or be listed when nothing of it is left."""
+    callbacks = Callbacks(post.client)
+    key = await ended(post)
+    (callback,) = await callbacks.lease(post.queue, count=1)
+    assert await callbacks.settle(post.queue, [about(callback, "refused", "status 410")]) == ["undelivered"]
+    (listed,) = await callbacks.undelivered(post.queue, count=10)
+    assert (listed.record.key, listed.failures, listed.failure) == (key, 1, "status 410")
+
+    await post.client.unlink(post.keys.record(key))
+    assert await callbacks.undelivered(post.queue, count=10) == []
+    assert await post.client.zcard(post.keys.undelivered) == 0
+    assert await callbacks.redeliver(post.queue) == 0

@@ -1,0 +1,54 @@
+"""A receiver of callbacks, at a real port, that answers as a test chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+
+class Message(NamedTuple):
+    """What was posted."""
+
+    headers: Any
+    body: bytes
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.body)["data"]
+
+
+class Receiver:
+    """Keeps what is posted to it.
+
+    Attributes:
+        url: What is to be told.
+        messages: What was posted.
+        answers: The statuses that it answers with first; then it is 200.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.messages: list[Message] = []
+        self.answers: list[int] = []
+
+    async def take(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.messages.append(Message(request.headers, await request.read()))
+        status = self.answers.pop(0) if self.answers else 200
+        return web.Response(status=status, headers={"Location": self.url} if status == 302 else {})
+
+
+@contextlib.asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    """Run one."""
+    receiver = Receiver()
+    server = web.ServerRunner(web.Server(receiver.take))
+    await server.setup()
+    site = web.TCPSite(server, "127.0.0.1", 0)
+    await site.start()
+    receiver.url = f"http://127.0.0.1:{server.addresses[0][1]}/told?by=poste"
+    yield receiver
+    await server.cleanup()
