@@ -168,7 +168,7 @@ def _deliverer(
     Raises:
         StartError: The secrets that sign it can't be had.
     """
-    if settings.callback_secret_file is None:
+    if settings.callback_secret_file is None or not settings.callback_origins:
         return None
     signer = Signer.of_file(settings.callback_secret_file)
     return Deliverer(mom, catalogue, ids, urls=urls, signer=signer, networks=settings.callback_networks)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -17,6 +20,8 @@ from support import played
 from support.cli import Up, http, poll, up
 from support.documents import ROOT, Document
 from support.rpc_clients import FOREIGN, NODE, descriptors, needs_npm
+
+from poste_gateway.callbacks.signing import Signer
 
 CLIENTS, CONNECT = Document("docs/clients.md"), Document("docs/connect.md")
 BLOCKS = CLIENTS.blocks()
@@ -167,6 +172,21 @@ def test_a_connect_client_waits_for_what_is_kept(running: Up, tmp_path: Path) ->
         assert (printed, process.returncode) == (said.text, 0), f"away: {away}\n{trouble}"
 
 
+def test_what_a_receiver_does() -> None:
+    """A receiver that was begun from here would take what anybody sends, or handle the same end twice."""
+    pytest.importorskip("standardwebhooks")
+    secret, handled = "whsec_" + base64.b64encode(bytes(32)).decode(), []
+    (block,) = [block for block in BLOCKS if block.language == "py"]
+    page = {"secret": secret, "handle": handled.append}
+    exec(compile(block.text, block.document, "exec"), page)  # noqa: S102 - what the page says
+    body = b'{"type":"task.ended","data":{"state":"SUCCEEDED"}}'
+    headers = Signer([bytes(32)]).headers("msg_1", int(time.time()), body)
+    receive: Any = page["receive"]
+
+    assert [receive(headers, body), receive(headers, body), receive(headers, body + b" ")] == [204, 204, 401]
+    assert handled == [{"state": "SUCCEEDED"}]
+
+
 def all_wait(running: Up, calls: int) -> None:
     poll(lambda: queued(running) == calls, what="all calls wait")
 
@@ -181,4 +201,4 @@ def test_every_program_is_run() -> None:
     languages = {block.language for block in BLOCKS}
 
     # That in TypeScript is tests/openapi's.
-    assert languages == {"console", "python", "javascript", "text", "js", "typescript", "sh"}
+    assert languages == {"console", "python", "javascript", "text", "js", "typescript", "sh", "py"}

@@ -167,7 +167,7 @@ class Deliverer:
         url, body = URL(callback.url), self._body(task_id, callback)
         # One id for all tries of one end: by it a receiver knows that it was told already.
         message_id = f"{callback.task.key}_{callback.end_time.ToMilliseconds()}"
-        headers = {"Content-Type": JSON, "User-Agent": "poste", **self._signer.headers(message_id, _now(), body)}
+        headers = {"Content-Type": JSON, "user-agent": "poste", **self._signer.headers(message_id, _now(), body)}
         try:
             _check_literal(url, self._networks)
             async with asyncio.timeout(_TRY_SECONDS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from poste.domain.input_rules import LONGEST_CALLBACK_URL
 from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
 from poste_gateway.http import idempotency
@@ -20,6 +21,7 @@ PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
 #: What a call may be answered with besides its service's own codes.
 _OF_CALLS: Final = (
     kinds.INVALID_REQUEST,
+    kinds.CALLBACK_FORBIDDEN,
     kinds.NO_ROUTE,
     kinds.TOO_LARGE,
     kinds.REQUEST_TIMEOUT,
@@ -183,6 +185,12 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "required": True,
         "description": "A task's id.",
         "schema": {"type": "string", "minLength": 1},
+    },
+    "Callback": {
+        "name": "Poste-Callback",
+        "in": "header",
+        "description": "The URL that is told of the task's end, if the call is kept. The operator names who may be.",
+        "schema": {"type": "string", "format": "uri", "maxLength": LONGEST_CALLBACK_URL},
     },
     "LastEventId": {
         "name": "Last-Event-ID",
