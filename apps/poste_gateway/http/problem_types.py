@@ -422,6 +422,8 @@ PROBLEM_TYPES: Final = {
         TASK_ENDED,
         SCHEMA_CHANGED,
         NOT_DEAD,
+        NOT_UNDELIVERED,
+        CALLBACK_FORBIDDEN,
         CALLS_WAITING,
         TARGET_UNREAD,
         OPERATORS_ONLY,
