@@ -21,6 +21,7 @@ from poste_gateway.calls.offload import Offload
 from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http import server as http_server
+from poste_gateway.http.callback_urls import CallbackUrls
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
@@ -76,6 +77,7 @@ def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
         max_wait_seconds=30,
         body_seconds=30,
         open_streams=nothing,
+        callback_urls=CallbackUrls([]),
     )
     return http_server.Server(Dispatcher(call_services, own_routes, (), asyncio.Event()).handle, 1024 * 1024)
 
