@@ -71,6 +71,8 @@ async def test_the_listings(tmp_path):
             "delayed": 1,
             "dead": 4,
             "heldAside": 0,
+            "callbacks": 0,
+            "undelivered": 0,
             "kept": 5,
             "keptBytes": 1560,
             "heldBytes": 4000,
