@@ -6,6 +6,8 @@ from support.queue_post import Post
 
 from poste.domain.policy import CALLBACK_KEPT_SECONDS
 from poste.queue.callbacks import Callback, Callbacks
+from poste.queue.keys import Keys
+from poste.queue.moves import Moves
 from poste.queue.steps.callbacks import Outcome, Settlement
 
 URL = "https://hooks.example/"
@@ -97,3 +99,22 @@ async def test_what_is_refused_is_given_up_at_once_and_forgotten_with_its_record
     assert await callbacks.undelivered(post.queue, count=10) == []
     assert await post.client.zcard(post.keys.undelivered) == 0
     assert await callbacks.redeliver(post.queue) == 0
+
+
+async def test_what_is_still_to_be_told_moves_along_and_what_was_told_does_not(post: Post) -> None:
+    """A move would lose ends that were to be told, or have them told twice."""
+    callbacks, target = Callbacks(post.client), f"{post.queue}2"
+    told, owed = await ended(post, "final"), await ended(post, "final")
+    for one in await callbacks.lease(post.queue, count=2):
+        if one.record.key == told:
+            await callbacks.settle(post.queue, [about(one, "told")])
+    await Moves(post.client).move(post.queue, target, [told, owed])
+
+    assert await post.client.zcard(post.keys.callbacks) == 0
+    (callback,) = await callbacks.lease(target, count=2)
+    assert callback.record.key == owed
+    assert await callbacks.settle(target, [about(callback, "told")]) == ["told"]
+    # Each is told of its next end.
+    assert await post.operators.replay(target, [told, owed]) == ["done", "done"]
+    for key in (told, owed):
+        assert await post.client.hget(Keys().of(target).record(key), "l") == b"c"
