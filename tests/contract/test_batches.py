@@ -152,3 +152,29 @@ async def test_nothing_is_said_to_be_kept_that_is_not(server: RedisServer, tmp_p
         reply = await batch(gateway, [add()] * 600 + ["no call"])
     assert set(outcomes(reply.body["results"][:600])) == {"not-accepted"}
     assert outcomes(reply.body["results"][600:]) == ["invalid-request"]
+
+
+async def test_whatever_a_call_is_it_gets_an_answer(gateway: Gateway) -> None:
+    """One client's oddities would be a defect of the gateway, and the other calls' answers be lost."""
+    odd = [
+        None,
+        7,
+        [],
+        {},
+        {"method": 7},
+        {"method": ADD, "request": None},
+        {"method": ADD, "request": [1]},
+        {"method": ADD, "request": {"a": "\ud800", "b": "2"}},
+        {"method": ADD, "request": {}, "\ud800": 1},
+        {"method": "\ud800/\ud800"},
+        {"method": ADD, "idempotencyKey": 7},
+        {"method": ADD, "idempotencyKey": "\ud800"},
+        {"method": ADD, "idempotencyKey": "k" * 300},
+        add(idempotencyKey='a "named" call, and its \\ too'),
+    ]
+    reply = await batch(gateway, json.dumps(odd).encode())
+
+    results = reply.body["results"]
+    assert reply.status == 200
+    assert all(one["error"]["status"] in (400, 404) for one in results[:-1])
+    assert outcomes(results[-1:]) == ["QUEUED"]

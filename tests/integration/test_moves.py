@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.queue_post import Post
 
-from poste.domain.errors import StoreLost
+from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
 from poste.domain.task import TaskState
 from poste.queue.connection import open_client
@@ -345,3 +345,20 @@ async def test_many_movers_of_the_same_tasks_move_each_once(pair: Pair) -> None:
     assert sorted(key.decode() for key in await pair.client.lrange(pair.new.keys.ready, 0, -1)) == sorted(keys)
     assert (await pair.counts(pair.new))[0] == 50
     await pair.nothing_left()
+
+
+async def test_what_is_no_move_holds_up_none(pair: Pair) -> None:
+    """What stands in Redis may be damaged: the pass would end with an error, and with it the middleware."""
+    key = await pair.old.enqueue()
+    with pytest.raises(StoreLost):
+        await Dying(pair.client, after=1, heard=True).move(pair.old.queue, pair.new.queue, [key])
+    await pair.client.hset(pair.old.keys.moving, "\xff", "a b")
+    await pair.client.hset(pair.old.keys.moving, "k" * 16, "garbage")
+    await pair.client.hset(pair.old.keys.record("m" * 16), mapping={"s": "M", "T": "garbage", "m": "Add"})
+
+    assert await pair.moves.resume(pair.old.queue) == 1
+
+    assert await pair.client.hlen(pair.old.keys.moving) == 0
+    assert (await pair.old.tasks.read(pair.old.queue, key)).queue == pair.new.queue
+    with pytest.raises(StoreError):
+        await pair.old.tasks.read(pair.old.queue, "m" * 16)

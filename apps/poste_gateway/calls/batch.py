@@ -23,13 +23,14 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from poste import protojson
 from poste.domain import sizes
+from poste.protojson.errors import quotable
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics
 from poste_gateway.calls import keeping, keyed, request_body
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Acceptance, Known
 from poste_gateway.calls.offload import LARGE_BODY
-from poste_gateway.http import forwarded_headers, preferences
+from poste_gateway.http import forwarded_headers, idempotency, preferences
 from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
@@ -125,7 +126,7 @@ class Batches:
         if not isinstance(value, dict):
             raise Problem(INVALID_REQUEST, "A call must be an object with `method` and `request`.")
         for name in value.keys() - _MEMBERS:
-            raise invalid(name[:100], "is no member of a call: it has `method`, `request` and `idempotencyKey`")
+            raise invalid(quotable(name), "is no member of a call: it has `method`, `request` and `idempotencyKey`")
         named, key = value.get("method"), value.get("idempotencyKey", "")
         if not isinstance(named, str) or not isinstance(key, str):
             raise invalid("idempotencyKey" if isinstance(named, str) else "method", "must be a text")
@@ -196,7 +197,7 @@ def _preferences(headers: CIMultiDictProxy[str], one: _Asked, callback_urls: Cal
     """
     if one.key:
         with_key = CIMultiDict(headers)
-        with_key[IDEMPOTENCY_KEY] = one.key
+        with_key[IDEMPOTENCY_KEY] = idempotency.spelt(one.key)
         headers = CIMultiDictProxy(with_key)
     return preferences.read(headers, one.method.policy, max_wait_seconds=0, callback_urls=callback_urls)
 

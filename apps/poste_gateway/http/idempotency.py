@@ -19,6 +19,12 @@ _BARE: Final = re.compile(BARE)
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
+def spelt(key: str) -> str:
+    """Return a key as the header has it."""
+    escaped = key.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
+
+
 def read(headers: CIMultiDictProxy[str], *, required: bool, errors: list[dict[str, str]]) -> str:
     """Return a call's key; empty if it has none. What is wrong with it is added to `errors`."""
     values = headers.getall(IDEMPOTENCY_KEY, [])

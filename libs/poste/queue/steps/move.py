@@ -73,7 +73,15 @@ async def out(
 
 
 def _leaving(became: bytes, move: bytes | None = None, fields: Sequence[bytes] = ()) -> Leaving:
-    return Leaving(cast("Out", text(became)), None if move is None else Move.read(move), fields)
+    return Leaving(cast("Out", text(became)), None if move is None else _move(move), fields)
+
+
+def _move(written: bytes) -> Move | None:
+    """Read a move; None if it is none."""
+    try:
+        return Move.read(written)
+    except DamagedRecord:
+        return None
 
 
 async def into(
@@ -106,18 +114,28 @@ async def settle(scripts: Scripts, at: QueueKeys, moves: Mapping[str, Move]) -> 
     await scripts.run_kept(at, "move_settle", [at.arrived], [f"{move.name} {key}" for key, move in moves.items()])
 
 
-async def forget(scripts: Scripts, at: QueueKeys, keys: Iterable[str]) -> None:
+async def forget(scripts: Scripts, at: QueueKeys, keys: Iterable[str | bytes]) -> None:
     """Note that moves are over."""
     with writing():
         await scripts.client.hdel(at.moving, *keys)
 
 
 async def under_way(scripts: Scripts, at: QueueKeys, count: int) -> dict[str, Move]:
-    """Return some moves that are not over, about `count`, by the tasks' keys."""
+    """Return some moves that are not over, `count` at most, by the tasks' keys; others the next time.
+
+    What can't be one is taken off, for no step could go on with it.
+    """
     with reading():
-        _, found = await scripts.client.hscan(at.moving, count=count)
-    moves: Mapping[bytes, bytes] = dict(found)  # type: ignore[arg-type]  # the client decodes nothing
-    return {text(key): Move.read(move) for key, move in moves.items()}
+        found: Sequence[Any] = await scripts.client.hrandfield(at.moving, count, withvalues=True) or ()
+    moves = {}
+    for key, written in zip(found[::2], found[1::2], strict=True):
+        move = _move(written)
+        if key.isascii() and move is not None:
+            moves[text(key)] = move
+        else:
+            damaged.report(at.queue, text(key), "it names no move")
+            await forget(scripts, at, [key])
+    return moves
 
 
 class Seen(NamedTuple):
@@ -177,8 +195,8 @@ async def standing(scripts: Scripts, at: QueueKeys, key: str) -> Standing:
     except DamagedRecord:
         return Standing(True, False, (), None)
     targets = text(moved or b"").split()
-    if state == record.MOVED and move is not None:
-        targets = [Move.read(move).target]
+    if state == record.MOVED and (named := _move(move or b"")) is not None:
+        targets = [named.target]
     purge_time = int(purged) / 1000 if purged else None
     return Standing(
         state not in {None, record.MOVED}, state == record.MOVED and method is not None, targets, purge_time
