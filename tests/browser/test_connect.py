@@ -57,8 +57,12 @@ async def test_pages_meet_their_services(tmp_path: Path, page_url: str) -> None:
                 assert (told["tenant"], told["blob-bin"]) == ("acme", BLOB)
                 # What a browser says by itself is no metadata.
                 assert not {"origin", "referer", "sec-fetch-mode", "accept"} & told.keys()
+            by_google: object = await page.evaluate(
+                "(said) => window.meetAsText(...said)", [gateway.url, descriptors()]
+            )
         finally:
             await browser.close()
+    assert by_google == {"line": 300, "refused": [8, "no more", "9"], "stream": [0, 1, 2]}
 
 
 async def meeting(page: object, transport: str, gateway: Gateway) -> object:

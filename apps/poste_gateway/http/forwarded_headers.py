@@ -212,7 +212,7 @@ def trailing(text: str, prefix: str = "") -> dict[str, str]:
 
 def _own_name(key: str) -> str:
     refused = key in _OWN or key in _POWERFUL or key.startswith(_POWERFUL_BEGIN)
-    return f"{PREFIX}{key}" if refused else key
+    return f"{PREFIX}{key}" if refused else key.title()
 
 
 def _headers(text: str, name_of: Callable[[str], str]) -> dict[str, str]:

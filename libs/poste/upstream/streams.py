@@ -82,13 +82,13 @@ class Stream:
         error = reading.exception()
         if isinstance(error, grpc.aio.AioRpcError):
             return End(self._failed(error), carried.spell(error.trailing_metadata() or ()) if self._told else "")
+        if not self._told:
+            self._told = True
+            # It came before the first message, or before the end of a stream of none.
+            return_metadata(self._outgoing, await self._call.initial_metadata())
         message = reading.result()
         if not isinstance(message, bytes):
             return End(metadata=carried.spell(await self._call.trailing_metadata() or ()))
-        if not self._told:
-            self._told = True
-            # It came before the first message.
-            return_metadata(self._outgoing, await self._call.initial_metadata())
         return message
 
     def end(self) -> None:
