@@ -41,7 +41,6 @@ _log: Final = logs.get("dispatcher")
 #: What the access log says of a request whose client had gone before its answer.
 _CLIENT_LEFT: Final = OF_CODE[Code.CANCELLED].status
 _access_log: Final = logs.EventLog("dispatcher", "request")
-_READING: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
 async def _handle_expect(expectation: str, request: web.BaseRequest) -> None:
@@ -148,7 +147,7 @@ class Dispatcher:
             # A CORS preflight is answered by the gateway, never by a service.
             asks = self._cors_origins and request.method == hdrs.METH_OPTIONS and cors.ASKED_VERB in request.headers
             reading = protocols.find_get(routes, request, path)
-            if reading is not None and request.method in _READING:
+            if reading is not None and request.method in protocols.GETS:
                 return _Other(match=reading)
             if not asks and (match := routes.find(request.method, path, raw_path, request.rel_url.raw_query_string)):
                 return _Other(match=match)

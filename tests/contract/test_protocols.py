@@ -351,6 +351,22 @@ async def test_a_deadline_ends_a_call_and_does_not_keep_it(tmp_path: Path) -> No
         assert (kept.status, len(stage.mom.tasks)) == (202, 1)
 
 
+async def test_metadata_has_its_own_name(up: Stage) -> None:
+    """What a client says beside its message would not reach the handler; or what speaks to others would."""
+    headers = {"Tenant": "acme", "Cookie": "a=b", "Prefer": "no-queue", "X-Forwarded-Proto": "https", "Dnt": "1"}
+    done = await send(up.gateway, "POST", QUOTE, ORDER, **PROTO, **headers, **{"Grpc-Metadata-Cost": "1"})
+    by_rest = await up.gateway.post(QUOTE, {}, Tenant="acme")
+    much = {"Much": "x" * 5000, "More": "x" * 5000}
+    refused = await send(up.gateway, "POST", QUOTE, ORDER, **PROTO, **much)
+
+    told, by_rest_told = up.shops[0].metadata[-2:]
+    assert (done.status, by_rest.status) == (200, 200)
+    assert (told["tenant"], told["cost"]) == ("acme", "1")
+    assert not {"cookie", "prefer", "x-forwarded-proto", "dnt", "host", "content-type-x"} & told.keys()
+    assert "tenant" not in by_rest_told
+    assert (refused.status, refused.error["code"]) == (400, "invalid_argument")
+
+
 async def test_pages_of_other_origins(up: Stage) -> None:
     """A page that speaks Connect could send no metadata, and read none."""
     origin = {"Origin": "https://a.example"}

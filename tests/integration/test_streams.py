@@ -80,6 +80,7 @@ async def test_each_message_is_a_line(tmp_path: Path, library: bool, path: str) 
         # A stream of nothing is one, and the connection takes the next request.
         empty = await gateway.post(path, {"name": "b"})
         assert (empty.status, empty.text) == (200, "")
+        assert empty.headers.get("Grpc-Metadata-x-tenant") == ("seven" if path == RUN else None)
 
 
 async def test_each_message_is_an_event_for_who_asks_for_events(tmp_path: Path) -> None:

@@ -132,14 +132,20 @@ class ForwardedHeaders:
             Problem: That alone is too much.
         """
         text = ""
-        for name, value in sorted(request.raw_headers, key=lambda header: not _is_metadata(header[0])):
+        for name, value in sorted(request.raw_headers, key=lambda header: not self._is_metadata(header[0])):
             line = _with_client(self._line(name, value), request)
             if len(text) + len(line) <= carried.LONGEST:
                 text += line
-            elif _is_metadata(name):
+            elif self._is_metadata(name):
                 detail = f"The metadata that reaches the service may have {carried.LONGEST} characters."
                 raise Problem(INVALID_REQUEST, detail)
         return text
+
+    def _is_metadata(self, name: bytes) -> bool:
+        """Return whether a header is sent as metadata, and as nothing else."""
+        spelt = name.decode("latin-1").lower()
+        named = spelt in self._exact or spelt.startswith(self._begin)
+        return spelt.startswith(_SENT) or (not named and self._key(spelt) is not None)
 
 
 class _Lines(dict[tuple[bytes, bytes], str]):
@@ -184,10 +190,6 @@ def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_nam
 
 def _with_client(text: str, request: web.BaseRequest) -> str:
     return text.replace(_CLIENT, f", {request.remote}" if request.remote else "")
-
-
-def _is_metadata(name: bytes) -> bool:
-    return name[: len(_SENT)].lower() == _SENT.encode()
 
 
 def returned(text: str, by_own_name: Iterable[str]) -> dict[str, str]:

@@ -13,16 +13,16 @@ from aiohttp import hdrs, web
 
 from poste.rpc.http_rules.rules import DEFAULT_VERB, Route
 from poste_gateway.calls.protocols import connect, grpc_web
+from poste_gateway.calls.protocols.connect import GETS
 from poste_gateway.calls.protocols.protocol import Protocol
 from poste_gateway.calls.protocols.rest import REST
 from poste_gateway.catalogue.route_table import Match, RouteTable
 from poste_gateway.http.responses import JSON
 
-__all__ = ["REST", "Protocol", "find_get", "of", "spoken"]
+__all__ = ["GETS", "REST", "Protocol", "find_get", "of", "spoken"]
 
 #: Those that no REST client's media type is.
 _BY_MEDIA_TYPE: Final[dict[str, Protocol]] = {one.media_type: one for one in (*connect.BY_MEDIA_TYPE, *grpc_web.ALL)}
-_READING: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
 def of(request: web.BaseRequest, route: Route) -> Protocol:
@@ -37,7 +37,7 @@ def of(request: web.BaseRequest, route: Route) -> Protocol:
 
 def spoken(request: web.BaseRequest) -> Protocol:
     """Return the protocol that a request is of, whatever it calls."""
-    if request.method in _READING:
+    if request.method in GETS:
         return connect.of_query(request.rel_url.raw_query_string) or REST
     media_type = request.content_type
     if media_type == JSON:

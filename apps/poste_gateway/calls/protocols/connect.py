@@ -28,7 +28,8 @@ from poste_gateway.http.responses import JSON, NO_STORE, Response
 #: By it a call of Connect's in JSON is told from one of REST's.
 VERSION: Final = istr("Connect-Protocol-Version")
 _STREAM_CODING: Final = istr("Connect-Content-Encoding")
-_READING: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
+#: The verbs of a request whose query has all of it.
+GETS: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 #: What a GET of Connect's has in its query; the first may be missing.
 _MARK: Final = re.compile(r"(?:^|&)(?:connect=v1|encoding=)")
 #: The flag of the last message of a stream.
@@ -52,7 +53,7 @@ class _Connect(Rpc):
             takes = "application/json or application/proto" if self._streams else "application/connect+json or +proto"
             detail = f"{method.path.lstrip('/')} is called with the Content-Type {takes}."
             raise Problem(NOT_JSON, detail)
-        if request.method in _READING:
+        if request.method in GETS:
             asked = _message_of(match.query)
             return lambda _: read(method.input, asked)
         if request.headers.get(VERSION, "1") != "1":
