@@ -28,7 +28,7 @@ from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NOT_READ
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import NO_STORE, Response, json_response, room_for
 from poste_gateway.limits.clients import client_of
-from poste_gateway.tasks import task_view
+from poste_gateway.tasks import retry_after, task_view
 from poste_gateway.tasks.operators import Handler
 from poste_gateway.tasks.task_events import TaskEvents
 from poste_gateway.tasks.task_reader import TaskReader
@@ -97,7 +97,7 @@ class TaskRoutes:
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task = await self._task_reader.get(task_id, wait, peer=client_of(request))
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
-        return await self._show(request, task_id, task, applied)
+        return await self._show(request, task_id, task, {**retry_after.of_task(task), **applied})
 
     async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
         history = await self._task_reader.history(self._read_id(text))

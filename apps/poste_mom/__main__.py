@@ -44,6 +44,7 @@ from poste_mom.methods.tasks import TaskServicer
 from poste_mom.queues.budgets import Budgets
 from poste_mom.queues.due_callbacks import DueCallbacks
 from poste_mom.queues.schemas import Schemas
+from poste_mom.queues.turns import Turns
 from poste_mom.server import method_handlers
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class _Middleware:
         self._store = CatalogueStore(self.client, self._keys)
         self._pass_seconds = settings.pass_seconds
         self._callbacks = Callbacks(self.client, self._health.proof, self._keys)
+        self._turns = Turns(self._queues)
         self._due_callbacks = DueCallbacks(self._callbacks, self._queues)
         self.completions = CompletionWaiter(settings, self._tasks, heard=self._due_callbacks.heard)
         sockets = None if settings.socket is None else settings.socket.parent
@@ -107,8 +109,8 @@ class _Middleware:
         histories, lists = Histories(self.client, tasks, self._keys), TaskLists(self.client, tasks, self._keys)
         operators = Operators(self.client, self._health.proof, self._keys)
         return (
-            EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas),
-            TaskServicer(tasks, histories, self.completions),
+            EnqueueServicer(tasks, catalogue, self._health, budgets, self._schemas, turns=self._turns),
+            TaskServicer(tasks, histories, self.completions, self._turns),
             CallbackServicer(self._callbacks, self._due_callbacks),
             CompleteServicer(tasks, catalogue, self.completions, budgets),
             OperatorServicer(
@@ -135,6 +137,7 @@ class _Middleware:
             self.completions.poll(),
             self._metrics_leader.hold(),
             self._schemas.sweep(),
+            self._turns.run(),
             passes.keep(
                 self._queues, maintenance, self._moves, self._catalogue, self._budgets, pass_seconds=self._pass_seconds
             ),

@@ -163,3 +163,17 @@ async def test_a_record_that_is_lost_meanwhile_is_told(office: Office) -> None:
 
     assert (last.name, last.data["type"]) == ("problem", "/problems/record-lost")
     assert last.data["instance"] == place
+
+
+async def test_the_time_to_a_calls_turn_is_measured(office: Office) -> None:
+    """A client would be told to ask again in a second, however long the queue is."""
+    place = [await office.waiting() for _ in range(40)][-1]
+
+    async def told() -> bool:
+        _, key, token = await office.claim()
+        await office.report(key, token, response=ANSWER)
+        await asyncio.sleep(0.2)
+        return int((await office.gateway.get(place)).headers["Retry-After"]) > 1
+
+    await until(told)
+    assert int((await office.gateway.post("/v1/sum", {"a": 1, "b": 2})).headers["Retry-After"]) > 1

@@ -186,3 +186,29 @@ async def test_ids_of_another_key_were_never_issued(tmp_path):
         reply = await other.gateway.post(PLACE, ORDER)
     async with staged(tmp_path) as stage:
         is_problem(await stage.gateway.get(reply.headers["Location"]), 404, "no-such-task", "NOT_FOUND")
+
+
+async def test_when_to_ask_again_is_the_time_to_the_calls_turn(tmp_path):
+    """Else a client asks a hundred times for what takes minutes, or finds its result hours later."""
+    async with staged(tmp_path) as stage:
+        stage.mom.turns = {shop.NAME: 41.2}
+        reply = await stage.gateway.post(PLACE, ORDER)
+        assert (reply.status, reply.headers["Retry-After"]) == (202, "42")
+        place, key = reply.headers["Location"], await key_of(stage, reply)
+        stage.mom.change(key, turn_seconds=7.0)
+        assert (await stage.gateway.get(place)).headers["Retry-After"] == "7"
+        stage.mom.change(key, turn_seconds=1e9)
+        assert (await stage.gateway.get(place)).headers["Retry-After"] == "3600"
+        # It is not known any more: a pause, by how long it has waited.
+        stage.mom.turns = {}
+        assert (await stage.gateway.post(PLACE, ORDER)).headers["Retry-After"] == "1"
+        stage.mom.tasks[key].ClearField("turn_seconds")
+        created = int(time.time()) - 200
+        stage.mom.tasks[key].create_time.FromSeconds(created)
+        assert 20 <= int((await stage.gateway.get(place)).headers["Retry-After"]) < 30
+        stage.mom.tasks[key].create_time.FromSeconds(created - 10_000)
+        assert (await stage.gateway.get(place)).headers["Retry-After"] == "60"
+        stage.mom.change(key, state=task_pb2.TASK_STATE_RUNNING, attempt=1)
+        assert (await stage.gateway.get(place)).headers["Retry-After"] == "1"
+        stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
+        assert "Retry-After" not in (await stage.gateway.get(place)).headers

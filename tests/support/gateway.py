@@ -45,6 +45,8 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         self.knocks = 0
         self.batches: list[int] = []
         self.results: list[pb.EnqueueResult.ValueType] = []
+        #: How long calls wait for their turn, by service.
+        self.turns: dict[str, float] = {}
         #: Answers of EnqueueTasks that are lost: True after keeping the tasks, False before.
         self.losses: list[bool] = []
         self.refuses_key = False
@@ -116,7 +118,7 @@ class FakeMom(mom_service_pb2_grpc.MomServiceServicer):
         if loss:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
         self._wake()
-        return pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
+        return pb.EnqueueTasksResponse(results=results, first_ids=first_ids, turn_seconds=self.turns)
 
     async def GetTask(self, request, context):  # noqa: N802
         await self._check(context)

@@ -49,7 +49,7 @@ from poste_gateway.http.unprintable import unreadable
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import Full
 from poste_gateway.limits.refusals import refuse
-from poste_gateway.tasks import task_view
+from poste_gateway.tasks import retry_after, task_view
 from poste_gateway.tasks.task_reader import TaskReader
 
 T = TypeVar("T")
@@ -324,7 +324,7 @@ class _Call:
         task = await self._wait(task_id, wait)
         if task is not None:
             return await self._waited_for(task_id, task)
-        return self._accepted(task_id, task_view.to_accepted(task_id, self._method), later=RETRY_AFTER)
+        return self._accepted(task_id, task_view.to_accepted(task_id, self._method), later=self._turn())
 
     async def _wait(self, task_id: TaskId, seconds: float) -> task_pb2.Task | None:
         """Wait for a task's end as long as its client wishes; returns it as it was last read, None if it was not."""
@@ -372,7 +372,7 @@ class _Call:
             raise problem
         value = await self._made(functools.partial(task_view.to_value, task_id, task, self._service), size)
         # It may have ended without a result (expired, cancelled, dead): waiting longer changes nothing then.
-        return self._accepted(task_id, value, later={} if state.final else RETRY_AFTER)
+        return self._accepted(task_id, value, later=retry_after.of_task(task))
 
     async def _result(self, task_id: TaskId, task: task_pb2.Task) -> Response:
         peer = client_of(self._request)
@@ -387,6 +387,11 @@ class _Call:
         self._account.outcome = "QUEUED"
         place = {"Location": task_view.location(task_id)}
         return self._protocol.kept(value, {**place, **later, **self._applied()})
+
+    def _turn(self) -> Mapping[str, str]:
+        """Return when to ask for a call that was kept just now."""
+        turns = self._call_services.enqueuer.turns
+        return retry_after.of_seconds(turns.get(self._service.name)) if turns else RETRY_AFTER
 
     async def _keep_traced(self, task_id: TaskId) -> Known | None:
         """Enqueue the call, in a span of its own, which becomes the parent of its handler's span."""

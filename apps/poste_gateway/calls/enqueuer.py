@@ -134,8 +134,10 @@ class Enqueuer:
     """Sends calls to the middleware, many in one RPC."""
 
     def __init__(self, mom: Mom) -> None:
-        self._small = _Queue(mom)
-        self._large = _Queue(mom)
+        #: By service, how long a call that was kept just now waits for its turn, in seconds, where that is known.
+        self.turns: dict[str, float] = {}
+        self._small = _Queue(mom, self.turns)
+        self._large = _Queue(mom, self.turns)
         self._loop = asyncio.get_running_loop()
 
     async def enqueue(self, task: pb.NewTask, schema: MethodSchema | None = None) -> Acceptance | Known:
@@ -155,8 +157,9 @@ class Enqueuer:
 class _Queue:
     """Calls that wait for an RPC, and the RPCs in flight."""
 
-    def __init__(self, mom: Mom) -> None:
+    def __init__(self, mom: Mom, turns: dict[str, float]) -> None:
         self._mom = mom
+        self._turns = turns
         self._waiting: deque[_Item] = deque()
         self._inflight: set[asyncio.Task[None]] = set()
         #: How many calls are in flight.
@@ -242,6 +245,10 @@ class _Queue:
             for item in batch:
                 item.lost = item.lost or not not_run
             return _again(batch)
+        if self._turns or answer.turn_seconds:
+            for service in {item.task.service for item in batch}:
+                self._turns.pop(service, None)
+            self._turns.update(answer.turn_seconds)
         open_items, unknown = _sorted(batch, answer)
         if unknown:
             await self._keep_schemas(unknown)

@@ -46,12 +46,14 @@ class TaskFields(TypedDict, total=False):
     purge_time: Timestamp
 
 
-def fields_of(reading: Reading) -> TaskFields:
-    """Spell a reading."""
+def fields_of(reading: Reading, *, turn_seconds: float | None = None) -> TaskFields:
+    """Spell a reading; `turn_seconds` is how much longer the task waits, if that is known."""
     fields = TaskFields(read_time=timestamp(reading.now))
     if reading.record is not None:
         fields["task"] = of_record(reading.queue, reading.record)
         fields["task"].response_bytes = reading.left_out_bytes
+        if turn_seconds is not None:
+            fields["task"].turn_seconds = turn_seconds
     elif reading.purge_time is not None:
         fields["purge_time"] = timestamp(reading.purge_time)
     return fields

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from poste_mom.methods.answers import Context
     from poste_mom.queues.budgets import Budgets
     from poste_mom.queues.schemas import Schemas
+    from poste_mom.queues.turns import Turns
 
 _log = logs.get("enqueue")
 _ENQUEUED: Final = {
@@ -39,6 +40,8 @@ _ENQUEUED: Final = {
 _UNKNOWN: Final = frozenset({pb.ENQUEUE_RESULT_NOT_CATALOGUED, pb.ENQUEUE_RESULT_NO_CONSUMER})
 #: Answers that are logged for operators: the queue has no room.
 _NO_ROOM: Final = (pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_BUDGET_SPENT)
+#: A call that has its turn so soon, in seconds, is told nothing of it.
+_MOMENT_SECONDS: Final = 1.0
 #: How often a full queue is logged, in seconds; the first time at once.
 _NO_ROOM_SECONDS: Final = 10.0
 
@@ -51,13 +54,21 @@ class EnqueueServicer:
     """Serves `EnqueueTasks`."""
 
     def __init__(
-        self, tasks: Tasks, catalogue: Catalogue, health: StoreHealth, budgets: Budgets, schemas: Schemas
+        self,
+        tasks: Tasks,
+        catalogue: Catalogue,
+        health: StoreHealth,
+        budgets: Budgets,
+        schemas: Schemas,
+        *,
+        turns: Turns,
     ) -> None:
         self._tasks = tasks
         self._catalogue = catalogue
         self._health = health
         self._budgets = budgets
         self._schemas = schemas
+        self._turns = turns
         self._seldom = LogThrottle(_log, "warning", period_seconds=_NO_ROOM_SECONDS)
 
     async def EnqueueTasks(
@@ -89,7 +100,12 @@ class EnqueueServicer:
             ids = _request_ids(task for task, result in zip(request.tasks, results, strict=True) if result)
             _log.warning("tasks refused: invalid", **+refused, request_ids=ids)
         await for_queues([self._enqueue(queue, tasks, results, first_ids) for queue, tasks in queues.items()])
-        return pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
+        response = pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
+        for queue in queues:
+            seconds = self._turns.of_new(queue)
+            if seconds is not None and seconds > _MOMENT_SECONDS:
+                response.turn_seconds[queue] = seconds
+        return response
 
     async def _enqueue(
         self,

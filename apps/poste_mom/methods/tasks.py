@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain import sizes
 from poste.domain.errors import StoreError
+from poste.domain.task import TaskState
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.messages import tasks as messages
 from poste_mom.methods.answers import refuse
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from poste.queue.history import Histories
     from poste.queue.tasks import Reading, Tasks
     from poste_mom.methods.answers import Context
+    from poste_mom.queues.turns import Turns
 
 #: The longest wait that one call may ask for, in seconds.
 _MAX_WAIT_SECONDS: Final = 300.0
@@ -27,10 +29,11 @@ _LARGE_TO_ONE: Final = 1
 class TaskServicer:
     """Serves `GetTask`, `GetTaskHistory`, `ReadClock` and `CancelTask`."""
 
-    def __init__(self, tasks: Tasks, histories: Histories, completions: CompletionWaiter) -> None:
+    def __init__(self, tasks: Tasks, histories: Histories, completions: CompletionWaiter, turns: Turns) -> None:
         self._tasks = tasks
         self._histories = histories
         self._completions = completions
+        self._turns = turns
         self._large = LargeAnswers(_LARGE_AT_ONCE, of_one_peer=_LARGE_TO_ONE)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
@@ -42,7 +45,14 @@ class TaskServicer:
                 reading = await self._tasks.read(reading.queue, request.key, most_bytes=most)
         except StoreError as error:
             await refuse(context, error)
-        return pb.GetTaskResponse(**messages.fields_of(reading))
+        return pb.GetTaskResponse(**messages.fields_of(reading, turn_seconds=self._turn_of(reading)))
+
+    def _turn_of(self, reading: Reading) -> float | None:
+        """Return how much longer a task waits for its first attempt, if it does, and if that is known."""
+        task = reading.record
+        if task is None or task.state is not TaskState.QUEUED or task.attempt:
+            return None
+        return self._turns.of_waiting(reading.queue, reading.now - task.create_time)
 
     async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = _wait_of(request)

@@ -453,8 +453,29 @@ class EnqueueTasksResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TurnSecondsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESULTS_FIELD_NUMBER: _builtins.int
     FIRST_IDS_FIELD_NUMBER: _builtins.int
+    TURN_SECONDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[Global___EnqueueResult.ValueType]:
         """What became of each."""
@@ -463,15 +484,22 @@ class EnqueueTasksResponse(_message.Message):
     def first_ids(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """By the places of those that are KNOWN: the id of the call that was kept before, without the queue's name in it."""
 
+    @_builtins.property
+    def turn_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By service, how long calls that come now wait for their turn, as was measured: where that is known, and more than a
+        moment.
+        """
+
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___EnqueueResult.ValueType] | None = ...,
         first_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        turn_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_ids", b"first_ids", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_ids", b"first_ids", "results", b"results", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

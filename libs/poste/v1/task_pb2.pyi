@@ -174,6 +174,7 @@ class Task(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
+    TURN_SECONDS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -194,6 +195,8 @@ class Task(_message.Message):
     """How many bytes the response has, if it is left out because it has more than were asked for. 0: it is not left out."""
     response_field: _builtins.str
     """The one field of the response that its client is answered with, by its name in the proto; empty if all of it."""
+    turn_seconds: _builtins.float
+    """While it waits for its first attempt: how much longer, as was measured; unset if that is not known."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -222,13 +225,19 @@ class Task(_message.Message):
         error: _status_pb2.Status | None = ...,
         response_bytes: _builtins.int = ...,
         response_field: _builtins.str = ...,
+        turn_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "response", b"response", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "response", b"response", "result", b"result", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "response", b"response", "response_bytes", b"response_bytes", "response_field", b"response_field", "result", b"result", "service", b"service", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "response", b"response", "response_bytes", b"response_bytes", "response_field", b"response_field", "result", b"result", "service", b"service", "state", b"state", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__turn_seconds: _TypeAlias = _typing.Literal["turn_seconds"]  # noqa: Y015
+    _WhichOneofArgType__turn_seconds: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds"]  # noqa: Y015
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__turn_seconds) -> _WhichOneofReturnType__turn_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015

@@ -18,6 +18,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_mom.methods.enqueue import EnqueueServicer
 from poste_mom.queues.budgets import Budgets
 from poste_mom.queues.schemas import Schemas
+from poste_mom.queues.turns import Turns
 
 #: As many as come together when 32 connections call.
 _TOGETHER: Final = 16
@@ -62,7 +63,7 @@ async def prepare() -> counted.Calls:
     catalogue: Any = counted.services()
     schemas, schema = Schemas(nothing, catalogue), catalogue.get(SUM).methods["Add"].schema.fingerprint
     schemas._seen[schema] = time.monotonic()
-    servicer = EnqueueServicer(tasks, catalogue, health, Budgets(catalogue, health), schemas)
+    servicer = EnqueueServicer(tasks, catalogue, health, Budgets(catalogue, health), schemas, turns=Turns(nothing))
     request = pb.EnqueueTasksRequest()
     for number in range(_TOGETHER):
         request.tasks.add(
