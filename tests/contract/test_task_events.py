@@ -172,6 +172,7 @@ async def test_the_time_to_a_calls_turn_is_measured(office: Office) -> None:
     async def told() -> bool:
         _, key, token = await office.claim()
         await office.report(key, token, response=ANSWER)
+        # A pace that can be measured: all at once would be over before it is.
         await asyncio.sleep(0.2)
         return int((await office.gateway.get(place)).headers["Retry-After"]) > 1
 
