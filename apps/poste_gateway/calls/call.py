@@ -128,30 +128,19 @@ async def answer(
             offload=call_services.offload,
             open_streams=call_services.open_streams,
         ).answer()
-    call = _Call(
-        call_services,
-        request,
-        match,
-        protocol=protocol,
-        service=service,
-        pool=pool,
-        prefer=prefer,
-        message=message,
-        metadata=metadata,
-        account=account,
-    )
+    # By position: keywords would make this one of a call's dearest lines.
+    call = _Call(call_services, request, match, protocol, service, pool, prefer, message, metadata, account)
     return await call.run()
 
 
 class _Call:
     """One call on its way."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made once for each call, in one place
         self,
         call_services: CallServices,
         request: web.BaseRequest,
         match: Match,
-        *,
         protocol: Protocol,
         service: Service,
         pool: ReplicaPool,

@@ -279,13 +279,10 @@ class Link:
             size += len(outgoing.request) + len(outgoing.path) + _BESIDE_BYTES
             if sent and (alone or size > sizes.FRAME):
                 break
-            call = frame.calls.add(
-                number=number,
-                method=outgoing.path,
-                request=outgoing.request,
-                timeout_seconds=timeout_seconds,
-                request_id=outgoing.request_id,
-            )
+            call = frame.calls.add()
+            # Field by field: as arguments they cost half as much again.
+            call.number, call.method, call.request = number, outgoing.path, outgoing.request
+            call.timeout_seconds, call.request_id = timeout_seconds, outgoing.request_id
             if outgoing.traceparent:
                 call.traceparent = outgoing.traceparent
             if outgoing.metadata:
