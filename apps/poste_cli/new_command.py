@@ -88,4 +88,8 @@ def _make_stubs(folder: Path) -> bool:
     """Make what is made of the proto; returns whether that went well."""
     script = ["/bin/sh", "stubs.sh"]
     path = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    return subprocess.run(script, cwd=folder, env=path, capture_output=True, timeout=60, check=False).returncode == 0  # noqa: S603
+    try:
+        subprocess.run(script, cwd=folder, env=path, capture_output=True, timeout=60, check=True)  # noqa: S603 - its own
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True

@@ -202,6 +202,14 @@ async def test_a_stub_speaks_to_the_gateway():
     assert (request.headers["Grpc-Metadata-Tenant"], request.headers["Grpc-Metadata-Trace-Bin"]) == ("acme", "/w==")
 
 
+async def test_a_stub_sends_what_is_zero():
+    """The gateway would refuse it: a field that is required would be missing."""
+    async with gateway(says({"result": 2})) as (client, asked):
+        await client.stub(sum_pb2_grpc.SumServiceStub).Add(sum_pb2.AddRequest(a=2, b=0))
+
+    assert json.loads(asked[0][1]) == {"a": 2, "b": 0}
+
+
 async def test_a_stub_of_a_stream_is_iterated_over():
     """A method that streams could not be called by its stub."""
 

@@ -40,7 +40,7 @@ class Channel:
         async def call(request: Any, *, timeout: float | None = None, metadata: Metadata | None = None) -> Any:  # noqa: ASYNC109
             document = await self._run(
                 method,
-                json_format.MessageToDict(request),
+                _document(request),
                 wait_seconds=math.inf if timeout is None else timeout,
                 headers=_headers(metadata),
             )
@@ -55,7 +55,7 @@ class Channel:
         response_class = _class_of(response_deserializer)
 
         async def call(request: Any, *, metadata: Metadata | None = None) -> AsyncGenerator[Any, None]:
-            answers = self._answers(method, json_format.MessageToDict(request), headers=_headers(metadata))
+            answers = self._answers(method, _document(request), headers=_headers(metadata))
             async with contextlib.aclosing(answers) as messages:
                 async for message in messages:
                     # A call that streams is never kept: it has no task.
@@ -77,6 +77,12 @@ class Channel:
 def _class_of(deserializer: Deserializer) -> Any:
     """Return the class whose method a generated stub reads its responses by."""
     return getattr(deserializer, "__self__")  # noqa: B009 - no callable's type has it
+
+
+def _document(message: Any) -> dict[str, Any]:
+    # All of it: of what is not sent the gateway can't know that it is 0, and refuses a required field that is missing.
+    document: dict[str, Any] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    return document
 
 
 def _message(document: Any, kind: Any) -> Any:
