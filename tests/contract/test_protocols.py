@@ -166,6 +166,18 @@ async def test_what_is_wrong_with_a_get_is_told_as_connect_tells_it(
     assert refused.error["message"]
 
 
+@pytest.mark.parametrize("message", [b"\xff", b"\xed\xa0\x80", b"%00", b"\xc3\xa4"])
+@pytest.mark.parametrize("encoding", [b"json", b"proto", b"proto&base64=1"])
+async def test_bytes_that_no_query_has_are_the_clients_mistake(up: Stage, message: bytes, encoding: bytes) -> None:
+    """What a client writes by hand would be a 500."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.gateway.port)
+    path = b"%b?connect=v1&encoding=%b&message=%b" % (QUOTE.encode(), encoding, message)
+    writer.write(b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path)
+    said = await reader.read()
+    writer.close()
+    assert said.startswith(b"HTTP/1.1 400 "), said
+
+
 async def test_what_is_wrong_with_a_call_is_told_in_its_protocols_form(up: Stage) -> None:
     """A client would take an error for an answer, or find no code in it."""
     gateway, many = up.gateway, b"x" * 200_000

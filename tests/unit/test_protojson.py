@@ -492,3 +492,16 @@ def test_a_rule_names_fields_as_the_proto_does():
     composer = protojson.Composer(made.DESCRIPTOR, body="", captured=["one"])
 
     assert made.FromString(composer.compose(b"", ["x"], [])).one == "x"
+
+
+def test_what_no_message_is_whole_without_is_missed_even_if_a_generated_client_wrote_it():
+    """A message that can't be serialized would be the gateway's failure."""
+    file = descriptor_pb2.FileDescriptorProto(name="whole.proto", package="whole", syntax="proto2")
+    whole = file.message_type.add(name="Whole")
+    described.field(whole, "one").label = descriptor_pb2.FieldDescriptorProto.LABEL_REQUIRED
+    descriptor = described.message_class(described.pool_of(file), "whole.Whole").DESCRIPTOR
+
+    with pytest.raises(protojson.FieldErrors) as missed:
+        protojson.decode(descriptor, b'{"newer": 1}', lenient=True)
+
+    assert missed.value.errors == [("one", "is required")]
