@@ -1,0 +1,93 @@
+"""`poste top` by itself: what is shown of many services, and where keys lead, without a gateway."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from poste.client import Snapshot
+from poste_cli.top import keys
+from poste_cli.top.keys import Key
+from poste_cli.top.screen import Top
+
+NO_FIGURES = dict.fromkeys(("queued", "running", "delayed", "dead", "enqueued", "replayed", "ended"), 0)
+FIGURES = {
+    **NO_FIGURES,
+    **dict.fromkeys(("oldestAgeSeconds", "inRate", "outRate", "etaSeconds")),
+    "paused": False,
+    "standsStill": False,
+}
+DIRECT = {"rate": 250.0, "errorRate": 2.5, "p99Seconds": 0.0042}
+
+
+def snapshot(number: int, **away: int) -> Snapshot:
+    """Return one of so many services; those that are named are away, and so many calls wait for each."""
+    services = []
+    for one in range(number):
+        name = f"Service{one:03}"
+        waiting = away.get(name)
+        services.append(
+            {
+                "name": f"company.v1.{name}",
+                "light": "up" if waiting is None else "away",
+                "replicas": {"ready": 1, "known": 1},
+                "direct": DIRECT,
+                "figures": {**FIGURES, "queued": waiting or 0},
+            }
+        )
+    return Snapshot.read({
+        "time": "2026-11-30T01:00:00.123Z", "gateway": "host", "middleware": True, "services": services, "tasks": [],
+    })  # fmt: skip
+
+
+def drawn(top: Top, *, columns: int = 120, rows: int = 24) -> str:
+    """Return what is on the screen; no line is longer than it is wide."""
+    console = Console(width=columns, height=rows, file=io.StringIO(), legacy_windows=False)
+    console.print(top)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= columns
+    return text
+
+
+@pytest.mark.parametrize("columns", [40, 64, 80, 104, 126, 142, 164, 180, 250])
+@pytest.mark.parametrize("number", [0, 1, 300])
+def test_any_number_of_services_fits_any_terminal(number, columns):
+    """Lines would wrap, and the last ones push the first off the screen."""
+    top = Top("http://localhost:8080")
+    top.show(snapshot(number))
+
+    assert len(drawn(top, columns=columns).splitlines()) <= 24
+
+
+def test_of_many_services_those_that_need_attention_come_first_and_all_are_reached():
+    """The one that is away would be somewhere behind the end of the screen."""
+    top = Top("http://localhost:8080")
+    top.show(snapshot(300, Service299=7))
+    first = drawn(top)
+    for _ in range(299):
+        top.press(Key.DOWN)
+        last = drawn(top)
+
+    assert "Service299" in first
+    assert "… and 281 more" in first
+    # What is away comes first: the last is the last of those that are up.
+    assert "Service298" in last
+    assert "Service299" not in last
+
+
+def test_direct_calls_are_shown():
+    """A service with hundreds of calls a second would look idle."""
+    top = Top("http://localhost:8080")
+    top.show(snapshot(1))
+    (row,) = [line.split() for line in drawn(top, columns=80).splitlines() if "Service000" in line]
+
+    assert row[3:] == ["250", "1.0", "%", "4.2", "ms", "0", "0", "-"]
+
+
+def test_keys_are_read_as_terminals_send_them():
+    """An arrow would be an escape, and two letters that are struck by themselves."""
+    struck = b"\x1b[A\x1bOBj?\x1b[5~x\rq\x1b"
+
+    assert [*keys.read(struck)] == [Key.UP, Key.DOWN, Key.DOWN, Key.HELP, Key.OPEN, Key.QUIT, Key.BACK]
