@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poste.domain import input_rules
 from poste.domain.errors import InvalidTaskId
 from poste.domain.task_id import MAX_WITHOUT_QUEUE, TaskIds, with_queue, without_queue
 
@@ -37,6 +38,15 @@ def test_an_id_is_spelt_without_its_queue_and_with_it(queue: str) -> None:
 
     assert len(rest) <= MAX_WITHOUT_QUEUE
     assert with_queue(queue, rest) == made.text
+
+
+def test_logs_call_a_task_that_was_moved_as_its_client_does() -> None:
+    """Who looks for it by the id that the client has would find nothing of what became of it in the other queue."""
+    made = IDS.mint("old.Service", task_ttl_seconds=5, result_ttl_seconds=6)
+    moved = f"{without_queue(made)}@{made.queue}"
+
+    assert input_rules.is_id_rest(moved)
+    assert with_queue("new.and.longer.Service", moved) == made.text
 
 
 @given(now=st.floats(0, 4e9))
