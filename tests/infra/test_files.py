@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+bcrypt = pytest.importorskip("bcrypt", reason="`nox -s infra` has what rolls out")
 yaml = pytest.importorskip("yaml", reason="`nox -s infra` has Ansible's tools, and what reads these files")
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -148,3 +150,59 @@ def test_the_image_is_made_of_what_is_pinned():
     labels = " ".join(what for name, what in found if name == "LABEL")
     assert 'image.version="${VERSION}"' in labels
     assert 'image.revision="${REVISION}"' in labels
+
+
+COMPOSED: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yml").read_text())["services"]
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_part_on_one_machine_is_as_tight_as_in_the_stack(name):
+    """What breaks out of a part, or fills the disk with its log, does no less harm where there is one machine."""
+    service = COMPOSED[name]
+
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["read_only"] is (name != "grafana")
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    if name in SERVICES:
+        assert service["deploy"]["resources"]["limits"]["memory"]
+
+
+def test_grafana_lets_nobody_in_but_by_a_password_that_is_made_once(tmp_path):
+    """Else whoever reaches its port reads every dashboard, or is `admin` by the password that all Grafanas begin with."""
+    shell, options, script = COMPOSED["grafana"]["entrypoint"]
+    file = tmp_path / "admin.password"
+    # Compose reads `$$` as `$`; in the place of what starts Grafana stands what shows its environment.
+    command = [shell, options, script.replace("$$", "$").replace("exec /run.sh", "exec true")]
+    environment = {**os.environ, "GF_SECURITY_ADMIN_PASSWORD__FILE": str(file)}
+
+    subprocess.run(command, env=environment, check=True)
+    made = file.read_text().strip()
+    subprocess.run(command, env=environment, check=True)
+
+    assert re.fullmatch(r"[A-Za-z0-9_-]{32}", made)
+    assert file.read_text().strip() == made
+    assert file.stat().st_mode & 0o077 == 0
+    assert COMPOSED["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+
+
+def test_no_task_tells_what_lets_a_host_join_the_swarm():
+    """The tokens would stand in the output of every verbose roll-out, and in whatever keeps it."""
+    tasks = yaml.safe_load((Path(__file__).parents[2] / "ansible/roles/swarm/tasks/main.yml").read_text())
+    telling = [task for task in tasks if "community.docker.docker_swarm" in task]
+
+    assert telling
+    assert all(task.get("no_log") or task["community.docker.docker_swarm"]["state"] == "absent" for task in telling)
+
+
+def test_the_registry_s_password_is_one_that_it_can_check(tmp_path):
+    """Else no host can pull; and it must not lie open on the machine that rolls out."""
+    script = Path(__file__).parents[2] / "ansible/roles/image/files/htpasswd.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    user, _, hashed = (tmp_path / "registry.htpasswd").read_text().strip().partition(":")
+    password = (tmp_path / "registry.password").read_bytes()
+
+    assert user == "poste"
+    assert bcrypt.checkpw(password, hashed.encode())
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())

@@ -88,14 +88,20 @@ def instances(aws):
     return [instance for reservation in found["Reservations"] for instance in reservation["Instances"]]
 
 
+def groups(aws) -> dict[str, str]:
+    """Return the names of the security groups by their ids."""
+    return {group["GroupId"]: group["GroupName"] for group in aws.describe_security_groups()["SecurityGroups"]}
+
+
 def rules(aws, *, group: str) -> set[tuple[str, int, int, str]]:
+    names = groups(aws)
     found = aws.describe_security_groups(Filters=[{"Name": "group-name", "Values": [group]}])["SecurityGroups"][0]
     return {
         (rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), source)
         for rule in found["IpPermissions"]
         for source in (
             *(one["CidrIp"] for one in rule["IpRanges"]),
-            *("members" if one["GroupId"] == found["GroupId"] else one["GroupId"] for one in rule["UserIdGroupPairs"]),
+            *(names[one["GroupId"]].replace(group, "members") for one in rule["UserIdGroupPairs"]),
         )
     }
 
@@ -108,7 +114,12 @@ INNER = {
     ("tcp", 6379, 6379, "members"),
     ("tcp", 50051, 50054, "members"),
 }
-OPEN = {("tcp", 22, 22, OPERATORS), ("tcp", 80, 80, CLIENTS), ("tcp", 443, 443, CLIENTS)}
+OPEN = {
+    ("tcp", 22, 22, OPERATORS),
+    ("tcp", 80, 80, CLIENTS),
+    ("tcp", 443, 443, CLIENTS),
+    ("tcp", 443, 443, "members-clients"),
+}
 
 
 def test_it_makes_what_the_swarm_needs_once_and_takes_it_away(aws):
@@ -131,12 +142,25 @@ def test_it_makes_what_the_swarm_needs_once_and_takes_it_away(aws):
     assert subnet["MapPublicIpOnLaunch"]
     assert any(route.get("GatewayId", "").startswith("igw-") for route in tables[0]["Routes"])
 
+    # A client host reaches the gateway by HTTPS, and neither Redis nor the swarm.
+    assert rules(aws, group="poste-clients") == {("tcp", 22, 22, OPERATORS)}
+    names = groups(aws)
+    assert {
+        tag["Name"]: [names[one["GroupId"]] for one in host["SecurityGroups"]]
+        for tag, host in zip(tags, hosts, strict=True)
+    } == {tag["Name"]: ["poste-clients" if tag["Name"] == "client" else "poste"] for tag in tags}
+    # Waiting calls, and every secret of the swarm, lie on these disks.
+    volumes = aws.describe_volumes()["Volumes"]
+    assert volumes
+    assert all(volume["Encrypted"] for volume in volumes)
+
     assert play("provision.yml") == 0
     assert len(instances(aws)) == 7
 
     play("teardown.yml")
     assert instances(aws) == []
     assert aws.describe_vpcs(Filters=[{"Name": "tag:poste:deployment", "Values": ["poste"]}])["Vpcs"] == []
+    assert not {"poste", "poste-clients"} & set(groups(aws).values())
 
 
 def test_clients_may_come_from_several_places(aws):
