@@ -170,7 +170,7 @@ def test_a_part_on_one_machine_is_as_tight_as_in_the_stack(name):
 
 
 def test_grafana_lets_nobody_in_but_by_a_password_that_is_made_once(tmp_path):
-    """Else whoever reaches its port reads every dashboard, or is `admin` by the password that all Grafanas begin with."""
+    """Else whoever reaches its port reads every dashboard, or is `admin` by the password they all begin with."""
     shell, options, script = COMPOSED["grafana"]["entrypoint"]
     file = tmp_path / "admin.password"
     # Compose reads `$$` as `$`; in the place of what starts Grafana stands what shows its environment.
