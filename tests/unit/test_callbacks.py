@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import time
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.operating import secret_file
 
 from poste.domain.errors import StartError
+from poste.domain.task_id import TaskIds
 from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check
+from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.http.callback_urls import CallbackUrls
 
@@ -126,3 +130,26 @@ async def test_a_name_is_judged_by_all_of_its_addresses_each_time(monkeypatch: p
     for _ in range(2):
         with pytest.raises(ForbiddenAddressError):
             await resolver.resolve("host.example", 443)
+
+
+async def test_nothing_is_told_before_the_catalogue_is_there() -> None:
+    """A gateway that has just started would tell receivers that their answers can't be written."""
+    asked = asyncio.Event()
+
+    async def lease_callbacks(*_: object) -> list[object]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    catalogue: Any = SimpleNamespace(unready="no catalogue yet", services={})
+    mom: Any = SimpleNamespace(lease_callbacks=lease_callbacks)
+    signer, urls = Signer([bytes(32)]), CallbackUrls([])
+    deliverer = Deliverer(mom, catalogue, TaskIds(bytes(32)), urls=urls, signer=signer, networks=())
+    running = asyncio.create_task(deliverer.run())
+    await asyncio.sleep(0)
+    assert not asked.is_set()
+    catalogue.unready = None
+    await asyncio.wait_for(asked.wait(), 20)
+
+    running.cancel()
+    await asyncio.wait({running})

@@ -8,6 +8,7 @@ leased to the others. What is told stands in docs/rest.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import time
 from collections import Counter
@@ -100,11 +101,12 @@ class Deliverer:
                 await lifecycle.end([*self._telling])
 
     async def _leased(self, count: int) -> list[pb.Callback]:
-        try:
-            return list(await self._mom.lease_callbacks(count, _WAIT_SECONDS))
-        except (MomAway, MomRefused):
-            await asyncio.sleep(_PAUSE_SECONDS)
-            return []
+        # Without the catalogue no response could be written, and the receiver would be told that it can't be.
+        if self._catalogue.unready is None:
+            with contextlib.suppress(MomAway, MomRefused):
+                return list(await self._mom.lease_callbacks(count, _WAIT_SECONDS))
+        await asyncio.sleep(_PAUSE_SECONDS)
+        return []
 
     def _begin(self, session: aiohttp.ClientSession, callback: pb.Callback) -> None:
         origin = URL(callback.url).origin() if CallbackUrls.wrong_with(callback.url) is None else URL()

@@ -16,6 +16,7 @@ const MEANINGS = {
   unlisted: "It is not in the catalogue any more.",
 };
 const STILL = "Kept results take all the room that the queue may have: until there is some, no call is started.";
+const UNTOLD = "So many ends could not be told to their clients' URLs: poste undelivered says why.";
 const DIRECT = ["Direct/s", "Errors", "p99", "Replicas"];
 const QUEUE = ["Running", "Delayed", "Dead", "Kept", "Queued/s", "Done/s", "Empty in"];
 // What an operator is to see first.
@@ -33,6 +34,7 @@ class Card {
   #light = make("span", { class: "light" }, icon("ring"), make("span"));
   #paused = make("span", { class: "light paused", hidden: true }, icon("bars"), make("span", {}, "paused"));
   #still = make("span", { class: "light still", hidden: true, title: STILL }, icon("bars"), make("span", {}, "stands still"));
+  #untold = make("span", { class: "light still", hidden: true, title: UNTOLD }, icon("warning"), make("span"));
   #waiting = new Chart("Waiting", "--waiting", count);
   #age = new Chart("Oldest", "--age", duration);
   #direct = DIRECT.map((name) => [make("dt", {}, name), make("dd")]);
@@ -50,7 +52,12 @@ class Card {
     this.element = make(
       "li",
       { class: "card" },
-      make("div", { class: "head" }, heading, make("div", { class: "lights" }, this.#light, this.#paused, this.#still)),
+      make(
+        "div",
+        { class: "head" },
+        heading,
+        make("div", { class: "lights" }, this.#light, this.#paused, this.#still, this.#untold),
+      ),
       make("dl", { class: "direct" }, ...this.#direct.map((pair) => make("div", {}, ...pair))),
       make("div", { class: "charts" }, this.#waiting.element, this.#age.element),
       make("dl", {}, ...this.#figures.map((pair) => make("div", {}, ...pair))),
@@ -76,6 +83,8 @@ class Card {
     say(this.#light.lastChild, light);
     this.#paused.hidden = !figures?.paused;
     this.#still.hidden = !figures?.standsStill;
+    this.#untold.hidden = !figures?.undelivered;
+    say(this.#untold.lastChild, `${count(figures?.undelivered ?? 0)} undelivered`);
     this.#waiting.add(time, figures && figures.queued + figures.delayed);
     this.#age.add(time, figures && (figures.oldestAgeSeconds ?? 0));
     const [calls, errors, slowest, ready] = this.#direct.map((pair) => pair[1]);
