@@ -113,6 +113,9 @@ async def test_what_is_still_to_be_told_moves_along_and_what_was_told_does_not(p
     assert await post.client.zcard(post.keys.callbacks) == 0
     (callback,) = await callbacks.lease(target, count=2)
     assert callback.record.key == owed
+    # It is found by the id that was given out, which names the queue that it left.
+    assert await callbacks.settle(target, [about(callback, "refused", "status 410")]) == ["undelivered"]
+    assert await callbacks.redeliver(post.queue, [owed]) == 1
     assert await callbacks.settle(target, [about(callback, "told")]) == ["told"]
     # Each is told of its next end.
     assert await post.operators.replay(target, [told, owed]) == ["done", "done"]

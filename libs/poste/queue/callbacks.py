@@ -16,6 +16,7 @@ from poste.queue.damaged import DamagedRecord
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
+from poste.queue.moves import Moves
 from poste.queue.scripts import Scripts
 from poste.queue.steps import callbacks as steps
 from poste.queue.steps import task as task_steps
@@ -65,6 +66,7 @@ class Callbacks:
         self._client = client
         self._keys = keys
         self._scripts = Scripts(client, proof)
+        self._moves = Moves(client, proof, keys)
 
     async def lease(self, queue: str, *, count: int) -> list[Callback]:
         """Take ends of a queue's tasks that are due, for a minute.
@@ -98,10 +100,13 @@ class Callbacks:
         Raises:
             StoreError: Redis did not answer.
         """
-        at = self._keys.of(queue)
+        at, count = self._keys.of(queue), 0
+        for key in keys:
+            # It may have been moved to another queue.
+            place = (await self._moves.find(queue, key)).queue
+            count += await steps.redeliver(self._scripts, at if place is None else self._keys.of(place), [key])
         if keys:
-            return await steps.redeliver(self._scripts, at, keys)
-        count = 0
+            return count
         while some := await steps.undelivered(self._scripts, at, _REDELIVERED_AT_ONCE):
             count += await steps.redeliver(self._scripts, at, some)
         return count
