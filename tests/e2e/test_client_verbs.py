@@ -94,6 +94,18 @@ def test_a_call_to_a_service_that_is_away_is_told_by_its_exit_code(ask, kept):
     assert refused.returncode == 1
 
 
+def test_a_call_may_be_repeated_under_its_key(ask):
+    """A user whose call was not answered would make another one with each try."""
+    first, again = (
+        ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=1", "--key", "order 1", "--json")
+        for _ in range(2)
+    )
+    other = ask("call", "calculator.v1.SubtractionService/Subtract", "a=1", "b=2", "--key", "order 1", "--json")
+
+    assert json.loads(first.stdout)["id"] == json.loads(again.stdout)["id"]
+    assert (other.returncode, json.loads(other.stdout)["status"]) == (1, 422)
+
+
 def test_a_wait_that_is_interrupted_has_told_the_id(ask, running):
     """`Aborted!` was all that was said, and the call's id was lost with it."""
     message = ("calculator.v1.SubtractionService/Subtract", "a=7", "b=2")
