@@ -11,12 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from support.operating import secret_file
+from support.receiver import receiving
+from yarl import URL
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
-from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check
+from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connector
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.http.callback_urls import CallbackUrls
@@ -79,6 +82,7 @@ def test_urls_of_named_origins_alone_are_told(url: str, named: bool) -> None:
         *("https://user@hooks.example/", "https://hooks.example:99999/", "https://hooks.example:x/"),
         *("https://hooks.example\\@evil.example/", "https://hooks example/", "https://hööks.example/"),
         *("https://hooks.example/" + "x" * 1000, "https://[::1", "https://a|b/"),
+        *("https://127.1/", "https://2130706433/", "https://0177.0.0.1/", "https://127.0.0.1./"),
     ],
 )
 def test_what_is_no_url_is_named(url: str) -> None:
@@ -130,6 +134,20 @@ async def test_a_name_is_judged_by_all_of_its_addresses_each_time(monkeypatch: p
     for _ in range(2):
         with pytest.raises(ForbiddenAddressError):
             await resolver.resolve("host.example", 443)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::1]"])
+async def test_no_connection_goes_where_none_may(host: str) -> None:
+    """An address that is not resolved, or a name that means an inner one, would be connected to all the same."""
+    async with receiving() as receiver:
+        port = URL(receiver.url).port
+        async with aiohttp.ClientSession(connector=connector((), limit=1)) as session:
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.post(f"http://{host}:{port}/")
+        assert receiver.messages == []
+        async with aiohttp.ClientSession(connector=connector((ip_network("127.0.0.0/8"),), limit=1)) as session:
+            if host == "127.0.0.1":
+                assert (await session.post(f"http://{host}:{port}/")).status == 200
 
 
 async def test_nothing_is_told_before_the_catalogue_is_there() -> None:

@@ -13,6 +13,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
+from aiohttp import AddrInfoType, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from poste.runtime.setting_values import Network
@@ -37,7 +38,7 @@ _SPECIAL: Final = tuple(
 class ForbiddenAddressError(OSError):
     """A name means an address that no callback may go to."""
 
-    def __init__(self, host: str, address: _Address) -> None:
+    def __init__(self, host: str, address: _Address | str) -> None:
         super().__init__(f"{host} is at {address}, which is not public")
 
 
@@ -47,7 +48,10 @@ def check(host: str, address: str, allowed: tuple[Network, ...]) -> None:
     Raises:
         ForbiddenAddressError: No callback may go there.
     """
-    found = ipaddress.ip_address(address.partition("%")[0])
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        raise ForbiddenAddressError(host, address) from None
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     if not any(found in network for network in allowed if network.version == found.version) and not _is_public(found):
@@ -62,6 +66,20 @@ def _is_public(address: _Address) -> bool:
             return _is_public(IPv4Address(int(address) >> 80 & 0xFFFF_FFFF))
     special = any(address in network for network in _SPECIAL if network.version == address.version)
     return address.is_global and not address.is_multicast and not special
+
+
+def connector(allowed: tuple[Network, ...], *, limit: int) -> TCPConnector:
+    """Make what connects to public addresses and to those of some networks alone, `limit` at once."""
+
+    def judged(info: AddrInfoType) -> socket.socket:
+        # A host that is an address itself is not resolved.
+        family, kind, protocol, _, place = info
+        check(str(place[0]), str(place[0]), allowed)
+        return socket.socket(family, kind, protocol)
+
+    return TCPConnector(
+        resolver=CheckedResolver(allowed), use_dns_cache=False, force_close=True, limit=limit, socket_factory=judged
+    )
 
 
 class CheckedResolver(AbstractResolver):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import time
 from collections import Counter
 from typing import Any, Final, NamedTuple
@@ -24,7 +23,7 @@ from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.setting_values import Network
 from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.callbacks import addresses
-from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError
+from poste_gateway.callbacks.addresses import ForbiddenAddressError
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.callback_urls import CallbackUrls
@@ -35,6 +34,8 @@ from poste_gateway.tasks import task_view
 #: How many are told at once; and of an origin whose latest try failed: it must not keep the others waiting.
 _AT_ONCE: Final = 32
 _AT_ONCE_FAILING: Final = 4
+#: So many origins are remembered as failing.
+_MOST_FAILING: Final = 1000
 #: How long one try may take, in seconds: less than a lease, so that no other gateway tells it meanwhile.
 _TRY_SECONDS: Final = 15.0
 #: How long the middleware is asked to wait for something to be due, in seconds, and the pause if it can't be asked.
@@ -87,9 +88,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Tell what is due. Never returns."""
-        connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(self._networks), use_dns_cache=False, force_close=True, limit=_AT_ONCE
-        )
+        connector = addresses.connector(self._networks, limit=_AT_ONCE)
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             try:
                 while True:
@@ -128,9 +127,17 @@ class Deliverer:
             self._under_way[origin] -= 1
             if not self._under_way[origin]:
                 del self._under_way[origin]
-        (self._failing.discard if told.outcome == "told" else self._failing.add)(origin)
+        self._note(origin, failed=told.outcome != "told")
         metrics.callback_tries_total.labels(told.outcome).inc()
         await self._settle(callback, told, host=origin.host or "")
+
+    def _note(self, origin: URL, *, failed: bool) -> None:
+        """Note what came of an origin's latest try."""
+        if not failed:
+            self._failing.discard(origin)
+        elif len(self._failing) < _MOST_FAILING:
+            # Clients name origins, any number of them.
+            self._failing.add(origin)
 
     async def _settle(self, callback: pb.Callback, told: Told, *, host: str) -> None:
         settled = pb.SettledCallback(
@@ -171,7 +178,6 @@ class Deliverer:
         message_id = f"{callback.task.key}_{callback.end_time.ToMilliseconds()}"
         headers = {"Content-Type": JSON, "user-agent": "poste", **self._signer.headers(message_id, _now(), body)}
         try:
-            _check_literal(url, self._networks)
             async with asyncio.timeout(_TRY_SECONDS):
                 # Nothing is read but the head.
                 async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
@@ -200,16 +206,6 @@ def _message(callback: pb.Callback, task: dict[str, Any]) -> bytes:
 
 def _now() -> int:
     return int(time.time())
-
-
-def _check_literal(url: URL, networks: tuple[Network, ...]) -> None:
-    """Check a host that is an address itself: what resolves names is not asked for it."""
-    host = url.host or ""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return
-    addresses.check(host, host, networks)
 
 
 def _judged(status: int) -> Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -27,7 +28,7 @@ class _Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: URL) -> _Origin:
-        return cls(url.scheme, (url.host or "").rstrip("."), url.port)
+        return cls(url.scheme, (url.raw_host or "").rstrip("."), url.port)
 
 
 class CallbackUrls:
@@ -41,9 +42,6 @@ class CallbackUrls:
             for one in origins
         ]
 
-    def __bool__(self) -> bool:
-        return bool(self._origins)
-
     @staticmethod
     def wrong_with(url: str) -> str | None:
         """Return why a text is no URL that could be told; None if it is one."""
@@ -51,7 +49,10 @@ class CallbackUrls:
             return f"must be a URL, http or https, of {LONGEST_CALLBACK_URL} characters at most, without a fragment"
         try:
             parsed = URL(url)
-            host, _ = parsed.host or "", parsed.port
+            host, _ = parsed.raw_host or "", parsed.port
+            if host.replace(".", "").isdigit():
+                # Other spellings of an address are none: 127.1, 2130706433.
+                ipaddress.ip_address(host)
         except ValueError:
             return "must be a URL with a host, and a port that there is"
         if parsed.user is not None or parsed.password is not None:
