@@ -6,9 +6,11 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from poste.client import Snapshot
 from poste_cli.top import keys
+from poste_cli.top.details import ServiceDetail
 from poste_cli.top.keys import Key
 from poste_cli.top.screen import Top
 
@@ -91,3 +93,25 @@ def test_keys_are_read_as_terminals_send_them():
     struck = b"\x1b[A\x1bOBj?\x1b[5~x\rq\x1b"
 
     assert [*keys.read(struck)] == [Key.UP, Key.DOWN, Key.DOWN, Key.HELP, Key.OPEN, Key.QUIT, Key.BACK]
+
+
+def test_a_long_text_is_read_line_by_line_and_left_by_one_key():
+    """What is below the screen's end could not be read; or each Enter would be one more Esc."""
+    top = Top("http://localhost:8080")
+    top.show(snapshot(1))
+    drawn(top)
+    top.press(Key.DOWN)
+    top.press(Key.OPEN)
+    assert isinstance(top.detail, ServiceDetail)
+    top.detail.lines = [(Text(f"line {number}"), None) for number in range(50)]
+    first = drawn(top)
+    for _ in range(50):
+        top.press(Key.DOWN)
+    top.press(Key.OPEN)
+    last = drawn(top)
+    top.press(Key.BACK)
+
+    assert "line 0" in first
+    assert "line 49" not in first
+    assert "line 49" in last
+    assert top.detail is None

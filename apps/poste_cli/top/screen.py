@@ -44,8 +44,8 @@ class Top:
         self._open: list[Detail] = []
         #: What the cursor is on, by the depth of details: a service's name, a task's id, or a line's number.
         self._cursors: list[str | int | None] = [None]
-        #: What the cursor can be on, as it was last drawn: what it opens, by the same.
-        self._targets: dict[str | int, Callable[[], Detail]] = {}
+        #: What the cursor can be on, as it was last drawn: what it opens, if anything, by the same.
+        self._targets: dict[str | int, Callable[[], Detail] | None] = {}
         #: Another detail was opened.
         self.opened = asyncio.Event()
 
@@ -134,7 +134,7 @@ class Top:
                 self._targets[number] = lambda task_id=task_id: TaskDetail(task_id)  # type: ignore[misc]
         # Where nothing can be opened the cursor goes from line to line, so that all can be read.
         if not self._targets:
-            self._targets = {number: lambda: detail for number in range(len(detail.lines))}
+            self._targets = dict.fromkeys(range(len(detail.lines)))
         cursor = self._cursors[-1] if isinstance(self._cursors[-1], int) else 0
         first = min(max(0, cursor - rows + 1), max(0, len(detail.lines) - rows))
         for number, (line, task_id) in enumerate(detail.lines[first : first + rows], first):
