@@ -24,6 +24,7 @@ from poste.client.answers import (
     TaskEvent,
     Undelivered,
 )
+from poste.client.call_options import CallOptions
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import TaskFilter
@@ -35,6 +36,7 @@ from poste.client.sync import SyncClient
 __all__ = [
     "Answer",
     "AnswerLost",
+    "CallOptions",
     "CalledWith",
     "Client",
     "ClientError",

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote, urlsplit
 
 from poste.client.answers import (
@@ -25,6 +25,7 @@ from poste.client.answers import (
     Task,
     Undelivered,
 )
+from poste.client.call_options import CallOptions, headers_of
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
@@ -111,34 +112,13 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._transport.close()
 
-    async def call(
-        self,
-        method: str,
-        message: Mapping[str, Any],
-        *,
-        respond_async: bool = False,
-        wait_seconds: int | None = None,
-        respond_when_queued: bool = False,
-        queue: bool = True,
-        task_ttl_seconds: int | None = None,
-        result_ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer | Task:
+    async def call(self, method: str, message: Mapping[str, Any], **options: Unpack[CallOptions]) -> Answer | Task:
         """Call a method of a service that answers with one message.
 
         Args:
             method: `package.Service/Method`, or the path of one of its routes, such as `/v1/sum`.
             message: The request message as ProtoJSON.
-            respond_async: Don't wait for the service: have the call kept, and answer with its task.
-            wait_seconds: How long to wait for the answer, on whichever road the call goes.
-            respond_when_queued: Answer with its task as soon as the call is queued, and wait on the direct road alone.
-            queue: Whether the call may be kept if the service is away.
-            task_ttl_seconds: How long it may wait for its service, if it is kept.
-            result_ttl_seconds: How long its result is kept.
-            idempotency_key: A name that no other call of the method has: repeated with it, the call runs once, and each
-                is answered as the first is.
-            headers: Sent besides: those that the service's settings name reach its handler.
+            options: How it is to be treated.
 
         Returns:
             The service's answer, or the task that stands for the call now.
@@ -150,17 +130,8 @@ class Client:
             reply = await self._transport.send(
                 "POST",
                 _path(method),
-                timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-                headers=_headers(
-                    headers,
-                    respond_async=respond_async,
-                    wait_seconds=wait_seconds,
-                    respond_when_queued=respond_when_queued,
-                    queue=queue,
-                    task_ttl_seconds=task_ttl_seconds,
-                    result_ttl_seconds=result_ttl_seconds,
-                    idempotency_key=idempotency_key,
-                ),
+                timeout_seconds=self._timeout_seconds + (options.get("wait_seconds") or 0),
+                headers=headers_of(**options),
                 message=message,
             )
         except Problem as problem:
@@ -223,18 +194,7 @@ class Client:
         return stub_class(stubs.Channel(self.run, self.answers))
 
     async def answers(
-        self,
-        method: str,
-        message: Mapping[str, Any],
-        *,
-        respond_async: bool = False,
-        wait_seconds: int | None = None,
-        respond_when_queued: bool = False,
-        queue: bool = True,
-        task_ttl_seconds: int | None = None,
-        result_ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, method: str, message: Mapping[str, Any], **options: Unpack[CallOptions]
     ) -> AsyncGenerator[Answer | Task, None]:
         """Call a method of a service, and yield each message that it answers with: of one that does not stream, one.
 
@@ -249,17 +209,8 @@ class Client:
         sending = self._transport.replies(
             "POST",
             _path(method),
-            timeout_seconds=self._timeout_seconds + (wait_seconds or 0),
-            headers=_headers(
-                headers,
-                respond_async=respond_async,
-                wait_seconds=wait_seconds,
-                respond_when_queued=respond_when_queued,
-                queue=queue,
-                task_ttl_seconds=task_ttl_seconds,
-                result_ttl_seconds=result_ttl_seconds,
-                idempotency_key=idempotency_key,
-            ),
+            timeout_seconds=self._timeout_seconds + (options.get("wait_seconds") or 0),
+            headers=headers_of(**options),
             message=message,
         )
         try:
@@ -516,39 +467,6 @@ class Client:
 
 def _path(method: str) -> str:
     return method if method.startswith("/") else f"/{method}"
-
-
-def _headers(
-    given: Mapping[str, str] | None,
-    *,
-    respond_async: bool,
-    wait_seconds: int | None,
-    respond_when_queued: bool,
-    queue: bool,
-    task_ttl_seconds: int | None,
-    result_ttl_seconds: int | None,
-    idempotency_key: str | None,
-) -> dict[str, str]:
-    """Return the headers of a call; arguments as `Client.call`."""
-    preferences = ["respond-async"] if respond_async else []
-    if wait_seconds is not None:
-        preferences.append(f"wait={wait_seconds}")
-    if respond_when_queued:
-        preferences.append("respond-when-queued")
-    if not queue:
-        preferences.append("no-queue")
-    wanted = {
-        "Prefer": ", ".join(preferences) or None,
-        "Poste-Task-TTL": task_ttl_seconds,
-        "Poste-Result-TTL": result_ttl_seconds,
-        "Idempotency-Key": None if idempotency_key is None else _quoted(idempotency_key),
-    }
-    return {**(given or {}), **{name: str(value) for name, value in wanted.items() if value is not None}}
-
-
-def _quoted(text: str) -> str:
-    """Spell a string as structured fields do (RFC 8941)."""
-    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def _may_pass(error: ClientError) -> bool:
