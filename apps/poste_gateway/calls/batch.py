@@ -243,4 +243,4 @@ def _lines(body: bytes) -> list[bytes]:
 
 def _check_count(count: int) -> None:
     if count > MOST_CALLS:
-        raise Problem(TOO_LARGE, f"A request may have {MOST_CALLS} calls. Nothing was accepted.")
+        raise Problem(INVALID_REQUEST, f"A request may have {MOST_CALLS} calls. Nothing was accepted.")

@@ -7,6 +7,7 @@ from typing import Any, Final
 from poste.domain.input_rules import LONGEST_CALLBACK_URL
 from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
+from poste_gateway.calls.batch import MOST_CALLS
 from poste_gateway.http import idempotency
 from poste_gateway.http import problem_types as kinds
 from poste_gateway.http.framings import EVENTS
@@ -105,15 +106,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
     },
     "poste-Batch": {
         "type": "array",
-        "maxItems": 10_000,
+        "maxItems": MOST_CALLS,
+        # No more is demanded of one: what is wrong with it is told in its result, and the others are kept.
         "items": {
-            "type": "object",
-            "properties": {
-                "method": {"type": "string", "description": "`package.Service/Method`"},
-                "request": {"type": "object", "description": "The request message as JSON."},
-                "idempotencyKey": {"type": "string", "description": "A name of this call that no other has."},
-            },
-            "required": ["method"],
+            "description": "`method` (`package.Service/Method`), `request` (the message as JSON), and `idempotencyKey`, a "
+            "name of this call that no other has.",
         },
     },
     "poste-BatchResults": {
