@@ -109,7 +109,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "maxItems": MOST_CALLS,
         # No more is demanded of one: what is wrong with it is told in its result, and the others are kept.
         "items": {
-            "description": "`method` (`package.Service/Method`), `request` (the message as JSON), and `idempotencyKey`, "
+            "description": "`method` (`package.Service/Method`), `request` (the message as JSON) and `idempotencyKey`, "
             "a name of this call that no other has.",
         },
     },
