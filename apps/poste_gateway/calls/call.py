@@ -156,7 +156,7 @@ class _Call:
         self._match = match
         self._protocol = protocol
         self._method = method = match.method
-        self._route = route = match.route
+        route = match.route
         self._prefer = prefer
         self._message = message
         self._metadata = metadata
@@ -427,8 +427,8 @@ class _Call:
         new.request_id = self._account.request_id
         if self._digest:
             new.request_digest = self._digest
-        if self._route.response_field:
-            new.response_field = self._route.response_field
+        if self._match.route.response_field:
+            new.response_field = self._match.route.response_field
         if self._metadata:
             kept, own_names = self._service.policy.headers.kept, self._protocol.own_names
             new.metadata = forwarded_headers.kept(self._request, self._metadata, kept, own_names=own_names)
