@@ -254,7 +254,7 @@ async def test_heads_that_do_not_end_are_refused(tmp_path: Path) -> None:
             for number in range(20):
                 await loop.sock_sendall(one, b"X-%d: %s\r\n" % (number, b"x" * 8000))
                 await asyncio.sleep(0)
-        assert (await answered(one)).split()[1] == b"400"
+        assert (await answered(one)).split()[1] == b"431"
 
 
 async def test_what_waits_behind_a_call_on_its_connection_is_bounded(tmp_path: Path) -> None:
