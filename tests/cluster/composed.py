@@ -58,7 +58,7 @@ def one_machine(engine: Engine) -> list[Line]:
     engine.run("build", "--network", "host", "-t", "poste:dev", "-f", _FILE.with_name("Dockerfile"), ROOT)
     listed = engine.run("run", "--rm", "--entrypoint", "cat", "poste:dev", "/opt/poste/share/sbom.cdx.json").stdout
     kinds = {one["purl"].partition("/")[0] for one in json.loads(listed)["components"]}
-    assert kinds == {"pkg:pypi", "pkg:generic", "pkg:deb"}, kinds
+    assert kinds == {"pkg:pypi", "pkg:generic", "pkg:deb", "pkg:npm"}, kinds
     composed = Composed(engine)
     begin = time.monotonic()
     composed.type("up", "-d", "--no-build")
