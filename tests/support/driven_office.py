@@ -88,8 +88,8 @@ class Office:
 
     async def no_answer_to_the_last(self) -> None:
         """Have it that the last call that died did so because its outcome is unknown."""
-        (key,) = await self._client.zrange(self._keys.dead, -1, -1)
-        await self._client.hset(self._keys.record(key.decode()), record.REASON, DeadReason.OUTCOME_UNKNOWN.value)
+        (key,) = await self.client.zrange(self.keys.dead, -1, -1)
+        await self.client.hset(self.keys.record(key.decode()), record.REASON, DeadReason.OUTCOME_UNKNOWN.value)
 
 
 @contextlib.asynccontextmanager
