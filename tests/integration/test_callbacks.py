@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+
 from support.queue_post import Post
 
 from poste.domain.policy import CALLBACK_KEPT_SECONDS
@@ -121,3 +124,26 @@ async def test_what_is_still_to_be_told_moves_along_and_what_was_told_does_not(p
     assert await post.operators.replay(target, [told, owed]) == ["done", "done"]
     for key in (told, owed):
         assert await post.client.hget(Keys().of(target).record(key), "l") == b"c"
+
+
+async def test_of_several_calls_that_come_together_each_has_its_own_url(post: Post) -> None:
+    """A client would be told of another one's call."""
+    tasks = [
+        {
+            "key": secrets.token_urlsafe(12),
+            "method": "Add",
+            "request": b"request",
+            "create_time": time.time(),
+            "task_ttl_seconds": 60,
+            "result_ttl_seconds": 60,
+            "repeatable": True,
+            "callback_url": url,
+        }
+        for url in ("", URL, "", f"{URL}2")
+    ]
+    assert await post.enqueue_all([tasks[0]]) == ["accepted"]
+    assert await post.enqueue_all(tasks) == ["accepted"] * 4
+
+    for task in tasks:
+        found = await post.client.hmget(post.keys.record(str(task["key"])), "W", "l")
+        assert found == ([str(task["callback_url"]).encode(), b"c"] if task["callback_url"] else [None, None])

@@ -42,7 +42,9 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
     )
 
 
-def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
+def wrong_with(  # noqa: PLR0911 - a reason each
+    task: NewTask,
+) -> mom_service_pb2.EnqueueResult.ValueType | None:
     """Return what is invalid about a task, apart from its service; None if nothing is."""
     if not input_rules.is_key(task.key) or (task.request_digest and not input_rules.is_digest(task.request_digest)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
@@ -55,10 +57,6 @@ def wrong_with(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
     # They are in lines of every part's log, and a request's in metadata.
     if not input_rules.is_id_rest(task.id_rest) or (task.request_id and not input_rules.is_request_id(task.request_id)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_IDS
-    return _wrong_with_payload(task)
-
-
-def _wrong_with_payload(task: NewTask) -> mom_service_pb2.EnqueueResult.ValueType | None:
     if task.callback_url and not input_rules.is_callback_url(task.callback_url):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_CALLBACK
     return mom_service_pb2.ENQUEUE_RESULT_TOO_LARGE if len(task.request) > sizes.MAX_PAYLOAD else None

@@ -6,15 +6,15 @@
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
 --       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
---       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or '',
---       the URL that is told of its end or ''
+--       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or '';
+--       and at the end for each record whose end is to be told to a URL: which one it is, from 1 on, that URL
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 --   | 'known <the id of that one, without the queue's name>': another call with its idempotency key and request has the record
 --   | 'reused': another call with its idempotency key has it, and another request
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 15
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 14
 -- The fields that a record has only if they say something: of the last arguments of each, in their order.
-local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I', 'W' }
+local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I' }
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
 local CHUNK = 1000
 
@@ -77,7 +77,11 @@ if #fresh == 0 then
   return results
 end
 
-local keys = {}
+-- By where the arguments of their records begin: few have one, and a place among these would cost all of them.
+local keys, urls = {}, {}
+for i = FIXED_ARGS + 1 + (#KEYS - FIXED_KEYS) * PER_RECORD, #ARGV, 2 do
+  urls[FIXED_ARGS + 1 + (ARGV[i] - 1) * PER_RECORD] = ARGV[i + 1]
+end
 for place, one in ipairs(fresh) do
   local record, at = one[1], one[2]
   local fields = { 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', ARGV[at + 3],
@@ -86,10 +90,11 @@ for place, one in ipairs(fresh) do
     local value = ARGV[at + 5 + i]
     if value ~= '' then
       fields[#fields + 1], fields[#fields + 2] = name, value
-      if name == 'W' then
-        fields[#fields + 1], fields[#fields + 2] = 'l', CALLBACK
-      end
     end
+  end
+  local url = urls[at]
+  if url then
+    fields[#fields + 1], fields[#fields + 2], fields[#fields + 3], fields[#fields + 4] = 'W', url, 'l', CALLBACK
   end
   redis.call('HSET', record, unpack(fields))
   keys[place] = ARGV[at]

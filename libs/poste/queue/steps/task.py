@@ -24,6 +24,8 @@ Accepted: TypeAlias = str
 KNOWN: Final = "known "
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
 Ending = Literal["ok", "cancelled", "final", "large", "schema", "retry", "defect", "silent", "overdue"]
+#: How many keys stand before the records in what is accepted.
+_FIXED_KEYS: Final = 3
 #: Ends after which a task may be tried again.
 _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
@@ -115,11 +117,15 @@ async def enqueue(
     arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
     arguments.append("" if durability is Durability.AS_DECLARED else "1")
     # At once: field by field they cost five times as much.
-    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others in tasks:
+    urls: list[Argument] = []
+    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others, callback_url in tasks:
         touched.append(at.record(key))
         arguments += (key, method, request, round(create_time * 1000), task_ttl * 1000, result_ttl)
         arguments.append("" if repeatable else "1")
         arguments += others
+        if callback_url:
+            urls += (len(touched) - _FIXED_KEYS, callback_url)
+    arguments += urls
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
 
