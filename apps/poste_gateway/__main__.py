@@ -218,7 +218,7 @@ async def _listening(
     async with (
         lifecycle.side_tasks(certificate.keep()),
         serving(strict(handle), settings.tls_port, certificate.context) as port,
-        serving(Redirect(handle, settings.tls_public_port or port).handle, settings.port) as plain,
+        serving(Redirect(handle, certificate, settings.tls_public_port or port).handle, settings.port) as plain,
     ):
         _log.info("listening", address=authority(settings.host, port), redirects=authority(settings.host, plain))
         yield port

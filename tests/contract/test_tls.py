@@ -86,11 +86,38 @@ async def test_a_redirect_names_the_port_that_the_deployment_publishes(tmp_path)
     """Else clients are sent to the container's own port, where nothing answers them."""
     async with serving_tls(tmp_path, tls_public_port=443) as (_, plain, session):
         url = f"http://localhost:{plain}/v1/services"
-        async with session.get(url, allow_redirects=False, headers={"Host": "poste.example:80"}) as response:
-            assert response.headers["Location"] == "https://poste.example/v1/services"
+        for host in ("localhost", "LOCALHOST", "127.0.0.1"):
+            async with session.get(url, allow_redirects=False, headers={"Host": f"{host}:80"}) as response:
+                assert response.headers["Location"] == f"https://{host}/v1/services"
         for host in ("", "a b", "a/b", "user@host", "[zz]"):
             async with session.get(url, allow_redirects=False, headers={"Host": host}) as response:
                 assert response.status == 400, host
+
+
+async def test_a_redirect_leads_to_no_host_but_the_certificates(tmp_path):
+    """A cache before it would hand the redirect of one request, with a `Host` made up, to everybody who comes after."""
+    async with serving_tls(tmp_path) as (_, plain, session):
+        url = f"http://localhost:{plain}/v1/services"
+        for host in ("elsewhere.example", "127.0.0.2", "[::1]", "localhost.elsewhere.example", "a.localhost"):
+            async with session.get(url, allow_redirects=False, headers={"Host": host}) as response:
+                assert response.status == 400, host
+                assert "Location" not in response.headers
+                assert host in (await response.json())["detail"]
+
+
+@pytest.mark.parametrize(
+    ("named", "host", "fits"),
+    [
+        ("api.poste.example", "API.poste.example", True),
+        ("*.poste.example", "api.poste.example", True),
+        ("*.poste.example", "a.b.poste.example", False),
+        ("*.poste.example", "poste.example", False),
+        ("poste.example", "127.0.0.1", True),
+    ],
+)
+def test_whom_a_certificate_is_for(tmp_path, named, host, fits):
+    """A client would be led to where it can't verify the gateway, or not be led where it can."""
+    assert Certificate(*make_certificate(tmp_path, named)).is_for(host) is fits
 
 
 @pytest.mark.parametrize("days", [2, 20_000])

@@ -12,6 +12,7 @@ from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem, problem_response
 from poste_gateway.http.responses import Response
 from poste_gateway.http.server import Handle
+from poste_gateway.http.tls import Certificate
 
 #: The host of a Host header (RFC 9110, section 7.2), without its port.
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?", re.ASCII)
@@ -34,14 +35,15 @@ def strict(handle: Handle) -> Handle:
 class Redirect:
     """Answers the plain port's requests."""
 
-    def __init__(self, handle: Handle, port: int) -> None:
+    def __init__(self, handle: Handle, certificate: Certificate, port: int) -> None:
         """Take what there is to know.
 
         Args:
             handle: Answers the probes.
+            certificate: Says which hosts this is: whoever can have a client name another leads it nowhere.
             port: Where clients find https.
         """
-        self._handle = handle
+        self._handle, self._certificate = handle, certificate
         self._authority = "" if port == _HTTPS else f":{port}"
 
     async def handle(self, request: web.BaseRequest) -> Response | web.StreamResponse:
@@ -54,6 +56,9 @@ class Redirect:
         if host is None or not target.startswith("/"):
             problem = Problem(INVALID_REQUEST, "This port leads to https, and the request names no host to go to.")
             return problem_response(problem, "")
+        if not self._certificate.is_for(host[1]):
+            told = f"This port leads to https, where the certificate is for other hosts than {host[1]}."
+            return problem_response(Problem(INVALID_REQUEST, told), "")
         # 308, not 301: a POST stays one.
         location = f"https://{host[1]}{self._authority}{target}"
         return Response(status=308, headers={"Location": location})

@@ -13,7 +13,7 @@ from typing import Final
 
 from poste.domain.errors import StartError
 from poste.runtime import logs, metrics, secret_files
-from poste_gateway.http.expiry import first_expiry
+from poste_gateway.http import x509
 
 #: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0
@@ -48,7 +48,16 @@ class Certificate:
             ) from error
         # A context's certificate and key can't be replaced in one step; so each handshake uses a context of its own.
         self.context.sni_callback = self._hand_on
-        self._tell_expiry()
+        self._read_facts()
+
+    def is_for(self, host: str) -> bool:
+        """Return whether it is for a host, by name or by address: of another one a client could not verify it.
+
+        Args:
+            host: As in a URL, without a port; an IPv6 address in its brackets.
+        """
+        name = host.lower().strip("[]")
+        return name in self._names or f"*.{name.partition('.')[2]}" in self._names
 
     async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
         """Read the files again whenever they change. Never returns."""
@@ -73,12 +82,13 @@ class Certificate:
             # The files may be half written: they change once more, then.
             _log.error("certificate refused", error=_reason(error))
         else:
-            self._tell_expiry()
+            self._read_facts()
             _log.info("certificate renewed")
 
-    def _tell_expiry(self) -> None:
+    def _read_facts(self) -> None:
         certificates, _ = self._content
-        if (expiry := first_expiry(certificates)) is not None:
+        self._names = x509.names(certificates)
+        if (expiry := x509.first_expiry(certificates)) is not None:
             metrics.certificate_expiry.set(expiry)
 
     def _hand_on(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
