@@ -11,10 +11,12 @@ from google.protobuf import descriptor_pb2, json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import described, shop
+from support.described import F
 from testing.v1 import ledger_pb2
 
 from calculator.v1 import sum_pb2
 from poste import protojson
+from poste_gateway.calls.protocols.rpc import PROTO_CODEC
 
 ORDER = shop.Order.DESCRIPTOR
 DEEP = 60
@@ -194,6 +196,8 @@ def test_a_value_that_does_not_fit_is_refused_under_its_field(field, value):
         ('{"list": [1, 1e999]}', "list[1]"),
         ('{"value": {"x": 1e999}}', "value.x"),
         ('{"any": {"@type": "x"}}', "any.@type"),
+        ('{"any": {"@type": "\\ud800"}}', "any.@type"),
+        ('{"any": {"@type": "\\ud800", "value": ""}}', "any.@type"),
         ('{"any": {"@type": "type.googleapis.com/none.Such"}}', "any.@type"),
         ('{"any": {"sku": "a"}}', "any.@type"),
         ('{"any": {"@type": "type.googleapis.com/shop.v1.Item", "sku": 1}}', "any.sku"),
@@ -494,14 +498,59 @@ def test_a_rule_names_fields_as_the_proto_does():
     assert made.FromString(composer.compose(b"", ["x"], [])).one == "x"
 
 
-def test_what_no_message_is_whole_without_is_missed_even_if_a_generated_client_wrote_it():
-    """A message that can't be serialized would be the gateway's failure."""
+def whole_and_holder():
+    """A proto2 type with a required field, and one that holds it in each way that there is, and may be extended."""
     file = descriptor_pb2.FileDescriptorProto(name="whole.proto", package="whole", syntax="proto2")
     whole = file.message_type.add(name="Whole")
-    described.field(whole, "one").label = descriptor_pb2.FieldDescriptorProto.LABEL_REQUIRED
-    descriptor = described.message_class(described.pool_of(file), "whole.Whole").DESCRIPTOR
+    described.field(whole, "one_of_it").label = F.LABEL_REQUIRED
+    holder = file.message_type.add(name="Holder")
+    holder.extension_range.add(start=100, end=200)
+    described.field(holder, "single", ".whole.Whole")
+    described.field(holder, "many_of_them", ".whole.Whole", repeated=True)
+    described.map_field(holder, "named", F.TYPE_STRING, ".whole.Whole", ".whole.Holder")
+    more = file.extension.add(
+        name="more", number=100, label=F.LABEL_OPTIONAL, type=F.TYPE_MESSAGE, type_name=".whole.Whole"
+    )
+    more.extendee = ".whole.Holder"
+    pool = described.pool_of(file)
+    return described.message_class(pool, "whole.Whole"), described.message_class(pool, "whole.Holder"), pool
+
+
+def test_what_no_message_is_whole_without_is_missed_even_if_a_generated_client_wrote_it():
+    """A message that can't be serialized would be the gateway's failure."""
+    whole, _, _ = whole_and_holder()
 
     with pytest.raises(protojson.FieldErrors) as missed:
-        protojson.decode(descriptor, b'{"newer": 1}', lenient=True)
+        protojson.decode(whole.DESCRIPTOR, b'{"newer": 1}', lenient=True)
 
-    assert missed.value.errors == [("one", "is required")]
+    assert missed.value.errors == [("oneOfIt", "is required")]
+
+
+def test_what_no_message_is_whole_without_is_missed_in_its_bytes_too():
+    """Bytes without it can be read and not written again: with an idempotency key that was the gateway's failure."""
+    whole, holder, pool = whole_and_holder()
+
+    def missed(made, body):
+        with pytest.raises(protojson.FieldErrors) as caught:
+            PROTO_CODEC.read(made.DESCRIPTOR, body)
+        assert {error.reason for error in caught.value.errors} == {"is required"}
+        return [error.field for error in caught.value.errors]
+
+    assert missed(whole, b"") == ["oneOfIt"]
+    held = holder(many_of_them=[whole(one_of_it="x"), whole()])
+    held.single.SetInParent()
+    held.named["a"].SetInParent()
+    held.Extensions[pool.FindExtensionByName("whole.more")].SetInParent()
+    assert missed(holder, held.SerializePartialToString()) == [
+        *("single.oneOfIt", "manyOfThem[1].oneOfIt", "named[a].oneOfIt", "[whole.more].oneOfIt")
+    ]
+    assert len(missed(holder, holder(many_of_them=[whole()] * 1000).SerializePartialToString())) == 20
+    body = whole(one_of_it="x").SerializeToString()
+    assert PROTO_CODEC.read(whole.DESCRIPTOR, body) == body
+
+
+def test_an_extension_is_looked_for_by_no_name_that_is_none():
+    """A name that is no Unicode text was the gateway's failure, wherever a message may be extended."""
+    _, holder, _ = whole_and_holder()
+
+    assert wrong('{"[\\ud800x]": 1}', holder.DESCRIPTOR) == {"[?x]": "is not a field of this message"}

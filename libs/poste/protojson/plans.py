@@ -117,7 +117,8 @@ def extension_plan(descriptor: Descriptor, key: str) -> FieldPlan | None:
         return None
     try:
         field: FieldDescriptor = descriptor.file.pool.FindExtensionByName(key[1:-1])
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
+        # TypeError: half of a surrogate pair, which JSON can escape, and protobuf takes for no text.
         return None
     return _extension_plan(field) if field.containing_type is descriptor else None
 

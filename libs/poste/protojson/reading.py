@@ -21,7 +21,7 @@ from poste.protojson.plans import (
     plan_of,
 )
 from poste.protojson.quick import quick_of
-from poste.protojson.scalars import BadValueError, read_bytes
+from poste.protojson.scalars import BadValueError, read_bytes, read_string
 from poste.protojson.structs import MAX_DEPTH
 
 
@@ -231,9 +231,10 @@ class _Walk:
             raise BadValueError("must be an object" if path else "the body must be one JSON object")
         if not value:
             return
-        url = value.get("@type")
         at = (path, "@type")
-        if not isinstance(url, str):
+        try:
+            url = read_string(value.get("@type"))
+        except BadValueError:
             self.wrong(at, "must name a message type, as type.googleapis.com/package.Message does")
             return
         descriptor = find_message_type(plan.descriptor.file.pool, url)

@@ -124,11 +124,14 @@ def _read_json(descriptor: Descriptor, body: bytes) -> bytes:
 
 
 def _read_proto(descriptor: Descriptor, body: bytes) -> bytes:
+    made = class_of(descriptor)
     try:
-        class_of(descriptor).FromString(body)
+        message = made.FromString(body)
     except DecodeError as error:
         reason = f"the bytes are no {descriptor.full_name}"
         raise protojson.FieldErrors([protojson.FieldError("", reason)]) from error
+    if not made.IsInitialized(message):
+        raise protojson.FieldErrors(protojson.missing(descriptor, message))
     # As they came: fields that are newer than the catalogue reach the service.
     return body
 
