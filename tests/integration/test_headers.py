@@ -222,6 +222,24 @@ def test_few_headers_are_remembered() -> None:
     assert not [name for name, _ in lines if name == b"x-forwarded-for"]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("idempotent-replayed", "location", "set-login", "activate-storage-access", "critical-ch", "no-vary-search"),
+        *("integrity-policy", "surrogate-control"),
+    ],
+)
+def test_metadata_by_its_own_name_says_nothing_in_the_gateways_stead(key: str) -> None:
+    """A service could tell clients that a call was a repeat, or browsers what its site does."""
+    assert forwarded_headers.initial_by_own_name(f"{key}: x\n") == {f"Grpc-Metadata-{key}": "x"}
+
+
+def test_no_catalogue_lets_a_service_say_that_a_call_was_a_repeat() -> None:
+    """Clients tell by it what ran; where a service's resource is, it says itself."""
+    named = forwarded_headers.returned("idempotent-replayed: true\nlocation: /x\n", ["idempotent-replayed", "location"])
+    assert named == {"Grpc-Metadata-idempotent-replayed": "true", "Location": "/x"}
+
+
 async def test_an_attempts_metadata_is_not_the_kept_calls(tmp_path: Path) -> None:
     """Else a queued call's answer comes with the ETag of a try that came to nothing."""
     entry = described.entry(descriptor_pool.Default(), NAME, library=True)

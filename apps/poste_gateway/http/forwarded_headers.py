@@ -31,7 +31,7 @@ _OWN: Final = frozenset(
     {
         *("content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "date", "server"),
         *("x-request-id", "preference-applied", "allow", "www-authenticate", "vary"),
-        *("keep-alive", "upgrade", "trailer"),
+        *("keep-alive", "upgrade", "trailer", "idempotent-replayed"),
     }
 )
 #: Headers of the response by which browsers, caches and proxies do something: where metadata has its own name, a
@@ -42,6 +42,8 @@ _POWERFUL: Final = frozenset(
         *("refresh", "report-to", "reporting-endpoints", "retry-after", "service-worker-allowed", "set-cookie"),
         *("sourcemap", "strict-transport-security", "timing-allow-origin", "via", "warning", "referrer-policy"),
         *("permissions-policy", "document-policy", "origin-agent-cluster", "speculation-rules", "authentication-info"),
+        *("set-login", "activate-storage-access", "critical-ch", "no-vary-search", "integrity-policy"),
+        *("integrity-policy-report-only", "surrogate-control", "location"),
     }
 )
 _POWERFUL_BEGIN: Final = (
