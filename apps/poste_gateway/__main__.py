@@ -115,7 +115,7 @@ class _Gateway:
         self.broadcaster = Broadcaster(Snapshots(catalogue, mom, listings, ids).take)
         wait = settings.max_wait_seconds
         callback_urls = CallbackUrls(settings.callback_origins)
-        self._deliverer = _deliverer(settings, mom, catalogue, ids, callback_urls)
+        self._deliverer = _deliverer(settings, mom, catalogue, ids, offload=self._offload, urls=callback_urls)
         call_services = CallServices(
             catalogue,
             self._enqueuer,
@@ -161,7 +161,13 @@ class _Gateway:
 
 
 def _deliverer(
-    settings: GatewaySettings, mom: Mom, catalogue: ServiceCatalogue, ids: TaskIds, urls: CallbackUrls
+    settings: GatewaySettings,
+    mom: Mom,
+    catalogue: ServiceCatalogue,
+    ids: TaskIds,
+    *,
+    offload: Offload,
+    urls: CallbackUrls,
 ) -> Deliverer | None:
     """Return what tells clients' URLs of their tasks' ends, if any may be told.
 
@@ -171,7 +177,7 @@ def _deliverer(
     if settings.callback_secret_file is None or not settings.callback_origins:
         return None
     signer = Signer.of_file(settings.callback_secret_file)
-    return Deliverer(mom, catalogue, ids, urls=urls, signer=signer, networks=settings.callback_networks)
+    return Deliverer(mom, catalogue, ids, offload, urls=urls, signer=signer, networks=settings.callback_networks)
 
 
 def _capacity(settings: GatewaySettings) -> Capacity:

@@ -54,7 +54,7 @@ async def calling(
         folder,
         headers=OPERATOR,
         operator_token_file=secret_file(folder / "operator.token"),
-        callback_origins=(receiver.url.partition("/told")[0],),
+        callback_origins=(receiver.origin,),
         callback_secret_file=secret_file(folder / "webhook.secret", SECRET),
         callback_networks=networks,
     ) as office:

@@ -35,6 +35,11 @@ class Receiver:
         self.messages: list[Message] = []
         self.answers: list[int] = []
 
+    @property
+    def origin(self) -> str:
+        """What an operator names to have its URL told."""
+        return self.url.partition("/told")[0]
+
     async def take(self, request: web.BaseRequest) -> web.StreamResponse:
         self.messages.append(Message(request.headers, await request.read()))
         status = self.answers.pop(0) if self.answers else 200

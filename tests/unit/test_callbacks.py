@@ -22,6 +22,7 @@ from poste.domain.task_id import TaskIds
 from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connector
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
+from poste_gateway.calls.offload import Offload
 from poste_gateway.http.callback_urls import CallbackUrls
 
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -162,7 +163,7 @@ async def test_nothing_is_told_before_the_catalogue_is_there() -> None:
     catalogue: Any = SimpleNamespace(unready="no catalogue yet", services={})
     mom: Any = SimpleNamespace(lease_callbacks=lease_callbacks)
     signer, urls = Signer([bytes(32)]), CallbackUrls([])
-    deliverer = Deliverer(mom, catalogue, TaskIds(bytes(32)), urls=urls, signer=signer, networks=())
+    deliverer = Deliverer(mom, catalogue, TaskIds(bytes(32)), Offload(0), urls=urls, signer=signer, networks=())
     running = asyncio.create_task(deliverer.run())
     await asyncio.sleep(0)
     assert not asked.is_set()

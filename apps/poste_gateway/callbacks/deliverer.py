@@ -25,6 +25,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.callbacks import addresses
 from poste_gateway.callbacks.addresses import ForbiddenAddressError
 from poste_gateway.callbacks.signing import Signer
+from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.responses import JSON
@@ -43,6 +44,10 @@ _WAIT_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 1.0
 #: How large what is told may be, in bytes: beyond it the task's response is left out.
 _MOST_BYTES: Final = 1024 * 1024
+#: How much is kept of what went wrong, in characters: receivers have their say in it.
+_LONGEST_WHY: Final = 200
+#: Who waits for a turn to have a large message written.
+_PEER: Final = "callbacks"
 #: A receiver that wants no more of it says so (Standard Webhooks 1.0).
 _GONE: Final = 410
 _log: Final = logs.get("callbacks")
@@ -64,6 +69,7 @@ class Deliverer:
         mom: Mom,
         catalogue: ServiceCatalogue,
         ids: TaskIds,
+        offload: Offload,
         *,
         urls: CallbackUrls,
         signer: Signer,
@@ -75,11 +81,12 @@ class Deliverer:
             mom: Has what is due.
             catalogue: The services, by whose messages tasks are written.
             ids: Reads tasks' ids.
+            offload: Writes large ones.
             urls: Which URLs may be told.
             signer: Signs what is told.
             networks: Where they may be besides the public Internet.
         """
-        self._mom, self._catalogue, self._ids = mom, catalogue, ids
+        self._mom, self._catalogue, self._ids, self._offload = mom, catalogue, ids, offload
         self._urls, self._signer, self._networks = urls, signer, networks
         self._telling: set[asyncio.Task[None]] = set()
         #: How many are told now, by origin; and those whose latest try failed.
@@ -173,7 +180,7 @@ class Deliverer:
             task_id = self._ids.read(with_queue(callback.task.service, callback.id_rest))
         except InvalidTaskId:
             return Told("forbidden", final=True, why="the task's id can't be read")
-        url, body = URL(callback.url), self._body(task_id, callback)
+        url, body = URL(callback.url), await self._written(task_id, callback)
         # One id for all tries of one end: by it a receiver knows that it was told already.
         message_id = f"{callback.task.key}_{callback.end_time.ToMilliseconds()}"
         headers = {"Content-Type": JSON, "user-agent": "poste", **self._signer.headers(message_id, _now(), body)}
@@ -186,7 +193,15 @@ class Deliverer:
             return Told("unreached", why=f"no answer within {_TRY_SECONDS:g} s")
         except (aiohttp.ClientError, OSError) as error:
             cause = _forbidden(error)
-            return Told("unreached" if cause is None else "forbidden", why=str(cause or error) or type(error).__name__)
+            return Told("unreached" if cause is None else "forbidden", why=_in_short(cause or error))
+
+    async def _written(self, task_id: TaskId, callback: pb.Callback) -> bytes:
+        # Its response, or its error's details.
+        size = callback.task.ByteSize()
+        if size <= LARGE_MESSAGE:
+            return self._body(task_id, callback)
+        # All ends together have one client's share of the turns: clients wait for the others.
+        return await self._offload.run(lambda: self._body(task_id, callback), peer=_PEER, size=size, accepted=True)
 
     def _body(self, task_id: TaskId, callback: pb.Callback) -> bytes:
         task, service = callback.task, self._catalogue.services.get(callback.task.service)
@@ -215,6 +230,17 @@ def _judged(status: int) -> Told:
         return Told("refused", final=True, why="status 410: the receiver wants no more of it")
     redirected = ", and redirects are not followed" if 300 <= status < 400 else ""  # noqa: PLR2004 - the same
     return Told("refused", why=f"status {status}{redirected}")
+
+
+def _in_short(error: Exception) -> str:
+    """Return what went wrong, without the URL, which may have a secret of its receiver's."""
+    text = str(error)
+    if isinstance(error, aiohttp.ClientResponseError):
+        text = f"{type(error).__name__}: {error.message}"
+    elif isinstance(error, aiohttp.InvalidURL):
+        text = ""
+    # On one line: the parser draws where the mistake is.
+    return " ".join(text.split())[:_LONGEST_WHY] or type(error).__name__
 
 
 def _forbidden(error: BaseException | None) -> ForbiddenAddressError | None:
