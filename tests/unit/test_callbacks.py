@@ -65,6 +65,9 @@ def test_a_file_without_secrets_is_refused_at_the_start(tmp_path: Path, content:
         ("https://inner.example:8443/x", False),
         ("https://evilinner.example:8443/x", False),
         ("http://anything.example:9000/", True),
+        (f"http://{'a' * 63}.b.{'c' * 63}:9000/", True),
+        (f"http://{'a.' * 125}aaa.:9000/", True),
+        ("http://[2001:db8::1]:9000/", True),
     ],
 )
 def test_urls_of_named_origins_alone_are_told(url: str, named: bool) -> None:
@@ -84,6 +87,9 @@ def test_urls_of_named_origins_alone_are_told(url: str, named: bool) -> None:
         *("https://hooks.example\\@evil.example/", "https://hooks example/", "https://hööks.example/"),
         *("https://hooks.example/" + "x" * 1000, "https://[::1", "https://a|b/"),
         *("https://127.1/", "https://2130706433/", "https://0177.0.0.1/", "https://127.0.0.1./"),
+        # What no resolver takes for a name.
+        *("https://a..example/", "https://.example/", "https://hooks.example../", "https://./", "https://beef..cafe/"),
+        *(f"https://{'a' * 64}.example/", f"https://{'a.' * 125}aaaa/"),
     ],
 )
 def test_what_is_no_url_is_named(url: str) -> None:
@@ -135,6 +141,12 @@ async def test_a_name_is_judged_by_all_of_its_addresses_each_time(monkeypatch: p
     for _ in range(2):
         with pytest.raises(ForbiddenAddressError):
             await resolver.resolve("host.example", 443)
+
+
+async def test_what_is_no_name_is_a_name_that_is_not_found() -> None:
+    """Each try would be a defect of the gateway's in its log."""
+    with pytest.raises(OSError, match="label"):
+        await CheckedResolver(()).resolve("a..example", 443)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::1]"])

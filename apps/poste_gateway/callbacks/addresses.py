@@ -98,7 +98,11 @@ class CheckedResolver(AbstractResolver):
             ForbiddenAddressError: One of them is one that no callback may go to: the others are not tried either.
         """
         loop = asyncio.get_running_loop()
-        found: list[tuple[Any, ...]] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        try:
+            found: list[tuple[Any, ...]] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        except UnicodeError as error:
+            # It can't be spelt for DNS.
+            raise OSError(f"{host} is no name: {error}") from error
         results = []
         for family_found, _, protocol, _, place in found:
             address = str(place[0])
