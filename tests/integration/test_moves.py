@@ -20,6 +20,7 @@ from poste.queue.moves import Moved, Moves
 from poste.queue.steps.task import Report
 from poste.queue.task_filter import ANY
 from poste.queue.task_lists import TaskLists
+from poste.queue.tasks import Reading, Tasks
 from poste.runtime.settings import StoreSettings
 
 #: How many scripts a move of one task takes.
@@ -211,6 +212,33 @@ async def test_a_task_is_found_when_it_moved_twice_and_nothing_is_left_of_it_whe
 
     assert (await pair.old.tasks.read(pair.old.queue, key)).queue == pair.newer.queue
     assert (await pair.old.tasks.read(pair.old.queue, "k" * 16)).record is None
+
+
+async def test_a_record_that_is_damaged_is_read_once_though_its_queue_was_moved_from(pair: Pair) -> None:
+    """It is found where it was sought, and would be sought there again, a thousand times for each request."""
+    await pair.move(await pair.old.enqueue())
+    await pair.client.set(pair.old.keys.record("z" * 16), "no hash")
+
+    found = await pair.old.tasks.read(pair.old.queue, "z" * 16)
+
+    assert (found.record, found.queue) == (None, pair.old.queue)
+
+
+async def test_a_history_is_read_where_the_task_is_though_it_moves_meanwhile(pair: Pair) -> None:
+    """What is left of it would be logged as a damaged record, and its history be empty."""
+
+    class MovedOnce(Tasks):
+        async def read(self, *asked: Any, **more: Any) -> Reading:
+            found = await super().read(*asked, **more)
+            if found.queue == pair.old.queue:
+                await pair.move(key)
+            return found
+
+    key = await pair.old.enqueue()
+
+    history = await Histories(pair.client, MovedOnce(pair.client)).read(pair.old.queue, key)
+
+    assert ([event.type.value for event in history.events], history.truncated) == (["accepted"], False)
 
 
 async def test_what_was_purged_where_it_went_is_known_by_the_old_id(pair: Pair) -> None:

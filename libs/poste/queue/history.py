@@ -104,6 +104,9 @@ class Histories:
             fields = await self._client.hmget(self._keys.of(found.queue).record(key), _FIELDS)
         if fields[0] is None:
             return History([], truncated=False, now=found.now)
+        if fields[0] == record.MOVED:
+            # Since then it went to another queue, or is on its way.
+            return await self.read(found.queue, key, watch=watch)
         stored = {name: text(value) for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
         events: list[TaskEvent] = []
         complete = True

@@ -144,8 +144,9 @@ class Tasks:
             purge_time = found.purge_time
             if found.may_have_moved:
                 place, purge_time = await self._moves.find(queue, key)
-                if place is not None:
-                    return await self._read(place, key, watch=watch, most_bytes=most_bytes)
+                # A record of this queue that can't be read is found in it again.
+                if place not in {None, queue}:
+                    return await self._read(str(place), key, watch=watch, most_bytes=most_bytes)
             return Reading(None, found.now, queue, purge_time=purge_time), None
         try:
             task, end_time = record.read(key, found.fields, now=found.now), record.end_time_of(found.fields)
