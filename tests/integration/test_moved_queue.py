@@ -19,6 +19,9 @@ from support.redis_server import RedisServer
 from support.rest import is_problem
 from support.waiting import until
 
+from poste.queue.connection import open_client
+from poste.runtime.settings import StoreSettings
+
 TILL = "moves.v1.Till"
 MOVE = f"/v1/queues/{NAME}/move"
 HASTY = {"lease_seconds": 1.5, "heartbeat_seconds": 0.3}
@@ -42,10 +45,18 @@ class Office:
             pass
         await self.gateway.available(name=version.name, availability="away")
 
-    async def keep(self, method: str = "Pay", **fields: Any) -> str:
-        reply = await self.gateway.post(PAY.replace("Pay", method), fields, Prefer="respond-async")
+    async def keep(self, method: str = "Pay", *, key: str = "", **fields: Any) -> str:
+        named = {"Idempotency-Key": key} if key else {}
+        reply = await self.gateway.post(PAY.replace("Pay", method), fields, Prefer="respond-async", **named)
         assert reply.status == 202, reply.body
         return str(reply.headers["Location"])
+
+    async def forget(self, queue: str) -> None:
+        """Let the time of all records of a queue be over."""
+        client = open_client(StoreSettings(redis_url=self._redis))
+        async for record in client.scan_iter(f"{HASTY['key_prefix']}:{{{queue}}}:task:*"):
+            await client.delete(record)
+        await client.aclose()
 
     async def state(self, place: str) -> tuple[str, str]:
         task = (await self.gateway.get(place)).body
@@ -116,6 +127,28 @@ async def test_a_move_to_what_can_not_be_is_refused(office: Office) -> None:
     for wrong in ("", f"?target={NAME}", "?target=a%20b", f"?target={TILL}&state=RUNNING"):
         assert (await office.gateway.post(f"{MOVE}{wrong}")).status == 400
     assert await office.state(kept) == (NAME, "QUEUED")
+
+
+async def test_a_call_is_not_moved_to_where_another_has_its_idempotency_key(office: Office) -> None:
+    """It would be told to be moved, and be in neither queue: a call that was accepted would be lost."""
+    await office.been_up(Version())
+    first = await office.keep(a="2", key="k")
+    await office.been_up(Version(name=TILL))
+    assert (await office.move("--yes"))[0] == 0
+    await office.forget(NAME)
+    second = await office.keep(a="2", key="k")
+    assert second != first
+
+    moved = await office.gateway.post(f"{MOVE}?target={TILL}")
+
+    reason = "another call with its idempotency key is known there"
+    assert moved.body == {
+        "moved": 0,
+        "refused": 1,
+        "unfit": [{"method": "Pay", "reason": reason}],
+        "nextPageToken": "",
+    }
+    assert await office.state(second) == (NAME, "QUEUED")
 
 
 async def test_a_move_that_is_left_undone_is_brought_to_its_end(

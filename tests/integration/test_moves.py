@@ -11,7 +11,7 @@ import pytest
 from support.queue_post import Post
 
 from poste.domain.errors import StoreError, StoreLost
-from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
+from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, MOVED_SECONDS
 from poste.domain.task import TaskState
 from poste.queue.connection import open_client
 from poste.queue.history import Histories
@@ -200,6 +200,72 @@ async def test_a_call_with_an_idempotency_key_that_was_moved_is_known_by_it(pair
     assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "d"}]) == ["known first"]
     assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "e"}]) == ["reused"]
     assert await pair.client.ttl(pair.old.keys.record(key)) > 100_000
+
+
+def keyed(key: str, id_rest: str) -> dict[str, Any]:
+    """A call with an idempotency key, whose task TTL and result TTL are short."""
+    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, "request_digest": "d"}
+    return {"key": key, "id_rest": id_rest, "method": "Add", "request": b"", "create_time": time.time(), **terms}
+
+
+async def moved_twice(pair: Pair, key: str) -> None:
+    """Move a call to the other queue; then another one with its idempotency key is accepted where it was."""
+    assert await pair.old.enqueue_all([keyed(key, "first")]) == ["accepted"]
+    assert await pair.move(key) == ["moved"]
+    await pair.client.delete(pair.old.keys.record(key))
+    assert await pair.old.enqueue_all([keyed(key, "second")]) == ["accepted"]
+
+
+async def test_a_dead_letter_that_was_moved_is_known_by_its_idempotency_key_long_after_it_would_have_waited(
+    pair: Pair,
+) -> None:
+    """Its client's next call by the key would be accepted, and the dead letter be replayed: it would run twice."""
+    key = "k" * 16
+    await pair.old.enqueue_all([keyed(key, "first")])
+    await pair.run_one(pair.old, outcome="large")
+
+    assert await pair.move(key) == ["moved"]
+
+    assert await pair.client.ttl(pair.old.keys.record(key)) > 300 * 86400
+    assert await pair.old.enqueue_all([keyed(key, "second")]) == ["known first"]
+
+
+async def test_what_would_meet_another_call_with_its_idempotency_key_is_not_moved(pair: Pair) -> None:
+    """It would be told to be moved, and be in neither queue."""
+    key = "k" * 16
+    await moved_twice(pair, key)
+
+    assert (await pair.moves.look(pair.old.queue, pair.new.queue, [key]))[key].would == "taken"
+
+
+async def test_what_meets_another_call_with_its_idempotency_key_is_not_lost(pair: Pair) -> None:
+    """That one may have come when it was judged already: a call that was accepted would be in no queue."""
+    key = "k" * 16
+    await moved_twice(pair, key)
+
+    assert await pair.move(key) == ["later"]
+    assert await pair.client.hget(pair.old.keys.record(key), "g") == b"second"
+    assert await pair.client.hget(pair.new.keys.record(key), "g") == f"first@{pair.old.queue}".encode()
+    # Once the other one is gone, the next pass goes on.
+    await pair.client.delete(pair.new.keys.record(key))
+    assert await pair.moves.resume(pair.old.queue) == 1
+    assert await pair.client.hget(pair.new.keys.record(key), "g") == f"second@{pair.old.queue}".encode()
+
+
+async def test_a_call_with_an_idempotency_key_goes_back_once_it_is_long_enough_away(pair: Pair) -> None:
+    """What is left of it where it was lives as long as its result may: for so long it could not go back."""
+    key, at = "k" * 16, pair.old.keys
+    await pair.old.enqueue_all([keyed(key, "first")])
+    await pair.move(key)
+    assert (await pair.moves.look(pair.new.queue, pair.old.queue, [key]))[key].would == "left"
+
+    await pair.client.hincrby(at.record(key), "z", -MOVED_SECONDS * 1000)
+
+    assert (await pair.moves.look(pair.new.queue, pair.old.queue, [key]))[key].would == "moved"
+    assert await pair.moves.move(pair.new.queue, pair.old.queue, [key]) == ["moved"]
+    assert await pair.client.hmget(at.record(key), "s", "g", "T") == [b"Q", f"first@{pair.old.queue}".encode(), None]
+    assert await pair.client.ttl(at.record(key)) == -1
+    assert await pair.run_one(pair.old) == key
 
 
 async def test_a_task_is_found_when_it_moved_twice_and_nothing_is_left_of_it_where_it_was(pair: Pair) -> None:

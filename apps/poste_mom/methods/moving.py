@@ -34,8 +34,13 @@ _RESULTS: Final[Mapping[Moved, pb.MoveTaskResult.ValueType]] = {
     "ended": pb.MOVE_TASK_RESULT_ENDED,
     "gone": pb.MOVE_TASK_RESULT_GONE,
     "left": pb.MOVE_TASK_RESULT_UNFIT,
+    "taken": pb.MOVE_TASK_RESULT_UNFIT,
 }
-_LEFT: Final = "it left that queue less than an hour ago"
+#: Why the other queue can't have it now, whatever its method.
+_KEPT_OUT: Final[Mapping[Moved, str]] = {
+    "left": "it left that queue less than an hour ago",
+    "taken": "another call with its idempotency key is known there",
+}
 _NOT_KNOWN: Final = "the schema that it was accepted under is not known"
 #: How many reasons are told, and how many characters of each.
 _MOST_TOLD: Final = 20
@@ -80,7 +85,7 @@ class MoveServicer:
         except StoreError as error:
             await refuse(context, error)
         reasons = {(method, reason) for (method, _), reason in unfit.items()}
-        reasons |= {(seen[key].method, _LEFT) for key, said in became.items() if said == "left"}
+        reasons |= {(seen[key].method, _KEPT_OUT[said]) for key, said in became.items() if said in _KEPT_OUT}
         results = {key: _RESULTS[said] for key, said in became.items()}
         for key, one in seen.items():
             if became[key] == "moved" and (one.method, one.schema) in unfit:

@@ -18,6 +18,9 @@ MIN_RECORD_SECONDS: Final = 60
 #: So long a queue knows that a task left it for another one, in seconds: longer than a late enqueue of the same id may
 #: come in again, and than a key may stand in a list of a queue whose task has left it.
 MOVED_SECONDS: Final = 3600
+#: So long a queue remembers the idempotency key of a dead letter that left it, in seconds: a year, for that may be
+#: replayed at any time, and nothing here tells when it is purged there.
+MOVED_KEY_SECONDS: Final = 365 * 86400
 #: What ended and is to be told to its client's URL is kept so long at least until that was done, in seconds: a week. It
 #: is tried for a day, and an operator has the others to see to it.
 CALLBACK_KEPT_SECONDS: Final = 7 * 86400

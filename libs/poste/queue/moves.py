@@ -15,7 +15,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from poste.domain.errors import StoreNotRead
+from poste.domain.policy import MOVED_SECONDS
 from poste.queue import record
+from poste.queue.connection import time_of
 from poste.queue.durability import Proof, on_reply
 from poste.queue.errors import writing
 from poste.queue.keys import KEYS, Keys
@@ -33,8 +35,9 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 _BATCH: Final = 200
 
 #: moved; runs, and stays; ended otherwise; gone: no record, or its request is no longer kept; later: it was not its
-#: turn, ask again; left: it left the target lately, and can't go back yet.
-Moved = Literal["moved", "runs", "ended", "gone", "later", "left"]
+#: turn, ask again; left: it left the target lately, and can't go back yet; taken: another call with its idempotency key
+#: is known there.
+Moved = Literal["moved", "runs", "ended", "gone", "later", "left", "taken"]
 #: What a move makes of a task, by the state that its record has; of any other: it ended.
 _WOULD: Final[Mapping[bytes | None, Moved]] = {
     **dict.fromkeys((b"Q", b"D", b"F"), "moved"),
@@ -92,11 +95,11 @@ class Moves:
         """
         here = await steps.look(self._scripts, self._keys.of(source), keys)
         there = await steps.look(self._scripts, self._keys.of(target), keys)
-        would: list[Moved] = [
-            "left" if other.state == record.MOVED else _WOULD.get(one.state, "ended")
-            for one, other in zip(here, there, strict=True)
-        ]
-        return {key: Seen(word, one.method, one.schema) for key, word, one in zip(keys, would, here, strict=True)}
+        now = await time_of(self._client)
+        return {
+            key: Seen(_would(one, other, now), one.method, one.schema)
+            for key, one, other in zip(keys, here, there, strict=True)
+        }
 
     async def resume(self, source: str) -> int:
         """Go on with some moves out of a queue that were not brought to their end; returns how many are over.
@@ -162,6 +165,16 @@ class Moves:
         for place, some in places.items():
             await steps.settle(self._scripts, self._keys.of(place), some)
             await steps.forget(self._scripts, self._keys.of(source), some)
+
+
+def _would(here: steps.Seen, there: steps.Seen, now: float) -> Moved:
+    """Return what a move would make of a task, by what there is of its key in both queues; `now` is Redis' time."""
+    would = _WOULD.get(here.state, "ended")
+    if would != "moved" or there.state is None:
+        return would
+    if there.state == record.MOVED and (there.left_time is None or now - there.left_time < MOVED_SECONDS):
+        return "left"
+    return would if there.call == here.call else "taken"
 
 
 def _by_target(leaving: dict[str, Leaving]) -> dict[str, dict[str, Leaving]]:

@@ -29,7 +29,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     o  the response
     e  the error (google.rpc.Status), also the last one of what waits to be tried again
     d  why it is dead, or was cancelled, if not by its client (`domain.task.DeadReason`)
-    z  when it ended, ms
+    z  when it ended, ms; of what has got to another queue, when it left
     v  what became of earlier attempts (`append_event`)
     j  until when it is kept, if that is not its result's time, ms: it was purged as DEAD, or its client's URL is to be
        told

@@ -19,7 +19,13 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from poste.domain.errors import StoreError, StoreLost, StoreUnreached
-from poste.domain.policy import CALLBACK_KEPT_SECONDS, MIN_RECORD_SECONDS, MOVED_SECONDS, SUSPECT_AFTER
+from poste.domain.policy import (
+    CALLBACK_KEPT_SECONDS,
+    MIN_RECORD_SECONDS,
+    MOVED_KEY_SECONDS,
+    MOVED_SECONDS,
+    SUSPECT_AFTER,
+)
 from poste.queue.durability import Durability, Proof, on_reply
 from poste.queue.errors import NO_EFFECT
 from poste.queue.keys import ENDED
@@ -45,6 +51,7 @@ _CONSTANTS: Final = "".join(
         ("CALLBACK_KEPT_SECONDS", CALLBACK_KEPT_SECONDS),
         ("ENDED", f"'{ENDED}'"),
         ("MIN_RECORD_SECONDS", MIN_RECORD_SECONDS),
+        ("MOVED_KEY_SECONDS", MOVED_KEY_SECONDS),
         ("MOVED_SECONDS", MOVED_SECONDS),
         ("RECORD_BYTES", RECORD_BYTES),
         ("SUSPECT_AFTER", SUSPECT_AFTER),

@@ -6,11 +6,12 @@
 -- ARGV: 1 the queue that they left, 2 when they were read there, in ms, 3 how long ago that may be, in ms, 4 how many of the newest
 --   to remember, then for each record: key, move, how many fields' names and values there are, those
 -- Returns for each: 'there', now or before | 'late': nothing was done | 'left': nothing was done, for it was moved away from here,
---   and its key may still stand in a list
+--   and its key may still stand in a list | 'taken': nothing was done, for another call with its idempotency key is known here
 
 local ready, counts, kept, dead, arrived, recent = unpack(KEYS, 1, 6)
 local source, max_age, max_recent = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-local late = math.abs(now_ms() - tonumber(ARGV[2])) > max_age
+local now = now_ms()
+local late = math.abs(now - tonumber(ARGV[2])) > max_age
 
 local function write(record, key, state, fields)
   redis.call('HSET', record, unpack(fields))
@@ -23,7 +24,7 @@ local function write(record, key, state, fields)
   redis.call('LPUSH', recent, key)
   local owed = state ~= 'Q' and waited == CALLBACK
   if owed then
-    redis.call('ZADD', (callbacks_of(record)), now_ms(), key)
+    redis.call('ZADD', (callbacks_of(record)), now, key)
   end
   if state == 'Q' then
     count_waiting(record, 1)
@@ -34,11 +35,21 @@ local function write(record, key, state, fields)
   else
     local expiry = kept_until(number(ended) or 0, create, ttl)
     if owed then
-      expiry = kept_for_callback(record, expiry, now_ms())
+      expiry = kept_for_callback(record, expiry, now)
     end
     count_kept(1, expiry, ttl, redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q'))
     redis.call('PEXPIREAT', record, expiry)
   end
+end
+
+-- Whether what stands here is the same call, or is left of it: calls with one idempotency key have one key.
+local function is_same(record, fields)
+  local carried = {}
+  for i = 1, #fields, 2 do
+    carried[fields[i]] = fields[i + 1]
+  end
+  local create, id = fields_of(record, 'c', 'g')
+  return create == carried.c and string.match(id or '', '^[^@]*') == string.match(carried.g or '', '^[^@]*')
 end
 
 local function move_in(record, key, move, fields)
@@ -49,13 +60,18 @@ local function move_in(record, key, move, fields)
   elseif late then
     return 'late'
   end
-  local here = fields_of(record, 's')
-  if here == 'M' then
+  local here, left, method = fields_of(record, 's', 'z', 'm')
+  if here == 'M' and (method or now - (number(left) or now) < MOVED_SECONDS * 1000) then
     return 'left'
-  elseif not here then
-    write(record, key, state, fields)
-    redis.call('ZADD', arrived, 'inf', mark)
+  elseif here and not is_same(record, fields) then
+    return 'taken'
+  elseif here == 'M' then
+    redis.call('DEL', record)
+  elseif here then
+    return 'there'
   end
+  write(record, key, state, fields)
+  redis.call('ZADD', arrived, 'inf', mark)
   return 'there'
 end
 

@@ -1,6 +1,6 @@
 -- Put before every script. What the steps of a task's life have in common. In front of it stand the constants that they share
--- with Python: CALLBACK, CALLBACK_KEPT_SECONDS, ENDED, MIN_RECORD_SECONDS, MOVED_SECONDS, RECORD_BYTES, SUSPECT_AFTER
--- (`poste/queue/scripts.py`).
+-- with Python: CALLBACK, CALLBACK_KEPT_SECONDS, ENDED, MIN_RECORD_SECONDS, MOVED_KEY_SECONDS, MOVED_SECONDS,
+-- RECORD_BYTES, SUSPECT_AFTER (`poste/queue/scripts.py`).
 --
 -- The record (hash <prefix>:{q}:task:<key>): its fields have one letter each; `poste/queue/record.py` has a table of them.
 -- The counts (hash <prefix>:{q}:counts): waiting, bytes (of the waiting requests), running, dead_bytes (what the DEAD take), held

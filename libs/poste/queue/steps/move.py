@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
 from poste.queue import damaged, record
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 #: moving: it stopped, and is to be carried; moved: it is there; runs; ended otherwise; gone: no record, or its request
 #: is no longer kept; later: there were too many bytes before it.
 Out = Literal["moving", "moved", "runs", "ended", "gone", "later"]
-#: there, now or before; late: it was read too long ago; left: it was in that queue before, and left it.
-In = Literal["there", "late", "left"]
+#: there, now or before; late: it was read too long ago; left: it was in that queue before, and left it lately; taken:
+#: another call with its idempotency key is known there.
+In = Literal["there", "late", "left", "taken"]
 
 
 class Move(NamedTuple):
@@ -138,22 +139,31 @@ async def under_way(scripts: Scripts, at: QueueKeys, count: int) -> dict[str, Mo
     return moves
 
 
+_LOOKED_AT: Final = (record.STATE, record.METHOD, record.SCHEMA, record.CREATE, record.ID_REST, record.END)
+
+
 class Seen(NamedTuple):
     """A task's state, as its record has it, its method, and the fingerprint of the schema that it was accepted under.
 
-    Nothing, if there is no record that can be read; also of what has left.
+    Nothing, if there is no record that can be read.
+
+    Attributes:
+        call: What tells calls with one idempotency key apart; of what has left without one, of no call.
+        left_time: When what has got to another queue left this one, in seconds since the epoch; None of what is here.
     """
 
     state: bytes | None
-    method: str
-    schema: str
+    method: str = ""
+    schema: str = ""
+    call: tuple[bytes | None, bytes] = (None, b"")
+    left_time: float | None = None
 
 
 async def look(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[Seen]:
     """Return what there is of some tasks in a queue."""
     pipeline = scripts.client.pipeline(transaction=False)
     for key in keys:
-        pipeline.hmget(at.record(key), [record.STATE, record.METHOD, record.SCHEMA])
+        pipeline.hmget(at.record(key), _LOOKED_AT)
     with reading():
         replies = await pipeline.execute(raise_on_error=False) if keys else []
     return [_seen(reply) for reply in replies]
@@ -161,10 +171,12 @@ async def look(scripts: Scripts, at: QueueKeys, keys: Sequence[str]) -> list[See
 
 def _seen(reply: Any) -> Seen:
     try:
-        state, method, schema = damaged.fields_of(reply)
+        state, method, schema, create, id_rest, end = damaged.fields_of(reply)
+        left_time = damaged.instant(end, "when it left") if state == record.MOVED and not method else None
     except DamagedRecord:
-        return Seen(None, "", "")
-    return Seen(state, text(method or b""), text(schema or b""))
+        return Seen(None)
+    call = create, (id_rest or b"").partition(b"@")[0]
+    return Seen(state, text(method or b""), text(schema or b""), call, left_time)
 
 
 class Standing(NamedTuple):
