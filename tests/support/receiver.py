@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -28,12 +29,15 @@ class Receiver:
         url: What is to be told.
         messages: What was posted.
         answers: The statuses that it answers with first; then it is 200.
+        answering: While it is not set, it answers nothing.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.messages: list[Message] = []
         self.answers: list[int] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     @property
     def origin(self) -> str:
@@ -42,6 +46,7 @@ class Receiver:
 
     async def take(self, request: web.BaseRequest) -> web.StreamResponse:
         self.messages.append(Message(request.headers, await request.read()))
+        await self.answering.wait()
         status = self.answers.pop(0) if self.answers else 200
         return web.Response(status=status, headers={"Location": self.url} if status == 302 else {})
 
@@ -56,4 +61,5 @@ async def receiving() -> AsyncIterator[Receiver]:
     await site.start()
     receiver.url = f"http://127.0.0.1:{server.addresses[0][1]}/told?by=poste"
     yield receiver
+    receiver.answering.set()
     await server.cleanup()

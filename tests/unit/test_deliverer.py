@@ -12,12 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.receiver import receiving
+from support.receiver import Receiver, receiving
 from support.waiting import until
 
 from poste.domain.task_id import TaskIds, without_queue
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
+from poste_gateway.callbacks import deliverer
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.calls.offload import Offload
@@ -69,8 +70,9 @@ async def telling(*origins: str, services: Any = None) -> AsyncIterator[Due]:
     catalogue: Any = SimpleNamespace(unready=None, services={} if services is None else services)
     mom: Any = due
     urls, signer, networks = CallbackUrls(origins), Signer([bytes(32)]), (ip_network("127.0.0.0/8"),)
-    deliverer = Deliverer(mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks)
-    running = asyncio.create_task(deliverer.run())
+    running = asyncio.create_task(
+        Deliverer(mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks).run()
+    )
     try:
         yield due
     finally:
@@ -124,3 +126,33 @@ async def test_what_went_wrong_is_told_in_short_and_without_the_url(answer: byte
     assert "hush" not in settled.failure
     assert 0 < len(settled.failure) <= 200
     assert "\n" not in settled.failure
+
+
+async def has_few_places(receiver: Receiver, due: Due) -> None:
+    """Check that of eight ends of this origin four are told at once."""
+    receiver.answering.clear()
+    asked = len(due.asked)
+    due.put([ended(receiver.url) for _ in range(8)])
+    await until(lambda: len(due.asked) > asked)
+    assert due.asked[-1] == 32 - 4
+
+
+async def test_a_slow_receiver_has_few_places_though_it_takes_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes its time with each would keep all others waiting."""
+    monkeypatch.setattr(deliverer, "_SLOW_SECONDS", 0.0)
+    async with receiving() as receiver, telling(receiver.origin) as due:
+        due.put([ended(receiver.url)])
+        await until(lambda: due.settled)
+        assert due.settled[0].told
+        await has_few_places(receiver, due)
+
+
+async def test_the_latest_to_fail_is_remembered_however_many_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that has named many origins that fail could have the next one take all places."""
+    monkeypatch.setattr(deliverer, "_MOST_BAD", 1)
+    async with babbling(b"no HTTP\r\n\r\n") as first, receiving() as receiver, telling(first, receiver.origin) as due:
+        receiver.answers = [500]
+        for number, url in enumerate((first, receiver.url), 1):
+            due.put([ended(url)])
+            await until(lambda number=number: len(due.settled) == number)
+        await has_few_places(receiver, due)

@@ -32,11 +32,13 @@ from poste_gateway.http.responses import JSON
 from poste_gateway.mom import Mom, MomAway, MomRefused
 from poste_gateway.tasks import task_view
 
-#: How many are told at once; and of an origin whose latest try failed: it must not keep the others waiting.
+#: How many are told at once; and of an origin whose latest try failed or was slow: it must not keep the others waiting.
 _AT_ONCE: Final = 32
-_AT_ONCE_FAILING: Final = 4
-#: So many origins are remembered as failing.
-_MOST_FAILING: Final = 1000
+_AT_ONCE_BAD: Final = 4
+#: So many such origins are remembered.
+_MOST_BAD: Final = 1000
+#: A try that takes longer is slow, in seconds.
+_SLOW_SECONDS: Final = 2.0
 #: How long one try may take, in seconds: less than a lease, so that no other gateway tells it meanwhile.
 _TRY_SECONDS: Final = 15.0
 #: How long the middleware is asked to wait for something to be due, in seconds, and the pause if it can't be asked.
@@ -54,11 +56,12 @@ _log: Final = logs.get("callbacks")
 
 
 class Told(NamedTuple):
-    """What came of one try: by which name it is counted, whether another is to follow, and what went wrong."""
+    """What came of one try: by which name it counts, whether it is the last, what went wrong, how long it took."""
 
     outcome: str
     final: bool = False
     why: str = ""
+    seconds: float = 0.0
 
 
 class Deliverer:
@@ -89,9 +92,9 @@ class Deliverer:
         self._mom, self._catalogue, self._ids, self._offload = mom, catalogue, ids, offload
         self._urls, self._signer, self._networks = urls, signer, networks
         self._telling: set[asyncio.Task[None]] = set()
-        #: How many are told now, by origin; and those whose latest try failed.
+        #: How many are told now, by origin; and those whose latest try failed or was slow, the latest one last.
         self._under_way: Counter[URL] = Counter()
-        self._failing: set[URL] = set()
+        self._bad: dict[URL, None] = {}
 
     async def run(self) -> None:
         """Tell what is due. Never returns."""
@@ -116,7 +119,7 @@ class Deliverer:
 
     def _begin(self, session: aiohttp.ClientSession, callback: pb.Callback) -> None:
         origin = URL(callback.url).origin() if CallbackUrls.wrong_with(callback.url) is None else URL()
-        if origin in self._failing and self._under_way[origin] >= _AT_ONCE_FAILING:
+        if origin in self._bad and self._under_way[origin] >= _AT_ONCE_BAD:
             # It is due again when its lease is over.
             return
         self._under_way[origin] += 1
@@ -134,17 +137,18 @@ class Deliverer:
             self._under_way[origin] -= 1
             if not self._under_way[origin]:
                 del self._under_way[origin]
-        self._note(origin, failed=told.outcome != "told")
+        self._note(origin, bad=told.outcome != "told" or told.seconds > _SLOW_SECONDS)
         metrics.callback_tries_total.labels(told.outcome).inc()
         await self._settle(callback, told, host=origin.host or "")
 
-    def _note(self, origin: URL, *, failed: bool) -> None:
-        """Note what came of an origin's latest try."""
-        if not failed:
-            self._failing.discard(origin)
-        elif len(self._failing) < _MOST_FAILING:
-            # Clients name origins, any number of them.
-            self._failing.add(origin)
+    def _note(self, origin: URL, *, bad: bool) -> None:
+        """Note how an origin's latest try went."""
+        self._bad.pop(origin, None)
+        if bad:
+            self._bad[origin] = None
+            if len(self._bad) > _MOST_BAD:
+                # Clients name origins, any number of them: the one that was tried longest ago is forgotten.
+                del self._bad[next(iter(self._bad))]
 
     async def _settle(self, callback: pb.Callback, told: Told, *, host: str) -> None:
         settled = pb.SettledCallback(
@@ -184,11 +188,12 @@ class Deliverer:
         # One id for all tries of one end: by it a receiver knows that it was told already.
         message_id = f"{callback.task.key}_{callback.end_time.ToMilliseconds()}"
         headers = {"Content-Type": JSON, "user-agent": "poste", **self._signer.headers(message_id, _now(), body)}
+        begin = time.monotonic()
         try:
             async with asyncio.timeout(_TRY_SECONDS):
                 # Nothing is read but the head.
                 async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                    return _judged(response.status)
+                    return _judged(response.status)._replace(seconds=time.monotonic() - begin)
         except TimeoutError:
             return Told("unreached", why=f"no answer within {_TRY_SECONDS:g} s")
         except (aiohttp.ClientError, OSError) as error:
