@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import threading
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +20,7 @@ from yarl import URL
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
-from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connector
+from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connecting
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.calls.offload import Offload
@@ -135,7 +136,7 @@ async def test_a_name_is_judged_by_all_of_its_addresses_each_time(monkeypatch: p
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers.pop(0)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    resolver = CheckedResolver(())
+    resolver = CheckedResolver((), limit=1)
     (found,) = await resolver.resolve("host.example", 443)
     assert (found["host"], found["port"]) == ("93.184.215.14", 443)
     for _ in range(2):
@@ -146,7 +147,30 @@ async def test_a_name_is_judged_by_all_of_its_addresses_each_time(monkeypatch: p
 async def test_what_is_no_name_is_a_name_that_is_not_found() -> None:
     """Each try would be a defect of the gateway's in its log."""
     with pytest.raises(OSError, match="label"):
-        await CheckedResolver(()).resolve("a..example", 443)
+        await CheckedResolver((), limit=1).resolve("a..example", 443)
+
+
+async def test_names_whose_servers_are_silent_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's names could take all threads in which the gateway reads files, and hold up its stop."""
+    answered = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        answered.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = CheckedResolver((), limit=4)
+    asked = [asyncio.create_task(resolver.resolve(f"silent-{number}.example", 443)) for number in range(40)]
+    try:
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "read"), 20) == "read"
+        await resolver.close()
+        assert not answered.is_set()
+    finally:
+        answered.set()
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::1]"])
@@ -154,11 +178,12 @@ async def test_no_connection_goes_where_none_may(host: str) -> None:
     """An address that is not resolved, or a name that means an inner one, would be connected to all the same."""
     async with receiving() as receiver:
         port = URL(receiver.url).port
-        async with aiohttp.ClientSession(connector=connector((), limit=1)) as session:
+        async with connecting((), limit=1) as connector, aiohttp.ClientSession(connector=connector) as session:
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.post(f"http://{host}:{port}/")
         assert receiver.messages == []
-        async with aiohttp.ClientSession(connector=connector((ip_network("127.0.0.0/8"),), limit=1)) as session:
+        loopback = (ip_network("127.0.0.0/8"),)
+        async with connecting(loopback, limit=1) as connector, aiohttp.ClientSession(connector=connector) as session:
             if host == "127.0.0.1":
                 assert (await session.post(f"http://{host}:{port}/")).status == 200
 

@@ -8,12 +8,16 @@ nothing (DNS rebinding).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import ipaddress
 import socket
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final
+from typing import Final
 
-from aiohttp import AddrInfoType, TCPConnector
+from aiohttp import AddrInfoType, BaseConnector, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from poste.runtime.setting_values import Network
@@ -68,8 +72,9 @@ def _is_public(address: _Address) -> bool:
     return address.is_global and not address.is_multicast and not special
 
 
-def connector(allowed: tuple[Network, ...], *, limit: int) -> TCPConnector:
-    """Make what connects to public addresses and to those of some networks alone, `limit` at once."""
+@contextlib.asynccontextmanager
+async def connecting(allowed: tuple[Network, ...], *, limit: int) -> AsyncIterator[BaseConnector]:
+    """Have what connects to public addresses and to those of some networks alone, `limit` at once."""
 
     def judged(info: AddrInfoType) -> socket.socket:
         # A host that is an address itself is not resolved.
@@ -77,16 +82,24 @@ def connector(allowed: tuple[Network, ...], *, limit: int) -> TCPConnector:
         check(str(place[0]), str(place[0]), allowed)
         return socket.socket(family, kind, protocol)
 
-    return TCPConnector(
-        resolver=CheckedResolver(allowed), use_dns_cache=False, force_close=True, limit=limit, socket_factory=judged
-    )
+    resolver = CheckedResolver(allowed, limit=limit)
+    try:
+        async with TCPConnector(
+            resolver=resolver, use_dns_cache=False, force_close=True, limit=limit, socket_factory=judged
+        ) as connector:
+            yield connector
+    finally:
+        await resolver.close()
 
 
 class CheckedResolver(AbstractResolver):
     """Resolves names to addresses that a callback may go to, each time anew."""
 
-    def __init__(self, allowed: tuple[Network, ...]) -> None:
+    def __init__(self, allowed: tuple[Network, ...], *, limit: int) -> None:
+        """Resolve `limit` names at once."""
         self._allowed = allowed
+        # Not the loop's threads: a client's name whose server is silent keeps one for half a minute.
+        self._threads = ThreadPoolExecutor(limit, thread_name_prefix="callback names")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -97,9 +110,9 @@ class CheckedResolver(AbstractResolver):
             OSError: There are none.
             ForbiddenAddressError: One of them is one that no callback may go to: the others are not tried either.
         """
-        loop = asyncio.get_running_loop()
+        look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
         try:
-            found: list[tuple[Any, ...]] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         except UnicodeError as error:
             # It can't be spelt for DNS.
             raise OSError(f"{host} is no name: {error}") from error
@@ -116,4 +129,5 @@ class CheckedResolver(AbstractResolver):
         return results
 
     async def close(self) -> None:
-        """Do nothing: nothing is kept."""
+        """Begin no look-up any more; those that are under way are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

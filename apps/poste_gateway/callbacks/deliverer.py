@@ -98,8 +98,10 @@ class Deliverer:
 
     async def run(self) -> None:
         """Tell what is due. Never returns."""
-        connector = addresses.connector(self._networks, limit=_AT_ONCE)
-        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        async with (
+            addresses.connecting(self._networks, limit=_AT_ONCE) as connector,
+            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        ):
             try:
                 while True:
                     for callback in await self._leased(_AT_ONCE - len(self._telling)):
