@@ -166,6 +166,12 @@ async def test_what_is_wrong_with_a_get_is_told_as_connect_tells_it(
     assert refused.error["message"]
 
 
+@pytest.mark.parametrize("path", ["/reports?encoding=utf-8", "/shop.v1.NoService/Quote?encoding=json&message={}"])
+async def test_a_query_that_might_be_anyones_makes_no_call_of_connect(up: Stage, path: str) -> None:
+    """A client of REST whose path is wrong would get 501, in an error that it does not know."""
+    is_problem(await up.gateway.get(path), 404, "no-such-route", "NOT_FOUND")
+
+
 @pytest.mark.parametrize("message", [b"\xff", b"\xed\xa0\x80", b"%00", b"\xc3\xa4"])
 @pytest.mark.parametrize("encoding", [b"json", b"proto", b"proto&base64=1"])
 async def test_bytes_that_no_query_has_are_the_clients_mistake(up: Stage, message: bytes, encoding: bytes) -> None:

@@ -32,13 +32,17 @@ def of(request: web.BaseRequest, route: Route) -> Protocol:
     headers = request.headers
     if headers.get(hdrs.CONTENT_TYPE) == JSON and connect.VERSION not in headers and route.plain:
         return REST
+    if request.method in GETS:
+        return connect.of_query(request.rel_url.raw_query_string) or REST
     return spoken(request)
 
 
 def spoken(request: web.BaseRequest) -> Protocol:
     """Return the protocol that a request is of, whatever it calls."""
     if request.method in GETS:
-        return connect.of_query(request.rel_url.raw_query_string) or REST
+        query = request.rel_url.raw_query_string
+        # Where there is no method `encoding` may be anything's.
+        return connect.of_query(query) or REST if connect.names_itself(query) else REST
     media_type = request.content_type
     if media_type == JSON:
         return connect.JSON_UNARY if connect.VERSION in request.headers else REST

@@ -30,7 +30,8 @@ VERSION: Final = istr("Connect-Protocol-Version")
 _STREAM_CODING: Final = istr("Connect-Content-Encoding")
 #: The verbs of a request whose query has all of it.
 GETS: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
-#: What a GET of Connect's has in its query; the first may be missing.
+#: What a GET of Connect's has in its query; the first may be missing, and the second may be another's parameter.
+_VERSION_MARK: Final = re.compile(r"(?:^|&)connect=v1(?:&|$)")
 _MARK: Final = re.compile(r"(?:^|&)(?:connect=v1|encoding=)")
 #: The flag of the last message of a stream.
 _LAST: Final = 2
@@ -118,6 +119,11 @@ def of_query(raw: str) -> Rpc | None:
     if _MARK.search(raw) is None:
         return None
     return _PROTO_UNARY if re.search(r"(?:^|&)encoding=proto(?:&|$)", raw) else JSON_UNARY
+
+
+def names_itself(raw: str) -> bool:
+    """Return whether a query says that it is of Connect, wherever it was sent."""
+    return _VERSION_MARK.search(raw) is not None
 
 
 def _message_of(raw: str) -> bytes:
