@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gateway import Gateway, running_gateway
+from support import shop
+from support.gateway import Gateway, Stage, running_gateway, staged
 from support.mom import running_mom
 from support.operating import OPERATOR
 from support.redis_server import RedisServer, running
 from support.registering import been_up
 from support.rest import is_problem
+from support.waiting import until
 
 import poste_calculator
+from poste_gateway.http import preferences
+from poste_gateway.http.forwarded_headers import ForwardedHeaders
 
 SUM, OTHER = "calculator.v1.SumService", "calculator.v1.SubtractionService"
 ADD = f"{SUM}/Add"
 BATCH = "/v1/tasks:batch"
+#: By its size, and by its commas, it may be many.
+LARGE_CALL = {"method": f"{shop.NAME}/Place", "request": {"aString": "," * 1000}}
 CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
 
 
@@ -110,6 +116,7 @@ async def test_what_is_no_batch_is_refused_whole(gateway: Gateway) -> None:
     """Some of it could be kept, and no answer say so."""
     is_problem(await batch(gateway, {"calls": []}), 400, "invalid-request", "INVALID_ARGUMENT")
     is_problem(await batch(gateway, [add()], Idempotency_Key="k"), 400, "invalid-request", "INVALID_ARGUMENT")
+    is_problem(await batch(gateway, [add()], Prefer="no-queue"), 400, "invalid-request", "INVALID_ARGUMENT")
     is_problem(await batch(gateway, [1] * 10_001), 400, "invalid-request", "INVALID_ARGUMENT")
     is_problem(await batch(gateway, b"[]", Content_Type="text/plain"), 415, "not-json", "INVALID_ARGUMENT")
     assert (await gateway.get(BATCH)).status == 405
@@ -127,6 +134,39 @@ async def test_a_batch_that_is_sent_again_keeps_nothing_twice(gateway: Gateway) 
     assert [one.get("replayed") for one in again[:3]] == [True] * 3
     assert again[3]["error"]["type"] == "/problems/idempotency-key-reused"
     assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 3
+
+
+async def test_an_empty_key_is_a_wrong_one(gateway: Gateway) -> None:
+    """A program whose keys are empty by mistake would be told that its calls are safe to send again."""
+    results = (await batch(gateway, [add(idempotencyKey=""), add(idempotencyKey=None), add()])).body["results"]
+
+    assert outcomes(results) == ["invalid-request", "invalid-request", "QUEUED"]
+    assert [one["error"]["errors"][0]["field"] for one in results[:2]] == ["idempotencyKey"] * 2
+
+
+async def test_headers_are_read_once_for_all_calls_of_a_method(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long `Prefer` read for each of 10,000 calls kept all other clients waiting for seconds."""
+
+    def spied(owner: Any, name: str) -> list[Any]:
+        real, came = getattr(owner, name), list[Any]()
+
+        def read(*arguments: Any, **named: Any) -> Any:
+            came.append(arguments)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, read)
+        return came
+
+    preferences_read, headers_read = spied(preferences, "read"), spied(ForwardedHeaders, "read")
+    calls = [add(idempotencyKey=f"once-{number}") if number % 2 else add() for number in range(600)]
+    reply = await batch(gateway, calls, Prefer=",".join("a" * 400), Grpc_Metadata_Kind="a")
+
+    assert outcomes(reply.body["results"]) == ["QUEUED"] * 600
+    assert len(preferences_read) == 1
+    # By the rules of what goes on, and of what of that is kept.
+    assert 1 <= len(headers_read) <= 2
 
 
 async def test_ten_thousand_calls_are_kept_and_others_are_served_meanwhile(gateway: Gateway) -> None:
@@ -154,6 +194,49 @@ async def test_nothing_is_said_to_be_kept_that_is_not(server: RedisServer, tmp_p
     assert outcomes(reply.body["results"][600:]) == ["invalid-request"]
 
 
+async def held(stage: Stage) -> list[asyncio.Future[Any]]:
+    """Have as many large batches wait at the middleware, whose gate is closed, as are worked on at once."""
+    under_way = [asyncio.ensure_future(batch(stage.gateway, [LARGE_CALL])) for _ in range(2)]
+    await until(lambda: stage.mom.knocks == 2, what="two batches at the middleware")
+    return under_way
+
+
+async def test_few_batches_are_worked_on_at_once_and_clients_take_turns(tmp_path: Path) -> None:
+    """All at once they would take all memory; in the order that they came one client would keep out all."""
+    async with staged(tmp_path) as stage:
+        stage.mom.gate.clear()
+        under_way = await held(stage)
+        # Of as many calls as there may be, and no JSON: they are read only when it is their turn.
+        heavy = b"[%b]" % (b"," * 10_000)
+        many = [asyncio.ensure_future(batch(stage.gateway, heavy)) for _ in range(30)]
+        done, waiting = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            is_problem(one.result(), 503, "gateway-busy", "RESOURCE_EXHAUSTED")
+        # A small one has not to wait for those.
+        assert (await batch(stage.gateway, [])).body == {"results": []}
+        async with stage.gateway.other("127.0.0.2") as other:
+            another = asyncio.ensure_future(batch(other, [LARGE_CALL]))
+            stage.mom.gate.set()
+            assert outcomes((await another).body["results"]) == ["QUEUED"]
+        for one in under_way:
+            assert outcomes((await one).body["results"]) == ["QUEUED"]
+        statuses = [one.status for one in await asyncio.gather(*waiting)]
+        assert statuses.count(400) > 2
+        assert set(statuses) <= {400, 503}
+
+
+async def test_no_batch_waits_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the middleware is slow, batches would wait until long after their clients had gone."""
+    monkeypatch.setattr("poste_gateway.calls.batch._PATIENCE_SECONDS", 0.01)
+    async with staged(tmp_path) as stage:
+        stage.mom.gate.clear()
+        under_way = await held(stage)
+        is_problem(await batch(stage.gateway, [LARGE_CALL]), 503, "gateway-busy", "RESOURCE_EXHAUSTED")
+        stage.mom.gate.set()
+        assert [outcomes((await one).body["results"]) for one in under_way] == [["QUEUED"]] * 2
+        assert outcomes((await batch(stage.gateway, [LARGE_CALL])).body["results"]) == ["QUEUED"]
+
+
 async def test_whatever_a_call_is_it_gets_an_answer(gateway: Gateway) -> None:
     """One client's oddities would be a defect of the gateway, and the other calls' answers be lost."""
     odd = [
@@ -169,6 +252,7 @@ async def test_whatever_a_call_is_it_gets_an_answer(gateway: Gateway) -> None:
         {"method": "\ud800/\ud800"},
         {"method": ADD, "idempotencyKey": 7},
         {"method": ADD, "idempotencyKey": "\ud800"},
+        {"method": ADD, "idempotencyKey": "\n"},
         {"method": ADD, "idempotencyKey": "k" * 300},
         add(idempotencyKey='a "named" call, and its \\ too'),
     ]

@@ -210,10 +210,17 @@ async def test_a_method_may_require_a_key(tmp_path):
         without = await stage.gateway.post(PLACE, ORDER)
         other_method = await stage.gateway.post(QUOTE, ORDER)
         given = await stage.gateway.post(PLACE, ORDER, Idempotency_Key=KEY, Prefer="respond-async")
+        of_many = await stage.gateway.post(
+            "/v1/tasks:batch",
+            [{"method": f"{shop.NAME}/Place"}, {"method": f"{shop.NAME}/Place", "idempotencyKey": "b"}],
+        )
         listed = (await stage.gateway.get("/v1/services")).body["services"][0]["methods"]
 
         is_problem(without, 400, "invalid-request", "INVALID_ARGUMENT", PLACE)
         assert without.body["errors"][0]["field"] == "Idempotency-Key"
         assert (other_method.status, given.status) == (200, 202)
+        refused, kept = of_many.body["results"]
+        assert refused["error"]["errors"][0]["field"] == "idempotencyKey"
+        assert kept["task"]["state"] == "QUEUED"
         assert {one["name"] for one in listed if one["requiresIdempotencyKey"]} == {"Place"}
         assert stage.shops[0].ran == ["Quote"]

@@ -187,3 +187,24 @@ async def test_a_gateway_of_256_megabytes_stands_every_body_at_its_largest(tmp_p
         print(f"{others}; {peak / MEGABYTE:.0f} MB")  # noqa: T201 - the figures, for who asks
         others.unharmed()
         memory.within(gateway.part, 256)
+
+
+async def test_batches_of_nothing_but_wrong_calls_take_no_more_than_what_is_told_of_them(tmp_path: Path) -> None:
+    """Each wrong call was held as an exception with its frames: eight bodies of 30 kB took 250 MB, and one thread long.
+
+    The others' calls were answered meanwhile, but in turns of tens of milliseconds.
+    """
+    calls = 10_000
+    async with gateway_process(tmp_path, answer) as gateway:
+        memory.reset_peak(gateway.part.process.pid)
+        before = memory.resident_bytes(gateway.part.process.pid)
+        hog = await gateway.client()
+        body = b"[%b]" % b",".join([b"{}"] * calls)
+        answers = await asyncio.gather(*(hog.post(body, "/v1/tasks:batch") for _ in range(8)))
+        peak = memory.peak_bytes(gateway.part.process.pid)
+        print(f"{before / MEGABYTE:.0f} MB, then {peak / MEGABYTE:.0f} MB")  # noqa: T201 - the figures, for who asks
+        memory.within(gateway.part, before / MEGABYTE + 80)
+    assert {status for status, _, _ in answers} <= {200, 503}
+    told = [said["results"] for status, _, said in answers if status == 200]
+    assert told
+    assert all(len(one) == calls and one[-1]["error"]["errors"][0]["field"] == "method" for one in told)

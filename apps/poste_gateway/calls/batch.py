@@ -9,36 +9,50 @@ order, in the same form: the task of one that is on disk, or the problem of one 
 
     {"results": [{"task": {"id": "…", "state": "QUEUED", …}}, {"error": {"type": "/problems/queue-full", …}}]}
 
-No call waits for its service, be it up or away. One that is wrong or refused holds up no other.
+No call waits for its service, be it up or away. One that is wrong or refused holds up no other. From the time that its
+calls are read until their results are written a batch takes many times its bytes: few are so at once, in fair turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any, Final
+import contextlib
+import dataclasses
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from poste import protojson
 from poste.domain import sizes
+from poste.domain.task_id import TaskId
 from poste.protojson.errors import quotable
 from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics
+from poste.runtime.slices import Slices
+from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.calls import keeping, keyed, request_body
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Acceptance, Known
-from poste_gateway.calls.offload import LARGE_BODY
 from poste_gateway.http import forwarded_headers, idempotency, preferences
-from poste_gateway.http.callback_urls import CallbackUrls
+from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
-from poste_gateway.http.preferences import Preferences
-from poste_gateway.http.problem_types import INVALID_REQUEST, NO_ROUTE, NOT_ACCEPTED, NOT_JSON, SERVICE_AWAY, TOO_LARGE
+from poste_gateway.http.preferences import PREFER, Preferences
+from poste_gateway.http.problem_types import (
+    GATEWAY_BUSY,
+    INVALID_REQUEST,
+    NO_ROUTE,
+    NOT_ACCEPTED,
+    NOT_JSON,
+    SERVICE_AWAY,
+    TOO_LARGE,
+)
 from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
-from poste_gateway.http.responses import JSON, NO_STORE, Response
+from poste_gateway.http.responses import JSON, NO_STORE, Response, room_for
 from poste_gateway.limits.clients import client_of
+from poste_gateway.limits.fair_queue import FairQueue, Full
 from poste_gateway.mom import request_id
 from poste_gateway.tasks import task_view
 
@@ -47,17 +61,35 @@ PATH: Final = "/v1/tasks:batch"
 MOST_CALLS: Final = 10_000
 #: How many are under way at once: a few messages to the middleware, between which other clients' calls have their turn.
 _AT_ONCE: Final = 512
-_MEMBERS: Final = frozenset({"method", "request", "idempotencyKey"})
+#: How many batches are read and kept at once, of small ones and of others: while one waits for the middleware, others
+#: are read. A small one has some hundred calls: its size, with what is added for them, is no more than this, in bytes.
+_SMALL_AT_ONCE: Final = 16
+_LARGE_AT_ONCE: Final = 2
+_SMALL: Final = 64 * 1024
+#: What a call costs beside its bytes, in the same unit: one that is wrong may have two, and is told of all the same.
+_CALL_BYTES: Final = 100
+#: How much may wait for its turn, in the same unit: some sixteen batches of the most calls.
+_MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+#: How long one waits, in seconds: as long as a dozen of the most calls take, and less than most clients wait.
+_PATIENCE_SECONDS: Final = 20.0
+#: Room for the result of a call that is kept, in bytes: its id, names and times have about so many.
+_RESULT_BYTES: Final = 384
+_KEY: Final = "idempotencyKey"
+_MEMBERS: Final = frozenset({"method", "request", _KEY})
+#: What says that the middleware, or its store, was not reached.
+_NOT_REACHED: Final = (Acceptance.NOT_ACCEPTED, Acceptance.STORE_AWAY, Acceptance.UNKNOWN)
+
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Asked:
-    """One call as it was read: its method, the serialized request, and its idempotency key, if it has one."""
+class _Asked(NamedTuple):
+    """One call as it was read: `request` is serialized; `key` and `digest` are empty without an idempotency key."""
 
     service: Service
     method: Method
     request: bytes
     key: str
+    digest: str
 
 
 class Batches:
@@ -65,57 +97,68 @@ class Batches:
 
     def __init__(self, call_services: CallServices) -> None:
         self._call_services = call_services
+        self._small = FairQueue(_MAX_WAITING_BYTES, at_once=_SMALL_AT_ONCE)
+        self._large = FairQueue(_MAX_WAITING_BYTES, at_once=_LARGE_AT_ONCE)
 
     async def handle(self, request: web.BaseRequest) -> Response:
         """Have each call kept, and answer for each.
 
         Raises:
-            Problem: The request as a whole is wrong, or nothing can be kept now; nothing was accepted.
+            Problem: The request as a whole is wrong, or nothing can be kept now, or there is no room for it; nothing
+                was accepted.
         """
         services = self._call_services
         if not services.catalogue.key_agreed:
             raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        if IDEMPOTENCY_KEY in request.headers:
-            raise invalid(IDEMPOTENCY_KEY, "names one call: give each its own `idempotencyKey`")
-        as_lines = _is_lines(request)
+        as_lines = _check_headers(request)
+        # Before its turn: a client that is slow to bring it keeps no other waiting.
         body = await request_body.read_whole(request, seconds=services.body_seconds)
-        asked = await self._read(request, body, as_lines=as_lines)
-        del body
-        results: list[bytes] = []
-        hopeless: Problem | None = None
-        for first in range(0, len(asked), _AT_ONCE):
-            some = asked[first : first + _AT_ONCE]
-            if hopeless is not None:
-                results += (_refused(one if isinstance(one, Problem) else hopeless) for one in some)
-                continue
-            said = await asyncio.gather(*(self._keep(request, one) for one in some))
-            results += (_refused(one) if isinstance(one, Problem) else protojson.dumps(one) for one in said)
-            if all(isinstance(one, Problem) and one.kind is NOT_ACCEPTED for one in said):
-                # The middleware, or its store, is away: each of the others would wait for as long as these did.
-                hopeless = said[0] if isinstance(said[0], Problem) else None
-        if as_lines:
-            body = b"".join(one + b"\n" for one in results)
-            return Response(body, headers={"Content-Type": NDJSON.media_type, **NO_STORE})
-        return Response(b'{"results":[' + b",".join(results) + b"]}", headers={"Content-Type": JSON, **NO_STORE})
+        peer, size = client_of(request), len(body)
+        size += _CALL_BYTES * min(MOST_CALLS, body.count(b"\n" if as_lines else b","))
+        async with self._turn(peer, size):
+            read = functools.partial(self._read, body, as_lines=as_lines)
+            del body
+            # In a thread, however short it is: every second byte may be a call, and as dear as one of a kilobyte.
+            calls = await services.offload.run(read, peer=peer, size=size)
+            del read
+            _reserve_room(request, calls)
+            results = await _Keeping(services, request).run(calls)
+            return _answer(results, as_lines=as_lines)
 
-    async def _read(self, request: web.BaseRequest, body: bytes, *, as_lines: bool) -> list[_Asked | Problem]:
-        """Read the calls, in a thread if they are large."""
+    @contextlib.asynccontextmanager
+    async def _turn(self, peer: str, size: int) -> AsyncIterator[None]:
+        """Wait for a batch's turn, which lasts as long as the body.
 
-        def read() -> list[_Asked | Problem]:
-            return [self._read_one(value) for value in (_lines(body) if as_lines else _elements(body))]
+        Raises:
+            Problem: Too much waits already, or it has waited too long.
+        """
+        turns = self._small if size <= _SMALL else self._large
+        async with contextlib.AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await turn.enter_async_context(turns.turn(peer, size))
+            except (Full, TimeoutError):
+                detail = "More calls wait to be kept here than there is room for: nothing was accepted."
+                raise busy("reading", detail, peer=peer, bytes=size) from None
+            yield
 
-        if len(body) <= LARGE_BODY:
-            return read()
-        return await self._call_services.offload.run(read, peer=client_of(request), size=len(body))
+    def _read(self, body: bytes, *, as_lines: bool) -> list[_Asked | bytes]:
+        """Read the calls; of one that can't be kept there is its result.
 
-    def _read_one(self, value: Any) -> _Asked | Problem:
+        Raises:
+            Problem: The body is none of calls, or has too many.
+        """
+        return [self._read_one(value) for value in (_lines(body) if as_lines else _elements(body))]
+
+    def _read_one(self, value: Any) -> _Asked | bytes:
+        # Written at once: as an exception, with its frames, each would take some kilobytes until all are answered.
         try:
             return self._asked(protojson.loads(value) if isinstance(value, bytes) else value)
         except protojson.FieldErrors as error:
             errors = [{"field": field, "reason": reason} for field, reason in error.errors]
-            return Problem(INVALID_REQUEST, str(error), errors=errors)
+            return _refused(Problem(INVALID_REQUEST, str(error), errors=errors))
         except Problem as problem:
-            return problem
+            return _refused(problem)
 
     def _asked(self, value: Any) -> _Asked:
         """Read one call.
@@ -127,9 +170,21 @@ class Batches:
             raise Problem(INVALID_REQUEST, "A call must be an object with `method` and `request`.")
         for name in value.keys() - _MEMBERS:
             raise invalid(quotable(name), "is no member of a call: it has `method`, `request` and `idempotencyKey`")
-        named, key = value.get("method"), value.get("idempotencyKey", "")
-        if not isinstance(named, str) or not isinstance(key, str):
-            raise invalid("idempotencyKey" if isinstance(named, str) else "method", "must be a text")
+        service, method = self._called(value.get("method"))
+        key = _key(value, method)
+        request = protojson.decode_value(method.input, [value.get("request", {})])
+        if len(request) > sizes.MAX_PAYLOAD:
+            raise Problem(TOO_LARGE, f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message.")
+        return _Asked(service, method, request, key, keyed.digest(method.input, request) if key else "")
+
+    def _called(self, named: Any) -> tuple[Service, Method]:
+        """Return what a call names.
+
+        Raises:
+            Problem: There is no such method, or its calls are never kept.
+        """
+        if not isinstance(named, str):
+            raise invalid("method", "must be a text")
         of, _, short = named.removeprefix("/").partition("/")
         service = self._call_services.catalogue.services.get(of)
         method = service.methods.get(short) if service is not None else None
@@ -139,48 +194,110 @@ class Batches:
             raise Problem(INVALID_REQUEST if streams else NO_ROUTE, why)
         if not method.policy.queue_when_away:
             raise invalid("method", "is never kept: its `away` is `reject`")
-        request = protojson.decode_value(method.input, [value.get("request", {})])
-        if len(request) > sizes.MAX_PAYLOAD:
-            raise Problem(TOO_LARGE, f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message.")
-        return _Asked(service, method, request, key)
+        return service, method
 
-    async def _keep(self, request: web.BaseRequest, one: _Asked | Problem) -> dict[str, Any] | Problem:
-        """Have one call kept; returns its result, or why it is not kept."""
-        if isinstance(one, Problem):
-            return one
-        result: dict[str, Any] | Problem
+
+class _Keeping:
+    """Has the calls of one request kept."""
+
+    def __init__(self, call_services: CallServices, request: web.BaseRequest) -> None:
+        self._call_services = call_services
+        self._request = request
+        #: What the request's headers ask for, by method, and what goes on of them, by service: read once for all calls.
+        self._preferences: dict[str, Preferences | Problem] = {}
+        self._metadata: dict[str, str | Problem] = {}
+        #: How many of those under way did not reach the middleware; and whether none of those before did.
+        self._unreached = 0
+        self._hopeless = False
+
+    async def run(self, calls: Sequence[_Asked | bytes]) -> list[bytes]:
+        """Have them kept; returns the result of each. That of one that can't be kept is there already."""
+        results: list[bytes] = []
+        for first in range(0, len(calls), _AT_ONCE):
+            results += await self._keep(calls[first : first + _AT_ONCE])
+        return results
+
+    async def _keep(self, calls: Sequence[_Asked | bytes]) -> list[bytes]:
+        """Have some kept, all at once."""
+        slices, results = Slices(), list[bytes | asyncio.Task[bytes]]()
+        self._unreached = 0
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                results.append(call if isinstance(call, bytes) else self._begin(call, group))
+                await slices.pause()
+        if sent := sum(not isinstance(one, bytes) for one in results):
+            self._hopeless = self._unreached == sent
+        return [one if isinstance(one, bytes) else one.result() for one in results]
+
+    def _begin(self, call: _Asked, group: asyncio.TaskGroup) -> bytes | asyncio.Task[bytes]:
+        """Send a call to the middleware; returns what ends with its result, or that if it can't be kept."""
+        new = self._new(call)
+        return _counted(call, new) if isinstance(new, Problem) else group.create_task(self._sent(call, *new))
+
+    def _new(self, call: _Asked) -> tuple[TaskId, pb.NewTask] | Problem:
+        """Return a call as it is sent, or why it can't be kept."""
+        service, method = call.service, call.method
+        if self._hopeless:
+            # It would wait for as long as those before it did.
+            return Problem(NOT_ACCEPTED, keeping.NOT_NOW, headers=RETRY_AFTER)
+        if not service.queueable:
+            return Problem(SERVICE_AWAY, keeping.NO_CONSUMER, headers=RETRY_AFTER)
+        prefer = _once(self._preferences, method.path, lambda: self._read_preferences(method))
+        if isinstance(prefer, Problem):
+            return prefer
+        metadata = _once(self._metadata, service.name, lambda: self._read_metadata(service))
+        if isinstance(metadata, Problem):
+            return metadata
+        if call.key:
+            prefer = dataclasses.replace(prefer, idempotency_key=call.key)
+        task_id = keeping.mint(self._call_services.ids, method, prefer)
+        new = keeping.new_task(method, task_id, call.request, prefer)
+        new.request_id, new.request_digest, new.metadata = request_id(), call.digest, metadata
+        return task_id, new
+
+    def _read_preferences(self, method: Method) -> Preferences:
+        # Whether a call must have a key was judged when it was read: it has none in a header.
+        policy = dataclasses.replace(method.policy, requires_idempotency_key=False)
+        urls = self._call_services.callback_urls
+        return preferences.read(self._request.headers, policy, max_wait_seconds=0, callback_urls=urls)
+
+    def _read_metadata(self, service: Service) -> str:
+        names = service.policy.headers
+        metadata = forwarded_headers.forwarded(names.request).read(self._request)
+        return forwarded_headers.kept(self._request, metadata, names.kept) if metadata else ""
+
+    async def _sent(self, call: _Asked, task_id: TaskId, new: pb.NewTask) -> bytes:
+        """Send a call, and return its result."""
+        ids, method = self._call_services.ids, call.method
+        said = await self._call_services.enqueuer.enqueue(new, method.schema)
+        self._unreached += said in _NOT_REACHED
         try:
-            result, outcome = await self._kept(request, one), "QUEUED"
+            if isinstance(said, Known):
+                first = keyed.first_id(ids, call.service.name, said)
+                task = {"id": first.text, "service": method.service, "method": method.name}
+                return _counted(call, {"task": task, "replayed": True})
         except Problem as problem:
-            result, outcome = problem, problem.kind.outcome
-        metrics.calls_total.add((one.service.name, one.method.name, "queued", outcome))
-        return result
-
-    async def _kept(self, request: web.BaseRequest, one: _Asked) -> dict[str, Any]:
-        """Have one call kept; returns its result.
-
-        Raises:
-            Problem: It is not, or that is unknown.
-        """
-        services, method = self._call_services, one.method
-        if not one.service.queueable:
-            raise Problem(SERVICE_AWAY, keeping.NO_CONSUMER, headers=RETRY_AFTER)
-        prefer = _preferences(request.headers, one, services.callback_urls)
-        task_id = keeping.mint(services.ids, method, prefer)
-        new = keeping.new_task(method, task_id, one.request, prefer)
-        new.request_id = request_id()
-        if prefer.idempotency_key:
-            new.request_digest = keyed.digest(method.input, one.request)
-        names = one.service.policy.headers
-        if metadata := forwarded_headers.forwarded(names.request).read(request):
-            new.metadata = forwarded_headers.kept(request, metadata, names.kept)
-        said = await services.enqueuer.enqueue(new, method.schema)
-        if isinstance(said, Known):
-            first = keyed.first_id(services.ids, one.service.name, said)
-            return {"task": {"id": first.text, "service": method.service, "method": method.name}, "replayed": True}
+            return _counted(call, problem)
         if said is not Acceptance.ACCEPTED:
-            raise keeping.refusal(said, task_id, services.ids)
-        return {"task": task_view.to_accepted(task_id, method)}
+            return _counted(call, keeping.refusal(said, task_id, ids))
+        return _counted(call, {"task": task_view.to_accepted(task_id, method)})
+
+
+def _once(known: dict[str, T | Problem], name: str, read: Callable[[], T]) -> T | Problem:
+    """Return what was read under a name, or why that can't be; it is read the first time."""
+    if name not in known:
+        try:
+            known[name] = read()
+        except Problem as problem:
+            known[name] = problem.with_traceback(None)
+    return known[name]
+
+
+def _counted(call: _Asked, result: dict[str, Any] | Problem) -> bytes:
+    """Return a call's result as JSON; what became of it is counted."""
+    outcome = result.kind.outcome if isinstance(result, Problem) else "QUEUED"
+    metrics.calls_total.add((call.service.name, call.method.name, "queued", outcome))
+    return _refused(result) if isinstance(result, Problem) else protojson.dumps(result)
 
 
 def _refused(problem: Problem) -> bytes:
@@ -189,17 +306,50 @@ def _refused(problem: Problem) -> bytes:
     return protojson.dumps({"error": problem.to_value(PATH), **({"location": place} if place else {})})
 
 
-def _preferences(headers: CIMultiDictProxy[str], one: _Asked, callback_urls: CallbackUrls) -> Preferences:
-    """Read what the request's headers ask for, of one of its calls.
+def _key(value: dict[str, Any], method: Method) -> str:
+    """Return a call's idempotency key; empty if it has none.
 
     Raises:
-        Problem: A header has a value that it can't have for this call, or its method demands an idempotency key.
+        Problem: It is wrong, or its method demands one.
     """
-    if one.key:
-        with_key = CIMultiDict(headers)
-        with_key[IDEMPOTENCY_KEY] = idempotency.spelt(one.key)
-        headers = CIMultiDictProxy(with_key)
-    return preferences.read(headers, one.method.policy, max_wait_seconds=0, callback_urls=callback_urls)
+    key = value.get(_KEY)
+    if _KEY in value and not (isinstance(key, str) and idempotency.is_key(key)):
+        raise invalid(_KEY, f"must be {idempotency.FORM}")
+    if key is None and method.policy.requires_idempotency_key:
+        raise invalid(_KEY, idempotency.REQUIRED)
+    return key or ""
+
+
+def _reserve_room(request: web.BaseRequest, calls: Sequence[_Asked | bytes]) -> None:
+    """Reserve room for the answer: once calls are kept it is too late to say that there is none.
+
+    Raises:
+        Problem: There is none.
+    """
+    if not room_for(request, sum(len(call) if isinstance(call, bytes) else _RESULT_BYTES for call in calls)):
+        detail = "There is no room for the answer while so many are not taken. Nothing was accepted."
+        raise Problem(GATEWAY_BUSY, detail, headers=RETRY_AFTER)
+
+
+def _answer(results: list[bytes], *, as_lines: bool) -> Response:
+    if as_lines:
+        results.append(b"")
+        return Response(b"\n".join(results), headers={"Content-Type": NDJSON.media_type, **NO_STORE})
+    return Response(b'{"results":[%b]}' % b",".join(results), headers={"Content-Type": JSON, **NO_STORE})
+
+
+def _check_headers(request: web.BaseRequest) -> bool:
+    """Check what the headers say of the whole; returns whether the body is a line for each call.
+
+    Raises:
+        Problem: They ask for what can't be.
+    """
+    as_lines = _is_lines(request)
+    if IDEMPOTENCY_KEY in request.headers:
+        raise invalid(IDEMPOTENCY_KEY, "names one call: give each its own `idempotencyKey`")
+    if preferences.forbids_queue(request.headers):
+        raise invalid(PREFER, "can't be honoured: the calls of a batch are kept, and `no-queue` forbids it")
+    return as_lines
 
 
 def _is_lines(request: web.BaseRequest) -> bool:

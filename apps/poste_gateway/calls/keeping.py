@@ -25,6 +25,7 @@ NO_CONSUMER: Final = (
     "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
     " no consumer would take it from a queue."
 )
+NOT_NOW: Final = "Nothing was accepted: the call can't be kept now."
 _AGAIN: Final = {
     Acceptance.QUEUE_FULL: (QUEUE_FULL, "The service is away and its queue is full: nothing was accepted."),
     Acceptance.BUDGET_SPENT: (
@@ -32,7 +33,7 @@ _AGAIN: Final = {
         "The queue, with the results kept in it, takes as much room as it may: nothing was accepted.",
     ),
     Acceptance.NO_CONSUMER: (SERVICE_AWAY, NO_CONSUMER),
-    Acceptance.NOT_ACCEPTED: (NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now."),
+    Acceptance.NOT_ACCEPTED: (NOT_ACCEPTED, NOT_NOW),
     Acceptance.STORE_AWAY: (NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}."),
 }
 

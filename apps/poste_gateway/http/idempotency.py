@@ -12,6 +12,9 @@ IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 REPLAYED: Final = "Idempotent-Replayed"
 #: The longest key, in characters.
 _LONGEST: Final = 255
+#: What a key is made of, and why a call without one is refused, in words for the client.
+FORM: Final = f"1 to {_LONGEST} printable ASCII characters"
+REQUIRED: Final = "is required by this method: a name of this call that no other has, e.g. a UUID"
 #: A string of RFC 8941, as the draft has it; or its characters alone, as most clients send them.
 _STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*+)"')
 BARE: Final = rf"^[!#-+\--:<-\[\]-~]{{1,{_LONGEST}}}$"
@@ -19,10 +22,9 @@ _BARE: Final = re.compile(BARE)
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
-def spelt(key: str) -> str:
-    """Return a key as the header has it."""
-    escaped = key.replace("\\", r"\\").replace('"', r"\"")
-    return f'"{escaped}"'
+def is_key(key: str) -> bool:
+    """Return whether a text may be a key."""
+    return 1 <= len(key) <= _LONGEST and key.isascii() and key.isprintable()
 
 
 def read(headers: CIMultiDictProxy[str], *, required: bool, errors: list[dict[str, str]]) -> str:
@@ -38,11 +40,9 @@ def read(headers: CIMultiDictProxy[str], *, required: bool, errors: list[dict[st
         if len(values) > 1:
             reason = "must be there once only"
         elif not 1 <= len(key) <= _LONGEST:
-            reason = (
-                f'must be 1 to {_LONGEST} printable ASCII characters, in double quotes if it has any of ",;\\ or spaces'
-            )
+            reason = f'must be {FORM}, in double quotes if it has any of ",;\\ or spaces'
     elif required:
-        reason = "is required by this method: a name of this call that no other has, e.g. a UUID"
+        reason = REQUIRED
     if reason:
         errors.append({"field": IDEMPOTENCY_KEY, "reason": reason})
     return key

@@ -129,6 +129,18 @@ def read_wait(headers: CIMultiDictProxy[str], *, max_wait_seconds: float) -> flo
     return wait or 0.0
 
 
+def forbids_queue(headers: CIMultiDictProxy[str]) -> bool:
+    """Return whether a request's headers say that nothing of it may be queued.
+
+    Raises:
+        Problem: The header has a value that it can't have.
+    """
+    errors: list[dict[str, str]] = []
+    forbidden: bool = _preferences(headers, 0, errors)["no_queue"]
+    _raise(errors)
+    return forbidden
+
+
 def applied(*preferences: str) -> dict[str, str]:
     """Return the header that names the preferences that were honoured."""
     return {APPLIED: ", ".join(preferences)} if preferences else {}
