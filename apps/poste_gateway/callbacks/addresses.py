@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import AddrInfoType, BaseConnector, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from poste.runtime import leaving
 from poste.runtime.setting_values import Network
 
 _Address = IPv4Address | IPv6Address
@@ -100,6 +100,8 @@ class CheckedResolver(AbstractResolver):
         self._allowed = allowed
         # Not the loop's threads: a client's name whose server is silent keeps one for half a minute.
         self._threads = ThreadPoolExecutor(limit, thread_name_prefix="callback names")
+        self._looked_up: list[str] = []
+        leaving.watch(lambda: [f"the look-up of {host}" for host in self._looked_up])
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -110,7 +112,14 @@ class CheckedResolver(AbstractResolver):
             OSError: There are none.
             ForbiddenAddressError: One of them is one that no callback may go to: the others are not tried either.
         """
-        look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
+
+        def look_up() -> list[tuple[Any, ...]]:
+            self._looked_up.append(host)
+            try:
+                return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+            finally:
+                self._looked_up.remove(host)
+
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         except UnicodeError as error:
