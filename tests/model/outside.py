@@ -7,7 +7,21 @@ from typing import Final
 
 from model.network import Network
 from model.rules import Rule
-from model.store import ARRIVED, FORGOTTEN, GONE, HOLDS, MOVED, NO_LEASE, NONE, NOT_ARRIVED, OVER, REAPED, SETTLED
+from model.store import (
+    ARRIVED,
+    FORGOTTEN,
+    GONE,
+    HOLDS,
+    MOVED,
+    NO_LEASE,
+    NONE,
+    NOT_ARRIVED,
+    OTHER,
+    OVER,
+    REAPED,
+    SETTLED,
+    There,
+)
 from model.world import DEAD, FROZEN, PAUSE, Step, World, put
 
 #: How often a replayed task may be run: its operator said so.
@@ -144,6 +158,10 @@ class Outside(Network):
                     world=after.world._replace(starts=put(world.starts, key, world.starts[key] + self.rules.once[key])),
                     command=("end_there", (key,)),
                 )
+            elif there.state == OTHER:
+                yield self._there(world, key, NONE)._replace(
+                    says=f"the other call's record under the key of {key} is over", command=("forget_there", (key,))
+                )
             elif there.state not in (NONE, GONE) and self.may(world, "forget"):
                 step = self._there(world, key, GONE)
                 yield step._replace(
@@ -151,6 +169,14 @@ class Outside(Network):
                     world=self.spend(step.world, "forget"),
                     fault=True,
                     command=("forget_there", (key,)),
+                )
+            if task.was and there == There() and self.may(world, "taken"):
+                step = self._there(world, key, OTHER)
+                yield step._replace(
+                    says=f"another call with the key of {key} comes to the other queue",
+                    world=self.spend(step.world, "taken"),
+                    fault=True,
+                    command=("other_there", (key,)),
                 )
             if there.mark == SETTLED:
                 after = world._replace(
@@ -160,12 +186,13 @@ class Outside(Network):
 
     def _go_on(self, world: World, key: int) -> Iterator[Step]:
         """Do the next step of a move: whoever comes upon the task does."""
-        task, mark = world.store.tasks[key], world.store.there[key].mark
+        task, (state, mark) = world.store.tasks[key], world.store.there[key]
+        arrived = mark != NOT_ARRIVED or (state == OTHER and not self.on(Rule.MOVE_TAKEN))
         if task.was:
             yield from self.ask(
                 world, f"{key} is written to the other queue", lambda behind, _: behind, "move_in", key, task.was
             )
-        if task.was and (mark != NOT_ARRIVED or not self.on(Rule.MOVE_DONE)):
+        if task.was and (arrived or not self.on(Rule.MOVE_DONE)):
             yield from self.ask(world, f"the record of {key} is dropped", lambda behind, _: behind, "move_done", key)
         if mark == ARRIVED and (not task.was or not self.on(Rule.MOVE_SETTLED)):
             _, step = self.send(world, "move_settle", key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.game import Game
 from model.rules import Rule
-from model.store import ARRIVED, MOVED, NO_LEASE, NONE
+from model.store import ARRIVED, MOVED, NO_LEASE, NONE, OTHER
 from model.world import DEAD, World
 from poste.domain.policy import SUSPECT_AFTER
 
@@ -22,7 +22,7 @@ def _lost(game: Game, world: World, key: int) -> str | None:
     if world.accepted[key] and task.state == NONE:
         return "a call was accepted, and there is no record"
     there = world.store.there[key]
-    if task.state == MOVED and not task.was and there.state == NONE:
+    if task.state == MOVED and not task.was and there.state in (NONE, OTHER):
         return "a call was accepted, and there is no record"
     if task.open and there.state == "Q":
         return "an open task stands in two places"

@@ -7,7 +7,21 @@ from typing import Any, Final
 
 from support.driven_queue import METHOD, QUEUE, DrivenQueue
 
-from model.store import ARRIVED, FORGOTTEN, GONE, HOLDS, MOVED, NONE, NOT_ARRIVED, OVER, REAPED, SETTLED, Store, Token
+from model.store import (
+    ARRIVED,
+    FORGOTTEN,
+    GONE,
+    HOLDS,
+    MOVED,
+    NONE,
+    NOT_ARRIVED,
+    OTHER,
+    OVER,
+    REAPED,
+    SETTLED,
+    Store,
+    Token,
+)
 from model.world import Step
 from poste.domain.input_rules import LAST_SECOND
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS
@@ -22,6 +36,8 @@ _SIZE: Final = 1
 #: The other queue, and what the move to it is called.
 _THERE: Final = "test.There"
 _MOVE: Final = "move"
+#: The state of another call there.
+_OTHER: Final = "D"
 
 
 class Replay:
@@ -177,6 +193,9 @@ class Replay:
         await self.queue.client.hset(self.there.record(self.keys[key]), "x", LAST_SECOND * 1000)
         await self.queue.tasks.cancel(_THERE, self.keys[key])
 
+    async def _other_there(self, _: Store, key: int) -> None:
+        await self.queue.client.hset(self.there.record(self.keys[key]), mapping={"s": _OTHER, "c": "1", "g": "other"})
+
     async def _forget_there(self, _: Store, key: int) -> None:
         await self.queue.client.unlink(self.there.record(self.keys[key]))
 
@@ -219,7 +238,10 @@ class Replay:
             "taken": {self.name(me): [self.keys[key] for key in listed] for me, listed in enumerate(store.taken)},
             "paused": store.paused,
             "there": [
-                (NONE if there.state == GONE else there.state, NOT_ARRIVED if there.mark == FORGOTTEN else there.mark)
+                (
+                    {GONE: NONE, OTHER: _OTHER}.get(there.state, there.state),
+                    NOT_ARRIVED if there.mark == FORGOTTEN else there.mark,
+                )
                 for there in store.there
             ],
             "moving": {key for key, task in tasks.items() if task.state == MOVED and task.was},

@@ -59,6 +59,7 @@ class Rule(Enum):
     MOVE_WAITING = "move_out.lua", "what runs does not leave for another queue"
     MOVE_MARK = "move_in.lua", "what is noted to have arrived is not written again, whatever became of it"
     MOVE_YOUNG = "move_in.lua", "what was read long ago is not written"
+    MOVE_TAKEN = "move_in.lua", "what finds another call's record under its key has not arrived"
     MOVE_DONE = "moves.py", "a record is dropped once it is known to have arrived in the other queue"
     MOVE_SETTLED = "moves.py", "that it arrived is forgotten once its old record is dropped"
     MOVE_ON_DISK = "move.py", "each step of a move is on disk before the next"

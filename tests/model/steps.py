@@ -21,6 +21,7 @@ from model.store import (
     NO_LEASE,
     NONE,
     NOT_ARRIVED,
+    OTHER,
     OVER,
     REAPED,
     SETTLED,
@@ -482,7 +483,7 @@ class Steps:
         if there.mark == FORGOTTEN and Rule.MOVE_YOUNG in self.rules:
             return Done(store, "late")
         if there.state not in (NONE, GONE):
-            return Done(store, "there")
+            return Done(store, "taken" if there.state == OTHER and Rule.MOVE_TAKEN in self.rules else "there")
         if there.mark != NOT_ARRIVED:
             draft.broken.append("what had arrived in the other queue arrives once more")
         draft.there[key] = There(was, ARRIVED)

@@ -10,6 +10,8 @@ Token = tuple[int, int]
 NONE, GONE = "-", "X"
 #: It goes to another queue, or went there.
 MOVED = "M"
+#: In the other queue another call, which has the task's idempotency key, has the record.
+OTHER = "O"
 #: What the other queue has noted: nothing yet; that it arrived; that this is to be forgotten soon; it is forgotten.
 NOT_ARRIVED, ARRIVED, SETTLED, FORGOTTEN = range(4)
 #: Who would know if a claimed task had begun: whatever server there is.

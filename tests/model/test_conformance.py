@@ -38,6 +38,7 @@ FAULTS: Final = (
     "replay",
     "park",
     "move",
+    "taken",
 )
 RULES: Final = Rules(
     once=(False, True, False, True),
@@ -91,5 +92,14 @@ def test_the_model_is_the_scripts(tmp_path: Path) -> None:
     assert done == {
         *("enqueue", "take", "claim", "begin", "complete", "give_back", "put_off", "cancel", "read", "join", "renew"),
         *("take_lane", "leave", "reap", "wake", "sweep", "pause", "replay", "purge", "forget", "overdue", "lapse"),
-        *("move_out", "move_in", "move_done", "move_settle", "end_there", "forget_there", "forget_arrival"),
+        *(
+            "move_out",
+            "move_in",
+            "move_done",
+            "move_settle",
+            "other_there",
+            "end_there",
+            "forget_there",
+            "forget_arrival",
+        ),
     }
