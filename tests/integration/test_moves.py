@@ -252,6 +252,28 @@ async def test_what_meets_another_call_with_its_idempotency_key_is_not_lost(pair
     assert await pair.client.hget(pair.new.keys.record(key), "g") == f"second@{pair.old.queue}".encode()
 
 
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_mover_that_dies_where_another_call_has_the_idempotency_key_leaves_both(
+    pair: Pair, after: int, *, heard: bool
+) -> None:
+    """What goes on with the move knows no more than what stands there: it could take the other call for its own."""
+    key = "k" * 16
+    await moved_twice(pair, key)
+    with pytest.raises(StoreLost):
+        await Dying(pair.client, after=after, heard=heard).move(pair.old.queue, pair.new.queue, [key])
+
+    await pair.moves.resume(pair.old.queue)
+
+    assert await pair.client.hget(pair.old.keys.record(key), "g") == b"second"
+    assert await pair.client.hget(pair.new.keys.record(key), "g") == f"first@{pair.old.queue}".encode()
+    assert await pair.run_one(pair.new) == key
+    await pair.client.delete(pair.new.keys.record(key))
+    assert await pair.move(key) == ["moved"]
+    assert await pair.client.lrange(pair.new.keys.ready, 0, -1) == [key.encode()]
+    await pair.nothing_left()
+
+
 async def test_a_call_with_an_idempotency_key_goes_back_once_it_is_long_enough_away(pair: Pair) -> None:
     """What is left of it where it was lives as long as its result may: for so long it could not go back."""
     key, at = "k" * 16, pair.old.keys

@@ -92,14 +92,6 @@ def test_the_model_is_the_scripts(tmp_path: Path) -> None:
     assert done == {
         *("enqueue", "take", "claim", "begin", "complete", "give_back", "put_off", "cancel", "read", "join", "renew"),
         *("take_lane", "leave", "reap", "wake", "sweep", "pause", "replay", "purge", "forget", "overdue", "lapse"),
-        *(
-            "move_out",
-            "move_in",
-            "move_done",
-            "move_settle",
-            "other_there",
-            "end_there",
-            "forget_there",
-            "forget_arrival",
-        ),
+        *("move_out", "move_in", "move_done", "move_settle", "other_there", "end_there", "forget_there"),
+        "forget_arrival",
     }
