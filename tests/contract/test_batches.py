@@ -237,6 +237,17 @@ async def test_no_batch_waits_for_long(tmp_path: Path, monkeypatch: pytest.Monke
         assert outcomes((await batch(stage.gateway, [LARGE_CALL])).body["results"]) == ["QUEUED"]
 
 
+async def test_what_is_left_is_not_sent_once_answers_are_lost(tmp_path: Path) -> None:
+    """Each part of it would be asked about for as long as the first, and its client learn of nothing meanwhile."""
+    async with staged(tmp_path) as stage:
+        stage.mom.losses = [False] * 1000
+        reply = await batch(stage.gateway, [{"method": f"{shop.NAME}/Place", "request": {"aDouble": 1}}] * 600)
+
+    results = reply.body["results"]
+    assert outcomes(results) == ["acceptance-unknown"] * 512 + ["not-accepted"] * 88
+    assert all(one["location"].startswith("/v1/tasks/") for one in results[:512])
+
+
 async def test_whatever_a_call_is_it_gets_an_answer(gateway: Gateway) -> None:
     """One client's oddities would be a defect of the gateway, and the other calls' answers be lost."""
     odd = [
