@@ -12,14 +12,14 @@ from poste_mom.queues.turns import Turns
 QUEUE = "a.B"
 
 
-def figures(started: int, *, queued: int = 100, put_off: int = 0, **changes: Any) -> QueueFigures:
+def figures(started: int, *, queued: int = 100, put_off: int = 0, came: int = 0, **changes: Any) -> QueueFigures:
     fields = dict.fromkeys(
         ("running", "delayed", "dead", "held", "callbacks", "undelivered", "kept", "waiting_bytes", "kept_bytes"), 0
     )
     shown = {
         **fields, "name": QUEUE, "queued": queued, "dead_bytes": 0, "consumers": 1, "oldest_age_seconds": 40.0,
-        "paused": False, "stands_still": False, "lanes": {}, "totals": {"started": started, "put_off": put_off},
-        **changes,
+        "paused": False, "stands_still": False, "lanes": {},
+        "totals": {"started": started, "put_off": put_off, "enqueued": came}, **changes,
     }  # fmt: skip
     return QueueFigures(**shown)
 
@@ -54,12 +54,22 @@ def test_who_has_waited_longer_has_its_turn_sooner() -> None:
     """The first of a long queue would be told as much as the last."""
     clock = Clock()
     clock.measure(0, figures(0))
-    clock.measure(10, figures(100))
+    clock.measure(10, figures(100, came=25))
 
     assert clock.turns.of_waiting(QUEUE, 0) == pytest.approx(10)
+    # 75 came after it.
     assert clock.turns.of_waiting(QUEUE, 30) == pytest.approx(2.5)
     assert clock.turns.of_waiting(QUEUE, 41) == 0
     assert clock.turns.of_waiting("not.Asked", 41) is None
+
+
+def test_who_came_last_of_many_has_them_all_before_it() -> None:
+    """It is nearly as old as the first, and would be told that its turn is now."""
+    clock = Clock()
+    clock.measure(0, figures(0, came=100))
+    clock.measure(10, figures(100, came=100))
+
+    assert clock.turns.of_waiting(QUEUE, 39) == pytest.approx(10)
 
 
 @pytest.mark.parametrize(

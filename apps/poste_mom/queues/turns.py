@@ -35,15 +35,17 @@ class _Measured:
 
     Attributes:
         asked: When it was last asked for, by the monotonic clock.
-        starts: How many had ever been started at some times.
-        seconds: How long all that waits takes to be started; None if that is not known.
-        oldest_age_seconds: The age of what waits longest.
+        totals: How many had ever been started, and had ever come, at some times.
+        queued: How many wait.
+        each_seconds: How long it takes from one's start to the next one's; None if that is not known.
+        arrivals: How many come in a second.
     """
 
     asked: float
-    starts: deque[tuple[float, int]] = field(default_factory=deque)
-    seconds: float | None = None
-    oldest_age_seconds: float = 0.0
+    totals: deque[tuple[float, int, int]] = field(default_factory=deque)
+    queued: int = 0
+    each_seconds: float | None = None
+    arrivals: float = 0.0
 
 
 class Turns:
@@ -55,17 +57,17 @@ class Turns:
 
     def of_new(self, queue: str) -> float | None:
         """Return how long a call that comes now waits for its turn, in seconds; None if that is not known."""
-        return self._asked(queue).seconds
+        return self.of_waiting(queue, 0.0)
 
     def of_waiting(self, queue: str, age_seconds: float) -> float | None:
         """Return how much longer one waits that has waited for some time, in seconds; None if that is not known.
 
-        Those before it are taken to be as many as its age says among those of all that wait.
+        Behind it are those that came since, as far as the pace at which they come now tells how many these are.
         """
         found = self._asked(queue)
-        if found.seconds is None or found.oldest_age_seconds <= 0:
+        if found.each_seconds is None:
             return None
-        return found.seconds * min(1.0, max(0.0, 1 - age_seconds / found.oldest_age_seconds))
+        return found.each_seconds * max(0.0, found.queued - found.arrivals * age_seconds)
 
     async def run(self) -> None:
         """Measure once a second. Never returns."""
@@ -97,12 +99,12 @@ class Turns:
         if found is None:
             return
         totals = figures.totals
-        found.starts.append((now, totals.get("started", 0) - totals.get("put_off", 0)))
-        while now - found.starts[0][0] > _MOST_SECONDS:
-            found.starts.popleft()
-        began, before = found.starts[0]
-        started, seconds = found.starts[-1][1] - before, now - began
-        found.oldest_age_seconds = figures.oldest_age_seconds or 0.0
+        latest = now, totals.get("started", 0) - totals.get("put_off", 0), totals.get("enqueued", 0)
+        found.totals.append(latest)
+        while now - found.totals[0][0] > _MOST_SECONDS:
+            found.totals.popleft()
+        seconds, started, came = (new - old for new, old in zip(latest, found.totals[0], strict=True))
         told = seconds >= _LEAST_SECONDS and started > 0 and figures.consumers > 0
         held = figures.paused or figures.stands_still or any(figures.lanes.values())
-        found.seconds = figures.queued * seconds / started if told and not held else None
+        found.queued = figures.queued
+        found.each_seconds, found.arrivals = (seconds / started, came / seconds) if told and not held else (None, 0.0)
