@@ -283,7 +283,7 @@ async def test_an_answer_that_is_long_in_coming_gives_its_turn_up(before: tuple[
 
 async def test_only_so_many_turns_are_given_up_before_their_answers_come() -> None:
     """A large answer that comes slowly seems small at first: all of them would be read at once."""
-    turns = AnswerTurns()
+    turns = AnswerTurns().lane(LOOK)
     for client, many in (("a", 2), ("", 14)):
         for _ in range(many):
             assert await turns.take(client, lambda _: None)
@@ -294,15 +294,16 @@ async def test_only_so_many_turns_are_given_up_before_their_answers_come() -> No
     assert not turns.step_aside("a")
     turns.end_aside("a")
     assert turns.step_aside("a")
-    assert turns.free == 3
+    assert turns.turns.free == 3
 
 
 async def take_all(turns: AnswerTurns) -> None:
     """Take all turns, and give them back."""
+    lane = turns.lane("/any")
     for _ in range(3):
-        assert await turns.take("", lambda _: None)
+        assert await lane.take("", lambda _: None)
     for _ in range(3):
-        turns.give("")
+        lane.give("")
 
 
 class Door:
@@ -379,7 +380,7 @@ async def test_a_caller_that_goes_takes_its_turn_along() -> None:
 
 async def test_turns_go_from_client_to_client_and_never_all_to_one() -> None:
     """One client's hundred would all be read before another's first, or hold every turn as long as they come."""
-    turns, read = AnswerTurns(), list[str]()
+    turns, read = AnswerTurns().lane(LOOK), list[str]()
 
     async def take(client: str) -> None:
         assert await turns.take(client, lambda _: None)
@@ -442,7 +443,7 @@ def small(calls: LoneCalls) -> bool:
 async def test_turns_of_a_courier_take_room_for_the_largest_answer() -> None:
     """Each of them may be one: beside all that is held already they would be more than there is."""
     room = HeldBytes(3 * sizes.MAX_PAYLOAD)
-    turns = AnswerTurns(OF_COURIER, room)
+    turns = AnswerTurns(OF_COURIER, room).lane(LOOK)
     room.total += sizes.MAX_PAYLOAD + 1
     assert await turns.take("a", lambda _: None)
     ended: list[Callable[[object], None]] = []
@@ -458,18 +459,76 @@ async def test_turns_of_a_courier_take_room_for_the_largest_answer() -> None:
     for name in ("a", "b"):
         turns.give(name)
     await until(lambda: room.total == sizes.MAX_PAYLOAD)
-    assert turns.free == 3
+    assert turns.turns.free == 3
 
 
-async def test_a_courier_waits_for_few_answers_whose_headers_came_long_before() -> None:
+async def test_a_courier_waits_for_few_answers_beside_their_turns() -> None:
     """Each may be a large one: all of them, read at once, would be more than there is."""
     turns = AnswerTurns(OF_COURIER)
-    assert all([await turns.take_early(name, lambda _: None) for name in ("a", "b")])
-    waits = asyncio.create_task(turns.take_early("c", lambda _: None))
-    await asyncio.sleep(0)
-    # Nor does an answer step aside beside them.
-    assert await turns.take("d", lambda _: None)
-    assert not turns.step_aside("d")
-    assert not waits.done()
-    turns.give_early("a")
-    assert await waits
+    assert [turns.begin_early(name) for name in "aabc"] == [True, False, True, False]
+    # Those that step aside are counted beside them.
+    lane = turns.lane(LOOK)
+    for client, aside in (("a", True), ("a", False), ("b", True), ("c", False)):
+        assert await lane.take(client, lambda _: None)
+        assert lane.step_aside(client) is aside
+        if not aside:
+            lane.give(client)
+    turns.end_early("a")
+    assert turns.begin_early("c")
+
+
+async def test_a_couriers_small_answers_have_turns_of_their_own_while_others_are_stuck() -> None:
+    """Services that send headers alone hold all others, and perhaps most of the room, for as long as they may."""
+    room = HeldBytes(sizes.LARGE)
+    turns = AnswerTurns(OF_COURIER, room)
+    turns.history.note(LOOK, 1)
+    lane = turns.lane(LOOK)
+    assert lane is turns.lane("/unknown")
+    assert await lane.take("a", lambda _: None)
+    lane.stuck.add("a")
+    small = turns.lane(LOOK)
+    assert small is not lane
+    assert turns.lane("/unknown") is lane
+    room.total = 0
+    assert await small.take("b", lambda _: None)
+    assert room.total == sizes.LARGE
+    lane.stuck.clear()
+    assert turns.lane(LOOK) is lane
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+@pytest.mark.parametrize("early", [True, False], ids=["early", "at once"])
+async def test_services_that_send_headers_alone_cost_no_other_call_its_answer(early: bool, known: bool) -> None:
+    """A courier's call that was answered, and not read in its time, has an unknown outcome: it may have run."""
+    begun, ends = 0, asyncio.Event()
+
+    async def behave(request: bytes, context: Any) -> bytes:
+        nonlocal begun
+        await context.send_initial_metadata((("begun", "yes"),))
+        if request == b"0":
+            begun += 1
+            await ends.wait()
+        elif early:
+            await asyncio.sleep(0.15)
+        return bytes(int(request))
+
+    room = HeldBytes(1 << 26)
+    turns = AnswerTurns(OF_COURIER, room)
+    async with serving(behave, turns) as calls, asyncio.timeout(30):
+        if known:
+            assert await look(calls, 1, client="c") == 1
+        # Requests leave less than two of the largest answers.
+        room.total += 33 << 20
+        hung = [asyncio.create_task(look(calls, 0, client=client, seconds=30)) for client in ("a", "b", "c") * 4]
+        await until(lambda: begun == len(hung))
+        for _ in range(2):
+            answers = await asyncio.gather(*(look(calls, 1, client="c", seconds=3) for _ in range(6)))
+            assert answers == [1] * 6
+        # A method that answers with more has no room for the largest answer, but for its own.
+        turns.history.note(LOOK, MEGABYTES)
+        assert await look(calls, LARGE, client="d", seconds=3) == LARGE
+        ends.set()
+        assert await asyncio.gather(*hung) == [0] * len(hung)
+    room.give(33 << 20)
+    await until(lambda: room.total == 0)
+    assert turns.free == 3

@@ -30,6 +30,11 @@ class AnswerHistory:
         """Return how many bytes a method's next answer is thought to have; None if it has never answered."""
         return self._expected.get(path)
 
+    def small(self, path: str) -> bool:
+        """Return whether a method has answered, and its next answer is thought to be small."""
+        expected = self._expected.get(path)
+        return expected is not None and expected <= sizes.LARGE
+
     def early(self, path: str) -> bool:
         """Return whether a method's headers come long before its answer, which is small."""
         return path in self._early

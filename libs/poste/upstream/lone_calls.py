@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -27,7 +27,7 @@ from google.rpc import status_pb2
 from poste.domain import carried, sizes, traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
-from poste.upstream.answer_turns import AnswerTurns
+from poste.upstream.answer_turns import AnswerTurns, Ends, Lane
 from poste.upstream.failure import LOST, NO_ROOM, Failure
 from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall, unread
 
@@ -78,8 +78,7 @@ class LoneCalls:
             grpc.aio.AioRpcError: It failed.
         """
         metadata = metadata_of(outgoing)
-        expected = self._history.expected(outgoing.path)
-        small = expected is not None and expected <= sizes.LARGE
+        small = self._history.small(outgoing.path)
         if small and outgoing.repeatable and (make := self._small_call(outgoing.path)) is not None:
             begin = self._loop.time()
             try:
@@ -141,36 +140,58 @@ class LoneCalls:
         try:
             # Until the beginning of its answer is here, or how it failed.
             await call.wait_for_connection()
-            if self._history.early(path):
+            if self._history.early(path) and self._turns.begin_early(client):
                 # It may be long in coming, and is small.
-                if not await self._turns.take_early(client, call.add_done_callback):
-                    return await self._unread(call)
                 try:
-                    # Others of its method may have come meanwhile, and been large.
-                    if self._history.early(path):
-                        return await self._read(call, path)
+                    return await self._read(call, path)
                 finally:
-                    self._turns.give_early(client)
-            if not await self._turns.take(client, call.add_done_callback):
-                return await self._unread(call)
-            with self._turn(client):
-                expected = self._history.expected(path) or 0
-                if expected > sizes.LARGE and not await self._room(call, expected, outgoing.make_room):
-                    return await self._unread(call)
-                return await self._read(call, path)
+                    self._turns.end_early(client)
+            with self._waiting(call) as ends:
+                while await (lane := self._turns.lane(path)).take(client, ends):
+                    with self._turn(lane, client):
+                        expected = self._history.expected(path) or 0
+                        if expected > lane.most:
+                            # Others of its method have come meanwhile, and were large.
+                            continue
+                        if expected > sizes.LARGE and not await self._room(call, expected, outgoing.make_room):
+                            return await self._unread(call)
+                        return await self._read(call, path)
+            return await (self._unread(call) if call.done() else self._read_late(call, path))
         finally:
             call.cancel()
 
     @contextlib.contextmanager
-    def _turn(self, client: str) -> Iterator[None]:
+    def _waiting(self, call: Any) -> Iterator[Ends]:
+        """Yield what ends the waiting for a turn: that the call is over, or half of the time that it has left."""
+        seconds = call.time_remaining() if self._turns.limits.kept else None
+        if seconds is None:
+            yield call.add_done_callback
+            return
+        late: asyncio.Future[None] = self._loop.create_future()
+
+        def ends(over: Callable[[object], None]) -> None:
+            call.add_done_callback(over)
+            late.add_done_callback(over)
+
+        timer = self._loop.call_later(seconds / 2, late.set_result, None)
+        try:
+            yield ends
+        finally:
+            timer.cancel()
+
+    @contextlib.contextmanager
+    def _turn(self, lane: Lane, client: str) -> Iterator[None]:
         """Have a turn, which began; should the answer be long in coming, others have it."""
-        aside = False
+        aside, turn = False, object()
         timer: asyncio.TimerHandle
 
         def step_aside() -> None:
             nonlocal aside, timer
-            aside = self._turns.step_aside(client)
-            if not aside:
+            aside = lane.step_aside(client)
+            if aside:
+                lane.stuck.discard(turn)
+            else:
+                lane.stuck.add(turn)
                 timer = self._loop.call_later(_PATIENCE_SECONDS, step_aside)
 
         timer = self._loop.call_later(_PATIENCE_SECONDS, step_aside)
@@ -178,10 +199,21 @@ class LoneCalls:
             yield
         finally:
             timer.cancel()
+            lane.stuck.discard(turn)
             if aside:
-                self._turns.end_aside(client)
+                lane.end_aside(client)
             else:
-                self._turns.give(client)
+                lane.give(client)
+
+    async def _read_late(self, call: Any, path: str) -> bytes | Failure:
+        """Read an answer whose turn did not come, with room for as much as its method answered with lately."""
+        expected = self._history.expected(path) or 0
+        if not await self._turns.take_late(expected, call.add_done_callback):
+            return await self._unread(call)
+        try:
+            return await self._read(call, path)
+        finally:
+            self._turns.give_late(expected)
 
     async def _read(self, call: Any, path: str) -> bytes | Failure:
         """Read the one answer of a stream, and how its call ended."""
