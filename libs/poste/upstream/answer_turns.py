@@ -31,6 +31,9 @@ _READ_OF_ONE: Final = 2
 #: The same of small answers, by what is known of their methods, while they have turns of their own.
 _SMALL: Final = 3
 _SMALL_OF_ONE: Final = 2
+#: How many of these may stand aside, and how many of them may be one client's: whole services that send headers alone.
+_SMALL_ASIDE: Final = 64
+_SMALL_ASIDE_OF_ONE: Final = 16
 #: Has what it is given called, with anything, once what is waited for is for nothing.
 Ends = Callable[[Callable[[object], None]], object]
 #: Whose calls have no limit of one client's: those that come through a proxy are of many.
@@ -82,7 +85,7 @@ OF_GATEWAY: Final = AnswerLimits(
 #: Its clients are the services, and one of them is often the only one that has calls. What they answer all at once, be
 #: each answer the largest that may be, 256 MB bear.
 OF_COURIER: Final = AnswerLimits(
-    aside=2, aside_of_one=1, early=2, early_of_one=1, unasked=0, unasked_of_one=0, refused=True, kept=True
+    aside=2, aside_of_one=1, early=1, early_of_one=1, unasked=0, unasked_of_one=0, refused=True, kept=True
 )
 
 
@@ -195,7 +198,7 @@ class AnswerTurns:
         self._small = self._any = Lane(reading, aside, sizes.MAX_PAYLOAD, room)
         if limits.kept:
             reading = Turns(_SMALL, of_one_peer=_SMALL_OF_ONE, unlimited=_NO_CLIENT)
-            self._small = Lane(reading, self._early or aside, sizes.LARGE, room)
+            self._small = Lane(reading, self._crowd(_SMALL_ASIDE, _SMALL_ASIDE_OF_ONE), sizes.LARGE, room)
         self._unasked = self._crowd(limits.unasked, limits.unasked_of_one)
 
     @staticmethod

@@ -146,8 +146,12 @@ class LoneCalls:
                     return await self._read(call, path)
                 finally:
                     self._turns.end_early(client)
-            with self._waiting(call) as ends:
-                while await (lane := self._turns.lane(path)).take(client, ends):
+            late_at = self._late_at(call)
+            while True:
+                lane = self._turns.lane(path)
+                with self._waiting(call, lane, path, late_at) as ends:
+                    has_turn = await lane.take(client, ends)
+                if has_turn:
                     with self._turn(lane, client):
                         expected = self._history.expected(path) or 0
                         if expected > lane.most:
@@ -156,24 +160,39 @@ class LoneCalls:
                         if expected > sizes.LARGE and not await self._room(call, expected, outgoing.make_room):
                             return await self._unread(call)
                         return await self._read(call, path)
-            return await (self._unread(call) if call.done() else self._read_late(call, path))
+                if call.done():
+                    return await self._unread(call)
+                if late_at is not None and self._loop.time() >= late_at:
+                    return await self._read_late(call, path)
         finally:
             call.cancel()
 
-    @contextlib.contextmanager
-    def _waiting(self, call: Any) -> Iterator[Ends]:
-        """Yield what ends the waiting for a turn: that the call is over, or half of the time that it has left."""
+    def _late_at(self, call: Any) -> float | None:
+        """Return when an answer is read without a turn: after half of its call's time that is left; None if never."""
         seconds = call.time_remaining() if self._turns.limits.kept else None
-        if seconds is None:
+        return None if seconds is None else self._loop.time() + seconds / 2
+
+    @contextlib.contextmanager
+    def _waiting(self, call: Any, lane: Lane, path: str, late_at: float | None) -> Iterator[Ends]:
+        """Yield what ends the waiting for a turn: its call is over, it is late, or its turns are others by now."""
+        if late_at is None:
             yield call.add_done_callback
             return
-        late: asyncio.Future[None] = self._loop.create_future()
+        over: asyncio.Future[None] = self._loop.create_future()
+        timer: asyncio.TimerHandle
 
-        def ends(over: Callable[[object], None]) -> None:
-            call.add_done_callback(over)
-            late.add_done_callback(over)
+        def ends(on_end: Callable[[object], None]) -> None:
+            call.add_done_callback(on_end)
+            over.add_done_callback(on_end)
 
-        timer = self._loop.call_later(seconds / 2, late.set_result, None)
+        def look() -> None:
+            nonlocal timer
+            if self._loop.time() >= late_at or self._turns.lane(path) is not lane:
+                over.set_result(None)
+            else:
+                timer = self._loop.call_at(min(late_at, self._loop.time() + _PATIENCE_SECONDS), look)
+
+        timer = self._loop.call_at(min(late_at, self._loop.time() + _PATIENCE_SECONDS), look)
         try:
             yield ends
         finally:
