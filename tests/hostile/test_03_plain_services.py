@@ -189,7 +189,7 @@ async def look(calls: LoneCalls, size: int, make_room: MakeRoom = any_room, **mo
 async def test_what_is_thought_of_an_answer_changes_nothing_of_it() -> None:
     """A call goes by one way or the other, by what came before it, and its caller can't know."""
     async with serving(echo) as calls:
-        for size in (0, 1, LARGE, 1, MEGABYTES, *[0] * 300, LARGE):
+        for size in (0, 1, LARGE, 1, MEGABYTES, *[0] * 300, LARGE, sizes.MAX_MESSAGE, sizes.MAX_MESSAGE):
             assert await look(calls, size) == size
         assert await asyncio.gather(*(look(calls, size) for size in range(100))) == list(range(100))
         for _ in range(2):

@@ -154,7 +154,7 @@ class LoneCalls:
                 if has_turn:
                     with self._turn(lane, client):
                         expected = self._history.expected(path) or 0
-                        if expected > lane.most:
+                        if min(expected, sizes.MAX_PAYLOAD) > lane.most:
                             # Others of its method have come meanwhile, and were large.
                             continue
                         if expected > sizes.LARGE and not await self._room(call, expected, outgoing.make_room):
