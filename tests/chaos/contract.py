@@ -93,6 +93,11 @@ def leaves_unknown(wish: Wish) -> bool:
     return wish.crashes or told_code(wish) is Code.UNAVAILABLE
 
 
+def asked_to_be_away(wish: Wish) -> bool:
+    """Return whether the handler was asked for the answer of a service that is away, of a call that can't be kept."""
+    return wish.prefer == "no-queue" and told_code(wish) is Code.UNAVAILABLE
+
+
 def told_code(wish: Wish) -> Code | None:
     """Return the code that the handler was asked to end with, if any."""
     if wish.fail_code:

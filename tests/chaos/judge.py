@@ -212,8 +212,9 @@ def _struck(call: Call, named: str, troubles: list[Trouble]) -> bool:
 def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator[tuple[str, str]]:
     """Judge what was said to be unknown, and what was refused: where nothing was wrong, neither is honest."""
     replicas = runners_of(call.wish.service)
-    if (answer.status, answer.problem) in contract.REFUSALS and not any(
-        trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles
+    asked_for = answer.problem == "service-away" and contract.asked_to_be_away(call.wish)
+    if (answer.status, answer.problem) in contract.REFUSALS and not (
+        asked_for or any(trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles)
     ):
         yield "unexplained", f"{answer.status} {answer.problem}, and nothing was wrong anywhere"
     if answer.problem == "queue-budget-spent" and not _troubled((REDIS,), troubles, answer.begin, answer.end):

@@ -15,6 +15,7 @@ RECORD = Wish(
 )  # fmt: skip
 KEYED = dataclasses.replace(RECORD, prefer="", key="key")
 STORE = dataclasses.replace(RECORD, method="Store", path="/testing.v1.LedgerService/Store", repeatable=True)
+DIRECT = dataclasses.replace(STORE, method="Look", prefer="no-queue")
 SUM = Wish("sum", "Add", "/v1/sum", {"a": 2, "b": 3}, {"result": 5})
 PLACE = "/v1/tasks/id"
 
@@ -72,6 +73,11 @@ def found(call: Call, *, runs: int = 1, troubles: tuple[Trouble, ...] = ()) -> l
 def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
     """A judge that cries wolf is switched off."""
     assert found(call, runs=runs, troubles=(Trouble("ledger-1", "SIGKILL", 9, 12),)) == []
+
+
+def test_a_handler_that_was_asked_to_say_that_its_service_is_away_is_believed() -> None:
+    """UNAVAILABLE proves nothing, so the gateway says the same of it as of a service that is away; nothing is wrong."""
+    assert found(Call(0, dataclasses.replace(DIRECT, fail_code=14, times=2), answer(503, "service-away")), runs=2) == []
 
 
 @pytest.mark.parametrize(
@@ -142,6 +148,11 @@ def test_what_keeps_the_promises_is_not_accused(call: Call, runs: int) -> None:
         pytest.param(Call(0, SUM), 0, "hung", id="no end of waiting"),
         pytest.param(Call(0, SUM, answer(0, failure="reset")), 0, "unexplained", id="connection reset"),
         pytest.param(Call(0, SUM, answer(503, "not-accepted")), 0, "unexplained", id="refused for nothing"),
+        pytest.param(Call(0, DIRECT, answer(503, "service-away")), 0, "unexplained", id="away for nothing"),
+        pytest.param(
+            Call(0, dataclasses.replace(DIRECT, fail_code=14), answer(503, "not-ready")), 0, "unexplained",
+            id="not what it was asked for",
+        ),
         pytest.param(
             Call(0, dataclasses.replace(RECORD, prefer=""), answer(502, "outcome-unknown")),
             1, "dishonest", id="unknown for nothing, direct",
