@@ -19,8 +19,6 @@ from poste_gateway.calls.protocols import envelopes, rpc
 from poste_gateway.calls.protocols.envelopes import envelope
 from poste_gateway.calls.protocols.rpc import JSON_CODEC, PROTO_CODEC, Codec, Rpc, RpcError
 from poste_gateway.catalogue.route_table import Match
-from poste_gateway.http import forwarded_headers
-from poste_gateway.http.framings import Framing
 from poste_gateway.http.problem_types import NOT_JSON, OF_CODE
 from poste_gateway.http.problems import Problem, invalid
 from poste_gateway.http.responses import JSON, NO_STORE, Response
@@ -75,7 +73,7 @@ class _Connect(Rpc):
     def failed(self, error: RpcError, headers: Mapping[str, str], status: int | None = None) -> Response:
         if self._streams and status is None:
             head, trailing = rpc.parted(headers)
-            body = _end_of_stream(trailing, error)
+            body = self.last(trailing, error)
             return Response(body, headers={**NO_STORE, **head, "Content-Type": self.media_type})
         return Response(
             protojson.dumps(_to_value(error)),
@@ -83,26 +81,11 @@ class _Connect(Rpc):
             headers={**NO_STORE, **headers, "Content-Type": JSON},
         )
 
-    def framing(self, match: Match, accept: str) -> Framing:  # noqa: ARG002 - there is one
-        return _Envelopes(self.media_type)
-
-
-class _Envelopes(Framing):
-    """A stream's messages, each in an envelope: the last one is JSON, and says how it ended."""
-
-    idle = b""
-
-    def __init__(self, media_type: str) -> None:
-        self.media_type = media_type
-
-    def message(self, body: bytes) -> bytes:
-        return envelope(0, body)
-
-    def problem(self, problem: Problem, instance: str, trailing: str) -> bytes:  # noqa: ARG002 - it has no place
-        return _end_of_stream(forwarded_headers.trailing(trailing), rpc.error_of(problem))
-
-    def end(self, trailing: str) -> bytes:
-        return _end_of_stream(forwarded_headers.trailing(trailing))
+    def last(self, trailing: Mapping[str, str], error: RpcError | None = None) -> bytes:
+        value: dict[str, Any] = {} if error is None else {"error": _to_value(error)}
+        if trailing:
+            value["metadata"] = {key: [one] for key, one in trailing.items()}
+        return envelope(_LAST, protojson.dumps(value))
 
 
 JSON_UNARY: Final = _Connect(JSON_CODEC, streams=False)
@@ -153,13 +136,6 @@ def _message_of(raw: str) -> bytes:
 
 
 _NO_ENCODING: Final = "The query parameter encoding is missing: it must be json or proto."
-
-
-def _end_of_stream(trailing: Mapping[str, str], error: RpcError | None = None) -> bytes:
-    value: dict[str, Any] = {} if error is None else {"error": _to_value(error)}
-    if trailing:
-        value["metadata"] = {key: [one] for key, one in trailing.items()}
-    return envelope(_LAST, protojson.dumps(value))
 
 
 def _to_value(error: RpcError) -> dict[str, Any]:

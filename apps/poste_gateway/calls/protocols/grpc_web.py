@@ -22,8 +22,6 @@ from poste_gateway.calls.protocols import envelopes, rpc
 from poste_gateway.calls.protocols.envelopes import envelope
 from poste_gateway.calls.protocols.rpc import JSON_CODEC, PROTO_CODEC, Codec, Rpc, RpcError
 from poste_gateway.catalogue.route_table import Match
-from poste_gateway.http import forwarded_headers
-from poste_gateway.http.framings import Framing
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.responses import NO_STORE, Response
@@ -60,38 +58,28 @@ class _GrpcWeb(Rpc):
         self, match: Match, service: Service, response: bytes, returned: str, applied: Mapping[str, str]
     ) -> Response:
         head, trailing = rpc.parted(self.returned_headers(returned, service))
-        body = envelope(0, self.codec.write(match.method.output, response)) + _trailers(trailing)
-        return Response(self._spelt(body), headers={**head, "Content-Type": self.media_type, **applied})
+        body = envelope(0, self.codec.write(match.method.output, response)) + self.last(trailing)
+        return Response(self.spelt(body), headers={**head, "Content-Type": self.media_type, **applied})
 
     def failed(self, error: RpcError, headers: Mapping[str, str], status: int | None = None) -> Response:
         head, trailing = rpc.parted(headers)
-        body = self._spelt(_trailers(trailing, error))
+        body = self.spelt(self.last(trailing, error))
         return Response(body, status=int(status or 200), headers={**NO_STORE, **head, "Content-Type": self.media_type})
 
-    def framing(self, match: Match, accept: str) -> Framing:  # noqa: ARG002 - there is one
-        return _Frames(self.media_type, self._spelt)
+    def last(self, trailing: Mapping[str, str], error: RpcError | None = None) -> bytes:
+        lines = dict(trailing)
+        lines["grpc-status"] = "0" if error is None else str(int(error.code))
+        if error is not None:
+            lines["grpc-message"] = quote(error.message[: sizes.MAX_STATUS_TEXT], safe=_SAFE, errors="replace")
+            if error.details:
+                details = [AnyMessage(type_url=_TYPE_URL + one.type_name, value=one.value) for one in error.details]
+                status = status_pb2.Status(code=int(error.code), message=error.message, details=details)
+                lines["grpc-status-details-bin"] = base64.b64encode(status.SerializeToString()).decode()
+        text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        return envelope(_TRAILERS, text.encode("ascii"))
 
-    def _spelt(self, body: bytes) -> bytes:
+    def spelt(self, body: bytes) -> bytes:
         return base64.b64encode(body) if self._text else body
-
-
-class _Frames(Framing):
-    """A stream's messages, each in a frame, and the trailers in the last one."""
-
-    idle = b""
-
-    def __init__(self, media_type: str, spelt: Callable[[bytes], bytes]) -> None:
-        self.media_type = media_type
-        self._spelt = spelt
-
-    def message(self, body: bytes) -> bytes:
-        return self._spelt(envelope(0, body))
-
-    def problem(self, problem: Problem, instance: str, trailing: str) -> bytes:  # noqa: ARG002 - it has no place
-        return self._spelt(_trailers(forwarded_headers.trailing(trailing), rpc.error_of(problem)))
-
-    def end(self, trailing: str) -> bytes:
-        return self._spelt(_trailers(forwarded_headers.trailing(trailing)))
 
 
 _PROTO: Final = ("application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text")
@@ -106,17 +94,3 @@ def _decoded(text: bytes) -> bytes:
         return b"".join(base64.b64decode(piece, validate=True) for piece in _PIECE.findall(text))
     except (binascii.Error, ValueError) as error:
         raise Problem(INVALID_REQUEST, "The body must be base64.") from error
-
-
-def _trailers(trailing: Mapping[str, str], error: RpcError | None = None) -> bytes:
-    """Return the frame of the trailers: the status and the trailing metadata."""
-    lines = dict(trailing)
-    lines["grpc-status"] = "0" if error is None else str(int(error.code))
-    if error is not None:
-        lines["grpc-message"] = quote(error.message[: sizes.MAX_STATUS_TEXT], safe=_SAFE, errors="replace")
-        if error.details:
-            details = [AnyMessage(type_url=_TYPE_URL + one.type_name, value=one.value) for one in error.details]
-            status = status_pb2.Status(code=int(error.code), message=error.message, details=details)
-            lines["grpc-status-details-bin"] = base64.b64encode(status.SerializeToString()).decode()
-    text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return envelope(_TRAILERS, text.encode("ascii"))

@@ -17,10 +17,12 @@ from poste.domain.codes import Code
 from poste.protojson.plans import class_of
 from poste.rpc.catalogue import Service
 from poste.v1 import kept_call_pb2
+from poste_gateway.calls.protocols.envelopes import envelope
 from poste_gateway.calls.protocols.protocol import Protocol
 from poste_gateway.calls.shapes import Written
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.http import forwarded_headers
+from poste_gateway.http.framings import Framing
 from poste_gateway.http.problem_types import NO_ROUTE, NOT_JSON, OF_CODE, REQUEST_TIMEOUT, WRONG_VERB
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.responses import Response
@@ -93,6 +95,14 @@ class Rpc(Protocol):
             status: The status of HTTP, if the error is about HTTP itself.
         """
 
+    @abstractmethod
+    def last(self, trailing: Mapping[str, str], error: RpcError | None = None) -> bytes:
+        """Return the last envelope of an answer: trailing metadata, and the error if it ends with one."""
+
+    def spelt(self, body: bytes) -> bytes:
+        """Return what goes out of an answer, or of a part of one, in envelopes."""
+        return body
+
     def kept(self, task: Any, headers: dict[str, str]) -> Response:  # noqa: D102
         return self.failed(error_of_kept(task, headers["Location"]), headers)
 
@@ -110,6 +120,31 @@ class Rpc(Protocol):
 
     def message(self, match: Match, message: bytes) -> Written:  # noqa: D102
         return Written(self.codec.write(match.method.output, message), {})
+
+    def framing(self, match: Match, accept: str) -> Framing:  # noqa: ARG002, D102 - there is one
+        return _Envelopes(self)
+
+
+class _Envelopes(Framing):
+    """A stream's messages, each in an envelope: the last one says how it ended."""
+
+    idle = b""
+
+    def __init__(self, protocol: Rpc) -> None:
+        self.media_type = protocol.media_type
+        self._protocol = protocol
+
+    def message(self, body: bytes) -> bytes:
+        return self._protocol.spelt(envelope(0, body))
+
+    def problem(self, problem: Problem, instance: str, trailing: str) -> bytes:  # noqa: ARG002 - it has no place
+        return self._last(trailing, error_of(problem))
+
+    def end(self, trailing: str) -> bytes:
+        return self._last(trailing)
+
+    def _last(self, trailing: str, error: RpcError | None = None) -> bytes:
+        return self._protocol.spelt(self._protocol.last(forwarded_headers.trailing(trailing), error))
 
 
 def parted(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
