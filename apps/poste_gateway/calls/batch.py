@@ -49,7 +49,7 @@ from poste_gateway.http.problem_types import (
     SERVICE_AWAY,
     TOO_LARGE,
 )
-from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
+from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid, unfit
 from poste_gateway.http.responses import JSON, NO_STORE, Response, room_for
 from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import FairQueue, Full
@@ -108,9 +108,9 @@ class Batches:
                 was accepted.
         """
         services = self._call_services
-        if not services.catalogue.key_agreed:
-            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        as_lines = _check_headers(request)
+        keeping.check_agreed(services.catalogue)
+        as_lines = _is_lines(request)
+        _check_headers(request)
         # Before its turn: a client that is slow to bring it keeps no other waiting.
         body = await request_body.read_whole(request, seconds=services.body_seconds)
         peer, size = client_of(request), len(body)
@@ -155,8 +155,7 @@ class Batches:
         try:
             return self._asked(protojson.loads(value) if isinstance(value, bytes) else value)
         except protojson.FieldErrors as error:
-            errors = [{"field": field, "reason": reason} for field, reason in error.errors]
-            return _refused(Problem(INVALID_REQUEST, str(error), errors=errors))
+            return _refused(unfit(error))
         except Problem as problem:
             return _refused(problem)
 
@@ -338,18 +337,16 @@ def _answer(results: list[bytes], *, as_lines: bool) -> Response:
     return Response(b'{"results":[%b]}' % b",".join(results), headers={"Content-Type": JSON, **NO_STORE})
 
 
-def _check_headers(request: web.BaseRequest) -> bool:
-    """Check what the headers say of the whole; returns whether the body is a line for each call.
+def _check_headers(request: web.BaseRequest) -> None:
+    """Check what the headers say of all calls.
 
     Raises:
         Problem: They ask for what can't be.
     """
-    as_lines = _is_lines(request)
     if IDEMPOTENCY_KEY in request.headers:
         raise invalid(IDEMPOTENCY_KEY, "names one call: give each its own `idempotencyKey`")
     if preferences.forbids_queue(request.headers):
         raise invalid(PREFER, "can't be honoured: the calls of a batch are kept, and `no-queue` forbids it")
-    return as_lines
 
 
 def _is_lines(request: web.BaseRequest) -> bool:

@@ -37,7 +37,6 @@ from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     GATEWAY_BUSY,
     KEY_IN_USE,
-    NOT_ACCEPTED,
     OF_CODE,
     OUTCOME_UNKNOWN,
     SERVICE_AWAY,
@@ -103,9 +102,8 @@ async def answer(
         max_wait_seconds=call_services.max_wait_seconds,
         callback_urls=call_services.callback_urls,
     )
-    protocol: Protocol = REST
-    # All but REST call methods at their own paths alone.
-    if match.route.default and (protocol := protocols.of(request, match.route)) is not REST:
+    protocol = protocols.of(request, match.route)
+    if protocol is not REST:
         account.note("protocol", protocol.name)
     streaming = method.kind is not _UNARY
     if streaming:
@@ -304,7 +302,8 @@ class _Call:
         self._account.road = "queued"
         # What an attempt set that came to nothing is not the kept call's.
         self._returned = ""
-        task_id = self._mint()
+        keeping.check_agreed(self._call_services.catalogue)
+        task_id = keeping.mint(self._call_services.ids, self._method, self._prefer)
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
         known = await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))
@@ -343,12 +342,6 @@ class _Call:
         except Problem as problem:
             problem.headers = {**problem.headers, REPLAYED: "true"}
             raise
-
-    def _mint(self) -> TaskId:
-        """Return the id that the call is kept under."""
-        if not self._call_services.catalogue.key_agreed:
-            raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
-        return keeping.mint(self._call_services.ids, self._method, self._prefer)
 
     async def _waited_for(self, task_id: TaskId, task: task_pb2.Task) -> Response:
         """Answer with what became of the task while its client waited: as directly, if it came to its end."""

@@ -8,6 +8,7 @@ from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Method
 from poste.v1 import mom_service_pb2
 from poste_gateway.calls.enqueuer import Acceptance
+from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     ACCEPTANCE_UNKNOWN,
@@ -36,6 +37,16 @@ _AGAIN: Final = {
     Acceptance.NOT_ACCEPTED: (NOT_ACCEPTED, NOT_NOW),
     Acceptance.STORE_AWAY: (NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}."),
 }
+
+
+def check_agreed(catalogue: ServiceCatalogue) -> None:
+    """Check that the middleware takes this gateway's ids.
+
+    Raises:
+        Problem: It does not, or was not asked yet.
+    """
+    if not catalogue.key_agreed:
+        raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
 
 
 def mint(ids: TaskIds, method: Method, prefer: Preferences) -> TaskId:

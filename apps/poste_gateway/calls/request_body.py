@@ -15,7 +15,7 @@ from poste_gateway.calls.protocols import REST, Protocol
 from poste_gateway.calls.protocols.rest import check_coding, check_type
 from poste_gateway.catalogue.route_table import Match
 from poste_gateway.http.problem_types import GATEWAY_BUSY, INVALID_REQUEST, REQUEST_TIMEOUT, TOO_LARGE
-from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.problems import RETRY_AFTER, Problem, unfit
 from poste_gateway.limits.capacity import NoCapacityError
 from poste_gateway.limits.clients import client_of
 
@@ -67,8 +67,7 @@ async def read(
             # No body is the same as an empty message.
             encoded = compose(body) if compose else protojson.decode(message, body or b"{}")
     except protojson.FieldErrors as error:
-        errors = [{"field": field, "reason": reason} for field, reason in error.errors]
-        raise Problem(INVALID_REQUEST, str(error), errors=errors) from error
+        raise unfit(error) from error
     if len(encoded) > sizes.MAX_PAYLOAD:
         # A number's digit or two may become eight bytes.
         raise Problem(

@@ -78,6 +78,12 @@ def invalid(field: str, reason: str) -> Problem:
     return Problem(INVALID_REQUEST, f"{field} {reason}", errors=[{"field": field, "reason": reason}])
 
 
+def unfit(error: protojson.FieldErrors) -> Problem:
+    """Return the problem of JSON that does not fit its message: it names each field that is wrong."""
+    errors = [{"field": field, "reason": reason} for field, reason in error.errors]
+    return Problem(INVALID_REQUEST, str(error), errors=errors)
+
+
 def defect() -> Problem:
     """Return the problem of a defect: what it was is in the log alone."""
     return Problem(INTERNAL, "The gateway failed; its operator finds this in the log.")
