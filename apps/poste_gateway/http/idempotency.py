@@ -7,6 +7,8 @@ from typing import Final
 
 from multidict import CIMultiDictProxy, istr
 
+from poste_gateway.http import lone
+
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 #: Says that an answer is that of an earlier call with the same key.
 REPLAYED: Final = "Idempotent-Replayed"
@@ -29,20 +31,19 @@ def is_key(key: str) -> bool:
 
 def read(headers: CIMultiDictProxy[str], *, required: bool, errors: list[dict[str, str]]) -> str:
     """Return a call's key; empty if it has none. What is wrong with it is added to `errors`."""
-    values = headers.getall(IDEMPOTENCY_KEY, [])
-    key, reason = "", ""
-    if values:
-        text = values[0].strip()
-        if string := _STRING.fullmatch(text):
-            key = _ESCAPED.sub(r"\1", string[1])
-        elif _BARE.fullmatch(text):
-            key = text
-        if len(values) > 1:
-            reason = "must be there once only"
-        elif not 1 <= len(key) <= _LONGEST:
-            reason = f'must be {FORM}, in double quotes if it has any of ",;\\ or spaces'
-    elif required:
-        reason = REQUIRED
-    if reason:
+    if IDEMPOTENCY_KEY not in headers:
+        if required:
+            errors.append({"field": IDEMPOTENCY_KEY, "reason": REQUIRED})
+        return ""
+    text, key = lone.read(headers, IDEMPOTENCY_KEY, errors), ""
+    if text is None:
+        return key
+    text = text.strip()
+    if string := _STRING.fullmatch(text):
+        key = _ESCAPED.sub(r"\1", string[1])
+    elif _BARE.fullmatch(text):
+        key = text
+    if not 1 <= len(key) <= _LONGEST:
+        reason = f'must be {FORM}, in double quotes if it has any of ",;\\ or spaces'
         errors.append({"field": IDEMPOTENCY_KEY, "reason": reason})
     return key

@@ -14,7 +14,7 @@ from typing import Any, Final
 from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
-from poste_gateway.http import idempotency, time_limits
+from poste_gateway.http import idempotency, lone, time_limits
 from poste_gateway.http.callback_urls import CALLBACK, CallbackUrls
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.problem_types import CALLBACK_FORBIDDEN, INVALID_REQUEST
@@ -158,26 +158,24 @@ def _raise(errors: list[dict[str, str]]) -> None:
 
 
 def _ttl(headers: CIMultiDictProxy[str], name: str, default: int, longest: int, errors: list[dict[str, str]]) -> int:
-    values = headers.getall(name, [])
-    if not values:
+    text = lone.read(headers, name, errors)
+    if text is None:
         return default
-    text = values[0].strip()
+    text = text.strip()
     seconds = int(text) if _DIGITS.fullmatch(text) else 0
-    if len(values) > 1:
-        errors.append({"field": name, "reason": "must be there once only"})
-    elif not 1 <= seconds <= longest:
+    if not 1 <= seconds <= longest:
         errors.append({"field": name, "reason": f"must be whole seconds between 1 and {longest}"})
     return seconds
 
 
 def _callback(headers: CIMultiDictProxy[str], errors: list[dict[str, str]]) -> str:
-    urls = headers.getall(CALLBACK, [])
-    if not urls:
+    url = lone.read(headers, CALLBACK, errors)
+    if url is None:
         return ""
-    wrong = "must be there once only" if len(urls) > 1 else CallbackUrls.wrong_with(urls[0])
+    wrong = CallbackUrls.wrong_with(url)
     if wrong is not None:
         errors.append({"field": CALLBACK, "reason": wrong})
-    return urls[0]
+    return url
 
 
 def _preferences(

@@ -10,6 +10,8 @@ from typing import Final
 
 from multidict import CIMultiDictProxy, istr
 
+from poste_gateway.http import lone
+
 GRPC_TIMEOUT: Final = istr("Grpc-Timeout")
 CONNECT_TIMEOUT: Final = istr("Connect-Timeout-Ms")
 
@@ -36,13 +38,11 @@ def read(headers: CIMultiDictProxy[str], errors: list[dict[str, str]]) -> float 
 def _limit(
     headers: CIMultiDictProxy[str], name: str, form: re.Pattern[str], reason: str, errors: list[dict[str, str]]
 ) -> float | None:
-    values = headers.getall(name, [])
-    if not values:
+    text = lone.read(headers, name, errors)
+    if text is None:
         return None
-    match = form.fullmatch(values[0].strip())
-    if len(values) > 1:
-        errors.append({"field": name, "reason": "must be there once only"})
-    elif match is None or not match[0].strip("0HMSmun"):
+    match = form.fullmatch(text.strip())
+    if match is None or not match[0].strip("0HMSmun"):
         errors.append({"field": name, "reason": reason})
     elif form is _CONNECT:
         return int(match[0]) / 1000
