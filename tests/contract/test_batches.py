@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,24 +10,21 @@ from typing import Any
 
 import pytest
 from support import shop
-from support.gateway import Gateway, Stage, running_gateway, staged
-from support.mom import running_mom
+from support.driven_office import SUM, running_office
+from support.gateway import Gateway, Stage, staged
 from support.operating import OPERATOR
 from support.redis_server import RedisServer, running
-from support.registering import been_up
 from support.rest import is_problem
 from support.waiting import until
 
-import poste_calculator
 from poste_gateway.http import preferences
 from poste_gateway.http.forwarded_headers import ForwardedHeaders
 
-SUM, OTHER = "calculator.v1.SumService", "calculator.v1.SubtractionService"
+OTHER = "calculator.v1.SubtractionService"
 ADD = f"{SUM}/Add"
 BATCH = "/v1/tasks:batch"
 #: By its size, and by its commas, it may be many.
 LARGE_CALL = {"method": f"{shop.NAME}/Place", "request": {"aString": "," * 1000}}
-CATALOGUE = Path(poste_calculator.__path__[0]) / "catalogue.toml"
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture
 async def gateway(server: RedisServer, tmp_path: Path) -> AsyncIterator[Gateway]:
     """One whose services are away, and were up once; but for the other, which never was."""
-    async with _open(server, tmp_path) as (one, _):
-        yield one
-
-
-@contextlib.asynccontextmanager
-async def _open(server: RedisServer, folder: Path) -> AsyncIterator[tuple[Gateway, Any]]:
-    prefix = f"batch-{folder.name}"
-    async with contextlib.AsyncExitStack() as stack:
-        mom = contextlib.AsyncExitStack()
-        await stack.enter_async_context(mom)
-        one = await mom.enter_async_context(running_mom(server.url, catalogue=CATALOGUE, key_prefix=prefix))
-        port = int(one.target.rpartition(":")[2])
-        gateway = await stack.enter_async_context(running_gateway(folder, port, headers=OPERATOR))
-        await been_up(one.target, SUM)
-        await gateway.available(name=SUM, availability="away", queueable=True)
-        yield gateway, mom
+    async with running_office(server, tmp_path, headers=OPERATOR) as office:
+        yield office.gateway
 
 
 def add(a: Any = "1", b: Any = "2", **more: Any) -> dict[str, Any]:
@@ -187,9 +169,9 @@ async def test_ten_thousand_calls_are_kept_and_others_are_served_meanwhile(gatew
 
 async def test_nothing_is_said_to_be_kept_that_is_not(server: RedisServer, tmp_path: Path) -> None:
     """Each of its calls would be waited for as long as one, or be taken for kept."""
-    async with _open(server, tmp_path) as (gateway, mom):
-        await mom.aclose()
-        reply = await batch(gateway, [add()] * 600 + ["no call"])
+    async with running_office(server, tmp_path) as office:
+        await office.mom.stop()
+        reply = await batch(office.gateway, [add()] * 600 + ["no call"])
     assert set(outcomes(reply.body["results"][:600])) == {"not-accepted"}
     assert outcomes(reply.body["results"][600:]) == ["invalid-request"]
 

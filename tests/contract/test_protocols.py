@@ -1,6 +1,6 @@
 """Connect and gRPC-Web as their specifications have them, byte by byte: what public clients don't send, too.
 
-That public clients understand the gateway is proved in tests/integration/test_foreign_clients.py.
+That public clients understand the gateway is proved in tests/integration/test_rpc_clients.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc.aio
@@ -19,7 +19,10 @@ from support.ports import free_port
 class RunningMom:
     """What a test needs to know of it."""
 
-    def __init__(self, settings: MomSettings, target: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, settings: MomSettings, target: str, channel: grpc.aio.Channel, stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.stop = stop
         self.settings = settings
         self.target = target
         self.admin_url = f"http://127.0.0.1:{settings.admin_port}"
@@ -34,6 +37,11 @@ async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMo
     settings = MomSettings(redis_url=redis_url, grace_seconds=1, **fields)
     stop = asyncio.Event()
     task = asyncio.create_task(run(settings, stop))
+
+    async def end() -> None:
+        stop.set()
+        await task
+
     target = f"127.0.0.1:{settings.port}" if settings.socket is None else f"unix:{settings.socket}"
     channel = connect(target, library=True)
     try:
@@ -43,8 +51,7 @@ async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMo
         if task in done:
             ready.cancel()
             await task
-        yield RunningMom(settings, target, channel)
+        yield RunningMom(settings, target, channel, end)
     finally:
         await channel.close()
-        stop.set()
-        await task
+        await end()
