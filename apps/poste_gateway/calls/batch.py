@@ -44,9 +44,7 @@ from poste_gateway.http.problem_types import (
     GATEWAY_BUSY,
     INVALID_REQUEST,
     NO_ROUTE,
-    NOT_ACCEPTED,
     NOT_JSON,
-    SERVICE_AWAY,
     TOO_LARGE,
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid, unfit
@@ -238,9 +236,9 @@ class _Keeping:
         service, method = call.service, call.method
         if self._hopeless:
             # It would wait for as long as those before it did.
-            return Problem(NOT_ACCEPTED, keeping.NOT_NOW, headers=RETRY_AFTER)
+            return keeping.not_now(Acceptance.NOT_ACCEPTED)
         if not service.queueable:
-            return Problem(SERVICE_AWAY, keeping.NO_CONSUMER, headers=RETRY_AFTER)
+            return keeping.not_now(Acceptance.NO_CONSUMER)
         prefer = _once(self._preferences, method.path, lambda: self._read_preferences(method))
         if isinstance(prefer, Problem):
             return prefer

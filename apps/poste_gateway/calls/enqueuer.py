@@ -108,7 +108,7 @@ _CERTAIN: Final = (Acceptance.ACCEPTED, Acceptance.KEY_REUSED)
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One call. Once an answer about it was lost (`lost`), few are certain (`_CERTAIN`); else `why` is it not kept."""
+    """One call. Once an answer about it was lost (`lost`), few are certain (`_CERTAIN`); else `why` it is not kept."""
 
     task: pb.NewTask
     schema: MethodSchema | None

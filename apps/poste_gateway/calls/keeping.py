@@ -26,7 +26,6 @@ NO_CONSUMER: Final = (
     "The call was not kept: no process with the worker library has registered this service, and no courier is there, so"
     " no consumer would take it from a queue."
 )
-NOT_NOW: Final = "Nothing was accepted: the call can't be kept now."
 _AGAIN: Final = {
     Acceptance.QUEUE_FULL: (QUEUE_FULL, "The service is away and its queue is full: nothing was accepted."),
     Acceptance.BUDGET_SPENT: (
@@ -34,7 +33,7 @@ _AGAIN: Final = {
         "The queue, with the results kept in it, takes as much room as it may: nothing was accepted.",
     ),
     Acceptance.NO_CONSUMER: (SERVICE_AWAY, NO_CONSUMER),
-    Acceptance.NOT_ACCEPTED: (NOT_ACCEPTED, NOT_NOW),
+    Acceptance.NOT_ACCEPTED: (NOT_ACCEPTED, "Nothing was accepted: the call can't be kept now."),
     Acceptance.STORE_AWAY: (NOT_ACCEPTED, f"Nothing was accepted: {STORE_AWAY}."),
 }
 
@@ -85,5 +84,10 @@ def refusal(said: Acceptance, task_id: TaskId, ids: TaskIds) -> Problem:
         detail = "The answer whether the call is kept was lost. Read the path that Location names."
         place = {"Location": task_view.location(ids.with_acceptance_unknown(task_id))}
         return Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
+    return not_now(said)
+
+
+def not_now(said: Acceptance) -> Problem:
+    """Return the problem of a call that is not kept, and may be later."""
     kind, detail = _AGAIN[said]
     return Problem(kind, detail, headers=RETRY_AFTER)
