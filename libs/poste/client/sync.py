@@ -74,9 +74,7 @@ class SyncClient:
 
     def stub(self, stub_class: Callable[[Any], StubT]) -> StubT:
         """Return a generated stub whose calls go through the gateway, each blocking its thread until it is done."""
-        from poste.client import stubs  # noqa: PLC0415 - who calls by names alone needs no protobuf
-
-        return stub_class(_SyncChannel(stubs.Channel(self._client.run, self._client.answers), self._loop))
+        return self._client.stub(lambda channel: stub_class(_SyncChannel(channel, self._loop)))
 
 
 class _SyncChannel:
