@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -117,12 +118,12 @@ class Top:
         shown = tables.shown(snapshot, rows, cursor)
         # All of them: the cursor goes to those that are not shown, too.
         for service in shown.services:
-            self._targets[service.name] = lambda name=service.name: ServiceDetail(name)  # type: ignore[misc]
+            self._targets[service.name] = partial(ServiceDetail, service.name)
         yield tables.services(shown, width, self._trends, cursor)
         rows -= shown.lines + _HEADING_LINES
         if rows > 0:
             for task in (snapshot.tasks or ())[:rows]:
-                self._targets[task.id] = lambda task_id=task.id: TaskDetail(task_id)  # type: ignore[misc]
+                self._targets[task.id] = partial(TaskDetail, task.id)
             yield Text()
             yield self._tasks(snapshot, width, rows)
 
@@ -131,7 +132,7 @@ class Top:
         yield Text()
         for number, (_, task_id) in enumerate(detail.lines):
             if task_id is not None:
-                self._targets[number] = lambda task_id=task_id: TaskDetail(task_id)  # type: ignore[misc]
+                self._targets[number] = partial(TaskDetail, task_id)
         # Where nothing can be opened the cursor goes from line to line, so that all can be read.
         if not self._targets:
             self._targets = dict.fromkeys(range(len(detail.lines)))
