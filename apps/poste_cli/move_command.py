@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from poste.client import Client, Moving, TaskFilter
@@ -46,7 +48,7 @@ def move(  # noqa: PLR0917 - click passes them by name
             would = await client.move_all(source, target, wanted, dry_run=True)
             if dry_run or not would.moved:
                 return _tell(would, "would be moved", as_json=as_json)
-            named = TaskFilter(wanted.states or _MEANT, wanted.method, wanted.reason, wanted.min_age_seconds)
+            named = replace(wanted, states=wanted.states or _MEANT)
             what = f"move {would.moved}{filter_options.words(named)} of {source} to {target}"
             if not asking.sure(what):
                 printing.complain("nothing was moved")
