@@ -59,7 +59,7 @@ class Group {
     say(this.#count, count(group.count));
     const which = `${split(group.service)[1]}/${group.method}, ${REASONS[group.reason] ?? group.reason}`;
     for (const [button, words] of [[this.#replay, ""], [this.#asIs, " as they are"]]) {
-      say(button, `Replay ${group.count === 1 ? "it" : `all ${count(group.count)}`}${group.count === 1 ? words.replace("they are", "it is") : words}`);
+      say(button, `Replay all ${count(group.count)}${words}`);
       set(button, "aria-label", `Replay all${words}: ${which}`);
     }
     // A single letter has its own buttons.
