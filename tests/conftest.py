@@ -1,4 +1,4 @@
-"""What all tests share: real servers for the session. Each test uses queues of its own; nothing is ever flushed."""
+"""What all tests share: real servers. Those of the session are never flushed: each test uses queues of its own."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ structlog.configure(
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     folder: Path = tmp_path_factory.mktemp("redis")
     with running(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of one file's tests alone: they may empty it."""
+    with running(tmp_path_factory.mktemp("own-redis")) as server:
         yield server
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from support import shop
 from support.driven_office import SUM, running_office
 from support.gateway import Gateway, Stage, staged
 from support.operating import OPERATOR
-from support.redis_server import RedisServer, running
+from support.redis_server import RedisServer
 from support.rest import is_problem
 from support.waiting import until
 
@@ -27,16 +27,10 @@ BATCH = "/v1/tasks:batch"
 LARGE_CALL = {"method": f"{shop.NAME}/Place", "request": {"aString": "," * 1000}}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
-
-
 @pytest.fixture
-async def gateway(server: RedisServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+async def gateway(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Gateway]:
     """One whose services are away, and were up once; but for the other, which never was."""
-    async with running_office(server, tmp_path, headers=OPERATOR) as office:
+    async with running_office(own_redis, tmp_path, headers=OPERATOR) as office:
         yield office.gateway
 
 
@@ -167,9 +161,9 @@ async def test_ten_thousand_calls_are_kept_and_others_are_served_meanwhile(gatew
     assert (await gateway.get(f"/v1/queues/{SUM}")).body["queues"][0]["queued"] == 10_001
 
 
-async def test_nothing_is_said_to_be_kept_that_is_not(server: RedisServer, tmp_path: Path) -> None:
+async def test_nothing_is_said_to_be_kept_that_is_not(own_redis: RedisServer, tmp_path: Path) -> None:
     """Each of its calls would be waited for as long as one, or be taken for kept."""
-    async with running_office(server, tmp_path) as office:
+    async with running_office(own_redis, tmp_path) as office:
         await office.mom.stop()
         reply = await batch(office.gateway, [add()] * 600 + ["no call"])
     assert set(outcomes(reply.body["results"][:600])) == {"not-accepted"}

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from support.driven_office import SUM, Office, running_office
 from support.gateway import answer, staged
 from support.operating import OPERATOR, secret_file
 from support.receiver import Receiver, receiving
-from support.redis_server import RedisServer, running
+from support.redis_server import RedisServer
 from support.rest import ORDER, PLACE, is_problem
 from support.waiting import until
 
@@ -31,12 +31,6 @@ ANSWER = sum_pb2.AddResponse(result=5).SerializeToString()
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 QUEUE = f"/v1/queues/{SUM}"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
 
 
 @pytest.fixture
@@ -62,8 +56,8 @@ async def calling(
 
 
 @pytest.fixture
-async def office(server: RedisServer, tmp_path: Path, receiver: Receiver) -> AsyncIterator[Office]:
-    async with calling(server, tmp_path, receiver) as one:
+async def office(own_redis: RedisServer, tmp_path: Path, receiver: Receiver) -> AsyncIterator[Office]:
+    async with calling(own_redis, tmp_path, receiver) as one:
         yield one
 
 
@@ -182,10 +176,10 @@ async def test_one_that_can_not_be_told_keeps_no_other_from_it(office: Office, r
 
 
 async def test_an_address_that_is_not_public_is_not_called(
-    server: RedisServer, tmp_path: Path, receiver: Receiver
+    own_redis: RedisServer, tmp_path: Path, receiver: Receiver
 ) -> None:
     """A client could have the gateway call what only the gateway reaches, by a name of its own or without one."""
-    async with calling(server, tmp_path, receiver, networks=()) as office:
+    async with calling(own_redis, tmp_path, receiver, networks=()) as office:
         await office.waiting(Poste_Callback=receiver.url)
         _, key, token = await office.claim()
         await office.report(key, token, response=ANSWER)

@@ -11,7 +11,6 @@ from google.rpc import status_pb2
 from support import shop
 from support.driven_office import running_office
 from support.gateway import answer, fail_richly, staged
-from support.redis_server import running
 from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, expect_202, is_problem, key_of
 from support.waiting import until
 
@@ -21,12 +20,6 @@ from poste.v1 import task_pb2
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 OTHER = {**ORDER, "aString": "another"}
 RESPONSE = shop.Receipt(number=7, total=2.5, note="ä").SerializeToString()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
 
 
 async def test_a_call_with_a_key_is_kept_though_its_service_is_up(tmp_path):
@@ -145,9 +138,9 @@ async def test_a_lost_answer_of_the_middleware_is_no_other_call(tmp_path):
         assert other.status == 422
 
 
-async def test_a_key_whose_record_is_gone_names_a_new_call(tmp_path, server):
+async def test_a_key_whose_record_is_gone_names_a_new_call(tmp_path, own_redis):
     """Else the id of the old task is answered with the new one's state and events, and cancels it."""
-    async with running_office(server, tmp_path) as office:
+    async with running_office(own_redis, tmp_path) as office:
         ask = functools.partial(office.gateway.ask, "POST", "/v1/sum", {"a": 2, "b": 3}, Idempotency_Key=KEY)
         old = await ask(Poste_Result_TTL="1")
         assert (await ask()).headers["Location"] == old.headers["Location"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from support.cli import environment, poste
 from support.driven_office import SUM, Office, running_office
 from support.gateway import running_gateway
 from support.operating import OPERATOR, secret_file
-from support.redis_server import RedisServer, running
+from support.redis_server import RedisServer
 from support.waiting import until
 
 from poste.domain.codes import Code
@@ -25,16 +25,9 @@ QUEUE = f"/v1/queues/{SUM}"
 Run = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of these tests' own: each begins with an empty queue."""
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
-
-
 @pytest.fixture
-async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
-    async with running_office(server, tmp_path, headers=OPERATOR) as one:
+async def office(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
+    async with running_office(own_redis, tmp_path, headers=OPERATOR) as one:
         yield one
 
 
@@ -467,10 +460,10 @@ async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Of
     assert (await run("dead", SUM, "--reason", "crashes")).stdout == "nothing that is dead matches\n"
 
 
-async def test_the_command_brings_the_token(server: RedisServer, tmp_path: Path) -> None:
+async def test_the_command_brings_the_token(own_redis: RedisServer, tmp_path: Path) -> None:
     """Without it an operator of a cluster could do nothing."""
     file = secret_file(tmp_path / "token")
-    async with running_office(server, tmp_path, operator_token_file=file) as office:
+    async with running_office(own_redis, tmp_path, operator_token_file=file) as office:
         bare = environment(POSTE_URL=office.gateway.url)
         refused = await asyncio.to_thread(poste, "pause", SUM, env=bare)
         allowed = await asyncio.to_thread(poste, "pause", SUM, "--token-file", str(file), env=bare)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from support.gateway import Gateway, Reply, running_gateway
 from support.mom import RunningMom, running_mom
 from support.operating import OPERATOR, secret_file
 from support.ports import free_port
-from support.redis_server import RedisServer, running
+from support.redis_server import RedisServer
 from support.rest import is_problem
 from support.waiting import until
 
@@ -62,13 +62,6 @@ class Office:
         return await asyncio.to_thread(poste, *arguments, "--url", self.gateway.url, env=env)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of these tests' own: each begins with an empty catalogue."""
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
-
-
 @contextlib.asynccontextmanager
 async def opened(server: RedisServer, folder: Path, *, empty: bool = True, **settings: Any) -> AsyncIterator[Office]:
     if empty:
@@ -101,8 +94,8 @@ def catalogue(folder: Path, target: str, *settings: str) -> Path:
 
 
 @pytest.fixture
-async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
-    async with opened(server, tmp_path) as one:
+async def office(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
+    async with opened(own_redis, tmp_path) as one:
         yield one
 
 
@@ -134,12 +127,12 @@ async def test_what_changed_at_a_restart_is_seen_without_anyones_doing(office: O
     assert old.status == 404
 
 
-async def test_each_replica_is_read_when_it_comes(server: RedisServer, tmp_path: Path) -> None:
+async def test_each_replica_is_read_when_it_comes(own_redis: RedisServer, tmp_path: Path) -> None:
     """A release would not be seen while replicas are exchanged one by one: as a whole such a server never goes."""
     ports = [free_port(), free_port()]
     target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     async with (
-        opened(server, tmp_path, catalogue=catalogue(tmp_path, target)) as office,
+        opened(own_redis, tmp_path, catalogue=catalogue(tmp_path, target)) as office,
         depot.serving(port=ports[0]),
     ):
         async with depot.serving(port=ports[1]):
@@ -150,9 +143,9 @@ async def test_each_replica_is_read_when_it_comes(server: RedisServer, tmp_path:
             await office.known("New")
 
 
-async def test_results_of_what_is_gone_can_be_read(server: RedisServer, tmp_path: Path) -> None:
+async def test_results_of_what_is_gone_can_be_read(own_redis: RedisServer, tmp_path: Path) -> None:
     """A client that comes for its result would find none, because of a release meanwhile."""
-    async with opened(server, tmp_path) as office, courier(server, office):
+    async with opened(own_redis, tmp_path) as office, courier(own_redis, office):
         async with depot.serving(("Store", "Old")) as port:
             await office.register(f"127.0.0.1:{port}")
             await office.gateway.available(name=depot.NAME, queueable=True)
@@ -166,12 +159,12 @@ async def test_results_of_what_is_gone_can_be_read(server: RedisServer, tmp_path
     assert (read.body["state"], read.body["response"]["sku"]) == ("SUCCEEDED", "a")
 
 
-async def test_what_was_registered_outlives_the_middleware(server: RedisServer, tmp_path: Path) -> None:
+async def test_what_was_registered_outlives_the_middleware(own_redis: RedisServer, tmp_path: Path) -> None:
     """Its calls would be unknown paths after a restart, just while the service is away."""
-    async with opened(server, tmp_path) as office, depot.serving() as port:
+    async with opened(own_redis, tmp_path) as office, depot.serving() as port:
         await office.register(f"127.0.0.1:{port}")
         await office.answers()
-    async with opened(server, tmp_path, empty=False) as office:
+    async with opened(own_redis, tmp_path, empty=False) as office:
         await office.answers(status=503)
         async with depot.serving(("Store", "New"), port=port):
             await office.answers("New")
@@ -248,11 +241,11 @@ def reasons(logs: list[Any]) -> list[str]:
     return [line["reason"] for line in logs if line["event"] == "target not read"]
 
 
-async def test_the_catalogue_file_leaves_it_to_the_server(server: RedisServer, tmp_path: Path) -> None:
+async def test_the_catalogue_file_leaves_it_to_the_server(own_redis: RedisServer, tmp_path: Path) -> None:
     """A deployment would have to ship the descriptors of each release, and be wrong whenever it did not."""
     port = free_port()
     with capture_logs() as logs:
-        async with opened(server, tmp_path, catalogue=catalogue(tmp_path, f"127.0.0.1:{port}")) as office:
+        async with opened(own_redis, tmp_path, catalogue=catalogue(tmp_path, f"127.0.0.1:{port}")) as office:
             early = await office.call()
             # Not by the metric: another test's middleware may have left it so.
             await until(lambda: reasons(logs), what="it is logged that no service can be reached")
@@ -262,7 +255,7 @@ async def test_the_catalogue_file_leaves_it_to_the_server(server: RedisServer, t
                 await until(lambda: metrics.targets_unread._value.get() == 0, what="it is told that all is well")
         # Another file: its settings hold for what is known of the service, before that is there again.
         changed = catalogue(tmp_path, f"127.0.0.1:{port}", 'away = "reject"', "timeout_seconds = 7")
-        async with opened(server, tmp_path, empty=False, catalogue=changed) as office:
+        async with opened(own_redis, tmp_path, empty=False, catalogue=changed) as office:
             await office.answers(status=503)
             (listed,) = (await office.gateway.get(TARGETS)).body["services"]
 

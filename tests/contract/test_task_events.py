@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from support.driven_office import Office, running_office
 from support.gateway import Gateway, running_gateway
 from support.operating import OPERATOR
-from support.redis_server import RedisServer, running
+from support.redis_server import RedisServer
 from support.rest import is_problem
 from support.waiting import until
 
@@ -33,15 +33,9 @@ class Event(NamedTuple):
     data: Any
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as one:
-        yield one
-
-
 @pytest.fixture
-async def office(server: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
-    async with running_office(server, tmp_path, headers=OPERATOR, max_waits=1) as one:
+async def office(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Office]:
+    async with running_office(own_redis, tmp_path, headers=OPERATOR, max_waits=1) as one:
         yield one
 
 
