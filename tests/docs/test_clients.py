@@ -88,15 +88,7 @@ def test_the_client_alone_needs_little(running: Up, tmp_path: Path) -> None:
     (program, said), *_ = PROGRAMS
     # Neither the site's packages, nor the environment's.
     begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-"],
-        input=begin + played.told(program.text, running),
-        env=played.variables(running),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = played.run([sys.executable, "-I", "-S", "-"], running, begin + played.told(program.text, running))
 
     assert (done.returncode, done.stdout) == (0, said), done.stderr
     assert not {"grpc", "redis", "uvloop", "google"} & {one.name for one in tmp_path.iterdir()}
@@ -126,14 +118,7 @@ def test_what_a_page_does(running: Up) -> None:
     told = "const show = (row) => console.log(row.result), fail = (problem) => console.log(problem.type);\n"
     for path, said in (("table/7?rows=3", "7\n14\n21\n"), ("table/7?rows=x", "")):
         page = told + played.told(block.text, running).replace("table/7?rows=3", path)
-        done = subprocess.run(
-            [*node, "--eval", page],
-            env=played.variables(running),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        done = played.run([*node, "--eval", page], running)
         # Without a `close` it would go on for ever.
         assert (done.returncode, done.stdout) == (0, said), done.stderr
 

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from support.cli import Up, environment
@@ -62,22 +62,29 @@ def variables(running: Up) -> dict[str, str]:
     return environment(PATH=path, POSTE_URL=running.gateway, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
 
 
+def run(
+    command: Sequence[str], running: Up, text: str = "", *, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that reads a text to its end, in the folder of the data folder."""
+    return subprocess.run(
+        command,
+        input=text,
+        cwd=running.data.parent,
+        env=variables(running),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
 def play(blocks: Iterable[Block], running: Up) -> None:
     """Type all commands of a document's `console` blocks in one shell, in the folder of the data folder."""
     steps = list(commands(blocks))
     script = f'out="{running.data}.answer" id=\n'
     for command, _ in steps:
         script += _STEP.format(command=_ID.sub("$id", told(command, running)), mark=_MARK)
-    done = subprocess.run(
-        ["/bin/bash", "-eu"],
-        input=script,
-        cwd=running.data.parent,
-        env=variables(running),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = run(["/bin/bash", "-eu"], running, script, seconds=120)
     answers = done.stdout.split(f"\n{_MARK}\n")[:-1]
     for (command, said), answered in zip(steps, answers, strict=False):
         assert alike(said, answered), f"{command}\nis said to answer\n{said}\nand answered\n{answered}"
