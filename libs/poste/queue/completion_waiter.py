@@ -11,7 +11,7 @@ for all waiters together: a read for each waiter would load Redis by how many wa
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from poste.domain import sizes
@@ -20,6 +20,7 @@ from poste.queue.connection import open_client
 from poste.queue.errors import reading
 from poste.queue.keys import Keys
 from poste.runtime import logs
+from poste.runtime.counts import Counts
 from poste.runtime.waits import done_within
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ class CompletionWaiter:
         self._tasks = tasks
         #: Who waits, by the record, which is of a queue and a key.
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._places: dict[str, tuple[str, str]] = {}
         #: By the record, how many wait for whatever happens to it, not for its end alone.
-        self._followed: Counter[str] = Counter()
+        self._followed = Counts()
         self._closing = False
 
     async def listen(self) -> None:
@@ -91,7 +91,8 @@ class CompletionWaiter:
                 if message is not None:
                     record = message["data"].decode()
                     self._wake(record)
-                    self._heard(self._keys.queue_of_record(record))
+                    queue, _ = self._keys.split_record(record)
+                    self._heard(queue)
 
     def close(self) -> None:
         """Answer everybody who waits with the task as it is."""
@@ -117,7 +118,7 @@ class CompletionWaiter:
             found = await self._tasks.read(queue, key, watch=watch, most_bytes=most_bytes)
             return found, found.record is None or found.record.state.final
 
-        return await self._until(self._keys.of(queue).record(key), queue, key, seconds, read)
+        return await self._until(self._keys.of(queue).record(key), seconds, read)
 
     async def wait_for_news(
         self, histories: Histories, queue: str, key: str, seconds: float, *, known_mark: str
@@ -135,17 +136,13 @@ class CompletionWaiter:
             return found, found.mark != known_mark
 
         record = self._keys.of(queue).record(key)
-        self._followed[record] += 1
+        self._followed.add(record)
         try:
-            return await self._until(record, queue, key, seconds, read)
+            return await self._until(record, seconds, read)
         finally:
-            self._followed[record] -= 1
-            if not self._followed[record]:
-                del self._followed[record]
+            self._followed.remove(record)
 
-    async def _until(
-        self, record: str, queue: str, key: str, seconds: float, read: Callable[[bool], Awaitable[tuple[T, bool]]]
-    ) -> T:
+    async def _until(self, record: str, seconds: float, read: Callable[[bool], Awaitable[tuple[T, bool]]]) -> T:
         """Read a task until that brings what is waited for, or `seconds` are over.
 
         `read` is called with whether its end is to be published, and returns what it read, and whether it is that.
@@ -153,7 +150,6 @@ class CompletionWaiter:
         deadline = asyncio.get_running_loop().time() + seconds
         event = asyncio.Event()
         self._waiting[record].add(event)
-        self._places[record] = queue, key
         watch = False
         try:
             while True:
@@ -167,12 +163,12 @@ class CompletionWaiter:
         finally:
             self._waiting[record].discard(event)
             if not self._waiting[record]:
-                del self._waiting[record], self._places[record]
+                del self._waiting[record]
 
     async def _poll(self, records: Sequence[str]) -> None:
         """Wake the waiters that have to read their task; all of them if that can't be known: each may ask elsewhere."""
         queues: defaultdict[str, list[str]] = defaultdict(list)
-        for queue, key in (self._places[record] for record in records if record in self._places):
+        for queue, key in (self._keys.split_record(record) for record in records if record in self._waiting):
             queues[queue].append(key)
         # At once: in a cluster one that does not answer keeps no other waiting.
         await asyncio.gather(*(self._poll_queue(queue, keys) for queue, keys in queues.items()))

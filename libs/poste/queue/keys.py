@@ -81,9 +81,10 @@ class Keys:
         queue, _, incarnation = name.removeprefix(f"{self._prefix}:{{").partition("}:taken:")
         return queue, incarnation
 
-    def queue_of_record(self, name: str) -> str:
-        """Return the queue of a record's name."""
-        return name.removeprefix(f"{self._prefix}:{{").partition("}:task:")[0]
+    def split_record(self, name: str) -> tuple[str, str]:
+        """Return the queue and the task's key of a record's name."""
+        queue, _, key = name.removeprefix(f"{self._prefix}:{{").partition("}:task:")
+        return queue, key
 
 
 class QueueKeys:
