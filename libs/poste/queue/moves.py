@@ -53,6 +53,10 @@ class Found(NamedTuple):
     queue: str | None
     purge_time: float | None = None
 
+    def elsewhere(self, queue: str) -> str | None:
+        """Return the queue that it is in, if that is another one."""
+        return None if self.queue == queue else self.queue
+
 
 class Seen(NamedTuple):
     """What a move would make of a task, its method, and the fingerprint of the schema that it was accepted under."""
@@ -147,10 +151,14 @@ class Moves:
             most_bytes=_BATCH_BYTES,
         )
         leaving = dict(zip(keys, rows, strict=True))
-        arrived: dict[str, Move] = {key: one.move for key, one in leaving.items() if one.became == "moved" and one.move}
-        for place, tasks in _by_target(leaving).items():
+        arrived, moving = (
+            {key: one.move for key, one in leaving.items() if one.became == became and one.move is not None}
+            for became in ("moved", "moving")
+        )
+        for place, moves in _by_target(moving).items():
+            tasks = {key: leaving[key] for key in moves}
             said = await steps.into(self._scripts, self._keys.of(place), tasks, source=source, read_ms=now)
-            there = {key: one.move for key, one in tasks.items() if said[key] == "there" and one.move}
+            there = {key: move for key, move in moves.items() if said[key] == "there"}
             if there:
                 await steps.done(self._scripts, self._keys.of(source), there)
             arrived |= there
@@ -159,10 +167,7 @@ class Moves:
 
     async def _finish(self, source: str, moves: dict[str, Move]) -> None:
         """Do the last step for tasks that have arrived, and whose records are gone."""
-        places: defaultdict[str, dict[str, Move]] = defaultdict(dict)
-        for key, move in moves.items():
-            places[move.target][key] = move
-        for place, some in places.items():
+        for place, some in _by_target(moves).items():
             await steps.settle(self._scripts, self._keys.of(place), some)
             await steps.forget(self._scripts, self._keys.of(source), some)
 
@@ -177,11 +182,10 @@ def _would(here: steps.Seen, there: steps.Seen, now: float) -> Moved:
     return would if there.call == here.call else "taken"
 
 
-def _by_target(leaving: dict[str, Leaving]) -> dict[str, dict[str, Leaving]]:
-    places: defaultdict[str, dict[str, Leaving]] = defaultdict(dict)
-    for key, one in leaving.items():
-        if one.became == "moving" and one.move is not None:
-            places[one.move.target][key] = one
+def _by_target(moves: dict[str, Move]) -> dict[str, dict[str, Move]]:
+    places: defaultdict[str, dict[str, Move]] = defaultdict(dict)
+    for key, move in moves.items():
+        places[move.target][key] = move
     return places
 
 

@@ -198,8 +198,11 @@ class Operators:
         """Do something with tasks, each where it is."""
         results = await do(self._scripts, self._keys.of(queue), keys)
         for number, key in enumerate(keys):
-            if results[number] == "gone" and (place := (await self._moves.find(queue, key)).queue) not in {None, queue}:
-                (results[number],) = await self._each(str(place), [key], do)
+            if results[number] != "gone":
+                continue
+            elsewhere = (await self._moves.find(queue, key)).elsewhere(queue)
+            if elsewhere is not None:
+                (results[number],) = await self._each(elsewhere, [key], do)
         return results
 
     async def called_with(self, queue: str, key: str) -> CalledWith:

@@ -124,9 +124,9 @@ class Tasks:
         """
         at = self._keys.of(queue)
         if not await steps.cancel(self._scripts, at, key):
-            place = (await self._moves.find(queue, key)).queue
-            if place not in {None, queue}:
-                return await self.cancel(str(place), key)
+            elsewhere = (await self._moves.find(queue, key)).elsewhere(queue)
+            if elsewhere is not None:
+                return await self.cancel(elsewhere, key)
         try:
             # One that was cancelled has no response, and one that has a response is not cancelled any more.
             found, _ = await self._read(queue, key, watch=False, most_bytes=0)
@@ -143,10 +143,11 @@ class Tasks:
         if found.fields is None:
             purge_time = found.purge_time
             if found.may_have_moved:
-                place, purge_time = await self._moves.find(queue, key)
+                place = await self._moves.find(queue, key)
+                purge_time = place.purge_time
                 # A record of this queue that can't be read is found in it again.
-                if place not in {None, queue}:
-                    return await self._read(str(place), key, watch=watch, most_bytes=most_bytes)
+                if (elsewhere := place.elsewhere(queue)) is not None:
+                    return await self._read(elsewhere, key, watch=watch, most_bytes=most_bytes)
             return Reading(None, found.now, queue, purge_time=purge_time), None
         try:
             task, end_time = record.read(key, found.fields, now=found.now), record.end_time_of(found.fields)
