@@ -132,12 +132,9 @@ class MoveServicer:
             return f"{target.name} has no such method"
         if accepted:
             served = there.schema
-            same = accepted == served.fingerprint
-            return (
-                ""
-                if same
-                else "; ".join(await self._schemas.differences(accepted, served.fingerprint, text=served.text))
-            )
+            if accepted == served.fingerprint:
+                return ""
+            return "; ".join(await self._schemas.differences(accepted, served.fingerprint, text=served.text))
         source = self._catalogue.get(queue)
         here = source.find(method) if source is not None else None
         if here is None:
