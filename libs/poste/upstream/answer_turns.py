@@ -17,6 +17,7 @@ time is read without one.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -34,6 +35,8 @@ _SMALL_OF_ONE: Final = 2
 #: How many of these may stand aside, and how many of them may be one client's: whole services that send headers alone.
 _SMALL_ASIDE: Final = 64
 _SMALL_ASIDE_OF_ONE: Final = 16
+#: As many as there are.
+_ANY: Final = sys.maxsize
 #: Has what it is given called, with anything, once what is waited for is for nothing.
 Ends = Callable[[Callable[[object], None]], object]
 #: Whose calls have no limit of one client's: those that come through a proxy are of many.
@@ -58,7 +61,7 @@ class AnswerLimits:
         aside: How many may stand aside.
         aside_of_one: How many of them may be one client's.
         early: How many small answers may be waited for beside the turns whose headers come long before them, by what is
-            known of their methods; None for as many as there are.
+            known of their methods.
         early_of_one: How many of them may be one client's.
         unasked: How many calls may be under way beside them whose answers come unasked: these may be large after all.
         unasked_of_one: How many of these may be one client's.
@@ -70,7 +73,7 @@ class AnswerLimits:
 
     aside: int
     aside_of_one: int
-    early: int | None
+    early: int
     early_of_one: int
     unasked: int
     unasked_of_one: int
@@ -80,7 +83,7 @@ class AnswerLimits:
 
 #: An answer of 16 MB to each of a client's unasked, and to each of those that are read, is what 256 MB bear.
 OF_GATEWAY: Final = AnswerLimits(
-    aside=16, aside_of_one=2, early=None, early_of_one=0, unasked=16, unasked_of_one=2, refused=False, kept=False
+    aside=16, aside_of_one=2, early=_ANY, early_of_one=_ANY, unasked=16, unasked_of_one=2, refused=False, kept=False
 )
 #: Its clients are the services, and one of them is often the only one that has calls. What they answer all at once, be
 #: each answer the largest that may be, 256 MB bear.
@@ -192,7 +195,7 @@ class AnswerTurns:
         self.history = AnswerHistory()
         self.limits = limits
         self._room = room
-        self._early = None if limits.early is None else self._crowd(limits.early, limits.early_of_one)
+        self._early = self._crowd(limits.early, limits.early_of_one)
         aside = self._crowd(limits.aside, limits.aside_of_one)
         reading = Turns(_READ, of_one_peer=_READ_OF_ONE, unlimited=_NO_CLIENT)
         self._small = self._any = Lane(reading, aside, sizes.MAX_PAYLOAD, room)
@@ -231,12 +234,11 @@ class AnswerTurns:
 
         Call `end_early` when it is here, or its call over.
         """
-        return self._early is None or self._early.begin(client)
+        return self._early.begin(client)
 
     def end_early(self, client: str) -> None:
         """Know that such an answer is here, or its call over."""
-        if self._early is not None:
-            self._early.end(client)
+        self._early.end(client)
 
     async def take_late(self, size: int, ends: Ends) -> bool:
         """Wait for room for an answer that has no turn, until `give_late`; returns whether it came, as `Lane.take`."""
