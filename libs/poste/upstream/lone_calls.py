@@ -45,6 +45,19 @@ _PATIENCE_SECONDS: Final = 0.5
 _USER_AGENT: Final = {"user-agent": "grpcgateway-user-agent"}
 
 
+class Makers(dict[str, Any]):
+    """What makes calls of one kind, by path."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        """Begin with none; `make` is the channel's, for one path."""
+        self._make = make
+
+    def __missing__(self, path: str) -> Any:
+        """Have one made for a path that was not called yet."""
+        made = self[path] = self._make(path)
+        return made
+
+
 class LoneCalls:
     """Those to one replica."""
 
@@ -56,15 +69,13 @@ class LoneCalls:
             channel: Leads there.
             turns: Gives their answers turns to be read; one for all replicas.
         """
-        self._address, self._channel = address, channel
-        #: The connection that takes small answers alone, once it is needed.
+        self._address = address
+        self._unary, self._streams = Makers(channel.unary_unary), Makers(channel.unary_stream)
+        #: The connection that takes small answers alone, once it is needed, and what makes calls over it.
         self._small_channel: grpc.aio.Channel | None = None
+        self._small: Makers
         self._loop = asyncio.get_running_loop()
         self._turns, self._history = turns, turns.history
-        #: What makes calls, by path.
-        self._unary: dict[str, Any] = {}
-        self._small: dict[str, Any] = {}
-        self._streams: dict[str, Any] = {}
         #: Those that may be made again elsewhere; and those that were given up.
         self._repeatable: set[Any] = set()
         self._left: set[Any] = set()
@@ -90,10 +101,10 @@ class LoneCalls:
                 timeout_seconds -= self._loop.time() - begin
         elif small and self._turns.begin_unasked(outgoing.client):
             try:
-                return await self._unary_answer(self._unary_call(outgoing.path), outgoing, metadata, timeout_seconds)
+                return await self._unary_answer(self._unary[outgoing.path], outgoing, metadata, timeout_seconds)
             finally:
                 self._turns.end_unasked(outgoing.client)
-        call = self._stream_call(outgoing.path)(outgoing.request, timeout=timeout_seconds, metadata=metadata)
+        call = self._streams[outgoing.path](outgoing.request, timeout=timeout_seconds, metadata=metadata)
         return await self._answered(call, self._in_turn(call, outgoing), outgoing)
 
     async def _unary_answer(
@@ -278,31 +289,15 @@ class LoneCalls:
         if self._small_channel is not None:
             await self._small_channel.close()
 
-    def _unary_call(self, path: str) -> Any:
-        call = self._unary.get(path)
-        if call is None:
-            call = self._unary[path] = self._channel.unary_unary(path)
-        return call
-
     def _small_call(self, path: str) -> Any:
         """Return what makes a call whose answer is refused if it is large; None where none is, or not now."""
         if self._small_channel is None:
             if not self._turns.limits.refused:
                 return None
             self._small_channel = channels.connect(self._address, library=False, max_message_bytes=sizes.LARGE)
+            self._small = Makers(self._small_channel.unary_unary)
         # A call that is made without a connection may not be told from one that ran.
-        if not channels.is_ready(self._small_channel):
-            return None
-        call = self._small.get(path)
-        if call is None:
-            call = self._small[path] = self._small_channel.unary_unary(path)
-        return call
-
-    def _stream_call(self, path: str) -> Any:
-        call = self._streams.get(path)
-        if call is None:
-            call = self._streams[path] = self._channel.unary_stream(path)
-        return call
+        return self._small[path] if channels.is_ready(self._small_channel) else None
 
 
 def metadata_of(outgoing: OutgoingCall) -> Metadata:

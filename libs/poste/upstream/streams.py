@@ -21,7 +21,7 @@ from poste.rpc import channels
 from poste.runtime.waits import done_within
 from poste.upstream import failure
 from poste.upstream.failure import UNSENT, Failure
-from poste.upstream.lone_calls import metadata_of, return_metadata
+from poste.upstream.lone_calls import Makers, metadata_of, return_metadata
 from poste.upstream.outgoing_call import OutgoingCall
 
 #: How long a connection that is not there yet is waited for, in seconds.
@@ -126,8 +126,7 @@ class Streams:
         """
         self._address, self._library, self._max_message_bytes = address, library, max_message_bytes
         self._channel: grpc.aio.Channel | None = None
-        #: What makes calls, by path.
-        self._makers: dict[str, Any] = {}
+        self._calls: Makers
 
     async def begin(self, outgoing: OutgoingCall, timeout_seconds: float, over: Callable[[], None]) -> Stream | Failure:
         """Make a call; no message is waited for.
@@ -141,14 +140,11 @@ class Streams:
             self._channel = channels.connect(
                 self._address, library=self._library, max_message_bytes=self._max_message_bytes
             )
+            self._calls = Makers(self._channel.unary_stream)
         # A call that is made without a connection may not be told from one that ran.
         if not (channels.is_ready(self._channel) or await done_within(_CONNECT_SECONDS, self._channel.channel_ready())):
             return UNSENT
-        path = outgoing.path
-        make = self._makers.get(path)
-        if make is None:
-            make = self._makers[path] = self._channel.unary_stream(path)
-        call = make(outgoing.request, timeout=timeout_seconds, metadata=metadata_of(outgoing))
+        call = self._calls[outgoing.path](outgoing.request, timeout=timeout_seconds, metadata=metadata_of(outgoing))
         return Stream(call, outgoing, timeout_seconds, over)
 
     async def close(self) -> None:
