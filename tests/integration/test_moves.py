@@ -190,22 +190,21 @@ async def test_a_late_enqueue_of_what_was_moved_is_the_same_call(pair: Pair) -> 
     assert await pair.state(pair.old.queue, key) is TaskState.QUEUED
 
 
+def keyed(key: str, id_rest: str) -> dict[str, Any]:
+    """A call with an idempotency key, whose task TTL and result TTL are short."""
+    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, "request_digest": "d"}
+    return {"key": key, "id_rest": id_rest, "method": "Add", "request": b"", "create_time": time.time(), **terms}
+
+
 async def test_a_call_with_an_idempotency_key_that_was_moved_is_known_by_it(pair: Pair) -> None:
     """Its client calls once more, by the same key: the call would be accepted anew, and run in both queues."""
     key = await pair.old.enqueue(id_rest="first", request_digest="d", result_ttl_seconds=100_000)
     await pair.move(key)
 
-    again = {"key": key, "id_rest": "second", "method": "Add", "request": b"", "create_time": time.time()}
-    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True}
-    assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "d"}]) == ["known first"]
-    assert await pair.old.enqueue_all([{**again, **terms, "request_digest": "e"}]) == ["reused"]
+    again = keyed(key, "second")
+    assert await pair.old.enqueue_all([again]) == ["known first"]
+    assert await pair.old.enqueue_all([{**again, "request_digest": "e"}]) == ["reused"]
     assert await pair.client.ttl(pair.old.keys.record(key)) > 100_000
-
-
-def keyed(key: str, id_rest: str) -> dict[str, Any]:
-    """A call with an idempotency key, whose task TTL and result TTL are short."""
-    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, "request_digest": "d"}
-    return {"key": key, "id_rest": id_rest, "method": "Add", "request": b"", "create_time": time.time(), **terms}
 
 
 async def moved_twice(pair: Pair, key: str) -> None:
