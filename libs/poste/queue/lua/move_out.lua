@@ -25,8 +25,7 @@ local function stop(record, key, state)
     return false
   end
   -- What is still to be told of its end goes with it; what was told is not told again.
-  local callbacks, undelivered = callbacks_of(record)
-  if redis.call('ZREM', callbacks, key) + redis.call('ZREM', undelivered, key) == 0 then
+  if not drop_callback(record) then
     redis.call('HDEL', record, 'l')
   end
   return true

@@ -212,6 +212,12 @@ local function callbacks_of(record)
   return place .. 'callbacks', place .. 'undelivered', key
 end
 
+-- No more tells a record's end: it is neither due to be told nor one that could not be; returns whether it was either.
+local function drop_callback(record)
+  local callbacks, undelivered, key = callbacks_of(record)
+  return redis.call('ZREM', callbacks, key) + redis.call('ZREM', undelivered, key) > 0
+end
+
 -- Notes that a record, which would be dropped at `expiry`, is kept until its end was told; returns until when, at most, in ms.
 local function kept_for_callback(record, expiry, now)
   expiry = math.max(expiry, now + CALLBACK_KEPT_SECONDS * 1000)

@@ -25,9 +25,7 @@ local function replay(record, key)
   redis.call('HDEL', record, 't', 'h', 'w', 'l', 'f', 'i', 'k', 'e', 'd', 'z', 'K', 'N')
   if redis.call('HEXISTS', record, 'W') == 1 then
     -- Its next end is told, and no longer this one.
-    local callbacks, undelivered = callbacks_of(record)
-    redis.call('ZREM', callbacks, key)
-    redis.call('ZREM', undelivered, key)
+    drop_callback(record)
     redis.call('HSET', record, 'l', CALLBACK)
   end
   redis.call('HSET', record, 's', 'Q', 'x', now + ttl)

@@ -33,14 +33,12 @@ local function settle(record, key, ended, outcome, random, why)
   local state, last_end, notes = fields_of(record, 's', 'z', 'N')
   if not state or not is_final(state) or last_end ~= ended then
     if not state then
-      redis.call('ZREM', callbacks, key)
-      redis.call('ZREM', undelivered, key)
+      drop_callback(record)
     end
     return 'gone'
   end
   if outcome == 'told' then
-    redis.call('ZREM', callbacks, key)
-    redis.call('ZREM', undelivered, key)
+    drop_callback(record)
     release(record)
     count_done('told')
     return 'told'
