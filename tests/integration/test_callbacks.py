@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-
-from support.queue_post import Post
+from support.queue_post import Post, new_task
 
 from poste.domain.policy import CALLBACK_KEPT_SECONDS
 from poste.queue.callbacks import Callback, Callbacks
@@ -128,22 +125,10 @@ async def test_what_is_still_to_be_told_moves_along_and_what_was_told_does_not(p
 
 async def test_of_several_calls_that_come_together_each_has_its_own_url(post: Post) -> None:
     """A client would be told of another one's call."""
-    tasks = [
-        {
-            "key": secrets.token_urlsafe(12),
-            "method": "Add",
-            "request": b"request",
-            "create_time": time.time(),
-            "task_ttl_seconds": 60,
-            "result_ttl_seconds": 60,
-            "repeatable": True,
-            "callback_url": url,
-        }
-        for url in ("", URL, "", f"{URL}2")
-    ]
+    tasks = [new_task(callback_url=url) for url in ("", URL, "", f"{URL}2")]
     assert await post.enqueue_all([tasks[0]]) == ["accepted"]
     assert await post.enqueue_all(tasks) == ["accepted"] * 4
 
     for task in tasks:
-        found = await post.client.hmget(post.keys.record(str(task["key"])), "W", "l")
-        assert found == ([str(task["callback_url"]).encode(), b"c"] if task["callback_url"] else [None, None])
+        found = await post.client.hmget(post.keys.record(task["key"]), "W", "l")
+        assert found == ([task["callback_url"].encode(), b"c"] if task["callback_url"] else [None, None])

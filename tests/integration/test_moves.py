@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from support.queue_post import Post
+from support.queue_post import Post, new_task
 
 from poste.domain.errors import StoreError, StoreLost
 from poste.domain.policy import MAX_ENQUEUE_AGE_SECONDS, MOVED_SECONDS
@@ -192,8 +191,7 @@ async def test_a_late_enqueue_of_what_was_moved_is_the_same_call(pair: Pair) -> 
 
 def keyed(key: str, id_rest: str) -> dict[str, Any]:
     """A call with an idempotency key, whose task TTL and result TTL are short."""
-    terms = {"task_ttl_seconds": 60, "result_ttl_seconds": 60, "repeatable": True, "request_digest": "d"}
-    return {"key": key, "id_rest": id_rest, "method": "Add", "request": b"", "create_time": time.time(), **terms}
+    return new_task(key=key, id_rest=id_rest, request=b"", request_digest="d")
 
 
 async def test_a_call_with_an_idempotency_key_that_was_moved_is_known_by_it(pair: Pair) -> None:

@@ -26,6 +26,20 @@ def word_of(said: steps.Claimed | steps.NotClaimed) -> str:
     return "run" if isinstance(said, steps.Claimed) else said
 
 
+def new_task(**changes: Any) -> dict[str, Any]:
+    """What a `NewTask` has that is to be enqueued: of a key of its own, unless one is given."""
+    return {
+        "key": secrets.token_urlsafe(12),
+        "method": "Add",
+        "request": b"request",
+        "create_time": time.time(),
+        "task_ttl_seconds": 60,
+        "result_ttl_seconds": 60,
+        "repeatable": True,
+        **changes,
+    }
+
+
 class Post:
     """One queue."""
 
@@ -39,16 +53,7 @@ class Post:
         self.retry = RetryPolicy(max_attempts=5, backoff_seconds=0.001, max_backoff_seconds=0.001)
 
     async def enqueue(self, key: str | None = None, **changes: Any) -> str:
-        task: dict[str, Any] = {
-            "key": key or secrets.token_urlsafe(12),
-            "method": "Add",
-            "request": b"request",
-            "create_time": time.time(),
-            "task_ttl_seconds": 60,
-            "result_ttl_seconds": 60,
-            "repeatable": True,
-            **changes,
-        }
+        task = new_task(**({"key": key} if key else {}), **changes)
         assert await self.enqueue_all([task]) == ["accepted"]
         return str(task["key"])
 
