@@ -16,6 +16,7 @@ COMPOSE = "/usr/bin/docker-compose"
 _NEEDED = {
     DOCKER: "docker.io",
     COMPOSE: "docker-compose",
+    "/usr/sbin/ip": "iproute2",
     "/usr/sbin/iptables": "iptables",
     "/usr/bin/mmdebstrap": "mmdebstrap",
 }
@@ -61,7 +62,12 @@ class Engine:
         self._forwarded = _FORWARD.read_text()
 
     def start(self) -> None:
-        """Start it with the hosts' network, and wait until it answers."""
+        """Start it with the hosts' network, and wait until it answers.
+
+        Raises:
+            RuntimeError: It does not, or another lab has the hosts' addresses.
+        """
+        _need_addresses()
         (self._folder / "pid").unlink(missing_ok=True)
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -116,6 +122,15 @@ class Engine:
     def save(self, image: str, target: Path) -> None:
         """Write an image to a file."""
         self.run("save", "-o", target, image)
+
+
+def _need_addresses() -> None:
+    """Raise RuntimeError if the hosts' addresses lead elsewhere: none of them could be reached, and none would say why."""
+    done = subprocess.run(["/usr/sbin/ip", "-o", "route", "show", SUBNET], capture_output=True, text=True, check=True)
+    if done.stdout:
+        raise RuntimeError(
+            f"another lab has {SUBNET}: {done.stdout.strip()} (it runs, or was killed: then `ip link del` its bridge)"
+        )
 
 
 def _rules(verb: str) -> None:
