@@ -7,13 +7,14 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from datetime import datetime
 from typing import Final
 
 import click
 
 from poste.client import Answer, Client, MethodOutline, Problem, Service, Task
 from poste.domain.task import TaskState
-from poste_cli import asking, completion, fields, gateway_options, printing
+from poste_cli import asking, completion, fields, gateway_options, printing, spans
 from poste_cli.exits import FAILURE, OK
 from poste_cli.task_ids import remember
 
@@ -33,6 +34,18 @@ def _checked_headers(_context: click.Context, _option: click.Parameter, value: t
             raise click.BadParameter(f"{one!r} is not NAME:VALUE")
         headers[found[1]] = found[2].strip()
     return headers
+
+
+def _not_before(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | int | None:
+    if value is None or (seconds := spans.seconds_of(value)) is not None:
+        return None if value is None else seconds
+    try:
+        # Without a time zone it is meant by this host's clock.
+        return datetime.fromisoformat(value).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is neither a span of time such as {spans.SUCH_AS} nor a time such as 2026-01-02T03:04"
+        ) from None
 
 
 @click.command()
@@ -55,6 +68,12 @@ def _checked_headers(_context: click.Context, _option: click.Parameter, value: t
 )
 @click.option("--task-ttl", type=_SECONDS, metavar="SECONDS", help="How long it may wait for its service.")
 @click.option("--result-ttl", type=_SECONDS, metavar="SECONDS", help="How long its result is kept.")
+@click.option(
+    "--not-before",
+    callback=_not_before,
+    metavar="TIME",
+    help="Have it kept, and not run before a time, or before a span is over: 2026-01-02T03:04, 15m.",
+)
 @click.option("--key", metavar="KEY", help="A name of this call: repeated with it, it runs once (Idempotency-Key).")
 @gateway_options.options
 def call(  # noqa: PLR0917 - click passes them by name
@@ -66,6 +85,7 @@ def call(  # noqa: PLR0917 - click passes them by name
     no_queue: bool,
     task_ttl: int | None,
     result_ttl: int | None,
+    not_before: datetime | int | None,
     key: str | None,
     headers: dict[str, str],
     url: str,
@@ -100,6 +120,7 @@ def call(  # noqa: PLR0917 - click passes them by name
             queue=not no_queue,
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
+            not_before=not_before,
             idempotency_key=key,
             headers=headers,
         )
@@ -213,8 +234,9 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
 def queues(url: str, as_json: bool) -> None:
     """List the queues in figures; each call is counted once.
 
-    DEAD are the calls that Poste gave up; held aside are those of them that it did not run, for their method's schema
-    changed (`poste dead` says how).
+    DELAYED are the calls that wait for their next attempt, SCHEDULED those that their clients want not to run yet
+    (`poste call --not-before`). DEAD are the calls that Poste gave up; held aside are those of them that it did not
+    run, for their method's schema changed (`poste dead` says how).
 
     KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
     take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room). A queue
@@ -227,13 +249,14 @@ def queues(url: str, as_json: bool) -> None:
             printing.compact([queue.document for queue in found])
             return OK
         printing.table(
-            ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "DEAD", "KEPT", "HOLDS", "OLDEST", "PAUSED"),
+            ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "SCHEDULED", "DEAD", "KEPT", "HOLDS", "OLDEST", "PAUSED"),
             [
                 (
                     queue.queue,
                     queue.queued,
                     queue.running,
                     queue.delayed,
+                    queue.scheduled,
                     f"{queue.dead} ({queue.held_aside} held aside)" if queue.held_aside else queue.dead,
                     queue.kept,
                     f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from poste.client import TaskFilter
 from poste.domain.task import DeadReason, TaskState
-
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SPAN: Final = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
+from poste_cli import spans
 
 
 def _span(_context: click.Context, _option: click.Parameter, value: str) -> int:
-    found = _SPAN.fullmatch(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no span of time such as 90s, 15m, 2h or 7d")
-    return int(found[1]) * _SECONDS[found[2] or "s"]
+    seconds = spans.seconds_of(value)
+    if seconds is None:
+        raise click.BadParameter(f"{value!r} is no span of time such as {spans.SUCH_AS}")
+    return seconds
 
 
 def options(states: Collection[TaskState] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -29,5 +29,6 @@ def _words(event: TaskEvent) -> str:
         event.state.name if event.state else "",
         event.reason or "",
         event.code or "",
+        f"not to run before {event.not_before_time.astimezone():%Y-%m-%d %H:%M:%S}" if event.not_before_time else "",
     )
     return ", ".join(filter(None, known))

@@ -132,7 +132,7 @@ class Figures:
 
 def _add_queue(samples: Mapping[str, dict[tuple[str, ...], float]], figures: QueueFigures) -> None:
     queue = figures.name
-    for state in ("queued", "running", "delayed", "dead"):
+    for state in ("queued", "running", "delayed", "scheduled", "dead"):
         samples["poste_queue_tasks"][queue, state] = getattr(figures, state)
     samples["poste_queue_held_aside_tasks"][queue,] = figures.held
     samples["poste_queue_callbacks"][queue, "due"] = figures.callbacks

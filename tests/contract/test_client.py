@@ -450,6 +450,7 @@ async def test_cancel_services_and_queues():
                 "queued": 1,
                 "running": 2,
                 "delayed": 3,
+                "scheduled": 6,
                 "dead": 4,
                 "oldestAgeSeconds": 1.5,
                 "paused": False,

@@ -69,6 +69,7 @@ async def test_the_listings(tmp_path):
             "queued": 3,
             "running": 2,
             "delayed": 1,
+            "scheduled": 0,
             "dead": 4,
             "heldAside": 0,
             "callbacks": 0,

@@ -170,6 +170,7 @@ def test_every_field_of_a_task() -> None:
         dead_reason=task_pb2.DEAD_REASON_ATTEMPTS,
     )
     waiting = task_pb2.Task(service=shop.NAME, method="Put", state=task_pb2.TASK_STATE_QUEUED, error=status)
+    waiting.not_before_time.GetCurrentTime()
 
     fields = {name for task in (answered, dead, waiting) for name in task_view.to_value(task_id, task, service)} | {
         *("dieTime", "endTime")

@@ -450,7 +450,7 @@ async def test_one_queue_that_can_not_be_read_hides_no_other() -> None:
         async def figures(self, queue: str) -> QueueFigures:
             if queue == "a":
                 raise StoreUnreached("its master is away")
-            return QueueFigures(queue, *[1] * 12, None, paused=False, stands_still=False, lanes={}, totals={})
+            return QueueFigures(queue, *[1] * 13, None, paused=False, stands_still=False, lanes={}, totals={})
 
     class NoCatalogue:
         def entries(self) -> list[Any]:

@@ -35,6 +35,8 @@ def _waits(name: str, once: bool, **rest: Any) -> Configuration:
     )
 
 
+#: The first task is not to run yet when it comes.
+_LATER: Final = {"later": frozenset({0})}
 _ONE: Final = [
     ("kill, stop", {"kill": 1, "freeze": 1}),
     ("stop, late, failure", {"freeze": 1, "late": 1, "retry": 1}),
@@ -70,6 +72,16 @@ SHORT: Final = [
     _world("moved, one repeatable task: lost, failure, late", AGAIN, processes=1, move=1, lost=1, retry=1, late=1),
     _world("moved, two tasks: cancel", AGAIN, ONCE, processes=1, move=1, cancel=1),
     _world("moved, another call has its key: late, lost", ONCE, processes=1, move=1, taken=1, late=1, lost=1),
+    _world(
+        "for later, one repeatable task: cancel, overdue, late",
+        AGAIN,
+        processes=1,
+        cancel=1,
+        overdue=1,
+        late=1,
+        **_LATER,
+    ),
+    _world("for later, one that must not run twice: lost, move", ONCE, processes=1, lost=1, move=1, **_LATER),
     _world("moved, a disk that lags", ONCE, processes=1, weak_disk=True, lag=1, move=1, forget=1),
     _world("a disk that lags: kill", ONCE, processes=1, weak_disk=True, lag=1, reads=True, kill=1),
     _world("a disk that lags twice", ONCE, processes=1, weak_disk=True, lag=2),
@@ -168,6 +180,7 @@ MUTANTS: Final = [
         late=1,
         forget=1,
     ),
+    _mutant(Rule.ENQUEUE_LATER, what="what is not to run yet is started", once=_R, processes=1, **_LATER),
     _mutant(Rule.CLAIM_POSSESSION, what="a task runs, and waits in the queue", once=(AGAIN, AGAIN), processes=1),
     _mutant(Rule.CLAIM_NOT_FINAL, what=_LEFT, once=_R, processes=1, cancel=1),
     _mutant(Rule.CLAIM_NOT_OVERDUE, what=_OVERDUE, once=_R, processes=1, overdue=1),
@@ -243,6 +256,7 @@ MUTANTS: Final = [
     _mutant(Rule.MOVE_RESUMED, what=_NEVER, once=_O, processes=0, move=1),
     _mutant(Rule.AUDIT, what=_NEVER, once=_R, processes=1, lost=1),
     _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, retry=1),
+    _mutant(Rule.WAKE, what=_NEVER, once=_R, processes=1, **_LATER),
     _mutant(Rule.SWEEP, what=_NEVER, once=_R, processes=0, overdue=1),
 ]
 

@@ -48,7 +48,7 @@ class Outside(Network):
                     promised = said == "accepted" and self.answers(world, behind)
                     return behind._replace(accepted=put(behind.accepted, key, promised))
 
-                yield from self.ask(world, f"enqueue {key}", heard, "enqueue", key)
+                yield from self.ask(world, f"enqueue {key}", heard, "enqueue", key, key in self.rules.later)
             if task.open and self.may(world, "cancel"):
                 _, step = self.send(world, "cancel", key)
                 yield step._replace(says=f"cancel {key}", world=self.spend(step.world, "cancel"), fault=True)
@@ -130,7 +130,7 @@ class Outside(Network):
             yield step._replace(says=f"{me} is reaped: {step.reply}")
             if self.may(world, "late"):
                 yield self._read_for_reaping(world, me)
-        for key in sorted(store.delayed):
+        for key in sorted(store.delayed | store.scheduled):
             if self.on(Rule.WAKE):
                 _, step = self.send(world, "wake", (key,))
                 yield step._replace(says=f"{key} is due")

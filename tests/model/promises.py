@@ -52,7 +52,7 @@ def _suffers(game: Game, world: World, key: int) -> str | None:
 
 def _misplaced(game: Game, world: World, key: int) -> str | None:
     store, task = world.store, world.store.tasks[key]
-    waits = store.ready.count(key) + store.lane.count(key) + (key in store.delayed)
+    waits = store.ready.count(key) + store.lane.count(key) + (key in store.delayed | store.scheduled)
     places = waits + sum(listed.count(key) for listed in store.taken)
     if places > 1:
         return "an open task stands in two places"
@@ -74,4 +74,5 @@ def drained(world: World) -> bool:
     store = world.store
     nothing_open = not any(task.open or task.was or task.state == NONE for task in store.tasks)
     nothing_open = nothing_open and not any(there.state == "Q" or there.mark == ARRIVED for there in store.there)
-    return nothing_open and not (store.ready or store.lane or store.delayed or any(store.taken) or world.late)
+    waits = store.delayed | store.scheduled
+    return nothing_open and not (store.ready or store.lane or any(store.taken) or waits or world.late)

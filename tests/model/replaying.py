@@ -75,9 +75,11 @@ class Replay:
     def _numbers(self, keys: Sequence[str]) -> tuple[int, ...]:
         return tuple(map(self.keys.index, keys))
 
-    async def _enqueue(self, before: Store, key: int) -> str:
+    async def _enqueue(self, before: Store, key: int, later: bool) -> str:
         late = before.tasks[key].state == GONE
-        return await self.queue.enqueue(self.keys[key], repeatable=not self.once[key], size=_SIZE, late=late)
+        return await self.queue.enqueue(
+            self.keys[key], repeatable=not self.once[key], size=_SIZE, late=late, later=later
+        )
 
     async def _cancel(self, _: Store, key: int) -> None:
         await self.queue.tasks.cancel(QUEUE, self.keys[key])
@@ -133,9 +135,9 @@ class Replay:
     async def _reap(self, _: Store, me: int, keys: Sequence[int]) -> tuple[str, ...]:
         return tuple(await self.queue.reap(self.name(me), [self.keys[key] for key in keys]))
 
-    async def _wake(self, _: Store, due: Sequence[int]) -> int:
+    async def _wake(self, before: Store, due: Sequence[int]) -> int:
         for key in due:
-            await self.queue.end_wait(self.keys[key])
+            await self.queue.end_wait(self.keys[key], scheduled=key in before.scheduled)
         return await maintenance.wake(self.queue.scripts, self.queue.keys, count=1000)
 
     async def _sweep(self, _: Store, keys: Sequence[int], lane: bool) -> None:
@@ -232,6 +234,7 @@ class Replay:
             "ready": [self.keys[key] for key in store.ready],
             "lane": [self.keys[key] for key in store.lane],
             "delayed": {self.keys[key] for key in store.delayed},
+            "scheduled": {self.keys[key] for key in store.scheduled},
             "dead": {key for key, task in tasks.items() if task.state == "D" and not task.purged},
             "leases": {self.name(me) for me, lease in enumerate(store.leases) if lease in (HOLDS, OVER)},
             "reaped": {self.name(me) for me, lease in enumerate(store.leases) if lease == REAPED},
@@ -265,6 +268,7 @@ class Replay:
             "ready": seen.ready,
             "lane": seen.lane,
             "delayed": seen.delayed,
+            "scheduled": seen.scheduled,
             "dead": seen.dead,
             "leases": seen.leases,
             "reaped": seen.reaped.intersection(names),

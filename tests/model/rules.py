@@ -14,6 +14,7 @@ class Rule(Enum):
 
     ENQUEUE_ONCE = "enqueue.lua", "a key that has a record is accepted again without being written again"
     ENQUEUE_YOUNG = "enqueue.lua", "an id that is old by Redis' clock is refused"
+    ENQUEUE_LATER = "enqueue.lua", "what is not to run yet stands in no list that is taken from"
     CLAIM_LEASE = "claim.lua", "only an incarnation that has a lease claims"
     CLAIM_POSSESSION = "claim.lua", "only a key that stands in the claimer's own list is claimed"
     CLAIM_NOT_FINAL = "claim.lua", "what has ended is dropped, not run"

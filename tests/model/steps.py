@@ -82,7 +82,7 @@ class Steps:
 
     # -- clients
 
-    def enqueue(self, store: Store, key: int) -> Done:
+    def enqueue(self, store: Store, key: int, later: bool) -> Done:
         draft = Draft(store)
         task = store.tasks[key]
         if task.state not in (NONE, GONE) and Rule.ENQUEUE_ONCE in self.rules:
@@ -91,8 +91,11 @@ class Steps:
             if Rule.ENQUEUE_YOUNG in self.rules:
                 return Done(store, "clock")
             draft.broken.append("what had ended, and whose record is gone, is accepted anew")
-        draft.set(key, state="Q")
-        draft.ready.insert(0, key)
+        draft.set(key, state="Q", early=later)
+        if later and Rule.ENQUEUE_LATER in self.rules:
+            draft.scheduled.add(key)
+        else:
+            draft.ready.insert(0, key)
         return _done(draft, "accepted")
 
     def cancel(self, store: Store, key: int) -> Done:
@@ -102,6 +105,7 @@ class Steps:
             self._unclaim(draft, key)
         if draft.tasks[key].state == "Q":
             draft.delayed.discard(key)
+            draft.scheduled.discard(key)
             if task.overdue:
                 self._expire(draft, key)
             else:
@@ -210,6 +214,8 @@ class Steps:
             return "suspect"
         if task.overdue:
             draft.broken.append("what is overdue is started")
+        if task.early:
+            draft.broken.append("what is not to run yet is started")
         if draft.paused and not self.once[key]:
             draft.broken.append("something of a paused queue is started")
         self._own(draft, me, key, number)
@@ -408,8 +414,13 @@ class Steps:
     def wake(self, store: Store, due: Iterable[int]) -> Done:
         draft, keys = Draft(store), sorted(due)
         for key in keys:
-            draft.delayed.discard(key)
-            draft.ready.append(key)
+            if key in draft.scheduled:
+                draft.scheduled.discard(key)
+                draft.set(key, early=False)
+                draft.ready.insert(0, key)
+            else:
+                draft.delayed.discard(key)
+                draft.ready.append(key)
         return _done(draft, len(keys))
 
     def sweep(self, store: Store, keys: Sequence[int], *, lane: bool = False) -> Done:
@@ -473,6 +484,7 @@ class Steps:
         if not moves and not (task.state == "R" and Rule.MOVE_WAITING not in self.rules):
             return Done(store, _not_moved(task))
         draft.delayed.discard(key)
+        draft.scheduled.discard(key)
         draft.set(key, state=MOVED, was="Q" if task.state == "R" else task.state)
         return _done(draft, "moving")
 

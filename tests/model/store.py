@@ -28,6 +28,8 @@ class Task(NamedTuple):
     known_by: int | None = None
     stop: bool = False
     overdue: bool = False
+    #: Its client wants it not to run yet.
+    early: bool = False
     failures: int = 0
     alone: int = 0
     company: int = 0
@@ -61,6 +63,7 @@ class Store(NamedTuple):
     tasks: tuple[Task, ...]
     ready: tuple[int, ...]
     delayed: frozenset[int]
+    scheduled: frozenset[int]
     leases: tuple[int, ...]
     taken: tuple[tuple[int, ...], ...]
     #: What waits apart, for its method's turn: all are of one method here.
@@ -74,7 +77,9 @@ class Store(NamedTuple):
 
 def empty(tasks: int, incarnations: int) -> Store:
     lists: tuple[tuple[int, ...], ...] = ((),) * incarnations
-    return Store((Task(),) * tasks, (), frozenset(), (NO_LEASE,) * incarnations, lists, there=(There(),) * tasks)
+    return Store(
+        (Task(),) * tasks, (), frozenset(), frozenset(), (NO_LEASE,) * incarnations, lists, there=(There(),) * tasks
+    )
 
 
 class Draft:
@@ -83,7 +88,7 @@ class Draft:
     def __init__(self, store: Store) -> None:
         self.tasks = list(store.tasks)
         self.ready = list(store.ready)
-        self.delayed = set(store.delayed)
+        self.delayed, self.scheduled = set(store.delayed), set(store.scheduled)
         self.leases = list(store.leases)
         self.taken = [list(listed) for listed in store.taken]
         self.lane = list(store.lane)
@@ -98,6 +103,7 @@ class Draft:
             tuple(self.tasks),
             tuple(self.ready),
             frozenset(self.delayed),
+            frozenset(self.scheduled),
             tuple(self.leases),
             tuple(map(tuple, self.taken)),
             tuple(self.lane),

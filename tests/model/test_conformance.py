@@ -43,6 +43,7 @@ FAULTS: Final = (
 RULES: Final = Rules(
     once=(False, True, False, True),
     processes=3,
+    later=frozenset({1, 2}),
     budget={**dict.fromkeys(FAULTS, 4), "purge": 1, "forget": 1},
     max_failures=queue_model.MAX_FAILURES,
     max_crashes=queue_model.MAX_CRASHES,

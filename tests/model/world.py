@@ -100,6 +100,7 @@ class Rules:
         processes: How many there are.
         budget: How often each fault may happen.
         poison: Tasks whose handler kills its process, each time.
+        later: Tasks that are not to run yet when they come.
         off: The rules that are switched off.
         weak_disk: Redis answers before it has written to disk; what is acted upon is waited for.
         replica: Redis has a replica that takes over without its last writes. Nothing is waited for until the replica
@@ -113,6 +114,7 @@ class Rules:
     processes: int
     budget: Mapping[str, int]
     poison: frozenset[int] = frozenset()
+    later: frozenset[int] = frozenset()
     off: frozenset[Rule] = frozenset()
     weak_disk: bool = False
     replica: bool = False

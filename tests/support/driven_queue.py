@@ -42,6 +42,7 @@ class Seen:
     ready: list[str]
     lane: list[str]
     delayed: set[str]
+    scheduled: set[str]
     dead: set[str]
     leases: set[str]
     reaped: set[str]
@@ -61,7 +62,13 @@ class Seen:
     @property
     def places(self) -> list[str]:
         """Every key as often as it stands somewhere."""
-        return [*self.ready, *self.lane, *self.delayed, *(key for keys in self.taken.values() for key in keys)]
+        return [
+            *self.ready,
+            *self.lane,
+            *self.delayed,
+            *self.scheduled,
+            *(key for keys in self.taken.values() for key in keys),
+        ]
 
 
 class _Retry(RetryPolicy):
@@ -94,9 +101,12 @@ class DrivenQueue:
         await self.client.flushdb()
         self.maintenance = Maintenance(self.client, pass_seconds=1)
 
-    async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> str:
+    async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool, later: bool = False) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
-        task = NewTask(key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable)
+        not_before_time = create_time + LONG_SECONDS if later else 0.0
+        task = NewTask(
+            key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable, not_before_time=not_before_time
+        )
         (said,) = await self.tasks.enqueue(self.name, [task], self.policy, Durability.AS_DECLARED)
         return said
 
@@ -157,9 +167,9 @@ class DrivenQueue:
         """Let a lease be over, as if it had not been renewed."""
         await self.client.zadd(self.keys.leases, {name: 1})
 
-    async def end_wait(self, key: str) -> None:
-        """Let a retry be due."""
-        await self.client.zadd(self.keys.delayed, {key: 1})
+    async def end_wait(self, key: str, *, scheduled: bool = False) -> None:
+        """Let a retry be due, or what is not to run yet."""
+        await self.client.zadd(self.keys.scheduled if scheduled else self.keys.delayed, {key: 1})
 
     async def end_time(self, key: str) -> None:
         """Let a task have waited for longer than it may: move it back in time."""
@@ -176,7 +186,7 @@ class DrivenQueue:
         pipeline = self.client.pipeline(transaction=True)
         pipeline.lrange(self.keys.ready, 0, -1)
         pipeline.lrange(self.keys.lane(METHOD), 0, -1)
-        for where in (self.keys.delayed, self.keys.dead, self.keys.leases, self.keys.reaped):
+        for where in (self.keys.delayed, self.keys.scheduled, self.keys.dead, self.keys.leases, self.keys.reaped):
             pipeline.zrange(where, 0, -1)
         pipeline.hmget(self.keys.counts, ["waiting", "bytes", "running", "dead_bytes", "ended_bytes"])
         pipeline.hgetall(self.keys.kept)
@@ -187,7 +197,7 @@ class DrivenQueue:
             pipeline.ttl(self.keys.record(key))
             for name in ("q", "o", "e"):
                 pipeline.hstrlen(self.keys.record(key), name)
-        ready, lane, delayed, dead, leases, reaped, counts, kept, *rest = await pipeline.execute()
+        ready, lane, delayed, scheduled, dead, leases, reaped, counts, kept, *rest = await pipeline.execute()
         lists, rest = rest[: len(names)], rest[len(names) :]
         records, ttls, requests, responses, errors = (rest[start::5] for start in range(5))
         *counted, dead_bytes, ended_bytes = (int(count or 0) for count in counts)
@@ -195,6 +205,7 @@ class DrivenQueue:
             ready=texts(ready),
             lane=texts(lane),
             delayed=set(texts(delayed)),
+            scheduled=set(texts(scheduled)),
             dead=set(texts(dead)),
             leases=set(texts(leases)),
             reaped=set(texts(reaped)),

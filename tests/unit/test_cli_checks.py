@@ -13,6 +13,7 @@ QUEUE = {
     "queued": 0,
     "running": 1,
     "delayed": 0,
+    "scheduled": 0,
     "dead": 0,
     "kept": 1,
     "keptBytes": 10,

@@ -14,7 +14,7 @@ from poste_cli.top.details import ServiceDetail
 from poste_cli.top.keys import Key
 from poste_cli.top.screen import Top
 
-NO_FIGURES = dict.fromkeys(("queued", "running", "delayed", "dead", "enqueued", "replayed", "ended"), 0)
+NO_FIGURES = dict.fromkeys(("queued", "running", "delayed", "scheduled", "dead", "enqueued", "replayed", "ended"), 0)
 FIGURES = {
     **NO_FIGURES,
     **dict.fromkeys(("oldestAgeSeconds", "inRate", "outRate", "etaSeconds")),

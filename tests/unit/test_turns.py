@@ -14,7 +14,19 @@ QUEUE = "a.B"
 
 def figures(started: int, *, queued: int = 100, put_off: int = 0, came: int = 0, **changes: Any) -> QueueFigures:
     fields = dict.fromkeys(
-        ("running", "delayed", "dead", "held", "callbacks", "undelivered", "kept", "waiting_bytes", "kept_bytes"), 0
+        (
+            "running",
+            "delayed",
+            "scheduled",
+            "dead",
+            "held",
+            "callbacks",
+            "undelivered",
+            "kept",
+            "waiting_bytes",
+            "kept_bytes",
+        ),
+        0,
     )
     shown = {
         **fields, "name": QUEUE, "queued": queued, "dead_bytes": 0, "consumers": 1, "oldest_age_seconds": 40.0,

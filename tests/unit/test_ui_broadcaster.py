@@ -112,6 +112,7 @@ def figures(**more):
     return {
         "queued": 0,
         "delayed": 0,
+        "scheduled": 0,
         "running": 0,
         "oldestAgeSeconds": None,
         "enqueued": 0,

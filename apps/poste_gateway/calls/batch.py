@@ -4,7 +4,8 @@ The body is a JSON array, or a line of JSON for each call (`application/x-ndjson
 
     [{"method": "calculator.v1.SumService/Add", "request": {"a": 2, "b": 3}}, …]
 
-An `idempotencyKey` names a call for good, as the header does for one. The answer has a result for each call, in their
+An `idempotencyKey` names a call for good, and `notBefore` is the time before which it does not run, as the headers say
+for one. The answer has a result for each call, in their
 order, in the same form: the task of one that is on disk, or the problem of one that is not::
 
     {"results": [{"task": {"id": "…", "state": "QUEUED", …}}, {"error": {"type": "/problems/queue-full", …}}]}
@@ -35,7 +36,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste_gateway.calls import keeping, keyed, request_body
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Acceptance, Known
-from poste_gateway.http import forwarded_headers, idempotency, preferences
+from poste_gateway.http import forwarded_headers, idempotency, not_before, preferences
 from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
@@ -73,7 +74,8 @@ _PATIENCE_SECONDS: Final = 20.0
 #: Room for the result of a call that is kept, in bytes: its id, names and times have about so many.
 _RESULT_BYTES: Final = 384
 _KEY: Final = "idempotencyKey"
-_MEMBERS: Final = frozenset({"method", "request", _KEY})
+_NOT_BEFORE: Final = "notBefore"
+_MEMBERS: Final = frozenset({"method", "request", _KEY, _NOT_BEFORE})
 #: What says that the middleware, or its store, was not reached.
 _NOT_REACHED: Final = (Acceptance.NOT_ACCEPTED, Acceptance.STORE_AWAY, Acceptance.UNKNOWN)
 
@@ -81,13 +83,17 @@ T = TypeVar("T")
 
 
 class _Asked(NamedTuple):
-    """One call as it was read: `request` is serialized; `key` and `digest` are empty without an idempotency key."""
+    """One call as it was read: `request` is serialized; `key` and `digest` are empty without an idempotency key.
+
+    `not_before_ms`: 0 if it says no time of its own.
+    """
 
     service: Service
     method: Method
     request: bytes
     key: str
     digest: str
+    not_before_ms: int
 
 
 class Batches:
@@ -166,13 +172,16 @@ class Batches:
         if not isinstance(value, dict):
             raise Problem(INVALID_REQUEST, "A call must be an object with `method` and `request`.")
         for name in value.keys() - _MEMBERS:
-            raise invalid(quotable(name), "is no member of a call: it has `method`, `request` and `idempotencyKey`")
+            raise invalid(
+                quotable(name), "is no member of a call: it has `method`, `request`, `idempotencyKey` and `notBefore`"
+            )
         service, method = self._called(value.get("method"))
-        key = _key(value, method)
+        key, not_before_ms = _key(value, method), _not_before(value)
         request = protojson.decode_value(method.input, [value.get("request", {})])
         if len(request) > sizes.MAX_PAYLOAD:
             raise Problem(TOO_LARGE, f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message.")
-        return _Asked(service, method, request, key, keyed.digest(method.input, request) if key else "")
+        digest = keyed.digest(method.input, request) if key else ""
+        return _Asked(service, method, request, key, digest, not_before_ms)
 
     def _called(self, named: Any) -> tuple[Service, Method]:
         """Return what a call names.
@@ -245,8 +254,9 @@ class _Keeping:
         metadata = _once(self._metadata, service.name, lambda: self._read_metadata(service))
         if isinstance(metadata, Problem):
             return metadata
-        if call.key:
-            prefer = dataclasses.replace(prefer, idempotency_key=call.key)
+        if call.key or call.not_before_ms:
+            not_before_ms = call.not_before_ms or prefer.not_before_ms
+            prefer = dataclasses.replace(prefer, idempotency_key=call.key, not_before_ms=not_before_ms)
         task_id = keeping.mint(self._call_services.ids, method, prefer)
         new = keeping.new_task(method, task_id, call.request, prefer)
         new.request_id, new.request_digest, new.metadata = request_id(), call.digest, metadata
@@ -277,7 +287,8 @@ class _Keeping:
             return _counted(call, problem)
         if said is not Acceptance.ACCEPTED:
             return _counted(call, keeping.refusal(said, task_id, ids))
-        return _counted(call, {"task": task_view.to_accepted(task_id, method)})
+        not_before_ms = new.not_before_time.ToMilliseconds() if new.HasField("not_before_time") else 0
+        return _counted(call, {"task": task_view.to_accepted(task_id, method, not_before_ms=not_before_ms)})
 
 
 def _once(known: dict[str, T | Problem], name: str, read: Callable[[], T]) -> T | Problem:
@@ -315,6 +326,20 @@ def _key(value: dict[str, Any], method: Method) -> str:
     if key is None and method.policy.requires_idempotency_key:
         raise invalid(_KEY, idempotency.REQUIRED)
     return key or ""
+
+
+def _not_before(value: dict[str, Any]) -> int:
+    """Return the time before which a call does not run, in milliseconds since the epoch; 0 if it says none.
+
+    Raises:
+        Problem: It is wrong.
+    """
+    if _NOT_BEFORE not in value:
+        return 0
+    instant_ms = not_before.parse(value[_NOT_BEFORE])
+    if instant_ms is None:
+        raise invalid(_NOT_BEFORE, not_before.FORM)
+    return instant_ms
 
 
 def _reserve_room(request: web.BaseRequest, calls: Sequence[_Asked | bytes]) -> None:

@@ -173,8 +173,8 @@ class _Call:
     def run(self) -> Coroutine[Any, Any, Response]:
         """Choose the road, and return the coroutine that takes it."""
         wait, repeatable = self._prefer.wait_seconds, self._method.policy.repeatable
-        if self._prefer.idempotency_key:
-            return self._keyed()
+        if self._prefer.idempotency_key or self._prefer.not_before_ms:
+            return self._kept()
         if not self._may_queue:
             return self._direct(wait)
         if wait is None:
@@ -184,14 +184,15 @@ class _Call:
             return self._queued(wait)
         return self._direct(wait)
 
-    async def _keyed(self) -> Response:
-        """Have the call kept under its idempotency key and wait for its end, or answer by what became of the first."""
-        keyed.check(self._prefer, self._method.policy, reads=self._reads)
+    async def _kept(self) -> Response:
+        """Have the call kept and wait for its end, or answer by what became of the first one with its key."""
+        keeping.check_may_be(self._prefer, self._method.policy, reads=self._reads)
         if not self._service.queueable:
             raise self._away(keeping.NO_CONSUMER)
-        digest = functools.partial(keyed.digest, self._method.input, self._message)
-        self._digest = await self._made(digest, len(self._message), accepted=False)
-        return await self._queued(keyed.wait_seconds(self._prefer, self._method.policy, self._pool))
+        if self._prefer.idempotency_key:
+            digest = functools.partial(keyed.digest, self._method.input, self._message)
+            self._digest = await self._made(digest, len(self._message), accepted=False)
+        return await self._queued(keeping.wait_seconds(self._prefer, self._method.policy, self._pool))
 
     async def _direct(self, wait: float | None) -> Response:
         self._account.road = "direct"
@@ -312,7 +313,9 @@ class _Call:
         task = await self._wait(task_id, wait)
         if task is not None:
             return await self._waited_for(task_id, task)
-        return self._accepted(task_id, task_view.to_accepted(task_id, self._method), later=self._turn())
+        not_before_ms = self._prefer.not_before_ms
+        accepted = task_view.to_accepted(task_id, self._method, not_before_ms=not_before_ms)
+        return self._accepted(task_id, accepted, later=self._turn(not_before_ms))
 
     async def _wait(self, task_id: TaskId, seconds: float) -> task_pb2.Task | None:
         """Wait for a task's end as long as its client wishes; returns it as it was last read, None if it was not."""
@@ -370,8 +373,10 @@ class _Call:
         place = {"Location": task_view.location(task_id)}
         return self._protocol.kept(value, {**place, **later, **self._applied()})
 
-    def _turn(self) -> Mapping[str, str]:
+    def _turn(self, not_before_ms: int) -> Mapping[str, str]:
         """Return when to ask for a call that was kept just now."""
+        if (later_seconds := not_before_ms / 1000 - time.time()) > 0:
+            return retry_after.of_seconds(later_seconds)
         turns = self._call_services.enqueuer.turns
         return retry_after.of_seconds(turns.get(self._service.name)) if turns else RETRY_AFTER
 

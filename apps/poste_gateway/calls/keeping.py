@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from poste.domain.policy import MethodPolicy
 from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Method
+from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
 from poste_gateway.calls.enqueuer import Acceptance
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     ACCEPTANCE_UNKNOWN,
@@ -18,7 +22,7 @@ from poste_gateway.http.problem_types import (
     QUEUE_FULL,
     SERVICE_AWAY,
 )
-from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
 from poste_gateway.mom import STORE_AWAY
 from poste_gateway.tasks import task_view
 
@@ -48,6 +52,38 @@ def check_agreed(catalogue: ServiceCatalogue) -> None:
         raise Problem(NOT_ACCEPTED, "Nothing was accepted: the middleware is away.", headers=RETRY_AFTER)
 
 
+def check_may_be(prefer: Preferences, policy: MethodPolicy, *, reads: bool) -> None:
+    """Check that a call with an idempotency key, or for later, may be kept; `reads`: its verb is for reading only.
+
+    Raises:
+        Problem: It may not. A run that is not on record could not be told from a repeat, nor wait for its time.
+    """
+    if reads:
+        why = "a call by GET, HEAD or TRACE never is"
+    elif prefer.no_queue:
+        why = "`Prefer: no-queue` forbids it"
+    elif not policy.queue_when_away:
+        why = "its method's `away` is `reject`"
+    else:
+        return
+    header, call = (IDEMPOTENCY_KEY, "with a key") if prefer.idempotency_key else (NOT_BEFORE, "for later")
+    raise invalid(header, f"can't be honoured: a call {call} is kept, and {why}")
+
+
+def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -> float:
+    """Return how long the client of such a call waits for its answer, in seconds.
+
+    As on the direct road where it does not say: as long as the call may take if its service is up and it may run now,
+    else not at all.
+    """
+    if prefer.wait_seconds is not None:
+        return prefer.wait_seconds
+    if prefer.respond_async or prefer.not_before_ms or pool.availability == "away":
+        return 0.0
+    limit = prefer.limit_seconds
+    return policy.timeout_seconds if limit is None else min(limit, policy.timeout_seconds)
+
+
 def mint(ids: TaskIds, method: Method, prefer: Preferences) -> TaskId:
     """Return the id that a call is kept under."""
     key, policy = prefer.idempotency_key, method.policy
@@ -73,6 +109,8 @@ def new_task(method: Method, task_id: TaskId, request: bytes, prefer: Preference
     new.schema = method.schema.fingerprint
     if prefer.callback_url:
         new.callback_url = prefer.callback_url
+    if prefer.not_before_ms:
+        new.not_before_time.FromMilliseconds(prefer.not_before_ms)
     return new
 
 

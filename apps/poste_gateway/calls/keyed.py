@@ -12,45 +12,11 @@ import hashlib
 from google.protobuf.descriptor import Descriptor
 
 from poste.domain.errors import InvalidTaskId
-from poste.domain.policy import MethodPolicy
 from poste.domain.task_id import TaskId, TaskIds, with_queue
 from poste.protojson import plans
-from poste.upstream.replica_pool import ReplicaPool
 from poste_gateway.calls.enqueuer import Known
-from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
-from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import RECORD_LOST
-from poste_gateway.http.problems import Problem, invalid
-
-
-def check(prefer: Preferences, policy: MethodPolicy, *, reads: bool) -> None:
-    """Check that a call with a key may be kept; `reads`: by its verb it is for reading only.
-
-    Raises:
-        Problem: It may not: a run that is not on record could not be told from a repeat.
-    """
-    if reads:
-        why = "a call by GET, HEAD or TRACE never is"
-    elif prefer.no_queue:
-        why = "`Prefer: no-queue` forbids it"
-    elif not policy.queue_when_away:
-        why = "its method's `away` is `reject`"
-    else:
-        return
-    raise invalid(IDEMPOTENCY_KEY, f"can't be honoured: a call with a key is kept, and {why}")
-
-
-def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -> float:
-    """Return how long the client of a call with a key waits for its answer, in seconds.
-
-    As on the direct road where it does not say: as long as the call may take if its service is up, else not at all.
-    """
-    if prefer.wait_seconds is not None:
-        return prefer.wait_seconds
-    if prefer.respond_async or pool.availability == "away":
-        return 0.0
-    limit = prefer.limit_seconds
-    return policy.timeout_seconds if limit is None else min(limit, policy.timeout_seconds)
+from poste_gateway.http.problems import Problem
 
 
 def first_id(ids: TaskIds, service: str, known: Known) -> TaskId:

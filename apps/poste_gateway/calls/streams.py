@@ -36,6 +36,7 @@ from poste_gateway.http.busy import busy
 from poste_gateway.http.callback_urls import CALLBACK
 from poste_gateway.http.framings import Framing
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     NOT_CALLABLE,
@@ -129,6 +130,8 @@ def check(method: Method, prefer: Preferences) -> None:
         raise invalid(IDEMPOTENCY_KEY, "can't be honoured for a method that streams: a call with a key is kept")
     if prefer.callback_url:
         raise invalid(CALLBACK, "can't be told of a method that streams: it is never queued")
+    if prefer.not_before_ms:
+        raise invalid(NOT_BEFORE, "can't be honoured for a method that streams: a call for later is kept")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from poste.domain import carried
 from poste_gateway.http import preferences, time_limits
 from poste_gateway.http.callback_urls import CALLBACK
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY, REPLAYED
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.responses import Response
 
 # As multidict keeps names: read without being converted to lower case each time.
@@ -30,7 +31,7 @@ _PROTOCOL_QUERY: Final = "connect=v1"
 _MOST_ASKED: Final = 100
 _ALLOWED: Final = ", ".join(
     (
-        *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL, CALLBACK),
+        *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL, CALLBACK, NOT_BEFORE),
         *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, IDEMPOTENCY_KEY, REQUEST_ID, LAST_EVENT_ID),
     )
 )

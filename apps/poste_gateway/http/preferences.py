@@ -1,4 +1,4 @@
-"""What a request's headers ask for: `Prefer` (RFC 7240), times to live, its limit of time, an idempotency key.
+"""What a request's headers ask for: `Prefer` (RFC 7240), times to live, its limits of time, an idempotency key.
 
 They are validated on every call, whichever road it takes. Otherwise a client's mistake would show only once the service
 is away.
@@ -14,9 +14,10 @@ from typing import Any, Final
 from multidict import CIMultiDictProxy, istr
 
 from poste.domain.policy import DEFAULT_RESULT_TTL_SECONDS, DEFAULT_TASK_TTL_SECONDS, MethodPolicy
-from poste_gateway.http import idempotency, lone, time_limits
+from poste_gateway.http import idempotency, lone, not_before, time_limits
 from poste_gateway.http.callback_urls import CALLBACK, CallbackUrls
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.problem_types import CALLBACK_FORBIDDEN, INVALID_REQUEST
 from poste_gateway.http.problems import Problem
 from poste_gateway.http.time_limits import CONNECT_TIMEOUT, GRPC_TIMEOUT
@@ -57,6 +58,7 @@ class Preferences:
             longer.
         idempotency_key: By which its client names the call for good; empty if it does not.
         callback_url: The URL that is told of the end of the task that it becomes; empty if none is.
+        not_before_ms: It does not run before, in milliseconds since the epoch; 0 if it may at once.
     """
 
     task_ttl_seconds: int = DEFAULT_TASK_TTL_SECONDS
@@ -68,6 +70,7 @@ class Preferences:
     limit_seconds: float | None = None
     idempotency_key: str = ""
     callback_url: str = ""
+    not_before_ms: int = 0
 
 
 #: The preferences of a client that sends none.
@@ -97,6 +100,7 @@ def read(
         or IDEMPOTENCY_KEY in headers
         or policy.requires_idempotency_key
         or CALLBACK in headers
+        or NOT_BEFORE in headers
     ):
         return NONE
     errors: list[dict[str, str]] = []
@@ -109,6 +113,7 @@ def read(
         limit_seconds=limit_seconds,
         idempotency_key=idempotency.read(headers, required=policy.requires_idempotency_key, errors=errors),
         callback_url=_callback(headers, errors),
+        not_before_ms=not_before.read(headers, errors),
     )
     _raise(errors)
     if found.callback_url and not callback_urls.allows(found.callback_url):

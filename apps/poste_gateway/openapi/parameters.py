@@ -85,7 +85,7 @@ def of_head(policy: MethodPolicy, *, queued: bool) -> list[Schema]:
         for name, about, default, most in lives:
             schema = {"type": "integer", "minimum": 1, "maximum": most, "default": min(default, most)}
             found.append({"name": name, "in": "header", "description": about, "schema": schema})
-        found.append({"$ref": "#/components/parameters/Callback"})
+        found += [{"$ref": f"#/components/parameters/{name}"} for name in ("Callback", "NotBefore")]
         about = "A name that no other call of the method has: of all calls with it one runs."
         required = {"required": True} if policy.requires_idempotency_key else {}
         key = {"name": IDEMPOTENCY_KEY, "in": "header", "description": about, **required}

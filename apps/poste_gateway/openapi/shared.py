@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from poste.domain.input_rules import LONGEST_CALLBACK_URL
+from poste.domain.policy import MAX_DELAY_SECONDS
 from poste.domain.task import TaskState
 from poste.protojson.json_schema import COMPONENTS, Schema
 from poste_gateway.calls.batch import MOST_CALLS
 from poste_gateway.http import idempotency
 from poste_gateway.http import problem_types as kinds
 from poste_gateway.http.framings import EVENTS
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
 from poste_gateway.http.problems import PROBLEM_JSON
 from poste_gateway.http.responses import JSON
@@ -94,6 +96,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "method": {"type": "string"},
             "state": {"type": "string", "enum": [state.name for state in TaskState]},
             "createTime": _TIME,
+            "notBeforeTime": {**_TIME, "description": "Before it the call does not run, for its client wants it so."},
             "expireTime": {**_TIME, "description": "When it is given up; once it has ended, until when it is kept."},
             "attempt": {"type": "integer", "description": "How often it was started."},
             "cancelRequested": {"type": "boolean"},
@@ -109,8 +112,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "maxItems": MOST_CALLS,
         # No more is demanded of one: what is wrong with it is told in its result, and the others are kept.
         "items": {
-            "description": "`method` (`package.Service/Method`), `request` (the message as JSON) and `idempotencyKey`, "
-            "a name of this call that no other has.",
+            "description": "`method` (`package.Service/Method`), `request` (the message as JSON), `idempotencyKey`, "
+            "a name of this call that no other has, and `notBefore`, as the header Poste-Not-Before.",
         },
     },
     "poste-BatchResults": {
@@ -188,6 +191,18 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "in": "header",
         "description": "The URL that is told of the task's end, if the call is kept. The operator names who may be.",
         "schema": {"type": "string", "format": "uri", "maxLength": LONGEST_CALLBACK_URL},
+    },
+    "NotBefore": {
+        "name": NOT_BEFORE,
+        "in": "header",
+        "description": "The call is kept, and does not run before: whole seconds from now, or an instant (RFC 3339). "
+        f"At most {MAX_DELAY_SECONDS} seconds ahead.",
+        "schema": {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_DELAY_SECONDS},
+                {"type": "string", "format": "date-time"},
+            ]
+        },
     },
     "LastEventId": {
         "name": "Last-Event-ID",

@@ -19,7 +19,7 @@ runs, which delivers to services without the library. `queued` is null while the
 and `/v1/queues/{queue}` with one queue only::
 
     {"queues": [{"queue": "calculator.v1.SumService", "service": "calculator.v1.SumService", "queued": 0,
-                 "running": 0, "delayed": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
+                 "running": 0, "delayed": 0, "scheduled": 0, "dead": 0, "kept": 5, "keptBytes": 1560, "heldBytes": 1560,
                  "maxHeldBytes": 239075328, "oldestAgeSeconds": null, "paused": false, "standsStill": false,
                  "consumers": 1, "enqueued": 5, "replayed": 0, "ended": 5}]}
 
@@ -179,6 +179,7 @@ def _queue(queue: pb.Queue) -> dict[str, Any]:
         "queued": queue.queued,
         "running": queue.running,
         "delayed": queue.delayed,
+        "scheduled": queue.scheduled,
         "dead": queue.dead,
         "heldAside": queue.held,
         "callbacks": queue.callbacks,

@@ -75,6 +75,8 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
         "state": state_of(task).name,
         "createTime": time(task.create_time),
     }
+    if task.HasField("not_before_time"):
+        value["notBeforeTime"] = time(task.not_before_time)
     if task.HasField("expire_time"):
         value["expireTime"] = time(task.expire_time)
     value["attempt"] = task.attempt
@@ -85,20 +87,20 @@ def to_summary(task_id: TaskId, task: task_pb2.Task) -> dict[str, Any]:
     return value
 
 
-def to_accepted(task_id: TaskId, method: Method) -> dict[str, Any]:
+def to_accepted(task_id: TaskId, method: Method, *, not_before_ms: int = 0) -> dict[str, Any]:
     """Return a task as it is right after its acceptance, as `to_summary` would have it of its record.
 
     `expireTime` is reckoned by this gateway's clock here; in the record by the store's, from the acceptance on.
     """
     created_ms = task_id.create_ms
-    second, rest = created_ms // 1000, _fraction(created_ms % 1000)
     return {
         "id": task_id.text,
         "service": method.service,
         "method": method.name,
         "state": _QUEUED,
-        "createTime": _second(second) + rest,
-        "expireTime": _second(second + task_id.task_ttl_seconds) + rest,
+        "createTime": _instant(created_ms),
+        **({"notBeforeTime": _instant(not_before_ms)} if not_before_ms else {}),
+        "expireTime": _instant(max(created_ms, not_before_ms) + task_id.task_ttl_seconds * 1000),
         "attempt": 0,
     }
 
@@ -116,6 +118,8 @@ def event_name(event: task_pb2.TaskEvent) -> str:
 def to_event(event: task_pb2.TaskEvent) -> dict[str, Any]:
     """Return something that happened to a task as JSON values."""
     value: dict[str, Any] = {"time": time(event.time), "event": event_name(event)}
+    if event.HasField("not_before_time"):
+        value["notBeforeTime"] = time(event.not_before_time)
     if event.attempt:
         value["attempt"] = event.attempt
     if event.code and (code := code_of(event.code)):
@@ -161,11 +165,12 @@ def error_of(task: task_pb2.Task, service: Service | None) -> Problem | None:
 
 def time(stamp: Timestamp) -> str:
     """Spell an instant as RFC 3339 has it, to the millisecond."""
-    return _second(stamp.seconds) + _fraction(stamp.nanos // 1_000_000)
+    return _instant(stamp.seconds * 1000 + stamp.nanos // 1_000_000)
 
 
-def _fraction(milliseconds: int) -> str:
-    return f".{milliseconds:03}Z"
+def _instant(milliseconds: int) -> str:
+    second, rest = divmod(milliseconds, 1000)
+    return f"{_second(second)}.{rest:03}Z"
 
 
 @functools.lru_cache(maxsize=1024)

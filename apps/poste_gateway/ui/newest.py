@@ -17,7 +17,7 @@ _COUNT: Final = 20
 _FRESH_SECONDS: Final = 10.0
 #: While no task of a queue is open, one of these figures changes whenever one of its newest tasks does.
 _CHANGING: Final = ("enqueued", "ended", "dead")
-_OPEN: Final = ("queued", "running", "delayed")
+_OPEN: Final = ("queued", "running", "delayed", "scheduled")
 
 _Figures = Mapping[str, Any]
 

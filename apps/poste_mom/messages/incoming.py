@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from poste.domain import carried, input_rules, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
-from poste.domain.policy import RetryPolicy
+from poste.domain.policy import MAX_DELAY_SECONDS, MAX_ENQUEUE_AGE_SECONDS, RetryPolicy
 from poste.queue.steps.task import NewTask, Report
 from poste.rpc.statuses import bounded, is_too_large, response_too_large
 from poste.v1 import mom_service_pb2
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from poste.queue.steps.task import Ending
     from poste.rpc.catalogue import Service
+
+#: How far ahead of its creation a call may begin at the earliest, in seconds: a gateway may have made its id a little
+#: before it read the time.
+_MOST_AHEAD_SECONDS: Final = MAX_DELAY_SECONDS + MAX_ENQUEUE_AGE_SECONDS
 
 
 def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool) -> NewTask:
     """Convert a task without validating it; an invalid time becomes -1."""
-    created = message.create_time
-    seconds, nanos = created.seconds, created.nanos
     # Each field is read once, for that costs as much as all that is done with it; and they are given by their places,
     # for by their names they cost twice as much.
     return NewTask(
         message.key,
         method,
         message.request,
-        seconds + nanos / 1e9 if input_rules.is_instant(seconds, nanos) else -1.0,
+        _seconds(message.create_time),
         message.task_ttl_seconds,
         message.result_ttl_seconds,
         repeatable,
@@ -39,7 +43,14 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.schema,
         message.request_digest,
         message.callback_url,
+        _seconds(message.not_before_time) if message.HasField("not_before_time") else 0.0,
     )
+
+
+def _seconds(stamp: Timestamp) -> float:
+    """Return an instant in seconds since the epoch; -1 if it is none."""
+    seconds, nanos = stamp.seconds, stamp.nanos
+    return seconds + nanos / 1e9 if input_rules.is_instant(seconds, nanos) else -1.0
 
 
 def wrong_with(  # noqa: PLR0911 - a reason each
@@ -50,7 +61,8 @@ def wrong_with(  # noqa: PLR0911 - a reason each
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
     if not (input_rules.is_ttl(task.task_ttl_seconds) and input_rules.is_ttl(task.result_ttl_seconds)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TTL
-    if task.create_time < 0:
+    created, not_before = task.create_time, task.not_before_time
+    if created < 0 or not_before < 0 or not_before > created + _MOST_AHEAD_SECONDS:
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TIME
     if not input_rules.is_place_in_trace(task.traceparent):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TRACE

@@ -30,6 +30,7 @@ def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
         queued=figures.queued,
         running=figures.running,
         delayed=figures.delayed,
+        scheduled=figures.scheduled,
         dead=figures.dead,
         held=figures.held,
         callbacks=figures.callbacks,

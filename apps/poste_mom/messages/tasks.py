@@ -75,6 +75,7 @@ def history(found: History) -> mom_service_pb2.GetTaskHistoryResponse:
                 state=STATES[event.state] if event.state else task_pb2.TASK_STATE_UNSPECIFIED,
                 code=event.code or 0,
                 dead_reason=REASONS[event.dead_reason] if event.dead_reason else task_pb2.DEAD_REASON_UNSPECIFIED,
+                not_before_time=None if event.not_before_time is None else timestamp(event.not_before_time),
             )
             for event in found.events
         ],
@@ -97,6 +98,8 @@ def of_record(queue_name: str, record: TaskRecord) -> task_pb2.Task:
         cancel_requested=record.cancel_requested,
         response_field=record.response_field,
     )
+    if record.not_before_time is not None:
+        task.not_before_time.CopyFrom(timestamp(record.not_before_time))
     if record.expire_time is not None:
         task.expire_time.CopyFrom(timestamp(record.expire_time))
     if record.state is TaskState.SUCCEEDED:

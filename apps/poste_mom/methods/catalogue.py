@@ -82,7 +82,7 @@ class CatalogueServicer:
     async def ForgetService(self, request: pb.ForgetServiceRequest, context: Context) -> pb.ForgetServiceResponse:
         try:
             figures = await self._queues.figures(request.service)
-            waiting = figures.queued + figures.delayed + figures.running
+            waiting = figures.waiting + figures.running
             if waiting and not request.even_with_waiting:
                 return pb.ForgetServiceResponse(waiting=waiting)
             forgotten = await self._catalogue.forget(request.service)

@@ -115,7 +115,7 @@ class MoveServicer:
     async def _check_room(self, target: Service, context: Context) -> None:
         """Refuse to move anything to a queue that accepts no more."""
         figures, policy = await self._queues.figures(target.name), target.policy.queue
-        waiting_is_full = figures.queued + figures.delayed >= policy.max_length
+        waiting_is_full = figures.waiting >= policy.max_length
         if waiting_is_full or figures.held_bytes >= await self._budgets.of(target.name):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the target's queue holds as much as it may")
 

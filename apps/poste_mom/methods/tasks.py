@@ -52,7 +52,10 @@ class TaskServicer:
         task = reading.record
         if task is None or task.state is not TaskState.QUEUED or task.attempt:
             return None
-        return self._turns.of_waiting(reading.queue, reading.now - task.create_time)
+        age_seconds = reading.now - task.due_time
+        if age_seconds < 0:
+            return (self._turns.of_new(reading.queue) or 0.0) - age_seconds
+        return self._turns.of_waiting(reading.queue, age_seconds)
 
     async def _read(self, request: pb.GetTaskRequest, most_bytes: int) -> Reading:
         wait = _wait_of(request)

@@ -29,7 +29,7 @@ def is_over(figures: QueueFigures, catalogue: Catalogue) -> bool:
 
     Passes run over it all the same: a gateway that does not know yet may still enqueue a call.
     """
-    held = (figures.queued, figures.running, figures.delayed, figures.dead, figures.kept, figures.consumers)
+    held = (figures.waiting, figures.running, figures.dead, figures.kept, figures.consumers)
     return catalogue.get(figures.name) is None and not any(held)
 
 

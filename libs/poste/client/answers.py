@@ -36,6 +36,7 @@ class Task:
         method: The short name of its method.
         state: Where it is in its life.
         create_time: When it was accepted.
+        not_before_time: It does not run before; None if it could at once.
         expire_time: While it waits, when it is given up; once it ended, until when its result is kept; None: for ever.
         attempt: How often a process has taken it up.
         cancel_requested: It runs, and was asked to stop.
@@ -53,6 +54,7 @@ class Task:
     method: str
     state: TaskState
     create_time: datetime
+    not_before_time: datetime | None
     expire_time: datetime | None
     attempt: int
     cancel_requested: bool
@@ -79,6 +81,7 @@ class Task:
             method=str(document["method"]),
             state=TaskState[document["state"]],
             create_time=datetime.fromisoformat(document["createTime"]),
+            not_before_time=_time(document.get("notBeforeTime")),
             expire_time=_time(document.get("expireTime")),
             attempt=int(document["attempt"]),
             cancel_requested=bool(document.get("cancelRequested", False)),
@@ -103,6 +106,7 @@ class TaskEvent:
         state: The final state, if it ended.
         reason: Why Poste gave it up, if it ended as DEAD; `operator` if one cancelled it.
         code: The code of the error that an attempt failed with, if it was retried.
+        not_before_time: If it was accepted for later: it does not run before.
     """
 
     time: datetime
@@ -111,6 +115,7 @@ class TaskEvent:
     state: TaskState | None
     reason: str | None
     code: str | None
+    not_before_time: datetime | None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> TaskEvent:
@@ -123,6 +128,7 @@ class TaskEvent:
             state=None if state is None else TaskState[state],
             reason=document.get("reason"),
             code=document.get("code"),
+            not_before_time=_time(document.get("notBeforeTime")),
         )
 
 
@@ -410,6 +416,7 @@ class Queue:
         queued: Calls that could be taken now.
         running: Calls that a process has taken.
         delayed: Calls that wait for their next attempt.
+        scheduled: Calls that their clients want not to run yet.
         dead: Calls that Poste gave up.
         held_aside: Those of them that it did not run, for their method's schema changed.
         undelivered: Calls whose ends could not be told to their clients' URLs.
@@ -429,6 +436,7 @@ class Queue:
     queued: int
     running: int
     delayed: int
+    scheduled: int
     dead: int
     held_aside: int
     undelivered: int
@@ -452,6 +460,7 @@ class Queue:
             queued=int(document["queued"]),
             running=int(document["running"]),
             delayed=int(document["delayed"]),
+            scheduled=int(document["scheduled"]),
             dead=int(document["dead"]),
             held_aside=int(document.get("heldAside", 0)),
             undelivered=int(document.get("undelivered", 0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TypedDict
 
 
@@ -16,6 +17,8 @@ class CallOptions(TypedDict, total=False):
         queue: Whether the call may be kept if the service is away; it may unless this is False.
         task_ttl_seconds: How long it may wait for its service, if it is kept.
         result_ttl_seconds: How long its result is kept.
+        not_before: The call is kept, and does not run before: an instant (with its time zone), or whole seconds from
+            now; at most 30 days ahead. `task_ttl_seconds` count from then on.
         idempotency_key: A name that no other call of the method has: repeated with it, the call runs once, and each is
             answered as the first is.
         headers: Sent besides: those that the service's settings name reach its handler.
@@ -27,6 +30,7 @@ class CallOptions(TypedDict, total=False):
     queue: bool
     task_ttl_seconds: int | None
     result_ttl_seconds: int | None
+    not_before: datetime | int | None
     idempotency_key: str | None
     headers: Mapping[str, str] | None
 
@@ -39,6 +43,7 @@ def headers_of(
     queue: bool = True,
     task_ttl_seconds: int | None = None,
     result_ttl_seconds: int | None = None,
+    not_before: datetime | int | None = None,
     idempotency_key: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -54,6 +59,7 @@ def headers_of(
         "Prefer": ", ".join(preferences) or None,
         "Poste-Task-TTL": task_ttl_seconds,
         "Poste-Result-TTL": result_ttl_seconds,
+        "Poste-Not-Before": not_before.isoformat() if isinstance(not_before, datetime) else not_before,
         "Idempotency-Key": None if idempotency_key is None else _quoted(idempotency_key),
     }
     return {**(headers or {}), **{name: str(value) for name, value in wanted.items() if value is not None}}

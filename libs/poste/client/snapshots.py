@@ -18,6 +18,7 @@ class Figures:
         queued: Calls that could be taken now.
         running: Calls that a process has taken.
         delayed: Calls that wait for their next attempt.
+        scheduled: Calls that their clients want not to run yet.
         dead: Calls that Poste gave up.
         kept: Calls that ended, and whose results are kept.
         held_bytes: The store's memory that all takes that the queue holds.
@@ -33,6 +34,7 @@ class Figures:
     queued: int
     running: int
     delayed: int
+    scheduled: int
     dead: int
     kept: int
     held_bytes: int
@@ -61,6 +63,7 @@ class Figures:
             queued=int(document["queued"]),
             running=int(document["running"]),
             delayed=int(document["delayed"]),
+            scheduled=int(document["scheduled"]),
             dead=int(document["dead"]),
             kept=int(document.get("kept", 0)),
             held_bytes=int(document.get("heldBytes", 0)),

@@ -7,6 +7,10 @@ from typing import Final
 
 #: Times to live: the longest that a client may ask for, in seconds (30 days).
 MAX_TTL_SECONDS: Final = 30 * 86400
+#: How far ahead a client may put the time before which a call does not run, in seconds (30 days).
+MAX_DELAY_SECONDS: Final = 30 * 86400
+#: So long after its acceptance a call may begin at the latest, in seconds.
+LONGEST_WAIT_SECONDS: Final = MAX_DELAY_SECONDS + MAX_TTL_SECONDS
 #: How long a call waits for its service if its client does not say, in seconds.
 DEFAULT_TASK_TTL_SECONDS: Final = 86400
 #: How long a result is kept if the client does not say, in seconds.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _FIELDS: Final = (
     *(record.STATE, record.CREATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END, record.REASON, record.NOTES),
+    record.NOT_BEFORE,
 )
 _MARKING: Final = (record.STATE, record.ATTEMPTS, record.BEGIN, record.STOP, record.END)
 #: So much of the notes' end has the latest one's time.
@@ -56,6 +57,7 @@ class TaskEvent:
         state: The final state, if it ended.
         dead_reason: Why, if it ended as DEAD, or was cancelled by an operator.
         code: That of the error that an attempt failed with, if it was retried and that is known.
+        not_before_time: If it was accepted: when it could run at first, in seconds since the epoch; None: at once.
     """
 
     time: float
@@ -64,6 +66,7 @@ class TaskEvent:
     state: TaskState | None = None
     dead_reason: DeadReason | None = None
     code: Code | None = None
+    not_before_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def _mark(of: Mapping[str, str]) -> str:
 
 def _parts(of: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
     """Return, for each part of a record's history, what reads its events, in the order in which they happened."""
-    yield lambda: [TaskEvent(_time(of[record.CREATE]), TaskEventType.ACCEPTED)]
+    yield lambda: [_accepted(of[record.CREATE], of.get(record.NOT_BEFORE))]
     for one in filter(None, of.get(record.NOTES, "").split(";")):
         yield functools.partial(_noted, *one.split(" ", 4))
     if record.BEGIN in of:
@@ -141,6 +144,11 @@ def _parts(of: Mapping[str, str]) -> Iterator[Callable[[], list[TaskEvent]]]:
         yield lambda: [TaskEvent(_time(of[record.STOP]), TaskEventType.CANCEL_REQUESTED)]
     if TaskState(of[record.STATE]).final:
         yield lambda: [_ended(of[record.END], TaskState(of[record.STATE]), of.get(record.REASON, ""))]
+
+
+def _accepted(create: str, not_before: str | None) -> TaskEvent:
+    not_before_time = None if not_before is None else _time(not_before)
+    return TaskEvent(_time(create), TaskEventType.ACCEPTED, not_before_time=not_before_time)
 
 
 def _noted(letter: str, attempt: str, begin: str, time: str, word: str) -> list[TaskEvent]:

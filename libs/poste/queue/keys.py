@@ -96,6 +96,7 @@ class QueueKeys:
         leases: incarnation → when its lease is over, in ms of the leases' clock (zset).
         reaped: Reaped incarnations → when, in ms (zset); their lists are still swept.
         delayed: key → when to retry, in ms (zset).
+        scheduled: key → when it may run at first, in ms, of the tasks that may not yet (zset).
         dead: key → when it died, in ms (zset).
         counts: Waiting calls and their bytes, running calls, the time of the last pass, what was ever done (hash).
         kept: What ended and is kept: how many, and their bytes, by when that will be over (hash).
@@ -110,7 +111,7 @@ class QueueKeys:
 
     __slots__ = (
         *("_prefix", "any_record", "arrived", "barrier", "counts", "dead", "delayed", "reaped", "kept", "lanes"),
-        *("leases", "moving", "queue", "ready", "recent", "callbacks", "undelivered"),
+        *("leases", "moving", "queue", "ready", "recent", "callbacks", "scheduled", "undelivered"),
     )
 
     def __init__(self, queue: str, prefix: str = _PREFIX) -> None:
@@ -121,6 +122,7 @@ class QueueKeys:
         self.leases = self._prefix + "leases"
         self.reaped = self._prefix + "reaped"
         self.delayed = self._prefix + "delayed"
+        self.scheduled = self._prefix + "scheduled"
         self.dead = self._prefix + "dead"
         self.counts = self._prefix + "counts"
         self.kept = self._prefix + "kept"

@@ -3,7 +3,7 @@
 Each step is safe to repeat, and to be done by several replicas at once.
 
 Per queue and pass: count what ended and is kept anew, say how many bytes of it there may be, reap consumers whose lease
-is over, sweep the lists of those already reaped, wake retries that are due, settle waiting tasks that are overdue. At
+is over, sweep the lists of those already reaped, wake what is due, settle waiting tasks that are overdue. At
 start and every ten minutes: note the consumers of lists without any lease as reaped.
 """
 
@@ -26,7 +26,7 @@ _BATCH: Final = 200
 #: So many windows of a queue are swept in one pass at most, while more than this share of its keys are of ended tasks.
 _MOST_WINDOWS: Final = 50
 _MOST_ENDED: Final = 1 / 8
-#: Retries woken by one script call.
+#: Retries, and calls that could not run yet, woken by one script call: so many of each.
 _WAKE_BATCH: Final = 1000
 #: So many passes' time at most counts from one pass to the next: their spread, and a little of their own time.
 _STEP_PASSES: Final = 1.5
@@ -38,7 +38,7 @@ class PassReport:
 
     Attributes:
         reaped: What became of what dead consumers held, by the script's words for it.
-        woken: How many retries were due.
+        woken: How many retries were due, and calls that could not run yet.
         is_spent: What ended takes as many bytes as it may: no task is started.
         moving: How many tasks are on their way to another queue.
     """

@@ -25,17 +25,18 @@ _NEXT: Final = 1000
 class QueueFigures:
     """One queue, each task counted once; and what was ever done in it, by the scripts' words for it.
 
-    `kept` are those that ended and are not DEAD, for as long as their results are kept, and a 32nd of that at most.
-    The bytes are what each kind takes in Redis, its records included. `stands_still`: none is started, for what
-    ended takes as many bytes as it may. `lanes` has how many wait for their method's turn, by method. `held` are
-    those of the DEAD that are held aside, for their method's schema changed. `callbacks` are the ends that are to be
-    told to their clients' URLs, `undelivered` those that could not be.
+    `scheduled` are those that may not run yet. `kept` are those that ended and are not DEAD, for as long as their
+    results are kept, and a 32nd of that at most. The bytes are what each kind takes in Redis, its records included.
+    `stands_still`: none is started, for what ended takes as many bytes as it may. `lanes` has how many wait for their
+    method's turn, by method. `held` are those of the DEAD that are held aside, for their method's schema changed.
+    `callbacks` are the ends that are to be told to their clients' URLs, `undelivered` those that could not be.
     """
 
     name: str
     queued: int
     running: int
     delayed: int
+    scheduled: int
     dead: int
     held: int
     callbacks: int
@@ -50,6 +51,11 @@ class QueueFigures:
     stands_still: bool
     lanes: Mapping[str, int]
     totals: Mapping[str, int]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait, for whatever."""
+        return self.queued + self.delayed + self.scheduled
 
     @property
     def held_bytes(self) -> int:
@@ -99,6 +105,7 @@ class Queues:
         pipeline.hgetall(at.counts)
         pipeline.hgetall(at.kept)
         pipeline.zcard(at.delayed)
+        pipeline.zcard(at.scheduled)
         pipeline.zcard(at.dead)
         pipeline.zcard(at.leases)
         pipeline.zcard(at.callbacks)
@@ -109,20 +116,21 @@ class Queues:
         pipeline.time()
         with reading():
             fields, stretches, *lengths, front, retries, methods, time = await pipeline.execute()
-            delayed, dead, leases, callbacks, undelivered = lengths
+            delayed, scheduled, dead, leases, callbacks, undelivered = lengths
             lanes = await self._lanes(at, texts(methods))
             fronts = (front, *retries, *(oldest for oldest, _ in lanes.values()))
-            created = await self._create_times(at, texts(key for key in fronts if key))
+            due = await self._due_times(at, texts(key for key in fronts if key))
         counts = {text(name): value for name, value in fields.items() if value.lstrip(b"-").isdigit()}
         now = int(time[0]) + int(time[1]) / 1e6
-        ages = [now - create_time for create_time in created]
+        ages = [now - due_time for due_time in due]
         kept, kept_bytes = count_kept(stretches)
         waiting = int(counts.get("waiting", 0))
         return QueueFigures(
             name=queue,
-            queued=max(0, waiting - delayed),
+            queued=max(0, waiting - delayed - scheduled),
             running=int(counts.get("running", 0)),
             delayed=delayed,
+            scheduled=scheduled,
             dead=dead,
             held=max(0, int(counts.get("held", 0))),
             callbacks=callbacks,
@@ -148,18 +156,18 @@ class Queues:
         found = await pipeline.execute() if methods else []
         return dict(zip(methods, zip(found[::2], found[1::2], strict=True), strict=True))
 
-    async def _create_times(self, at: QueueKeys, keys: Sequence[str]) -> list[float]:
-        """Return when tasks were created, in seconds since the epoch: of each whose record can be read."""
+    async def _due_times(self, at: QueueKeys, keys: Sequence[str]) -> list[float]:
+        """Return since when tasks wait for their turn, in seconds since the epoch: of each whose record can be read."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
-            pipeline.hmget(at.record(key), [record.CREATE])
+            pipeline.hmget(at.record(key), [record.CREATE, record.NOT_BEFORE])
         found = []
         for key, reply in zip(keys, await pipeline.execute(raise_on_error=False) if keys else (), strict=True):
             try:
-                (create,) = damaged.fields_of(reply)
+                create, not_before = damaged.fields_of(reply)
                 # There is no record any more.
                 if create is not None:
-                    found.append(instant(create, "create time"))
+                    found.append(max(instant(create, "create time"), instant(not_before or b"0", "not-before time")))
             except DamagedRecord as error:
                 damaged.report(at.queue, key, str(error))
         return found

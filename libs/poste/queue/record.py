@@ -9,7 +9,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     T  the move that takes it there, `<name> <state that it had> <queue>`
     c  when it was created, by the clock of the gateway that made its id, ms
     x  when it is given up while it waits, ms
-    y  how long it may wait, from its acceptance and from each replay on, ms
+    y  how long it may wait, from its acceptance (or B) and from each replay on, ms
     r  its result's time to live, s
     n  '1' if it must not run twice
     p  the call's place in its trace, if it is in one
@@ -40,6 +40,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     I  the digest of its request, if its client gave it an idempotency key
     W  its client's URL, which is told of its end, if there is one
     N  how often that failed, since when it is tried, in ms, and what went wrong last
+    B  when it may run at first, ms, if its client said so; `x` is counted from then
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
 written by another program, or damaged, all the same: `damaged` has what to do with that.
@@ -84,12 +85,15 @@ MOVE: Final = "T"
 MOVED: Final = b"M"
 CALLBACK_URL: Final = "W"
 CALLBACK_TRIES: Final = "N"
+NOT_BEFORE: Final = "B"
 
 #: What `WAITED` says where a client's URL is to be told of the end.
 CALLBACK: Final = "c"
 
 #: What the script `read` returns of a record, in its order.
-SHOWN: Final = (STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED)
+SHOWN: Final = (
+    *(STATE, METHOD, CREATE, EXPIRE, RESULT_TTL, ATTEMPTS, END, STOP, REASON, RESPONSE, ERROR, ANSWERED, NOT_BEFORE),
+)
 
 #: The longest time to live that an id can hold, in seconds; and the most attempts that a record counts.
 MAX_SECONDS: Final = 2**32 - 1
@@ -108,7 +112,8 @@ class TaskRecord:
     """A task as it is. Times are in seconds since the epoch; `expire_time` is None for a DEAD one.
 
     `create_time` is by the clock of the gateway that made its id, everything else by Redis'. `response_field` is the
-    one that its client is answered with; empty if it is all of it.
+    one that its client is answered with; empty if it is all of it. `not_before_time`: it could not run before; None if
+    it could at once.
     """
 
     key: str
@@ -122,6 +127,12 @@ class TaskRecord:
     response: bytes | None
     error: bytes | None
     response_field: str = ""
+    not_before_time: float | None = None
+
+    @property
+    def due_time(self) -> float:
+        """When its wait for its turn began."""
+        return max(self.create_time, self.not_before_time or 0.0)
 
 
 def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
@@ -171,7 +182,18 @@ def read(key: str, fields: Fields, *, now: float) -> TaskRecord | None:
         response=fields.get(RESPONSE) if state is TaskState.SUCCEEDED else None,
         error=fields.get(ERROR) or None,
         response_field=(fields.get(ANSWERED) or b"").decode("ascii", "replace"),
+        not_before_time=not_before_of(fields),
     )
+
+
+def not_before_of(fields: Fields) -> float | None:
+    """Return when a task could run at first, in seconds since the epoch; None if it could at once.
+
+    Raises:
+        DamagedRecord: It is no instant.
+    """
+    not_before = fields[NOT_BEFORE]
+    return None if not_before is None else instant(not_before, "not-before time")
 
 
 def end_time_of(fields: Fields) -> float | None:

@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from poste.domain.errors import PosteError
-from poste.domain.policy import MAX_TTL_SECONDS
+from poste.domain.policy import LONGEST_WAIT_SECONDS
 from poste.queue import record
 from poste.queue.connection import servers_of, text
 from poste.queue.durability import Proof, on_reply
@@ -70,7 +70,7 @@ class SchemaStore:
         except zlib.error:
             return None
 
-    async def drop_unused(self, *, seconds: float = MAX_TTL_SECONDS) -> int:
+    async def drop_unused(self, *, seconds: float = LONGEST_WAIT_SECONDS) -> int:
         """Drop the schemas that no call was accepted under for so long, and that no record has; returns how many.
 
         A record that is there from its beginning to its end is found by a search that goes on meanwhile. What is

@@ -54,7 +54,7 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     ENQUEUE_RESULT_BAD_KEY: _EnqueueResult.ValueType  # 9
     """Its key is none that an id has, or its request's digest is none. Nothing was kept; nor is what any of the following says."""
     ENQUEUE_RESULT_BAD_TIME: _EnqueueResult.ValueType  # 10
-    """Its create time is no time."""
+    """Its create time is no time; or the one before which it does not run is none, or too far ahead."""
     ENQUEUE_RESULT_BAD_TTL: _EnqueueResult.ValueType  # 11
     """A time to live is less than a second, or more than 30 days."""
     ENQUEUE_RESULT_BAD_TRACE: _EnqueueResult.ValueType  # 12
@@ -100,7 +100,7 @@ kept.
 ENQUEUE_RESULT_BAD_KEY: EnqueueResult.ValueType  # 9
 """Its key is none that an id has, or its request's digest is none. Nothing was kept; nor is what any of the following says."""
 ENQUEUE_RESULT_BAD_TIME: EnqueueResult.ValueType  # 10
-"""Its create time is no time."""
+"""Its create time is no time; or the one before which it does not run is none, or too far ahead."""
 ENQUEUE_RESULT_BAD_TTL: EnqueueResult.ValueType  # 11
 """A time to live is less than a second, or more than 30 days."""
 ENQUEUE_RESULT_BAD_TRACE: EnqueueResult.ValueType  # 12
@@ -336,6 +336,7 @@ class NewTask(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     CALLBACK_URL_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -376,6 +377,12 @@ class NewTask(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
 
+    @_builtins.property
+    def not_before_time(self) -> _timestamp_pb2.Timestamp:
+        """It does not run before this time, and may wait for `task_ttl_seconds` from then on; unset: it may run at once. 30 days
+        ahead at most.
+        """
+
     def __init__(
         self,
         *,
@@ -394,10 +401,11 @@ class NewTask(_message.Message):
         schema: _builtins.str = ...,
         request_digest: _builtins.str = ...,
         callback_url: _builtins.str = ...,
+        not_before_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "not_before_time", b"not_before_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "not_before_time", b"not_before_time", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1286,6 +1294,7 @@ class Queue(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     DELAYED_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FIELD_NUMBER: _builtins.int
     DEAD_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
@@ -1309,6 +1318,8 @@ class Queue(_message.Message):
     """Tasks that a process has claimed."""
     delayed: _builtins.int
     """Tasks that wait for their next attempt."""
+    scheduled: _builtins.int
+    """Tasks that their clients want not to run yet."""
     dead: _builtins.int
     """Tasks that Poste gave up."""
     oldest_age_seconds: _builtins.float
@@ -1346,6 +1357,7 @@ class Queue(_message.Message):
         queued: _builtins.int = ...,
         running: _builtins.int = ...,
         delayed: _builtins.int = ...,
+        scheduled: _builtins.int = ...,
         dead: _builtins.int = ...,
         oldest_age_seconds: _builtins.float | None = ...,
         paused: _builtins.bool = ...,
@@ -1364,7 +1376,7 @@ class Queue(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "oldest_age_seconds", b"oldest_age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "callbacks", b"callbacks", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held", b"held", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "stands_still", b"stands_still", "undelivered", b"undelivered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds", "callbacks", b"callbacks", "consumers", b"consumers", "dead", b"dead", "delayed", b"delayed", "ended", b"ended", "enqueued", b"enqueued", "held", b"held", "held_bytes", b"held_bytes", "kept", b"kept", "kept_bytes", b"kept_bytes", "max_held_bytes", b"max_held_bytes", "name", b"name", "oldest_age_seconds", b"oldest_age_seconds", "paused", b"paused", "queued", b"queued", "replayed", b"replayed", "running", b"running", "scheduled", b"scheduled", "stands_still", b"stands_still", "undelivered", b"undelivered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__oldest_age_seconds: _TypeAlias = _typing.Literal["oldest_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__oldest_age_seconds: _TypeAlias = _typing.Literal["_oldest_age_seconds", b"_oldest_age_seconds"]  # noqa: Y015

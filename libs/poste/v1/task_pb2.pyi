@@ -175,6 +175,7 @@ class Task(_message.Message):
     RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_FIELD_NUMBER: _builtins.int
     TURN_SECONDS_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -209,6 +210,10 @@ class Task(_message.Message):
     def error(self) -> _status_pb2.Status:
         """The status that the handler ended with, or that Poste gave it up with."""
 
+    @_builtins.property
+    def not_before_time(self) -> _timestamp_pb2.Timestamp:
+        """It does not run before this time; unset: it could run at once."""
+
     def __init__(
         self,
         *,
@@ -226,10 +231,11 @@ class Task(_message.Message):
         response_bytes: _builtins.int = ...,
         response_field: _builtins.str = ...,
         turn_seconds: _builtins.float | None = ...,
+        not_before_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "response", b"response", "result", b"result", "turn_seconds", b"turn_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "not_before_time", b"not_before_time", "response", b"response", "result", b"result", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "response", b"response", "response_bytes", b"response_bytes", "response_field", b"response_field", "result", b"result", "service", b"service", "state", b"state", "turn_seconds", b"turn_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "dead_reason", b"dead_reason", "error", b"error", "expire_time", b"expire_time", "key", b"key", "method", b"method", "not_before_time", b"not_before_time", "response", b"response", "response_bytes", b"response_bytes", "response_field", b"response_field", "result", b"result", "service", b"service", "state", b"state", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__turn_seconds: _TypeAlias = _typing.Literal["turn_seconds"]  # noqa: Y015
     _WhichOneofArgType__turn_seconds: _TypeAlias = _typing.Literal["_turn_seconds", b"_turn_seconds"]  # noqa: Y015
@@ -254,6 +260,7 @@ class TaskEvent(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     DEAD_REASON_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     type: Global___TaskEventType.ValueType
     """What."""
     attempt: _builtins.int
@@ -268,6 +275,10 @@ class TaskEvent(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the store's clock; of ACCEPTED, by the gateway's, but no later than what followed."""
 
+    @_builtins.property
+    def not_before_time(self) -> _timestamp_pb2.Timestamp:
+        """Of ACCEPTED: it does not run before this time; unset: it could run at once."""
+
     def __init__(
         self,
         *,
@@ -277,10 +288,11 @@ class TaskEvent(_message.Message):
         state: Global___TaskState.ValueType = ...,
         dead_reason: Global___DeadReason.ValueType = ...,
         code: _builtins.int = ...,
+        not_before_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before_time", b"not_before_time", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "dead_reason", b"dead_reason", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "dead_reason", b"dead_reason", "not_before_time", b"not_before_time", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,6 +96,8 @@ class Card {
     for (const [cell, key] of [[running, "running"], [delayed, "delayed"], [dead, "dead"], [kept, "kept"]]) {
       say(cell, figures ? count(figures[key]) : "?");
     }
+    const later = figures?.scheduled && `${count(figures.scheduled)} more are not to run yet: their clients want it so.`;
+    set(delayed.parentElement, "title", later || null);
     set(dead.parentElement, "class", figures?.dead ? "bad" : null);
     // What the queue holds takes room in the store; at as much as it may, no more calls are kept.
     const full = figures && figures.heldBytes > NEARLY_FULL * figures.maxHeldBytes;

@@ -1,18 +1,19 @@
 #!lua flags=allow-oom
 -- Cancels waiting tasks, also those that are claimed and have not begun, and asks running ones to stop. Their keys stay in the
 -- queue (finding one there would cost as much as the queue is long); who takes one drops it, and the sweep removes it.
--- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5… records
+-- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 scheduled, 6… records
 -- ARGV: 1 'operator' if it is one who cancels, '' if its client does, 2 '1' if only what waits is cancelled, then for each
 --   record: key
 -- Returns {for each: 'done' | 'asked' (it runs, and was asked to stop) | 'runs' (it does, and only what waits is cancelled)
 --   | 'ended' (otherwise) | 'gone' (no record here any more), what ended (`ends`)}
 
-local delayed, counts, kept, dead = unpack(KEYS, 1, 4)
+local delayed, counts, kept, dead, scheduled = unpack(KEYS, 1, 5)
 local by, only_waiting = ARGV[1], ARGV[2] == '1'
 local now = now_ms()
 
 local function cancel_waiting(record, key, expiry)
   redis.call('ZREM', delayed, key)
+  redis.call('ZREM', scheduled, key)
   if number(expiry) and number(expiry) <= now then
     expire(record, dead, key, now)
     return 'ended'
@@ -46,8 +47,8 @@ local function cancel(record, key)
 end
 
 local results = {}
-for i = 5, #KEYS do
-  results[#results + 1] = cancel(KEYS[i], ARGV[i - 2])
+for i = 6, #KEYS do
+  results[#results + 1] = cancel(KEYS[i], ARGV[i - 3])
 end
 write_counts(counts, kept)
 return { results, ends }

@@ -1,18 +1,20 @@
--- Accepts tasks: writes each record and puts its key at the end of the queue. Idempotent by the key. Alone among the
+-- Accepts tasks: writes each record and puts its key at the end of the queue, or of one that may not run yet into `scheduled`
+-- with the time from which on it may (`wake`). Idempotent by the key. Alone among the
 -- scripts it may be refused for want of memory.
--- KEYS: 1 ready, 2 counts, 3 recent, 4… records
+-- KEYS: 1 ready, 2 counts, 3 recent, 4 scheduled, 5… records
 -- ARGV: 1 max waiting, 2 max bytes, 3 max bytes of all that the queue holds, 4 max age of an id in ms,
 --       5 how many of the newest to remember, 6 '1' if they must be written to the AOF: refused if it is switched off by now
 --       then for each record: key, method, request, create time in ms, task TTL in ms, result TTL in s, '1' if it must not run twice,
 --       its place in a trace or '', its id without the queue's name or '', the id of its client's request or '',
 --       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
 --       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or '';
---       and at the end for each record whose end is to be told to a URL: which one it is, from 1 on, that URL
+--       and at the end the fields that few have: which record it is, from 1 on, the field's letter (W the URL that is told of its
+--       end, B when it may run at first, in ms), its value
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
 --   | 'known <the id of that one, without the queue's name>': another call with its idempotency key and request has the record
 --   | 'reused': another call with its idempotency key has it, and another request
 
-local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 3, 6, 14
+local FIXED_KEYS, FIXED_ARGS, PER_RECORD = 4, 6, 14
 -- The fields that a record has only if they say something: of the last arguments of each, in their order.
 local OPTIONAL = { 'n', 'p', 'g', 'G', 'A', 'H', 'V', 'I' }
 -- So many values at most go into one command: Lua's stack bounds what `unpack` gives.
@@ -21,7 +23,7 @@ local CHUNK = 1000
 if ARGV[6] == '1' and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1', 1, true) then
   return redis.error_reply('ERR Redis would lose accepted calls when it stops: appendonly is no, must be yes')
 end
-local ready, counts, recent = KEYS[1], KEYS[2], KEYS[3]
+local ready, counts, recent, scheduled = unpack(KEYS, 1, 4)
 local now = now_ms()
 local waiting, bytes, ended, budget = unpack(redis.call('HMGET', counts, 'waiting', 'bytes', 'ended_bytes', 'budget'))
 waiting, bytes, ended = number(waiting) or 0, number(bytes) or 0, number(ended) or 0
@@ -78,32 +80,47 @@ if #fresh == 0 then
 end
 
 -- By where the arguments of their records begin: few have one, and a place among these would cost all of them.
-local keys, urls = {}, {}
-for i = FIXED_ARGS + 1 + (#KEYS - FIXED_KEYS) * PER_RECORD, #ARGV, 2 do
-  urls[FIXED_ARGS + 1 + (ARGV[i] - 1) * PER_RECORD] = ARGV[i + 1]
+local rare = {}
+for i = FIXED_ARGS + 1 + (#KEYS - FIXED_KEYS) * PER_RECORD, #ARGV, 3 do
+  local at = FIXED_ARGS + 1 + (ARGV[i] - 1) * PER_RECORD
+  rare[at] = rare[at] or {}
+  rare[at][ARGV[i + 1]] = ARGV[i + 2]
 end
+local none = {}
+local keys, due = {}, {}
 for place, one in ipairs(fresh) do
   local record, at = one[1], one[2]
+  local key, few = ARGV[at], rare[at] or none
+  local not_before = number(few.B) or 0
   local fields = { 'm', ARGV[at + 1], 'q', ARGV[at + 2], 's', 'Q', 'c', ARGV[at + 3],
-    'x', now + ARGV[at + 4], 'y', ARGV[at + 4], 'r', ARGV[at + 5] }
+    'x', math.max(now, not_before) + ARGV[at + 4], 'y', ARGV[at + 4], 'r', ARGV[at + 5] }
   for i, name in ipairs(OPTIONAL) do
     local value = ARGV[at + 5 + i]
     if value ~= '' then
       fields[#fields + 1], fields[#fields + 2] = name, value
     end
   end
-  local url = urls[at]
-  if url then
-    fields[#fields + 1], fields[#fields + 2], fields[#fields + 3], fields[#fields + 4] = 'W', url, 'l', CALLBACK
+  for name, value in pairs(few) do
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if few.W then
+    fields[#fields + 1], fields[#fields + 2] = 'l', CALLBACK
   end
   redis.call('HSET', record, unpack(fields))
-  keys[place] = ARGV[at]
+  keys[place] = key
+  if not_before > now then
+    redis.call('ZADD', scheduled, not_before, key)
+  else
+    due[#due + 1] = key
+  end
 end
-for first = 1, #keys, CHUNK do
-  local last = math.min(first + CHUNK - 1, #keys)
-  redis.call('LPUSH', ready, unpack(keys, first, last))
-  redis.call('LPUSH', recent, unpack(keys, first, last))
+local function push(list, pushed)
+  for first = 1, #pushed, CHUNK do
+    redis.call('LPUSH', list, unpack(pushed, first, math.min(first + CHUNK - 1, #pushed)))
+  end
 end
+push(ready, due)
+push(recent, keys)
 redis.call('LTRIM', recent, 0, max_recent - 1)
 redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
 redis.pcall('HINCRBY', counts, '+enqueued', #fresh)

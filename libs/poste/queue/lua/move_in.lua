@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- Moving tasks, the second step, in the queue that they go to: writes each as it was in the one that it left. What waited waits
--- at the end here; what was DEAD or FAILED is so here. It arrives once: the move is noted in `arrived`, until long after
+-- at the end here, or until it may run; what was DEAD or FAILED is so here. It arrives once: the move is noted in `arrived`, until long after
 -- `move_settle`, and a copy of this step that comes later than any note is kept is told by the time of its reading.
--- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5 arrived, 6 recent, 7… records
+-- KEYS: 1 ready, 2 counts, 3 kept, 4 dead, 5 arrived, 6 recent, 7 scheduled, 8… records
 -- ARGV: 1 the queue that they left, 2 when they were read there, in ms, 3 how long ago that may be, in ms, 4 how many of the newest
 --   to remember, then for each record: key, move, how many fields' names and values there are, those
 -- Returns for each: 'there', now or before | 'late': nothing was done | 'left': nothing was done, for it was moved away from here,
 --   and its key may still stand in a list | 'taken': nothing was done, for another call with its idempotency key is known here
 
-local ready, counts, kept, dead, arrived, recent = unpack(KEYS, 1, 6)
+local ready, counts, kept, dead, arrived, recent, scheduled = unpack(KEYS, 1, 7)
 local source, max_age, max_recent = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 local late = math.abs(now - tonumber(ARGV[2])) > max_age
@@ -17,7 +17,7 @@ local function write(record, key, state, fields)
   redis.call('HSET', record, unpack(fields))
   redis.call('HDEL', record, 'T')
   redis.call('HSET', record, 's', state)
-  local id, create, ttl, ended, waited = fields_of(record, 'g', 'c', 'r', 'z', 'l')
+  local id, create, ttl, ended, waited, not_before = fields_of(record, 'g', 'c', 'r', 'z', 'l', 'B')
   if id and not string.find(id, '@', 1, true) then
     redis.call('HSET', record, 'g', id .. '@' .. source)
   end
@@ -28,7 +28,11 @@ local function write(record, key, state, fields)
   end
   if state == 'Q' then
     count_waiting(record, 1)
-    redis.call('LPUSH', ready, key)
+    if (number(not_before) or 0) > now then
+      redis.call('ZADD', scheduled, not_before, key)
+    else
+      redis.call('LPUSH', ready, key)
+    end
   elseif state == 'D' then
     count_dead(record, 1)
     redis.call('ZADD', dead, number(ended) or 0, key)
@@ -76,7 +80,7 @@ local function move_in(record, key, move, fields)
 end
 
 local results, at = {}, 5
-for i = 7, #KEYS do
+for i = 8, #KEYS do
   local key, move, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   results[#results + 1] = move_in(KEYS[i], key, move, { unpack(ARGV, at + 3, at + 2 + count) })
   at = at + 3 + count

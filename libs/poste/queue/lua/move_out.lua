@@ -3,14 +3,14 @@
 -- waits goes, and what is DEAD or FAILED and has its request; what runs stays. Until `move_done` the record stays as it is, but
 -- for its state (M), and its key stands in `moving` with the move: whoever comes upon it goes on with that (`queue/moves.py`).
 -- Idempotent by the record: what stopped here before is answered with again, and so it is asked what becomes of it.
--- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 moving, 6… records
+-- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 moving, 6 scheduled, 7… records
 -- ARGV: 1 the target, '' if only what stopped before is asked for, 2 the move's name, 3 how many bytes of requests are answered
 --   with, but for the last one's, then for each record: key
 -- Returns {now in ms, for each: {'moving', move, its fields as HGETALL has them} | {'moved', move}: it is there
 --   | {'runs'} | {'ended'}: otherwise | {'gone'}: no record, or its request is no longer kept | {'later'}: too many bytes}
 -- A move is `<name> <state that it had here> <target>`.
 
-local delayed, counts, kept, dead, moving = unpack(KEYS, 1, 5)
+local delayed, counts, kept, dead, moving, scheduled = unpack(KEYS, 1, 6)
 local target, name, bytes_left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = now_ms()
 
@@ -18,6 +18,7 @@ local now = now_ms()
 local function stop(record, key, state)
   if state == 'Q' then
     redis.call('ZREM', delayed, key)
+    redis.call('ZREM', scheduled, key)
     count_waiting(record, -1)
     return true
   end
@@ -60,8 +61,8 @@ local function move_out(record, key)
 end
 
 local results = { now }
-for i = 6, #KEYS do
-  results[#results + 1] = move_out(KEYS[i], ARGV[i - 2])
+for i = 7, #KEYS do
+  results[#results + 1] = move_out(KEYS[i], ARGV[i - 3])
 end
 write_counts(counts, kept)
 return results

@@ -4,7 +4,7 @@
 -- KEYS: 1 delayed, 2 counts, 3 kept, 4 dead, 5 record    ARGV: 1 key, 2 '1' if the reader waits for its end,
 --   3 how many bytes a response may have that is returned
 -- Returns {now in ms, {state, method, create ms, expire ms, result TTL s, attempts, end ms, stop, reason, response, error,
---   the field of the response that is answered with}, how many bytes the response has that is left out, what ended (`ends`)}
+--   the field of the response that is answered with, when it may run at first in ms or nil}, how many bytes the response has that is left out, what ended (`ends`)}
 --   or, if there is no record here, {now in ms, up to when what had ended was purged, in ms, or nil,
 --   something if it may have been moved to another queue, or nil}
 
@@ -34,7 +34,7 @@ end
 local response_bytes = redis.call('HSTRLEN', record, 'o')
 local left_out = response_bytes > tonumber(ARGV[3])
 -- No record has a field without a name.
-local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w', 'd', left_out and '' or 'o', 'e', 'A')
+local read = redis.call('HMGET', record, 's', 'm', 'c', 'x', 'r', 'a', 'z', 'w', 'd', left_out and '' or 'o', 'e', 'A', 'B')
 if waits_in_hand then
   read[1], read[6] = 'Q', tostring((number(read[6]) or 1) - 1)
 end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poste.domain.policy import MAX_TTL_SECONDS
+from poste.domain.policy import LONGEST_WAIT_SECONDS
 from poste.queue.damaged import instant
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ def retire_time_of(score: float) -> float:
 async def _replicas(scripts: Scripts, keys: Keys, *step: Argument) -> None:
     touched = [keys.replicas, keys.places, keys.versions, keys.retired, keys.catalogue_version, keys.catalogue_pass]
     touched += [keys.catalogue, keys.catalogue_changes, keys.catalogue_noted]
-    seconds = (_REPLICA_SECONDS, _PAUSE_SECONDS, MAX_TTL_SECONDS)
+    seconds = (_REPLICA_SECONDS, _PAUSE_SECONDS, LONGEST_WAIT_SECONDS)
     await scripts.run("replicas", touched, [*(round(one * 1000) for one in seconds), _MAX_RETIRED, REMEMBERED, *step])

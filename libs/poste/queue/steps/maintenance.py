@@ -85,8 +85,8 @@ async def reap(
 
 
 async def wake(scripts: Scripts, at: QueueKeys, *, count: int) -> int:
-    """Put retries that are due back to the front of the queue, `count` at most; returns how many."""
-    return int(await scripts.run("wake", [at.delayed, at.ready], [count]))
+    """Put what is due into the queue, `count` at most of retries and of calls for later; returns how many."""
+    return int(await scripts.run("wake", [at.delayed, at.ready, at.scheduled], [count]))
 
 
 async def sweep(scripts: Scripts, at: QueueKeys, place: str, first: int, keys: Sequence[str]) -> int:
@@ -171,8 +171,9 @@ async def backlog(scripts: Scripts, at: QueueKeys, places: Sequence[str]) -> tup
         for place in places:
             pipeline.llen(place)
         pipeline.zcard(at.delayed)
+        pipeline.zcard(at.scheduled)
         pipeline.hget(at.counts, "waiting")
-        *lengths, delayed, waiting = await pipeline.execute()
-    # What waits stands there, or is delayed, or was taken just now.
+        *lengths, delayed, scheduled, waiting = await pipeline.execute()
+    # What waits stands there, or waits for a time, or was taken just now.
     known = int(waiting) if waiting and waiting.isdigit() else 0
-    return lengths, max(0, sum(lengths) + delayed - known)
+    return lengths, max(0, sum(lengths) + delayed + scheduled - known)

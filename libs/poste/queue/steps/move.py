@@ -68,7 +68,7 @@ async def out(
         name: What the move is called.
         most_bytes: So many bytes of requests are read, but for the last one's.
     """
-    touched = [at.delayed, at.counts, at.kept, at.dead, at.moving, *map(at.record, keys)]
+    touched = [at.delayed, at.counts, at.kept, at.dead, at.moving, at.scheduled, *map(at.record, keys)]
     now, *rows = await scripts.run_kept(at, "move_out", touched, [target, name, most_bytes, *keys])
     return int(now), [_leaving(*row) for row in rows]
 
@@ -97,7 +97,7 @@ async def into(
         source: The queue that they left.
         read_ms: When they were read there, by that Redis' time.
     """
-    touched = [at.ready, at.counts, at.kept, at.dead, at.arrived, at.recent, *map(at.record, tasks)]
+    touched = [at.ready, at.counts, at.kept, at.dead, at.arrived, at.recent, at.scheduled, *map(at.record, tasks)]
     arguments: list[Argument] = [source, read_ms, MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT]
     for key, task in tasks.items():
         arguments += (key, str(task.move), len(task.fields), *task.fields)

@@ -35,7 +35,7 @@ async def replay(scripts: Scripts, at: QueueKeys, keys: Sequence[str], *, as_is:
 
 async def cancel(scripts: Scripts, at: QueueKeys, keys: Sequence[str], *, only_waiting: bool) -> list[Cancelled]:
     """Cancel tasks that wait, and ask those that run to stop, unless `only_waiting`: an operator does."""
-    touched = [at.delayed, at.counts, at.kept, at.dead, *map(at.record, keys)]
+    touched = [at.delayed, at.counts, at.kept, at.dead, at.scheduled, *map(at.record, keys)]
     results, ended = await scripts.run_kept(at, "cancel", touched, ["operator", "1" if only_waiting else "0", *keys])
     ends.log(at.queue, ended)
     return cast("list[Cancelled]", texts(results))

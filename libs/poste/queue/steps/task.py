@@ -25,7 +25,7 @@ KNOWN: Final = "known "
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
 Ending = Literal["ok", "cancelled", "final", "large", "schema", "retry", "defect", "silent", "overdue"]
 #: How many keys stand before the records in what is accepted.
-_FIXED_KEYS: Final = 3
+_FIXED_KEYS: Final = 4
 #: Ends after which a task may be tried again.
 _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
 
@@ -37,8 +37,9 @@ class NewTask(NamedTuple):
     `response_field` is the one of the response that its client is answered with; empty if all of it. `headers` are
     those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of its method's schema;
     empty if it runs under any. `request_digest` is there if its client gave it an idempotency key: `key` is made of
-    that, and another call may have its record. `callback_url` is told of its end, if it is not empty. From
-    `traceparent` on they stand as the script takes them.
+    that, and another call may have its record. Up to that, from `traceparent` on, they stand as the script takes them.
+    `callback_url` is told of its end, if it is not empty. It does not run before `not_before_time`, and may wait for so
+    long from then on; 0: it may run at once.
     """
 
     key: str
@@ -56,6 +57,7 @@ class NewTask(NamedTuple):
     schema: str = ""
     request_digest: str = ""
     callback_url: str = ""
+    not_before_time: float = 0.0
 
 
 class Report(NamedTuple):
@@ -112,20 +114,22 @@ async def enqueue(
         max_held_bytes: How many bytes all that the queue holds may take.
         durability: What a reply of its Redis proves.
     """
-    touched = [at.ready, at.counts, at.recent]
+    touched = [at.ready, at.counts, at.recent, at.scheduled]
     arguments: list[Argument] = [policy.max_length, policy.max_bytes, max_held_bytes]
     arguments += (MAX_ENQUEUE_AGE_SECONDS * 1000, RECENT)
     arguments.append("" if durability is Durability.AS_DECLARED else "1")
     # At once: field by field they cost five times as much.
-    urls: list[Argument] = []
-    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others, callback_url in tasks:
+    rare: list[Argument] = []
+    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others, url, not_before in tasks:
         touched.append(at.record(key))
         arguments += (key, method, request, round(create_time * 1000), task_ttl * 1000, result_ttl)
         arguments.append("" if repeatable else "1")
         arguments += others
-        if callback_url:
-            urls += (len(touched) - _FIXED_KEYS, callback_url)
-    arguments += urls
+        if url:
+            rare += (len(touched) - _FIXED_KEYS, record.CALLBACK_URL, url)
+        if not_before:
+            rare += (len(touched) - _FIXED_KEYS, record.NOT_BEFORE, round(not_before * 1000))
+    arguments += rare
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
 
@@ -140,7 +144,8 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
         watch: A client waits for its end, which is to be published on `Keys.ended_channel`.
         most_bytes: A response that is larger is left out.
     """
-    reply = await scripts.run("read", _touched(at, key), [key, "1" if watch else "0", most_bytes])
+    touched = [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
+    reply = await scripts.run("read", touched, [key, "1" if watch else "0", most_bytes])
     now, found = int(reply[0]) / 1000, reply[1]
     if isinstance(found, list):
         ends.log(at.queue, reply[3])
@@ -151,7 +156,8 @@ async def read(scripts: Scripts, at: QueueKeys, key: str, *, watch: bool, most_b
 
 async def cancel(scripts: Scripts, at: QueueKeys, key: str) -> bool:
     """Cancel a waiting task, or ask a running one to stop; returns whether it has a record here."""
-    (said,), ended = await scripts.run("cancel", _touched(at, key), ["", "0", key])
+    touched = [at.delayed, at.counts, at.kept, at.dead, at.scheduled, at.record(key)]
+    (said,), ended = await scripts.run("cancel", touched, ["", "0", key])
     ends.log(at.queue, ended)
     return text(said) != "gone"
 
@@ -168,10 +174,6 @@ async def complete(scripts: Scripts, at: QueueKeys, reports: Sequence[Report]) -
     # Its service logs the others.
     ends.log(at.queue, ended, only_dead=True)
     return cast("list[Completed]", texts(results))
-
-
-def _touched(at: QueueKeys, key: str) -> list[str]:
-    return [at.delayed, at.counts, at.kept, at.dead, at.record(key)]
 
 
 def _terms(report: Report) -> str:
