@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -17,6 +17,14 @@ from poste_cli.exits import FAILURE, NO_START, OK, WAITING
 
 #: What a verb does with a client; returns its exit code.
 Work = Callable[[Client], Awaitable[int]]
+
+#: What can be done about a problem, by its type.
+_NEXT: Final = {
+    "/problems/no-such-queue": "`poste queues` lists those there are",
+    "/problems/no-such-service": "`poste services` lists those there are",
+    "/problems/no-such-task": "the beginning of an id will do only where it was printed; `poste tasks QUEUE` lists ids",
+    "/problems/calls-waiting": "`poste tasks QUEUE` lists them; with --even-with-waiting they stay in the queue",
+}
 
 
 def ask(url: str, work: Work, *, as_json: bool, operator_token: str | None = None) -> NoReturn:
@@ -65,6 +73,8 @@ def refused(error: Problem, *, as_json: bool, about: str = "") -> None:
         printing.compact({**({"id": about} if about else {}), **error.document, **named})
     else:
         printing.problem(error, about)
+        if error.type in _NEXT:
+            printing.note(f"  {_NEXT[error.type]}")
 
 
 def worth(task: Task) -> int:
@@ -82,7 +92,7 @@ def show(task: Task, *, as_json: bool) -> None:
         return
     if lines := sentences.ended_badly(task):
         for line in lines:
-            printing.line(line)
+            (printing.verbatim if line.startswith("  poste ") else printing.line)(line)
         return
     printing.facts(
         {
@@ -92,8 +102,8 @@ def show(task: Task, *, as_json: bool) -> None:
             "reason": task.reason,
             "attempt": task.attempt or None,
             "cancel": "asked to stop" if task.cancel_requested else None,
-            "accepted": task.document["createTime"],
-            _expiry(task): task.document.get("expireTime"),
+            "accepted": sentences.moment(task.create_time),
+            _expiry(task): sentences.moment(task.expire_time) if task.expire_time else None,
             "response": task.response,
             "error": task.error,
             "last error": task.last_error,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from poste.client import Client, Problem
-from poste_cli import asking, completion, gateway_options, printing
+from poste_cli import asking, completion, gateway_options, printing, sentences, task_ids
 from poste_cli.exits import FAILURE, OK
 
 
@@ -19,40 +19,44 @@ def undelivered(queue: str | None, token: str | None, url: str, as_json: bool) -
     """
 
     async def work(client: Client) -> int:
-        queues = [queue] if queue else [one.queue for one in await client.queues() if one.undelivered]
+        counts = {one.queue: one.undelivered for one in await client.queues()}
+        queues = [queue] if queue else [name for name, count in counts.items() if count]
         found = [one for name in queues for one in await client.undelivered(name)]
         if as_json:
             printing.compact([one.document for one in found])
             return OK
+        task_ids.remember(one.id for one in found if one.id)
         for one in found:
-            printing.line(one.id)
-            ended = f"{one.end_time.astimezone():%Y-%m-%d %H:%M:%S}"
-            printing.line(f"  {one.service}/{one.method}  {one.state.name}, ended {ended}")
-            printing.line(f"  {one.url}: {one.tries} tries, {one.failure}")
+            printing.verbatim(one.id or "its id is not known any more")
+            printing.line(f"  {one.service}/{one.method}  {one.state.name}, ended {sentences.moment(one.end_time)}")
+            tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
+            printing.line(f"  {one.url}: {tries}, {one.failure}")
         if not found:
             printing.line("nothing is undelivered")
+        if len(found) < (count := sum(counts.get(name, 0) for name in queues)):
+            printing.note(f"{len(found)} of {count}: `poste redeliver --all QUEUE` has all of a queue told again")
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
 
 @click.command()
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+@click.argument("named", metavar="[ID]...", nargs=-1, type=task_ids.TASK_ID)
 @click.option("--all", "queue", metavar="QUEUE", help="All of a queue.", shell_complete=completion.services)
 @gateway_options.operator_options
-def redeliver(task_ids: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
+def redeliver(named: tuple[str, ...], queue: str | None, token: str | None, url: str, as_json: bool) -> None:
     """Have ends told again that could not be told to their clients' URLs, for another day.
 
     Exit code: 0 done, 1 one of them was not (it says why), 2 wrong usage or no gateway.
     """
-    if bool(task_ids) == (queue is not None):
+    if bool(named) == (queue is not None):
         raise click.UsageError("name tasks by their IDs, or a queue by --all QUEUE")
 
     async def work(client: Client) -> int:
         code, count = OK, 0
         if queue is not None:
             count = await client.redeliver_all(queue)
-        for task_id in task_ids:
+        for task_id in named:
             try:
                 await client.redeliver(task_id)
                 count += 1
@@ -62,7 +66,7 @@ def redeliver(task_ids: tuple[str, ...], queue: str | None, token: str | None, u
         if as_json:
             printing.compact({"redelivered": count})
         else:
-            printing.line(f"told again: {count}")
+            printing.line(f"{printing.number(count, 'end')} to be told again")
         return code
 
     asking.ask(url, work, as_json=as_json, operator_token=token)

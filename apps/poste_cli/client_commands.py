@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 import click
 
-from poste.client import Answer, Client, MethodOutline, Problem, Service, Task
+from poste.client import Answer, Client, MethodOutline, Problem, Queue, Service, Task
 from poste.domain.task import TaskState
 from poste_cli import asking, completion, fields, gateway_options, printing, spans
 from poste_cli.exits import FAILURE, OK
@@ -21,6 +23,8 @@ from poste_cli.task_ids import remember
 _SECONDS = click.IntRange(min=1)
 #: A header's name and value (RFC 9110, 5.1 and 5.5).
 _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
+#: More services than so many have one line each on a terminal.
+_MANY: Final = 20
 #: The kind of a method that answers with a stream.
 _STREAM: Final = "server-streaming"
 #: The type of the problem of a path that calls no method.
@@ -194,32 +198,61 @@ async def _awaited(client: Client, task: Task, seconds: float) -> Task:
 
 
 @click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completion.services)
 @gateway_options.options
-def services(url: str, as_json: bool) -> None:
-    """List the services, their methods and routes, and which are up."""
+def services(names: tuple[str, ...], url: str, as_json: bool) -> None:
+    """List the services, their methods and routes, and which are up: all, or those with a NAME in theirs.
+
+    On a terminal, many of them have one line each, without their methods: poste services NAME shows these.
+    """
 
     async def work(client: Client) -> int:
-        found = await client.services()
+        meant = [name.lower() for name in names]
+        found = [one for one in await client.services() if not meant or any(name in one.name.lower() for name in meant)]
         if as_json:
             printing.compact([service.document for service in found])
-            return OK
-        printing.table(
-            ("SERVICE", "IS", "QUEUED", "METHOD", "ROUTES", "IDEMPOTENT", "IF AWAY"),
-            list(service_rows(found)),
-        )
-        for service in found:
-            for method in service.methods:
-                for route, reason in method.not_served.items():
-                    printing.line(f"not served: {route} of {service.name}/{method.name}: {reason}")
+        elif not found:
+            printing.line(
+                "no service has such a name" if names else "no service is catalogued: `poste worker` runs one"
+            )
+        elif len(found) > _MANY and not names and sys.stdout.isatty():
+            _print_briefly(found)
+        else:
+            _print_whole(found)
         return OK
 
     asking.ask(url, work, as_json=as_json)
 
 
+def _print_briefly(found: Sequence[Service]) -> None:
+    printing.table(
+        ("SERVICE", "IS", "QUEUED", "METHODS"),
+        [(one.name, one.availability, _queued(one), len(one.methods)) for one in found],
+    )
+    states = Counter(one.availability for one in found)
+    told = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    printing.note(f"{len(found)} services: {told}; `poste services NAME` shows methods and routes")
+
+
+def _print_whole(found: Sequence[Service]) -> None:
+    printing.table(
+        ("SERVICE", "IS", "QUEUED", "METHOD", "ROUTES", "IDEMPOTENT", "IF AWAY"),
+        list(service_rows(found)),
+    )
+    for service in found:
+        for method in service.methods:
+            for route, reason in method.not_served.items():
+                printing.line(f"not served: {route} of {service.name}/{method.name}: {reason}")
+
+
+def _queued(service: Service) -> object:
+    return "?" if service.queued is None else service.queued
+
+
 def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
     """Yield a row for each method; the number of waiting calls is the service's, in its first row only."""
     for service in services:
-        queued: object = "?" if service.queued is None else service.queued
+        queued = _queued(service)
         for method in service.methods:
             routes = ", ".join(method.routes) if method.callable else f"by gRPC alone: {method.kind}"
             idempotent = "yes" if method.idempotent else "no"
@@ -227,6 +260,15 @@ def service_rows(services: Iterable[Service]) -> Iterator[tuple[object, ...]]:
             name = f"{method.name} (stream)" if method.kind == _STREAM else method.name
             yield service.name, service.availability, queued, name, routes, idempotent, away
             queued = ""
+
+
+def _holds(queue: Queue) -> str:
+    held = printing.size(queue.held_bytes)
+    return held if 2 * queue.held_bytes < queue.max_held_bytes else f"{held} of {printing.size(queue.max_held_bytes)}"
+
+
+def _is_idle(queue: Queue) -> bool:
+    return not (queue.held_bytes or queue.paused or queue.stands_still)
 
 
 @click.command()
@@ -238,9 +280,11 @@ def queues(url: str, as_json: bool) -> None:
     (`poste call --not-before`). DEAD are the calls that Poste gave up; held aside are those of them that it did not
     run, for their method's schema changed (`poste dead` says how).
 
+    On a terminal, of many queues those are left out in which nothing is.
+
     KEPT are the calls that ended and whose results are kept, HOLDS is the store's memory that all of a queue's calls
-    take, and how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE` makes room). A queue
-    stands still, as a paused one does, while results that are kept take all of it.
+    take and, once it is half of it, how much that may be: beyond it no more are accepted (`poste purge --ended QUEUE`
+    makes room). A queue stands still, as a paused one does, while results that are kept take all of it.
     """
 
     async def work(client: Client) -> int:
@@ -248,6 +292,7 @@ def queues(url: str, as_json: bool) -> None:
         if as_json:
             printing.compact([queue.document for queue in found])
             return OK
+        idle = {one.queue for one in found if _is_idle(one)} if len(found) > _MANY and sys.stdout.isatty() else ()
         printing.table(
             ("QUEUE", "QUEUED", "RUNNING", "DELAYED", "SCHEDULED", "DEAD", "KEPT", "HOLDS", "OLDEST", "PAUSED"),
             [
@@ -259,13 +304,20 @@ def queues(url: str, as_json: bool) -> None:
                     queue.scheduled,
                     f"{queue.dead} ({queue.held_aside} held aside)" if queue.held_aside else queue.dead,
                     queue.kept,
-                    f"{printing.size(queue.held_bytes)} of {printing.size(queue.max_held_bytes)}",
-                    "-" if queue.oldest_age_seconds is None else f"{queue.oldest_age_seconds:.1f} s",
+                    _holds(queue),
+                    printing.duration(queue.oldest_age_seconds),
                     "yes" if queue.paused else "stands still" if queue.stands_still else "no",
                 )
                 for queue in found
+                if queue.queue not in idle
             ],
         )
+        if idle:
+            printing.note(f"and {printing.number(len(idle), 'queue')} with nothing in; a pipe and --json get these too")
+        for queue in found:
+            if queue.undelivered:
+                ends = printing.number(queue.undelivered, "end")
+                printing.note(f"{ends} undelivered to clients' URLs: `poste undelivered {queue.queue}` says why")
         return OK
 
     asking.ask(url, work, as_json=as_json)

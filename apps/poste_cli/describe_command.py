@@ -78,7 +78,7 @@ def _show(outline: MethodOutline, url: str) -> None:
         return
     click.echo()
     for example in _examples(outline, url):
-        printing.line(example)
+        printing.verbatim(example)
 
 
 def _times(document: Mapping[str, Any]) -> str:

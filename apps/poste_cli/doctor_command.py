@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
@@ -64,9 +64,12 @@ def _parts(data: Path) -> Iterator[Finding]:
         yield Finding("parts", str(error), "end it (Ctrl-C), and start it again")
 
 
-def _show(found: Iterable[Finding]) -> None:
-    for one in found:
+def _show(found: Collection[Finding]) -> None:
+    # What is wrong comes last: that is what is still on the screen.
+    for one in sorted(found, key=lambda one: bool(one.advice)):
         sign = click.style("!!", fg="red", bold=True) if one.advice else click.style("ok", fg="green")
         click.echo(f"{sign}  {visible(f'{one.about}: {one.said}')}")
         if one.advice:
             click.echo(f"      {visible(one.advice)}")
+    wrong = sum(bool(one.advice) for one in found)
+    click.echo(f"{len(found) - wrong} of {len(found)} are well" if wrong else "all is well")

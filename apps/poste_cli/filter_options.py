@@ -10,7 +10,7 @@ import click
 
 from poste.client import TaskFilter
 from poste.domain.task import DeadReason, TaskState
-from poste_cli import spans
+from poste_cli import printing, spans
 
 
 def _span(_context: click.Context, _option: click.Parameter, value: str) -> int:
@@ -51,10 +51,10 @@ def options(states: Collection[TaskState] = ()) -> Callable[[Callable[..., None]
     return add
 
 
-def words(wanted: TaskFilter) -> str:
-    """Say which calls are meant, as it stands behind their number: ` FAILED`, ` of the method Add`."""
-    states = f" {' or '.join(state.name for state in wanted.states)}" if wanted.states else ""
+def words(count: int, wanted: TaskFilter) -> str:
+    """Say how many calls are meant, and which: `2 FAILED calls`, `1 call of the method Add`."""
+    states = f"{' or '.join(state.name for state in wanted.states)} " if wanted.states else ""
     method = f" of the method {wanted.method}" if wanted.method else ""
     reason = f" for {wanted.reason}" if wanted.reason else ""
     older = f" older than {wanted.min_age_seconds} s" if wanted.min_age_seconds else ""
-    return f"{states} calls{method}{reason}{older}"
+    return f"{printing.number(count, f'{states}call')}{method}{reason}{older}"

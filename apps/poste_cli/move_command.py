@@ -49,7 +49,7 @@ def move(  # noqa: PLR0917 - click passes them by name
             if dry_run or not would.moved:
                 return _tell(would, "would be moved", as_json=as_json)
             named = replace(wanted, states=wanted.states or _MEANT)
-            what = f"move {would.moved}{filter_options.words(named)} of {source} to {target}"
+            what = f"move {filter_options.words(would.moved, named)} of {source} to {target}"
             if not asking.sure(what):
                 printing.complain("nothing was moved")
                 return FAILURE

@@ -86,9 +86,11 @@ def forget(service: str, token: str | None, url: str, as_json: bool, *, even_wit
             return OK
         printing.line(f"{gone.service}: forgotten")
         if gone.waiting:
-            printing.line(f"  {gone.waiting} calls stay in its queue: they run if it registers again, or expire")
+            waiting = "1 call stays" if gone.waiting == 1 else f"{gone.waiting} calls stay"
+            printing.line(f"  {waiting} in its queue, to run if it registers again, or to expire")
         if gone.replicas:
-            printing.line(f"  {gone.replicas} replicas were known to live: those that do bring it back within 10 s")
+            replicas = printing.number(gone.replicas, "replica")
+            printing.line(f"  {replicas} registered lately: what lives of them brings it back within 10 s")
         if gone.shipped:
             printing.line("  the catalogue file names it: it comes back when a middleware starts with that file")
         return OK

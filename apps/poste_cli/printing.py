@@ -7,9 +7,12 @@ the same JSON.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -25,6 +28,13 @@ _PIPE_WIDTH: Final = 400
 _UNBROKEN: Final = "\N{NO-BREAK SPACE}"
 #: What is between two columns.
 _GAP: Final = 2
+#: What is not broken either: a command or a name between backticks, as it is typed.
+_WHOLE: Final = re.compile(r"`[^`\n]*`")
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+#: Below this, seconds are written with one decimal.
+_SHORT_SECONDS: Final = 9.95
 #: How many of a unit of size make the next.
 _UNIT: Final = 1000
 
@@ -40,12 +50,31 @@ def pretty(document: object) -> None:
 
 
 def line(text: str) -> None:
-    """Print one line."""
+    """Print one line; where a terminal is too narrow for it, it goes on in the next one, between words."""
+    click.echo(_fitted(visible(text)))
+
+
+def verbatim(text: str) -> None:
+    """Print one line that is to be copied, such as a command: no terminal's width breaks it."""
     click.echo(visible(text))
 
 
+def _fitted(text: str, *, err: bool = False, hang: int = _GAP) -> str:
+    """Return a text with the line breaks that it needs on a terminal; further lines begin so far to the right."""
+    if not (sys.stderr if err else sys.stdout).isatty():
+        return text
+    begin = " " * (len(text) - len(text.lstrip()) + hang)
+    unbroken = _WHOLE.sub(lambda found: found[0].replace(" ", _UNBROKEN), text)
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(unbroken, width, subsequent_indent=begin, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_UNBROKEN, " ")
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their columns; where a terminal is too narrow for that, one below the other."""
+    """Print rows under their columns; where a terminal is too narrow, each with its first cell on a line of its own.
+
+    Where that is not enough either, all of a row's cells are told with their columns' names.
+    """
     from rich.console import Console  # noqa: PLC0415 - costs a verb that prints JSON nothing
     from rich.table import Table  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
@@ -53,8 +82,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     shown = [[visible(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
-    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
-        _stack(columns, shown, console.width)
+    whole = sum(widths) + _GAP * (len(widths) - 1)
+    if whole > console.width:
+        if whole - widths[0] <= console.width:
+            _split(columns, shown, widths)
+        else:
+            _stack(columns, shown, console.width)
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -65,15 +98,28 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console.print(grid)
 
 
+def _split(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    """Print each row as its first cell, and below it the others, under their columns."""
+    for number, (first, *others) in enumerate([columns, *rows]):
+        cells = (cell.ljust(width) for cell, width in zip(others, widths[1:], strict=True))
+        below = (" " * _GAP + (" " * _GAP).join(cells)).rstrip()
+        click.echo(click.style(first, bold=True))
+        click.echo(below if number else click.style(below, bold=True))
+
+
 def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    """Print each row as its first cell, and below it the others with their columns' names, no word broken."""
-    before = ""
-    for first, *others in rows:
-        if first != before:
-            click.echo(click.style(first, bold=True))
-        before = first
+    """Print each row as its first cell, and below it the others with their columns' names, no word broken.
+
+    Of rows with the same first cell, what begins as in the row before is not told again.
+    """
+    before: Sequence[str] = ()
+    for row in rows:
+        same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(before, row, strict=False))])
+        before = row
+        if not same:
+            click.echo(click.style(row[0], bold=True))
         line = ""
-        for name, value in zip(columns[1:], others, strict=True):
+        for name, value in [*zip(columns, row, strict=True)][max(same, 1) :]:
             said = f"{name.lower()} {value}".lstrip() if value else ""
             if line and said and len(line) + _GAP + len(said) > width - _GAP:
                 _wrapped(line, width)
@@ -85,7 +131,7 @@ def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 def _wrapped(line: str, width: int) -> None:
     # Where it is a list, between its members only.
     whole = line.replace(" ", _UNBROKEN).replace(f",{_UNBROKEN}", ", ") if ", " in line else line
-    for part in textwrap.wrap(whole, width - 2 * _GAP, break_long_words=False, break_on_hyphens=False):
+    for part in textwrap.wrap(whole, width - _GAP, break_long_words=False, break_on_hyphens=False):
         click.echo(" " * _GAP + part.replace(_UNBROKEN, " "))
 
 
@@ -100,24 +146,46 @@ def size(count: int) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
+def duration(seconds: float | None) -> str:
+    """Write a time, short: `0.4 s`, `34 s`, `5 min`, `2 h 5 min`, `3 d`; `-` if there is none."""
+    if seconds is None:
+        return "-"
+    if seconds < _SHORT_SECONDS:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds // _MINUTE:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d"
+
+
 def facts(pairs: Mapping[str, object]) -> None:
     """Print names and values, one a line; what has no value is left out."""
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max(map(len, known), default=0)
     for name, value in known.items():
-        nested = isinstance(value, dict | list)
-        shown = visible_json(json.dumps(value, ensure_ascii=False)) if nested else visible(str(value))
+        if isinstance(value, dict | list):
+            shown = visible_json(json.dumps(value, ensure_ascii=False))
+        else:
+            shown = _fitted(" " * (width + _GAP) + visible(str(value)), hang=0).strip()
         click.echo(f"{click.style(name.ljust(width), dim=True)}  {shown}")
+
+
+def number(count: int, word: str) -> str:
+    """Write a number and what there are so many of: `1 call`, `2 calls`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def complain(text: str) -> None:
     """Print one line on standard error."""
-    click.echo(f"poste: {visible(text)}", err=True)
+    click.echo(_fitted(f"poste: {visible(text)}", err=True), err=True)
 
 
 def note(text: str) -> None:
     """Print progress on standard error: standard output is for programs."""
-    click.echo(visible(text), err=True)
+    click.echo(_fitted(visible(text), err=True), err=True)
 
 
 def problem(error: Problem, about: str = "") -> None:
@@ -127,4 +195,6 @@ def problem(error: Problem, about: str = "") -> None:
     text = f"{about}: {error.message}" if about else error.message
     complain(f"{text} ({said})" if said else text)
     for fault in error.errors:
-        click.echo(visible(f"  {fault.field}: {fault.reason}"), err=True)
+        told = f"{fault.field}: {fault.reason}"
+        if told not in error.message:
+            note(f"  {told}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, Final
 
 from poste.client import CalledWith, Task
 from poste.domain.task import DeadReason, TaskState
+from poste_cli import printing
 
 WHY_DEAD: Final = {
     DeadReason.ATTEMPTS.value: "its handler failed until its attempts or its time were used up",
@@ -15,7 +17,8 @@ WHY_DEAD: Final = {
     DeadReason.SCHEMA_CHANGED.value: "it was not run, for its method's schema changed since it was accepted",
     DeadReason.DAMAGED.value: "its record in the store can't be read",
 }
-_TIME: Final = "%Y-%m-%d %H:%M:%S"
+_SHORT: Final = "%Y-%m-%d %H:%M:%S"
+_TIME: Final = f"{_SHORT} %Z"
 #: What an operator is to do before a replay, by the reason.
 _FIRST: Final = {
     DeadReason.ATTEMPTS.value: "once that is mended",
@@ -27,24 +30,27 @@ _FIRST: Final = {
 
 
 def ended_badly(task: Task) -> list[str] | None:
-    """Return lines on a call that is DEAD or FAILED, or that an operator cancelled; None of any other."""
+    """Return lines on a call that is DEAD or FAILED, or that an operator cancelled; None of any other.
+
+    What is indented is to be copied: a command.
+    """
     what = f"{task.service}/{task.method}"
     if task.state is TaskState.CANCELLED and task.reason == DeadReason.OPERATOR.value:
         return [f"{what} is CANCELLED: an operator cancelled it while it waited. It has to be made again."]
     if task.state not in (TaskState.DEAD, TaskState.FAILED):
         return None
-    tried = f"after {task.attempt} attempt{'' if task.attempt == 1 else 's'}"
-    again = f"poste replay {task.id}"
+    tried = _tried(task)
+    again = f"  poste replay {task.id}"
     if task.state is TaskState.FAILED:
-        kept = task.document.get("expireTime", "")
+        until = f" until {moment(task.expire_time)}" if task.expire_time else ""
         lines = [f"{what} FAILED {tried}: its handler answered with an error.", *_said(task.error)]
-        return [*lines, f"It can be run again until {kept}, by an operator: {again}"]
+        return [*lines, f"It can be run again{until}, by an operator:", again]
     reason = task.reason or ""
     lines = [f"{what} is DEAD ({reason}) {tried}: {WHY_DEAD.get(reason, reason)}.", *_said(task.error)]
     if reason == DeadReason.DAMAGED.value:
-        return [*lines, f"An operator can give it up for good: poste purge {task.id}"]
+        return [*lines, "An operator can give it up for good:", f"  poste purge {task.id}"]
     first = _FIRST.get(reason)
-    return [*lines, f"An operator can run it again{f' {first}' if first else ''}: {again}"]
+    return [*lines, f"An operator can run it again{f' {first}' if first else ''}:", again]
 
 
 def _said(error: dict[str, Any] | None) -> list[str]:
@@ -67,14 +73,27 @@ def called_with(found: CalledWith) -> dict[str, object]:
 
 def listed(task: Task) -> str:
     """Say of a listed call where it is in its life, when it was accepted, and when it ended."""
-    reason = f", {task.reason}" if task.reason else ""
-    ended = f", ended {task.end_time:{_TIME}}" if task.end_time else ""
-    times = f"accepted {task.create_time:{_TIME}}{ended} UTC"
-    return f"{task.method}  {task.state.name}{reason}, attempt {task.attempt}, {times}"
+    times = f"accepted {moment(task.create_time)}"
+    if task.end_time:
+        times = f"accepted {task.create_time.astimezone():{_SHORT}}, ended {moment(task.end_time)}"
+    return f"{task.method}  {_state(task)}, {times}"
 
 
 def died(task: Task) -> str:
     """Say of a listed dead letter why and when Poste gave it up, and what its last attempt failed with."""
-    time = f"{task.die_time:{_TIME}}" if task.die_time else "?"
-    what = f"{task.service}/{task.method}  {task.reason}, attempt {task.attempt}, died {time} UTC"
-    return f"{what}  {(task.error or {}).get('detail', '')}".rstrip()
+    time = moment(task.die_time) if task.die_time else "?"
+    return f"{task.service}/{task.method}  {_state(task)}, died {time}  {(task.error or {}).get('detail', '')}".rstrip()
+
+
+def moment(time: dt.datetime) -> str:
+    """Write an instant on this host's clock, with its zone: the logs' are in UTC."""
+    return f"{time.astimezone():{_TIME}}"
+
+
+def _state(task: Task) -> str:
+    reason = f" ({task.reason})" if task.reason else ""
+    return " ".join(filter(None, (f"{task.state.name}{reason}", _tried(task) if task.attempt else "")))
+
+
+def _tried(task: Task) -> str:
+    return f"after {printing.number(task.attempt, 'attempt')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,6 +21,8 @@ from poste_cli.task_ids import TASK_ID, remember
 _Verb = Literal["replay", "purge", "cancel"]
 #: How many calls are listed unless it is said.
 _LISTED: Final = 1000
+#: More than so many, listed, are summed up at the end: their beginning has left the screen.
+_FEW: Final = 10
 _ALL: Final = "All of a queue that the filters match."
 #: What a verb does to calls, for the question whether it should.
 _QUESTIONS: Final = {"replay": "replay {}", "purge": "give {} up for good", "cancel": "cancel {}"}
@@ -159,13 +162,23 @@ def _list(found: Sequence[Task], words: Callable[[Task], str], *, limit: int, if
         return OK
     remember(one.id for one in found)
     for one in found:
-        printing.line(one.id)
+        printing.verbatim(one.id)
         printing.line(f"  {words(one)}")
     if not found:
         printing.line(if_none)
     if len(found) >= limit:
-        printing.note(f"{len(found)} are listed, and there may be more: --limit says how many")
+        printing.note(f"the first {len(found)}, and there may be more: --limit says how many are listed")
+    elif len(found) > _FEW:
+        printing.note(_summary(found))
     return OK
+
+
+def _summary(found: Sequence[Task]) -> str:
+    """Say of a long list how many calls it has, and how many of each method came to which end."""
+    kinds = Counter((one.method, one.state.name + (f" ({one.reason})" if one.reason else "")) for one in found)
+    return f"{len(found)} calls: " + ", ".join(
+        f"{count} {kind} of {method}" for (method, kind), count in kinds.most_common()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +330,7 @@ def purge(ended: str | None, meant: _Meant, token: str | None, url: str, as_json
             return await _each(client, meant.ids, one, as_json=as_json)
         if ended is not None:
             kept = sum(queue.kept for queue in await client.queues() if queue.queue == ended)
-            if kept and not meant.yes and not asking.sure(f"drop {kept} results of {ended}"):
+            if kept and not meant.yes and not asking.sure(f"drop {printing.number(kept, 'result')} of {ended}"):
                 printing.complain("nothing was purged")
                 return FAILURE
             return _print_count(await client.purge_ended(ended), "purged", as_json=as_json)
@@ -358,12 +371,12 @@ async def _agreed(client: Client, verb: _Verb, meant: _Meant, *, as_json: bool) 
         return True
     count = await client.count(str(meant.queue), verb, meant.wanted)
     states = meant.wanted.states or _STATES[verb][:1]
-    which = f"{count}{filter_options.words(TaskFilter(states, meant.wanted.method, meant.wanted.reason))}"
+    which = filter_options.words(count, TaskFilter(states, meant.wanted.method, meant.wanted.reason))
     if meant.dry_run:
         if as_json:
             printing.compact({"matched": count})
         else:
-            printing.line(f"{which} of {meant.queue} match")
+            printing.line(f"{which} of {meant.queue} {'matches' if count == 1 else 'match'}")
         return False
     if not count or asking.sure(_QUESTIONS[verb].format(f"{which} of {meant.queue}")):
         return True

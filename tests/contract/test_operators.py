@@ -372,12 +372,12 @@ async def test_the_command_does_it_all(office: Office, run: Run) -> None:
     assert json.loads(await printed("resume", SUM, "--json"))["paused"] is False
     told = await printed("dead")
     assert first in told
-    assert f"{SUM}/Add  attempts, attempt 1, died " in told
+    assert f"{SUM}/Add  DEAD (attempts) after 1 attempt, died " in told
     assert told.count(" UTC  ValueError: secret\n") == 2
     assert [task["id"] for task in json.loads(await printed("dead", SUM, "--json"))] == [first, second]
     assert await printed("replay", first) == f"{first}: replayed\n"
     assert await printed("replay", "--all", SUM, "--method", "Other", "--yes") == "0 replayed\n"
-    assert await printed("replay", "--all", SUM, "--dry-run") == f"1 DEAD calls of {SUM} match\n"
+    assert await printed("replay", "--all", SUM, "--dry-run") == f"1 DEAD call of {SUM} matches\n"
     assert await printed("purge", "--yes", "--all", SUM) == "1 purged\n"
     assert await printed("dead") == "nothing is dead\n"
     wrong = await run("replay")

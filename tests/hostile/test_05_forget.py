@@ -106,8 +106,8 @@ async def test_calls_that_wait_keep_it_unless_they_may_wait_on(office: Office, t
 
     done = await office.verb("forget", shop.NAME, "--even-with-waiting", folder=tmp_path)
     assert done.returncode == 0
-    assert "2 calls stay in its queue" in done.stdout
-    assert "1 replicas were known to live" in done.stdout
+    assert "2 calls stay in its queue, to run if" in done.stdout
+    assert "1 replica registered lately" in done.stdout
 
     async def gone() -> bool:
         return shop.NAME not in await office.services()

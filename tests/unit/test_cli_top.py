@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -77,6 +78,18 @@ def test_of_many_services_those_that_need_attention_come_first_and_all_are_reach
     # What is away comes first: the last is the last of those that are up.
     assert "Service298" in last
     assert "Service299" not in last
+
+
+def test_services_of_one_short_name_are_told_apart():
+    """Three hundred rows would read `Things`, and nobody could tell which of them is away."""
+    seen = snapshot(3)
+    names = ("sales.v1.Things", "stock.v1.Things", "stock.v1.Shelves")
+    services = tuple(replace(one, name=name) for one, name in zip(seen.services, names, strict=True))
+    top = Top("http://localhost:8080")
+    top.show(replace(seen, services=services))
+    rows = [line.split()[0] for line in drawn(top, columns=80).splitlines() if "\N{BLACK CIRCLE} up" in line]
+
+    assert rows == ["sales.v1.Things", "stock.v1.Things", "Shelves"]
 
 
 def test_direct_calls_are_shown():

@@ -111,7 +111,9 @@ class Top:
             yield from self._overview(self._snapshot, options.max_width, console.size.height)
 
     def _overview(self, snapshot: Snapshot, width: int, height: int) -> RenderResult:
-        yield words.summary(snapshot)
+        summary = words.summary(snapshot)
+        summary.no_wrap, summary.overflow = True, "ellipsis"
+        yield summary
         yield Text()
         rows = max(height - _HEAD_LINES, 1)
         cursor = self._cursors[-1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from poste.client import ServiceStatus, Snapshot
 from poste.domain.shown import visible
+from poste_cli import printing
 from poste_cli.top import words
 
 #: How wide a terminal must be, in columns, for the services' whole names, for the trend, for all figures, and for some.
@@ -48,10 +50,11 @@ Cursor = str | int | None
 
 
 class Shown(NamedTuple):
-    """The services that there is room for, of all; and how many there are beside them."""
+    """The services that there is room for, of all; how many there are beside them; and the short names of several."""
 
     services: Sequence[ServiceStatus]
     others: int
+    doubles: Collection[str]
 
     @property
     def lines(self) -> int:
@@ -61,16 +64,16 @@ class Shown(NamedTuple):
 
 def shown(snapshot: Snapshot, rows: int, cursor: Cursor) -> Shown:
     """Return which services are shown in so many rows: those that need attention most, or those around the cursor."""
-    services = snapshot.services
+    services, doubles = snapshot.services, _doubles(snapshot)
     if len(services) <= rows:
-        return Shown(services, 0)
+        return Shown(services, 0, doubles)
     services = tuple(sorted(services, key=_urgency))
     room = max(rows - 1, 0)
     place = next((number for number, one in enumerate(services) if one.name == cursor), 0)
     # One more than fits above the cursor's, so that it can go on.
     first = max(0, min(place - room + 2, len(services) - room))
     found = services[first : first + room]
-    return Shown(found, len(services) - len(found))
+    return Shown(found, len(services) - len(found), doubles)
 
 
 def services(shown: Shown, width: int, trends: Mapping[str, Sequence[int]], cursor: Cursor = None) -> Table:
@@ -95,7 +98,7 @@ def services(shown: Shown, width: int, trends: Mapping[str, Sequence[int]], curs
     for service in shown.services:
         cells = figures(service)
         table.add_row(
-            _name(service.name, short=width < _WHOLE),
+            _name(service.name, short=width < _WHOLE and _short(service.name) not in shown.doubles),
             words.light(service.light, service.figures.halt if service.figures else ""),
             *([f"{service.ready}/{service.known}"] if width >= _MIDDLE else []),
             *([Text(words.trend(list(trends.get(service.name, ()))), "blue")] if width >= _TREND else []),
@@ -116,12 +119,13 @@ def tasks(snapshot: Snapshot, width: int, rows: int, cursor: Cursor = None) -> T
     if width >= _USUAL:
         table.add_column("ATTEMPT", justify="right", no_wrap=True)
     table.add_column("TASK", no_wrap=True, overflow="ellipsis", ratio=1)
+    doubles = _doubles(snapshot)
     for task in (snapshot.tasks or ())[:rows]:
         age = max(0.0, (snapshot.time - task.create_time).total_seconds())
         table.add_row(
             words.state(task.state.name),
-            Text(visible(f"{task.service.rpartition('.')[2]}/{task.method}")),
-            words.duration(age),
+            Text(visible(f"{task.service if (name := _short(task.service)) in doubles else name}/{task.method}")),
+            printing.duration(age),
             *([str(task.attempt)] if width >= _USUAL else []),
             Text(visible(task.id), "dim"),
             style="reverse" if task.id == cursor else None,
@@ -149,10 +153,10 @@ def _queued(service: ServiceStatus) -> Sequence[str]:
     counts = (known.queued, known.running, known.delayed, known.dead, known.kept)
     return (
         *map("{:,}".format, counts),
-        words.duration(known.oldest_age_seconds),
+        printing.duration(known.oldest_age_seconds),
         words.rate(known.in_rate),
         words.rate(known.out_rate),
-        words.duration(known.eta_seconds),
+        printing.duration(known.eta_seconds),
     )
 
 
@@ -163,6 +167,16 @@ def _is_bad(title: str, cell: str) -> bool:
 def _urgency(service: ServiceStatus) -> tuple[bool, int, str]:
     waiting = 0 if service.figures is None else service.figures.waiting + service.figures.dead
     return service.light == "up", -waiting, service.name
+
+
+def _doubles(snapshot: Snapshot) -> Collection[str]:
+    """Return the short names that more than one service has: these are shown whole."""
+    counts = Counter(_short(one.name) for one in snapshot.services)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _table() -> Table:

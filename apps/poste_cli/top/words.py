@@ -8,14 +8,10 @@ from rich.text import Text
 
 from poste.client import Snapshot
 from poste.domain.shown import visible
+from poste_cli import printing
 
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
 #: Below so many a second, rates are written with one decimal.
 _FEW: Final = 10
-#: Below this, seconds are written with one decimal.
-_SHORT_SECONDS: Final = 9.95
 #: Below this, latencies are written with one decimal; from this on, as durations are.
 _SHORT_LATENCY: Final = 0.00995
 _SECOND: Final = 0.9995
@@ -52,21 +48,6 @@ def state(name: str) -> Text:
     return Text(f"{sign} {visible(name.lower())}", style)
 
 
-def duration(seconds: float | None) -> str:
-    """Write a time, short: `0.4 s`, `34 s`, `5 min`, `2 h 5 min`, `3 d`; `-` if there is none."""
-    if seconds is None:
-        return "-"
-    if seconds < _SHORT_SECONDS:
-        return f"{seconds:.1f} s"
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR:
-        return f"{seconds // _MINUTE:.0f} min"
-    if seconds < 2 * _DAY:
-        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
-    return f"{seconds // _DAY:.0f} d"
-
-
 def rate(a_second: float | None) -> str:
     """Write how many there are a second; `-` if that is unknown."""
     if a_second is None:
@@ -80,7 +61,7 @@ def latency(seconds: float | None) -> str:
         return "-"
     if seconds < _SHORT_LATENCY:
         return f"{1000 * seconds:.1f} ms"
-    return f"{1000 * seconds:.0f} ms" if seconds < _SECOND else duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds < _SECOND else printing.duration(seconds)
 
 
 def share(part: float) -> str:
@@ -108,6 +89,10 @@ def summary(snapshot: Snapshot) -> Text:
     waiting = sum(one.waiting for one in figures)
     oldest = max((one.oldest_age_seconds or 0.0 for one in figures), default=0.0)
     dead = sum(one.dead for one in figures)
-    age = f", the oldest for {duration(oldest)}" if waiting else ""
+    undelivered = sum(one.undelivered for one in figures)
+    untold = Text(f"{undelivered:,} undelivered · ", "red") if undelivered else Text()
+    age = f", the oldest for {printing.duration(oldest)}" if waiting else ""
     which = (" (poste dead)", "dim") if dead else ""
-    return Text.assemble(lights, f" · {waiting:,} waiting{age} · ", (f"{dead:,} dead", "red" if dead else ""), which)
+    return Text.assemble(
+        lights, f" · {waiting:,} waiting{age} · ", untold, (f"{dead:,} dead", "red" if dead else ""), which
+    )

@@ -108,7 +108,7 @@ class Listings:
         if name and name not in found:
             if name in self._catalogue.services:
                 raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
-            raise Problem(NO_QUEUE, "There is no queue of this name.")
+            raise Problem(NO_QUEUE, "A queue is called as its service is, by the full name.")
         return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
 
     def method(self, service: str, name: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Listings:
         """
         found = self._catalogue.services.get(service)
         if found is None:
-            raise Problem(NO_SERVICE, "There is no service of this name.")
+            raise Problem(NO_SERVICE, "A service is called by its full name, with its package.")
         method = found.methods.get(name) or found.streams.get(name)
         if method is None:
             raise Problem(NO_ROUTE, f"{service} has no method of this name.")

@@ -278,7 +278,7 @@ class OperatorRoutes:
             said = await self._mom.forget_service(service, even_with_waiting=even)
         except MomRefused as error:
             if error.code is Code.NOT_FOUND:
-                raise Problem(NO_SERVICE, "There is no service of this name.") from error
+                raise Problem(NO_SERVICE, "A service is called by its full name, with its package.") from error
             raise
         if not said.forgotten:
             raise Problem(CALLS_WAITING, f"{said.waiting} of its calls wait or run.")

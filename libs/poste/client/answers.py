@@ -369,7 +369,7 @@ class Undelivered:
     """A call whose end could not be told to its client's URL.
 
     Attributes:
-        id: Its task's id.
+        id: Its task's id; None if the store lost it with the rest of its record.
         service: Its service.
         method: Its method's short name.
         state: How it ended.
@@ -380,7 +380,7 @@ class Undelivered:
         document: The answer as it came.
     """
 
-    id: str
+    id: str | None
     service: str
     method: str
     state: TaskState
@@ -394,7 +394,7 @@ class Undelivered:
     def read(cls, document: Mapping[str, Any]) -> Undelivered:
         """Take it from its JSON; raises as `Task.read` does."""
         return cls(
-            id=str(document["id"]),
+            id=document["id"],
             service=str(document["service"]),
             method=str(document["method"]),
             state=TaskState[document["state"]],

@@ -21,6 +21,7 @@ class Figures:
         scheduled: Calls that their clients want not to run yet.
         dead: Calls that Poste gave up.
         kept: Calls that ended, and whose results are kept.
+        undelivered: Calls whose ends could not be told to their clients' URLs.
         held_bytes: The store's memory that all takes that the queue holds.
         max_held_bytes: How much that may be: at that no call is kept any more.
         oldest_age_seconds: The age of the call that waits longest; None if none waits.
@@ -37,6 +38,7 @@ class Figures:
     scheduled: int
     dead: int
     kept: int
+    undelivered: int
     held_bytes: int
     max_held_bytes: int
     oldest_age_seconds: float | None
@@ -66,6 +68,7 @@ class Figures:
             scheduled=int(document["scheduled"]),
             dead=int(document["dead"]),
             kept=int(document.get("kept", 0)),
+            undelivered=int(document.get("undelivered", 0)),
             held_bytes=int(document.get("heldBytes", 0)),
             max_held_bytes=int(document.get("maxHeldBytes", 0)),
             oldest_age_seconds=_number(document["oldestAgeSeconds"]),

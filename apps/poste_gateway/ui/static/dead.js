@@ -1,7 +1,7 @@
 // The dead letters: what Poste gave up, in groups of one method and one reason, and buttons that have it run again.
 
 import { ask, askMany, queue, Refused, task } from "./api.js";
-import { announce, confirm, keep, make, say, set } from "./dom.js";
+import { announce, broken, confirm, keep, make, say, set } from "./dom.js";
 import { clock, count, many, split } from "./text.js";
 
 // How many groups are shown at first, and how many letters of each.
@@ -41,7 +41,7 @@ class Group {
   constructor(dead, group) {
     this.#dead = dead;
     const [pack, short] = split(group.service);
-    const title = make("h3", {}, make("span", { class: "pack" }, pack), make("wbr"), `${short}/${group.method} `, this.#count);
+    const title = make("h3", {}, make("span", { class: "pack" }, pack), make("wbr"), ...broken(`${short}/${group.method} `), this.#count);
     this.element = make(
       "li",
       { class: "card group" },

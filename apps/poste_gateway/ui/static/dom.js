@@ -8,6 +8,12 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A method's name, `SumService/Add`, in parts: where it is too long for a line, it goes on behind the slash. */
+export function broken(name) {
+  const [service, method] = name.split("/");
+  return [`${service}/`, make("wbr"), method];
+}
+
 /** Sets an attribute, or removes it if the value is null or false; touches nothing that is so already. */
 export function set(element, name, value) {
   if (value === null || value === undefined || value === false) {

@@ -227,7 +227,7 @@ export class Services {
     if (!held) {
       const rank = ({ light, figures }) => [
         figures?.standsStill ? 0 : URGENCY.indexOf(light),
-        figures?.dead || figures?.paused ? 0 : 1,
+        figures?.dead || figures?.paused || figures?.undelivered ? 0 : 1,
       ];
       const ranked = services.map((service) => [rank(service), service]);
       ranked.sort(([[light, rest], a], [[other, more], b]) => light - other || rest - more || (a.name < b.name ? -1 : 1));
@@ -247,9 +247,15 @@ export class Services {
     const waiting = sum("queued") + sum("delayed");
     const oldest = Math.max(0, ...figures.map((one) => one.oldestAgeSeconds ?? 0));
     const age = waiting ? `, the oldest for ${duration(oldest)}` : "";
-    const rest = middleware ? ` · ${count(waiting)} waiting${age} · ${count(sum("dead"))} dead` : "";
+    const [dead, untold] = [sum("dead"), sum("undelivered")];
+    const link = document.getElementById("summary-dead");
+    link.hidden = !this.#operator || !middleware || !dead;
+    say(link, many(dead, "dead letter"));
+    const last = link.hidden ? `${count(dead)} dead` : "";
+    const told = untold ? `${count(untold)} undelivered · ` : "";
+    const rest = middleware ? ` · ${count(waiting)} waiting${age} · ${told}${last}` : "";
     const states = lights.length ? `: ${lights.join(", ")}` : "";
-    say(document.getElementById("summary"), `${many(services.length, "service")}${states}${rest}`);
+    say(document.getElementById("summary-text"), `${many(services.length, "service")}${states}${rest}`);
     const worst = services.filter((service) => !["up", "unlisted"].includes(service.light)).length;
     document.title = worst ? `(${worst} not up) Poste` : "Poste";
   }

@@ -1,6 +1,6 @@
 // The newest tasks, whatever became of them.
 
-import { icon, keep, make, redraw, say, set } from "./dom.js";
+import { broken, icon, keep, make, redraw, say, set } from "./dom.js";
 import { duration, split } from "./text.js";
 
 export const SHAPES = {
@@ -52,6 +52,6 @@ export class Tasks {
     const name = `${split(task.service)[1]}/${task.method}`;
     const id = make("button", { type: "button", class: "id", "aria-label": `History of ${name}, task ${task.id}` }, task.id);
     id.addEventListener("click", () => this.#open(task.id));
-    return make("li", { class: "row task" }, mark(), make("span", { class: "what" }, name), make("span", { class: "when" }), id);
+    return make("li", { class: "row task" }, mark(), make("span", { class: "what" }, ...broken(name)), make("span", { class: "when" }), id);
   }
 }
