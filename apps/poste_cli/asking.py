@@ -12,7 +12,7 @@ import click
 
 from poste.client import Client, ClientError, GatewayUnreachable, NotAGateway, Problem, Task
 from poste.domain.task import TaskState
-from poste_cli import printing, sentences, task_ids
+from poste_cli import gateway_options, printing, sentences, task_ids
 from poste_cli.exits import FAILURE, NO_START, OK, WAITING
 
 #: What a verb does with a client; returns its exit code.
@@ -29,7 +29,8 @@ _NEXT: Final = {
 
 def ask(url: str, work: Work, *, as_json: bool, operator_token: str | None = None) -> NoReturn:
     """Do a verb's work with an open client, and end the process with its exit code."""
-    sys.exit(asyncio.run(_ask(Client(url, operator_token=operator_token), work, as_json=as_json)))
+    key = gateway_options.key_of(click.get_current_context())
+    sys.exit(asyncio.run(_ask(Client(url, key=key, operator_token=operator_token), work, as_json=as_json)))
 
 
 async def _ask(closed: Client, work: Work, *, as_json: bool) -> int:

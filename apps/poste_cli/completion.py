@@ -75,13 +75,17 @@ def _values(outline: MethodOutline, known: Iterable[MessageField], names: Iterab
 
 def _ask(context: click.Context, look: Callable[[Client], Awaitable[list[FoundT]]]) -> list[FoundT]:
     async def ask() -> list[FoundT]:
-        async with asyncio.timeout(_SECONDS), Client(gateway_options.gateway_of(context)) as client:
+        async with asyncio.timeout(_SECONDS), _client(context) as client:
             return await look(client)
 
     try:
         return asyncio.run(ask())
     except (PosteError, TimeoutError, ValueError):
         return []
+
+
+def _client(context: click.Context) -> Client:
+    return Client(gateway_options.gateway_of(context), key=gateway_options.key_of(context))
 
 
 def _beginning(incomplete: str, words: Iterable[str]) -> list[CompletionItem]:

@@ -30,7 +30,8 @@ def doctor(url: str, data: Path, as_json: bool) -> None:
 
     Exit code: 0 all is well, 1 something is not.
     """
-    found = [*asyncio.run(_look(url, data))]
+    key = gateway_options.key_of(click.get_current_context())
+    found = [*asyncio.run(_look(url, data, key))]
     if as_json:
         printing.compact([one.document for one in found])
     else:
@@ -38,7 +39,7 @@ def doctor(url: str, data: Path, as_json: bool) -> None:
     sys.exit(FAILURE if any(one.advice for one in found) else OK)
 
 
-async def _look(url: str, data: Path) -> list[Finding]:
+async def _look(url: str, data: Path, key: str | None) -> list[Finding]:
     found = list[Finding]()
     running = folder.found(data)
     if running is not None:
@@ -47,7 +48,7 @@ async def _look(url: str, data: Path) -> list[Finding]:
     redis = os.environ.get("POSTE_REDIS_URL") if running is None else running.redis
     if redis:
         found += await checks.of_redis(redis, os.environ)
-    async with Client(url, timeout_seconds=10) as client:
+    async with Client(url, key=key, timeout_seconds=10) as client:
         try:
             found += checks.of_services(await client.services())
             found += checks.of_queues(await client.queues())

@@ -1,11 +1,11 @@
-"""Options of commands that call a gateway: its URL, or the data folder of a `poste up`; and the operators' token."""
+"""Options of commands that call a gateway: its URL, or the data folder of a `poste up`; the key that is shown there."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -16,6 +16,9 @@ from poste.runtime import secret_files
 from poste_cli.local import folder
 from poste_cli.local_options import data_option
 
+#: Under what a command's context has the client's key.
+_KEY: Final = "poste_cli.key"
+
 
 def _checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
     try:
@@ -24,8 +27,19 @@ def _checked_url(_context: click.Context, _option: click.Parameter, value: str) 
         raise click.BadParameter(str(error)) from error
 
 
+def _remember_key(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    if path is not None and not context.resilient_parsing:
+        context.meta[_KEY] = secret_files.read(path, "your key").decode(errors="replace").strip()
+
+
+def key_of(context: click.Context) -> str | None:
+    """Return the key that a command's requests bring; None if they bring none."""
+    key: str | None = context.meta.get(_KEY)
+    return key
+
+
 def _gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options `--url`, `--data` and `--json` to a command."""
+    """Add the options `--url`, `--key-file`, `--data` and `--json` to a command."""
     url = click.option(
         "--url",
         envvar="POSTE_URL",
@@ -35,8 +49,17 @@ def _gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_checked_url,
         help="The gateway; HOST:PORT will do.",
     )
+    key_file = click.option(
+        "--key-file",
+        type=click.Path(path_type=Path),
+        envvar="POSTE_KEY_FILE",
+        show_envvar=True,
+        expose_value=False,
+        callback=_remember_key,
+        help="The file with your key, for a gateway that asks for one.",
+    )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-    return url(data_option(as_json(command)))
+    return url(key_file(data_option(as_json(command))))
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +89,7 @@ def operator_options(command: Callable[..., None]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         envvar="POSTE_OPERATOR_TOKEN_FILE",
         show_envvar=True,
-        help="The file with the operators' token; that of a `poste up` is found by its folder.",
+        help="The file with the operators' token, or an operator's key; that of a `poste up` is found by its folder.",
     )
 
     @functools.wraps(command)

@@ -13,6 +13,7 @@ from poste.domain.task_id import TaskIds
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
+from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
 from poste_gateway.calls.batch import Batches
@@ -27,12 +28,13 @@ from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.figures import Figures
 from poste_gateway.http import server
 from poste_gateway.http.callback_urls import CallbackUrls
+from poste_gateway.http.door import Door
 from poste_gateway.http.https_redirect import Redirect, strict
-from poste_gateway.http.operator_auth import OperatorAuth
 from poste_gateway.http.server import Handle, Patience
 from poste_gateway.http.tls import Certificate
 from poste_gateway.limits.capacity import Capacity
 from poste_gateway.mom import Mom
+from poste_gateway.openapi import shared
 from poste_gateway.openapi.documents import Documents
 from poste_gateway.own_routes import OwnRoutes
 from poste_gateway.task_routes import TaskRoutes
@@ -60,14 +62,16 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
         settings: The gateway's settings.
 
     Raises:
-        StartError: The port is taken, or the key that signs task ids, the operators' token or the certificate can't
-            be had.
+        StartError: The port is taken, or the key that signs task ids, the operators' token, the clients' keys or the
+            certificate can't be had.
     """
     certificate = _certificate(settings)
     ids = TaskIds(secret_files.id_key(settings.id_key_file))
+    keys = None if settings.client_keys_file is None else ClientKeys(settings.client_keys_file)
     token = settings.operator_token_file
-    operator_auth = OperatorAuth(None if token is None else secret_files.operator_token(token))
-    async with asyncio.TaskGroup() as duties, _Gateway(settings, ids, operator_auth, duties) as gateway:
+    operator_token = None if token is None else secret_files.operator_token(token)
+    door = Door(keys, operator_token, anonymous=settings.anonymous_calls)
+    async with asyncio.TaskGroup() as duties, _Gateway(settings, ids, keys, door, duties) as gateway:
         await gateway.catalogue.begun(_BEGIN_SECONDS)
         async with (
             admin.serving(
@@ -94,9 +98,15 @@ class _Gateway:
     """The parts of a gateway, wired; they follow and serve while the body runs."""
 
     def __init__(
-        self, settings: GatewaySettings, ids: TaskIds, operator_auth: OperatorAuth, duties: asyncio.TaskGroup
+        self,
+        settings: GatewaySettings,
+        ids: TaskIds,
+        keys: ClientKeys | None,
+        door: Door,
+        duties: asyncio.TaskGroup,
     ) -> None:
         self._duties = duties
+        self._keys = keys
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
         self._mom = mom = Mom(settings.mom)
@@ -126,19 +136,20 @@ class _Gateway:
             settings.body_seconds,
             self._open_streams,
             callback_urls,
+            door.closed,
         )
         self.own_routes = OwnRoutes(
             catalogue,
             listings,
-            TaskRoutes(catalogue, task_reader, self._offload, self.draining, max_wait_seconds=wait),
-            OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, operator_auth=operator_auth),
+            TaskRoutes(catalogue, task_reader, self._offload, self.draining, ids=ids, max_wait_seconds=wait),
+            OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids),
             batches=Batches(call_services),
-            openapi=Documents(catalogue),
+            openapi=Documents(catalogue, security=shared.security(door.closed, settings.anonymous_calls)),
             clock=self._clock,
-            pages=Pages(self.broadcaster, operator_auth),
+            pages=Pages(self.broadcaster, door),
             draining=self.draining,
         )
-        self.dispatcher = Dispatcher(call_services, self.own_routes, settings.cors_origins, self.draining)
+        self.dispatcher = Dispatcher(call_services, self.own_routes, door, settings.cors_origins, self.draining)
 
     async def __aenter__(self) -> Self:
         self._following_mom = self._duties.create_task(self._mom.run())
@@ -146,6 +157,8 @@ class _Gateway:
         duties = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
         if self._deliverer is not None:
             duties.append(self._deliverer.run())
+        if self._keys is not None:
+            duties.append(self._keys.keep())
         self._following = [self._duties.create_task(duty) for duty in duties]
         return self
 

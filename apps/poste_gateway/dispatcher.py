@@ -19,9 +19,12 @@ from poste.domain.codes import Code
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
+from poste_gateway.access.doors import DOORS
+from poste_gateway.access.identity import Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
-from poste_gateway.http import cors
+from poste_gateway.http import cors, door
+from poste_gateway.http.door import Door
 from poste_gateway.http.probes import PROBES
 from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
 from poste_gateway.http.problems import Problem, defect
@@ -73,10 +76,16 @@ class Dispatcher:
     """Answers HTTP requests."""
 
     def __init__(
-        self, call_services: CallServices, own_routes: OwnRoutes, cors_origins: tuple[str, ...], draining: asyncio.Event
+        self,
+        call_services: CallServices,
+        own_routes: OwnRoutes,
+        door: Door,
+        cors_origins: tuple[str, ...],
+        draining: asyncio.Event,
     ) -> None:
         self._call_services = call_services
         self._own_routes = own_routes
+        self._door, self._guarded = door, door.closed
         self._cors_origins = cors_origins
         self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
@@ -110,6 +119,8 @@ class Dispatcher:
                 answer = await self._serve_own(request, other or _Other(), account)
             else:
                 # Most requests are these, so they are tried first; no service can register a path of the gateway's.
+                if self._guarded:
+                    self._enter(request, match, account)
                 self._own_routes.check_ready()
                 answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
@@ -118,8 +129,8 @@ class Dispatcher:
             _log.exception("failed", verb=request.method, path=path)
             answer = self._refuse(defect(), request, match, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
-        if self._cors_origins:
-            cors.add_headers(answer, request, self._cors_origins, (other.verbs if other else None) or ())
+        if self._cors_origins or self._guarded:
+            self._add_headers(answer, request, (other.verbs if other else None) or ())
         if self._draining.is_set():
             # The connection is closed soon; a request that the client sends then would be lost.
             answer.keep_alive = False
@@ -133,6 +144,12 @@ class Dispatcher:
             status = answer.status if request.transport is not None else _CLIENT_LEFT
             self._close_account(request.method, path, status, account, begin, span, traced)
         return answer
+
+    def _add_headers(self, answer: Response, request: web.BaseRequest, verbs: Iterable[str]) -> None:
+        if self._guarded and (bucket := identity_of(request).bucket) is not None:
+            answer.headers.update(bucket.headers())
+        if self._cors_origins:
+            cors.add_headers(answer, request, self._cors_origins, verbs)
 
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
@@ -165,12 +182,28 @@ class Dispatcher:
         if request.method == hdrs.METH_OPTIONS and verbs is not None:
             return Response(status=204, headers={"Allow": allow(verbs)})
         if own is None:
+            # What there is not, is told to those alone who may know what there is.
+            self._door.enter(request, Role.READ)
             self._own_routes.check_ready()
             raise Problem(NO_ROUTE, "There is nothing at this path.") if verbs is None else wrong_verb(verbs)
-        handler = own.verbs.get(hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method)
+        verb = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+        handler = own.verbs.get(verb)
         if handler is None:
             raise wrong_verb(own.verbs)
+        if (role := DOORS[own.route][verb]) is not None and (name := self._door.enter(request, role).name):
+            account.note("key", name)
         return await handler(request, own.name)
+
+    def _enter(self, request: web.BaseRequest, match: Match, account: AccessRecord) -> None:
+        """Let a call in.
+
+        Raises:
+            Problem: Its client may not make it.
+        """
+        identity, method = self._door.enter(request, Role.CALL), match.method
+        if identity.name:
+            account.note("key", identity.name)
+        door.check_call(identity, method.service, method.name)
 
     def _refuse(
         self, problem: Problem, request: web.BaseRequest, match: Match | None, account: AccessRecord

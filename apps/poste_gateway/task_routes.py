@@ -19,19 +19,20 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from poste import protojson
-from poste.domain.task_id import TaskId
+from poste.domain.task_id import TaskId, TaskIds
 from poste.v1 import task_pb2
+from poste_gateway.access.identity import identity_of
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http import preferences
-from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NOT_READY
+from poste_gateway.http.problem_types import GATEWAY_BUSY, LOOKUP_AWAY, NO_TASK, NOT_READY
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import NO_STORE, Response, json_response, room_for
 from poste_gateway.limits.clients import client_of
 from poste_gateway.tasks import retry_after, task_view
 from poste_gateway.tasks.operators import Handler
 from poste_gateway.tasks.task_events import TaskEvents
-from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.tasks.task_reader import NEVER_ISSUED, TaskReader
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class TaskRoutes:
         offload: Offload,
         draining: asyncio.Event,
         *,
+        ids: TaskIds,
         max_wait_seconds: float,
     ) -> None:
         """Connect the parts.
@@ -72,11 +74,13 @@ class TaskRoutes:
             task_reader: Reads and cancels tasks.
             offload: Writes large tasks as JSON in a thread.
             draining: Set when the process is to stop; ends every stream of events.
+            ids: Tell whose a task is.
             max_wait_seconds: The longest wait for a task's end; longer ones are cut to it.
         """
         self._catalogue = catalogue
         self._task_reader = task_reader
         self._offload = offload
+        self._ids = ids
         self._events = TaskEvents(task_reader, draining, self._written)
         self._max_wait_seconds = max_wait_seconds
         self.verbs: Mapping[str, Handler] = {"GET": self._get, "DELETE": self._cancel}
@@ -85,29 +89,35 @@ class TaskRoutes:
             "events": {"GET": self._follow},
         }
 
-    def _read_id(self, text: str) -> TaskId:
-        """Parse a task's id, once the middleware has confirmed the key: with a wrong key every id would be a 404."""
+    def _read_id(self, request: web.BaseRequest, text: str) -> TaskId:
+        """Parse the id of a task of this client's, once the middleware has confirmed the key that ids are signed with.
+
+        With a wrong key every id would be a 404, as that of another client's task is.
+        """
         check_ready(self._catalogue)
         if not self._catalogue.key_agreed:
             raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
-        return self._task_reader.read_id(text)
+        task_id, identity = self._task_reader.read_id(text), identity_of(request)
+        if not identity.owns_all and not self._ids.is_of(task_id, identity.client):
+            raise Problem(NO_TASK, NEVER_ISSUED)
+        return task_id
 
     async def _get(self, request: web.BaseRequest, text: str) -> Response:
-        task_id = self._read_id(text)
+        task_id = self._read_id(request, text)
         wait = preferences.read_wait(request.headers, max_wait_seconds=self._max_wait_seconds)
         task = await self._task_reader.get(task_id, wait, peer=client_of(request))
         applied = preferences.applied(preferences.wait_applied(wait)) if wait else {}
         return await self._show(request, task_id, task, {**retry_after.of_task(task), **applied})
 
-    async def _get_history(self, _: web.BaseRequest, text: str) -> Response:
-        history = await self._task_reader.history(self._read_id(text))
+    async def _get_history(self, request: web.BaseRequest, text: str) -> Response:
+        history = await self._task_reader.history(self._read_id(request, text))
         return json_response(task_view.to_history(history), headers=NO_STORE)
 
     async def _follow(self, request: web.BaseRequest, text: str) -> Response:
-        return await self._events.follow(request, self._read_id(text))
+        return await self._events.follow(request, self._read_id(request, text))
 
     async def _cancel(self, request: web.BaseRequest, text: str) -> Response:
-        task_id = self._read_id(text)
+        task_id = self._read_id(request, text)
         return await self._show(request, task_id, await self._task_reader.cancel(task_id), {})
 
     async def _show(

@@ -212,7 +212,7 @@ async def test_guests_see_figures_only(tmp_path):
             look = await stream.look()
         page = await stage.gateway.get("/ui")
 
-    assert hello == ("hello", {"operator": False, "needs": "operator-token"})
+    assert hello == ("hello", {"operator": False, "needs": "credentials-needed"})
     assert "tasks" not in look
     assert page.status == 200
 
@@ -225,7 +225,7 @@ async def test_an_operator_shows_the_token(tmp_path):
         wrong = await stage.gateway.get("/ui/events", Authorization="Bearer other")
 
     assert hello == ("hello", {"operator": True, "needs": None})
-    assert (wrong.status, wrong.body["type"]) == (401, "/problems/operator-token")
+    assert (wrong.status, wrong.body["type"]) == (401, "/problems/credentials-needed")
 
 
 async def test_only_so_many_may_watch(tmp_path):

@@ -15,6 +15,7 @@ from support.cli import POSTE, environment, poll, poste, up
 from support.documents import Document
 
 import poste as poste_library
+from poste.domain import carried
 from poste.domain.policy import HeaderPolicy, MethodPolicy, QueuePolicy, RetryPolicy, ServicePolicy
 from poste.service import call as calls
 from poste.service import policies
@@ -66,9 +67,8 @@ def test_what_an_author_can_say() -> None:
 
 def test_metadata() -> None:
     """A handler would read metadata that never comes."""
-    assert {calls.REQUEST_ID, calls.ATTEMPT, calls.TASK_ID, calls.TASK_KEY, "traceparent"} == set(
-        SERVICES.codes("metadata")
-    )
+    made = {calls.REQUEST_ID, calls.ATTEMPT, calls.TASK_ID, calls.TASK_KEY, "traceparent", carried.CLIENT}
+    assert made == set(SERVICES.codes("metadata"))
 
 
 def catalogue_is_read(folder: Path) -> None:

@@ -13,7 +13,7 @@ from support.gateway import staged
 from support.operating import OPERATOR
 from support.terminal import on_terminal
 
-from poste.runtime.metrics import operator_tokens_wrong_total
+from poste.runtime.metrics import credentials_wrong_total
 
 SUM = "calculator.v1.SumService"
 QUEUE = f"/v1/queues/{SUM}"
@@ -42,7 +42,7 @@ async def test_whoever_sits_at_the_gateways_host_is_a_client(tmp_path, host):
     async with staged(tmp_path) as stage:
         refused = [await stage.gateway.ask(verb, path, **host) for verb, path in DOORS]
 
-    assert {(reply.status, reply.body["type"]) for reply in refused} == {(401, "/problems/operator-token")}
+    assert {(reply.status, reply.body["type"]) for reply in refused} == {(401, "/problems/credentials-needed")}
 
 
 async def test_a_gateway_without_a_token_has_no_operators(tmp_path):
@@ -56,12 +56,12 @@ async def test_a_gateway_without_a_token_has_no_operators(tmp_path):
 @pytest.mark.parametrize("given", ["", "x", "the operators' token, in the test", "x" * 5000])
 async def test_a_wrong_token_is_counted(tmp_path, given):
     """Tokens could be tried one after another, and no figure show it."""
-    before = operator_tokens_wrong_total._value.get()
+    before = credentials_wrong_total._value.get()
     async with staged(tmp_path) as stage:
         reply = await stage.gateway.post(f"{QUEUE}/pause", Authorization=f"Bearer {given}")
 
     assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert operator_tokens_wrong_total._value.get() == before + 1
+    assert credentials_wrong_total._value.get() == before + 1
 
 
 def test_beside_poste_up_the_command_finds_the_token(running):
@@ -85,13 +85,13 @@ def test_beside_poste_up_the_command_finds_the_token(running):
 
 async def test_a_found_token_is_told_to_its_own_gateway_alone(running, tmp_path):
     """A gateway that an operator is led to ask would be given the token of this one."""
-    before = operator_tokens_wrong_total._value.get()
+    before = credentials_wrong_total._value.get()
     async with staged(tmp_path) as stage:
         named = ("--url", stage.gateway.url, "--data", str(running.data))
         elsewhere = await asyncio.to_thread(poste, "pause", SUM, *named)
 
     assert elsewhere.returncode == 1
-    assert operator_tokens_wrong_total._value.get() == before
+    assert credentials_wrong_total._value.get() == before
 
 
 def test_where_no_poste_up_runs_the_command_says_so(tmp_path):

@@ -41,7 +41,7 @@ anywhere = settings(deadline=None, database=None, suppress_health_check=[HealthC
 
 
 def document_of(*entries: catalogue_pb2.CatalogueService) -> dict[str, Any]:
-    document = Document()
+    document = Document(())
     for entry in entries:
         service = describe(entry)
         document.add(piece_of(service, {one.name: [] for one in service.routed}))

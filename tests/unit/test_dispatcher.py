@@ -13,6 +13,7 @@ from support import shop
 from poste.rpc.catalogue import describe
 from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
+from poste_gateway.http.door import Door
 from poste_gateway.own_routes import Found
 
 
@@ -52,7 +53,9 @@ async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | Non
     own_routes: Any = CountedOwnRoutes()
     routes = CountedRoutes([describe(shop.entry())])
     call_services: Any = SimpleNamespace(catalogue=SimpleNamespace(routes=routes))
-    dispatcher = Dispatcher(call_services, own_routes, ("https://app.example",), asyncio.Event())
+    dispatcher = Dispatcher(
+        call_services, own_routes, Door(None, None, anonymous=False), ("https://app.example",), asyncio.Event()
+    )
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     answer = await dispatcher.handle(make_mocked_request("OPTIONS", path, headers=asked))
 

@@ -94,7 +94,7 @@ async def _run(options: Options, screen: Screen) -> None:
         broken = supervisor.broken
         if not stop.is_set() and broken is None:
             screen.ready(plan, local.data, local.operator_token)
-            duties = [asyncio.create_task(_follow(plan.gateway, screen))]
+            duties = [asyncio.create_task(_follow(plan.gateway, local.operator_token, screen))]
             for target in options.services:
                 gateway = Client(plan.gateway, operator_token=local.operator_token)
                 duties.append(asyncio.create_task(_register(gateway, target, screen)))
@@ -109,12 +109,12 @@ async def _run(options: Options, screen: Screen) -> None:
     screen.line(("stopped", "dim"))
 
 
-async def _follow(gateway: str, screen: Screen) -> None:
+async def _follow(gateway: str, token: str, screen: Screen) -> None:
     """Show the status line, for ever, if the output is a terminal."""
     if not screen.alive:
         return
     with screen.status() as show:
-        async with Client(gateway) as client:
+        async with Client(gateway, operator_token=token) as client:
             # Whatever else becomes of the gateway is shown by the lines of its part.
             with contextlib.suppress(ClientError):
                 await follow(

@@ -33,10 +33,11 @@ from poste.rpc.catalogue import Method, Service
 from poste.runtime import metrics
 from poste.runtime.slices import Slices
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.access.identity import Identity, identity_of
 from poste_gateway.calls import keeping, keyed, request_body
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Acceptance, Known
-from poste_gateway.http import forwarded_headers, idempotency, not_before, preferences
+from poste_gateway.http import door, forwarded_headers, idempotency, not_before, preferences
 from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
@@ -117,14 +118,16 @@ class Batches:
         _check_headers(request)
         # Before its turn: a client that is slow to bring it keeps no other waiting.
         body = await request_body.read_whole(request, seconds=services.body_seconds)
-        peer, size = client_of(request), len(body)
+        peer, size, identity = client_of(request), len(body), identity_of(request)
         size += _CALL_BYTES * min(MOST_CALLS, body.count(b"\n" if as_lines else b","))
         async with self._turn(peer, size):
-            read = functools.partial(self._read, body, as_lines=as_lines)
+            read = functools.partial(self._read, body, identity, as_lines=as_lines)
             del body
             # In a thread, however short it is: every second byte may be a call, and as dear as one of a kilobyte.
             calls = await services.offload.run(read, peer=peer, size=size)
             del read
+            # The request itself is counted already.
+            door.spend(identity, len(calls) - 1)
             _reserve_room(request, calls)
             results = await _Keeping(services, request).run(calls)
             return _answer(results, as_lines=as_lines)
@@ -146,24 +149,24 @@ class Batches:
                 raise busy("reading", detail, peer=peer, bytes=size) from None
             yield
 
-    def _read(self, body: bytes, *, as_lines: bool) -> list[_Asked | bytes]:
+    def _read(self, body: bytes, identity: Identity, *, as_lines: bool) -> list[_Asked | bytes]:
         """Read the calls; of one that can't be kept there is its result.
 
         Raises:
             Problem: The body is none of calls, or has too many.
         """
-        return [self._read_one(value) for value in (_lines(body) if as_lines else _elements(body))]
+        return [self._read_one(value, identity) for value in (_lines(body) if as_lines else _elements(body))]
 
-    def _read_one(self, value: Any) -> _Asked | bytes:
+    def _read_one(self, value: Any, identity: Identity) -> _Asked | bytes:
         # Written at once: as an exception, with its frames, each would take some kilobytes until all are answered.
         try:
-            return self._asked(protojson.loads(value) if isinstance(value, bytes) else value)
+            return self._asked(protojson.loads(value) if isinstance(value, bytes) else value, identity)
         except protojson.FieldErrors as error:
             return _refused(unfit(error))
         except Problem as problem:
             return _refused(problem)
 
-    def _asked(self, value: Any) -> _Asked:
+    def _asked(self, value: Any, identity: Identity) -> _Asked:
         """Read one call.
 
         Raises:
@@ -176,6 +179,7 @@ class Batches:
                 quotable(name), "is no member of a call: it has `method`, `request`, `idempotencyKey` and `notBefore`"
             )
         service, method = self._called(value.get("method"))
+        door.check_call(identity, service.name, method.name)
         key, not_before_ms = _key(value, method), _not_before(value)
         request = protojson.decode_value(method.input, [value.get("request", {})])
         if len(request) > sizes.MAX_PAYLOAD:
@@ -257,7 +261,7 @@ class _Keeping:
         if call.key or call.not_before_ms:
             not_before_ms = call.not_before_ms or prefer.not_before_ms
             prefer = dataclasses.replace(prefer, idempotency_key=call.key, not_before_ms=not_before_ms)
-        task_id = keeping.mint(self._call_services.ids, method, prefer)
+        task_id = keeping.mint(self._call_services.ids, method, prefer, identity_of(self._request))
         new = keeping.new_task(method, task_id, call.request, prefer)
         new.request_id, new.request_digest, new.metadata = request_id(), call.digest, metadata
         return task_id, new
@@ -271,6 +275,8 @@ class _Keeping:
     def _read_metadata(self, service: Service) -> str:
         names = service.policy.headers
         metadata = forwarded_headers.forwarded(names.request).read(self._request)
+        if self._call_services.guarded:
+            metadata = forwarded_headers.with_client(metadata, identity_of(self._request))
         return forwarded_headers.kept(self._request, metadata, names.kept) if metadata else ""
 
     async def _sent(self, call: _Asked, task_id: TaskId, new: pb.NewTask) -> bytes:

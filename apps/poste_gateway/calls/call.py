@@ -22,6 +22,7 @@ from poste.runtime import metrics, tracing
 from poste.upstream.outgoing_call import OutgoingCall
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2, task_pb2
+from poste_gateway.access.identity import identity_of
 from poste_gateway.calls import direct, keeping, keyed, protocols, request_body, streams
 from poste_gateway.calls.enqueuer import Acceptance, Enqueuer, Known
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
@@ -71,6 +72,7 @@ class CallServices:
         body_seconds: How long a client may take to bring a call's body.
         open_streams: The streams that are open.
         callback_urls: Which URLs may be told of their tasks' ends.
+        guarded: Clients show keys.
     """
 
     catalogue: ServiceCatalogue
@@ -82,6 +84,7 @@ class CallServices:
     body_seconds: float
     open_streams: OpenStreams
     callback_urls: CallbackUrls
+    guarded: bool
 
 
 async def answer(
@@ -109,6 +112,8 @@ async def answer(
     if streaming:
         streams.check(method, prefer)
     metadata = forwarded_headers.forwarded(service.policy.headers.request, protocol.own_names).read(request)
+    if call_services.guarded:
+        metadata = forwarded_headers.with_client(metadata, identity_of(request))
     message = await request_body.read(
         request, match, protocol, call_services.offload, seconds=call_services.body_seconds
     )
@@ -304,7 +309,7 @@ class _Call:
         # What an attempt set that came to nothing is not the kept call's.
         self._returned = ""
         keeping.check_agreed(self._call_services.catalogue)
-        task_id = keeping.mint(self._call_services.ids, self._method, self._prefer)
+        task_id = keeping.mint(self._call_services.ids, self._method, self._prefer, identity_of(self._request))
         self._account.note("task", task_id.text)
         traced = tracing.wanted(self._account.traceparent)
         known = await (self._keep_traced(task_id) if traced else self._keep(task_id, self._account.traceparent))

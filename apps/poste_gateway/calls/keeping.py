@@ -9,6 +9,7 @@ from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Method
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
+from poste_gateway.access.identity import Identity
 from poste_gateway.calls.enqueuer import Acceptance
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
@@ -84,15 +85,22 @@ def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -
     return policy.timeout_seconds if limit is None else min(limit, policy.timeout_seconds)
 
 
-def mint(ids: TaskIds, method: Method, prefer: Preferences) -> TaskId:
-    """Return the id that a call is kept under."""
-    key, policy = prefer.idempotency_key, method.policy
+def mint(ids: TaskIds, method: Method, prefer: Preferences, identity: Identity) -> TaskId:
+    """Return the id that a client's call is kept under."""
+    key, policy, client = prefer.idempotency_key, method.policy, identity.client
+    # A default that its client did not ask for is cut to the method's maximum; and what it may ask for, to its own.
+    task_ttl_seconds = min(prefer.task_ttl_seconds, policy.max_task_ttl_seconds)
+    result_ttl_seconds = min(prefer.result_ttl_seconds, policy.max_result_ttl_seconds)
+    if identity.max_task_ttl_seconds is not None:
+        task_ttl_seconds = min(task_ttl_seconds, identity.max_task_ttl_seconds)
+    if identity.max_result_ttl_seconds is not None:
+        result_ttl_seconds = min(result_ttl_seconds, identity.max_result_ttl_seconds)
     return ids.mint(
         method.service,
-        random=ids.of_idempotency_key(method.service, method.name, key) if key else None,
-        # A default that its client did not ask for is cut to the method's maximum.
-        task_ttl_seconds=min(prefer.task_ttl_seconds, policy.max_task_ttl_seconds),
-        result_ttl_seconds=min(prefer.result_ttl_seconds, policy.max_result_ttl_seconds),
+        client=client,
+        random=ids.of_idempotency_key(method.service, method.name, key, client=client) if key else None,
+        task_ttl_seconds=task_ttl_seconds,
+        result_ttl_seconds=result_ttl_seconds,
     )
 
 

@@ -23,6 +23,7 @@ from aiohttp import StreamReader, web
 from poste.runtime import insides, logs
 from poste.runtime.log_throttle import LogThrottle
 from poste.runtime.waits import done_within
+from poste_gateway.access.identity import ANYONE, Identity
 from poste_gateway.http.problem_types import GATEWAY_BUSY
 from poste_gateway.http.problems import RETRY_AFTER, Problem, problem_response
 from poste_gateway.http.unreadable import FIELD_BYTES, HEAD_BYTES, LINE_BYTES, HeadTooLargeError, problem_of
@@ -115,6 +116,7 @@ class Connection(web.RequestHandler):
         writer: Writes its answers.
         for_client_only: What its request is answered with is of use to its client alone: the request is cancelled once
             the client has gone.
+        identity: Who its request is from.
     """
 
     __slots__ = (
@@ -126,6 +128,7 @@ class Connection(web.RequestHandler):
         "for_client_only",
         "has_asked",
         "held",
+        "identity",
         "inflow",
         "left_over",
         "passing",
@@ -154,6 +157,7 @@ class Connection(web.RequestHandler):
     ended: asyncio.Future[None] | None
     writer: StreamWriter
     for_client_only: bool
+    identity: Identity
 
     def __init__(
         self,
@@ -192,6 +196,7 @@ class Connection(web.RequestHandler):
         self.begun = self.stuck = self.pipe = self.ended = None
         self.left_over = self.came = 0
         self.writer = StreamWriter(self, loop)
+        self.identity = ANYONE
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called when it is open; with TLS after the handshake, whose time asyncio bounds.

@@ -11,6 +11,7 @@ from multidict import istr
 from poste.domain import carried
 from poste_gateway.http import preferences, time_limits
 from poste_gateway.http.callback_urls import CALLBACK
+from poste_gateway.http.door import AUTHORIZATION
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY, REPLAYED
 from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.responses import Response
@@ -33,11 +34,13 @@ _ALLOWED: Final = ", ".join(
     (
         *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL, CALLBACK, NOT_BEFORE),
         *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, IDEMPOTENCY_KEY, REQUEST_ID, LAST_EVENT_ID),
+        str(AUTHORIZATION),
     )
 )
 _EXPOSED: Final = (
     *("Cache-Control", "ETag", str(REPLAYED), "Location", "Retry-After"),
     *(preferences.APPLIED, str(REQUEST_ID)),
+    *("RateLimit", "RateLimit-Policy"),
 )
 #: What is not told beside these: what every page may read, and what is about this very protocol, or the connection.
 _UNTOLD: Final = ("access-control-", "content-type", "vary", "transfer-encoding", "allow")

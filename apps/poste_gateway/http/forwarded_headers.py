@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from poste.domain import carried
+from poste_gateway.access.identity import Identity
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem, invalid
 
@@ -21,6 +22,8 @@ PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
 #: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
+#: How the line of a client's key begins.
+_KEY: Final = "authorization: "
 #: Stands in a line for the client's address, which no header has.
 _CLIENT: Final = "\0"
 #: So many headers are cached for each set, and none with more bytes than that.
@@ -173,6 +176,12 @@ def forwarded(names: tuple[str, ...], own_names: bool = False) -> ForwardedHeade
     return ForwardedHeaders(names, own_names=own_names)
 
 
+def with_client(text: str, identity: Identity) -> str:
+    """Return what reaches a handler where clients show keys: its client, and the forwarded headers without the key."""
+    others = [line for line in text.splitlines(keepends=True) if not line.startswith(_KEY)]
+    return identity.metadata + "".join(others)
+
+
 def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_names: bool = False) -> str:
     """Return the forwarded headers that are kept with a queued call: whole ones, as many as fit.
 
@@ -182,7 +191,7 @@ def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_nam
         names: Those that may be kept.
         own_names: Metadata has its own name.
     """
-    going_on, found = set(text.splitlines()), ""
+    going_on, found = set(text.splitlines()), carried.client_line(text)
     # Read anew: what a line was a header of, or metadata, it does not say.
     for line in forwarded(names, own_names).read(request).splitlines():
         if line in going_on and len(found) + len(line) < carried.MOST_KEPT:

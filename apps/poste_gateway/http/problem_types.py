@@ -298,12 +298,28 @@ OPERATORS_ONLY: Final = ProblemType(
     "Pausing queues and handling what died is for operators, who have the gateway's token; this gateway was given none "
     "(POSTE_OPERATOR_TOKEN_FILE), so no client is one, wherever it comes from. Nothing was done.",
 )
-TOKEN_NEEDED: Final = ProblemType(
-    "operator-token",
+CREDENTIALS_NEEDED: Final = ProblemType(
+    "credentials-needed",
     HTTPStatus.UNAUTHORIZED,
     Code.UNAUTHENTICATED,
-    "The operators' token is missing or wrong",
-    "This is for operators: send the header `Authorization: Bearer` and the gateway's token. Nothing was done.",
+    "The key is missing or wrong",
+    "Send the header `Authorization: Bearer` and the key that you were given; what operators do needs a key of theirs, "
+    "or the operators' token. Nothing was done.",
+)
+NOT_ALLOWED: Final = ProblemType(
+    "not-allowed",
+    HTTPStatus.FORBIDDEN,
+    Code.PERMISSION_DENIED,
+    "The key is not for this",
+    "This gateway knows the key, and it has not the role that this needs, or is not for this method. Nothing was done.",
+)
+RATE_LIMITED: Final = ProblemType(
+    "rate-limited",
+    HTTPStatus.TOO_MANY_REQUESTS,
+    Code.RESOURCE_EXHAUSTED,
+    "The key was used too often",
+    "The header `RateLimit-Policy` says how many requests may be made with this key in how many seconds, at each "
+    "gateway. Try again after the seconds that the header `Retry-After` names. Nothing was done.",
 )
 TOO_MANY_WATCHERS: Final = ProblemType(
     "too-many-watchers",
@@ -427,7 +443,9 @@ PROBLEM_TYPES: Final = {
         CALLS_WAITING,
         TARGET_UNREAD,
         OPERATORS_ONLY,
-        TOKEN_NEEDED,
+        CREDENTIALS_NEEDED,
+        NOT_ALLOWED,
+        RATE_LIMITED,
         TOO_MANY_WATCHERS,
         GATEWAY_BUSY,
         UNREADABLE_ANSWER,

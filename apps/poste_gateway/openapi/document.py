@@ -29,8 +29,9 @@ class TooLargeError(Exception):
 class Document:
     """A document that services are added to, one by one."""
 
-    def __init__(self) -> None:
-        """Begin with what every document has."""
+    def __init__(self, security: shared.Security) -> None:
+        """Begin with what every document has; `security`: what a request shows to be let in."""
+        self._security = security
         self._tags: list[Schema] = []
         self._schemas = {name: protojson.dumps(schema) for name, schema in shared.SCHEMAS.items()}
         #: By path, by verb; and those of routes of any verb.
@@ -68,12 +69,14 @@ class Document:
             "schemas": _object(self._schemas),
             "parameters": protojson.dumps(shared.PARAMETERS),
             "responses": protojson.dumps(shared.RESPONSES),
+            **({"securitySchemes": protojson.dumps(shared.SECURITY_SCHEMES)} if self._security else {}),
         }
         head = {
             "openapi": "3.1.1",
             "info": {"title": "Poste", "version": __version__, "description": _ABOUT},
             "servers": [{"url": "/"}],
             "tags": [*self._tags, shared.TAG],
+            **({"security": self._security} if self._security else {}),
         }
         parts = {name: protojson.dumps(value) for name, value in head.items()}
         return _object({**parts, "paths": _object(paths), "components": _object(components)})

@@ -25,6 +25,7 @@ from poste_gateway.limits.clients import client_of
 from poste_gateway.limits.fair_queue import FairQueue, Full
 from poste_gateway.openapi.document import MAX_BYTES, Document, TooLargeError
 from poste_gateway.openapi.operations import piece_of
+from poste_gateway.openapi.shared import Security
 
 PATH: Final = "/openapi.json"
 #: A service's share of the work, for the order of turns: about what its part of the document has, in bytes.
@@ -51,8 +52,9 @@ class _Made(NamedTuple):
 class Documents:
     """Makes the documents."""
 
-    def __init__(self, catalogue: ServiceCatalogue) -> None:
-        """Describe the services of a catalogue."""
+    def __init__(self, catalogue: ServiceCatalogue, *, security: Security) -> None:
+        """Describe the services of a catalogue, and what a request shows to be let in (`shared.security`)."""
+        self._security = security
         self._catalogue = catalogue
         self._turns = FairQueue(_MAX_WAITING_BYTES)
         self._made: _Made | None = None
@@ -92,7 +94,7 @@ class Documents:
         made = self._made
         if not names and made is not None and _same(made.of, of):
             return made.body, made.tag
-        body, tag = await asyncio.to_thread(_write, of)
+        body, tag = await asyncio.to_thread(_write, of, self._security)
         if not names:
             self._made = _Made(of, body, tag)
         return body, tag
@@ -119,9 +121,9 @@ def _same(one: list[_Described], other: list[_Described]) -> bool:
     )
 
 
-def _write(services: list[_Described]) -> tuple[bytes, str]:
+def _write(services: list[_Described], security: Security) -> tuple[bytes, str]:
     """Write the document of services; returns its tag too, raises TooLargeError."""
-    document = Document()
+    document = Document(security)
     for service, passed_over in services:
         document.add(piece_of(service, passed_over))
     body = document.written()

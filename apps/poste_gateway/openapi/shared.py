@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poste.domain.input_rules import LONGEST_CALLBACK_URL
@@ -21,6 +22,8 @@ _RESPONSES: Final = "#/components/responses/"
 #: Names that can't be a message's, for a message without a package may have any name of letters.
 _TASK, _PROBLEM = "poste-Task", "poste-Problem"
 PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
+#: What a request may be refused for by its key.
+_OF_KEYS: Final = (kinds.CREDENTIALS_NEEDED, kinds.NOT_ALLOWED, kinds.RATE_LIMITED)
 #: What a call may be answered with besides its service's own codes.
 _OF_CALLS: Final = (
     kinds.INVALID_REQUEST,
@@ -41,6 +44,7 @@ _OF_CALLS: Final = (
     kinds.LOOKUP_AWAY,
     kinds.RECORD_LOST,
     kinds.GONE,
+    *_OF_KEYS,
     kinds.GATEWAY_BUSY,
     kinds.UNREADABLE_ANSWER,
     kinds.PAYLOAD_TOO_LARGE,
@@ -57,6 +61,7 @@ _OF_TASKS: Final = (
     kinds.ACCEPTANCE_UNKNOWN,
     kinds.LOOKUP_AWAY,
     kinds.NOT_READY,
+    *_OF_KEYS,
     kinds.GATEWAY_BUSY,
     kinds.UNREADABLE_ANSWER,
     kinds.INTERNAL,
@@ -218,6 +223,13 @@ PARAMETERS: Final[dict[str, Schema]] = {
     },
 }
 
+#: What a request may show to be let in; empty: nothing.
+Security = Sequence[Mapping[str, Sequence[str]]]
+_KEY: Final = "Key"
+SECURITY_SCHEMES: Final[dict[str, Schema]] = {
+    _KEY: {"type": "http", "scheme": "bearer", "description": "The client's key: `Authorization: Bearer KEY`."}
+}
+
 #: The header of an answer that is an earlier call's.
 REPLAYED: Final[dict[str, Schema]] = {
     idempotency.REPLAYED: {
@@ -266,6 +278,13 @@ RESPONSES: Final[dict[str, Schema]] = {
     **{f"Task{status}": _problem_response(status, of) for status, of in _problems(_OF_TASKS).items()},
     "Ended": _problem_response(409, [kinds.TASK_ENDED]),
 }
+
+
+def security(needs_key: bool, anonymous: bool) -> Security:
+    """Return what requests show to be let in, where clients have keys; `anonymous`: it may be nothing, too."""
+    if not needs_key:
+        return ()
+    return ({}, {_KEY: ()}) if anonymous else ({_KEY: ()},)
 
 
 def problems_of_calls() -> dict[str, Schema]:

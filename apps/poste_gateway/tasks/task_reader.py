@@ -49,6 +49,9 @@ _NoRecord: TypeAlias = (
     mom_service_pb2.GetTaskResponse | mom_service_pb2.GetTaskHistoryResponse | mom_service_pb2.CancelTaskResponse
 )
 
+#: What is said of an id that no task has; and of that of another client's task.
+NEVER_ISSUED: Final = "This task id was never issued."
+
 _log: Final = logs.get("task_reader")
 
 
@@ -84,7 +87,7 @@ class TaskReader:
         try:
             return self._ids.read(text)
         except InvalidTaskId as error:
-            raise Problem(NO_TASK, "This task id was never issued.") from error
+            raise Problem(NO_TASK, NEVER_ISSUED) from error
 
     async def get(self, task_id: TaskId, wait_seconds: float = 0.0, *, peer: str = "") -> task_pb2.Task:
         """Read a task, waiting for its end for some time.

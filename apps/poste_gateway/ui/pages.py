@@ -1,7 +1,7 @@
 """The paths of the pages: `/ui`, their files, `/ui/events` which is the stream of snapshots, and `/docs`.
 
-Every client may see the services and the queues' figures, as in `/v1/services` and `/v1/queues`; only operators
-(`poste_gateway.http.operator_auth`) see tasks.
+Who may read may see the services and the queues' figures, as in `/v1/services` and `/v1/queues`; only operators see
+tasks.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from poste_gateway.http.operator_auth import OperatorAuth, names_token
-from poste_gateway.http.problem_types import TOO_MANY_WATCHERS
+from poste_gateway.access.identity import Role
+from poste_gateway.http.door import Door, names_key
+from poste_gateway.http.problem_types import NOT_ALLOWED, TOO_MANY_WATCHERS
 from poste_gateway.http.problems import RETRY_AFTER, Problem
 from poste_gateway.http.responses import Response
 from poste_gateway.ui.broadcaster import Broadcaster
@@ -26,9 +27,9 @@ DOCS_PATH: Final = "/docs"
 class Pages:
     """Answers everything below `/ui`, and `/docs`."""
 
-    def __init__(self, broadcaster: Broadcaster, operator_auth: OperatorAuth) -> None:
+    def __init__(self, broadcaster: Broadcaster, door: Door) -> None:
         self._broadcaster = broadcaster
-        self._operator_auth = operator_auth
+        self._door = door
         self._files = Files()
 
     async def index(self, request: web.BaseRequest, _: str) -> Response:
@@ -62,13 +63,13 @@ class Pages:
         """Return why a request is not an operator's, as a problem's name; None if it is.
 
         Raises:
-            Problem: Its token is wrong.
+            Problem: Its key is wrong.
         """
         try:
-            self._operator_auth.check(request)
+            self._door.check(request, Role.LOOK)
         except Problem as problem:
             # Any other scheme is meant for a proxy before the gateway that asks for a password.
-            if names_token(request):
+            if names_key(request) and problem.kind is not NOT_ALLOWED:
                 raise
             return problem.kind.name
         return None

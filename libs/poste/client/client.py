@@ -87,6 +87,7 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        key: str | None = None,
         operator_token: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
@@ -94,7 +95,8 @@ class Client:
 
         Args:
             url: Where it is; `host:port` will do.
-            operator_token: What the operators' methods (`pause` and below) need.
+            key: This client's key, which goes with every request.
+            operator_token: What goes with the operators' methods (`pause` and below) instead, if they need another.
             timeout_seconds: How long any request may take, beyond what it asks the gateway to wait.
 
         Raises:
@@ -102,7 +104,7 @@ class Client:
         """
         self.url = gateway_url(url)
         self._timeout_seconds = timeout_seconds
-        self._transport = Transport(self.url)
+        self._transport = Transport(self.url, key)
         self._operator = {"Authorization": f"Bearer {operator_token}"} if operator_token else {}
 
     async def __aenter__(self) -> Self:

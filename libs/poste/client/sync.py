@@ -45,14 +45,19 @@ class SyncClient:
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, operator_token: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        key: str | None = None,
+        operator_token: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """Take what `Client` takes.
 
         Raises:
             ValueError: `url` is no URL of an HTTP server.
         """
-        self._client = Client(url, operator_token=operator_token, timeout_seconds=timeout_seconds)
+        self._client = Client(url, key=key, operator_token=operator_token, timeout_seconds=timeout_seconds)
         self._loop = _LoopThread(self._client)
 
     def __enter__(self) -> Self:

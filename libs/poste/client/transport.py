@@ -42,8 +42,9 @@ class Reply:
 class Transport:
     """Sends requests to one gateway, over connections that it keeps."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self._url = url
+        self._key = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -104,7 +105,7 @@ class Transport:
             ValueError: The message holds what JSON can't say (NaN, infinity).
         """
         body = None if message is None else json.dumps(message, allow_nan=False).encode()
-        sent = {REQUEST_ID: new_request_id(), **_trace(), **(headers or {})}
+        sent = {REQUEST_ID: new_request_id(), **self._key, **_trace(), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
@@ -147,7 +148,7 @@ class Transport:
             NotAGateway: The answer is not one that a gateway gives.
         """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
-        sent = {REQUEST_ID: new_request_id(), **(headers or {})}
+        sent = {REQUEST_ID: new_request_id(), **self._key, **(headers or {})}
         with self._failures(f"nothing came from {self._url} for {silence_seconds:g} s", sent[REQUEST_ID]):
             async with self._opened.get(
                 self._url + path, headers=sent, timeout=limits, allow_redirects=False

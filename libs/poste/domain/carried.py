@@ -13,8 +13,12 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-#: The longest such text, in characters.
+#: The longest such text, in characters, without what is said of the client.
 LONGEST: Final = 8192
+#: Tells a handler which client a call is from. Only a gateway says it, in the first line.
+CLIENT: Final = "poste-client"
+_CLIENT: Final = f"{CLIENT}: "
+_LONGEST_CLIENT: Final = 100
 #: The most that is kept of it with a queued call.
 MOST_KEPT: Final = 1000
 #: What gRPC takes for a key (gRPC over HTTP/2, "Custom-Metadata").
@@ -32,6 +36,16 @@ _ELSEWHERE: Final = frozenset(
 )
 
 
+def of_client(client: str) -> str:
+    """Return the text that says which client a call is from."""
+    return f"{_CLIENT}{client}\n"
+
+
+def client_line(text: str) -> str:
+    """Return what a text says of the client; empty if it says nothing."""
+    return text[: text.index("\n") + 1] if text.startswith(_CLIENT) else ""
+
+
 def is_key(key: str) -> bool:
     """Return whether metadata of a key may be carried."""
     return _KEY.fullmatch(key) is not None and not key.startswith(_RESERVED) and key not in _ELSEWHERE
@@ -46,12 +60,12 @@ def is_value(key: str, value: str) -> bool:
 
 def read(text: str) -> tuple[tuple[str, str | bytes], ...]:
     """Return the metadata that a text is; what is none in it is passed over."""
-    if not text or len(text) > LONGEST:
+    if not text or len(text) > LONGEST + _LONGEST_CLIENT:
         return ()
     found: list[tuple[str, str | bytes]] = []
     for line in text.split("\n"):
         key, colon, value = line.partition(": ")
-        if not (colon and is_key(key) and _PRINTABLE.fullmatch(value)):
+        if not (colon and (is_key(key) or key == CLIENT) and _PRINTABLE.fullmatch(value)):
             continue
         if not key.endswith(_BYTES):
             found.append((key, value))

@@ -2,11 +2,13 @@
 
 An id carries what is needed to judge it with no record at hand: its queue, when it was minted and both times to live.
 Of two tasks under one idempotency key, one after the other, the ids differ by that time alone.
-Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it.
+Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it. Its random part ends in
+a keyed hash of the client that it was made for, which tells whether a task is a client's with no record at hand: of
+2^24 other clients one would have the same.
 
 Layout before base64url without padding (RFC 4648, section 5)::
 
-    kind 1 | random 12 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
+    kind 1 | random 9 | owner 3 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
 
 Only gateways have the key. What others need to call a task in their logs as its client does travels with it: the id
 without its queue's name, which they know (`without_queue`, `with_queue`). That is short, and costs no decoding: the
@@ -32,6 +34,10 @@ _ACCEPTED: Final = 1
 _ACCEPTANCE_UNKNOWN: Final = 2
 _HEAD: Final = struct.Struct(">B12s6sII")
 _SIGNATURE_BYTES: Final = 16
+_RANDOM_BYTES: Final = 9
+_OWNER_BYTES: Final = 3
+#: The owners of so many clients' tasks are remembered.
+_MOST_OWNERS: Final = 1024
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 #: How many characters there are before the queue's name; and how many at most without it, with a rest of it.
 _HEAD_CHARS: Final = _HEAD.size // 3 * 4
@@ -48,7 +54,8 @@ class TaskId(NamedTuple):
     Attributes:
         text: The public spelling.
         queue: The queue's name, which is the service's full name.
-        key: The random part, or what an idempotency key made of it: what the task is called within its queue in Redis.
+        key: The random part, or what an idempotency key made of it, and the owner: what the task is called within its
+            queue in Redis.
         create_ms: When it was minted, in milliseconds since the epoch.
         task_ttl_seconds: How long it may wait for its service.
         result_ttl_seconds: How long its result is kept.
@@ -80,6 +87,7 @@ class TaskIds:
         self._signing_key = signing_key
         #: The key's own rounds of each signature, made once.
         self._signer = hmac.new(signing_key, digestmod="sha256")
+        self._owners: dict[str, bytes] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -92,6 +100,7 @@ class TaskIds:
         *,
         task_ttl_seconds: int,
         result_ttl_seconds: int,
+        client: str = "",
         random: bytes | None = None,
         now: float | None = None,
     ) -> TaskId:
@@ -101,19 +110,41 @@ class TaskIds:
             queue: The queue's name.
             task_ttl_seconds: How long it may wait for its service.
             result_ttl_seconds: How long its result is kept.
+            client: The client that it belongs to; empty if clients are not told apart.
             random: What stands for the random part: of a call with an idempotency key (`of_idempotency_key`).
             now: In seconds since the epoch; the clock's if not given.
         """
         milliseconds = int((time.time() if now is None else now) * 1000)
-        return self._make(queue, random or os.urandom(12), milliseconds, task_ttl_seconds, result_ttl_seconds)
+        return self._make(
+            queue,
+            (random or os.urandom(_RANDOM_BYTES)) + self._owner(client),
+            milliseconds,
+            task_ttl_seconds,
+            result_ttl_seconds,
+        )
 
-    def of_idempotency_key(self, service: str, method: str, text: str) -> bytes:
-        """Return what stands for the random part of the id of each call of a method with an idempotency key.
+    def of_idempotency_key(self, service: str, method: str, text: str, *, client: str = "") -> bytes:
+        """Return what stands for the random part of the id of each call of a method with a client's idempotency key.
 
         So they all have one record. Under the signing key no client can choose two texts for which it is the same.
         """
-        said = f"poste idempotency key\0{service}\0{method}\0{text}".encode()
-        return hmac.new(self._signing_key, said, hashlib.sha256).digest()[:12]
+        said = f"poste idempotency key\0{service}\0{method}\0{text}\0{client}".encode()
+        return hmac.new(self._signing_key, said, hashlib.sha256).digest()[:_RANDOM_BYTES]
+
+    def is_of(self, task_id: TaskId, client: str) -> bool:
+        """Return whether a task is a client's."""
+        return hmac.compare_digest(_decode(task_id.key)[_RANDOM_BYTES:], self._owner(client))
+
+    def _owner(self, client: str) -> bytes:
+        """Return what the ids of a client's tasks have of it."""
+        owner = self._owners.get(client)
+        if owner is None:
+            said = f"poste task owner\0{client}".encode()
+            owner = hmac.new(self._signing_key, said, hashlib.sha256).digest()[:_OWNER_BYTES]
+            if len(self._owners) >= _MOST_OWNERS:
+                self._owners.clear()
+            self._owners[client] = owner
+        return owner
 
     def remake(self, queue: str, key: str, *, create_ms: int, task_ttl_seconds: int, result_ttl_seconds: int) -> TaskId:
         """Make the id of a task that is on record: the very one that was minted."""

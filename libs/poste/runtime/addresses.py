@@ -27,6 +27,13 @@ def authority(host: str, port: int) -> str:
     return f"{host}:{port}"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether who listens on a host can be reached from this machine alone."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
 def unusable(host: str, port: int, error: OSError) -> StartError:
     """Return the error for an address that can't be listened on: it is taken, or not this host's."""
     return StartError(f"can't listen on {authority(host, port)}: {os.strerror(error.errno) if error.errno else error}")

@@ -32,6 +32,7 @@ PARTS: Final[Mapping[str, type[Settings]]] = {
 #: What is read by others than the parts, and who reads it.
 OTHERS: Final[Mapping[str, str]] = {
     "POSTE_URL": "the verbs of `poste` that ask a gateway: its URL",
+    "POSTE_KEY_FILE": "the verbs of `poste` that ask a gateway: the file with the client's key",
     "POSTE_DATA": "the verbs of `poste` that ask a gateway or a `poste up`: the data folder of that `poste up`",
     "POSTE_HEALTH": "`poste health`, the image's health check: the URL that it asks",
     "POSTE_IMAGE": "compose and the stack: the image, with its tag or digest",

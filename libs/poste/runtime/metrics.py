@@ -98,8 +98,9 @@ for _outcome in ("told", "refused", "unreached", "forbidden", "defect"):
 records_lost_total = Counter(
     "poste_records_lost_total", "Lookups of tasks that must still be there and are not: page an operator."
 )
-operator_tokens_wrong_total = Counter(
-    "poste_operator_tokens_wrong_total", "Requests that brought an operators' token that is not this gateway's."
+credentials_wrong_total = Counter(
+    "poste_credentials_wrong_total",
+    "Requests that brought a key, or an operators' token, that this gateway does not know.",
 )
 refused_total = Counter(
     "poste_refused_total",

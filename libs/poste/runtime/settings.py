@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
+from poste.runtime.addresses import is_loopback
 from poste.runtime.setting_values import (
     MAX_PORT,
     Bytes,
@@ -140,6 +141,12 @@ class GatewaySettings(Settings):
     #: The file with the token that operators send, the same for all gateways. Made if it is not there. Without one
     #: no client is an operator, wherever it comes from.
     operator_token_file: Path | None = None
+    #: The file with the clients' keys (`poste keys`), the same for all gateways; read again when it changes. With it a
+    #: request needs a key, and a task is for its own client and operators alone.
+    client_keys_file: Path | None = None
+    #: Let clients without a key call, and read their tasks and what there is to call. A gateway without keys listens
+    #: beyond loopback only with this.
+    anonymous_calls: bool = False
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
     catalogue_copy: Path | None = None
@@ -218,6 +225,11 @@ class GatewaySettings(Settings):
             yield f"{' and '.join(idle)} without POSTE_TLS_PORT would serve no TLS: set that too, such as 8443"
         if self.tls_port and self.tls_port == self.port:
             yield f"POSTE_TLS_PORT={self.tls_port} is POSTE_PORT too: HTTP and HTTPS need a port each"
+        if not (is_loopback(self.host) or self.client_keys_file or self.anonymous_calls):
+            yield (
+                f"POSTE_HOST={self.host} would let in whoever reaches it: set POSTE_CLIENT_KEYS_FILE (`poste keys`) "
+                "or POSTE_ANONYMOUS_CALLS=true"
+            )
         if self.callback_origins and self.callback_secret_file is None:
             yield "POSTE_CALLBACK_ORIGINS needs POSTE_CALLBACK_SECRET_FILE: what is sent there is signed"
         if self.max_received_bytes < self.max_body_bytes:

@@ -22,6 +22,7 @@ from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http import server as http_server
 from poste_gateway.http.callback_urls import CallbackUrls
+from poste_gateway.http.door import Door
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
@@ -78,8 +79,12 @@ def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
         body_seconds=30,
         open_streams=nothing,
         callback_urls=CallbackUrls([]),
+        guarded=False,
     )
-    return http_server.Server(Dispatcher(call_services, own_routes, (), asyncio.Event()).handle, 1024 * 1024)
+    return http_server.Server(
+        Dispatcher(call_services, own_routes, Door(None, None, anonymous=False), (), asyncio.Event()).handle,
+        1024 * 1024,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 const MOST = 30;
 // Of so many the methods are listed at once, of more the services.
 const FEW = 5;
+import { credentials, token } from "./api.js";
+
 const find = (id) => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -14,8 +16,9 @@ function note(text) {
 }
 
 async function catalogued() {
-  const answer = await fetch("v1/services");
+  const answer = await fetch("v1/services", { headers: credentials() });
   const told = await answer.json();
+  if (answer.status === 401) find("locked").hidden = false;
   if (!answer.ok) throw new Error(told.detail ?? told.title);
   return told.services.map((one) => one.name).sort();
 }
@@ -45,12 +48,22 @@ function show(name, listed) {
     defaultModelsExpandDepth: -1,
     displayRequestDuration: true,
     tryItOutEnabled: true,
+    requestInterceptor(request) {
+      request.headers = { ...credentials(), ...request.headers };
+      return request;
+    },
   });
 }
 
 const colour = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", colour);
 colour();
+
+find("locked").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token.set(find("key").value.trim());
+  location.reload();
+});
 
 try {
   const names = await catalogued();

@@ -11,7 +11,7 @@ import { Tasks } from "./tasks.js";
 
 const STATES = { live: "live", lost: "connection lost, trying again", connecting: "connecting" };
 const NEEDS = {
-  "operator-token": "Tasks, dead letters and pausing are for operators: with their token.",
+  "credentials-needed": "Tasks, dead letters and pausing are for operators: with their token.",
   "operators-only":
     "Tasks, dead letters and pausing are for operators: once this gateway is given a token for them (POSTE_OPERATOR_TOKEN_FILE).",
 };
@@ -39,7 +39,7 @@ const stream = new Stream({
     operator = hello.operator;
     history.operator = operator;
     find("operator").hidden = operator && !token.get();
-    find("operator-form").hidden = operator || hello.needs !== "operator-token";
+    find("operator-form").hidden = operator || hello.needs !== "credentials-needed";
     find("operator-forget").hidden = !token.get();
     say(find("operator-why"), operator ? "This tab has the operators' token until it is closed." : (NEEDS[hello.needs] ?? ""));
   },
@@ -60,6 +60,11 @@ const stream = new Stream({
 });
 
 function state(name) {
+  if (name === "locked") {
+    find("operator").hidden = find("operator-form").hidden = false;
+    say(find("operator-why"), "This gateway shows itself to who has a key: with the role read, or an operator's.");
+    return;
+  }
   if (name === "refused") {
     trouble("The operators' token is wrong.");
     find("token").focus();

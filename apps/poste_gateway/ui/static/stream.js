@@ -58,6 +58,7 @@ export class Stream {
         this.restart();
         return;
       }
+      if (response.status === 401) this.#handlers.state("locked");
       if (!response.ok) return;
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";

@@ -1,0 +1,200 @@
+"""The clients' keys: a file of JSON that has of each key its digest, and what it may do.
+
+A key is 256 random bits, so a plain SHA-256 of it is as good as what passwords need: there is nothing to guess. The
+file is read again whenever it changes. One that can't be used is logged, and the last good keys stay in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from poste.domain import input_rules
+from poste.domain.errors import StartError
+from poste.runtime import logs, secret_files
+from poste_gateway.access import rate
+from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Role
+from poste_gateway.access.rate import Bucket
+
+#: What a key begins with, so that who searches for secrets that lie about finds it.
+_PREFIX: Final = "poste_"
+_WHAT: Final = "the clients' keys (POSTE_CLIENT_KEYS_FILE)"
+#: How often the file is looked at, in seconds.
+_LOOK_SECONDS: Final = 1.0
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,47}", re.ASCII)
+
+_log: Final = logs.get("client_keys")
+
+
+def _named(text: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise ValueError("must be 1 to 48 letters, digits and ._@-, the first a letter or a digit")
+    return text
+
+
+def _method(text: str) -> str:
+    service, slash, method = text.partition("/")
+    if not input_rules.is_service(service) or (slash and not method.isidentifier()):
+        raise ValueError("must be package.Service or package.Service/Method")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_named)]
+Method = Annotated[str, AfterValidator(_method)]
+Seconds = Annotated[int, Field(gt=0, le=2**32 - 1)]
+
+
+class ClientKey(BaseModel):
+    """One key, as the file has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: What the key is called.
+    name: Name
+    #: Whose tasks its calls are; several keys may have one client.
+    client: Name
+    #: The key's SHA-256.
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    #: The services and methods that it may call; none: all.
+    methods: tuple[Method, ...] = ()
+    #: How many requests in how many seconds, such as 100/60; empty: any number.
+    rate: str = ""
+    #: Ceilings of the times to live of its calls and their results.
+    max_task_ttl_seconds: Seconds | None = None
+    max_result_ttl_seconds: Seconds | None = None
+    #: The day that it was made on.
+    created: str = ""
+
+    @field_validator("client")
+    @classmethod
+    def _not_the_operators(cls, value: str) -> str:
+        if value == OPERATORS:
+            raise ValueError(f"can't be {OPERATORS}: that is who has the operators' token")
+        return value
+
+    @field_validator("rate")
+    @classmethod
+    def _is_rate(cls, value: str) -> str:
+        if value:
+            rate.read(value)
+        return value
+
+
+class KeyFile(BaseModel):
+    """All keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[ClientKey, ...] = ()
+
+    @model_validator(mode="after")
+    def _no_two_alike(self) -> KeyFile:
+        for what, found in (("name", [one.name for one in self.keys]), ("sha256", [one.sha256 for one in self.keys])):
+            if twice := [value for value, count in Counter(found).items() if count > 1]:
+                raise ValueError(f"two keys have the {what} {twice[0]}")
+        return self
+
+
+def new_key() -> str:
+    """Return a new key."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(key: bytes) -> str:
+    """Return what the file has of a key."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def load(path: Path) -> KeyFile:
+    """Read the file.
+
+    Raises:
+        StartError: It can't be read, others can read or write it, or it is wrong.
+    """
+    content = secret_files.read(path, _WHAT)
+    try:
+        return KeyFile.model_validate_json(content)
+    except ValidationError as error:
+        # Without the input: that may be a key, where its digest should be.
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(one) for one in first["loc"])
+        raise StartError(f"{_WHAT}, {path}: {place}{': ' if place else ''}{first['msg']}") from None
+
+
+class ClientKeys:
+    """The keys in use."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            StartError: It can't be used.
+        """
+        self._path = path
+        self._seen = self._mark()
+        self._identities: dict[str, Identity] = {}
+        self._use(load(path))
+
+    def find(self, key: bytes) -> Identity | None:
+        """Return whose a key is; None if it is no one's.
+
+        That takes a look-up by its digest: how long it takes says nothing about other keys.
+        """
+        return self._identities.get(digest(key))
+
+    async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
+        """Read the file again whenever it changes. Never returns."""
+        while True:
+            await asyncio.sleep(look_seconds)
+            mark = self._mark()
+            if mark == self._seen:
+                continue
+            self._seen = mark
+            try:
+                found = load(self._path)
+            except StartError as error:
+                # It may be half written: it changes once more, then.
+                _log.error("keys refused", error=str(error))
+            else:
+                self._use(found)
+                _log.info("keys read", keys=len(found.keys))
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        """Return what tells one content of the file from the next; None if it is not there."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _use(self, file: KeyFile) -> None:
+        before = self._identities
+        self._identities = {one.sha256: _identity(one, before.get(one.sha256)) for one in file.keys}
+
+
+def _identity(key: ClientKey, before: Identity | None) -> Identity:
+    bucket = None
+    if key.rate:
+        bucket = Bucket(rate.read(key.rate))
+        # A file that is written anew for another key gives no client more requests.
+        if before is not None and before.bucket is not None and before.bucket.rate == bucket.rate:
+            bucket = before.bucket
+    roles = frozenset(key.roles)
+    return Identity(
+        key.client,
+        key.name,
+        roles,
+        frozenset(key.methods),
+        bucket,
+        key.max_task_ttl_seconds,
+        key.max_result_ttl_seconds,
+        owns_all=bool(roles & OPERATING),
+    )

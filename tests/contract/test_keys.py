@@ -1,0 +1,373 @@
+"""Clients' keys: who is let in, to what, how often; and whose a task is. A real gateway, on each of its surfaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from support import shop
+from support.cli import environment, poste
+from support.driven_office import SUM, Office, running_office
+from support.gateway import Stage, answer, running_gateway, staged
+from support.keyring import Keyring
+from support.operating import OPERATOR
+from support.redis_server import RedisServer
+from support.rest import ORDER, PLACE, is_problem
+from support.waiting import until
+
+from poste.domain import carried
+from poste.domain.codes import Code
+from poste.domain.errors import StartError
+from poste.queue import record
+from poste.runtime.settings import GatewaySettings
+from poste_gateway.access.doors import DOORS
+from poste_gateway.access.identity import Role
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+METHOD = f"/{shop.NAME}/Place"
+#: Every surface that calls a method: verb, path, body, headers.
+CALLS: tuple[tuple[str, str, Any, Mapping[str, str]], ...] = (
+    ("POST", PLACE, ORDER, {}),
+    ("POST", METHOD, ORDER, {"Connect-Protocol-Version": "1"}),
+    ("POST", METHOD, b"", {"Content-Type": "application/proto"}),
+    ("POST", METHOD, b"\0\0\0\0\0", {"Content-Type": "application/grpc-web+proto"}),
+    ("POST", PLACE, ORDER, {"Prefer": "respond-async"}),
+    ("POST", PLACE, ORDER, {"Idempotency-Key": "one"}),
+    ("GET", f"/{shop.NAME}/Quote?connect=v1&encoding=json&message=%7B%7D", None, {}),
+    ("GET", "/nothing/here", None, {}),
+)
+
+
+@dataclass
+class Guarded:
+    """A gateway that asks for keys, and the keys."""
+
+    stage: Stage
+    ring: Keyring
+
+    async def ask(self, verb: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Any:
+        sent = {name.replace("-", "_"): value for name, value in headers.items()}
+        return await self.stage.gateway.ask(verb, path, body, **sent)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    ring = Keyring(folder / "client.keys")
+    keys = {"all": ring.add("all", *Role)}
+    for role in Role:
+        keys[f"only-{role}"] = ring.add(f"only-{role}", role)
+        keys[f"but-{role}"] = ring.add(f"but-{role}", *(one for one in Role if one is not role))
+    async with staged(folder, answer, client_keys_file=ring.path, headers=keys["all"]) as stage:
+        stage.keys = keys  # type: ignore[attr-defined]
+        yield Guarded(stage, ring)
+
+
+def place(path: str) -> str:
+    """A path that a route stands for."""
+    for kind, name in (("tasks", "x"), ("queues", shop.NAME), ("services", shop.NAME), ("methods", "Place")):
+        path = path.replace(f"/{kind}/*", f"/{kind}/{name}")
+    return path.replace("/problems/*", "/problems/gone").replace("/ui/*", "/ui/main.js")
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "role"), [(verb, path, role) for path, verbs in DOORS.items() for verb, role in verbs.items()]
+)
+async def test_every_own_route_asks_for_its_role(guarded: Guarded, verb: str, path: str, role: Role | None) -> None:
+    """One door that was forgotten would be open to whoever finds it."""
+    keys: dict[str, Mapping[str, str]] = guarded.stage.keys  # type: ignore[attr-defined]
+    if path == "/ui/events":
+        verb = "HEAD"
+    bare = guarded.stage.gateway.session
+    async with bare.request(verb, guarded.stage.gateway.url + place(path), allow_redirects=False) as nobody:
+        if role is None:
+            assert nobody.status < 400
+            return
+        assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
+    wrong = await guarded.ask(verb, place(path), headers={"Authorization": "Bearer poste_wrong"})
+    without = await guarded.ask(verb, place(path), headers=keys[f"but-{role}"])
+    allowed = await guarded.ask(verb, place(path), headers=keys[f"only-{role}"])
+    assert (wrong.status, without.status) == (401, 403)
+    assert allowed.status not in (401, 403)
+
+
+@pytest.mark.parametrize(("verb", "path", "body", "headers"), CALLS)
+async def test_every_surface_asks_for_a_key_that_may_call(
+    guarded: Guarded, verb: str, path: str, body: Any, headers: Mapping[str, str]
+) -> None:
+    """Who is refused by REST would come in by Connect, gRPC-Web, or as a call that is kept."""
+    keys: dict[str, Mapping[str, str]] = guarded.stage.keys  # type: ignore[attr-defined]
+    role, sent = "read" if path.startswith("/nothing") else "call", {**headers}
+    session, url = guarded.stage.gateway.session, guarded.stage.gateway.url
+    data = json.dumps(body) if isinstance(body, dict) else body
+    if isinstance(body, dict):
+        sent["Content-Type"] = "application/json"
+    statuses = []
+    for key in ({}, keys[f"but-{role}"]):
+        async with session.request(verb, url + path, data=data, headers={**sent, **key}) as reply:
+            # gRPC-Web tells it in a frame behind the messages.
+            told = re.search(rb"grpc-status: (\d+)", await reply.read())
+            statuses.append(int(told[1]) if told else reply.status)
+    assert statuses in ([401, 403], [Code.UNAUTHENTICATED, Code.PERMISSION_DENIED])
+    assert guarded.stage.shops[0].ran == []
+    assert not guarded.stage.mom.requests
+
+
+async def test_a_preflight_and_the_probes_need_no_key(guarded: Guarded) -> None:
+    """A browser sends no key with a preflight, and what balances gateways has none."""
+    session, url = guarded.stage.gateway.session, guarded.stage.gateway.url
+    for verb, path in (("OPTIONS", PLACE), ("GET", "/livez"), ("GET", "/readyz")):
+        async with session.request(verb, url + path) as reply:
+            assert reply.status < 300, (verb, path)
+
+
+async def test_a_key_opens_the_methods_that_it_names(tmp_path: Path) -> None:
+    """A client that was given one method would call them all, by a batch if not otherwise."""
+    ring = Keyring(tmp_path / "client.keys")
+    narrow, other = ring.add("narrow", methods=[f"{shop.NAME}/Place"]), ring.add("other", methods=["other.v1.Service"])
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        batch = [{"method": f"{shop.NAME}/Place", "request": ORDER}]
+        mine = await stage.gateway.post(PLACE, ORDER, **narrow)
+        whole = await stage.gateway.post(PLACE, ORDER, **other)
+        kept = await stage.gateway.post("/v1/tasks:batch", batch, **other)
+
+    assert mine.status == 200
+    is_problem(whole, 403, "not-allowed", "PERMISSION_DENIED")
+    assert kept.body["results"][0]["error"]["type"] == "/problems/not-allowed"
+
+
+async def test_the_handler_is_told_its_client_and_never_the_key(tmp_path: Path) -> None:
+    """A service could not tell its clients apart, a client could name another, or a service could use their keys."""
+    ring = Keyring(tmp_path / "client.keys")
+    acme = ring.add("acme")
+    forwards = {"request_headers": {"names": ["authorization", "grpc-metadata-*"]}}
+    async with staged(tmp_path, answer, entry=forwards, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        said = await stage.gateway.post(PLACE, ORDER, Grpc_Metadata_Poste_Client="other", **acme)
+        (metadata,) = stage.shops[0].metadata
+
+    assert said.status == 200
+    assert metadata["poste-client"] == "acme"
+    assert "authorization" not in metadata
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def office(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Office, Any]]:
+    folder = tmp_path_factory.mktemp("office")
+    ring = Keyring(folder / "client.keys")
+    keys = {
+        "acme": ring.add("acme"),
+        "other": ring.add("other"),
+        "brief": ring.add("brief", max_task_ttl_seconds=60, max_result_ttl_seconds=30),
+        "looks": ring.add("looks", "read", "look"),
+    }
+    async with running_office(own_redis, folder, client_keys_file=ring.path, headers=OPERATOR) as one:
+        yield one, keys
+
+
+async def test_a_task_is_its_clients(office: tuple[Office, Any]) -> None:
+    """Who learns of an id, by a log or over a shoulder, would read the result, or cancel the call."""
+    one, keys = office
+    at = await one.waiting(**keys["acme"])
+    tries = [("GET", at), ("GET", f"{at}/history"), ("GET", f"{at}/events"), ("DELETE", at)]
+    for verb, path in tries:
+        is_problem(await one.gateway.ask(verb, path, **keys["other"]), 404, "no-such-task", "NOT_FOUND")
+    mine = await one.gateway.get(at, **keys["acme"])
+    looked = [await one.gateway.get(at, **keys["looks"]), await one.gateway.get(at, **OPERATOR)]
+    listed = await one.gateway.get(f"/v1/queues/{SUM}/tasks", **keys["looks"])
+    cancelled = await one.gateway.ask("DELETE", at, **keys["acme"])
+
+    assert [reply.status for reply in (mine, *looked)] == [200, 200, 200]
+    assert mine.body["id"] in [task["id"] for task in listed.body["tasks"]]
+    assert cancelled.body["state"] == "CANCELLED"
+
+
+async def test_the_record_keeps_the_client(office: tuple[Office, Any]) -> None:
+    """A call that waited would reach its handler as nobody's."""
+    one, keys = office
+    at = await one.waiting(**keys["acme"])
+    key = one.gateway.ids.read(at.removeprefix("/v1/tasks/")).key
+    kept = await one.client.hget(one.keys.record(key), record.HEADERS)
+    assert ("poste-client", "acme") in carried.read(kept.decode())
+    await one.gateway.ask("DELETE", at, **keys["acme"])
+
+
+async def test_each_client_has_idempotency_keys_of_its_own(office: tuple[Office, Any]) -> None:
+    """A client would get another's answer by guessing a key, or be told that its own was used."""
+    one, keys = office
+    asked = {"Idempotency_Key": "same", "Prefer": "respond-async"}
+    first = await one.gateway.post("/v1/sum", {"a": 1, "b": 1}, **asked, **keys["acme"])
+    again = await one.gateway.post("/v1/sum", {"a": 1, "b": 1}, **asked, **keys["acme"])
+    others = await one.gateway.post("/v1/sum", {"a": 2, "b": 2}, **asked, **keys["other"])
+
+    assert [reply.status for reply in (first, again, others)] == [202, 202, 202]
+    assert again.body["id"] == first.body["id"] != others.body["id"]
+    assert "Idempotent-Replayed" not in others.headers
+
+
+async def test_a_keys_ceilings_cut_times_to_live(office: tuple[Office, Any]) -> None:
+    """A client would keep the queue full of what it could have for weeks."""
+    one, keys = office
+    reply = await one.gateway.post("/v1/sum", {"a": 1, "b": 1}, Prefer="respond-async", **keys["brief"])
+    found = one.gateway.ids.read(reply.body["id"])
+
+    assert (found.task_ttl_seconds, found.result_ttl_seconds) == (60, 30)
+
+
+async def test_a_key_is_used_so_often_and_no_more(tmp_path: Path) -> None:
+    """One client would take all that the gateway has; or have no way to know when it may go on."""
+    ring = Keyring(tmp_path / "client.keys")
+    limited, free = ring.add("limited", rate="3/1000"), ring.add("free")
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        replies = [await stage.gateway.post(PLACE, ORDER, **limited) for _ in range(4)]
+        read = await stage.gateway.get("/v1/services", **limited)
+        other = await stage.gateway.post(PLACE, ORDER, **free)
+
+    assert [reply.status for reply in replies] == [200, 200, 200, 429]
+    assert replies[0].headers["RateLimit-Policy"] == '"key";q=3;w=1000'
+    assert replies[0].headers["RateLimit"].startswith('"key";r=2;t=')
+    is_problem(replies[3], 429, "rate-limited", "RESOURCE_EXHAUSTED")
+    assert 300 < int(replies[3].headers["Retry-After"]) <= 334
+    assert (read.status, other.status, "RateLimit" in other.headers) == (429, 200, False)
+
+
+async def test_each_call_of_a_batch_counts(tmp_path: Path) -> None:
+    """Ten thousand calls would pass as one."""
+    ring = Keyring(tmp_path / "client.keys")
+    limited = ring.add("limited", rate="3/1000")
+    batch = [{"method": f"{shop.NAME}/Place", "request": ORDER}] * 5
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        first = await stage.gateway.post("/v1/tasks:batch", batch, **limited)
+        after = await stage.gateway.post(PLACE, ORDER, **limited)
+
+    assert (first.status, after.status) == (200, 429)
+
+
+async def test_a_revoked_key_is_out_and_a_broken_file_lets_none_out(tmp_path: Path) -> None:
+    """A key that was lost would be good until a restart; or one typing error would shut all clients out."""
+    ring = Keyring(tmp_path / "client.keys")
+    gone, stays = ring.add("gone"), ring.add("stays")
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+
+        async def status(key: Mapping[str, str]) -> int:
+            return int((await stage.gateway.post(PLACE, ORDER, **key)).status)
+
+        before = await status(gone)
+        ring.remove("gone")
+
+        async def out() -> bool:
+            return await status(gone) == 401
+
+        await until(out, what="the key is out")
+        kept = await status(stays)
+        late = ring.add("late")
+
+        async def in_() -> bool:
+            return await status(late) == 200
+
+        await until(in_, what="the new key is in")
+        ring.path.write_text("{")
+        ring.add("later")
+        assert (before, kept) == (200, 200)
+
+
+async def test_a_file_that_is_wrong_is_refused_and_its_secrets_not_told(tmp_path: Path) -> None:
+    """A gateway would start with no keys; or log one that was written where its digest should be."""
+    ring = Keyring(tmp_path / "client.keys")
+    ring.add("one", sha256="poste_secret")
+    with pytest.raises(StartError, match=r"client.keys: keys\.0\.sha256") as refused:
+        async with running_gateway(tmp_path, 1, wait=False, client_keys_file=ring.path):
+            pass
+    assert "poste_secret" not in str(refused.value)
+    ring.path.chmod(0o644)
+    with pytest.raises(StartError, match="others can read it"):
+        async with running_gateway(tmp_path, 1, wait=False, client_keys_file=ring.path):
+            pass
+
+
+async def test_who_shows_no_key_may_call_where_a_setting_says_so(tmp_path: Path) -> None:
+    """Public methods beside private ones would need a key that everybody knows."""
+    ring = Keyring(tmp_path / "client.keys")
+    acme = ring.add("acme")
+    async with staged(tmp_path, answer, client_keys_file=ring.path, anonymous_calls=True) as stage:
+        called = await stage.gateway.post(PLACE, ORDER)
+        wrong = await stage.gateway.post(PLACE, ORDER, Authorization="Bearer poste_wrong")
+        operated = await stage.gateway.post(f"/v1/queues/{shop.NAME}/pause")
+        kept = await stage.gateway.post(PLACE, ORDER, Prefer="respond-async")
+        at = kept.headers["Location"]
+        others = await stage.gateway.get(at, **acme)
+        document = await stage.gateway.get("/openapi.json")
+
+    assert [reply.status for reply in (called, wrong, operated, kept, others)] == [200, 401, 401, 202, 404]
+    assert "poste-client" not in stage.shops[0].metadata[0]
+    assert document.body["security"] == [{}, {"Key": []}]
+
+
+async def test_the_document_says_what_is_to_be_shown(guarded: Guarded) -> None:
+    """A generated client would send no key, and a page to try calls have no field for one."""
+    document = (await guarded.stage.gateway.get("/openapi.json")).body
+
+    assert document["security"] == [{"Key": []}]
+    assert document["components"]["securitySchemes"]["Key"]["scheme"] == "bearer"
+
+
+async def test_a_gateway_without_keys_asks_for_none(tmp_path: Path) -> None:
+    """On loopback a newcomer would need a key before the first call; a service's own tokens would be taken for keys."""
+    async with staged(tmp_path, answer) as stage:
+        called = await stage.gateway.post(PLACE, ORDER, Authorization="Bearer whatever the service asks for")
+        document = await stage.gateway.get("/openapi.json")
+
+    assert called.status == 200
+    assert "security" not in document.body
+
+
+@pytest.mark.parametrize(("host", "more", "fits"), [
+    ("0.0.0.0", {}, False),  # noqa: S104 - what it is about
+    ("::", {}, False),
+    ("poste.example", {}, False),
+    ("0.0.0.0", {"anonymous_calls": True}, True),  # noqa: S104
+    ("0.0.0.0", {"client_keys_file": "client.keys"}, True),  # noqa: S104
+    ("127.0.0.1", {}, True),
+    ("::1", {}, True),
+    ("localhost", {}, True),
+])  # fmt: skip
+async def test_beyond_loopback_a_gateway_needs_keys_or_a_word_for_it(host: str, more: Any, fits: bool) -> None:
+    """A gateway that was only to be tried would be open to the network."""
+    if fits:
+        assert GatewaySettings(host=host, **more).host == host
+    else:
+        with pytest.raises(StartError, match="POSTE_ANONYMOUS_CALLS=true"):
+            GatewaySettings(host=host, **more)
+
+
+async def test_keys_are_made_listed_and_revoked_by_a_command(tmp_path: Path) -> None:
+    """Keys would be made by hand, and written where others read them."""
+    file = tmp_path / "client.keys"
+    env = environment(POSTE_CLIENT_KEYS_FILE=str(file))
+    made = poste("keys", "new", "acme-1", "--client", "acme", "--role", "call", "--rate", "100/60", env=env)
+    twice = poste("keys", "new", "acme-1", env=env)
+    operator = poste("keys", "new", "ann", "--role", "look", "--role", "replay", env=env)
+    wrong = poste("keys", "new", "bad", "--rate", "many", env=env)
+    listed = poste("keys", "list", env=env)
+    key = made.stdout.strip()
+    secret = tmp_path / "key"
+    os.close(os.open(secret, os.O_CREAT, 0o600))
+    secret.write_text(operator.stdout)
+    async with staged(tmp_path, answer, client_keys_file=file, headers=OPERATOR) as stage:
+        called = await stage.gateway.post(PLACE, ORDER, Authorization=f"Bearer {key}")
+    revoked = poste("keys", "revoke", "acme-1", env=env)
+
+    assert (made.returncode, called.status, revoked.returncode) == (0, 200, 0)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert key not in file.read_text()
+    assert (twice.returncode, "two keys have the name acme-1" in twice.stderr) == (2, True)
+    assert (wrong.returncode, "must be how many requests" in wrong.stderr) == (2, True)
+    assert listed.stdout.startswith("acme-1: client acme; call; rate 100/60; ")
+    assert poste("keys", "list", env=env).stdout.startswith("ann: client ann; look, replay; ")
