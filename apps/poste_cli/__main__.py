@@ -17,7 +17,8 @@ _EPILOG: Final = """\b
 Exit codes:
   0  success
   1  failure: the gateway answered with a problem, or the task did not succeed
-  2  wrong usage, or nothing could be done: no gateway (or no `poste up`) answers, a part can't start
+  2  wrong usage, or nothing could be done: no gateway (or no `poste up`)
+     answers, a part can't start
   3  still waiting: the call is kept, and has not ended yet
 130  ended by Ctrl-C"""
 

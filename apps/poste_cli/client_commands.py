@@ -180,6 +180,8 @@ async def _called(
 def _print_reply(reply: Answer | Task, *, as_json: bool) -> int:
     if isinstance(reply, Task) and reply.state is not TaskState.SUCCEEDED:
         asking.show(reply, as_json=as_json)
+        if not as_json and not reply.state.final:
+            printing.note(f"`poste task {reply.id} --wait` waits for its end")
         return asking.worth(reply)
     streamed = isinstance(reply, Answer) and reply.streamed
     (printing.compact if as_json or streamed else printing.pretty)(reply.response)

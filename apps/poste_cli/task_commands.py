@@ -120,7 +120,8 @@ def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: st
         else:
             found = await _first(limit, client.find_tasks(queue, wanted))
             found.sort(key=lambda one: one.create_time)
-        return _list(found, sentences.listed, limit=limit, if_none="no call matches", as_json=as_json)
+        if_none = "no call of it is kept" if wanted == TaskFilter() else "no call matches"
+        return _list(found, sentences.listed, limit=limit, if_none=if_none, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
 
