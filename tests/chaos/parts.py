@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,11 @@ from testing.v1 import ledger_pb2
 
 import poste_calculator
 from chaos.proxy import HOST, Link
+from poste.queue import acl
+from poste.queue.keys import KEYS
 from poste.rpc.descriptor_sets import file_descriptor_set
 from poste_cli.local import ports, redis_server
+from support.redis_users import line, of_services, url_of
 
 REDIS: Final = "redis"
 MOMS: Final = ("mom-1", "mom-2")
@@ -146,31 +150,38 @@ def lay_out(folder: Path) -> Layout:
     def moms(caller: str) -> str:
         return "ipv4:" + ",".join(f"{HOST}:{link(f'{caller}>{mom}', own[mom][0])}" for mom in MOMS)
 
-    def redis(caller: str) -> str:
-        return f"redis://{HOST}:{link(f'{caller}>{REDIS}', redis_port)}/0"
+    def redis(caller: str, user: acl.User) -> dict[str, str]:
+        url = url_of(user, f"redis://{HOST}:{link(f'{caller}>{REDIS}', redis_port)}/0")
+        return {"REDIS_URL": url, "REDIS_KEEPS": "always"}
 
     # Gateways, and couriers, call a replica where it says that it is: one link for all.
     called = {name: f"{HOST}:{link(f'gateways>{name}', own[name][0])}" for name in REPLICAS}
-    parts = [_redis(folder, redis_port, base)]
+    users = {kind: of_services([name]) for kind, (name, *_) in SERVICES.items()}
+    users |= {"mom": acl.middleware(KEYS), "courier": acl.courier(KEYS)}
+    parts = [_redis(folder, redis_port, base, users.values())]
     catalogue = _write_catalogue(folder, "ipv4:" + ",".join(called[name] for name in FOREIGN))
-    parts += [part(mom, "poste_cli", "mom", CATALOGUE=str(catalogue), REDIS_URL=redis(mom)) for mom in MOMS]
+    parts += [part(mom, "poste_cli", "mom", CATALOGUE=str(catalogue), **redis(mom, users["mom"])) for mom in MOMS]
     parts += [part(gateway, "poste_cli", "gateway", MOM=moms(gateway)) for gateway in GATEWAYS]
     for kind, (_, spec, replicas, _) in SERVICES.items():
         for name in replicas:
             if kind == "foreign":
                 parts.append(part(name, "support.plain_ledger"))
             else:
-                linked = {"MOM": moms(name), "REDIS_URL": redis(name), "ADVERTISE": called[name]}
+                linked = {"MOM": moms(name), "ADVERTISE": called[name], **redis(name, users[kind])}
                 parts.append(part(name, "poste_cli", "worker", spec, **linked))
-    parts += [part(name, "poste_cli", "courier", MOM=moms(name), REDIS_URL=redis(name)) for name in COURIERS]
+    courier = users["courier"]
+    parts += [part(name, "poste_cli", "courier", MOM=moms(name), **redis(name, courier)) for name in COURIERS]
     urls = {name: f"http://{HOST}:{link(f'clients>{name}', own[name][0])}" for name in GATEWAYS}
     return Layout(folder, {one.name: one for one in parts}, links, urls, redis_port, ledger)
 
 
-def _redis(folder: Path, port: int, base: dict[str, str]) -> Part:
+def _redis(folder: Path, port: int, base: dict[str, str], users: Iterable[acl.User]) -> Part:
     clock = _clock(folder, REDIS)
+    aclfile = folder / "redis.acl"
+    aclfile.write_text("".join(f"{line(user, shown=False)}\n" for user in users))
     # By a port, for links are TCP; of an option that is given twice the last one holds.
-    command = (*redis_server.command(folder / "redis.sock", folder / "redis"), "--unixsocket", "", "--port", str(port))
+    command = redis_server.command(folder / "redis.sock", folder / "redis")
+    command = (*command, "--unixsocket", "", "--port", str(port), "--aclfile", str(aclfile))
     return Part(REDIS, command, base | _faked(clock), _log(folder, REDIS), None, clock)
 
 

@@ -29,7 +29,9 @@ def test_every_key() -> None:
 
     assert names == set(DESIGN.codes("key of a queue"))
     # A channel and patterns are no keys.
-    assert common - {keys.ended_channel, keys.any_taken, keys.any_record} == set(DESIGN.codes("key of all"))
+    assert common - {keys.ended_channel, keys.any_key, keys.any_taken, keys.any_record} == set(
+        DESIGN.codes("key of all")
+    )
 
 
 def test_each_arrow_of_the_drawing_is_explained() -> None:

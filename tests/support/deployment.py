@@ -16,6 +16,8 @@ from typing import Any
 import aiohttp
 from testing.v1 import ledger_pb2
 
+from poste.queue import acl
+from poste.queue.keys import Keys
 from poste.rpc.descriptor_sets import file_descriptor_set
 from poste_cli.local import leash
 from support import ledger, ports
@@ -23,6 +25,7 @@ from support.cli import POSTE, Reply, environment
 from support.operating import OPERATOR, secret_file
 from support.reaching import http_status, reached
 from support.redis_server import RedisServer
+from support.redis_users import line, of_services, url_of
 from support.registering import been_up
 from support.waiting import until
 
@@ -36,6 +39,8 @@ SERVICERS = {
     PRODUCT: "poste_calculator.multiplication:MultiplicationService",
     LEDGER: "support.ledger:LedgerService",
 }
+#: Which queues each program takes from.
+SERVED = {**{spec: [service] for service, spec in SERVICERS.items()}, "support.stubborn:Stubborn": [LEDGER]}
 #: Tasks are taken over sooner than in a deployment, so that tests need not wait for it.
 HASTY = {"lease_seconds": 1.0, "heartbeat_seconds": 0.25, "pass_seconds": 0.3}
 #: As a deployment has it.
@@ -116,19 +121,26 @@ class Deployment:
         mom_settings: dict[str, Any] | None = None,
         gateway_settings: dict[str, Any] | None = None,
         program: Sequence[str] = POSTE,
+        redis_chosen: bool = False,
     ) -> None:
         self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
         self.file = folder / "ledger"
         self._program = program
+        keys = Keys((mom_settings or {}).get("key_prefix", "poste"))
+        self._users = {"mom": acl.middleware(keys), "courier": acl.courier(keys)}
+        self._users |= {spec: of_services(served, keys) for spec, served in SERVED.items()}
+        # How Redis keeps its data is no part's to read: they are told, unless a test has it keep them otherwise.
+        redis.add_users([line(user, shown=redis_chosen) for user in self._users.values()])
+        self.pace = self.pace | ({} if redis_chosen else {"redis_keeps": "always"})
         self.parts: list[Part] = []
         self.foreigners: list[Part] = []
         self.couriers: list[Part] = []
         self.moms = [
             self._part(
                 *(f"mom{number}", "mom"),
-                redis_url=redis.url,
+                redis_url=self._redis_url("mom"),
                 catalogue=folder / "catalogue.toml",
-                **pace,
+                **self.pace,
                 **(mom_settings or {}),
             )
             for number in range(moms)
@@ -145,7 +157,7 @@ class Deployment:
     def service(self, spec: str, **settings: Any) -> Part:
         """Make a replica of the servicer that `MODULE:CLASS` names; it is not started yet."""
         name = f"{spec.rpartition(':')[2]}{len(self.parts)}"
-        fixed = {"redis_url": self.redis.url, "mom": self._mom, "x_ledger": self.file, **self.pace}
+        fixed = {"redis_url": self._redis_url(spec), "mom": self._mom, "x_ledger": self.file, **self.pace}
         return self._part(name, "worker", spec, **(fixed | settings))
 
     def foreigner(self, **settings: Any) -> Part:
@@ -158,7 +170,7 @@ class Deployment:
 
     def courier(self, **settings: Any) -> Part:
         """Make a courier; it is not started yet."""
-        fixed = {"redis_url": self.redis.url, "mom": self._mom, "grace_seconds": 5, **self.pace}
+        fixed = {"redis_url": self._redis_url("courier"), "mom": self._mom, "grace_seconds": 5, **self.pace}
         self.couriers.append(self._part(f"courier{len(self.couriers)}", "courier", **(fixed | settings)))
         return self.couriers[-1]
 
@@ -167,6 +179,9 @@ class Deployment:
         fixed = {"mom": self._mom, "id_key_file": self.folder / "id.key", "grace_seconds": 2}
         fixed["operator_token_file"] = secret_file(self.folder / "operator.token")
         return self._part(name, "gateway", **(fixed | settings))
+
+    def _redis_url(self, user: str) -> str:
+        return url_of(self._users[user], self.redis.url)
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
         part = Part(name, [*self._program, *arguments], self.folder, **settings)
@@ -333,6 +348,7 @@ async def deployed(
             mom_settings=mom_settings,
             gateway_settings=gateway_settings,
             program=program,
+            redis_chosen=bool(redis),
         )
         for _ in range(foreigners):
             one.foreigner(**(foreign_settings or {}))

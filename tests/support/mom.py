@@ -9,11 +9,14 @@ from typing import Any
 
 import grpc.aio
 
+from poste.queue.acl import middleware
+from poste.queue.keys import Keys
 from poste.rpc.channels import connect
 from poste.runtime.settings import MomSettings
 from poste.v1.mom_service_pb2_grpc import MomServiceStub
 from poste_mom.__main__ import run
 from support.ports import free_port
+from support.redis_users import as_user
 
 
 class RunningMom:
@@ -32,7 +35,8 @@ class RunningMom:
 
 @contextlib.asynccontextmanager
 async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMom]:
-    """Run a middleware while the body runs, and wait until it answers."""
+    """Run a middleware while the body runs, and wait until it answers; it may do what its ACL lets it."""
+    redis_url = as_user(middleware(Keys(changes.get("key_prefix", "poste"))), redis_url)
     fields: dict[str, Any] = {"port": free_port(), "admin_port": free_port(), "pass_seconds": 0.2, **changes}
     settings = MomSettings(redis_url=redis_url, grace_seconds=1, **fields)
     stop = asyncio.Event()

@@ -18,18 +18,24 @@ from poste.queue.maintenance import Maintenance
 from poste.queue.queues import Queues
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
-from poste.runtime.settings import WorkerSettings
+from poste.runtime.settings import StoreSettings, WorkerSettings
+from support.redis_users import as_user, of_services
 
 
 class Office:
     """A queue, its consumers, and the reports they would send to the middleware."""
 
     def __init__(self, url: str, queue: str) -> None:
+        # What its consumers may do; the client is the tests' own, which has all.
         self.settings = WorkerSettings(
-            redis_url=url, lease_seconds=1.5, heartbeat_seconds=0.2, grace_seconds=5, concurrency=4
+            redis_url=as_user(of_services([queue]), url),
+            lease_seconds=1.5,
+            heartbeat_seconds=0.2,
+            grace_seconds=5,
+            concurrency=4,
         )
         self.queue, self.keys = queue, QueueKeys(queue)
-        self.client = open_client(self.settings)
+        self.client = open_client(StoreSettings(redis_url=url))
         self.tasks, self.queues = Tasks(self.client), Queues(self.client)
         self.maintenance = Maintenance(self.client, pass_seconds=0.25)
         self.consumers: dict[Consumer, asyncio.Task[None]] = {}

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -27,6 +27,8 @@ class RedisServer:
             "appendfsync": "always",
             "no-appendfsync-on-rewrite": "no",
             "maxmemory-policy": "noeviction",
+            # Beside its folder: the users of a server outlive what it holds.
+            "aclfile": str(folder.with_name(f"{folder.name}.acl")),
             **config,
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -35,8 +37,14 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def add_users(self, lines: Sequence[str]) -> None:
+        """Have it know users, by lines of an ACL file, from its next start on."""
+        with Path(self.config["aclfile"]).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        Path(self.config["aclfile"]).touch()
         options = [part for name, value in self.config.items() for part in (f"--{name}", value)]
         self.process = subprocess.Popen(
             [

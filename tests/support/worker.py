@@ -13,6 +13,7 @@ from testing.v1 import ledger_pb2
 
 from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask, SharedStore
+from poste.queue.keys import Keys
 from poste.rpc.channels import connect
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
@@ -20,6 +21,7 @@ from poste.service.roads import MakeConsumer
 from poste.service.servicer import ServedService, services_of
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 from support import grpc_server
+from support.redis_users import as_user, of_services
 
 #: Nothing listens there (the discard port): a middleware that is away.
 NOWHERE = "127.0.0.1:9"
@@ -149,6 +151,9 @@ async def running_services(
     stop = asyncio.Event()
     listening: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
     fields = {"port": 0, "mom": NOWHERE, "grace_seconds": 2, **settings}
+    if "redis_url" in fields:
+        user = of_services([service.name for service in services], Keys(fields.get("key_prefix", "poste")))
+        fields["redis_url"] = as_user(user, fields["redis_url"])
     task = asyncio.create_task(
         run(
             services,

@@ -16,6 +16,7 @@ class Keys:
     """The keys of one Poste: several may share a Redis, each under a prefix of its own.
 
     Attributes:
+        any_key: Matches every key.
         queues: The queues there are (set).
         store_id: The store's random name (string): one that was emptied or replaced has another, or none.
         catalogue: service → what the deployment ships of it (hash).
@@ -39,6 +40,7 @@ class Keys:
 
     __slots__ = (
         *("_prefix", "any_record", "any_taken", "catalogue", "catalogue_pass", "catalogue_version", "ended_channel"),
+        "any_key",
         "catalogue_changes",
         "catalogue_noted",
         *("id_key_fingerprint", "places", "queues", "replicas", "retired", "metrics_leader", "store_id", "versions"),
@@ -47,6 +49,7 @@ class Keys:
 
     def __init__(self, prefix: str = _PREFIX) -> None:
         self._prefix = prefix
+        self.any_key = f"{prefix}:*"
         self.queues = f"{prefix}:queues"
         self.store_id = f"{prefix}:store-id"
         # In one hash slot: a script touches most of them.

@@ -55,10 +55,10 @@ INSIDES: Final = (
     (AbstractConnection.disconnect, ("nowait",)),
     (
         AbstractConnection.__init__,
-        ("retry", "socket_timeout", "socket_connect_timeout", "maint_notifications_config"),
+        ("retry", "socket_timeout", "socket_connect_timeout", "maint_notifications_config", "driver_info"),
     ),
     (Connection.__init__, ("host", "port")),
-    (blocking_redis.Redis.__init__, ("maint_notifications_config",)),
+    (blocking_redis.Redis.__init__, ("maint_notifications_config", "driver_info")),
     # Where a connection comes into being, is lent and comes back; the last is what a client was made with.
     (ConnectionPool, ("make_connection", "get_connection", "release", "aclose", "connection_kwargs")),
     # One whose commands are collected and sent by another object.
@@ -278,6 +278,8 @@ def open_node(options: Options, *, block_seconds: float = 0.0, connected: Connec
         socket_timeout=ANSWER_TIMEOUT_SECONDS + block_seconds,
         retry=Retry(NoBackoff(), 0),
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        # Its name need not be told (CLIENT SETINFO): no user of ours may, and each refusal would stand in ACL LOG.
+        driver_info=None,
         **rest,
     )
     return redis.Redis.from_pool(pool)
@@ -304,6 +306,8 @@ def open_blocking_node(options: Options, *, timeout_seconds: float) -> blocking_
         socket_timeout=timeout_seconds,
         retry=BlockingRetry(NoBackoff(), 0),
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        # Its name need not be told (CLIENT SETINFO): no user of ours may, and each refusal would stand in ACL LOG.
+        driver_info=None,
         **rest,
     )
 

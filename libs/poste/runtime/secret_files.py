@@ -43,6 +43,15 @@ def operator_token(path: Path) -> bytes:
     return _kept(path, "the operators' token (POSTE_OPERATOR_TOKEN_FILE)", _new_token, strip=True)
 
 
+def redis_password(path: Path) -> bytes:
+    """Return the password of one user of Redis, making it if the file is not there.
+
+    Raises:
+        StartError: The file can't be made or read, others can read or write it, or it holds too little.
+    """
+    return _kept(path, "the password of a user of Redis", _new_token, strip=True)
+
+
 def read(path: Path, what: str) -> bytes:
     """Return what a secret file holds.
 
