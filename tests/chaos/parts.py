@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from support.redis_users import line, of_services, url_of
 from testing.v1 import ledger_pb2
 
 import poste_calculator
@@ -19,7 +20,6 @@ from poste.queue import acl
 from poste.queue.keys import KEYS
 from poste.rpc.descriptor_sets import file_descriptor_set
 from poste_cli.local import ports, redis_server
-from support.redis_users import line, of_services, url_of
 
 REDIS: Final = "redis"
 MOMS: Final = ("mom-1", "mom-2")

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
+from support.cli import poste
+from support.redis_server import RedisServer
+from support.redis_users import PASSWORD, line
 
 from poste.queue import acl
 from poste.queue.connection import open_client
 from poste.queue.keys import KEYS
 from poste.runtime.settings import StoreSettings
-from support.cli import poste
-from support.redis_server import RedisServer
-from support.redis_users import PASSWORD, line
 
 SUM, OTHER = "calculator.v1.SumService", "calculator.v1.SubtractionService"
 MINE, THEIRS = KEYS.of(SUM), KEYS.of(OTHER)
@@ -29,13 +29,13 @@ USERS = {"mom": acl.middleware(KEYS), "courier": acl.courier(KEYS), "sum": acl.s
 
 
 @pytest.fixture(scope="module", params=["redis_server", "redis_7"])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+def server(request: pytest.FixtureRequest) -> RedisServer:
     """Servers that have the users."""
     server: RedisServer = request.getfixturevalue(request.param)
     with contextlib.closing(redis.Redis(port=server.port)) as client:
         for user in USERS.values():
             client.execute_command("ACL", "SETUSER", *line(user, shown=False).split(" ")[1:])
-    yield server
+    return server
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def test_a_part_can_t_call_what_is_not_in_its_list(server: RedisServer, name: st
                 allowed.add(command)
                 continue
             # (MODULE and DEBUG may be kept from all connections by a setting of the server, which it looks at first.)
-            with pytest.raises(ResponseError, match="no permissions|command not allowed"):
+            with pytest.raises(ResponseError, match=r"no permissions|command not allowed"):
                 client.execute_command(*words)
 
     assert allowed == USERS[name].commands, "a command that no server knows"
@@ -99,7 +99,7 @@ def test_a_part_can_t_reach_what_is_not_its_own(server: RedisServer, name: str, 
     """A service takes from its own queues only; the catalogue is the middleware's; another's keys are no part's."""
     with (
         signed_in(server, name) as client,
-        pytest.raises(ResponseError, match="permission|user executing the script can't"),
+        pytest.raises(ResponseError, match=r"permission|user executing the script can't"),
     ):
         client.execute_command(*command)
 
@@ -130,9 +130,11 @@ async def test_the_printed_file_lets_in_its_users_and_no_one_else(tmp_path: Path
         server.add_users(printed.splitlines())
         with contextlib.closing(redis.Redis(port=server.port, retry=None)) as client:
             client.execute_command("ACL", "LOAD")
-        with contextlib.closing(redis.Redis(port=server.port, retry=None)) as client:
-            with pytest.raises(AuthenticationError):
-                client.ping()
+        with (
+            contextlib.closing(redis.Redis(port=server.port, retry=None)) as client,
+            pytest.raises(AuthenticationError),
+        ):
+            client.ping()
         for name in ("mom", "courier", "sum"):
             settings = StoreSettings(
                 redis_url=f"redis://{name}@127.0.0.1:{server.port}", redis_password_file=passwords / name

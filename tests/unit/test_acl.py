@@ -12,10 +12,9 @@ from poste.queue import acl
 from poste.queue.keys import Keys
 
 _QUEUE = resources.files("poste.queue")
+_PRELUDE = (_QUEUE / "lua/prelude.lua").read_text()
 #: The functions of the prelude, by name.
-_FUNCTIONS = dict(
-    re.findall(r"^local function (\w+)\(.*?\n(.*?)^end", (_QUEUE / "lua/prelude.lua").read_text(), re.S | re.M)
-)
+_FUNCTIONS = dict(re.findall(r"^local function (\w+)\(.*?\n(.*?)^end", _PRELUDE, re.DOTALL | re.MULTILINE))
 _STEPS = {path.name: path.read_text() for path in (_QUEUE / "steps").iterdir() if path.name.endswith(".py")}
 
 
