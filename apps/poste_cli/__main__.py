@@ -55,6 +55,10 @@ _VERBS: Final = {
     "worker": ("part_commands", "Run a service."),
     "courier": ("part_commands", "Run a courier: it delivers the calls of services that take none themselves."),
     "acl": ("acl_command", "Print Redis' users for the parts, each with its own keys and commands."),
+    "certificates": (
+        "certificates_command",
+        "Make a small CA, and the certificates by which the parts know each other.",
+    ),
     "doctor": ("doctor_command", "Look for what is wrong with this installation, and say what to do."),
     "health": ("health_command", "Ask one part whether it is well; for health checks of containers."),
     "completion": ("completion_command", "Print the script by which bash, zsh or fish completes all this."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -44,7 +44,20 @@ def _ask_grpc(target: str, timeout: float) -> str | None:
     import grpc  # noqa: PLC0415 - the other kind of check starts faster without it
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - the same
 
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    from poste.rpc.channels import is_named  # noqa: PLC0415 - the same
+    from poste.rpc.identity import Identity  # noqa: PLC0415 - the same
+    from poste.runtime.environment import load  # noqa: PLC0415 - the same
+    from poste.runtime.settings import Settings  # noqa: PLC0415 - the same
+
+    # The part shows the very certificate that is shown to it here: the variables are the same.
+    identity = Identity.of(load(Settings))
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if identity is None:
+        opened = grpc.insecure_channel(target, options)
+    else:
+        secured = identity.towards(min(identity.names, default=""))
+        opened = grpc.secure_channel(target, secured.credentials, [*options, is_named(secured.peer)])
+    with opened as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.RpcError as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from poste.domain import traceparents
+from poste.rpc.identity import Identity
 from poste.rpc.replicated import Replicated
 from poste.runtime import admin, lifecycle, logs, program, tracing
 from poste.runtime.settings import CourierSettings
@@ -34,7 +35,8 @@ async def run(
     """
     # What the process does itself is in no trace.
     tracing.silence(traceparents.UNRECORDED)
-    channel = Replicated(settings.mom)
+    identity = Identity.of(settings)
+    channel = Replicated(settings.mom, identity)
     reporter = Reporter(channel)
     registration = Registration(channel)
     rounds = Rounds(channel, settings, reporter)
@@ -52,7 +54,7 @@ async def run(
     try:
         async with (
             admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as port,
-            lifecycle.side_tasks(channel.run(), reporter.run()),
+            lifecycle.side_tasks(channel.run(), reporter.run(), *([] if identity is None else [identity.keep()])),
         ):
             listening(port)
             _log.info("serving", admin_port=port)

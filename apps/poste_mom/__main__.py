@@ -22,6 +22,7 @@ from poste.queue.schema_store import SchemaStore
 from poste.queue.store_health import StoreHealth
 from poste.queue.task_lists import TaskLists
 from poste.queue.tasks import Tasks
+from poste.rpc.identity import Identity
 from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs, program
@@ -151,10 +152,12 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         StartError: The port is taken, or the catalogue file is wrong.
     """
     middleware = _Middleware(settings)
+    identity = Identity.of(settings)
     server, intake = new_server(), Intake()
     health_service = Health(server, "poste.v1.MomService", intake=intake)
-    method_handlers.add_to_server(middleware.servicers(), server, intake)
-    address = _bind(server, settings)
+    method_handlers.add_to_server(middleware.servicers(), server, intake, named=identity is not None)
+    address = _bind(server, settings, identity)
+    keeping = () if identity is None else (identity.keep(),)
 
     def ready() -> str | None:
         return "stopping" if stop.is_set() else middleware.trouble
@@ -163,7 +166,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         settings.admin_host or settings.host, settings.probes_port(), ready, collect=middleware.figures.collect
     )
     try:
-        async with probes, lifecycle.side_tasks(*middleware.duties()):
+        async with probes, lifecycle.side_tasks(*middleware.duties(), *keeping):
             await server.start()
             await health_service.serving()
             _log.info("serving", address=address)
@@ -188,11 +191,11 @@ def _shipped(settings: MomSettings, limits: CatalogueLimits) -> list[CatalogueSe
     return shipped
 
 
-def _bind(server: grpc.aio.Server, settings: MomSettings) -> str:
+def _bind(server: grpc.aio.Server, settings: MomSettings, identity: Identity | None) -> str:
     """Take the port or the socket; returns its address."""
     if settings.socket is not None:
-        return bind_socket(server, settings.socket)
-    return authority(settings.host, bind(server, settings.host, settings.port))
+        return bind_socket(server, settings.socket, identity)
+    return authority(settings.host, bind(server, settings.host, settings.port, identity))
 
 
 def main(**overrides: object) -> int:

@@ -33,6 +33,7 @@ from bench.rows import (
     killing,
     memory,
     observing,
+    securing,
     waiting,
 )
 from bench.sizes import FULL, QUICK, Sizes
@@ -43,6 +44,7 @@ SCENES: tuple[tuple[Scene, Sequence[Row]], ...] = (
     (direct.direct_p50, direct.UNARY_ROWS),
     (direct.direct_foreign, direct.FOREIGN_ROWS),
     (observing.observe, observing.ROWS),
+    (securing.securing, securing.ROWS),
     (keyed.keyed, keyed.ROWS),
     (accepting.accept, accepting.ROWS),
     (accepting.accept_everysec, accepting.EVERYSEC_ROWS),

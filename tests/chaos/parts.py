@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from support.certificates import Certificates
 from support.redis_users import line, of_services, url_of
 from testing.v1 import ledger_pb2
 
@@ -147,6 +148,11 @@ def lay_out(folder: Path) -> Layout:
         command = (sys.executable, "-P", "-m", *arguments)
         return Part(name, command, environment, _log(folder, name), f"http://{HOST}:{ready}/readyz", clock)
 
+    certificates = Certificates(folder / "certificates", {kind: [name] for kind, (name, *_) in SERVICES.items()})
+
+    def named(part: str) -> dict[str, str]:
+        return {name.upper(): str(file) for name, file in certificates.settings_of(part).items()}
+
     def moms(caller: str) -> str:
         return "ipv4:" + ",".join(f"{HOST}:{link(f'{caller}>{mom}', own[mom][0])}" for mom in MOMS)
 
@@ -160,17 +166,19 @@ def lay_out(folder: Path) -> Layout:
     users |= {"mom": acl.middleware(KEYS), "courier": acl.courier(KEYS)}
     parts = [_redis(folder, redis_port, base, users.values())]
     catalogue = _write_catalogue(folder, "ipv4:" + ",".join(called[name] for name in FOREIGN))
-    parts += [part(mom, "poste_cli", "mom", CATALOGUE=str(catalogue), **redis(mom, users["mom"])) for mom in MOMS]
-    parts += [part(gateway, "poste_cli", "gateway", MOM=moms(gateway)) for gateway in GATEWAYS]
+    shipped = {"CATALOGUE": str(catalogue), **named("mom")}
+    parts += [part(mom, "poste_cli", "mom", **shipped, **redis(mom, users["mom"])) for mom in MOMS]
+    parts += [part(gateway, "poste_cli", "gateway", MOM=moms(gateway), **named("gateway")) for gateway in GATEWAYS]
     for kind, (_, spec, replicas, _) in SERVICES.items():
         for name in replicas:
             if kind == "foreign":
                 parts.append(part(name, "support.plain_ledger"))
             else:
-                linked = {"MOM": moms(name), "ADVERTISE": called[name], **redis(name, users[kind])}
+                linked = {"MOM": moms(name), "ADVERTISE": called[name], **redis(name, users[kind]), **named(kind)}
                 parts.append(part(name, "poste_cli", "worker", spec, **linked))
-    courier = users["courier"]
-    parts += [part(name, "poste_cli", "courier", MOM=moms(name), **redis(name, courier)) for name in COURIERS]
+    for name in COURIERS:
+        linked = {"MOM": moms(name), **redis(name, users["courier"]), **named("courier")}
+        parts.append(part(name, "poste_cli", "courier", **linked))
     urls = {name: f"http://{HOST}:{link(f'clients>{name}', own[name][0])}" for name in GATEWAYS}
     return Layout(folder, {one.name: one for one in parts}, links, urls, redis_port, ledger)
 

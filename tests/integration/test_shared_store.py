@@ -10,11 +10,14 @@ from typing import Any
 
 from support.office import Office
 from support.redis_server import RedisServer
+from support.redis_users import as_user
 from support.waiting import until
 
 from poste.domain.task import TaskState
+from poste.queue import acl
 from poste.queue.consumer import Consumer, SharedStore
 from poste.queue.consumer.pops import MAX_BLOCKING
+from poste.queue.keys import KEYS
 
 #: More than wait by connections of their own.
 MANY = MAX_BLOCKING + 8
@@ -22,9 +25,10 @@ MANY = MAX_BLOCKING + 8
 
 @contextlib.asynccontextmanager
 async def offices(server: RedisServer, queue: str, count: int = MANY) -> AsyncIterator[list[Office]]:
-    """So many queues, whose consumers share a store; each is at its queue."""
+    """So many queues, whose consumers share a store, as a courier's do; each is at its queue."""
     made = [Office(server.url, f"{queue}.q{number}") for number in range(count)]
-    async with SharedStore(made[0].settings).open() as store:
+    as_courier = made[0].settings.model_copy(update={"redis_url": as_user(acl.courier(KEYS), server.url)})
+    async with SharedStore(as_courier).open() as store:
         for office in made:
             consumer = Consumer(queue=office.queue, settings=office.settings, handle=office.at_once, store=store)
             office.consumers[consumer] = asyncio.create_task(consumer.run())

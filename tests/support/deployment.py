@@ -19,8 +19,10 @@ from testing.v1 import ledger_pb2
 from poste.queue import acl
 from poste.queue.keys import Keys
 from poste.rpc.descriptor_sets import file_descriptor_set
+from poste.rpc.identity import MOM
 from poste_cli.local import leash
 from support import ledger, ports
+from support.certificates import Certificates
 from support.cli import POSTE, Reply, environment
 from support.operating import OPERATOR, secret_file
 from support.reaching import http_status, reached
@@ -122,6 +124,7 @@ class Deployment:
         gateway_settings: dict[str, Any] | None = None,
         program: Sequence[str] = POSTE,
         redis_chosen: bool = False,
+        mtls: bool = False,
     ) -> None:
         self.folder, self.redis, self.session, self.pace = folder, redis, session, pace
         self.file = folder / "ledger"
@@ -135,6 +138,7 @@ class Deployment:
         self.parts: list[Part] = []
         self.foreigners: list[Part] = []
         self.couriers: list[Part] = []
+        self.certificates = Certificates(folder / "certificates", SERVED) if mtls else None
         self.moms = [
             self._part(
                 *(f"mom{number}", "mom"),
@@ -176,7 +180,7 @@ class Deployment:
 
     def make_gateway(self, name: str, **settings: Any) -> Part:
         """Make a gateway; it is not started yet."""
-        fixed = {"mom": self._mom, "id_key_file": self.folder / "id.key", "grace_seconds": 2}
+        fixed: dict[str, Any] = {"mom": self._mom, "id_key_file": self.folder / "id.key", "grace_seconds": 2}
         fixed["operator_token_file"] = secret_file(self.folder / "operator.token")
         return self._part(name, "gateway", **(fixed | settings))
 
@@ -184,6 +188,8 @@ class Deployment:
         return url_of(self._users[user], self.redis.url)
 
     def _part(self, name: str, *arguments: str, **settings: Any) -> Part:
+        if self.certificates is not None:
+            settings = self.certificates.settings_of(arguments[-1]) | settings
         part = Part(name, [*self._program, *arguments], self.folder, **settings)
         self.parts.append(part)
         return part
@@ -313,6 +319,7 @@ async def deployed(
     foreigners: int = 0,
     couriers: int = 0,
     foreign_settings: dict[str, Any] | None = None,
+    mtls: bool = False,
     unregistered: Iterable[str] = (),
     **worker_settings: Any,
 ) -> AsyncIterator[Deployment]:
@@ -333,6 +340,7 @@ async def deployed(
         foreigners: How many replicas of the ledger's service run without the worker library, which never knew it then.
         couriers: How many couriers there are.
         foreign_settings: What those replicas are told.
+        mtls: The parts know each other by certificates.
         unregistered: Services that the worker library never knew, served by whatever the catalogue leads to.
         worker_settings: What the workers are told.
     """
@@ -349,6 +357,7 @@ async def deployed(
             gateway_settings=gateway_settings,
             program=program,
             redis_chosen=bool(redis),
+            mtls=mtls,
         )
         for _ in range(foreigners):
             one.foreigner(**(foreign_settings or {}))
@@ -368,7 +377,8 @@ async def deployed(
             await one.ready()
             foreign = {*unregistered, *([LEDGER] if foreigners else [])}
             ours = [service for service in SERVICERS if service not in foreign]
-            await been_up(f"127.0.0.1:{one.moms[0].port}", *ours)
+            secured = None if one.certificates is None else one.certificates.of_all().towards(MOM)
+            await been_up(f"127.0.0.1:{one.moms[0].port}", *ours, secured=secured)
             await one.queueable(*(SERVICERS if couriers else ours))
             for service in set(workers):
                 await one.up(service, workers.count(service))

@@ -12,6 +12,7 @@ import grpc.aio
 from poste.queue.acl import middleware
 from poste.queue.keys import Keys
 from poste.rpc.channels import connect
+from poste.rpc.identity import Secured
 from poste.runtime.settings import MomSettings
 from poste.v1.mom_service_pb2_grpc import MomServiceStub
 from poste_mom.__main__ import run
@@ -34,7 +35,7 @@ class RunningMom:
 
 
 @contextlib.asynccontextmanager
-async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMom]:
+async def running_mom(redis_url: str, *, secured: Secured | None = None, **changes: Any) -> AsyncIterator[RunningMom]:
     """Run a middleware while the body runs, and wait until it answers; it may do what its ACL lets it."""
     redis_url = as_user(middleware(Keys(changes.get("key_prefix", "poste"))), redis_url)
     fields: dict[str, Any] = {"port": free_port(), "admin_port": free_port(), "pass_seconds": 0.2, **changes}
@@ -47,7 +48,7 @@ async def running_mom(redis_url: str, **changes: Any) -> AsyncIterator[RunningMo
         await task
 
     target = f"127.0.0.1:{settings.port}" if settings.socket is None else f"unix:{settings.socket}"
-    channel = connect(target, library=True)
+    channel = connect(target, library=True, secured=secured)
     try:
         ready = asyncio.create_task(channel.channel_ready())
         done, _ = await asyncio.wait([ready, task], timeout=20, return_when=asyncio.FIRST_COMPLETED)

@@ -40,7 +40,7 @@ class RedisServer:
     def add_users(self, lines: Sequence[str]) -> None:
         """Have it know users, by lines of an ACL file, from its next start on."""
         with Path(self.config["aclfile"]).open("a") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            file.writelines(f"{line}\n" for line in dict.fromkeys(lines))
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from testing.v1 import ledger_pb2
 from calculator.v1 import multiplication_pb2, subtraction_pb2, sum_pb2
 from poste.rpc.channels import connect
 from poste.rpc.descriptor_sets import file_descriptor_set
+from poste.rpc.identity import Secured
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 #: Nothing listens there (the discard port): where a replica was that is gone.
@@ -20,9 +21,9 @@ _FILES: Mapping[str, object] = {
 }
 
 
-async def been_up(mom: str, *services: str) -> None:
+async def been_up(mom: str, *services: str, secured: Secured | None = None) -> None:
     """Register a replica of each service as its worker would, and be gone. `mom` is the middleware's gRPC target."""
-    async with connect(mom, library=True) as channel:
+    async with connect(mom, library=True, secured=secured) as channel:
         stub = mom_service_pb2_grpc.MomServiceStub(channel)
         for service in services:
             request = mom_service_pb2.RegisterServiceRequest(

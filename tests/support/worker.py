@@ -15,6 +15,7 @@ from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask, SharedStore
 from poste.queue.keys import Keys
 from poste.rpc.channels import connect
+from poste.rpc.identity import Secured
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
 from poste.service.roads import MakeConsumer
@@ -139,6 +140,7 @@ async def running_services(
     *,
     consumer: MakeConsumer | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    secured: Secured | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningWorker]:
     """The same, of services that no servicer describes."""
@@ -168,7 +170,7 @@ async def running_services(
     if task.done():
         await task
     ports = listening.result()
-    async with connect(f"127.0.0.1:{ports.grpc}", library=True) as channel:
+    async with connect(f"127.0.0.1:{ports.grpc}", library=True, secured=secured) as channel:
         worker = RunningWorker(ports, channel, stop, task)
         worker.consumers = made
         try:

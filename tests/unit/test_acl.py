@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterable
 from importlib import resources
 
-import pytest
-
 from poste.queue import acl
-from poste.queue.keys import Keys
 
 _QUEUE = resources.files("poste.queue")
 _PRELUDE = (_QUEUE / "lua/prelude.lua").read_text()
@@ -46,9 +43,3 @@ def test_each_part_may_call_what_its_scripts_call_and_no_more() -> None:
     assert calls_of(consumers) == {*acl.CONSUMER_SCRIPTED}
     assert calls_of(middlewares) == {*acl.MIDDLEWARE_SCRIPTED}
     assert not re.findall(r"redis\.p?call\((?!\s*')", "".join(_FUNCTIONS.values())), "a command that is not spelt out"
-
-
-def test_a_user_s_name_can_t_say_more_than_a_name() -> None:
-    """A space in it would put further rules into its line."""
-    with pytest.raises(ValueError, match="can't be a user's name"):
-        acl.service(Keys(), "sum +@all", ["a.v1.Sum"])

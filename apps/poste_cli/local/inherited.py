@@ -15,6 +15,7 @@ _OWN: Final = frozenset(
     {
         *("host", "admin_host", "port", "admin_port", "socket", "mom", "advertise", "redis_url", "key_prefix"),
         *("tls_port", "tls_public_port", "tls_certificate_file", "tls_key_file"),
+        *("mtls_ca_file", "mtls_certificate_file", "mtls_key_file"),
         *("id_key_file", "operator_token_file", "catalogue_copy"),
         *("grace_seconds", "linger_seconds"),
     }

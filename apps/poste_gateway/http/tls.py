@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
-from poste.runtime import logs, metrics, secret_files
-from poste_gateway.http import x509
+from poste.runtime import logs, metrics, secret_files, x509
 
 #: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0

@@ -12,10 +12,12 @@ from google.protobuf.message_factory import GetMessageClass
 from poste.domain import sizes
 from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
+from poste.rpc.identity import names_of
 from poste.rpc.intake import REFUSALS, NotTaken
 from poste.rpc.turns import Crowd, peer_of
 from poste.runtime import logs, metrics
 from poste.v1 import mom_service_pb2 as pb
+from poste_mom.server.permissions import why_not
 from poste_mom.server.request_ids import request_id_of
 from poste_mom.server.validation import Questions
 
@@ -43,21 +45,27 @@ _log: Final = logs.get("server")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: Intake) -> None:
+def add_to_server(servicers: Iterable[object], server: grpc.aio.Server, intake: Intake, *, named: bool = False) -> None:
     """Serve `poste.v1.MomService`, each method by the servicer that has it; `intake` bounds the requests' bytes.
+
+    Where peers have names (`named`), each may call what is for it (`permissions`).
 
     Raises:
         KeyError: None has a method.
     """
     servicer_of = {name: servicer for servicer in servicers for name in dir(servicer)}
-    handlers = {method.name: _Method(servicer_of[method.name], method, intake).handler() for method in _SERVICE.methods}
+    handlers = {
+        method.name: _Method(servicer_of[method.name], method, intake, named=named).handler()
+        for method in _SERVICE.methods
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
 
 
 class _Method:
     """One method: reads a request, validates it, and calls the servicer."""
 
-    def __init__(self, servicer: object, method: MethodDescriptor, intake: Intake) -> None:
+    def __init__(self, servicer: object, method: MethodDescriptor, intake: Intake, *, named: bool) -> None:
+        self._named = named
         self._do = getattr(servicer, method.name)
         self._method = method
         self._intake = intake
@@ -133,6 +141,8 @@ class _Method:
                 wrong: str | None = f"the message has more than {_MOST_FIELDS} fields"
             else:
                 question = self._parse(raw)
+                if self._named and (denied := why_not(self._method.name, names_of(context), question)) is not None:
+                    await self._refuse(context, "denied", denied)
                 wrong = self._questions.wrong_with(question)
         except DecodeError:
             wrong = "the message can't be decoded"

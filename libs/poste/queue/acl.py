@@ -9,7 +9,6 @@ scripts by `tests/unit/test_acl.py`, and tried on servers by `tests/integration/
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -42,7 +41,6 @@ _MIDDLEWARE: Final = (
 )
 #: Matches every queue's name.
 _ANY: Final = "*"
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +85,7 @@ def courier(keys: Keys, name: str = "courier") -> User:
 
 
 def service(keys: Keys, name: str, services: Sequence[str]) -> User:
-    """Return the user of a process that serves some services, by their full names: it takes from their queues.
-
-    Raises:
-        ValueError: The name can't be a user's.
-    """
-    if _NAME.fullmatch(name) is None:
-        raise ValueError(f"{name!r} can't be a user's name: letters, digits and _.- can, 64 of them at most")
+    """Return the user of a process that serves some services, by their full names: it takes from their queues."""
     return _consumer(keys, name, services)
 
 

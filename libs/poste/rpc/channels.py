@@ -14,6 +14,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
+from poste.rpc.identity import Secured
 
 #: Metadata with the id of the HTTP request that a call is made for.
 REQUEST_ID: Final = "x-request-id"
@@ -66,7 +67,9 @@ _KEEPALIVE: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-def connect(target: str, *, library: bool, max_message_bytes: int = sizes.MAX_MESSAGE) -> grpc.aio.Channel:
+def connect(
+    target: str, *, library: bool, max_message_bytes: int = sizes.MAX_MESSAGE, secured: Secured | None = None
+) -> grpc.aio.Channel:
     """Open a channel.
 
     Args:
@@ -74,6 +77,7 @@ def connect(target: str, *, library: bool, max_message_bytes: int = sizes.MAX_ME
         library: The server is one of ours (`poste.rpc.servers`), so it bears keepalive pings; any other would close the
             connection with "too many pings".
         max_message_bytes: How large a message from there may be: a larger one is refused at its header.
+        secured: How it is secured, and who must be there; not at all unless given.
     """
     options = [
         *_OPTIONS,
@@ -82,7 +86,15 @@ def connect(target: str, *, library: bool, max_message_bytes: int = sizes.MAX_ME
     ]
     if library:
         options += _KEEPALIVE
-    return grpc.aio.insecure_channel(target, options=options)
+    if secured is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    options.append(is_named(secured.peer))
+    return grpc.aio.secure_channel(target, secured.credentials, options=options)
+
+
+def is_named(peer: str) -> tuple[str, str]:
+    """Return the option by which a server must have a name in its certificate, whatever its address is."""
+    return ("grpc.ssl_target_name_override", peer)
 
 
 def _metadata(limit: int) -> list[tuple[str, int]]:

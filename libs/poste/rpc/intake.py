@@ -33,6 +33,7 @@ _READ_SECONDS: Final = 2.0
 #: What a call is refused with, by why.
 REFUSALS: Final = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "denied": grpc.StatusCode.PERMISSION_DENIED,
     "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "late": grpc.StatusCode.DEADLINE_EXCEEDED,
 }

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import grpc
 import grpc.aio
 
 from poste.rpc.channels import NOT_RUN, connect
+from poste.rpc.identity import MOM, Identity, Secured
 from poste.rpc.pulse import Pulse
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
@@ -31,16 +32,19 @@ _log: Final = logs.get("replicated")
 # gRPC's stubs for multi-callables are not what its channels return.
 _Callable = Any
 _Call = Any
+_Key: TypeAlias = tuple[str, Secured | None]
 
 
 class _Replica:
     """One replica."""
 
-    def __init__(self, address: str, changed: Callable[[], None]) -> None:
+    def __init__(self, address: str, secured: Secured | None, changed: Callable[[], None]) -> None:
         self.address = address
-        self.channel = connect(address, library=True)
+        self.channel = connect(address, library=True, secured=secured)
         self.pulse = Pulse(self._turned)
         self.listed = True
+        #: Another connection leads to it by now.
+        self.superseded = False
         #: What is under way, and what of it was given up because another replica can be asked.
         self.calls: set[_Call] = set()
         self.left: set[_Call] = set()
@@ -99,15 +103,18 @@ class _Replica:
 class Replicated(grpc.aio.Channel):
     """The channel. `run` keeps it going."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, identity: Identity | None = None) -> None:
         """Know no replica yet.
 
         Args:
             target: A gRPC target, e.g. `dns:///tasks.mom:50051`, or `ipv4:` and several addresses.
+            identity: What its connections are secured by, to replicas of the middleware; they are not unless given.
         """
         self._target = target
+        self._identity = identity
         self._resolver = Resolver()
-        self._replicas: dict[str, tuple[_Replica, asyncio.Task[None]]] = {}
+        #: By address, and how it is secured: after a renewal of the certificate a replica is connected anew.
+        self._replicas: dict[_Key, tuple[_Replica, asyncio.Task[None]]] = {}
         self._rotation = 0
         self._changes = asyncio.Event()
 
@@ -120,14 +127,19 @@ class Replicated(grpc.aio.Channel):
                 await asyncio.sleep(_RESOLVE_SECONDS if well else _SOON_SECONDS)
 
     async def _list(self, addresses: frozenset[str], watches: asyncio.TaskGroup) -> None:
-        for address in addresses - self._replicas.keys():
-            replica = _Replica(address, self._changed)
-            self._replicas[address] = replica, watches.create_task(replica.watch())
-        for address, (replica, watch) in list(self._replicas.items()):
-            replica.listed = address in addresses
+        secured = None if self._identity is None else self._identity.towards(MOM)
+        for address in addresses:
+            if (address, secured) not in self._replicas:
+                replica = _Replica(address, secured, self._changed)
+                self._replicas[address, secured] = replica, watches.create_task(replica.watch())
+        for key, (replica, watch) in list(self._replicas.items()):
+            replica.listed = key[0] in addresses and key[1] == secured
+            successor = None if replica.listed else self._replicas.get((key[0], secured))
+            replica.superseded = successor is not None and successor[0].state is _READY
             # One that is still connected may only have fallen out of a stale answer.
-            if not replica.listed and not replica.calls and (replica.state is not _READY or replica.pulse.silent):
-                del self._replicas[address]
+            well = replica.state is _READY and not (replica.superseded or replica.pulse.silent)
+            if not (replica.listed or replica.calls or well):
+                del self._replicas[key]
                 watch.cancel()
                 await asyncio.wait([watch])
                 await replica.channel.close()
@@ -145,7 +157,7 @@ class Replicated(grpc.aio.Channel):
         return [replica for replica, _ in self._replicas.values() if replica.state is _READY]
 
     def _living(self) -> list[_Replica]:
-        return [replica for replica in self._ready() if not replica.pulse.silent]
+        return [replica for replica in self._ready() if not (replica.pulse.silent or replica.superseded)]
 
     def _pick(self) -> _Replica | None:
         """Choose in turn among those that live; else among those that are silent; else one that is being connected."""

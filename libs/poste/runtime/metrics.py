@@ -72,6 +72,10 @@ certificate_expiry = Gauge(
     "poste_certificate_expiry_timestamp_seconds",
     "When the certificate that this gateway serves HTTPS with, or one of its chain, expires first; 0 without HTTPS.",
 )
+mtls_certificate_expiry = Gauge(
+    "poste_mtls_certificate_expiry_timestamp_seconds",
+    "When the certificate that this part shows the others, or one of its CA's, expires first; 0 without mutual TLS.",
+)
 failovers_total = Counter(
     "poste_failovers_total",
     "Calls that went to the queue because their service was away.",

@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     grace_seconds: Seconds = 20.0
     #: Where `/metrics` and the probes are served; `port` plus 1000 unless given. Clients have no business there.
     admin_port: Port | None = None
+    #: PEM: the CA by which the parts know each other over gRPC. With it and the next two, which may all be replaced
+    #: while it runs, connections between the parts are mutual TLS, and each may do what its certificate's names say.
+    mtls_ca_file: Path | None = None
+    #: PEM: this process' own certificate (`poste certificates` makes them).
+    mtls_certificate_file: Path | None = None
+    #: PEM: the certificate's key, unencrypted.
+    mtls_key_file: Path | None = None
 
     def probes_port(self) -> int:
         """Return the port for probes and metrics: any free one, 0, if that for calls is left to chance too.
@@ -88,6 +95,14 @@ class Settings(BaseSettings):
 
     def _contradictions(self) -> Iterator[str]:
         """Yield an error for each combination of settings that makes no sense though each is valid by itself."""
+        of_mtls = {
+            "POSTE_MTLS_CA_FILE": self.mtls_ca_file,
+            "POSTE_MTLS_CERTIFICATE_FILE": self.mtls_certificate_file,
+            "POSTE_MTLS_KEY_FILE": self.mtls_key_file,
+        }
+        missing = [name for name, value in of_mtls.items() if value is None]
+        if 0 < len(missing) < len(of_mtls):
+            yield f"mutual TLS between the parts needs {' and '.join(missing)} too"
         try:
             self.probes_port()
         except StartError as error:

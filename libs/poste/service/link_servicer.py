@@ -13,6 +13,7 @@ import grpc.aio
 
 from poste.domain import input_rules
 from poste.domain.codes import Code
+from poste.rpc.identity import GATEWAY, names_of, shown
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.admission_control import AdmissionControl
 from poste.service.call import Call, Stage
@@ -43,14 +44,23 @@ class _Broken(Exception):  # noqa: N818 - it states a fact
 class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
     """Serves `poste.v1.LinkService`."""
 
-    def __init__(self, methods: Mapping[str, ServedMethod], runner: Runner, admission: AdmissionControl) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, ServedMethod],
+        runner: Runner,
+        admission: AdmissionControl,
+        *,
+        gateways_only: bool = False,
+    ) -> None:
         """Take what runs the calls.
 
         Args:
             methods: By their paths.
             runner: Runs their handlers.
             admission: Counts them.
+            gateways_only: Peers have names, and only a gateway may open a link.
         """
+        self._gateways_only = gateways_only
         self._methods = methods
         self._runner = runner
         self._admission = admission
@@ -62,6 +72,10 @@ class LinkServicer(link_service_pb2_grpc.LinkServiceServicer):
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Wire
     ) -> None:
         """Serve one gateway's link."""
+        if self._gateways_only and GATEWAY not in (names := names_of(context)):
+            said = f"only a gateway may open a link: this peer is {shown(names)}"
+            _log.warning("link refused", reason=said, peer=context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, said)
         if self._closing:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
         link = _Link(self._methods, self._runner, self._admission, context)

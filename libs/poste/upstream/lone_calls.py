@@ -27,6 +27,7 @@ from google.rpc import status_pb2
 from poste.domain import carried, sizes, traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
+from poste.rpc.identity import Secured
 from poste.upstream.answer_turns import AnswerTurns, Ends, Lane
 from poste.upstream.failure import LOST, NO_ROOM, Failure
 from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall, unread
@@ -61,15 +62,18 @@ class Makers(dict[str, Any]):
 class LoneCalls:
     """Those to one replica."""
 
-    def __init__(self, address: str, channel: grpc.aio.Channel, turns: AnswerTurns) -> None:
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, turns: AnswerTurns, *, secured: Secured | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             address: Where the replica is.
             channel: Leads there.
             turns: Gives their answers turns to be read; one for all replicas.
+            secured: How a connection of their own is secured; not at all unless given.
         """
-        self._address = address
+        self._address, self._secured = address, secured
         self._unary, self._streams = Makers(channel.unary_unary), Makers(channel.unary_stream)
         #: The connection that takes small answers alone, once it is needed, and what makes calls over it.
         self._small_channel: grpc.aio.Channel | None = None
@@ -294,7 +298,9 @@ class LoneCalls:
         if self._small_channel is None:
             if not self._turns.limits.refused:
                 return None
-            self._small_channel = channels.connect(self._address, library=False, max_message_bytes=sizes.LARGE)
+            self._small_channel = channels.connect(
+                self._address, library=False, max_message_bytes=sizes.LARGE, secured=self._secured
+            )
             self._small = Makers(self._small_channel.unary_unary)
         # A call that is made without a connection may not be told from one that ran.
         return self._small[path] if channels.is_ready(self._small_channel) else None

@@ -17,6 +17,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.errors import PosteError
 from poste.rpc import channels
+from poste.rpc.identity import Secured
 from poste.rpc.pulse import Pulse
 from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs
@@ -56,6 +57,7 @@ class Replica:
         in_flight: Calls that are sent and not over; streams are none of them.
         streams: Streams that are open: they take none of a service's places, for they may do nothing for hours.
         listed: Its service's targets still lead to it.
+        superseded: Another channel leads to it by now: it takes no more calls.
         served: The schemas of its methods, by their short names, as it says itself; None if it is not asked.
     """
 
@@ -68,6 +70,7 @@ class Replica:
         turns: AnswerTurns | None = None,
         max_stream_message: int = sizes.STREAM_MESSAGE,
         read: Read | None = None,
+        secured: Secured | None = None,
     ) -> None:
         """Start connecting.
 
@@ -78,6 +81,7 @@ class Replica:
             turns: Gives answers that come without a link their turns to be read; its own unless given.
             max_stream_message: How large a message of a stream may be, in bytes.
             read: Asks it what it serves: it takes no call before that, for what comes back may be another version.
+            secured: How its connections are secured, and who it must be; not at all unless given.
         """
         self.address = address
         self.served: Served | None = None
@@ -85,7 +89,7 @@ class Replica:
         self._unread = read is not None
         self.circuit = CircuitBreaker()
         self.in_flight = self.streams = 0
-        self.listed = True
+        self.listed, self.superseded = True, False
         self._changed = changed
         self._library = library
         #: The one that takes calls, and all that have some under way.
@@ -95,17 +99,17 @@ class Replica:
         #: What a connection last proved; since when the next one is being made, None if none is, or it was refused.
         self._serving = False
         self._connecting_since: float | None = self._loop.time()
-        self._channel = channels.connect(address, library=library)
+        self._channel = channels.connect(address, library=library, secured=secured)
         self._pulse = Pulse(self._turned)
-        self._lone = LoneCalls(address, self._channel, turns or AnswerTurns())
-        self._streaming = Streams(address, library=library, max_message_bytes=max_stream_message)
+        self._lone = LoneCalls(address, self._channel, turns or AnswerTurns(), secured=secured)
+        self._streaming = Streams(address, library=library, max_message_bytes=max_stream_message, secured=secured)
 
     @property
     def ready(self) -> bool:
         """Whether a call would be sent now. Asking also keeps it connecting."""
         if self._pulse.silent:
             return False
-        if self._unread:
+        if self._unread or self.superseded:
             self._state()
             return False
         # A link goes on over its connection while a new one is made in its place, and its end is known at once; a lone

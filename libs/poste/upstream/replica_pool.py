@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from poste.domain import sizes
+from poste.rpc.identity import Identity, Secured, of_service
 from poste.rpc.resolving import Resolver, looks_up
 from poste.runtime import logs
 from poste.runtime.waits import done_within
@@ -25,6 +26,8 @@ _CONNECT_SECONDS: Final = 0.2
 #: Targets whose names take longer than this to resolve count as away meanwhile, in seconds.
 _NEW_SECONDS: Final = 1.0
 
+#: A replica's address, whether it runs the worker library, and how its connections are secured.
+_Key: TypeAlias = tuple[str, bool, Secured | None]
 #: Starts a task, and owns it.
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -42,6 +45,7 @@ class ReplicaPool:
         *,
         max_stream_message: int = sizes.STREAM_MESSAGE,
         read: Read | None = None,
+        identity: Identity | None = None,
     ) -> None:
         """Start with no replica.
 
@@ -52,7 +56,9 @@ class ReplicaPool:
                 given.
             max_stream_message: How large a message of a stream may be, in bytes.
             read: Asks a replica what it serves, before it takes a call; not asked unless given.
+            identity: What connections to replicas that run the worker library are secured by; not at all unless given.
         """
+        self._identity = identity
         self._service = service
         self._max_stream_message = max_stream_message
         self._read = read
@@ -68,8 +74,9 @@ class ReplicaPool:
         self._shares = Shares()
         self._loop = asyncio.get_running_loop()
         self._resolver = Resolver()
-        #: By address and kind of channel: a replica that turns out to run the worker library is connected anew.
-        self._replicas: dict[tuple[str, bool], tuple[Replica, asyncio.Task[None]]] = {}
+        #: By address and kind of channel: a replica that turns out to run the worker library is connected anew, and so
+        #: is one after a renewal of this process' certificate.
+        self._replicas: dict[_Key, tuple[Replica, asyncio.Task[None]]] = {}
         self._settle_time = 0.0
         #: Set at the next change; there is one only while it is waited for.
         self._changes: asyncio.Event | None = None
@@ -289,29 +296,37 @@ class ReplicaPool:
             if changed:
                 self._changed()
             for key, (replica, _) in list(self._replicas.items()):
-                if replica.in_flight == replica.streams == 0 and not replica.listed and self._dispensable(key, replica):
+                replica.superseded = self._superseded(key, replica)
+                # One that is still ready may only have fallen out of a stale answer.
+                dispensable = not replica.listed and (self._retired or not replica.ready)
+                if dispensable and replica.in_flight == replica.streams == 0:
                     await self._drop(key)
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
                 # An update kicks too, so that it is not slept over. What names no host leads where it led before.
-                settled = not looks_up(targets) and all(replica.listed for replica, _ in self._replicas.values())
+                named = looks_up(targets) or self._identity is not None
+                settled = not named and all(replica.listed for replica, _ in self._replicas.values())
                 await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
 
-    def _dispensable(self, key: tuple[str, bool], replica: Replica) -> bool:
-        """Return whether a replica that is no longer listed may go."""
-        if self._retired or not replica.ready:
-            return True
-        # One that is still ready may only have fallen out of a stale answer; unless another channel leads there.
-        successor = self._replicas.get((key[0], self._library))
+    def _key(self, address: str) -> _Key:
+        """Return by what a replica at an address is known that is connected now."""
+        if self._identity is None or not self._library:
+            return address, self._library, None
+        return address, True, self._identity.towards(of_service(self._service))
+
+    def _superseded(self, key: _Key, replica: Replica) -> bool:
+        """Return whether another channel leads where a replica is that is no longer listed."""
+        successor = None if replica.listed else self._replicas.get(self._key(key[0]))
         return successor is not None and successor[0] is not replica and successor[0].ready
 
     def _list(self, addresses: frozenset[str]) -> bool:
         """Connect to what is new among the addresses, and note what is not among them; returns whether any is new."""
-        wanted = {(address, self._library) for address in addresses}
+        wanted = {self._key(address) for address in addresses}
         for key, (replica, _) in self._replicas.items():
             replica.listed = key in wanted
         fresh = wanted - self._replicas.keys()
-        for address, library in fresh:
+        for key in fresh:
+            address, library, secured = key
             _log.info("replica found", service=self._service, address=address)
             replica = Replica(
                 address,
@@ -320,11 +335,12 @@ class ReplicaPool:
                 turns=self._turns,
                 max_stream_message=self._max_stream_message,
                 read=self._read,
+                secured=secured,
             )
-            self._replicas[address, library] = (replica, self._spawn(replica.watch()))
+            self._replicas[key] = (replica, self._spawn(replica.watch()))
         return bool(fresh)
 
-    async def _drop(self, key: tuple[str, bool]) -> None:
+    async def _drop(self, key: _Key) -> None:
         replica, watch = self._replicas.pop(key)
         _log.info("replica dropped", service=self._service, address=replica.address)
         watch.cancel()

@@ -18,6 +18,7 @@ import grpc.aio
 
 from poste.domain import carried
 from poste.rpc import channels
+from poste.rpc.identity import Secured
 from poste.runtime.waits import done_within
 from poste.upstream import failure
 from poste.upstream.failure import UNSENT, Failure
@@ -116,15 +117,17 @@ class Stream:
 class Streams:
     """Those to one replica."""
 
-    def __init__(self, address: str, *, library: bool, max_message_bytes: int) -> None:
+    def __init__(self, address: str, *, library: bool, max_message_bytes: int, secured: Secured | None = None) -> None:
         """Connect to nothing yet.
 
         Args:
             address: Where the replica is.
             library: It runs the worker library.
             max_message_bytes: How large a message may be.
+            secured: How the connection is secured; not at all unless given.
         """
         self._address, self._library, self._max_message_bytes = address, library, max_message_bytes
+        self._secured = secured
         self._channel: grpc.aio.Channel | None = None
         self._calls: Makers
 
@@ -138,7 +141,10 @@ class Streams:
         """
         if self._channel is None:
             self._channel = channels.connect(
-                self._address, library=self._library, max_message_bytes=self._max_message_bytes
+                self._address,
+                library=self._library,
+                max_message_bytes=self._max_message_bytes,
+                secured=self._secured,
             )
             self._calls = Makers(self._channel.unary_stream)
         # A call that is made without a connection may not be told from one that ran.
