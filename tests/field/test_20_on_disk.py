@@ -17,6 +17,7 @@ from support.office import Office
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer, running
+from support.redis_users import of_services
 from support.registering import been_up
 from support.waiting import until
 
@@ -210,7 +211,7 @@ async def slow_disk(tmp_path: Path, queue: str) -> AsyncIterator[tuple[RedisServ
     """A queue on a server that does everything, and answers each wait for the disk with an error until it is mended."""
     with running(tmp_path, appendfsync="everysec") as server:
         office = Office(server.url, queue)
-        await office.client.execute_command("ACL SETUSER", "default", "-waitaof")
+        await office.client.execute_command("ACL SETUSER", of_services([queue]).name, "-waitaof")
         yield server, office
         for consumer in list(office.consumers):
             await office.stop(consumer)
@@ -230,7 +231,7 @@ async def test_what_must_not_run_twice_begins_once_its_claim_is_on_disk(
     assert sorted(office.ran) == sorted(often)
     assert await office.all_in(once, TaskState.QUEUED)
 
-    await office.client.execute_command("ACL SETUSER", "default", "+waitaof")
+    await office.client.execute_command("ACL SETUSER", of_services([office.queue]).name, "+waitaof")
     await until(lambda: office.all_in(once, TaskState.SUCCEEDED))
     assert sorted(office.ran) == sorted(often + once)
 

@@ -44,7 +44,7 @@ def as_user(user: acl.User, url: str) -> str:
     try:
         for place in parts.netloc.split(","):
             with _opened(place) as server:
-                if server.execute_command("ACL", "GETUSER", "default")["commands"] != b"+@all":
+                if server.execute_command("ACL", "GETUSER", "default")["commands"] != "+@all":
                     return url
                 server.execute_command("ACL", "SETUSER", *line(user, shown=True).split(" ")[1:])
                 server.execute_command("ACL", "SAVE")
@@ -56,5 +56,6 @@ def as_user(user: acl.User, url: str) -> str:
 @contextlib.contextmanager
 def _opened(place: str) -> Iterator[redis.Redis]:
     host, _, port = place.partition(":")
-    with contextlib.closing(redis.Redis(host, int(port), retry=None, socket_timeout=5)) as client:
+    client = redis.Redis(host, int(port), retry=None, socket_timeout=5, decode_responses=True)
+    with contextlib.closing(client):
         yield client
