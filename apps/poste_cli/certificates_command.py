@@ -59,10 +59,10 @@ def certificates(folder: Path, serving: tuple[str, ...], days: int, renew: bool)
 
     Exit code: 0, 2 wrong usage, or they can't be made.
     """
-    from poste.rpc import identity  # noqa: PLC0415 - loads gRPC
+    from poste.rpc import credentials  # noqa: PLC0415 - loads gRPC
 
-    wanted = {"gateway": [identity.GATEWAY], "mom": [identity.MOM], "courier": [identity.COURIER]}
-    wanted |= {name: [*map(identity.of_service, served)] for name, served in processes.read(serving).items()}
+    wanted = {"gateway": [credentials.GATEWAY], "mom": [credentials.MOM], "courier": [credentials.COURIER]}
+    wanted |= {name: [*map(credentials.of_service, served)] for name, served in processes.read(serving).items()}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "ca.crt").exists():
         _make_ca(folder)

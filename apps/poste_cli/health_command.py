@@ -45,17 +45,17 @@ def _ask_grpc(target: str, timeout: float) -> str | None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - the same
 
     from poste.rpc.channels import is_named  # noqa: PLC0415 - the same
-    from poste.rpc.identity import Identity  # noqa: PLC0415 - the same
+    from poste.rpc.credentials import Credentials  # noqa: PLC0415 - the same
     from poste.runtime.environment import load  # noqa: PLC0415 - the same
     from poste.runtime.settings import Settings  # noqa: PLC0415 - the same
 
     # The part shows the very certificate that is shown to it here: the variables are the same.
-    identity = Identity.of(load(Settings))
+    credentials = Credentials.of(load(Settings))
     options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
-    if identity is None:
+    if credentials is None:
         opened = grpc.insecure_channel(target, options)
     else:
-        secured = identity.towards(min(identity.names, default=""))
+        secured = credentials.towards(min(credentials.names, default=""))
         opened = grpc.secure_channel(target, secured.credentials, [*options, is_named(secured.peer)])
     with opened as channel:
         try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from poste.domain import traceparents
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials, duties
 from poste.rpc.replicated import Replicated
 from poste.runtime import admin, lifecycle, logs, program, tracing
 from poste.runtime.settings import CourierSettings
@@ -35,8 +35,8 @@ async def run(
     """
     # What the process does itself is in no trace.
     tracing.silence(traceparents.UNRECORDED)
-    identity = Identity.of(settings)
-    channel = Replicated(settings.mom, identity)
+    credentials = Credentials.of(settings)
+    channel = Replicated(settings.mom, credentials)
     reporter = Reporter(channel)
     registration = Registration(channel)
     rounds = Rounds(channel, settings, reporter)
@@ -54,7 +54,7 @@ async def run(
     try:
         async with (
             admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as port,
-            lifecycle.side_tasks(channel.run(), reporter.run(), *([] if identity is None else [identity.keep()])),
+            lifecycle.side_tasks(channel.run(), reporter.run(), *duties(credentials)),
         ):
             listening(port)
             _log.info("serving", admin_port=port)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Final, Self
 
 from poste.domain.task_id import TaskIds
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
@@ -110,12 +110,12 @@ class _Gateway:
         self._keys = keys
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
-        self._identity = identity = Identity.of(settings)
-        self._mom = mom = Mom(settings.mom, identity)
+        self._credentials = credentials = Credentials.of(settings)
+        self._mom = mom = Mom(settings.mom, credentials)
         copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         largest = settings.max_stream_message_bytes
         self.catalogue = catalogue = ServiceCatalogue(
-            mom, copy, ids.fingerprint, duties.create_task, max_stream_message=largest, identity=identity
+            mom, copy, ids.fingerprint, duties.create_task, max_stream_message=largest, credentials=credentials
         )
         self._open_streams = OpenStreams(settings.max_streams, max_message_bytes=largest)
         self._grace_seconds = settings.grace_seconds
@@ -161,8 +161,8 @@ class _Gateway:
             duties.append(self._deliverer.run())
         if self._keys is not None:
             duties.append(self._keys.keep())
-        if self._identity is not None:
-            duties.append(self._identity.keep())
+        if self._credentials is not None:
+            duties.append(self._credentials.keep())
         self._following = [self._duties.create_task(duty) for duty in duties]
         return self
 

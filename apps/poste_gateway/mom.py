@@ -13,7 +13,7 @@ from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.domain.errors import PosteError
 from poste.rpc import channels
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from poste.rpc.replicated import Replicated
 from poste.runtime import logs
 from poste.v1 import mom_service_pb2 as pb
@@ -78,8 +78,8 @@ class MomRefused(PosteError):  # noqa: N818 - the same
 class Mom:
     """The middleware, over one channel that follows all its replicas; `run` keeps it going."""
 
-    def __init__(self, target: str, identity: Identity | None = None) -> None:
-        self._channel = Replicated(target, identity)
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
+        self._channel = Replicated(target, credentials)
         self.stub = mom_service_pb2_grpc.MomServiceStub(self._channel)
         self._queues = SharedReads(self._list_queues)
         self._turns = FairQueue(_QUEUES_WAITING, at_once=_QUEUES_AT_ONCE)

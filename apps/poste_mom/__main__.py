@@ -22,7 +22,7 @@ from poste.queue.schema_store import SchemaStore
 from poste.queue.store_health import StoreHealth
 from poste.queue.task_lists import TaskLists
 from poste.queue.tasks import Tasks
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials, duties
 from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import admin, lifecycle, logs, program
@@ -152,12 +152,11 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         StartError: The port is taken, or the catalogue file is wrong.
     """
     middleware = _Middleware(settings)
-    identity = Identity.of(settings)
+    credentials = Credentials.of(settings)
     server, intake = new_server(), Intake()
     health_service = Health(server, "poste.v1.MomService", intake=intake)
-    method_handlers.add_to_server(middleware.servicers(), server, intake, named=identity is not None)
-    address = _bind(server, settings, identity)
-    keeping = () if identity is None else (identity.keep(),)
+    method_handlers.add_to_server(middleware.servicers(), server, intake, named=credentials is not None)
+    address = _bind(server, settings, credentials)
 
     def ready() -> str | None:
         return "stopping" if stop.is_set() else middleware.trouble
@@ -166,7 +165,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         settings.admin_host or settings.host, settings.probes_port(), ready, collect=middleware.figures.collect
     )
     try:
-        async with probes, lifecycle.side_tasks(*middleware.duties(), *keeping):
+        async with probes, lifecycle.side_tasks(*middleware.duties(), *duties(credentials)):
             await server.start()
             await health_service.serving()
             _log.info("serving", address=address)
@@ -191,11 +190,11 @@ def _shipped(settings: MomSettings, limits: CatalogueLimits) -> list[CatalogueSe
     return shipped
 
 
-def _bind(server: grpc.aio.Server, settings: MomSettings, identity: Identity | None) -> str:
+def _bind(server: grpc.aio.Server, settings: MomSettings, credentials: Credentials | None) -> str:
     """Take the port or the socket; returns its address."""
     if settings.socket is not None:
-        return bind_socket(server, settings.socket, identity)
-    return authority(settings.host, bind(server, settings.host, settings.port, identity))
+        return bind_socket(server, settings.socket, credentials)
+    return authority(settings.host, bind(server, settings.host, settings.port, credentials))
 
 
 def main(**overrides: object) -> int:

@@ -24,7 +24,7 @@ from support.worker import running_worker
 from calculator.v1 import sum_pb2
 from poste.domain.errors import StartError
 from poste.rpc.channels import connect
-from poste.rpc.identity import MOM, Identity, of_service
+from poste.rpc.credentials import MOM, Credentials, of_service
 from poste.runtime.settings import MomSettings
 from poste.v1 import link_service_pb2, link_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb
@@ -44,7 +44,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 async def mom(redis_server: RedisServer, certificates: Certificates) -> AsyncIterator[RunningMom]:
-    secured = certificates.identity_of("gateway").towards(MOM)
+    secured = certificates.credentials_of("gateway").towards(MOM)
     async with running_mom(redis_server.url, secured=secured, **certificates.settings_of("mom")) as one:
         yield one
 
@@ -73,7 +73,7 @@ async def test_a_part_may_call_what_is_for_it_and_no_more(
     mom: RunningMom, certificates: Certificates, part: str
 ) -> None:
     """Who gets into a service's process must not read, purge or accept calls, nor a gateway report results."""
-    secured = certificates.identity_of(part).towards(MOM)
+    secured = certificates.credentials_of(part).towards(MOM)
     let_in = set[str]()
     async with connect(mom.target, library=True, secured=secured) as channel:
         for name, method in METHODS.items():
@@ -102,7 +102,7 @@ async def test_a_service_speaks_for_itself_alone(mom: RunningMom, certificates: 
     own = type(question).FromString(question.SerializeToString().replace(LEDGER.encode(), SUM.encode()))
     if method == "CompleteTasks":
         own = pb.CompleteTasksRequest(completions=[pb.Completion(service=SUM)])
-    secured = certificates.identity_of(SERVICERS[SUM]).towards(MOM)
+    secured = certificates.credentials_of(SERVICERS[SUM]).towards(MOM)
     async with connect(mom.target, library=True, secured=secured) as channel:
         error = await called(channel, method, question)
         assert error is not None
@@ -137,7 +137,7 @@ async def test_who_has_no_certificate_of_the_ca_is_not_let_in(
 
 async def test_only_a_gateway_opens_a_link_and_only_to_who_it_looked_for(certificates: Certificates) -> None:
     """Another service could send calls in a gateway's name, or answer them in another service's."""
-    gateway, other = certificates.identity_of("gateway"), certificates.identity_of(SERVICERS[LEDGER])
+    gateway, other = certificates.credentials_of("gateway"), certificates.credentials_of(SERVICERS[LEDGER])
     served = certificates.settings_of(SERVICERS[SUM])
     request = sum_pb2.AddRequest(a=2, b=3)
     async with running_worker(SumService(), secured=gateway.towards(of_service(SUM)), **served) as worker:
@@ -211,9 +211,9 @@ async def test_certificates_are_renewed_while_calls_run(tmp_path: Path) -> None:
 def test_files_that_do_not_belong_together_are_refused(certificates: Certificates, tmp_path: Path) -> None:
     """The part would start, and no peer would ever reach it."""
     with pytest.raises(StartError, match="POSTE_MTLS_KEY_FILE"):
-        Identity(*(certificates.folder / name for name in ("ca.crt", "mom.crt", "gateway.key")))
+        Credentials(*(certificates.folder / name for name in ("ca.crt", "mom.crt", "gateway.key")))
     with pytest.raises(StartError, match="POSTE_MTLS_CA_FILE"):
-        Identity(tmp_path / "none", *(certificates.folder / name for name in ("mom.crt", "mom.key")))
+        Credentials(tmp_path / "none", *(certificates.folder / name for name in ("mom.crt", "mom.key")))
     with pytest.raises(StartError, match="needs POSTE_MTLS_CA_FILE and POSTE_MTLS_KEY_FILE too"):
         MomSettings(mtls_certificate_file=certificates.folder / "mom.crt")
 
@@ -223,18 +223,18 @@ def test_what_is_half_written_is_taken_once_it_is_whole(certificates: Certificat
     files = [tmp_path / name for name in ("ca.crt", "mom.crt", "mom.key")]
     for file in files:
         shutil.copy(certificates.folder / file.name, file)
-    identity = Identity(*files)
-    before = identity.towards(MOM)
-    assert identity.towards(MOM) == before
+    credentials = Credentials(*files)
+    before = credentials.towards(MOM)
+    assert credentials.towards(MOM) == before
     shutil.copy(certificates.folder / "gateway.key", files[2])
-    identity.look()
-    assert identity.towards(MOM) == before
+    credentials.look()
+    assert credentials.towards(MOM) == before
 
     shutil.copy(certificates.folder / "gateway.crt", files[1])
-    identity.look()
+    credentials.look()
 
-    assert identity.towards(MOM) != before
-    assert identity.names == {"gateway.poste.internal"}
+    assert credentials.towards(MOM) != before
+    assert credentials.names == {"gateway.poste.internal"}
 
 
 def test_the_command_makes_what_is_missing_or_old_and_leaves_the_rest(tmp_path: Path) -> None:

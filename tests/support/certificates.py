@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from support.cli import poste
 
 #: Who serves all services that any other process serves.
@@ -34,10 +34,10 @@ class Certificates:
         files = {"ca": "ca.crt", "certificate": f"{name}.crt", "key": f"{name}.key"}
         return {f"mtls_{what}_file": self.folder / file for what, file in files.items()}
 
-    def identity_of(self, part: str) -> Identity:
+    def credentials_of(self, part: str) -> Credentials:
         """What a part shows."""
-        return Identity(*self.settings_of(part).values())
+        return Credentials(*self.settings_of(part).values())
 
-    def of_all(self) -> Identity:
+    def of_all(self) -> Credentials:
         """What a process shows that serves all services."""
-        return self.identity_of(_ALL)
+        return self.credentials_of(_ALL)

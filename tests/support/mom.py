@@ -12,7 +12,7 @@ import grpc.aio
 from poste.queue.acl import middleware
 from poste.queue.keys import Keys
 from poste.rpc.channels import connect
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 from poste.runtime.settings import MomSettings
 from poste.v1.mom_service_pb2_grpc import MomServiceStub
 from poste_mom.__main__ import run

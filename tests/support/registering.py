@@ -8,8 +8,8 @@ from testing.v1 import ledger_pb2
 
 from calculator.v1 import multiplication_pb2, subtraction_pb2, sum_pb2
 from poste.rpc.channels import connect
+from poste.rpc.credentials import Secured
 from poste.rpc.descriptor_sets import file_descriptor_set
-from poste.rpc.identity import Secured
 from poste.v1 import mom_service_pb2, mom_service_pb2_grpc
 
 #: Nothing listens there (the discard port): where a replica was that is gone.

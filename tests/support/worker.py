@@ -15,7 +15,7 @@ from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask, SharedStore
 from poste.queue.keys import Keys
 from poste.rpc.channels import connect
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 from poste.runtime.settings import WorkerSettings
 from poste.service.process import Ports, run
 from poste.service.roads import MakeConsumer

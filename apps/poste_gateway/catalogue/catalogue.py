@@ -19,7 +19,7 @@ from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc import channels
 from poste.rpc.catalogue import Service
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
@@ -69,7 +69,7 @@ class ServiceCatalogue:
         spawn: Spawn,
         *,
         max_stream_message: int = sizes.STREAM_MESSAGE,
-        identity: Identity | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """Know nothing yet.
 
@@ -79,9 +79,9 @@ class ServiceCatalogue:
             fingerprint: Identifies the key that signs this gateway's task ids.
             spawn: Starts tasks in the gateway's task group.
             max_stream_message: How large a message of a stream may be, in bytes.
-            identity: What connections to services are secured by; they are not unless given.
+            credentials: What connections to services are secured by; they are not unless given.
         """
-        self._max_stream_message, self._identity = max_stream_message, identity
+        self._max_stream_message, self._credentials = max_stream_message, credentials
         self._read = ReadServices()
         self.services: Mapping[str, Service] = self._read.by_name
         #: Held by who changes it: that takes several slices.
@@ -210,7 +210,7 @@ class ServiceCatalogue:
                 self._spawn,
                 self._turns,
                 max_stream_message=self._max_stream_message,
-                identity=self._identity,
+                credentials=self._credentials,
             )
         pool.update(
             service.targets,

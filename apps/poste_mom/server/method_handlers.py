@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from poste.domain import sizes
 from poste.rpc import weighing
 from poste.rpc.channels import NOT_RUN
-from poste.rpc.identity import names_of
+from poste.rpc.credentials import names_of
 from poste.rpc.intake import REFUSALS, NotTaken
 from poste.rpc.turns import Crowd, peer_of
 from poste.runtime import logs, metrics

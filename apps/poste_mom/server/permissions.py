@@ -1,4 +1,4 @@
-"""Who may call which method of the middleware, where peers have names (`poste.rpc.identity`): one table for all.
+"""Who may call which method of the middleware, where peers have names (`poste.rpc.credentials`): one table for all.
 
 A gateway accepts, reads and operates. A service's process registers, reports and asks for itself alone: the services
 that a message names must be the ones that its certificate names. A courier does it for services without the library,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from poste.rpc.identity import COURIER, GATEWAY, OF_SERVICES, of_service, shown
+from poste.rpc.credentials import COURIER, GATEWAY, OF_SERVICES, of_service, shown
 
 #: The processes of the services that the message names; of any, if it names none.
 _ITSELF: Final = OF_SERVICES

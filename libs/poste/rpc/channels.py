@@ -14,7 +14,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.codes import Code
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 
 #: Metadata with the id of the HTTP request that a call is made for.
 REQUEST_ID: Final = "x-request-id"

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from poste.rpc.channels import NOT_RUN, connect
-from poste.rpc.identity import MOM, Identity, Secured
+from poste.rpc.credentials import MOM, Credentials, Secured
 from poste.rpc.pulse import Pulse
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs
@@ -103,15 +103,15 @@ class _Replica:
 class Replicated(grpc.aio.Channel):
     """The channel. `run` keeps it going."""
 
-    def __init__(self, target: str, identity: Identity | None = None) -> None:
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
         """Know no replica yet.
 
         Args:
             target: A gRPC target, e.g. `dns:///tasks.mom:50051`, or `ipv4:` and several addresses.
-            identity: What its connections are secured by, to replicas of the middleware; they are not unless given.
+            credentials: What its connections are secured by, to replicas of the middleware; they are not unless given.
         """
         self._target = target
-        self._identity = identity
+        self._credentials = credentials
         self._resolver = Resolver()
         #: By address, and how it is secured: after a renewal of the certificate a replica is connected anew.
         self._replicas: dict[_Key, tuple[_Replica, asyncio.Task[None]]] = {}
@@ -127,7 +127,7 @@ class Replicated(grpc.aio.Channel):
                 await asyncio.sleep(_RESOLVE_SECONDS if well else _SOON_SECONDS)
 
     async def _list(self, addresses: frozenset[str], watches: asyncio.TaskGroup) -> None:
-        secured = None if self._identity is None else self._identity.towards(MOM)
+        secured = None if self._credentials is None else self._credentials.towards(MOM)
         for address in addresses:
             if (address, secured) not in self._replicas:
                 replica = _Replica(address, secured, self._changed)

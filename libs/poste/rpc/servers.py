@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2
 from poste.domain import sizes
 from poste.domain.errors import StartError
 from poste.rpc.channels import KEEPALIVE_MS
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from poste.rpc.intake import REFUSALS, Intake, NotTaken
 from poste.rpc.turns import peer_of
 from poste.runtime import logs
@@ -55,36 +55,36 @@ def new_server(
     return grpc.aio.server(options=options, interceptors=tuple(interceptors))
 
 
-def bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None = None) -> int:
-    """Bind a server to an address; returns the port. With an identity it takes connections of its peers alone.
+def bind(server: grpc.aio.Server, host: str, port: int, credentials: Credentials | None = None) -> int:
+    """Bind a server to an address; returns the port. With credentials it takes connections of its peers alone.
 
     Raises:
         StartError: The port is taken, or the address is not this host's.
     """
-    return _bind(server, authority(host, port), identity, "the port is in use or the address is not ours")
+    return _bind(server, authority(host, port), credentials, "the port is in use or the address is not ours")
 
 
-def bind_socket(server: grpc.aio.Server, path: Path, identity: Identity | None = None) -> str:
+def bind_socket(server: grpc.aio.Server, path: Path, credentials: Credentials | None = None) -> str:
     """Bind a server to a socket in the file system, in place of what is left of an earlier one; returns its address.
 
-    With an identity it takes connections of its peers alone.
+    With credentials it takes connections of its peers alone.
 
     Raises:
         StartError: It can't be made there.
     """
     address = f"{UNIX}{path}"
-    _bind(server, address, identity, "no socket can be made there")
+    _bind(server, address, credentials, "no socket can be made there")
     # gRPC asks for everybody's access; the folder's mode may be changed later, and this one holds.
     path.chmod(0o600)
     return address
 
 
-def _bind(server: grpc.aio.Server, address: str, identity: Identity | None, trouble: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, credentials: Credentials | None, trouble: str) -> int:
     try:
-        if identity is None:
+        if credentials is None:
             bound = server.add_insecure_port(address)
         else:
-            bound = server.add_secure_port(address, identity.server_credentials())
+            bound = server.add_secure_port(address, credentials.server_credentials())
     except RuntimeError as error:
         raise StartError(f"can't listen on {address}: {trouble}") from error
     if bound == 0:

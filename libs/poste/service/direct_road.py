@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials
 from poste.rpc.servers import Health, bind, bind_socket, new_server
 from poste.runtime import lifecycle
 from poste.service.admission_control import AdmissionControl
@@ -52,7 +52,7 @@ class DirectRoad:
         *,
         max_calls: int,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-        identity: Identity | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """Prepare; `listen` begins.
 
@@ -61,9 +61,9 @@ class DirectRoad:
             runner: Runs the handlers.
             max_calls: How many unary calls may run at once, and how many streams beside them.
             interceptors: What calls of streaming methods go through; all others do in `runner`.
-            identity: What connections are secured by; they are not unless given.
+            credentials: What connections are secured by; they are not unless given.
         """
-        self._identity = identity
+        self._credentials = credentials
         self._runner = runner
         self._admission, self._streams = AdmissionControl(max_calls), AdmissionControl(max_calls)
         streaming_paths = frozenset(f"/{one.name}/{name}" for one in services for name in one.streaming)
@@ -82,7 +82,7 @@ class DirectRoad:
             generic = grpc.method_handlers_generic_handler(service.name, {**streaming, **handlers})
             self._server.add_generic_rpc_handlers((generic,))
         by_path = {f"/{one.name}/{name}": method for one in services for name, method in one.methods.items()}
-        self._links = LinkServicer(by_path, runner, self._admission, gateways_only=identity is not None)
+        self._links = LinkServicer(by_path, runner, self._admission, gateways_only=credentials is not None)
         add_LinkServiceServicer_to_server(self._links, self._server)
         self._health = Health(self._server, *names)
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
@@ -95,7 +95,7 @@ class DirectRoad:
         Raises:
             StartError: The port is taken, or the address is not this host's.
         """
-        bound = bind(self._server, host, port, self._identity)
+        bound = bind(self._server, host, port, self._credentials)
         await self._begin()
         return bound
 
@@ -105,7 +105,7 @@ class DirectRoad:
         Raises:
             StartError: It can't be made there.
         """
-        bind_socket(self._server, path, self._identity)
+        bind_socket(self._server, path, self._credentials)
         await self._begin()
 
     async def _begin(self) -> None:

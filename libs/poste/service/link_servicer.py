@@ -13,7 +13,7 @@ import grpc.aio
 
 from poste.domain import input_rules
 from poste.domain.codes import Code
-from poste.rpc.identity import GATEWAY, names_of, shown
+from poste.rpc.credentials import GATEWAY, names_of, shown
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.admission_control import AdmissionControl
 from poste.service.call import Call, Stage

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import grpc.aio
 
 from poste.domain.errors import PosteError
 from poste.domain.policy import MethodPolicy
 from poste.queue.consumer import ClaimedTask, SharedStore
-from poste.rpc.identity import Identity
+from poste.rpc.credentials import Credentials, duties
 from poste.rpc.replicated import Replicated
 from poste.runtime import leaving, lifecycle
 from poste.runtime.settings import WorkerSettings
@@ -77,15 +77,15 @@ class Roads:
         self._services, self._settings, self._isolation = services, settings, isolation
         interception = Interception(interceptors) if interceptors else None
         self._runner = Runner("direct", threads=settings.concurrency, isolation=isolation, interception=interception)
-        self._identity = Identity.of(settings)
+        self._credentials = Credentials.of(settings)
         self._direct = DirectRoad(
             services,
             self._runner,
             max_calls=settings.max_direct_calls,
             interceptors=interceptors,
-            identity=self._identity,
+            credentials=self._credentials,
         )
-        self._channel = Replicated(settings.mom, self._identity)
+        self._channel = Replicated(settings.mom, self._credentials)
         self.recycling = Recycling(max_tasks=settings.max_tasks, max_memory_bytes=settings.max_memory_bytes)
         self._queued = _Queued(
             services, settings, Reporter(self._channel), Schemas(self._channel), consumer,
@@ -116,7 +116,7 @@ class Roads:
             for service in self._services
         ]
         async with (
-            lifecycle.side_tasks(self._channel.run(), queued.reporter.run(), *self._keeping()),
+            lifecycle.side_tasks(self._channel.run(), queued.reporter.run(), *duties(self._credentials)),
             queued.store.open(),
             asyncio.TaskGroup() as consuming,
         ):
@@ -131,9 +131,6 @@ class Roads:
             await asyncio.gather(
                 direct.drain(settings.grace_seconds), *(one.withdraw() for one in registrations if one.known)
             )
-
-    def _keeping(self) -> Sequence[Coroutine[Any, Any, None]]:
-        return () if self._identity is None else (self._identity.keep(),)
 
     async def close(self) -> None:
         """Close what listens and what is connected; end the threads and processes that are idle."""

@@ -27,7 +27,7 @@ from google.rpc import status_pb2
 from poste.domain import carried, sizes, traceparents
 from poste.domain.codes import Code
 from poste.rpc import channels
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 from poste.upstream.answer_turns import AnswerTurns, Ends, Lane
 from poste.upstream.failure import LOST, NO_ROOM, Failure
 from poste.upstream.outgoing_call import MakeRoom, Metadata, OutgoingCall, unread

@@ -17,7 +17,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.errors import PosteError
 from poste.rpc import channels
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 from poste.rpc.pulse import Pulse
 from poste.rpc.schemas.schema import MethodSchema
 from poste.runtime import logs

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from poste.domain import sizes
-from poste.rpc.identity import Identity, Secured, of_service
+from poste.rpc.credentials import Credentials, Secured, of_service
 from poste.rpc.resolving import Resolver, looks_up
 from poste.runtime import logs
 from poste.runtime.waits import done_within
@@ -45,7 +45,7 @@ class ReplicaPool:
         *,
         max_stream_message: int = sizes.STREAM_MESSAGE,
         read: Read | None = None,
-        identity: Identity | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """Start with no replica.
 
@@ -56,9 +56,9 @@ class ReplicaPool:
                 given.
             max_stream_message: How large a message of a stream may be, in bytes.
             read: Asks a replica what it serves, before it takes a call; not asked unless given.
-            identity: What connections to replicas that run the worker library are secured by; not at all unless given.
+            credentials: What connections to replicas that run the worker library are secured by; none are unless given.
         """
-        self._identity = identity
+        self._credentials = credentials
         self._service = service
         self._max_stream_message = max_stream_message
         self._read = read
@@ -304,15 +304,15 @@ class ReplicaPool:
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
                 # An update kicks too, so that it is not slept over. What names no host leads where it led before.
-                named = looks_up(targets) or self._identity is not None
+                named = looks_up(targets) or self._credentials is not None
                 settled = not named and all(replica.listed for replica, _ in self._replicas.values())
                 await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
 
     def _key(self, address: str) -> _Key:
         """Return by what a replica at an address is known that is connected now."""
-        if self._identity is None or not self._library:
+        if self._credentials is None or not self._library:
             return address, self._library, None
-        return address, True, self._identity.towards(of_service(self._service))
+        return address, True, self._credentials.towards(of_service(self._service))
 
     def _superseded(self, key: _Key, replica: Replica) -> bool:
         """Return whether another channel leads where a replica is that is no longer listed."""

@@ -18,7 +18,7 @@ import grpc.aio
 
 from poste.domain import carried
 from poste.rpc import channels
-from poste.rpc.identity import Secured
+from poste.rpc.credentials import Secured
 from poste.runtime.waits import done_within
 from poste.upstream import failure
 from poste.upstream.failure import UNSENT, Failure

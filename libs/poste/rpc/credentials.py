@@ -1,8 +1,8 @@
 """Who a process is to its peers, and who they are to it: mutual TLS, by names that a CA of the deployment vouches for.
 
 The names are DNS names of the certificate (RFC 5280, subjectAltName), one for each part that its holder is. A server
-that has an identity takes connections only from who has one of the same CA, and a client that has one calls a server of
-ours only if that has the name that it was looked for by. The files are read again whenever they change: servers show
+that has credentials takes connections only from who has some of the same CA, and a client that has them calls a server
+of ours only if that has the name that it was looked for by. The files are read again whenever they change: servers show
 the new certificate to each new connection, and clients make new connections in place of those with the old one
 (`towards`), which end once nothing is under way on them.
 """
@@ -21,6 +21,8 @@ from poste.domain.errors import StartError
 from poste.runtime import logs, metrics, secret_files, x509
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from poste.runtime.settings import Settings
 
 _DOMAIN: Final = "poste.internal"
@@ -32,7 +34,7 @@ COURIER: Final = f"courier.{_DOMAIN}"
 OF_SERVICES: Final = f".service.{_DOMAIN}"
 #: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0
-_log: Final = logs.get("identity")
+_log: Final = logs.get("credentials")
 
 
 def of_service(service: str) -> str:
@@ -48,6 +50,11 @@ def names_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
 def shown(names: frozenset[str]) -> str:
     """Return a peer's names, for people."""
     return ", ".join(sorted(names)) or "nobody by its certificate"
+
+
+def duties(credentials: Credentials | None) -> tuple[Coroutine[Any, Any, None], ...]:
+    """Return what a process does beside all else: it has its credentials follow their files, if it has any."""
+    return () if credentials is None else (credentials.keep(),)
 
 
 class Secured(NamedTuple):
@@ -66,7 +73,7 @@ class _Shown(NamedTuple):
     credentials: grpc.ChannelCredentials
 
 
-class Identity:
+class Credentials:
     """A process' own. `keep` has it follow its files."""
 
     def __init__(self, ca: Path, certificate: Path, key: Path) -> None:
@@ -88,7 +95,7 @@ class Identity:
             raise StartError(f"{files}: {_reason(error)}") from error
 
     @classmethod
-    def of(cls, settings: Settings) -> Identity | None:
+    def of(cls, settings: Settings) -> Credentials | None:
         """Return the one that settings name; None if connections are not to be secured.
 
         Raises:
