@@ -161,6 +161,7 @@ async def test_both_roads_go_by_certificates_and_the_courier_s_too(tmp_path: Pat
     """The parts would not find each other; or a service without the library, which has none, would be lost."""
     async with deployed(tmp_path, SUM, mtls=True, foreigners=1, couriers=1) as one:
         assert (await one.call(SUM, a=2, b=3)).body == {"result": 5}
+        await one.up(LEDGER)
         assert (await one.call(LEDGER, line="direct")).status == 200
         worker = one.parts[-1]
         worker.kill()
