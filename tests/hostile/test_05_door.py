@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from support.registering import been_up
 
 import poste_calculator
 from poste.domain import sizes
-from poste.domain.policy import MAX_TTL_SECONDS
+from poste.domain.policy import MAX_DELAY_SECONDS, MAX_TTL_SECONDS
 from poste.queue.connection import open_client
 from poste.queue.keys import KEYS, QueueKeys
 from poste.runtime.settings import StoreSettings
@@ -41,6 +42,10 @@ async def mom(server: RedisServer) -> AsyncIterator[RunningMom]:
     async with running_mom(server.url, catalogue=CATALOGUE) as one:
         await been_up(one.target, SUM)
         yield one
+
+
+#: Beyond it no call may be put off now.
+LATEST_MS = round((time.time() + MAX_DELAY_SECONDS) * 1000)
 
 
 def _task(**changes: Any) -> pb.NewTask:
@@ -70,6 +75,7 @@ BAD = [
     *(_refused("BAD_TTL", result_ttl_seconds=ttl) for ttl in (-5, 0, MAX_TTL_SECONDS + 1)),
     *(_refused("BAD_TIME", create_time=Timestamp(seconds=at)) for at in (-1, 2**62, 253_402_300_800)),
     *(_refused("BAD_TIME", create_time=Timestamp(seconds=1, nanos=nanos)) for nanos in (-1, 2**31 - 1)),
+    *(_refused("BAD_TIME", not_before_ms=at) for at in (-1, 2**62, -(2**63), LATEST_MS + 3_600_000)),
     *(_refused("BAD_TRACE", traceparent=one) for one in ("x", "00-" + "0" * 32, "\x1b[31m", "-" * 9, "-\n")),
     *(_refused("BAD_IDS", request_id=one) for one in ("\x1b[2J", "two\nlines", "a b", "ä", "i" * 129, "i" * 1_000_000)),
     *(_refused("BAD_IDS", id_rest=one) for one in ("i" * 61, "a\nb", "\x07", "\u202e", "i" * 1_000_000)),

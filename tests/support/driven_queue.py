@@ -103,9 +103,9 @@ class DrivenQueue:
 
     async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool, later: bool = False) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
-        not_before_time = create_time + LONG_SECONDS if later else 0.0
+        not_before_ms = round((create_time + LONG_SECONDS) * 1000) if later else 0
         task = NewTask(
-            key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable, not_before_time=not_before_time
+            key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable, not_before_ms=not_before_ms
         )
         (said,) = await self.tasks.enqueue(self.name, [task], self.policy, Durability.AS_DECLARED)
         return said

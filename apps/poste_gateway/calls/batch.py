@@ -293,8 +293,7 @@ class _Keeping:
             return _counted(call, problem)
         if said is not Acceptance.ACCEPTED:
             return _counted(call, keeping.refusal(said, task_id, ids))
-        not_before_ms = new.not_before_time.ToMilliseconds() if new.HasField("not_before_time") else 0
-        return _counted(call, {"task": task_view.to_accepted(task_id, method, not_before_ms=not_before_ms)})
+        return _counted(call, {"task": task_view.to_accepted(task_id, method, not_before_ms=new.not_before_ms)})
 
 
 def _once(known: dict[str, T | Problem], name: str, read: Callable[[], T]) -> T | Problem:

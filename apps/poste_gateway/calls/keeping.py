@@ -118,7 +118,7 @@ def new_task(method: Method, task_id: TaskId, request: bytes, prefer: Preference
     if prefer.callback_url:
         new.callback_url = prefer.callback_url
     if prefer.not_before_ms:
-        new.not_before_time.FromMilliseconds(prefer.not_before_ms)
+        new.not_before_ms = prefer.not_before_ms
     return new
 
 

@@ -12,8 +12,6 @@ from poste.rpc.statuses import bounded, is_too_large, response_too_large
 from poste.v1 import mom_service_pb2
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from poste.queue.steps.task import Ending
     from poste.rpc.catalogue import Service
 
@@ -24,13 +22,15 @@ _MOST_AHEAD_SECONDS: Final = MAX_DELAY_SECONDS + MAX_ENQUEUE_AGE_SECONDS
 
 def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool) -> NewTask:
     """Convert a task without validating it; an invalid time becomes -1."""
+    created = message.create_time
+    seconds, nanos = created.seconds, created.nanos
     # Each field is read once, for that costs as much as all that is done with it; and they are given by their places,
     # for by their names they cost twice as much.
     return NewTask(
         message.key,
         method,
         message.request,
-        _seconds(message.create_time),
+        seconds + nanos / 1e9 if input_rules.is_instant(seconds, nanos) else -1.0,
         message.task_ttl_seconds,
         message.result_ttl_seconds,
         repeatable,
@@ -43,14 +43,8 @@ def new_task(message: mom_service_pb2.NewTask, method: str, *, repeatable: bool)
         message.schema,
         message.request_digest,
         message.callback_url,
-        _seconds(message.not_before_time) if message.HasField("not_before_time") else 0.0,
+        message.not_before_ms,
     )
-
-
-def _seconds(stamp: Timestamp) -> float:
-    """Return an instant in seconds since the epoch; -1 if it is none."""
-    seconds, nanos = stamp.seconds, stamp.nanos
-    return seconds + nanos / 1e9 if input_rules.is_instant(seconds, nanos) else -1.0
 
 
 def wrong_with(  # noqa: PLR0911 - a reason each
@@ -61,8 +55,9 @@ def wrong_with(  # noqa: PLR0911 - a reason each
         return mom_service_pb2.ENQUEUE_RESULT_BAD_KEY
     if not (input_rules.is_ttl(task.task_ttl_seconds) and input_rules.is_ttl(task.result_ttl_seconds)):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TTL
-    created, not_before = task.create_time, task.not_before_time
-    if created < 0 or not_before < 0 or not_before > created + _MOST_AHEAD_SECONDS:
+    if task.create_time < 0:
+        return mom_service_pb2.ENQUEUE_RESULT_BAD_TIME
+    if task.not_before_ms and not 0 < task.not_before_ms <= (task.create_time + _MOST_AHEAD_SECONDS) * 1000:
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TIME
     if not input_rules.is_place_in_trace(task.traceparent):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_TRACE

@@ -336,7 +336,7 @@ class NewTask(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     CALLBACK_URL_FIELD_NUMBER: _builtins.int
-    NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The full name of the service, which is also the queue's name."""
     method: _builtins.str
@@ -373,15 +373,13 @@ class NewTask(_message.Message):
     """
     callback_url: _builtins.str
     """The URL that is told of its end; empty if none is."""
+    not_before_ms: _builtins.int
+    """It does not run before this time, in milliseconds since the epoch, and may wait for `task_ttl_seconds` from then on; 0:
+    it may run at once. 30 days ahead at most. A number, for it is read of every call, and few have it.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway minted the id."""
-
-    @_builtins.property
-    def not_before_time(self) -> _timestamp_pb2.Timestamp:
-        """It does not run before this time, and may wait for `task_ttl_seconds` from then on; unset: it may run at once. 30 days
-        ahead at most.
-        """
 
     def __init__(
         self,
@@ -401,11 +399,11 @@ class NewTask(_message.Message):
         schema: _builtins.str = ...,
         request_digest: _builtins.str = ...,
         callback_url: _builtins.str = ...,
-        not_before_time: _timestamp_pb2.Timestamp | None = ...,
+        not_before_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "not_before_time", b"not_before_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "not_before_time", b"not_before_time", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "create_time", b"create_time", "id_rest", b"id_rest", "key", b"key", "metadata", b"metadata", "method", b"method", "not_before_ms", b"not_before_ms", "request", b"request", "request_digest", b"request_digest", "request_id", b"request_id", "response_field", b"response_field", "result_ttl_seconds", b"result_ttl_seconds", "schema", b"schema", "service", b"service", "task_ttl_seconds", b"task_ttl_seconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

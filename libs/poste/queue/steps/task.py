@@ -38,8 +38,8 @@ class NewTask(NamedTuple):
     those of its client that its handler gets (`domain.carried`). `schema` is the fingerprint of its method's schema;
     empty if it runs under any. `request_digest` is there if its client gave it an idempotency key: `key` is made of
     that, and another call may have its record. Up to that, from `traceparent` on, they stand as the script takes them.
-    `callback_url` is told of its end, if it is not empty. It does not run before `not_before_time`, and may wait for so
-    long from then on; 0: it may run at once.
+    `callback_url` is told of its end, if it is not empty. It does not run before `not_before_ms` (since the epoch), and
+    may wait for so long from then on; 0: it may run at once.
     """
 
     key: str
@@ -57,7 +57,7 @@ class NewTask(NamedTuple):
     schema: str = ""
     request_digest: str = ""
     callback_url: str = ""
-    not_before_time: float = 0.0
+    not_before_ms: int = 0
 
 
 class Report(NamedTuple):
@@ -128,7 +128,7 @@ async def enqueue(
         if url:
             rare += (len(touched) - _FIXED_KEYS, record.CALLBACK_URL, url)
         if not_before:
-            rare += (len(touched) - _FIXED_KEYS, record.NOT_BEFORE, round(not_before * 1000))
+            rare += (len(touched) - _FIXED_KEYS, record.NOT_BEFORE, not_before)
     arguments += rare
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
