@@ -104,26 +104,77 @@ async def _show_request(client: Client, task_id: str, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("queue", shell_complete=completion.services)
+@click.argument("queue", required=False, shell_complete=completion.services)
+@click.option("--filter", "text", metavar="FILTER", help='Of all queues, those that it matches: "state = FAILED".')
 @_limit
 @filter_options.options(tuple(TaskState))
 @gateway_options.operator_options
-def tasks(queue: str, limit: int, wanted: TaskFilter, token: str | None, url: str, as_json: bool) -> None:  # noqa: PLR0917
-    """List the newest calls of QUEUE or, with a filter, some that it matches.
+def tasks(  # noqa: PLR0917 - click passes them by name
+    queue: str | None,
+    text: str | None,
+    limit: int,
+    wanted: TaskFilter,
+    token: str | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    """List the newest calls of QUEUE or, with options, some that they match; without QUEUE, calls of all queues.
 
+    \b
     poste tasks calculator.v1.SumService --state QUEUED --older 1h
-    """
+    poste tasks --filter 'state = FAILED AND createTime > "2026-01-02T03:04:05Z"'
+
+    A FILTER compares service, method, state, reason, createTime, notBeforeTime, endTime and idempotencyKey, joined by
+    AND; values of one field by OR.
+    """  # noqa: D301 - the backslash is click's mark for lines that stay as they are
+    if wanted != TaskFilter() and queue is None:
+        raise click.UsageError("--state, --method, --reason and --older go with QUEUE; calls of all have --filter")
+    if text is not None and queue is not None:
+        raise click.UsageError("--filter is for all queues, and may name a service itself")
 
     async def work(client: Client) -> int:
-        if wanted == TaskFilter():
+        if queue is None:
+            found = await _first(limit, client.find_all_tasks(text or ""))
+        elif wanted == TaskFilter():
             found = await client.tasks(queue, count=min(limit, 1000))
         else:
             found = await _first(limit, client.find_tasks(queue, wanted))
+        if queue is None or wanted != TaskFilter():
             found.sort(key=lambda one: one.create_time)
-        if_none = "no call of it is kept" if wanted == TaskFilter() else "no call matches"
+        if found and not as_json and queue is None:
+            return _table(found, limit=limit)
+        if_none = "no call matches" if queue is None or wanted != TaskFilter() else "no call of it is kept"
         return _list(found, sentences.listed, limit=limit, if_none=if_none, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+def _table(found: Sequence[Task], *, limit: int) -> int:
+    """Print calls of several queues."""
+    remember(one.id for one in found)
+    printing.table(
+        ("METHOD", "STATE", "ATTEMPT", "ACCEPTED", "ENDED", "ID"),
+        [
+            (
+                f"{one.service}/{one.method}",
+                one.state.name + (f" ({one.reason})" if one.reason else ""),
+                one.attempt,
+                sentences.moment(one.create_time),
+                sentences.moment(one.end_time) if one.end_time else "-",
+                one.id,
+            )
+            for one in found
+        ],
+    )
+    _note_more(found, limit)
+    return OK
+
+
+def _note_more(found: Sequence[Task], limit: int) -> None:
+    if len(found) >= limit:
+        printing.note(f"the first {len(found)}, and there may be more: --limit says how many are listed")
+    elif len(found) > _FEW:
+        printing.note(_summary(found))
 
 
 @click.command()
@@ -167,10 +218,7 @@ def _list(found: Sequence[Task], words: Callable[[Task], str], *, limit: int, if
         printing.line(f"  {words(one)}")
     if not found:
         printing.line(if_none)
-    if len(found) >= limit:
-        printing.note(f"the first {len(found)}, and there may be more: --limit says how many are listed")
-    elif len(found) > _FEW:
-        printing.note(_summary(found))
+    _note_more(found, limit)
     return OK
 
 

@@ -144,7 +144,7 @@ class _Gateway:
             catalogue,
             listings,
             TaskRoutes(catalogue, task_reader, self._offload, self.draining, ids=ids, max_wait_seconds=wait),
-            OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids),
+            OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, door=door),
             batches=Batches(call_services),
             openapi=Documents(catalogue, security=shared.security(door.closed, settings.anonymous_calls)),
             clock=self._clock,

@@ -201,15 +201,17 @@ class Mom:
         return (await self._read(self.stub.ListRecentTasks, request)).tasks
 
     async def search_tasks(
-        self, queue: str, wanted: pb.TaskFilter, page_size: int, page_token: str
+        self, queue: str, wanted: pb.TaskFilter, page_size: int, page_token: str, *, owner: str = "", key: str = ""
     ) -> pb.SearchTasksResponse:
-        """Find some of a queue's tasks.
+        """Find some tasks of a queue, of all if none is named, or the one of a queue that has a key.
+
+        With an `owner` (`TaskIds.owner_of`) only that one's.
 
         Raises:
             MomAway: There is no answer now.
             MomRefused: The page token is invalid (INVALID_ARGUMENT).
         """
-        request = pb.SearchTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token)
+        request = pb.SearchTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token, owner=owner, key=key)
         return await self._read(self.stub.SearchTasks, request)
 
     async def inspect_task(self, queue: str, key: str) -> pb.InspectTaskResponse:

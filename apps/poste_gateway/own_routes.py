@@ -95,6 +95,7 @@ class OwnRoutes:
         return {
             "/v1/services": {"GET": self._services, **operator_routes.exact["/v1/services"]},
             "/v1/queues": {"GET": self._queues},
+            "/v1/tasks": operator_routes.exact["/v1/tasks"],
             documents.PATH: {"GET": self._get_openapi},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},

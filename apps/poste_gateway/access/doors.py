@@ -27,6 +27,8 @@ DOORS: Final[Mapping[str, Mapping[str, Role | None]]] = {
     "/v1/services": {**_READ, **_CATALOGUE},
     "/v1/services/*/methods/*": _READ,
     "/v1/services/*/forget": _CATALOGUE,
+    # Own tasks; those of others are for those who have the role `look`, besides.
+    "/v1/tasks": _READ,
     "/v1/tasks:batch": {"POST": Role.CALL},
     "/v1/tasks/*": {**_READ, "DELETE": Role.CALL},
     "/v1/tasks/*/history": _READ,

@@ -161,14 +161,9 @@ class Bulk:
 
     async def _page(self, queue: str, wanted: pb.TaskFilter, token: str) -> tuple[list[str], str]:
         """Find some of the tasks; returns their keys, and where to go on."""
-        try:
-            if list(wanted.states) == [STATES[TaskState.DEAD]]:
-                return await self._dead_page(queue, wanted, token)
-            page = await self._mom.search_tasks(queue, wanted, _BATCH, token)
-        except MomRefused as error:
-            if error.code is Code.INVALID_ARGUMENT:
-                raise invalid("pageToken", "is not the nextPageToken of a page") from error
-            raise
+        if list(wanted.states) == [STATES[TaskState.DEAD]]:
+            return await self._dead_page(queue, wanted, token)
+        page = await task_filters.page(self._mom.search_tasks(queue, wanted, _BATCH, token))
         return [one.task.key for one in page.tasks], page.next_page_token
 
     async def _dead_page(self, queue: str, wanted: pb.TaskFilter, token: str) -> tuple[list[str], str]:
@@ -179,7 +174,7 @@ class Bulk:
         began, _, place = token.partition("~")
         if token and not (began.isascii() and began.isdigit()):
             raise invalid("pageToken", "is not the nextPageToken of a page")
-        page = await self._mom.list_dead_tasks(queue, wanted, _BATCH, place)
+        page = await task_filters.page(self._mom.list_dead_tasks(queue, wanted, _BATCH, place))
         until = int(began) if began else page.read_time.ToMilliseconds()
         keys = [dead.task.key for dead in page.tasks if dead.die_time.ToMilliseconds() <= until]
         over = not page.next_page_token or len(keys) < len(page.tasks)

@@ -6,6 +6,7 @@ response and error; `?pageSize=` is at most 1000, and so many are remembered. Wi
 
     {"tasks": [{…the task…, "endTime": "…"}], "nextPageToken": ""}
 
+`GET /v1/tasks` finds those of all queues (`task_search`), in the same form.
 `POST /v1/queues/{queue}/pause` and `/resume` answer with the queue's figures, as `GET /v1/queues/{queue}` does.
 `GET /v1/queues/{queue}/dead` lists what died, the longest dead first, in pages, by the same filters::
 
@@ -50,7 +51,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -64,6 +65,7 @@ from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.grpc_status import debug_text
+from poste_gateway.http.door import Door
 from poste_gateway.http.problem_types import (
     CALLS_WAITING,
     GONE,
@@ -75,14 +77,14 @@ from poste_gateway.http.problem_types import (
 from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
 from poste_gateway.http.responses import NO_STORE, Response, json_response
 from poste_gateway.mom import Mom, MomAway, MomRefused
-from poste_gateway.tasks import call_view, task_filters, task_view
+from poste_gateway.tasks import call_view, task_filters, task_search, task_view
 from poste_gateway.tasks.bulk import Bulk
 from poste_gateway.tasks.listings import QUEUES, SERVICES, Listings
 from poste_gateway.tasks.task_reader import TaskReader
+from poste_gateway.tasks.task_search import TaskSearch
 from poste_gateway.tasks.undelivered import Undelivered
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[Response]]
-PageT = TypeVar("PageT")
 
 #: How many dead letters of each group may be asked for.
 _MAX_NEWEST: Final = 20
@@ -101,6 +103,7 @@ class OperatorRoutes:
         task_reader: TaskReader,
         *,
         ids: TaskIds,
+        door: Door,
     ) -> None:
         """Connect the parts.
 
@@ -110,6 +113,7 @@ class OperatorRoutes:
             listings: Reads the queues' figures.
             task_reader: Reads tasks.
             ids: Makes the ids of listed tasks from their keys.
+            door: Knows who may see all tasks.
         """
         self._catalogue = catalogue
         self._mom = mom
@@ -120,6 +124,7 @@ class OperatorRoutes:
         #: The handlers by the path.
         self.exact: dict[str, Mapping[str, Handler]] = {
             SERVICES.rstrip("/"): {"POST": self._guarded(self._register)},
+            task_search.PATH: {"GET": self._guarded(TaskSearch(mom, ids, door).find)},
         }
         #: The handlers by the path's prefix and the part behind the name.
         self.paths: dict[tuple[str, str], Mapping[str, Handler]] = {
@@ -169,22 +174,16 @@ class OperatorRoutes:
         await self._listings.queues(queue)
         if wanted == pb.TaskFilter() and not token:
             listed = await self._mom.list_recent_tasks(queue, size)
-            return json_response({"tasks": [self._listed(queue, one) for one in listed]}, headers=NO_STORE)
-        page = await self._page(self._mom.search_tasks(queue, wanted, size, token))
-        tasks = [self._listed(queue, one) for one in page.tasks]
+            return json_response({"tasks": [task_view.to_listed(self._ids, one) for one in listed]}, headers=NO_STORE)
+        page = await task_filters.page(self._mom.search_tasks(queue, wanted, size, token))
+        tasks = [task_view.to_listed(self._ids, one) for one in page.tasks]
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
-
-    def _listed(self, queue: str, one: pb.ListedTask) -> dict[str, Any]:
-        value = task_view.to_summary(task_view.listed_id(self._ids, queue, one), one.task)
-        if one.HasField("end_time"):
-            value["endTime"] = task_view.time(one.end_time)
-        return value
 
     async def _dead(self, request: web.BaseRequest, queue: str) -> Response:
         size, token = task_filters.page_size(request), request.query.get("pageToken", "")
         wanted = task_filters.read(request, (TaskState.DEAD,))
         await self._listings.queues(queue)
-        page = await self._page(self._mom.list_dead_tasks(queue, wanted, size, token))
+        page = await task_filters.page(self._mom.list_dead_tasks(queue, wanted, size, token))
         service = self._catalogue.services.get(queue)
         tasks = [self._dead_letter(queue, dead, service) for dead in page.tasks]
         return json_response({"tasks": tasks, "nextPageToken": page.next_page_token}, headers=NO_STORE)
@@ -210,15 +209,6 @@ class OperatorRoutes:
     def _dead_letter(self, queue: str, dead: pb.DeadTask, service: Service | None) -> dict[str, Any]:
         task_id = task_view.listed_id(self._ids, queue, dead)
         return {**_for_operators(task_id, dead.task, service), "dieTime": task_view.time(dead.die_time)}
-
-    @staticmethod
-    async def _page(asked: Awaitable[PageT]) -> PageT:
-        try:
-            return await asked
-        except MomRefused as error:
-            if error.code is Code.INVALID_ARGUMENT:
-                raise invalid("pageToken", "is not the nextPageToken of a page") from error
-            raise
 
     async def _call(self, _: web.BaseRequest, text: str) -> Response:
         task_id = self._task_reader.read_id(text)

@@ -1,23 +1,27 @@
-"""Reads from a request's query which tasks an operator means."""
+"""Reads from a request's query which tasks are meant, and pages of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Awaitable, Collection
+from typing import Final, TypeVar
 
 from aiohttp import web
 
+from poste.domain.codes import Code
 from poste.domain.task import DeadReason, TaskState
 from poste.rpc.task_enums import REASONS, STATES
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.http.problems import invalid
+from poste_gateway.mom import MomRefused
 
 _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
 #: The longest age that can be asked for, in seconds: more than any task's.
 _MAX_AGE_SECONDS: Final = 10 * 366 * 86_400
 _LONGEST_METHOD: Final = 255
+
+PageT = TypeVar("PageT")
 
 
 def read(
@@ -54,6 +58,20 @@ def page_size(request: web.BaseRequest) -> int:
         Problem: The size is none.
     """
     return number(request, "pageSize", _PAGE_SIZE, most=_MAX_PAGE_SIZE, least=1)
+
+
+async def page(asked: Awaitable[PageT]) -> PageT:
+    """Return a page of a list, which the middleware is asked for.
+
+    Raises:
+        Problem: It does not know the page token.
+    """
+    try:
+        return await asked
+    except MomRefused as error:
+        if error.code is Code.INVALID_ARGUMENT:
+            raise invalid("pageToken", "is not the nextPageToken of a page") from error
+        raise
 
 
 def flag(request: web.BaseRequest, name: str) -> bool:

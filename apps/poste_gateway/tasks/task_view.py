@@ -35,6 +35,14 @@ def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_s
     )
 
 
+def to_listed(ids: TaskIds, listed: mom_service_pb2.ListedTask) -> dict[str, Any]:
+    """Return a task of a list as JSON values."""
+    value = to_summary(listed_id(ids, listed.task.service, listed), listed.task)
+    if listed.HasField("end_time"):
+        value["endTime"] = time(listed.end_time)
+    return value
+
+
 def location(task_id: TaskId) -> str:
     """Return the path of a task."""
     return TASKS + task_id.text

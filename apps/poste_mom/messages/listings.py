@@ -84,8 +84,8 @@ def search(page_token: str) -> Search | None:
     """
     if not page_token:
         return None
-    until_time, _, cursor = page_token.partition(".")
-    return Search(_parsed(until_time), int(cursor))
+    until_time, cursor, server = page_token.split(".")
+    return Search(_parsed(until_time), int(cursor), max(0, int(server)))
 
 
 def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
@@ -138,23 +138,21 @@ def _dead_task(queue_name: str, task: DeadLetter) -> mom_service_pb2.DeadTask:
     )
 
 
-def recent(queue_name: str, tasks: Iterable[ListedTask]) -> mom_service_pb2.ListRecentTasksResponse:
+def recent(tasks: Iterable[ListedTask]) -> mom_service_pb2.ListRecentTasksResponse:
     """Make the message of a queue's newest tasks, without their results."""
-    return mom_service_pb2.ListRecentTasksResponse(tasks=_listed(queue_name, tasks))
+    return mom_service_pb2.ListRecentTasksResponse(tasks=_listed(tasks))
 
 
-def found(queue_name: str, page: FoundPage) -> mom_service_pb2.SearchTasksResponse:
+def found(page: FoundPage) -> mom_service_pb2.SearchTasksResponse:
     """Make the message of a part of what a search found."""
-    return mom_service_pb2.SearchTasksResponse(
-        tasks=_listed(queue_name, page.tasks), next_page_token=_search_token(page.behind)
-    )
+    return mom_service_pb2.SearchTasksResponse(tasks=_listed(page.tasks), next_page_token=_search_token(page.behind))
 
 
-def _listed(queue_name: str, tasks: Iterable[ListedTask]) -> Iterator[mom_service_pb2.ListedTask]:
+def _listed(tasks: Iterable[ListedTask]) -> Iterator[mom_service_pb2.ListedTask]:
     for one in tasks:
-        if not _named(queue_name, one.record):
+        if not _named(one.queue, one.record):
             continue
-        task = of_record(queue_name, one.record)
+        task = of_record(one.queue, one.record)
         task.ClearField("result")
         yield mom_service_pb2.ListedTask(
             task=task,
@@ -165,7 +163,7 @@ def _listed(queue_name: str, tasks: Iterable[ListedTask]) -> Iterator[mom_servic
 
 
 def _search_token(behind: Search | None) -> str:
-    return "" if behind is None else f"{_spelt(behind.until_time)}.{behind.cursor}"
+    return "" if behind is None else f"{_spelt(behind.until_time)}.{behind.cursor}.{behind.server}"
 
 
 def _spelt(instant: float) -> str:
@@ -186,8 +184,8 @@ def _parsed(spelt: str) -> float:
 
 
 def _named(queue_name: str, record: TaskRecord) -> bool:
-    """Return whether a task has a key that an id can be made of: without one it can't be listed."""
-    named = input_rules.is_key(record.key)
+    """Return whether an id can be made of a task's queue and key: else it can't be listed."""
+    named = input_rules.is_key(record.key) and input_rules.is_service(queue_name)
     if not named:
-        damaged.report(queue_name, record.key, "its key is none")
+        damaged.report(queue_name, record.key, "its key, or its queue's name, is none")
     return named

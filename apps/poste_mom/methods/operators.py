@@ -10,6 +10,7 @@ import grpc
 
 from poste.domain import input_rules
 from poste.domain.errors import StoreError
+from poste.queue.task_lists import FoundPage
 from poste.runtime import logs
 from poste.v1 import mom_service_pb2 as pb
 from poste_mom.messages import listings
@@ -129,7 +130,7 @@ class OperatorServicer:
         await self._pages.begin(context)
         try:
             count = min(max(request.page_size, 1), _MAX_PAGE)
-            return listings.recent(request.queue, await self._lists.newest(request.queue, count=count))
+            return listings.recent(await self._lists.newest(request.queue, count=count))
         except StoreError as error:
             await refuse(context, error)
 
@@ -138,9 +139,10 @@ class OperatorServicer:
         count = min(max(request.page_size, 1), _MAX_PAGE)
         await self._pages.begin(context)
         try:
-            return listings.found(
-                request.queue, await self._lists.search(request.queue, wanted, count=count, behind=behind)
-            )
+            if request.key:
+                return listings.found(FoundPage(await self._lists.one(request.queue, request.key), None))
+            search = self._lists.search(request.queue, wanted, count=count, behind=behind, owner=request.owner)
+            return listings.found(await search)
         except StoreError as error:
             await refuse(context, error)
 

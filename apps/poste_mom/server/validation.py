@@ -30,11 +30,20 @@ _RULES: Final = {
     "queue": (input_rules.is_service, "is no queue's name"),
     "target": (input_rules.is_service, "is no queue's name"),
     "key": (input_rules.is_key, "is no task's key"),
+    "owner": (input_rules.is_owner, "is no owner of tasks"),
     "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
     "known_mark": (lambda text: len(text) <= _MAX_MARK, "was never given"),
 }
 #: Where an empty name asks for all.
-_OPTIONAL: Final = frozenset({("ListQueuesRequest", "queue"), ("ListDeadTasksRequest", "page_token")})
+_OPTIONAL: Final = frozenset(
+    {
+        ("ListQueuesRequest", "queue"),
+        ("ListDeadTasksRequest", "page_token"),
+        ("SearchTasksRequest", "queue"),
+        ("SearchTasksRequest", "owner"),
+        ("SearchTasksRequest", "key"),
+    }
+)
 #: A registration's fields are checked by the catalogue; a target to be read is an address.
 _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest", "RegisterTargetRequest"})
 

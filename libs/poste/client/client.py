@@ -309,6 +309,14 @@ class Client:
         # Without a state the gateway would list the newest.
         return self._listed(queue, "tasks", replace(wanted, states=wanted.states or tuple(TaskState)))
 
+    def find_all_tasks(self, text: str = "") -> AsyncGenerator[Task, None]:
+        """Yield the calls of all queues that a filter matches, in no order, each without its response and error.
+
+        Args:
+            text: The filter, such as `state = FAILED AND service = "calculator.v1.SumService"` (docs/rest.md).
+        """
+        return self._tasks_of(self._pages("GET", "/v1/tasks", ALL, filter=text, pageSize=str(_PAGE_SIZE)))
+
     def dead_letters(self, queue: str, wanted: TaskFilter = ALL) -> AsyncGenerator[Task, None]:
         """Yield the calls of a queue that Poste gave up, the longest dead first."""
         return self._listed(queue, "dead", wanted)
@@ -318,8 +326,11 @@ class Client:
         reply = await self._operate("GET", f"/v1/queues/{quote(queue, safe='')}/dead-groups?newest={newest}")
         return self._read_all(DeadGroup.read, reply.document, "groups")
 
-    async def _listed(self, queue: str, which: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
-        pages = self._pages("GET", f"/v1/queues/{quote(queue, safe='')}/{which}", wanted, pageSize=str(_PAGE_SIZE))
+    def _listed(self, queue: str, which: str, wanted: TaskFilter) -> AsyncGenerator[Task, None]:
+        path = f"/v1/queues/{quote(queue, safe='')}/{which}"
+        return self._tasks_of(self._pages("GET", path, wanted, pageSize=str(_PAGE_SIZE)))
+
+    async def _tasks_of(self, pages: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Task, None]:
         async with contextlib.aclosing(pages):
             async for page in pages:
                 for task in self._read_all(Task.read, page, "tasks"):

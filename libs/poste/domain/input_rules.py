@@ -15,6 +15,8 @@ from poste.domain.task_id import MAX_WITHOUT_QUEUE
 
 #: A key is the random part of a task's id: 12 bytes in base64url, so that every spelling is the only one.
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16}")
+#: What the keys of one client's tasks end in: 3 bytes in base64url.
+_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{4}")
 #: The digest of a request: 16 bytes in base64url.
 _DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 #: A task's id without its queue's name, in base64url too: it goes into metadata and logs.
@@ -45,6 +47,11 @@ LAST_SECOND: Final = 253_402_300_799
 def is_key(text: str) -> bool:
     """Return whether a text may be a task's key within its queue."""
     return _KEY.fullmatch(text) is not None
+
+
+def is_owner(text: str) -> bool:
+    """Return whether a text may be what the keys of one client's tasks end in."""
+    return _OWNER.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

@@ -146,6 +146,14 @@ class TaskIds:
             self._owners[client] = owner
         return owner
 
+    def owner_of(self, client: str) -> str:
+        """Return what the keys of a client's tasks end in."""
+        return _encode(self._owner(client))
+
+    def key_of_idempotency_key(self, service: str, method: str, text: str, *, client: str = "") -> str:
+        """Return what a call of a method with a client's idempotency key is called within its queue."""
+        return _encode(self.of_idempotency_key(service, method, text, client=client) + self._owner(client))
+
     def remake(self, queue: str, key: str, *, create_ms: int, task_ttl_seconds: int, result_ttl_seconds: int) -> TaskId:
         """Make the id of a task that is on record: the very one that was minted."""
         return self._make(queue, _decode(key), create_ms, task_ttl_seconds, result_ttl_seconds)

@@ -1,4 +1,4 @@
-"""Which tasks an operator means, by state, method, reason and age; and a place in a search for them."""
+"""Which tasks are meant, by state, method, reason and age; and a place in a search for them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ANY: Final = TaskFilter()
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A place in a search among all keys of a queue's server: where that goes on.
+    """A place in a search among all keys of a queue's server, or of all servers: where that goes on.
 
     Of what ended, it finds what had by `until_time` (seconds, Redis' time): one that is run again meanwhile, and ends
     once more, is not found once more.
@@ -49,3 +49,5 @@ class Search:
 
     until_time: float
     cursor: int
+    #: Which server, of those there are; of one queue's it is 0.
+    server: int = 0

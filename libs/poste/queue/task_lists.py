@@ -1,4 +1,4 @@
-"""Lists tasks of a queue, for operators: the newest, and those that a filter finds.
+"""Lists tasks: the newest of a queue, and those that a filter finds in a queue or in all.
 
 Each comes without its request, response and error: a list of those would have no bound.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
-from poste.queue.connection import server_of, texts, time_of
+from poste.queue.connection import name_of, server_of, servers_of, texts, time_of
 from poste.queue.damaged import DamagedRecord, instant
 from poste.queue.errors import reading
 from poste.queue.keys import KEYS, Keys
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import redis.asyncio as redis
+
+    from poste.queue.connection import Client
 
 _FIELDS: Final = (
     *(name for name in record.SHOWN if name not in {record.RESPONSE, record.ERROR}),
@@ -36,12 +38,13 @@ _SEARCH_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ListedTask:
-    """A task without its response and error.
+    """A task without its response and error, and the queue that it is in.
 
     `end_time` is in seconds since the epoch, None if it has not ended. The times to live, in seconds, are those of its
     id.
     """
 
+    queue: str
     record: TaskRecord
     end_time: float | None
     task_ttl_seconds: int
@@ -77,55 +80,73 @@ class TaskLists:
         at = self._keys.of(queue)
         with reading():
             keys = texts(await self._client.lrange(at.recent, 0, count - 1))
-        return await self._read_all(queue, keys)
+        return await self._read_all(self._client, [(queue, key) for key in keys])
 
-    async def search(self, queue: str, wanted: TaskFilter, *, count: int, behind: Search | None = None) -> FoundPage:
-        """Find tasks that a filter matches.
-
-        There is no list of most of them, for keeping one would cost every call: they are searched for among all keys of
-        the queue's server. What is on record all the time is found; what comes or goes meanwhile may be.
-
-        Args:
-            queue: The queue's name.
-            wanted: Which tasks.
-            count: About how many; a search for rare ones ends after half a second with what it has.
-            behind: Where to go on.
+    async def one(self, queue: str, key: str) -> list[ListedTask]:
+        """List the one task of a queue that has a key; none if it is not kept.
 
         Raises:
             StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
         """
-        at, end = self._keys.of(queue), time.monotonic() + _SEARCH_SECONDS
-        server = await server_of(self._client, at.counts)
+        return await self._read_all(self._client, [(queue, key)])
+
+    async def search(
+        self, queue: str, wanted: TaskFilter, *, count: int, behind: Search | None = None, owner: str = ""
+    ) -> FoundPage:
+        """Find tasks that a filter matches.
+
+        There is no list of most of them, for keeping one would cost every call: they are searched for among all keys of
+        the queue's server. What is on record all the time is found; what comes or goes meanwhile may be, and in a
+        cluster whose masters change meanwhile what is theirs.
+
+        Args:
+            queue: The queue's name; empty: all queues are searched, one server after the other.
+            wanted: Which tasks.
+            count: About how many; a search for rare ones ends after half a second with what it has.
+            behind: Where to go on.
+            owner: What their keys end in (`TaskIds.owner_of`).
+
+        Raises:
+            StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
+        """
+        end = time.monotonic() + _SEARCH_SECONDS
+        servers, records = await self._places(queue)
         if behind is None:
-            behind = Search(round(await time_of(server), 3), 0)
+            behind = Search(round(await time_of(servers[0]), 3), 0)
         found: list[ListedTask] = []
         fewest, most = _SCAN
-        while True:
-            step = min(max(fewest, count - len(found)), most)
+        while behind.server < len(servers):
+            server, step = servers[behind.server], min(max(fewest, count - len(found)), most)
             with reading():
-                cursor, records = await server.scan(behind.cursor, match=at.any_record, count=step)
-            keys = [name.rpartition(":")[2] for name in texts(name for name in records if name.isascii())]
-            found += [one for one in await self._read_all(queue, keys) if _is_meant(one, wanted, behind.until_time)]
-            if not cursor:
-                return FoundPage(found, None)
-            behind = Search(behind.until_time, int(cursor))
+                cursor, names = await server.scan(behind.cursor, match=records + owner, count=step)
+            listed = map(self._keys.split_record, texts(name for name in names if name.isascii()))
+            tasks = await self._read_all(server, list(listed))
+            found += [one for one in tasks if _is_meant(one, wanted, behind.until_time)]
+            behind = Search(behind.until_time, int(cursor), behind.server + (not cursor))
             if len(found) >= count or time.monotonic() > end:
-                return FoundPage(found, behind)
+                break
+        return FoundPage(found, behind if behind.server < len(servers) else None)
 
-    async def _read_all(self, queue: str, keys: Sequence[str]) -> list[ListedTask]:
-        """Read tasks, without those that are not kept any more."""
-        if not keys:
-            return []
+    async def _places(self, queue: str) -> tuple[list[Client], str]:
+        """Return the servers that have the tasks of a queue, or of all, and what matches their records."""
+        if not queue:
+            return sorted(await servers_of(self._client), key=name_of), self._keys.any_record
         at = self._keys.of(queue)
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hmget(at.record(key), _FIELDS)
+        return [await server_of(self._client, at.counts)], at.any_record
+
+    async def _read_all(self, client: Client, names: Sequence[tuple[str, str]]) -> list[ListedTask]:
+        """Read tasks by their queues and keys, without those that are not kept any more."""
+        if not names:
+            return []
+        pipeline = client.pipeline(transaction=False)
+        for queue, key in names:
+            pipeline.hmget(self._keys.of(queue).record(key), _FIELDS)
         pipeline.time()
         with reading():
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
         now = seconds + microseconds / 1e6
         tasks = []
-        for key, reply in zip(keys, found, strict=True):
+        for (queue, key), reply in zip(names, found, strict=True):
             try:
                 fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
                 tasks.append(await self._read(queue, key, fields, now))
@@ -146,7 +167,7 @@ class TaskLists:
         if task is None:
             return None
         end_time = record.end_time_of(fields) if task.state.final else None
-        return ListedTask(task, end_time, *record.ttls_of(fields))
+        return ListedTask(queue, task, end_time, *record.ttls_of(fields))
 
 
 def _is_meant(one: ListedTask, wanted: TaskFilter, until_time: float) -> bool:

@@ -118,7 +118,7 @@ refused_total = Counter(
 #: listings: requests for single queues' figures and tasks. streams: streams that are open.
 REFUSAL_REASONS: Final = (
     *("reading", "results", "bodies", "answers"),
-    *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings", "streams"),
+    *("connections", "peer-connections", "descriptors", "peer-calls", "waits", "listings", "searches", "streams"),
 )
 for _reason in REFUSAL_REASONS:
     # Created at 0, so that rate() sees the first increment.
