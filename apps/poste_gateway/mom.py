@@ -211,7 +211,9 @@ class Mom:
             MomAway: There is no answer now.
             MomRefused: The page token is invalid (INVALID_ARGUMENT).
         """
-        request = pb.SearchTasksRequest(queue=queue, filter=wanted, page_size=page_size, page_token=page_token, owner=owner, key=key)
+        request = pb.SearchTasksRequest(
+            queue=queue, filter=wanted, page_size=page_size, page_token=page_token, owner=owner, key=key
+        )
         return await self._read(self.stub.SearchTasks, request)
 
     async def inspect_task(self, queue: str, key: str) -> pb.InspectTaskResponse:

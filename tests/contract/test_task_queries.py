@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,10 +13,13 @@ import pytest
 import pytest_asyncio
 from support.cli import environment, poste
 from support.driven_office import SUM, Office, running_office
+from support.keyring import Keyring
 from support.operating import OPERATOR, secret_file
 from support.redis_server import RedisServer
 from support.registering import been_up
 from support.rest import is_problem
+
+from poste_gateway.access.identity import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OTHER = "calculator.v1.SubtractionService"
@@ -41,13 +44,13 @@ async def office(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactor
         yield one
 
 
-async def found(office: Office, text: str, **more: str) -> list[dict[str, Any]]:
+async def found(office: Office, text: str, *, headers: Mapping[str, str] = {}, **more: str) -> list[dict[str, Any]]:
     """All pages of what a filter finds."""
     tasks: list[dict[str, Any]] = []
     token = ""
     while True:
         query = urlencode({"filter": text, "pageToken": token, **more})
-        reply = await office.gateway.get(f"/v1/tasks?{query}")
+        reply = await office.gateway.get(f"/v1/tasks?{query}", **headers)
         assert reply.status == 200, reply.text
         tasks += reply.body["tasks"]
         token = reply.body["nextPageToken"]
@@ -144,3 +147,26 @@ async def test_a_user_lists_tasks_of_all_queues(office: Office) -> None:
     assert all(word in shown for word in (ADD, SUBTRACT, "FAILED", "ACCEPTED"))
     assert (await run("--filter", "state = RUNNING")).stdout == "no call matches\n"
     assert [(await run(*wrong)).returncode for wrong in (("--state", "FAILED"), (SUM, "--filter", ""))] == [2, 2]
+
+
+async def test_a_client_finds_its_own_and_whoever_looks_all(own_redis: RedisServer, tmp_path: Path) -> None:
+    """A list of others' ids would be a list of what one may read and cancel."""
+    ring = Keyring(tmp_path / "client.keys")
+    ann, bob, eve = ring.add("ann"), ring.add("bob"), ring.add("eve", Role.READ, Role.LOOK)
+    everything = ring.add("all", *Role)
+    async with running_office(own_redis, tmp_path, client_keys_file=ring.path, headers=everything) as office:
+        for who, key in ((ann, "k-1"), (ann, "k-2"), (bob, "k-1")):
+            headers = {"Prefer": "respond-async", "Idempotency_Key": key, **who}
+            assert (await office.gateway.post("/v1/sum", {"a": 1, "b": 2}, **headers)).status == 202
+        keyed = f"service = {SUM} AND method = Add AND idempotencyKey = k-1"
+
+        async def count(who: Mapping[str, str], text: str) -> int:
+            return len(await found(office, text, headers=who))
+
+        assert [await count(who, "") for who in (ann, bob, eve)] == [2, 1, 3]
+        assert [await count(who, "client = ann") for who in (ann, bob, eve)] == [2, 0, 2]
+        assert [await count(who, keyed) for who in (ann, bob, eve)] == [1, 1, 0]
+        assert await count(eve, f"{keyed} AND client = bob") == 1
+        (mine,) = await found(office, "", headers=bob)
+        assert (await office.gateway.get(f"/v1/tasks/{mine['id']}", **bob)).status == 200
+        assert (await office.gateway.get("/v1/tasks", Authorization="Bearer guessed")).status == 401

@@ -49,7 +49,7 @@ def constants() -> list[str]:
 def test_every_route() -> None:
     """A client would find no way to do something, or be promised one that is 404."""
     nothing: Any = None
-    operator_routes = OperatorRoutes(nothing, nothing, nothing, nothing, ids=IDS)
+    operator_routes = OperatorRoutes(nothing, nothing, nothing, nothing, ids=IDS, door=nothing)
     own_routes = OwnRoutes(
         nothing,
         nothing,

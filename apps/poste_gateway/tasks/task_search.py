@@ -80,9 +80,7 @@ class TaskSearch:
         method = query.only("method")
         return _Where(queue, owner, self._ids.key_of_idempotency_key(queue, method, query.key, client=client or ""))
 
-    async def _found(
-        self, query: TaskQuery, where: _Where, size: int, token: str
-    ) -> tuple[list[pb.ListedTask], str]:
+    async def _found(self, query: TaskQuery, where: _Where, size: int, token: str) -> tuple[list[pb.ListedTask], str]:
         """Search until a page is full, or for as long as one search may go on; returns where the next goes on too."""
         found: list[pb.ListedTask] = []
         end = asyncio.get_running_loop().time() + _SECONDS
