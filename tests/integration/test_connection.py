@@ -8,14 +8,18 @@ import gc
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from support.certificates import Certificates
+from support.deployment import SUM
+from support.ports import free_port
 from support.redis_cluster import RedisCluster
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, running
 from support.waiting import until
 
 from poste.queue.connection import Client, open_client
@@ -168,3 +172,18 @@ async def test_nothing_holds_what_a_refused_command_brought(redis_server: RedisS
     finally:
         gc.enable()
         await client.aclose()
+
+
+async def test_a_server_with_tls_is_believed_by_its_ca_alone(redis_7: RedisServer, tmp_path: Path) -> None:
+    """Accepted calls would go to whoever answers at the address; or TLS by the URL would not work as the page says."""
+    made = [Certificates(tmp_path / name, {SUM: [SUM]}).folder for name in ("own", "another")]
+    files = {"tls-cert-file": "mom.crt", "tls-key-file": "mom.key", "tls-ca-cert-file": "ca.crt"}
+    chosen = {name: str(made[0] / file) for name, file in files.items()}
+    port = free_port()
+    with running(tmp_path / "redis", redis_7.binary, **{"tls-port": str(port), "tls-auth-clients": "no"}, **chosen):
+        url = f"rediss://127.0.0.1:{port}/0?ssl_check_hostname=false&ssl_ca_certs="
+        async with open_client(StoreSettings(redis_url=f"{url}{made[0] / 'ca.crt'}")) as client:
+            assert await client.ping()
+        async with open_client(StoreSettings(redis_url=f"{url}{made[1] / 'ca.crt'}")) as client:
+            with pytest.raises(NotConnected, match=r"(?i)certificate"):
+                await client.ping()

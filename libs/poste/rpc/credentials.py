@@ -90,13 +90,13 @@ class Credentials:
         self._files = (ca, certificate, key)
         try:
             self._take(self._read())
-        except OSError as error:  # ssl.SSLError is one too.
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError.
             files = f"POSTE_MTLS_CA_FILE={ca}, POSTE_MTLS_CERTIFICATE_FILE={certificate}, POSTE_MTLS_KEY_FILE={key}"
             raise StartError(f"{files}: {_reason(error)}") from error
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials | None:
-        """Return the one that settings name; None if connections are not to be secured.
+        """Return those that settings name; None if connections are not to be secured.
 
         Raises:
             StartError: As above.
@@ -140,10 +140,9 @@ class Credentials:
             if self._content() == self._shown[:3]:
                 return
             self._take(self._read())
-        except (OSError, StartError) as error:
+        except (OSError, ValueError, StartError) as error:
             # They may be half written: the next look finds them whole.
-            reason = _reason(error) if isinstance(error, OSError) else str(error)
-            _log.warning("certificate refused", error=reason)
+            _log.warning("certificate refused", error=_reason(error))
         else:
             _log.info("certificate renewed")
 
@@ -172,5 +171,5 @@ def _configuration(shown: _Shown) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(shown.key, shown.certificate)], root_certificates=shown.ca)
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
