@@ -95,8 +95,8 @@ def _consumer(keys: Keys, name: str, queues: Sequence[str]) -> User:
 
 
 def _of_consumers(at: QueueKeys) -> Sequence[str]:
-    """Return the keys of a queue that its consumers' steps touch."""
+    """Return the keys of a queue that its consumers' steps touch, the most used first: Redis looks in this order."""
     return (
-        *(at.ready, at.lanes, at.lane(_ANY), at.taken(_ANY), at.any_record, at.leases, at.reaped, at.delayed, at.dead),
-        *(at.counts, at.kept, at.callbacks, at.barrier),
+        *(at.any_record, at.counts, at.taken(_ANY), at.ready, at.leases, at.lanes, at.lane(_ANY), at.kept, at.delayed),
+        *(at.dead, at.reaped, at.callbacks, at.barrier),
     )
