@@ -17,6 +17,7 @@ from poste.runtime.settings import GatewaySettings
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
+from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.batch import Batches
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
@@ -189,12 +190,15 @@ def _deliverer(
     """Return what tells clients' URLs of their tasks' ends, if any may be told.
 
     Raises:
-        StartError: The secrets that sign it can't be had.
+        StartError: The secrets that sign it can't be had, or whom receivers are trusted by.
     """
     if settings.callback_secret_file is None or not settings.callback_origins:
         return None
     signer = Signer.of_file(settings.callback_secret_file)
-    return Deliverer(mom, catalogue, ids, offload, urls=urls, signer=signer, networks=settings.callback_networks)
+    trust = trusting(settings.callback_ca_file)
+    return Deliverer(
+        mom, catalogue, ids, offload, urls=urls, signer=signer, networks=settings.callback_networks, trust=trust
+    )
 
 
 def _capacity(settings: GatewaySettings) -> Capacity:

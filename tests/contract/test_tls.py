@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from support import shop
 from support.gateway import FakeMom, answer, serving_mom, serving_shop
 from support.ports import free_port
+from support.self_signed import make_certificate
 from support.waiting import until
 
 from poste.domain.errors import StartError
@@ -23,17 +24,6 @@ from poste_gateway.__main__ import running
 from poste_gateway.http.responses import Response
 from poste_gateway.http.server import Patience, serving
 from poste_gateway.http.tls import Certificate
-
-
-def make_certificate(folder, name="localhost", days=2):
-    """Write a certificate that signs itself, and its key; returns the two files."""
-    folder.mkdir(exist_ok=True)
-    certificate, key = folder / "gateway.crt", folder / "gateway.key"
-    names = f"subjectAltName=DNS:{name},IP:127.0.0.1"
-    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days {days} -subj /CN={name}"
-    files = ["-addext", names, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *files], check=True, capture_output=True)
-    return certificate, key
 
 
 @contextlib.asynccontextmanager

@@ -101,6 +101,25 @@ async def test_what_is_refused_is_given_up_at_once_and_forgotten_with_its_record
     assert await callbacks.redeliver(post.queue) == 0
 
 
+async def test_what_is_put_off_is_due_again_later_and_counts_as_no_failure(post: Post) -> None:
+    """What waits behind an origin that is down would be given up without a try, or be leased on and on."""
+    callbacks = Callbacks(post.client)
+    key = await ended(post)
+    (callback,) = await callbacks.lease(post.queue, count=1)
+    before = await post.client.zscore(post.keys.callbacks, key)
+
+    put_off = about(callback, "put-off")._replace(wait_ms=3_600_000)
+    assert await callbacks.settle(post.queue, [put_off]) == ["again"]
+    assert await post.client.zscore(post.keys.callbacks, key) > before + 1_700_000
+    await post.client.zadd(post.keys.callbacks, {key: 0})
+    (again,) = await callbacks.lease(post.queue, count=1)
+    assert again.failures == 0
+    # What was told meanwhile by another is not due again by that.
+    await callbacks.settle(post.queue, [about(again, "told")])
+    assert await callbacks.settle(post.queue, [put_off]) == ["again"]
+    assert await post.client.zcard(post.keys.callbacks) == 0
+
+
 async def test_what_is_still_to_be_told_moves_along_and_what_was_told_does_not(post: Post) -> None:
     """A move would lose ends that were to be told, or have them told twice."""
     callbacks, target = Callbacks(post.client), f"{post.queue}2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -52,14 +53,14 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    """Run one."""
+async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """Run one; with `tls` by https."""
     receiver = Receiver()
     server = web.ServerRunner(web.Server(receiver.take))
     await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0)
+    site = web.TCPSite(server, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    receiver.url = f"http://127.0.0.1:{server.addresses[0][1]}/told?by=poste"
+    receiver.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.addresses[0][1]}/told?by=poste"
     yield receiver
     receiver.answering.set()
     await server.cleanup()

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import ssl
 import threading
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_network
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.receiver import Receiver, receiving
+from support.self_signed import make_certificate
 from support.waiting import until
 
+from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds, without_queue
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.callbacks import deliverer
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
+from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.offload import Offload
 from poste_gateway.http.callback_urls import CallbackUrls
 
@@ -64,15 +69,16 @@ def ended(url: str, response: bytes = b"") -> pb.Callback:
 
 
 @contextlib.asynccontextmanager
-async def telling(*origins: str, services: Any = None) -> AsyncIterator[Due]:
-    """Run what tells URLs of these origins, on this machine."""
+async def telling(*origins: str, services: Any = None, authorities: Path | None = None) -> AsyncIterator[Due]:
+    """Run what tells URLs of these origins, on this machine; their certificates are vouched for by `authorities`."""
     due, offload = Due(), Offload(1024 * 1024)
     catalogue: Any = SimpleNamespace(unready=None, services={} if services is None else services)
     mom: Any = due
     urls, signer, networks = CallbackUrls(origins), Signer([bytes(32)]), (ip_network("127.0.0.0/8"),)
-    running = asyncio.create_task(
-        Deliverer(mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks).run()
+    teller = Deliverer(
+        mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks, trust=trusting(authorities)
     )
+    running = asyncio.create_task(teller.run())
     try:
         yield due
     finally:
@@ -126,6 +132,55 @@ async def test_what_went_wrong_is_told_in_short_and_without_the_url(answer: byte
     assert "hush" not in settled.failure
     assert 0 < len(settled.failure) <= 200
     assert "\n" not in settled.failure
+
+
+async def test_a_receiver_is_told_by_tls_if_its_certificate_is_vouched_for(tmp_path: Path) -> None:
+    """Whoever sits between could read what is told, or take it in the receiver's place."""
+    certificate, key = make_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with receiving(tls) as receiver:
+        for authorities, is_told in ((None, False), (certificate, True)):
+            async with telling(receiver.origin, authorities=authorities) as due:
+                due.put([ended(receiver.url)])
+                (settled,) = await until(lambda due=due: due.settled)
+                assert (settled.told, "CERTIFICATE_VERIFY_FAILED" in settled.failure) == (is_told, not is_told)
+        assert len(receiver.messages) == 1
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_can_not_be_read_are_told_of_at_the_start(tmp_path: Path, content: str | None) -> None:
+    """All callbacks would fail, one by one, and none would say why."""
+    file = tmp_path / "ca.crt"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(StartError, match=r"POSTE_CALLBACK_CA_FILE=.*ca\.crt: "):
+        trusting(file)
+
+
+async def test_what_is_skipped_at_an_origin_that_is_down_is_put_off_longer_each_time() -> None:
+    """All of it would be leased once a minute for as long as the origin is down, and skipped again."""
+    async with receiving() as receiver, telling(receiver.origin) as due:
+        receiver.answers = [500, 500]
+        waits = []
+        for _ in range(2):
+            due.put([ended(receiver.url)])
+            await until(lambda: due.settled)
+            due.settled.clear()
+            receiver.answering.clear()
+            skipped = [ended(receiver.url) for _ in range(7)]
+            due.put(skipped)
+            put_off = await until(lambda: [one for one in due.settled if one.put_off_seconds])
+            assert {one.key for one in put_off} == {one.task.key for one in skipped[4:]}
+            waits.append({one.put_off_seconds for one in put_off})
+            due.settled.clear()
+            receiver.answers = [500] * 5
+            receiver.answering.set()
+            await until(lambda: len(due.settled) == 4)
+            due.settled.clear()
+    (first,), (second,) = waits
+    assert first == 60
+    assert 60 < second <= 960
 
 
 async def has_few_places(receiver: Receiver, due: Due) -> None:

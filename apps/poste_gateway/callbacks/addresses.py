@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
@@ -73,8 +74,16 @@ def _is_public(address: _Address) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def connecting(allowed: tuple[Network, ...], *, limit: int) -> AsyncIterator[BaseConnector]:
-    """Have what connects to public addresses and to those of some networks alone, `limit` at once."""
+async def connecting(
+    allowed: tuple[Network, ...], *, limit: int, trust: ssl.SSLContext
+) -> AsyncIterator[BaseConnector]:
+    """Have what connects to public addresses and to those of some networks alone.
+
+    Args:
+        allowed: These networks.
+        limit: How many connections there are at once.
+        trust: By which certificates are verified.
+    """
 
     def judged(info: AddrInfoType) -> socket.socket:
         # A host that is an address itself is not resolved.
@@ -85,7 +94,7 @@ async def connecting(allowed: tuple[Network, ...], *, limit: int) -> AsyncIterat
     resolver = CheckedResolver(allowed, limit=limit)
     try:
         async with TCPConnector(
-            resolver=resolver, use_dns_cache=False, force_close=True, limit=limit, socket_factory=judged
+            resolver=resolver, use_dns_cache=False, force_close=True, limit=limit, socket_factory=judged, ssl=trust
         ) as connector:
             yield connector
     finally:

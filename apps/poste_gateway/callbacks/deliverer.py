@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -35,6 +37,11 @@ from poste_gateway.tasks import task_view
 #: How many are told at once; and of an origin whose latest try failed or was slow: it must not keep the others waiting.
 _AT_ONCE: Final = 32
 _AT_ONCE_BAD: Final = 4
+#: How long what is not told because of that is put off, in seconds: doubled with each try there that fails, up to the
+#: longest. When an origin is back it is told within that.
+_PUT_OFF_SECONDS: Final = 60.0
+_MOST_PUT_OFF_SECONDS: Final = 960.0
+_MOST_DOUBLED: Final = 10
 #: So many such origins are remembered.
 _MOST_BAD: Final = 1000
 #: A try that takes longer is slow, in seconds.
@@ -77,6 +84,7 @@ class Deliverer:
         urls: CallbackUrls,
         signer: Signer,
         networks: tuple[Network, ...],
+        trust: ssl.SSLContext,
     ) -> None:
         """Connect the parts.
 
@@ -88,24 +96,26 @@ class Deliverer:
             urls: Which URLs may be told.
             signer: Signs what is told.
             networks: Where they may be besides the public Internet.
+            trust: By which receivers' certificates are verified.
         """
         self._mom, self._catalogue, self._ids, self._offload = mom, catalogue, ids, offload
-        self._urls, self._signer, self._networks = urls, signer, networks
+        self._urls, self._signer, self._networks, self._trust = urls, signer, networks, trust
         self._telling: set[asyncio.Task[None]] = set()
-        #: How many are told now, by origin; and those whose latest try failed or was slow, the latest one last.
+        #: How many are told now, by origin; and of those origins whose latest try failed or was slow, how many in a row
+        #: did, the latest one last.
         self._under_way: Counter[URL] = Counter()
-        self._bad: dict[URL, None] = {}
+        self._bad: dict[URL, int] = {}
 
     async def run(self) -> None:
         """Tell what is due. Never returns."""
         async with (
-            addresses.connecting(self._networks, limit=_AT_ONCE) as connector,
+            addresses.connecting(self._networks, limit=_AT_ONCE, trust=self._trust) as connector,
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
         ):
             try:
                 while True:
-                    for callback in await self._leased(_AT_ONCE - len(self._telling)):
-                        self._begin(session, callback)
+                    leased = await self._leased(_AT_ONCE - len(self._telling))
+                    await self._put_off([one for one in leased if not self._begins(session, one)])
                     if len(self._telling) >= _AT_ONCE:
                         await asyncio.wait(self._telling, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -119,15 +129,29 @@ class Deliverer:
         await asyncio.sleep(_PAUSE_SECONDS)
         return []
 
-    def _begin(self, session: aiohttp.ClientSession, callback: pb.Callback) -> None:
-        origin = URL(callback.url).origin() if CallbackUrls.wrong_with(callback.url) is None else URL()
+    def _begins(self, session: aiohttp.ClientSession, callback: pb.Callback) -> bool:
+        """Begin to tell one, unless as many are told at its origin as may be, which is down or slow."""
+        origin = _origin_of(callback)
         if origin in self._bad and self._under_way[origin] >= _AT_ONCE_BAD:
-            # It is due again when its lease is over.
-            return
+            return False
         self._under_way[origin] += 1
         telling = asyncio.create_task(self._tell_and_settle(session, callback, origin))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
+        return True
+
+    async def _put_off(self, callbacks: Sequence[pb.Callback]) -> None:
+        """Have some be due again after a while: all would be leased once a minute, only to be skipped again."""
+        settled = []
+        for callback in callbacks:
+            failed = min(self._bad.get(_origin_of(callback), 1), _MOST_DOUBLED)
+            one = _about(callback)
+            one.put_off_seconds = min(_MOST_PUT_OFF_SECONDS, _PUT_OFF_SECONDS * 2 ** (failed - 1))
+            settled.append(one)
+        if settled:
+            # Otherwise they are due when their leases are over.
+            with contextlib.suppress(MomAway, MomRefused):
+                await self._mom.settle_callbacks(settled)
 
     async def _tell_and_settle(self, session: aiohttp.ClientSession, callback: pb.Callback, origin: URL) -> None:
         try:
@@ -145,22 +169,16 @@ class Deliverer:
 
     def _note(self, origin: URL, *, bad: bool) -> None:
         """Note how an origin's latest try went."""
-        self._bad.pop(origin, None)
+        before = self._bad.pop(origin, 0)
         if bad:
-            self._bad[origin] = None
+            self._bad[origin] = before + 1
             if len(self._bad) > _MOST_BAD:
                 # Clients name origins, any number of them: the one that was tried longest ago is forgotten.
                 del self._bad[next(iter(self._bad))]
 
     async def _settle(self, callback: pb.Callback, told: Told, *, host: str) -> None:
-        settled = pb.SettledCallback(
-            service=callback.task.service,
-            key=callback.task.key,
-            end_time=callback.end_time,
-            told=told.outcome == "told",
-            refused=told.final,
-            failure=told.why,
-        )
+        settled = _about(callback)
+        settled.told, settled.refused, settled.failure = told.outcome == "told", told.final, told.why
         try:
             (result,) = await self._mom.settle_callbacks([settled])
         except (MomAway, MomRefused):
@@ -219,6 +237,16 @@ class Deliverer:
         left_out = {"responseBytes": task.response_bytes or len(task.response)}
         task.ClearField("response")
         return _message(callback, {**task_view.to_value(task_id, task, service), **left_out})
+
+
+def _origin_of(callback: pb.Callback) -> URL:
+    """Return where a callback is told; of a URL that is none, no place."""
+    return URL(callback.url).origin() if CallbackUrls.wrong_with(callback.url) is None else URL()
+
+
+def _about(callback: pb.Callback) -> pb.SettledCallback:
+    """Return the beginning of what is said of a callback."""
+    return pb.SettledCallback(service=callback.task.service, key=callback.task.key, end_time=callback.end_time)
 
 
 def _message(callback: pb.Callback, task: dict[str, Any]) -> bytes:

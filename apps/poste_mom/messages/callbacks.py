@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: How much of what went wrong is kept, in characters.
 _MOST_WORDS: Final = 200
+#: How long one may be put off, in seconds: as long as the longest back-off.
+_MOST_PUT_OFF_SECONDS: Final = 3600.0
 RESULTS: Final[Mapping[Settled, pb.CallbackResult.ValueType]] = {
     "told": pb.CALLBACK_RESULT_TOLD,
     "again": pb.CALLBACK_RESULT_AGAIN,
@@ -44,5 +46,8 @@ def settlement(message: pb.SettledCallback) -> Settlement:
     end_ms = message.end_time.ToMilliseconds()
     if message.told:
         return Settlement(message.key, end_ms, "told")
+    if message.put_off_seconds > 0:
+        wait_seconds = min(message.put_off_seconds, _MOST_PUT_OFF_SECONDS)
+        return Settlement(message.key, end_ms, "put-off", wait_ms=round(wait_seconds * 1000))
     words = " ".join(message.failure[:_MOST_WORDS].split())
     return Settlement(message.key, end_ms, "refused" if message.refused else "failed", words)

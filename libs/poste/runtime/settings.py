@@ -219,6 +219,9 @@ class GatewaySettings(Settings):
     callback_secret_file: Path | None = None
     #: Networks that these calls may go to besides the public Internet, separated by commas, such as 10.0.0.0/8.
     callback_networks: Networks = ()
+    #: The file with the certificates (PEM) of authorities that vouch for receivers of these calls, besides those that
+    #: the host trusts.
+    callback_ca_file: Path | None = None
 
     @field_validator("max_body_bytes", "max_stream_message_bytes")
     @classmethod

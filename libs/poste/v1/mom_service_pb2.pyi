@@ -1084,6 +1084,7 @@ class SettledCallback(_message.Message):
     TOLD_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    PUT_OFF_SECONDS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The queue's name."""
     key: _builtins.str
@@ -1094,6 +1095,10 @@ class SettledCallback(_message.Message):
     """It does not want to be told: it is not tried again."""
     failure: _builtins.str
     """What went wrong, if it was not told; 200 characters at most."""
+    put_off_seconds: _builtins.float
+    """It was not tried, for others are tried at its host, which is down or slow: it is due again after about so long. 0: it
+    was tried.
+    """
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """The end that it is about."""
@@ -1107,10 +1112,11 @@ class SettledCallback(_message.Message):
         told: _builtins.bool = ...,
         refused: _builtins.bool = ...,
         failure: _builtins.str = ...,
+        put_off_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "key", b"key", "refused", b"refused", "service", b"service", "told", b"told"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "key", b"key", "put_off_seconds", b"put_off_seconds", "refused", b"refused", "service", b"service", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

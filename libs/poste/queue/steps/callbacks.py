@@ -14,21 +14,23 @@ if TYPE_CHECKING:
     from poste.queue.keys import QueueKeys
     from poste.queue.scripts import Argument, Scripts
 
-Outcome = Literal["told", "failed", "refused"]
+Outcome = Literal["told", "failed", "refused", "put-off"]
 #: It was told; it is told again after a while; it was given up; there is no record any more, or another end to be told.
 Settled = Literal["told", "again", "undelivered", "gone"]
 
 
 class Settlement(NamedTuple):
-    """What came of telling a URL: told, failed, or refused (it is not tried again).
+    """What came of telling a URL: told, failed, refused (it is not tried again), or put off (it was not tried).
 
-    `end_ms`: when the end was that it is about, in ms by Redis' time. `why`: what went wrong, in words.
+    `end_ms`: when the end was that it is about, in ms by Redis' time. `why`: what went wrong, in words. `wait_ms`: how
+    long it is put off.
     """
 
     key: str
     end_ms: int
     outcome: Outcome
     why: str = ""
+    wait_ms: int = 0
 
 
 async def lease(scripts: Scripts, at: QueueKeys, *, count: int, lease_seconds: float) -> list[str]:
@@ -44,7 +46,7 @@ async def settle(scripts: Scripts, at: QueueKeys, settlements: Sequence[Settleme
     for one in settlements:
         touched.append(at.record(one.key))
         jitter = random.random()  # noqa: S311 - it is no secret
-        arguments += (one.key, one.end_ms, one.outcome, jitter, one.why)
+        arguments += (one.key, one.end_ms, one.outcome, jitter, one.why, one.wait_ms)
     return cast("list[Settled]", texts(await scripts.run("settle_callbacks", touched, arguments)))
 
 

@@ -1,0 +1,24 @@
+"""By which certificates of authorities the receivers of callbacks are verified."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from poste.domain.errors import StartError
+
+
+def trusting(authorities: Path | None) -> ssl.SSLContext:
+    """Return what verifies receivers by the authorities that this host trusts, and by those of a file, if there is one.
+
+    Raises:
+        StartError: The file can't be read, or has no certificate.
+    """
+    context = ssl.create_default_context()
+    if authorities is not None:
+        try:
+            context.load_verify_locations(authorities)
+        except OSError as error:  # ssl.SSLError is one too.
+            why = error.strerror or "it has no certificates (PEM)"
+            raise StartError(f"POSTE_CALLBACK_CA_FILE={authorities}: {why}") from error
+    return context
