@@ -229,6 +229,21 @@ async def test_a_task_is_found_by_its_id(office):
     assert all("404" in one for one in told)
 
 
+async def test_what_a_call_holds_is_shown_and_never_run(office):
+    """A client would act with the rights of the operator who looks at its call."""
+    markup = "<img src=x onerror=this.id='run'><b id=injected>"
+    place = await die(office, markup)
+    async with browsing(office) as sight:
+        await expect(sight.page.locator(ROWS)).to_have_count(1)
+        await sight.page.get_by_label("A task's id").fill(place)
+        await sight.page.keyboard.press("Enter")
+        dialog = sight.page.get_by_role("dialog", name="A task's life")
+        await expect(dialog.locator("pre").first).to_contain_text(markup)
+        found = await sight.page.locator("#injected, #run, img[src=x]").count()
+
+    assert found == 0
+
+
 async def test_what_may_have_run_is_not_replayed_without_a_question(office):
     """A payment would be made twice by one wrong click."""
     place = (
