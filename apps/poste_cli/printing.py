@@ -99,11 +99,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _split(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
-    """Print each row as its first cell, and below it the others, under their columns."""
+    """Print each row as its first cell, once for those that share it, and below it the others, under their columns."""
+    before = ""
     for number, (first, *others) in enumerate([columns, *rows]):
         cells = (cell.ljust(width) for cell, width in zip(others, widths[1:], strict=True))
         below = (" " * _GAP + (" " * _GAP).join(cells)).rstrip()
-        click.echo(click.style(first, bold=True))
+        if first != before:
+            click.echo(click.style(first, bold=True))
+        before = first
         click.echo(below if number else click.style(below, bold=True))
 
 

@@ -17,7 +17,7 @@ def test_each_door_names_its_tests() -> None:
 
     assert len(rows) > 30
     for door, who, stops, held_by in rows:
-        assert who and stops, door
+        assert all((who, stops)), door
         tests = _TEST.findall(held_by)
         assert held_by == (", ".join(f"[`{name}`]({path})" for name, path in tests) or NOTHING), door
         for name, path in tests:

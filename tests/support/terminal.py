@@ -53,6 +53,11 @@ class Terminal:
         self._read(0.0)
         return self.process.returncode
 
+    @property
+    def text(self) -> str:
+        """All that was shown."""
+        return self._seen(0)
+
     def _seen(self, begin: int) -> str:
         return _CONTROL.sub(b"", self.raw[begin:]).decode(errors="replace")
 
