@@ -74,7 +74,8 @@ def refused(error: Problem, *, as_json: bool, about: str = "") -> None:
         printing.compact({**({"id": about} if about else {}), **error.document, **named})
     else:
         printing.problem(error, about)
-        if error.type in _NEXT:
+        # Of several tasks, each that was refused has one line.
+        if not about and error.type in _NEXT:
             printing.note(f"  {_NEXT[error.type]}")
 
 

@@ -412,7 +412,7 @@ async def test_the_command_asks_before_it_touches_a_queue(office: Office, run: R
     unasked = await run("cancel", "--all", SUM)
     assert (unasked.returncode, "say --yes without a terminal" in unasked.stderr) == (2, True)
     unasked = await run("replay", "--all", SUM, "--state", "FAILED")
-    assert (unasked.returncode, "replay 1 FAILED calls of" in unasked.stderr) == (2, True)
+    assert (unasked.returncode, "replay 1 FAILED call of" in unasked.stderr) == (2, True)
     assert (await office.gateway.get(place)).body["state"] == "QUEUED"
     assert (await run("cancel", "--all", SUM, "--older", "1h", "--yes")).stdout == "0 cancelled\n"
     assert json.loads((await run("cancel", "--all", SUM, "--dry-run", "--json")).stdout) == {"matched": 1}
@@ -436,12 +436,13 @@ async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Of
     assert shown.stdout.splitlines() == [
         f"{SUM}/Add is DEAD (attempts) after 1 attempt: {why}.",
         "  INTERNAL: broken",
-        f"An operator can run it again once that is mended: poste replay {dead}",
+        "An operator can run it again once that is mended:",
+        f"  poste replay {dead}",
     ]
     shown = await run("task", failed)
     assert shown.stdout.startswith(f"{SUM}/Add FAILED after 1 attempt: its handler answered with an error.\n")
     assert "  NOT_FOUND: no such account\n" in shown.stdout
-    assert f"by an operator: poste replay {failed}\n" in shown.stdout
+    assert f"by an operator:\n  poste replay {failed}\n" in shown.stdout
     assert json.loads((await run("task", failed, "--json")).stdout)["state"] == "FAILED"
     looked = await run("task", dead, "--request")
     assert '"a": 2' in looked.stdout
@@ -449,7 +450,7 @@ async def test_the_command_lists_and_shows_what_an_operator_looks_for(office: Of
     assert "ended" in looked.stdout
     found = await run("tasks", SUM, "--state", "FAILED")
     assert found.stdout.splitlines()[0] == failed
-    assert "Add  FAILED, attempt 1, accepted " in found.stdout
+    assert "Add  FAILED after 1 attempt, accepted " in found.stdout
     assert [task["id"] for task in json.loads((await run("tasks", SUM, "--json")).stdout)] == [failed, dead]
     assert (await run("tasks", SUM, "--state", "RUNNING")).stdout == "no call matches\n"
     one = await run("tasks", SUM, "--limit", "1", "--state", "FAILED", "--state", "DEAD")

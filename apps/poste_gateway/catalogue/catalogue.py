@@ -160,11 +160,13 @@ class ServiceCatalogue:
     async def _fall_back_to_cache(self) -> None:
         """Use the copy on disk if the middleware is late."""
         copy = await self._copy.read()
-        if copy is None:
+        if await done_within(_PATIENCE_SECONDS, self._answered.wait()):
             return
-        if not await done_within(_PATIENCE_SECONDS, self._answered.wait()):
-            _log.warning("the middleware is away: the last catalogue is used")
-            await self.apply(copy.services, {entry.name: entry for entry in copy.services})
+        if copy is None:
+            _log.warning("the middleware does not answer: until it does, nothing can be called")
+            return
+        _log.warning("the middleware is away: the last catalogue is used")
+        await self.apply(copy.services, {entry.name: entry for entry in copy.services})
 
     async def apply(
         self,
