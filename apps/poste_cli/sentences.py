@@ -92,6 +92,8 @@ def moment(time: dt.datetime) -> str:
 
 def _state(task: Task) -> str:
     reason = f" ({task.reason})" if task.reason else ""
+    if task.state is TaskState.RUNNING:
+        return f"RUNNING, attempt {task.attempt}"
     return " ".join(filter(None, (f"{task.state.name}{reason}", _tried(task) if task.attempt else "")))
 
 

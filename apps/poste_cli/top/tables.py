@@ -22,6 +22,8 @@ _WIDE: Final = 126
 _MIDDLE: Final = 104
 _USUAL: Final = 78
 _SMALL: Final = 64
+#: How wide a figure's column is at least: from `9.5 ms` to `200 ms` none moves another.
+_FIGURE: Final = 6
 #: How many snapshots a trend shows.
 TREND: Final = 20
 
@@ -94,7 +96,7 @@ def services(shown: Shown, width: int, trends: Mapping[str, Sequence[int]], curs
         table.add_column("WAITING", no_wrap=True, min_width=TREND)
     titles = [title for title, least in FIGURES.items() if width >= least]
     for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", no_wrap=True, min_width=_FIGURE)
     for service in shown.services:
         cells = figures(service)
         table.add_row(
