@@ -71,3 +71,20 @@ async def test_a_problem_names_its_path_as_a_uri(tmp_path):
 
 async def _left(gateway, name: str) -> bool:
     return name not in {one["name"] for one in (await gateway.get("/v1/services")).body["services"]}
+
+
+async def test_it_comes_compressed_to_who_takes_that(tmp_path):
+    """A document of many services would take seconds on a slow line; a copy of one form would pass for the other."""
+    async with staged(tmp_path) as stage:
+        session, url = stage.gateway.session, f"{stage.gateway.url}/openapi.json"
+        tags = set()
+        for accepted, encoding in (("gzip, br", "gzip"), ("identity", None), ("gzip;q=0", None)):
+            async with session.get(url, headers={"Accept-Encoding": accepted}) as reply:
+                assert (reply.headers.get("Content-Encoding"), reply.headers["Vary"]) == (encoding, "Accept-Encoding")
+                assert (await reply.json())["openapi"].startswith("3.1")
+                tags.add((encoding, reply.headers["ETag"]))
+        assert len(tags) == len({tag for _, tag in tags}) == 2
+        tag = next(tag for encoding, tag in tags if encoding == "gzip")
+        kept = {"Accept-Encoding": "gzip", "If-None-Match": tag}
+        async with session.get(url, headers=kept) as reply:
+            assert (reply.status, await reply.read()) == (304, b"")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aiohttp import web
+
 
 class Weights(dict[str, float]):
     """The weight of each member of such a list."""
@@ -18,6 +20,11 @@ def read(header: str) -> Weights:
         name, *parameters = (one.strip() for one in part.split(";"))
         found[name] = next((_weight(one) for one in parameters if one.startswith("q=")), 1.0)
     return found
+
+
+def takes_gzip(request: web.BaseRequest) -> bool:
+    """Return whether an answer to a request may be compressed."""
+    return read(request.headers.get("Accept-Encoding", "")).of("gzip", "*") > 0
 
 
 def _weight(parameter: str) -> float:

@@ -1,12 +1,13 @@
 """`GET /openapi.json`: the document of what is catalogued now; with `?service=`, once or more often, of those services.
 
 It is made in a thread, of one request after the other, and clients take turns. That of all services is kept until the
-catalogue changes.
+catalogue changes, as it is and compressed, each form once it was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ from poste.rpc.http_rules.rules import PassedOver
 from poste.runtime.slices import Slices
 from poste_gateway.calls import query
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
+from poste_gateway.http import weights
 from poste_gateway.http.busy import busy
 from poste_gateway.http.problem_types import INVALID_REQUEST, NO_SERVICE
 from poste_gateway.http.problems import Problem, invalid
@@ -41,12 +43,19 @@ class _Described(NamedTuple):
     passed_over: Mapping[str, Sequence[PassedOver]]
 
 
-class _Made(NamedTuple):
-    """The document of all services, and what it was made of."""
+class _Form(NamedTuple):
+    """A document as it is sent, and its tag."""
 
-    of: list[_Described]
     body: bytes
     tag: str
+
+
+class _Made(NamedTuple):
+    """A document, what it was made of, and its forms, by whether they are compressed."""
+
+    of: list[_Described]
+    written: bytes
+    forms: dict[bool, _Form]
 
 
 class Documents:
@@ -65,19 +74,22 @@ class Documents:
         Raises:
             Problem: There is no such service, the document would be too large, or too many wait for theirs.
         """
-        names = self._names(request)
+        names, packed = self._names(request), weights.takes_gzip(request)
         try:
             async with self._turns.turn(
                 client_of(request), _SERVICE_BYTES * (len(names) or len(self._catalogue.services))
             ):
-                body, tag = await self._document(names)
+                body, tag = await self._document(names, packed=packed)
         except Full:
             detail = "Documents are asked for faster than they can be made."
             raise busy("listings", detail, peer=client_of(request)) from None
         except TooLargeError:
             detail = f"A document has {MAX_BYTES} bytes at most. Ask for some services: ?service=NAME&service=NAME"
             raise Problem(INVALID_REQUEST, detail) from None
-        return tagged(request, body, tag, content_type=JSON, headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        return tagged(request, body, tag, content_type=JSON, headers=headers)
 
     def _names(self, request: web.BaseRequest) -> list[str]:
         names = []
@@ -89,15 +101,17 @@ class Documents:
             names.append(value)
         return sorted({*names})
 
-    async def _document(self, names: Sequence[str]) -> tuple[bytes, str]:
+    async def _document(self, names: Sequence[str], *, packed: bool) -> _Form:
         of = await self._described(names)
         made = self._made
-        if not names and made is not None and _same(made.of, of):
-            return made.body, made.tag
-        body, tag = await asyncio.to_thread(_write, of, self._security)
+        if names or made is None or not _same(made.of, of):
+            made = _Made(of, await asyncio.to_thread(_write, of, self._security), {})
         if not names:
-            self._made = _Made(of, body, tag)
-        return body, tag
+            self._made = made
+        form = made.forms.get(packed)
+        if form is None:
+            form = made.forms[packed] = await asyncio.to_thread(_form, made.written, packed=packed)
+        return form
 
     async def _described(self, names: Sequence[str]) -> list[_Described]:
         slices, found = Slices(), list[_Described]()
@@ -121,10 +135,15 @@ def _same(one: list[_Described], other: list[_Described]) -> bool:
     )
 
 
-def _write(services: list[_Described], security: Security) -> tuple[bytes, str]:
-    """Write the document of services; returns its tag too, raises TooLargeError."""
+def _write(services: list[_Described], security: Security) -> bytes:
+    """Write the document of services; raises TooLargeError."""
     document = Document(security)
     for service, passed_over in services:
         document.add(piece_of(service, passed_over))
-    body = document.written()
-    return body, tag_of(body)
+    return document.written()
+
+
+def _form(written: bytes, *, packed: bool) -> _Form:
+    # Without a time in it: its tag is the same at every gateway.
+    body = gzip.compress(written, 6, mtime=0) if packed else written
+    return _Form(body, tag_of(body))

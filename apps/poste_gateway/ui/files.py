@@ -69,7 +69,7 @@ class Files:
         source = self._sources.get(path)
         if source is None:
             raise Problem(NO_ROUTE, "The page has no such file.")
-        packed = weights.read(request.headers.get("Accept-Encoding", "")).of("gzip", "*") > 0
+        packed = weights.takes_gzip(request)
         file = self._files.get((path, packed))
         if file is None:
             file = self._files[path, packed] = await asyncio.to_thread(_read, path, source, packed=packed)
