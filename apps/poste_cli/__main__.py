@@ -28,6 +28,7 @@ _VERBS: Final = {
     "describe": ("describe_command", "Show a method's routes and fields, and an example of a call."),
     "task": ("task_commands", "Show a call that was kept, or wait for its end."),
     "cancel": ("task_commands", "Cancel calls that were kept; operators: all that wait in a queue."),
+    "keep": ("keep_command", "Have many calls kept, one a line of a file."),
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
     "queues": ("client_commands", "List the queues in figures."),
     "top": ("top_command", "Watch the services, their queues and the newest tasks, live."),

@@ -78,7 +78,7 @@ def given(arguments: Iterable[str]) -> list[Given]:
         if not equals or not name:
             raise click.UsageError(f"{item!r} is not FIELD=VALUE")
         if raw:
-            _json(text, f"the value of {name!r}")
+            read_json(text, f"the value of {name!r}")
         found.append(Given(name, text, raw))
     return found
 
@@ -89,7 +89,7 @@ def whole(data: str) -> dict[str, Any]:
     Raises:
         click.UsageError: It is no JSON object.
     """
-    document = _json(_text(data), "-d")
+    document = read_json(_text(data), "-d")
     if not isinstance(document, dict):
         raise click.UsageError("-d is not a JSON object")
     return document
@@ -122,7 +122,7 @@ def _put(
 ) -> None:
     """Put a value into a message; a repeated field's values one after the other."""
     if one.raw:
-        value = _json(one.text, name)
+        value = read_json(one.text, name)
     elif field is None or field.key_type is not None:
         value = _guessed(one.text)
     elif not field.repeated:
@@ -173,7 +173,12 @@ def _text(data: str) -> str:
         raise click.UsageError(f"{data}: not UTF-8") from error
 
 
-def _json(text: str, what: str) -> Any:
+def read_json(text: str, what: str) -> Any:
+    """Read JSON, which has no NaN and no name twice; `what` it is, for the user.
+
+    Raises:
+        click.UsageError: It is none.
+    """
     try:
         document = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
         json.dumps(document, allow_nan=False)

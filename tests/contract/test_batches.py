@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support import shop
+from support.cli import environment, poste
 from support.driven_office import SUM, running_office
 from support.gateway import Gateway, Stage, staged
 from support.operating import OPERATOR
@@ -17,6 +18,7 @@ from support.redis_server import RedisServer
 from support.rest import is_problem
 from support.waiting import until
 
+from poste.client import Client, batches
 from poste_gateway.http import preferences
 from poste_gateway.http.forwarded_headers import ForwardedHeaders
 
@@ -249,3 +251,43 @@ async def test_whatever_a_call_is_it_gets_an_answer(gateway: Gateway) -> None:
     assert reply.status == 200
     assert all(one["error"]["status"] in (400, 404) for one in results[:-1])
     assert outcomes(results[-1:]) == ["QUEUED"]
+
+
+async def test_a_program_has_thousands_kept_and_hears_of_each(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have to divide them, and find out by itself which answer is which call's."""
+    monkeypatch.setattr(batches, "_MOST_CALLS", 2)
+    calls = [add(idempotencyKey="k"), add(a="x"), add(a="3"), add(idempotencyKey="k"), {"method": f"{SUM}/No"}]
+    async with Client(gateway.url) as client:
+        kept = [one async for one in client.keep_many(calls, task_ttl_seconds=60)]
+        assert [one async for one in client.keep_many([])] == []
+
+    assert [one.call for one in kept] == calls
+    assert [one.error is None for one in kept] == [True, False, True, True, False]
+    assert (kept[3].task_id, kept[3].replayed) == (kept[0].task_id, True)
+    assert kept[4].error is not None
+    assert kept[4].error["type"] == "/problems/no-such-route"
+    read = (await gateway.get(f"/v1/tasks/{kept[2].task_id}")).body
+    assert (await gateway.get("/v1/services")).status == 200
+    assert read["state"] == "QUEUED"
+
+
+async def test_a_user_has_the_calls_of_a_file_kept(gateway: Gateway, tmp_path: Path) -> None:
+    """They would have to write a program for what is a list."""
+    file = tmp_path / "calls.ndjson"
+    env = environment(POSTE_URL=gateway.url)
+
+    async def run(content: str, *options: str) -> Any:
+        file.write_text(content)
+        return await asyncio.to_thread(poste, "keep", str(file), *options, env=env)
+
+    said = await run(f"{json.dumps(add())}\n\n{json.dumps(add(a='x'))}\n")
+    assert (said.returncode, said.stdout.count("\n")) == (1, 2)
+    task_id, wrong = said.stdout.splitlines()
+    assert (await gateway.get(f"/v1/tasks/{task_id}")).body["state"] == "QUEUED"
+    assert wrong.startswith("not kept: ")
+    assert (await run(json.dumps(add()), "--json")).returncode == 0
+    for wrong in ("no call", '{"a": NaN}', "[]"):
+        refused = await run(f"{json.dumps(add())}\n{wrong}\n")
+        assert (refused.returncode, "line 2" in refused.stderr) == (2, True)

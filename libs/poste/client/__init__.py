@@ -24,7 +24,8 @@ from poste.client.answers import (
     TaskEvent,
     Undelivered,
 )
-from poste.client.call_options import CallOptions
+from poste.client.batches import KeptCall
+from poste.client.call_options import BatchOptions, CallOptions
 from poste.client.client import Client, gateway_url
 from poste.client.errors import AnswerLost, ClientError, FieldError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import TaskFilter
@@ -36,6 +37,7 @@ from poste.client.sync import SyncClient
 __all__ = [
     "Answer",
     "AnswerLost",
+    "BatchOptions",
     "CallOptions",
     "CalledWith",
     "Client",
@@ -47,6 +49,7 @@ __all__ = [
     "Forgotten",
     "GatewayUnreachable",
     "History",
+    "KeptCall",
     "MessageField",
     "Method",
     "MethodOutline",

@@ -35,6 +35,15 @@ class CallOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
 
 
+class BatchOptions(TypedDict, total=False):
+    """The options of many calls in one request: those of `CallOptions` that are about what is kept."""
+
+    task_ttl_seconds: int | None
+    result_ttl_seconds: int | None
+    not_before: datetime | int | None
+    headers: Mapping[str, str] | None
+
+
 def headers_of(
     *,
     respond_async: bool = False,

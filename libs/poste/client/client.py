@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote, urlsplit
 
+from poste.client import batches
 from poste.client.answers import (
     Answer,
     CalledWith,
@@ -25,7 +27,8 @@ from poste.client.answers import (
     Task,
     Undelivered,
 )
-from poste.client.call_options import CallOptions, headers_of
+from poste.client.batches import KeptCall
+from poste.client.call_options import BatchOptions, CallOptions, headers_of
 from poste.client.errors import AnswerLost, ClientError, GatewayUnreachable, NotAGateway, Problem
 from poste.client.filters import ALL, TaskFilter
 from poste.client.outlines import MethodOutline
@@ -184,6 +187,34 @@ class Client:
             return called.response
         task = await self.task(called.id, wait_seconds=max(0.0, end - time.monotonic()))
         return result_of(task, request_id=sent[REQUEST_ID])
+
+    async def keep_many(
+        self, calls: Iterable[Mapping[str, Any]], **options: Unpack[BatchOptions]
+    ) -> AsyncGenerator[KeptCall, None]:
+        """Have many calls kept, of any methods, and yield what became of each, in their order.
+
+        They are sent by parts, each once the one before was answered. Of what was not yielded when this fails it is not
+        known whether it was kept: with idempotency keys all of it can be sent again.
+
+        Args:
+            calls: Each has `method` (`package.Service/Method`) and `request` (ProtoJSON), and may have `idempotencyKey`
+                and `notBefore` (docs/rest.md).
+            options: How all of them are to be treated.
+
+        Raises:
+            ValueError: A call holds what JSON can't say (NaN, infinity).
+        """
+        for some in batches.requests(calls):
+            reply = await self._transport.send(
+                "POST",
+                "/v1/tasks:batch",
+                timeout_seconds=self._timeout_seconds,
+                headers=headers_of(**options),
+                message=some,
+            )
+            read = functools.partial(_read_kept, some)
+            for kept in self._read(read, reply.document):
+                yield kept
 
     def stub(self, stub_class: Callable[[Any], StubT]) -> StubT:
         """Return a generated stub whose calls go through the gateway, as `run` has them: `await stub.Add(request)`.
@@ -476,6 +507,10 @@ class Client:
         self, read: Callable[[Mapping[str, Any]], ReadT], document: Mapping[str, Any], member: str
     ) -> list[ReadT]:
         return self._read(lambda whole: [read(item) for item in whole[member]], document)
+
+
+def _read_kept(calls: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> list[KeptCall]:
+    return [KeptCall.read(call, one) for call, one in zip(calls, document["results"], strict=True)]
 
 
 def _path(method: str) -> str:

@@ -70,6 +70,7 @@ class SyncClient:
     call = _blocking(Client.call)
     run = _blocking(Client.run)
     answers = _iterating(Client.answers)
+    keep_many = _iterating(Client.keep_many)
     task = _blocking(Client.task)
     history = _blocking(Client.history)
     cancel = _blocking(Client.cancel)

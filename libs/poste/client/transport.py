@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,7 +65,7 @@ class Transport:
         *,
         timeout_seconds: float,
         headers: Mapping[str, str] | None = None,
-        message: Mapping[str, Any] | None = None,
+        message: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Reply:
         """Send one request and read its one answer.
 
@@ -91,7 +91,7 @@ class Transport:
         *,
         timeout_seconds: float,
         headers: Mapping[str, str] | None = None,
-        message: Mapping[str, Any] | None = None,
+        message: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> AsyncGenerator[Reply, None]:
         """Send one request and yield its answer, or as many messages as its stream has.
 
