@@ -164,6 +164,7 @@ def roll_out(hosts: Hosts, site: Site, docker_seconds: float) -> list[Line]:
 
 def break_it(table: Table, swarm: Swarm, site: Site, hosts: Hosts) -> None:
     """Break the running swarm, one thing after the other."""
+    table.check("doors", lambda: proof.doors(swarm, CLIENT))
     table.check("image", lambda: proof.image_is_small(swarm))
     table.check("spread", lambda: proof.spread(swarm))
     table.check("away and back", lambda: proof.away_and_back(swarm))

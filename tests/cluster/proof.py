@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from cluster import images
 from cluster.hosts import Host
 from cluster.loading import Loading
-from cluster.site import Site
+from cluster.site import REGISTRY_PORT, Site
 from cluster.swarm import STACK, Swarm
 
 #: Calls a second while something is broken.
@@ -19,6 +20,15 @@ RATE = 20.0
 PARTS = ("gateway", "mom", "courier", "sum", "multiplication", "subtraction")
 #: While a new version is rolled out.
 UPDATE_RATE = 50.0
+#: Swarm's own.
+SWARM_PORT, GOSSIP_PORT, OVERLAY_PORT = 2377, 7946, 4789
+_CONNECT = "import socket; socket.create_connection(({address!r}, {port}), 3)"
+_SEND = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+    for _ in range({count}):
+        some.sendto(b"poste", ({address!r}, {port}))
+"""
 #: How large the image may be. The stand-in for its base is as large as the official one, about 125.
 _IMAGE_MEGABYTES = 250
 #: How long calls go on once all is mended, in seconds.
@@ -61,6 +71,38 @@ def _push(swarm: Swarm, name: str, tag: str, instruction: str) -> str:
     build = f"printf '%s\\n' 'FROM {name}' '{instruction}' | docker build -q -t {made} - && docker push -q {made}"
     swarm.hosts.ssh(swarm.manager, build)
     return made
+
+
+def doors(swarm: Swarm, stranger: Host) -> list[Line]:
+    """What goes between the hosts is closed to a host that is no member; the registry asks members for a password too."""
+    member = next(host for host in swarm.members if host != swarm.manager)
+    for port in (SWARM_PORT, GOSSIP_PORT, REGISTRY_PORT):
+        assert _opens(swarm, member, swarm.manager, port), f"{port} is closed to {member.name}"
+        assert not _opens(swarm, stranger, swarm.manager, port), f"{port} is open to {stranger.name}"
+    before, datagrams = _dropped(swarm, swarm.manager), 50
+    for port in (GOSSIP_PORT, OVERLAY_PORT):
+        _run(swarm, stranger, _SEND.format(address=swarm.manager.address, port=port, count=datagrams))
+    dropped = _dropped(swarm, swarm.manager) - before
+    assert dropped >= 2 * datagrams, f"{dropped} datagrams dropped"
+    ask = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{swarm.manager.address}:{REGISTRY_PORT}/v2/"
+    status = swarm.hosts.ssh(member, ask).stdout.decode()
+    assert status == "401", status
+    return [Line("Swarm's ports and the registry, tried from outside", "closed; members need the registry's password")]
+
+
+def _opens(swarm: Swarm, source: Host, target: Host, port: int) -> bool:
+    """Return whether a host gets a connection of TCP."""
+    return _run(swarm, source, _CONNECT.format(address=target.address, port=port)).returncode == 0
+
+
+def _dropped(swarm: Swarm, host: Host) -> int:
+    """Return how many packets a host has dropped for good."""
+    rules = swarm.hosts.ssh(host, "nft list chain inet poste doors").stdout.decode()
+    return int(rules.partition("counter packets ")[2].split()[0])
+
+
+def _run(swarm: Swarm, host: Host, script: str) -> subprocess.CompletedProcess[bytes]:
+    return swarm.hosts.ssh(host, "python3 -", check=False, stdin=script.encode())
 
 
 def image_is_small(swarm: Swarm) -> list[Line]:
@@ -207,14 +249,22 @@ def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
 
 
 def managers_by_the_inventory(swarm: Swarm, site: Site, kill: Callable[[Host], None]) -> list[Line]:
-    """Workers that move to the managers' group become managers; then the swarm outlives the loss of one."""
+    """Workers that move to the managers' group become managers, one that restarts is unlocked, and one may be lost."""
     site.managers, site.workers = site.managers | site.workers, {}
+    site.variables["swarm_autolock"] = True
     run = site.play()
     assert not run.failed, run.output[-3000:]
     nodes = swarm.docker("node ls --format '{{.Hostname}} {{.ManagerStatus}}'").splitlines()
     assert len(nodes) == 3, nodes
     assert all(node.endswith((" Leader", " Reachable")) for node in nodes), nodes
-    kill(next(host for host in site.managers if host != swarm.manager))
+    restarted, killed = (host for host in site.managers if host != swarm.manager)
+    swarm.hosts.ssh(restarted, "systemctl restart docker")
+    assert "Swarm: locked" in swarm.docker("info", host=restarted), "a manager's disk opens to whoever restarts it"
+    unlocked = site.play("site.yml", "--tags", "swarm")
+    assert not unlocked.failed, unlocked.output[-3000:]
+    swarm.until(lambda: "Swarm: active" in swarm.docker("info", host=restarted), what="the manager unlocked")
+    swarm.until(lambda: len(swarm.places("gateway")) == 3, what="its parts back")
+    kill(killed)
     seconds = swarm.until(
         lambda: "Unreachable" in swarm.docker("node ls --format '{{.ManagerStatus}}'"), what="the loss is seen"
     )
@@ -222,6 +272,7 @@ def managers_by_the_inventory(swarm: Swarm, site: Site, kill: Callable[[Host], N
     result = "the swarm still answers for itself, and for its clients"
     return [
         Line("two workers made managers by the inventory", "same command", run.seconds),
+        Line("one of them restarted", "locked, until the same command unlocked it", unlocked.seconds),
         Line("a manager of three killed", result, seconds),
     ]
 

@@ -69,7 +69,8 @@ class Site:
             "image_registry": f"{manager}:{REGISTRY_PORT}",
             "image_registry_port_mode": "host",
             "image_build_network": "host",
-            "docker_insecure_registries": [f"{manager}:{REGISTRY_PORT}"],
+            # As the example has it.
+            "firewall_enabled": True,
             # Ten replicas, one after the other, take long enough.
             "stack_update_monitor": "5s",
             **self.variables,

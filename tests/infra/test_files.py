@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+bcrypt = pytest.importorskip("bcrypt", reason="`nox -s infra` has what rolls out")
 yaml = pytest.importorskip("yaml", reason="`nox -s infra` has Ansible's tools, and what reads these files")
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -192,3 +194,29 @@ def test_no_task_tells_what_lets_a_host_join_the_swarm():
 
     assert telling
     assert all(task.get("no_log") or task["community.docker.docker_swarm"]["state"] == "absent" for task in telling)
+
+
+def test_the_registry_s_password_is_one_that_it_can_check(tmp_path):
+    """Else no host can pull; and it must not lie open on the machine that rolls out."""
+    script = Path(__file__).parents[2] / "ansible/roles/image/files/htpasswd.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    user, _, hashed = (tmp_path / "registry.htpasswd").read_text().strip().partition(":")
+    password = (tmp_path / "registry.password").read_bytes()
+
+    assert user == "poste"
+    assert bcrypt.checkpw(password, hashed.encode())
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+def test_a_host_s_firewall_keeps_the_same_ports_for_members_as_the_security_group():
+    """Else a port that members need is closed on hosts of one's own, or one that believes its callers is open."""
+    roles = Path(__file__).parents[2] / "ansible/roles"
+    firewall = yaml.safe_load((roles / "firewall/vars/main.yml").read_text())
+    inner = yaml.safe_load((roles / "provision/vars/main.yml").read_text())["provision_rules_inner"]
+    expected = {
+        proto: {str(port) for rule in inner if rule["proto"] == proto for port in rule["ports"]}
+        for proto in ("tcp", "udp")
+    }
+
+    assert {*firewall["firewall_members_tcp"]} - {"{{ firewall_registry_port }}"} == expected["tcp"]
+    assert {*firewall["firewall_members_udp"]} == expected["udp"]
