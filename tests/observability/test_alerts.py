@@ -64,7 +64,10 @@ class Watched:
 async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     """One task at a time, and one attempt for each, so that a queue grows and calls die soon."""
     program("prometheus")
-    async with deployed(tmp_path, SUM, LEDGER, settings={LEDGER: {"max_attempts": 1}}, concurrency=1) as one:
+    policy = {LEDGER: {"max_attempts": 1}}
+    # Named, so that the parts look at how it keeps its data themselves: it is changed.
+    chosen = {"appendonly": "yes"}
+    async with deployed(tmp_path, SUM, LEDGER, settings=policy, redis=chosen, concurrency=1) as one:
         jobs = {
             "gateway": [one.gateway.admin_port],
             "mom": [mom.admin_port for mom in one.moms],
