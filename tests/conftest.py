@@ -13,6 +13,7 @@ from support.office import Office
 from support.queue_post import Post
 from support.redis_cluster import RedisCluster, running_cluster
 from support.redis_server import RedisServer, running
+from support.redis_users import refused
 
 from poste.queue.connection import open_client
 from poste.runtime.settings import StoreSettings
@@ -35,6 +36,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     folder: Path = tmp_path_factory.mktemp("redis")
     with running(folder) as server:
         yield server
+        assert not refused(server.url), "of what the parts' users need"
 
 
 @pytest.fixture(scope="module")

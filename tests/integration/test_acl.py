@@ -29,13 +29,15 @@ USERS = {"mom": acl.middleware(KEYS), "courier": acl.courier(KEYS), "sum": acl.s
 
 
 @pytest.fixture(scope="module", params=["redis_server", "redis_7"])
-def server(request: pytest.FixtureRequest) -> RedisServer:
-    """Servers that have the users."""
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Servers that have the users; what they refuse is forgotten, for elsewhere nothing may be refused."""
     server: RedisServer = request.getfixturevalue(request.param)
     with contextlib.closing(redis.Redis(port=server.port)) as client:
         for user in USERS.values():
             client.execute_command("ACL", "SETUSER", *line(user, shown=False).split(" ")[1:])
-    return server
+    yield server
+    with contextlib.closing(redis.Redis(port=server.port)) as client:
+        client.acl_log_reset()
 
 
 @contextlib.contextmanager

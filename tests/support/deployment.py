@@ -27,7 +27,7 @@ from support.cli import POSTE, Reply, environment
 from support.operating import OPERATOR, secret_file
 from support.reaching import http_status, reached
 from support.redis_server import RedisServer
-from support.redis_users import line, of_services, url_of
+from support.redis_users import line, of_services, refused, url_of
 from support.registering import been_up
 from support.waiting import until
 
@@ -383,6 +383,8 @@ async def deployed(
             for service in set(workers):
                 await one.up(service, workers.count(service))
             yield one
+            # A command that a part's user lacks may go unseen: it is taken for a Redis that does not answer.
+            assert not (lacking := await asyncio.to_thread(refused, server.url)), lacking
         finally:
             for part in reversed(one.parts):
                 if part.alive:

@@ -53,6 +53,19 @@ def as_user(user: acl.User, url: str) -> str:
     return url_of(user, url)
 
 
+def refused(url: str) -> list[str]:
+    """What the server of a URL has refused of its users' commands, keys and channels; nothing of one that is away.
+
+    That its configuration is not shown is no lack: it is asked for, and goes without.
+    """
+    try:
+        with _opened(urlsplit(url).netloc) as server:
+            entries = [one for one in server.acl_log() if one["object"] != "config|get"]
+            return [f"{one['username']}: {one['object']} in {one['context']}" for one in entries]
+    except redis.RedisError:
+        return []
+
+
 @contextlib.contextmanager
 def _opened(place: str) -> Iterator[redis.Redis]:
     host, _, port = place.partition(":")
