@@ -15,6 +15,7 @@ from support.driven_office import SUM, Office, running_office
 from support.gateway import running_gateway
 from support.operating import OPERATOR, secret_file
 from support.redis_server import RedisServer
+from support.rest import is_problem
 from support.waiting import until
 
 from poste.domain.codes import Code
@@ -478,3 +479,23 @@ async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="token: 0 bytes"):
         async with running_gateway(tmp_path, 1, wait=False, operator_token_file=file):
             pass
+
+
+async def test_an_old_id_does_nothing_to_a_later_call_with_its_key(office: Office) -> None:
+    """An operator who replays what failed last week would have another call of its client's run again."""
+    headers = {"Idempotency_Key": "k", "Poste_Result_TTL": "1"}
+    old = await office.waiting(**headers)
+    _, key, token = await office.claim()
+    await office.report(key, token, response=b"")
+
+    async def over() -> bool:
+        return (await office.gateway.get(old)).status == 410
+
+    await until(over)
+    await office.client.unlink(office.keys.record(key))
+    place = await office.dead(Idempotency_Key="k")
+    assert place != old
+    for verb in ("replay", "purge"):
+        is_problem(await office.gateway.post(f"{old}/{verb}"), 410, "gone", "NOT_FOUND", f"{old}/{verb}")
+    is_problem(await office.gateway.get(f"{old}/call"), 410, "gone", "NOT_FOUND", f"{old}/call")
+    assert (await office.gateway.get(place)).body["state"] == "DEAD"

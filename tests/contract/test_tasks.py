@@ -212,3 +212,20 @@ async def test_when_to_ask_again_is_the_time_to_the_calls_turn(tmp_path):
         assert (await stage.gateway.get(place)).headers["Retry-After"] == "1"
         stage.mom.change(key, state=task_pb2.TASK_STATE_CANCELLED)
         assert "Retry-After" not in (await stage.gateway.get(place)).headers
+
+
+async def test_a_wait_ends_when_there_is_no_record_any_more(tmp_path):
+    """It would ask again at once, thousands of times in a second, for as long as its client waits."""
+    async with staged(tmp_path) as stage:
+        reply = await stage.gateway.post(QUOTE, ORDER, Prefer="respond-async")
+        looking = asyncio.create_task(stage.gateway.get(reply.headers["Location"], Prefer="wait=30"))
+        calling = asyncio.create_task(stage.gateway.post(QUOTE, ORDER, Prefer="respond-async, wait=30"))
+        await until(lambda: len(stage.mom.waits) == 2 and len(stage.mom.tasks) == 2)
+        stage.mom.tasks.clear()
+        stage.mom._wake()
+        async with asyncio.timeout(10):
+            is_problem(await looking, 500, "record-lost", "DATA_LOSS", reply.headers["Location"])
+            called = await calling
+
+        assert called.status == 202
+        assert len(stage.mom.waits) == 2

@@ -273,8 +273,10 @@ class OperatorRoutes:
 
     async def _handle_one(self, text: str, handle: _Handle, done: str) -> Response:
         task_id = self._task_reader.read_id(text)
+        # A record that is missing is judged here, or is another task's by now: a later one's with the same idempotency
+        # key. One that is there and was not handled is judged below.
+        await self._task_reader.get(task_id)
         (result,) = await handle(task_id.queue, [task_id.key])
-        # A record that is missing is judged here; one that is there and was not handled, below.
         task = await self._task_reader.get(task_id)
         if result == pb.DEAD_TASK_RESULT_NOT_DEAD:
             state = task_view.state_of(task).name

@@ -129,7 +129,7 @@ class TaskReader:
             peer: The client; each has its share of the waits.
 
         Returns:
-            The task as it was last read; None if every read failed.
+            The task as it was last read; None if every read failed, or it has no record any more.
 
         Raises:
             Full: Too many requests wait, which is counted and logged here. The task itself is kept all the same.
@@ -138,9 +138,10 @@ class TaskReader:
             refuse("waits", peer=peer)
             raise Full
         try:
-            return await self._wait(task_id, wait_seconds)
+            latest = await self._wait(task_id, wait_seconds)
         finally:
             self._waits.give(peer, 1)
+        return latest.task if latest is not None and _is_of(task_id, latest) else None
 
     async def _get(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task:
         begin = asyncio.get_running_loop().time()
@@ -160,20 +161,23 @@ class TaskReader:
         if state_of(answer.task).final:
             return answer.task
         left = wait_seconds - (asyncio.get_running_loop().time() - begin)
-        return await self._wait(task_id, left) or answer.task
+        latest = await self._wait(task_id, left) or answer
+        if not _is_of(task_id, latest):
+            raise _missing(task_id, latest)
+        return latest.task
 
-    async def _wait(self, task_id: TaskId, wait_seconds: float) -> task_pb2.Task | None:
-        """Wait for a task's end; return the task as it was last read, None if every read failed."""
+    async def _wait(self, task_id: TaskId, wait_seconds: float) -> mom_service_pb2.GetTaskResponse | None:
+        """Wait until a task ends or has no record any more; return the latest answer, None if there was none."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds
-        seen = None
+        latest = None
         while not self._draining.is_set() and (left := end - loop.time()) > 0:
             answer = await self._long_poll(task_id, min(left, _POLL_SECONDS))
-            if answer is not None and _is_of(task_id, answer):
-                seen = answer.task
-                if state_of(seen).final:
+            if answer is not None:
+                latest = answer
+                if not _is_of(task_id, answer) or state_of(answer.task).final:
                     break
-        return seen
+        return latest
 
     @contextlib.asynccontextmanager
     async def whole(
