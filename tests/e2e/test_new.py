@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.cli import POSTE, environment, poll, poste, up
 
 from poste_mom.catalogue import catalogue_file
@@ -65,6 +66,19 @@ def rolls_out(folder: Path, image: Path) -> None:
     loaded = subprocess.run([sys.executable, "-c", loads], cwd="/", env=variables, capture_output=True, check=False)
     assert loaded.stdout.split() == [b"50060"], loaded.stderr
     assert "grpc://127.0.0.1:50060" in dockerfile
+
+
+def test_its_image_is_built(tmp_path: Path) -> None:
+    """An author would find out at the roll-out that the Dockerfile can't be read, or misses a file."""
+    engine = shutil.which("docker") or shutil.which("podman")
+    if engine is None or subprocess.run([engine, "info"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("there is no docker or podman that runs here")
+    assert poste("new", NAME, cwd=tmp_path).returncode == 0
+    # From nothing: what it is made from is Poste's own image, which has a test of its own.
+    build = [engine, "build", "-q", "--build-arg", "POSTE_IMAGE=scratch", str(tmp_path / NAME)]
+    built = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    subprocess.run([engine, "rmi", built.stdout.strip()], capture_output=True, check=False)
 
 
 def test_what_can_not_be_written_is_refused(tmp_path: Path) -> None:
