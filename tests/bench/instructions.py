@@ -23,6 +23,7 @@ from support.cli import environment
 PROGRAMS: Final = {
     "http_alone": "aiohttp alone reads a request, adds, and answers",
     "gateway": "the gateway answers a request by a service's answer",
+    "keyed": "the same, for a client that shows a key with a rate",
     "accept": "the gateway answers that a call is kept, for its service is away",
     "enqueue": "the middleware has a task kept, one of sixteen that came together",
     "service": "a service runs a call that came by the link",

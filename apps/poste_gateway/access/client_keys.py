@@ -130,7 +130,11 @@ def load(path: Path) -> KeyFile:
 
 
 class ClientKeys:
-    """The keys in use."""
+    """The keys in use.
+
+    Attributes:
+        identities: Whose they are, by their digests; another object after each change.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -140,15 +144,8 @@ class ClientKeys:
         """
         self._path = path
         self._seen = self._mark()
-        self._identities: dict[str, Identity] = {}
+        self.identities: dict[str, Identity] = {}
         self._use(load(path))
-
-    def find(self, key: bytes) -> Identity | None:
-        """Return whose a key is; None if it is no one's.
-
-        That takes a look-up by its digest: how long it takes says nothing about other keys.
-        """
-        return self._identities.get(digest(key))
 
     async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
         """Read the file again whenever it changes. Never returns."""
@@ -176,8 +173,8 @@ class ClientKeys:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _use(self, file: KeyFile) -> None:
-        before = self._identities
-        self._identities = {one.sha256: _identity(one, before.get(one.sha256)) for one in file.keys}
+        before = self.identities
+        self.identities = {one.sha256: _identity(one, before.get(one.sha256)) for one in file.keys}
 
 
 def _identity(key: ClientKey, before: Identity | None) -> Identity:

@@ -5,7 +5,7 @@ A task belongs to the client that made it: of another client's task a client lea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ class Identity:
         max_task_ttl_seconds: How long its calls may wait at most; None: as long as the method allows.
         max_result_ttl_seconds: How long their results are kept at most.
         owns_all: No task is kept from it.
+        metadata: What handlers are told of it (`poste.domain.carried`); empty without a key.
     """
 
     client: str = ""
@@ -63,11 +64,11 @@ class Identity:
     max_task_ttl_seconds: int | None = None
     max_result_ttl_seconds: int | None = None
     owns_all: bool = False
+    metadata: str = field(init=False)
 
-    @property
-    def metadata(self) -> str:
-        """What handlers are told of it (`poste.domain.carried`); empty without a key."""
-        return carried.of_client(self.client) if self.client else ""
+    def __post_init__(self) -> None:
+        """Spell what handlers are told: once for all calls."""
+        object.__setattr__(self, "metadata", carried.of_client(self.client) if self.client else "")
 
     def may_call(self, service: str, method: str) -> bool:
         """Return whether it may call a method, by the names of both."""

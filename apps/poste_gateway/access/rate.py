@@ -41,11 +41,12 @@ class Bucket:
         rate: The rate.
     """
 
-    __slots__ = ("_clock", "_filled", "_left", "rate")
+    __slots__ = ("_clock", "_filled", "_left", "_policy", "rate")
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self._clock = rate, clock
         self._left, self._filled = float(rate.quota), clock()
+        self._policy = f'"key";q={rate.quota};w={rate.seconds}'
 
     def take(self, count: int = 1) -> bool:
         """Take so many requests out; return whether there was one left.
@@ -68,7 +69,7 @@ class Bucket:
         quota, seconds = self.rate
         full = math.ceil((quota - self._left) * seconds / quota)
         return {
-            "RateLimit-Policy": f'"key";q={quota};w={seconds}',
+            "RateLimit-Policy": self._policy,
             "RateLimit": f'"key";r={max(0, math.floor(self._left))};t={full}',
         }
 

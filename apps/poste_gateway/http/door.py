@@ -21,6 +21,8 @@ from poste_gateway.http.problems import Problem
 
 AUTHORIZATION: Final = istr("Authorization")
 _SCHEME: Final = "bearer"
+#: So many headers are remembered.
+_MOST_KNOWN: Final = 1000
 
 
 class Door:
@@ -42,6 +44,9 @@ class Door:
         self._keys = keys
         self._operators = None if operator_token is None else digest(operator_token)
         self._anonymous = anonymous
+        #: Whose each header is that was let in, and of which keys: a client sends the same one each time.
+        self._known: dict[str, Identity] = {}
+        self._known_of: object = None
 
     def enter(self, request: web.BaseRequest, role: Role) -> Identity:
         """Let a request in; from here on `identity_of` tells whose it is.
@@ -75,19 +80,34 @@ class Door:
     def _identify(self, request: web.BaseRequest, role: Role) -> Identity:
         # Where clients need no key the header is their services', who ask for what they like.
         asked = self.closed or (role in OPERATING and self._operators is not None)
-        given = _key_of(request) if asked else None
+        header = request.headers.get(AUTHORIZATION, "") if asked else ""
+        if self._keys is not None and self._known_of is not self._keys.identities:
+            self._known, self._known_of = {}, self._keys.identities
+        if (known := self._known.get(header)) is not None:
+            return known
+        given = _key_in(header)
         if given is None:
             if self.closed and not self._anonymous:
                 raise _unknown(role)
             return ANONYMOUS if self.closed else ANYONE
-        # Digests have one length: otherwise the time of the comparison would show the length of the token.
-        if self._operators is not None and hmac.compare_digest(digest(given), self._operators):
-            return OPERATOR
-        identity = None if self._keys is None else self._keys.find(given)
+        identity = self._find(given)
         if identity is None:
             metrics.credentials_wrong_total.inc()
             raise _unknown(role)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[header] = identity
         return identity
+
+    def _find(self, key: bytes) -> Identity | None:
+        """Return whose a key is; None if it is no one's.
+
+        It is its digest that is looked up and compared: how long that takes says nothing about other keys.
+        """
+        hashed = digest(key)
+        if self._operators is not None and hmac.compare_digest(hashed, self._operators):
+            return OPERATOR
+        return None if self._keys is None else self._keys.identities.get(hashed)
 
 
 def check_call(identity: Identity, service: str, method: str) -> None:
@@ -115,7 +135,7 @@ def spend(identity: Identity, count: int = 1) -> None:
 
 def names_key(request: web.BaseRequest) -> bool:
     """Return whether a request brings a key, right or wrong."""
-    return _key_of(request) is not None
+    return _key_in(request.headers.get(AUTHORIZATION, "")) is not None
 
 
 def _unknown(role: Role) -> Problem:
@@ -124,7 +144,7 @@ def _unknown(role: Role) -> Problem:
     return Problem(CREDENTIALS_NEEDED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _key_of(request: web.BaseRequest) -> bytes | None:
-    scheme, _, given = request.headers.get(AUTHORIZATION, "").partition(" ")
+def _key_in(header: str) -> bytes | None:
+    scheme, _, given = header.partition(" ")
     # Bytes that are no UTF-8 are in the header's text as lone surrogates.
     return given.strip().encode(errors="surrogateescape") if scheme.lower() == _SCHEME else None

@@ -178,8 +178,9 @@ def forwarded(names: tuple[str, ...], own_names: bool = False) -> ForwardedHeade
 
 def with_client(text: str, identity: Identity) -> str:
     """Return what reaches a handler where clients show keys: its client, and the forwarded headers without the key."""
-    others = [line for line in text.splitlines(keepends=True) if not line.startswith(_KEY)]
-    return identity.metadata + "".join(others)
+    if _KEY in text:
+        text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(_KEY))
+    return identity.metadata + text
 
 
 def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_names: bool = False) -> str:

@@ -11,7 +11,7 @@ from bench import counted
 _BODY: Final = b'{"a": 3.5, "b": 1}'
 _REQUEST: Final = (
     b"POST /v1/sum HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+    b"Content-Length: %d\r\n%%s\r\n%s" % (len(_BODY), _BODY)
 )
 
 
@@ -19,9 +19,18 @@ class Connections:
     """All connections of a server."""
 
     def __init__(
-        self, server: Callable[[], asyncio.Protocol], *, status: int = 200, ending: bytes = b'{"result":4.5}'
+        self,
+        server: Callable[[], asyncio.Protocol],
+        *,
+        headers: bytes = b"",
+        status: int = 200,
+        ending: bytes = b'{"result":4.5}',
     ) -> None:
-        """Connect to a server whose answers, if they are right, have this status and end so."""
+        """Connect to a server whose answers, if they are right, have this status and end so.
+
+        The requests bring more `headers`, each a line with its end.
+        """
+        self._request = _REQUEST % headers
         self._beginning, self._ending = b"HTTP/1.1 %d " % status, ending
         self._loop = asyncio.get_running_loop()
         self._idle: list[_Transport] = []
@@ -53,7 +62,7 @@ class Connections:
         idle, self._idle = self._idle, []
         while idle and self._left:
             self._left -= 1
-            idle.pop().protocol.data_received(_REQUEST)
+            idle.pop().protocol.data_received(self._request)
         self._idle += idle
         if len(self._idle) == counted.AT_ONCE and not self._over.done():
             self._over.set_result(None)

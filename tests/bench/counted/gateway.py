@@ -16,6 +16,7 @@ from poste.upstream.link import Link
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import link_service_pb2 as pb
+from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
 from poste_gateway.catalogue.route_table import RouteTable
@@ -47,6 +48,11 @@ class _Stream:
 
 
 async def prepare() -> counted.Calls:
+    return Connections(server(await linked())).call
+
+
+async def linked() -> ReplicaPool:
+    """Return a pool with one replica, which answers at once."""
     loop = asyncio.get_running_loop()
     pool = ReplicaPool(SUM, loop.create_task)
     replica = Replica("127.0.0.1:1", library=True, changed=lambda: None)
@@ -58,10 +64,10 @@ async def prepare() -> counted.Calls:
     replica._serving, replica._link = True, link
     pool.update((), library=True, max_in_flight=1000)
     pool._replicas[replica.address, True] = replica, running
-    return Connections(server(pool)).call
+    return pool
 
 
-def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
+def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = None) -> http_server.Server:
     """Make the gateway's HTTP server, with a pool for the one service that is called."""
     services = counted.services()
     catalogue: Any = SimpleNamespace(
@@ -79,10 +85,10 @@ def server(pool: ReplicaPool, enqueuer: Any = None) -> http_server.Server:
         body_seconds=30,
         open_streams=nothing,
         callback_urls=CallbackUrls([]),
-        guarded=False,
+        guarded=keys is not None,
     )
     return http_server.Server(
-        Dispatcher(call_services, own_routes, Door(None, None, anonymous=False), (), asyncio.Event()).handle,
+        Dispatcher(call_services, own_routes, Door(keys, None, anonymous=False), (), asyncio.Event()).handle,
         1024 * 1024,
     )
 
