@@ -43,7 +43,7 @@ _VERBS: Final = {
     "move": ("move_command", "Move the calls of a queue to another service."),
     "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),
-    "keys": ("keys_command", "Make, list and revoke the keys that clients and operators show."),
+    "keys": ("keys_command", "Make, list and revoke keys of clients and operators; rotate those of task ids."),
     "new": ("new_command", "Write a service's folder to begin from: proto, handlers, test, Dockerfile."),
     "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),
     "ps": ("local_commands", "Show the parts of a running `poste up`."),

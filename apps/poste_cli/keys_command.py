@@ -1,4 +1,4 @@
-"""`poste keys`: makes, lists and revokes the clients' keys, in the file that the gateways read."""
+"""`poste keys`: the clients' keys, and those that sign task ids, in the files that the gateways read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import datetime as dt
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
+from poste.domain import id_keys
+from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime import secret_files
 from poste_cli import printing
 from poste_gateway.access import client_keys
@@ -21,10 +24,10 @@ from poste_gateway.access.identity import Role
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke the keys that clients and operators show.
+    """Make, list and revoke the keys that clients and operators show; and rotate those that sign task ids.
 
-    They stand in a file (--file, POSTE_CLIENT_KEYS_FILE), which the gateways read again when it changes: of each key
-    its SHA-256, and what it may do.
+    The former stand in a file (--file, POSTE_CLIENT_KEYS_FILE), which the gateways read again when it changes: of each
+    key its SHA-256, and what it may do.
     """
 
 
@@ -56,8 +59,10 @@ _file = click.option(
     "--method", "methods", multiple=True, help="What it may call, package.Service or …/Method; all unless given."
 )
 @click.option("--rate", default="", help="How many requests in how many seconds, at each gateway: 100/60.")
-@click.option("--max-task-ttl", type=int, help="How long its calls may wait at most, in seconds.")
-@click.option("--max-result-ttl", type=int, help="How long their results are kept at most, in seconds.")
+@click.option("--max-task-ttl", type=int, default=MAX_TTL_SECONDS, help="Longest wait of its calls, in seconds.")
+@click.option(
+    "--max-result-ttl", type=int, default=MAX_TTL_SECONDS, help="Longest time that their results are kept, in seconds."
+)
 def new(
     name: str,
     path: Path,
@@ -66,8 +71,8 @@ def new(
     roles: tuple[str, ...],
     methods: tuple[str, ...],
     rate: str,
-    max_task_ttl: int | None,
-    max_result_ttl: int | None,
+    max_task_ttl: int,
+    max_result_ttl: int,
 ) -> None:
     """Make a key called NAME, and print it: it can't be read again."""
     key = client_keys.new_key()
@@ -116,21 +121,68 @@ def revoke(name: str, path: Path) -> None:
     printing.line(f"{name}: revoked")
 
 
+@keys.command(name="rotate-ids")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    envvar="POSTE_ID_KEY_FILE",
+    show_envvar=True,
+    required=True,
+    help="The file with the keys that sign task ids.",
+)
+@click.option(
+    "--in",
+    "seconds",
+    type=click.IntRange(min=0),
+    default=600,
+    show_default=True,
+    help="In how many seconds the new key signs: by then every gateway must have the file.",
+)
+def rotate_ids(path: Path, seconds: int) -> None:
+    """Have task ids signed by a new key.
+
+    Ids that the keys before it signed stay good until their last task is over; then those keys are dropped. Gateways
+    read the file again when it changes: give it to all of them before the new key signs.
+    """
+    now_ms = int(time.time() * 1000)
+    with _alone(path):
+        try:
+            found = id_keys.read(secret_files.id_key(path))
+            new = id_keys.rotated(found, now_ms=now_ms, since_ms=now_ms + seconds * 1000)
+        except ValueError as error:
+            raise click.UsageError(f"{path}: {error}") from None
+        _put(path, id_keys.spell(new))
+    since = dt.datetime.fromtimestamp(new.keys[-1].since_ms / 1000, dt.UTC).isoformat(timespec="seconds")
+    printing.line(f"key {new.keys[-1].number} signs from {since} on; with it there are {len(new.keys)}")
+
+
 @contextlib.contextmanager
 def _changed(path: Path) -> Iterator[list[ClientKey]]:
-    """Yield the keys of the file, and write what the body made of them; no other command changes it meanwhile."""
+    """Yield the keys of the file, and write what the body made of them."""
+    with _alone(path):
+        found = [*client_keys.load(path).keys] if path.exists() else []
+        yield found
+        _put(path, f"{KeyFile(keys=tuple(found)).model_dump_json(indent=2, exclude_defaults=True)}\n".encode())
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let no other command change a file while the body runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = secret_files.private(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = [*client_keys.load(path).keys] if path.exists() else []
-        yield found
-        # Written aside and put into place: no gateway reads half a file.
-        aside = path.with_name(f".{path.name}.new")
-        with open(aside, "w", encoding="utf-8", opener=secret_files.private) as file:
-            file.write(f"{KeyFile(keys=tuple(found)).model_dump_json(indent=2, exclude_defaults=True)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        yield
     finally:
         os.close(lock)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file aside and put it into place: no gateway reads half of it."""
+    aside = path.with_name(f".{path.name}.new")
+    with open(aside, "wb", opener=secret_files.private) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -14,6 +14,7 @@ from poste.rpc.credentials import Credentials
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
+from poste_gateway import id_keys
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
@@ -68,7 +69,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             certificate can't be had.
     """
     certificate = _certificate(settings)
-    ids = TaskIds(secret_files.id_key(settings.id_key_file))
+    ids = id_keys.load(settings.id_key_file)
     keys = None if settings.client_keys_file is None else ClientKeys(settings.client_keys_file)
     token = settings.operator_token_file
     operator_token = None if token is None else secret_files.operator_token(token)
@@ -109,6 +110,7 @@ class _Gateway:
     ) -> None:
         self._duties = duties
         self._keys = keys
+        self._ids, self._id_key_file = ids, settings.id_key_file
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
         self._credentials = credentials = Credentials.of(settings)
@@ -158,6 +160,7 @@ class _Gateway:
         self._following_mom = self._duties.create_task(self._mom.run())
         ending = self._open_streams.end_with(self.stopping, self._grace_seconds)
         duties = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
+        duties.append(id_keys.keep(self._id_key_file, self._ids))
         if self._deliverer is not None:
             duties.append(self._deliverer.run())
         if self._keys is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -371,3 +372,26 @@ async def test_keys_are_made_listed_and_revoked_by_a_command(tmp_path: Path) -> 
     assert (wrong.returncode, "must be how many requests" in wrong.stderr) == (2, True)
     assert listed.stdout.startswith("acme-1: client acme; call; rate 100/60; ")
     assert poste("keys", "list", env=env).stdout.startswith("ann: client ann; look, replay; ")
+
+
+async def test_task_ids_are_signed_by_a_new_key_without_a_restart(own_redis: RedisServer, tmp_path: Path) -> None:
+    """A key that leaked could only be replaced by giving up every task; or a repeated call would run once more."""
+    file = tmp_path / "id.key"
+    asked = {"Idempotency_Key": "same", "Prefer": "respond-async"}
+    async with running_office(own_redis, tmp_path) as one:
+        place = await one.waiting()
+        named = await one.gateway.post("/v1/sum", {"a": 1, "b": 1}, **asked)
+        said = await asyncio.to_thread(poste, "keys", "rotate-ids", "--file", str(file), "--in", "0")
+
+        async def renewed() -> bool:
+            return (await one.waiting())[:11] != place[:11]
+
+        await until(renewed, what="an id that is signed by the new key")
+        again = await one.gateway.post("/v1/sum", {"a": 1, "b": 1}, **asked)
+        kept = await one.gateway.get(place)
+        newer = await one.gateway.get(await one.waiting())
+
+    assert (said.returncode, said.stdout[:11]) == (0, "key 1 signs")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (kept.status, newer.status) == (200, 200)
+    assert again.body["id"] == named.body["id"]

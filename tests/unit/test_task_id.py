@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poste.domain import input_rules
+from poste.domain import id_keys, input_rules
 from poste.domain.errors import InvalidTaskId
+from poste.domain.id_keys import LATE_MS, IdKeys
 from poste.domain.task_id import MAX_WITHOUT_QUEUE, TaskIds, with_queue, without_queue
 
 IDS = TaskIds(b"k" * 32)
@@ -124,3 +125,97 @@ def test_a_short_key_is_refused() -> None:
     """A key that can be guessed signs nothing."""
     with pytest.raises(ValueError, match="16"):
         TaskIds(b"short")
+
+
+DAY_MS = 86_400_000
+
+
+def rotated(*since_ms: int) -> IdKeys:
+    """The keys after one rotation for each of these times."""
+    keys = id_keys.read(b"k" * 32)
+    for one in since_ms:
+        keys = id_keys.rotated(keys, now_ms=one - 1, since_ms=one)
+    return id_keys.read(id_keys.spell(keys))
+
+
+def mint(ids: TaskIds, at_ms: int) -> str:
+    return ids.mint("q.Service", task_ttl_seconds=1, result_ttl_seconds=1, now=at_ms / 1000).text
+
+
+def test_ids_outlive_the_key_that_signed_them() -> None:
+    """A rotation would make every task "never issued" that waits, or whose result is kept."""
+    ids = TaskIds(b"k" * 32)
+    before = mint(ids, DAY_MS)
+    ids.renew(rotated(2 * DAY_MS, 3 * DAY_MS))
+
+    assert ids.read(before).text == before
+    # By its number, which is an id's first character.
+    assert [mint(ids, day * DAY_MS)[0] for day in (1, 2, 3, 4)] == ["A", "B", "C", "C"]
+    assert [ids.read(mint(ids, day * DAY_MS)).create_ms for day in (2, 3, 4)] == [day * DAY_MS for day in (2, 3, 4)]
+
+
+def test_gateways_sign_alike_before_the_new_keys_time_and_after() -> None:
+    """An id of a gateway that has the new file would be a 404 at one that has the old one still."""
+    old, new = TaskIds(b"k" * 32), TaskIds(id_keys.spell(rotated(2 * DAY_MS)))
+
+    assert old.read(mint(new, 2 * DAY_MS - 1))
+    with pytest.raises(InvalidTaskId):
+        old.read(mint(new, 2 * DAY_MS))
+    assert new.read(mint(old, 2 * DAY_MS + LATE_MS - 1))
+
+
+def test_a_key_that_leaked_dates_no_id_later_than_its_time() -> None:
+    """Rotating after a leak would help nothing until the old key is dropped."""
+    leaked, ids = TaskIds(b"k" * 32), TaskIds(id_keys.spell(rotated(2 * DAY_MS)))
+    with pytest.raises(InvalidTaskId):
+        ids.read(mint(leaked, 2 * DAY_MS + LATE_MS))
+
+
+def test_a_key_is_dropped_once_no_task_of_its_is_left() -> None:
+    """A secret that was replaced would be good for ever; or be dropped while results are kept by it."""
+    keys = rotated(2 * DAY_MS)
+    over_ms = 2 * DAY_MS + 91 * DAY_MS
+
+    assert [one.number for one in id_keys.without_old(keys, now_ms=60 * DAY_MS).keys] == [0, 1]
+    kept = id_keys.without_old(keys, now_ms=over_ms)
+    assert [one.number for one in kept.keys] == [1]
+    # A dead task may be older, and operators are shown an id of it.
+    ids = TaskIds(id_keys.spell(kept))
+    assert ids.read(mint(ids, DAY_MS)).create_ms == DAY_MS
+    assert [one.number for one in id_keys.rotated(keys, now_ms=over_ms, since_ms=over_ms).keys] == [1, 2]
+
+
+def test_what_was_made_of_a_key_is_the_same_after_a_rotation() -> None:
+    """A repeat with an idempotency key would run again, and clients' tasks be nobody's."""
+    ids, after = TaskIds(b"k" * 32), TaskIds(id_keys.spell(rotated(2 * DAY_MS)))
+    made = ids.mint("q.Service", client="acme", task_ttl_seconds=1, result_ttl_seconds=1)
+
+    assert after.of_idempotency_key("s", "m", "t") == ids.of_idempotency_key("s", "m", "t")
+    assert after.is_of(made, "acme")
+    assert not after.is_of(made, "other")
+    assert after.fingerprint == ids.fingerprint
+
+
+def test_another_postes_keys_are_refused() -> None:
+    """A wrong file that is put into place would make every id "never issued"."""
+    with pytest.raises(ValueError, match="another Poste's"):
+        TaskIds(b"k" * 32).renew(id_keys.read(b"o" * 32))
+
+
+SECRET = b'"secret": "a2tra2tra2tra2tra2tra2tr", "since_ms": 0'
+
+
+@pytest.mark.parametrize("content", [
+    b'{"base": "a2tra2tra2tra2tra2tra2tr", "keys": []}',
+    b'{"base": "c2hvcnQ=", "keys": [{"number": 0, %b}]}' % SECRET,
+    b'{"base": "a2tra2tra2tra2tra2tra2tr", "keys": [{"number": 64, %b}]}' % SECRET,
+    b'{"base": "a2tra2tra2tra2tra2tra2tr", "keys": [{"number": 0}]}',
+    b'{"base": 1, "keys": 2}',
+    b'{"base',
+    b"short",
+])  # fmt: skip
+def test_a_file_of_keys_that_is_wrong_is_refused_without_its_secrets(content: bytes) -> None:
+    """A gateway would sign with a key that can be guessed, or a log have one."""
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - what it says is asked below
+        id_keys.read(content)
+    assert "a2tr" not in str(refused.value)

@@ -6,7 +6,6 @@ file is read again whenever it changes. One that can't be used is logged, and th
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import secrets
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from poste.domain import input_rules
 from poste.domain.errors import StartError
+from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime import logs, secret_files
 from poste_gateway.access import rate
 from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Role
@@ -26,8 +26,6 @@ from poste_gateway.access.rate import Bucket
 #: What a key begins with, so that who searches for secrets that lie about finds it.
 _PREFIX: Final = "poste_"
 _WHAT: Final = "the clients' keys (POSTE_CLIENT_KEYS_FILE)"
-#: How often the file is looked at, in seconds.
-_LOOK_SECONDS: Final = 1.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,47}", re.ASCII)
 
 _log: Final = logs.get("client_keys")
@@ -48,7 +46,7 @@ def _method(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 Method = Annotated[str, AfterValidator(_method)]
-Seconds = Annotated[int, Field(gt=0, le=2**32 - 1)]
+Seconds = Annotated[int, Field(gt=0, le=MAX_TTL_SECONDS)]
 
 
 class ClientKey(BaseModel):
@@ -68,8 +66,8 @@ class ClientKey(BaseModel):
     #: How many requests in how many seconds, such as 100/60; empty: any number.
     rate: str = ""
     #: Ceilings of the times to live of its calls and their results.
-    max_task_ttl_seconds: Seconds | None = None
-    max_result_ttl_seconds: Seconds | None = None
+    max_task_ttl_seconds: Seconds = MAX_TTL_SECONDS
+    max_result_ttl_seconds: Seconds = MAX_TTL_SECONDS
     #: The day that it was made on.
     created: str = ""
 
@@ -143,18 +141,12 @@ class ClientKeys:
             StartError: It can't be used.
         """
         self._path = path
-        self._seen = self._mark()
         self.identities: dict[str, Identity] = {}
         self._use(load(path))
 
-    async def keep(self, *, look_seconds: float = _LOOK_SECONDS) -> None:
+    async def keep(self) -> None:
         """Read the file again whenever it changes. Never returns."""
-        while True:
-            await asyncio.sleep(look_seconds)
-            mark = self._mark()
-            if mark == self._seen:
-                continue
-            self._seen = mark
+        async for _ in secret_files.changes(self._path):
             try:
                 found = load(self._path)
             except StartError as error:
@@ -163,14 +155,6 @@ class ClientKeys:
             else:
                 self._use(found)
                 _log.info("keys read", keys=len(found.keys))
-
-    def _mark(self) -> tuple[int, int, int] | None:
-        """Return what tells one content of the file from the next; None if it is not there."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _use(self, file: KeyFile) -> None:
         before = self.identities

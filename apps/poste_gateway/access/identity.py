@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from poste.domain import carried
+from poste.domain.policy import MAX_TTL_SECONDS
 from poste_gateway.access.rate import Bucket
 
 
@@ -50,7 +51,7 @@ class Identity:
         roles: What it may do.
         methods: The services (`package.Service`) and methods (`package.Service/Method`) that it may call; empty: all.
         bucket: How many requests it may still make; None: any number.
-        max_task_ttl_seconds: How long its calls may wait at most; None: as long as the method allows.
+        max_task_ttl_seconds: How long its calls may wait at most.
         max_result_ttl_seconds: How long their results are kept at most.
         owns_all: No task is kept from it.
         metadata: What handlers are told of it (`poste.domain.carried`); empty without a key.
@@ -61,8 +62,8 @@ class Identity:
     roles: frozenset[Role] = _CLIENTS
     methods: frozenset[str] = frozenset()
     bucket: Bucket | None = None
-    max_task_ttl_seconds: int | None = None
-    max_result_ttl_seconds: int | None = None
+    max_task_ttl_seconds: int = MAX_TTL_SECONDS
+    max_result_ttl_seconds: int = MAX_TTL_SECONDS
     owns_all: bool = False
     metadata: str = field(init=False)
 

@@ -88,19 +88,15 @@ def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -
 def mint(ids: TaskIds, method: Method, prefer: Preferences, identity: Identity) -> TaskId:
     """Return the id that a client's call is kept under."""
     key, policy, client = prefer.idempotency_key, method.policy, identity.client
-    # A default that its client did not ask for is cut to the method's maximum; and what it may ask for, to its own.
-    task_ttl_seconds = min(prefer.task_ttl_seconds, policy.max_task_ttl_seconds)
-    result_ttl_seconds = min(prefer.result_ttl_seconds, policy.max_result_ttl_seconds)
-    if identity.max_task_ttl_seconds is not None:
-        task_ttl_seconds = min(task_ttl_seconds, identity.max_task_ttl_seconds)
-    if identity.max_result_ttl_seconds is not None:
-        result_ttl_seconds = min(result_ttl_seconds, identity.max_result_ttl_seconds)
     return ids.mint(
         method.service,
         client=client,
         random=ids.of_idempotency_key(method.service, method.name, key, client=client) if key else None,
-        task_ttl_seconds=task_ttl_seconds,
-        result_ttl_seconds=result_ttl_seconds,
+        # A default that its client did not ask for is cut to the method's maximum; and what it may ask for, to its own.
+        task_ttl_seconds=min(prefer.task_ttl_seconds, policy.max_task_ttl_seconds, identity.max_task_ttl_seconds),
+        result_ttl_seconds=min(
+            prefer.result_ttl_seconds, policy.max_result_ttl_seconds, identity.max_result_ttl_seconds
+        ),
     )
 
 

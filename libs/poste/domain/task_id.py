@@ -2,13 +2,14 @@
 
 An id carries what is needed to judge it with no record at hand: its queue, when it was minted and both times to live.
 Of two tasks under one idempotency key, one after the other, the ids differ by that time alone.
-Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it. Its random part ends in
-a keyed hash of the client that it was made for, which tells whether a task is a client's with no record at hand: of
-2^24 other clients one would have the same.
+Its signature (HMAC-SHA-256, RFC 2104, truncated to 128 bits) proves that this Poste issued it; which key made it, it
+says by its number (`id_keys`). Its random part ends in a keyed hash of the client that it was made for, which tells
+whether a task is a client's with no record at hand: of 2^24 other clients one would have the same.
 
 Layout before base64url without padding (RFC 4648, section 5)::
 
-    kind 1 | random 9 | owner 3 | create_time 6, ms | task TTL 4, s | result TTL 4, s | queue, UTF-8 | signature 16
+    number and kind 1 | random 9 | owner 3 | create_time 6, ms | task TTL 4, s | result TTL 4, s
+    | queue, UTF-8 | signature 16
 
 Only gateways have the key. What others need to call a task in their logs as its client does travels with it: the id
 without its queue's name, which they know (`without_queue`, `with_queue`). That is short, and costs no decoding: the
@@ -22,16 +23,21 @@ import binascii
 import functools
 import hashlib
 import hmac
+import math
 import os
 import struct
 import time
 from typing import Final, NamedTuple
 
+from poste.domain import id_keys
 from poste.domain.errors import InvalidTaskId
+from poste.domain.id_keys import LATE_MS, IdKeys
 
-#: The first byte: the task was accepted before the id was given out, or it was unknown whether it was.
+#: The first byte: the task was accepted before the id was given out, or it was unknown whether it was. In front of that
+#: stand six bits with the number of the key that signed it.
 _ACCEPTED: Final = 1
 _ACCEPTANCE_UNKNOWN: Final = 2
+_KIND_BITS: Final = 2
 _HEAD: Final = struct.Struct(">B12s6sII")
 _SIGNATURE_BYTES: Final = 16
 _RANDOM_BYTES: Final = 9
@@ -44,8 +50,6 @@ _HEAD_CHARS: Final = _HEAD.size // 3 * 4
 MAX_WITHOUT_QUEUE: Final = _HEAD_CHARS + (2 + _SIGNATURE_BYTES) // 3 * 4
 #: Longer strings are refused before any work is done on them: a queue's name is at most a few hundred bytes.
 _MAX_TEXT: Final = 1024
-#: A signing key shorter than this could be guessed.
-MIN_KEY_BYTES: Final = 16
 
 
 class TaskId(NamedTuple):
@@ -71,28 +75,49 @@ class TaskId(NamedTuple):
     acceptance_unknown: bool = False
 
 
-class TaskIds:
-    """Mints and reads ids under one secret key."""
+class _Signer(NamedTuple):
+    """What one key signs by: its number, its own rounds of each signature, and between which times, in milliseconds."""
 
-    def __init__(self, signing_key: bytes) -> None:
-        """Take a key of at least `MIN_KEY_BYTES` bytes.
+    number: int
+    rounds: hmac.HMAC
+    since_ms: int
+    until_ms: float
+
+
+class TaskIds:
+    """Mints and reads ids under secret keys."""
+
+    def __init__(self, content: bytes) -> None:
+        """Take what the file with the keys holds (`poste.domain.id_keys`).
 
         Raises:
-            ValueError: The key is too short.
+            ValueError: It is none, or a key is too short.
         """
-        if len(signing_key) < MIN_KEY_BYTES:
-            raise ValueError(
-                f"the key that signs task ids has {len(signing_key)} bytes; it needs at least {MIN_KEY_BYTES}"
-            )
-        self._signing_key = signing_key
-        #: The key's own rounds of each signature, made once.
-        self._signer = hmac.new(signing_key, digestmod="sha256")
         self._owners: dict[str, bytes] = {}
+        keys = id_keys.read(content)
+        self._base = keys.base
+        self.renew(keys)
+
+    def renew(self, keys: IdKeys) -> None:
+        """Sign and read by other keys from now on.
+
+        Raises:
+            ValueError: They are another Poste's: none would be an id that was given out.
+        """
+        if keys.base != self._base:
+            raise ValueError("the keys that sign task ids are another Poste's")
+        since = [0, *(one.since_ms for one in keys.keys[1:])]
+        until = [*(one - 1 for one in since[1:]), math.inf]
+        self._signers = {
+            key.number: _Signer(key.number, hmac.new(key.secret, digestmod="sha256"), first, last)
+            for key, first, last in zip(keys.keys, since, until, strict=True)
+        }
+        self._newest = self._signers[keys.keys[-1].number]
 
     @property
     def fingerprint(self) -> str:
-        """A fingerprint of the key: it differs for two keys, and reveals neither."""
-        return hmac.new(self._signing_key, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
+        """A fingerprint of the keys: it differs for those of two Postes, reveals none, and outlives their rotation."""
+        return hmac.new(self._base, b"poste id key fingerprint", hashlib.sha256).hexdigest()[:16]
 
     def mint(
         self,
@@ -115,13 +140,8 @@ class TaskIds:
             now: In seconds since the epoch; the clock's if not given.
         """
         milliseconds = int((time.time() if now is None else now) * 1000)
-        return self._make(
-            queue,
-            (random or os.urandom(_RANDOM_BYTES)) + self._owner(client),
-            milliseconds,
-            task_ttl_seconds,
-            result_ttl_seconds,
-        )
+        made = (random or os.urandom(_RANDOM_BYTES)) + (self._owners.get(client) or self._owner(client))
+        return self._make(queue, made, milliseconds, task_ttl_seconds, result_ttl_seconds)
 
     def of_idempotency_key(self, service: str, method: str, text: str, *, client: str = "") -> bytes:
         """Return what stands for the random part of the id of each call of a method with a client's idempotency key.
@@ -129,21 +149,19 @@ class TaskIds:
         So they all have one record. Under the signing key no client can choose two texts for which it is the same.
         """
         said = f"poste idempotency key\0{service}\0{method}\0{text}\0{client}".encode()
-        return hmac.new(self._signing_key, said, hashlib.sha256).digest()[:_RANDOM_BYTES]
+        return hmac.new(self._base, said, hashlib.sha256).digest()[:_RANDOM_BYTES]
 
     def is_of(self, task_id: TaskId, client: str) -> bool:
         """Return whether a task is a client's."""
-        return hmac.compare_digest(_decode(task_id.key)[_RANDOM_BYTES:], self._owner(client))
+        owner = self._owners.get(client) or self._owner(client)
+        return hmac.compare_digest(_decode(task_id.key)[_RANDOM_BYTES:], owner)
 
     def _owner(self, client: str) -> bytes:
-        """Return what the ids of a client's tasks have of it."""
-        owner = self._owners.get(client)
-        if owner is None:
-            said = f"poste task owner\0{client}".encode()
-            owner = hmac.new(self._signing_key, said, hashlib.sha256).digest()[:_OWNER_BYTES]
-            if len(self._owners) >= _MOST_OWNERS:
-                self._owners.clear()
-            self._owners[client] = owner
+        """Return what the ids of a client's tasks have of it, and remember it."""
+        if len(self._owners) >= _MOST_OWNERS:
+            self._owners.clear()
+        said = f"poste task owner\0{client}".encode()
+        owner = self._owners[client] = hmac.new(self._base, said, hashlib.sha256).digest()[:_OWNER_BYTES]
         return owner
 
     def owner_of(self, client: str) -> str:
@@ -183,10 +201,19 @@ class TaskIds:
         *,
         acceptance_unknown: bool = False,
     ) -> TaskId:
+        signer = self._newest
+        if milliseconds < signer.since_ms:
+            signer = next(one for one in self._signers.values() if milliseconds <= one.until_ms)
         kind = _ACCEPTANCE_UNKNOWN if acceptance_unknown else _ACCEPTED
-        head = _HEAD.pack(kind, random, milliseconds.to_bytes(6, "big"), task_ttl_seconds, result_ttl_seconds)
+        head = _HEAD.pack(
+            signer.number << _KIND_BITS | kind,
+            random,
+            milliseconds.to_bytes(6, "big"),
+            task_ttl_seconds,
+            result_ttl_seconds,
+        )
         payload = head + queue.encode()
-        text, key = _encode(payload + self._sign(payload)), _encode(random)
+        text, key = _encode(payload + _signature(signer, payload)), _encode(random)
         # By their places: by their names they cost twice as much.
         return TaskId(text, queue, key, milliseconds, task_ttl_seconds, result_ttl_seconds, acceptance_unknown)
 
@@ -194,29 +221,37 @@ class TaskIds:
         """Take an id apart.
 
         Raises:
-            InvalidTaskId: It was never issued under this key, or is not spelled as it was issued.
+            InvalidTaskId: It was never issued under these keys, or is not spelled as it was issued.
         """
         raw = _decode(text)
-        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES or raw[0] not in (_ACCEPTED, _ACCEPTANCE_UNKNOWN):
+        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES:
+            raise InvalidTaskId
+        signer, kind = self._signers.get(raw[0] >> _KIND_BITS), raw[0] & (1 << _KIND_BITS) - 1
+        if signer is None or kind not in (_ACCEPTED, _ACCEPTANCE_UNKNOWN):
             raise InvalidTaskId
         payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._sign(payload)):
+        if not hmac.compare_digest(signature, _signature(signer, payload)):
             raise InvalidTaskId
-        kind, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
+        _, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
+        create_ms = int.from_bytes(milliseconds, "big")
+        # By its own time another key signed it: this one is not secret any more.
+        if not signer.since_ms <= create_ms <= signer.until_ms + LATE_MS:
+            raise InvalidTaskId
         return TaskId(
             text=text,
             queue=payload[_HEAD.size :].decode(),
             key=_encode(random),
-            create_ms=int.from_bytes(milliseconds, "big"),
+            create_ms=create_ms,
             task_ttl_seconds=task_ttl,
             result_ttl_seconds=result_ttl,
             acceptance_unknown=kind == _ACCEPTANCE_UNKNOWN,
         )
 
-    def _sign(self, payload: bytes) -> bytes:
-        signer = self._signer.copy()
-        signer.update(payload)
-        return signer.digest()[:_SIGNATURE_BYTES]
+
+def _signature(signer: _Signer, payload: bytes) -> bytes:
+    rounds = signer.rounds.copy()
+    rounds.update(payload)
+    return rounds.digest()[:_SIGNATURE_BYTES]
 
 
 def without_queue(task_id: TaskId) -> str:

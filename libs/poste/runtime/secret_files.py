@@ -6,16 +6,18 @@ hand secrets out by them), and it is the opened file that is checked.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
 from poste.domain.errors import StartError
-from poste.domain.task_id import MIN_KEY_BYTES
+from poste.domain.id_keys import MIN_KEY_BYTES
 
 #: Where containers are given their secrets: no other user is in there, and Swarm makes them readable for all (0444).
 _HANDED_OUT: Final = Path("/run/secrets")
@@ -71,6 +73,33 @@ def read(path: Path, what: str) -> bytes:
     if trouble is not None:
         raise StartError(f"{what}, {path}: {trouble}")
     return content
+
+
+async def changes(path: Path, *, look_seconds: float = 1.0, quiet_seconds: float = math.inf) -> AsyncIterator[None]:
+    """Yield whenever a file is another one, or has other content, than the last time; never ends.
+
+    Args:
+        path: The file.
+        look_seconds: How often it is looked at.
+        quiet_seconds: Yield after that time, too, though nothing has changed.
+    """
+    loop = asyncio.get_running_loop()
+    seen, last = _mark(path), loop.time()
+    while True:
+        await asyncio.sleep(look_seconds)
+        mark = _mark(path)
+        if mark != seen or loop.time() - last > quiet_seconds:
+            seen, last = mark, loop.time()
+            yield
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells one content of a file from the next; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def private(path: str | Path, flags: int) -> int:
