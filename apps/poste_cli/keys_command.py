@@ -102,7 +102,10 @@ def new(
 @_file
 def list_(path: Path) -> None:
     """List the keys: their names and clients, what they may do, and when they were made."""
-    for one in client_keys.load(path).keys:
+    found = client_keys.load(path).keys
+    if not found:
+        printing.line("there is no key: `poste keys new NAME` makes one")
+    for one in found:
         limits = [f"rate {one.rate}"] if one.rate else []
         said = [", ".join(one.roles), f"for {', '.join(one.methods)}" if one.methods else "", *limits, one.created]
         printing.line(f"{one.name}: client {one.client}; {'; '.join(filter(None, said))}")

@@ -64,6 +64,19 @@ async def test_it_listens_once_it_can_answer(tmp_path):
     assert first.status == 200
 
 
+async def test_a_gateway_that_knows_nothing_says_whom_it_waits_for(tmp_path, capsys):
+    """Who starts one before the middleware, or names another address, would see a process that says nothing."""
+    said = ""
+
+    def told():
+        nonlocal said
+        said += capsys.readouterr().out
+        return "the middleware does not answer" in said
+
+    async with without_mom(tmp_path):
+        await until(told, what="it is said")
+
+
 async def test_nothing_is_queued_before_the_middleware_agreed_to_the_key(tmp_path):
     """Ids signed with another key would be given out: their clients could never read them again."""
 
