@@ -120,6 +120,8 @@ async def test_many_dead_letters_are_replayed_at_once(office):
     async with browsing(office) as sight:
         groups, dialog = sight.page.locator(GROUPS), sight.page.locator("#confirm")
         await expect(groups).to_have_count(2)
+        # Below many services they would not be seen: the sum leads there.
+        await expect(sight.page.get_by_role("link", name="5 dead letters")).to_have_attribute("href", "#dead")
         # The newest first, of the groups and in each.
         await expect(groups.first).to_contain_text("may have run")
         await expect(groups.last).to_contain_text("and 1 older: poste dead")

@@ -92,6 +92,16 @@ def test_services_of_one_short_name_are_told_apart():
     assert rows == ["sales.v1.Things", "stock.v1.Things", "Shelves"]
 
 
+def test_ends_that_could_not_be_told_are_in_the_sum():
+    """They would be seen by none but who asks for them."""
+    seen = snapshot(1)
+    (one,) = seen.services
+    top = Top("http://localhost:8080")
+    top.show(replace(seen, services=(replace(one, figures=replace(one.figures, undelivered=300)),)))
+
+    assert "0 waiting · 300 undelivered · 0 dead" in drawn(top)
+
+
 def test_direct_calls_are_shown():
     """A service with hundreds of calls a second would look idle."""
     top = Top("http://localhost:8080")
