@@ -200,14 +200,10 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "NotBefore": {
         "name": NOT_BEFORE,
         "in": "header",
-        "description": "The call is kept, and does not run before: whole seconds from now, or an instant (RFC 3339). "
-        f"At most {MAX_DELAY_SECONDS} seconds ahead.",
-        "schema": {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": MAX_DELAY_SECONDS},
-                {"type": "string", "format": "date-time"},
-            ]
-        },
+        # No schema can say how late an instant may be, which depends on when it is said.
+        "description": "The call is kept, and does not run before so many seconds have passed; an instant (RFC 3339), "
+        "so far ahead at most, is taken too.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": MAX_DELAY_SECONDS},
     },
     "LastEventId": {
         "name": "Last-Event-ID",

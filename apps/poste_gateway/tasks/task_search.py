@@ -55,15 +55,15 @@ class TaskSearch:
         Raises:
             Problem: The filter or the token is wrong, it is not for this client, or too many search.
         """
+        identity = identity_of(request)
+        sees_all = not identity.client or Role.LOOK in identity.roles
+        if sees_all:
+            self._door.check(request, Role.LOOK)
         size, token = task_filters.page_size(request), request.query.get("pageToken", "")
         query = task_queries.parse(request.query.get("filter", ""))
-        identity, client = identity_of(request), query.client
-        if not identity.client or Role.LOOK in identity.roles:
-            self._door.check(request, Role.LOOK)
-        elif client not in (None, identity.client):
+        client = query.client if sees_all else identity.client
+        if query.client not in (None, client):
             return _page([], "")
-        else:
-            client = identity.client
         peer = client_of(request)
         if not self._running.take(peer, 1):
             raise busy("searches", "As many searches for tasks go on here as may.", peer=peer)
