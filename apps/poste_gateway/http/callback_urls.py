@@ -16,7 +16,7 @@ CALLBACK: Final = istr("Poste-Callback")
 #: An address of IPv6, or a name in ASCII (one of IPv4 looks like one): labels, with or without the last dot.
 _HOST: Final = re.compile(r"[0-9a-f.]*:[0-9a-f:.]*|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
 #: DNS has no longer names (RFC 1035, section 2.3.4), without the last dot.
-_LONGEST_NAME: Final = 253
+LONGEST_NAME: Final = 253
 #: Stands for any name, or in front of a dot for all names below another.
 _ANY: Final = "*"
 
@@ -59,8 +59,8 @@ class CallbackUrls:
             return "must be a URL with a host, and a port that there is"
         if parsed.user is not None or parsed.password is not None:
             return "must have no user or password in it"
-        if _HOST.fullmatch(host) is None or len(host.removesuffix(".")) > _LONGEST_NAME:
-            return f"must name a host, in ASCII: labels of 1 to 63 characters, {_LONGEST_NAME} in all"
+        if _HOST.fullmatch(host) is None or len(host.removesuffix(".")) > LONGEST_NAME:
+            return f"must name a host, in ASCII: labels of 1 to 63 characters, {LONGEST_NAME} in all"
         return None
 
     def allows(self, url: str) -> bool:

@@ -12,6 +12,7 @@ from poste.protojson.json_schema import COMPONENTS, Schema
 from poste_gateway.calls.batch import MOST_CALLS
 from poste_gateway.http import idempotency
 from poste_gateway.http import problem_types as kinds
+from poste_gateway.http.callback_urls import LONGEST_NAME
 from poste_gateway.http.framings import EVENTS
 from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
@@ -194,8 +195,10 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "Callback": {
         "name": "Poste-Callback",
         "in": "header",
-        "description": "The URL that is told of the task's end, if the call is kept. The operator names who may be.",
-        "schema": {"type": "string", "format": "uri", "maxLength": LONGEST_CALLBACK_URL},
+        "description": "The URL that is told of the task's end, if the call is kept. The operator names who may be. "
+        f"It may have {LONGEST_CALLBACK_URL} characters, if its host is one that DNS can name.",
+        # So that its host is: no schema can say how long a part of a URL may be.
+        "schema": {"type": "string", "format": "uri", "maxLength": LONGEST_NAME},
     },
     "NotBefore": {
         "name": NOT_BEFORE,
