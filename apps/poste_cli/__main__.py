@@ -43,6 +43,7 @@ _VERBS: Final = {
     "move": ("move_command", "Move the calls of a queue to another service."),
     "register": ("operator_commands", "Make the services of any gRPC server known, by its reflection."),
     "forget": ("operator_commands", "Take a service out of the catalogue."),
+    "audit": ("audit_command", "Show what operators did: who, from where, what, and what came of it."),
     "keys": ("keys_command", "Make, list and revoke keys of clients and operators; rotate those of task ids."),
     "new": ("new_command", "Write a service's folder to begin from: proto, handlers, test, Dockerfile."),
     "up": ("up_commands", "Run everything on this machine: Redis, the parts, three sample services."),

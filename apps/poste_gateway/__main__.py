@@ -15,6 +15,7 @@ from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
 from poste_gateway import id_keys
+from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
@@ -66,7 +67,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
 
     Raises:
         StartError: The port is taken, or the key that signs task ids, the operators' token, the clients' keys or the
-            certificate can't be had.
+            certificate can't be had, or the audit log not be written to.
     """
     certificate = _certificate(settings)
     ids = id_keys.load(settings.id_key_file)
@@ -74,7 +75,11 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     token = settings.operator_token_file
     operator_token = None if token is None else secret_files.operator_token(token)
     door = Door(keys, operator_token, anonymous=settings.anonymous_calls)
-    async with asyncio.TaskGroup() as duties, _Gateway(settings, ids, keys, door, duties) as gateway:
+    audit = AuditLog(settings.audit_file)
+    async with (
+        asyncio.TaskGroup() as duties,
+        _Gateway(settings, ids, keys=keys, door=door, audit=audit, duties=duties) as gateway,
+    ):
         await gateway.catalogue.begun(_BEGIN_SECONDS)
         async with (
             admin.serving(
@@ -104,8 +109,10 @@ class _Gateway:
         self,
         settings: GatewaySettings,
         ids: TaskIds,
+        *,
         keys: ClientKeys | None,
         door: Door,
+        audit: AuditLog,
         duties: asyncio.TaskGroup,
     ) -> None:
         self._duties = duties
@@ -154,7 +161,14 @@ class _Gateway:
             pages=Pages(self.broadcaster, door),
             draining=self.draining,
         )
-        self.dispatcher = Dispatcher(call_services, self.own_routes, door, settings.cors_origins, self.draining)
+        self.dispatcher = Dispatcher(
+            call_services,
+            self.own_routes,
+            door=door,
+            audit=audit,
+            cors_origins=settings.cors_origins,
+            draining=self.draining,
+        )
 
     async def __aenter__(self) -> Self:
         self._following_mom = self._duties.create_task(self._mom.run())

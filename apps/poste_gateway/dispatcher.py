@@ -19,8 +19,9 @@ from poste.domain.codes import Code
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
+from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.doors import DOORS
-from poste_gateway.access.identity import Role, identity_of
+from poste_gateway.access.identity import OPERATING, Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors, door
@@ -79,13 +80,15 @@ class Dispatcher:
         self,
         call_services: CallServices,
         own_routes: OwnRoutes,
+        *,
         door: Door,
+        audit: AuditLog,
         cors_origins: tuple[str, ...],
         draining: asyncio.Event,
     ) -> None:
         self._call_services = call_services
         self._own_routes = own_routes
-        self._door, self._guarded = door, door.closed
+        self._door, self._guarded, self._audit = door, door.closed, audit
         self._cors_origins = cors_origins
         self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
@@ -190,9 +193,23 @@ class Dispatcher:
         handler = own.verbs.get(verb)
         if handler is None:
             raise wrong_verb(own.verbs)
-        if (role := DOORS[own.route][verb]) is not None and (name := self._door.enter(request, role).name):
+        role = DOORS[own.route][verb]
+        name = "" if role is None else self._door.enter(request, role).name
+        if name:
             account.note("key", name)
-        return await handler(request, own.name)
+        if role not in OPERATING:
+            return await handler(request, own.name)
+        outcome = INTERNAL.name
+        try:
+            answer = await handler(request, own.name)
+            outcome = Code.OK.name
+        except Problem as problem:
+            outcome = problem.kind.outcome
+            raise
+        finally:
+            done = {"who": name, "from": request.remote or "", "what": f"{request.method} {request.rel_url}"}
+            await self._audit.write(**done, outcome=outcome, request_id=account.request_id)
+        return answer
 
     def _enter(self, request: web.BaseRequest, match: Match, account: AccessRecord) -> None:
         """Let a call in.

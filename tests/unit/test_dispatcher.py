@@ -11,6 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from support import shop
 
 from poste.rpc.catalogue import describe
+from poste_gateway.access.audit import AuditLog
 from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http.door import Door
@@ -54,7 +55,12 @@ async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | Non
     routes = CountedRoutes([describe(shop.entry())])
     call_services: Any = SimpleNamespace(catalogue=SimpleNamespace(routes=routes))
     dispatcher = Dispatcher(
-        call_services, own_routes, Door(None, None, anonymous=False), ("https://app.example",), asyncio.Event()
+        call_services,
+        own_routes,
+        door=Door(None, None, anonymous=False),
+        audit=AuditLog(None),
+        cors_origins=("https://app.example",),
+        draining=asyncio.Event(),
     )
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     answer = await dispatcher.handle(make_mocked_request("OPTIONS", path, headers=asked))

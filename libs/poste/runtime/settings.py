@@ -156,6 +156,8 @@ class GatewaySettings(Settings):
     #: The file with the token that operators send, the same for all gateways. Made if it is not there. Without one
     #: no client is an operator, wherever it comes from.
     operator_token_file: Path | None = None
+    #: The file in which a line says of each thing that operators did who did it (`poste audit`): each gateway's own.
+    audit_file: Path | None = None
     #: The file with the clients' keys (`poste keys`), the same for all gateways; read again when it changes. With it a
     #: request needs a key, and a task is for its own client and operators alone.
     client_keys_file: Path | None = None

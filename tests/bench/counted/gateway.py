@@ -16,6 +16,7 @@ from poste.upstream.link import Link
 from poste.upstream.replica import Replica
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import link_service_pb2 as pb
+from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
@@ -87,10 +88,15 @@ def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = No
         callback_urls=CallbackUrls([]),
         guarded=keys is not None,
     )
-    return http_server.Server(
-        Dispatcher(call_services, own_routes, Door(keys, None, anonymous=False), (), asyncio.Event()).handle,
-        1024 * 1024,
+    dispatcher = Dispatcher(
+        call_services,
+        own_routes,
+        door=Door(keys, None, anonymous=False),
+        audit=AuditLog(None),
+        cors_origins=(),
+        draining=asyncio.Event(),
     )
+    return http_server.Server(dispatcher.handle, 1024 * 1024)
 
 
 if __name__ == "__main__":
