@@ -25,6 +25,7 @@ from poste.runtime import leaving
 from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connecting
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
+from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.offload import Offload
 from poste_gateway.http.callback_urls import CallbackUrls
 
@@ -183,12 +184,17 @@ async def test_no_connection_goes_where_none_may(host: str) -> None:
     """An address that is not resolved, or a name that means an inner one, would be connected to all the same."""
     async with receiving() as receiver:
         port = URL(receiver.url).port
-        async with connecting((), limit=1) as connector, aiohttp.ClientSession(connector=connector) as session:
+        trust = trusting(None)
+        async with (
+            connecting((), limit=1, trust=trust) as connector,
+            aiohttp.ClientSession(connector=connector) as session,
+        ):
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.post(f"http://{host}:{port}/")
         assert receiver.messages == []
         loopback = (ip_network("127.0.0.0/8"),)
-        async with connecting(loopback, limit=1) as connector, aiohttp.ClientSession(connector=connector) as session:
+        connecting_there = connecting(loopback, limit=1, trust=trust)
+        async with connecting_there as connector, aiohttp.ClientSession(connector=connector) as session:
             if host == "127.0.0.1":
                 assert (await session.post(f"http://{host}:{port}/")).status == 200
 
@@ -205,7 +211,9 @@ async def test_nothing_is_told_before_the_catalogue_is_there() -> None:
     catalogue: Any = SimpleNamespace(unready="no catalogue yet", services={})
     mom: Any = SimpleNamespace(lease_callbacks=lease_callbacks)
     signer, urls = Signer([bytes(32)]), CallbackUrls([])
-    deliverer = Deliverer(mom, catalogue, TaskIds(bytes(32)), Offload(0), urls=urls, signer=signer, networks=())
+    deliverer = Deliverer(
+        mom, catalogue, TaskIds(bytes(32)), Offload(0), urls=urls, signer=signer, networks=(), trust=trusting(None)
+    )
     running = asyncio.create_task(deliverer.run())
     await asyncio.sleep(0)
     assert not asked.is_set()
