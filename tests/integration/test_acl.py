@@ -7,6 +7,7 @@ That their lists are enough is shown by all tests that run parts: they sign in a
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,28 @@ async def test_the_printed_file_lets_in_its_users_and_no_one_else(tmp_path: Path
             )
             async with open_client(settings) as part:
                 assert await part.ping()
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("binary", [None, "redis-server"])
+def test_what_scripts_wrote_is_there_after_a_restart(tmp_path: Path, binary: str | None) -> None:
+    """Redis 7.0 runs its file as the user of who has not signed in: if that had no commands, calls would be lost."""
+    if binary is not None and (binary := shutil.which(binary)) is None:
+        pytest.skip("no redis-server here")
+    passwords = tmp_path / "passwords"
+    server = RedisServer(tmp_path / "redis", binary)
+    server.add_users(poste("acl", "--passwords", str(passwords)).stdout.splitlines())
+    password = (passwords / "mom").read_text().strip()
+    keys = [KEYS.store_id, KEYS.queues]
+    server.start()
+    try:
+        with contextlib.closing(redis.Redis(port=server.port, username="mom", password=password)) as client:
+            client.eval("for _, key in ipairs(KEYS) do redis.call('SET', key, 'kept') end", len(keys), *keys)
+        server.kill()
+        server.start()
+        with contextlib.closing(redis.Redis(port=server.port, username="mom", password=password)) as client:
+            assert client.mget(keys) == [b"kept"] * len(keys)
     finally:
         server.kill()
 

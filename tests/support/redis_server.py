@@ -56,9 +56,14 @@ class RedisServer:
         deadline = time.monotonic() + 20
         with contextlib.closing(redis.Redis(port=self.port, retry=None)) as client:
             while True:
-                with contextlib.suppress(redis.RedisError):
-                    if client.ping():
-                        return
+                try:
+                    answered = client.ping()
+                except redis.AuthenticationError:
+                    answered = True  # To its users alone.
+                except redis.RedisError:
+                    answered = False
+                if answered:
+                    return
                 assert time.monotonic() < deadline, "the server did not start"
                 assert self.process.poll() is None, "the server ended at its start"
                 time.sleep(0.01)  # a server says by nothing else that it listens

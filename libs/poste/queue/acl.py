@@ -72,8 +72,10 @@ class User:
         )
 
 
-#: The user that every connection is which has not signed in: it may do nothing.
-NO_DEFAULT: Final = "user default reset off resetchannels"
+#: The user that every connection is which has not signed in: it is off, so that such a one may do nothing, and none can
+#: sign in as it. It has all commands all the same: at its start Redis 7.0 runs its own file as this user, and what that
+#: may not do it leaves out.
+NO_DEFAULT: Final = "user default reset off ~* &* +@all"
 
 
 def middleware(keys: Keys, name: str = "mom") -> User:
