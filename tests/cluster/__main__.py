@@ -116,7 +116,7 @@ def main() -> int:
         site = Site(
             folder, key, {MANAGER: ["gateway", "redis"]}, dict.fromkeys(WORKERS, PARTS), [CLIENT],
             {"stack_secrets_dir": f"{folder}/secrets",
-             "client_trust": f"{folder}/secrets/tls.crt"},
+             "client_trust": f"{folder}/secrets/tls.crt", "client_key": f"{folder}/secrets/clients/client"},
         )  # fmt: skip
         # The hosts get their Docker meanwhile, which is Ansible's to do, on machines of its own.
         operator = stack.enter_context(ThreadPoolExecutor())

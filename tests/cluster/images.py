@@ -41,7 +41,7 @@ _CLEAN = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
 _HOST_FILE = f"""\
 FROM {_BASE}
 RUN apt-get update -qq && {_INSTALL} systemd-sysv dbus openssh-server \\
-  python3 python3-apt sudo iproute2 procps iptables openssl curl
+  python3 python3-apt sudo iproute2 procps iptables nftables openssl curl
 COPY init /lab-init
 COPY ca.crt /usr/local/share/ca-certificates/lab.crt
 COPY key.pub /home/admin/.ssh/authorized_keys

@@ -1,8 +1,8 @@
 """Calls from the client host, at a steady rate on both roads, and what became of each. Runs there, by itself.
 
-`load.py URL --rate R --kind direct|kept|both [--calls N]`: a line when the first call is answered, one when all are, and
-in the end, when kept calls have their results, JSON: one object for each call. It ends when its standard input does, or
-after N calls.
+`load.py URL KEY_FILE --rate R --kind direct|kept|both [--calls N]`: a line when the first call is answered, one when all
+are, and in the end, when kept calls have their results, JSON: one object for each call. It ends when its standard input
+does, or after N calls.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,8 +29,8 @@ _FETCHED_AT_ONCE = 200
 class Load:
     """The calls of one run."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, key: str) -> None:
+        self._url, self._key = url, key
         self._told = False
         self._everything = False
         self.calls: list[dict[str, Any]] = []
@@ -42,7 +43,8 @@ class Load:
         # A connection for each call, as from many clients.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         limits = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS, sock_connect=5)
-        async with aiohttp.ClientSession(connector=connector, timeout=limits) as session:
+        key = {"Authorization": f"Bearer {self._key}"}
+        async with aiohttp.ClientSession(connector=connector, timeout=limits, headers=key) as session:
             begin = time.time()
             async with asyncio.TaskGroup() as group:
                 for number in range(most):
@@ -121,11 +123,12 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
+    parser.add_argument("key_file", type=Path)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--kind", choices=["direct", "kept", "both"], default="both")
     parser.add_argument("--calls", type=int, default=sys.maxsize)
     given = parser.parse_args()
-    load = Load(given.url)
+    load = Load(given.url, given.key_file.read_text().strip())
     asyncio.run(load.run(given.rate, given.kind, given.calls))
     print(json.dumps(load.calls))
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from cluster.swarm import URL, Swarm
+from cluster.swarm import KEY_FILE, URL, Swarm
 
 _SCRIPT = Path(__file__).with_name("load.py")
 _THERE = "/var/lib/poste-load.py"
@@ -27,7 +27,7 @@ class Loading:
         self.calls: list[dict[str, Any]] = []
         self._swarm = swarm
         most = f"--calls {calls}" if calls else ""
-        self._command = f"sudo /opt/poste/venv/bin/python {_THERE} {URL} --rate {rate} --kind {kind} {most}"
+        self._command = f"sudo /opt/poste/venv/bin/python {_THERE} {URL} {KEY_FILE} --rate {rate} --kind {kind} {most}"
 
     def __enter__(self) -> Self:
         self._swarm.hosts.ssh(self._swarm.client, f"cat > {_THERE}", stdin=_SCRIPT.read_bytes())

@@ -12,7 +12,7 @@ from cluster import images
 from cluster.hosts import Host
 from cluster.loading import Loading
 from cluster.site import REGISTRY_PORT, Site
-from cluster.swarm import STACK, Swarm
+from cluster.swarm import STACK, URL, Swarm
 
 #: Calls a second while something is broken.
 RATE = 20.0
@@ -74,7 +74,7 @@ def _push(swarm: Swarm, name: str, tag: str, instruction: str) -> str:
 
 
 def doors(swarm: Swarm, stranger: Host) -> list[Line]:
-    """What goes between the hosts is closed to a host that is no member; the registry asks members for a password too."""
+    """What goes between the hosts is closed to a host that is no member; the registry asks members too, the gateway all."""
     member = next(host for host in swarm.members if host != swarm.manager)
     for port in (SWARM_PORT, GOSSIP_PORT, REGISTRY_PORT):
         assert _opens(swarm, member, swarm.manager, port), f"{port} is closed to {member.name}"
@@ -87,7 +87,11 @@ def doors(swarm: Swarm, stranger: Host) -> list[Line]:
     ask = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{swarm.manager.address}:{REGISTRY_PORT}/v2/"
     status = swarm.hosts.ssh(member, ask).stdout.decode()
     assert status == "401", status
-    return [Line("Swarm's ports and the registry, tried from outside", "closed; members need the registry's password")]
+    keyless = swarm.hosts.ssh(stranger, f"curl -s -o /dev/null -w '%{{http_code}}' {URL}/v1/services").stdout.decode()
+    assert keyless == "401", keyless
+    return [
+        Line("Swarm's ports and the registry, tried from outside", "closed; members need its password, clients a key")
+    ]
 
 
 def _opens(swarm: Swarm, source: Host, target: Host, port: int) -> bool:

@@ -13,6 +13,8 @@ from cluster.hosts import Host, Hosts
 
 STACK = "poste"
 URL = "https://poste.internal"
+#: Where the client host has its key.
+KEY_FILE = "/opt/poste/key"
 #: How far back logs are searched for what went wrong.
 _COMPLAINTS_SINCE = "10m"
 #: How long one host may take to answer, in seconds.
@@ -84,7 +86,8 @@ class Swarm:
         return "\n".join(found)
 
     def _curl(self, arguments: str) -> tuple[int, dict[str, Any]]:
-        done = self.hosts.ssh(self.client, f"curl -s -m 8 -w '\\n%{{http_code}}' {arguments}", check=False)
+        key = f'-H "Authorization: Bearer $(cat {KEY_FILE})"'
+        done = self.hosts.ssh(self.client, f"curl -s -m 8 -w '\\n%{{http_code}}' {key} {arguments}", check=False)
         body, _, status = done.stdout.decode().rpartition("\n")
         try:
             return int(status or 0), json.loads(body)

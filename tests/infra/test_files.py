@@ -101,7 +101,19 @@ def test_only_the_gateway_is_open_and_nobody_goes_by_a_virtual_ip(name):
     ]
 
     assert ("ports" in service) == (name == "gateway")
-    assert all("//tasks." in target for target in targets)
+    assert all(re.search(r"//(\w+@)?tasks\.", target) for target in targets)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "redis"])
+def test_a_part_has_its_own_password_of_redis_and_its_own_certificate(name):
+    """One that is broken into could pass for every other part; a gateway needs nothing of Redis."""
+    service = SERVICES[name]
+    sources = {secret["source"] for secret in service["secrets"] if isinstance(secret, dict)}
+    own = {f"mtls_{name}"} if name == "gateway" else {f"mtls_{name}", f"redis_{name}"}
+    url = service["environment"].get("POSTE_REDIS_URL", "")
+
+    assert {source for source in sources if source.startswith(("mtls_", "redis_"))} == own
+    assert url.startswith("" if name == "gateway" else f"redis://{name}@")
 
 
 @pytest.mark.parametrize("name", ["gateway", "sum", "multiplication", "subtraction"])
