@@ -58,6 +58,22 @@ async def found(office: Office, text: str, *, headers: Mapping[str, str] = {}, *
             return tasks
 
 
+async def test_a_page_is_what_the_document_says(office: Office):
+    """A client that is made from it could not find tasks, or would be given fields that it does not know."""
+    document = (await office.gateway.get("/openapi.json")).body
+    page = (await office.gateway.get("/v1/tasks?pageSize=1", **OPERATOR)).body
+    names = {one["$ref"].rpartition("/")[2] for one in document["paths"]["/v1/tasks"]["get"]["parameters"]}
+    schemas = document["components"]["schemas"]
+    task = schemas["poste-Task"]
+    told = task["properties"].keys() | schemas["poste-FoundTasks"]["properties"]["tasks"]["items"]["properties"].keys()
+
+    assert {document["components"]["parameters"][name]["name"] for name in names} == {"filter", "pageSize", "pageToken"}
+    assert page.keys() == set(schemas["poste-FoundTasks"]["required"])
+    listed = await found(office, "")
+    assert listed
+    assert [one for one in listed if not set(task["required"]) <= one.keys() <= told] == []
+
+
 async def states(office: Office, text: str) -> list[str]:
     return sorted(f"{one['method']} {one['state']}" for one in await found(office, text))
 

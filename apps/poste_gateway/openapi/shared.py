@@ -18,6 +18,7 @@ from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.problem_types import OF_CODE, ProblemType
 from poste_gateway.http.problems import PROBLEM_JSON
 from poste_gateway.http.responses import JSON
+from poste_gateway.tasks.task_filters import MAX_PAGE_SIZE, PAGE_SIZE
 
 _RESPONSES: Final = "#/components/responses/"
 #: Names that can't be a message's, for a message without a package may have any name of letters.
@@ -113,6 +114,21 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         "required": ["id", "service", "method", "state", "createTime", "attempt"],
     },
+    "poste-FoundTasks": {
+        "type": "object",
+        "properties": {
+            "tasks": {
+                "type": "array",
+                "description": "In no order, each without its response and errors.",
+                "items": {
+                    "allOf": [{"$ref": COMPONENTS + _TASK}],
+                    "properties": {"endTime": {**_TIME, "description": "When it ended."}},
+                },
+            },
+            "nextPageToken": {"type": "string", "description": "For the next page; empty: there are no more."},
+        },
+        "required": ["tasks", "nextPageToken"],
+    },
     "poste-Batch": {
         "type": "array",
         "maxItems": MOST_CALLS,
@@ -191,6 +207,26 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "required": True,
         "description": "A task's id.",
         "schema": {"type": "string", "minLength": 1},
+    },
+    "Filter": {
+        "name": "filter",
+        "in": "query",
+        "description": 'Which tasks: comparisons joined by `AND`, of one field by `OR`, as in `state = "DEAD" AND '
+        "createTime < 2026-01-31T08:00:00Z`. Of `service`, `method`, `state`, `reason`, `createTime`, `notBeforeTime`, "
+        "`endTime`, `client` and `idempotencyKey`. All tasks without it.",
+        "schema": {"type": "string"},
+    },
+    "PageSize": {
+        "name": "pageSize",
+        "in": "query",
+        "description": "How many tasks at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": PAGE_SIZE},
+    },
+    "PageToken": {
+        "name": "pageToken",
+        "in": "query",
+        "description": "The `nextPageToken` of the page before.",
+        "schema": {"type": "string"},
     },
     "Callback": {
         "name": "Poste-Callback",
@@ -309,7 +345,22 @@ def task_paths() -> dict[str, Any]:
         "content": {EVENTS.media_type: {"schema": {"type": "string"}}},
     }
     task_id = [{"$ref": "#/components/parameters/TaskId"}]
+    found = {
+        "description": "A page of them. One may have fewer than `pageSize`, or none, where there are more pages.",
+        "content": {JSON: {"schema": {"$ref": f"{COMPONENTS}poste-FoundTasks"}}},
+    }
     return {
+        "/v1/tasks": {
+            "get": {
+                "operationId": "poste.findTasks",
+                "tags": [TAG["name"]],
+                "summary": "Find tasks",
+                "parameters": [
+                    {"$ref": f"#/components/parameters/{name}"} for name in ("Filter", "PageSize", "PageToken")
+                ],
+                "responses": {"200": found, **failing},
+            },
+        },
         "/v1/tasks:batch": {
             "post": {
                 "operationId": "poste.keepMany",

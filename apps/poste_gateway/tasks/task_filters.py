@@ -15,8 +15,9 @@ from poste.v1 import task_pb2
 from poste_gateway.http.problems import invalid
 from poste_gateway.mom import MomRefused
 
-_PAGE_SIZE: Final = 100
-_MAX_PAGE_SIZE: Final = 1000
+#: How many tasks a page has at most, unless its client says so; and if it does.
+PAGE_SIZE: Final = 100
+MAX_PAGE_SIZE: Final = 1000
 #: The longest age that can be asked for, in seconds: more than any task's.
 _MAX_AGE_SECONDS: Final = 10 * 366 * 86_400
 _LONGEST_METHOD: Final = 255
@@ -57,7 +58,7 @@ def page_size(request: web.BaseRequest) -> int:
     Raises:
         Problem: The size is none.
     """
-    return number(request, "pageSize", _PAGE_SIZE, most=_MAX_PAGE_SIZE, least=1)
+    return number(request, "pageSize", PAGE_SIZE, most=MAX_PAGE_SIZE, least=1)
 
 
 async def page(asked: Awaitable[PageT]) -> PageT:
