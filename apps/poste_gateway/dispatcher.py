@@ -10,7 +10,7 @@ import functools
 import itertools
 import secrets
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -19,9 +19,10 @@ from poste.domain.codes import Code
 from poste.rpc.http_rules.rules import is_reserved
 from poste.rpc.http_rules.templates import BadPathError
 from poste.runtime import logs, metrics, tracing
+from poste_gateway.access import audit
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.doors import DOORS
-from poste_gateway.access.identity import OPERATING, Role, identity_of
+from poste_gateway.access.identity import ANONYMOUS, OPERATING, Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors, door
@@ -107,6 +108,10 @@ class Dispatcher:
             await _handle_expect(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and input_rules.is_request_id(given) else self._new_id())
+        if self._guarded:
+            # Until it is known whose this one is: the connection's last request may have been another client's.
+            connection: Any = request.protocol
+            connection.identity = ANONYMOUS
         path = request.raw_path
         match, other = self._call_services.catalogue.routes.get(request.method, path), None
         if match is None:
@@ -197,8 +202,8 @@ class Dispatcher:
         name = "" if role is None else self._door.enter(request, role).name
         if name:
             account.note("key", name)
-        if role not in OPERATING:
-            return await handler(request, own.name)
+        if role in OPERATING:
+            audit.operates(request, name)
         outcome = INTERNAL.name
         try:
             answer = await handler(request, own.name)
@@ -207,8 +212,10 @@ class Dispatcher:
             outcome = problem.kind.outcome
             raise
         finally:
-            done = {"who": name, "from": request.remote or "", "what": f"{request.method} {request.rel_url}"}
-            await self._audit.write(**done, outcome=outcome, request_id=account.request_id)
+            # That it is an operator's may have turned out meanwhile, by whose the task is.
+            if (who := audit.operator_of(request)) is not None:
+                done = {"who": who, "from": request.remote or "", "what": f"{request.method} {request.rel_url}"}
+                await self._audit.write(**done, outcome=outcome, request_id=account.request_id)
         return answer
 
     def _enter(self, request: web.BaseRequest, match: Match, account: AccessRecord) -> None:

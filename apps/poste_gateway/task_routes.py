@@ -21,7 +21,8 @@ from aiohttp import web
 from poste import protojson
 from poste.domain.task_id import TaskId, TaskIds
 from poste.v1 import task_pb2
-from poste_gateway.access.identity import identity_of
+from poste_gateway.access import audit
+from poste_gateway.access.identity import ANYONE, identity_of
 from poste_gateway.calls.offload import LARGE_MESSAGE, Offload
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http import preferences
@@ -98,8 +99,10 @@ class TaskRoutes:
         if not self._catalogue.key_agreed:
             raise Problem(LOOKUP_AWAY, "Tasks can't be looked up now: the middleware is away.", headers=RETRY_AFTER)
         task_id, identity = self._task_reader.read_id(text), identity_of(request)
-        if not identity.owns_all and not self._ids.is_of(task_id, identity.client):
-            raise Problem(NO_TASK, NEVER_ISSUED)
+        if identity is not ANYONE and not self._ids.is_of(task_id, identity.client):
+            if not identity.owns_all:
+                raise Problem(NO_TASK, NEVER_ISSUED)
+            audit.operates(request, identity.name)
         return task_id
 
     async def _get(self, request: web.BaseRequest, text: str) -> Response:

@@ -29,6 +29,7 @@ from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.queue import record
 from poste.runtime.settings import GatewaySettings
+from poste_gateway.access import audit
 from poste_gateway.access.doors import DOORS
 from poste_gateway.access.identity import Role
 
@@ -167,9 +168,11 @@ async def office(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactor
         "acme": ring.add("acme"),
         "other": ring.add("other"),
         "brief": ring.add("brief", max_task_ttl_seconds=60, max_result_ttl_seconds=30),
-        "looks": ring.add("looks", "read", "look"),
+        "looks": ring.add("looks", "call", "read", "look"),
     }
-    async with running_office(own_redis, folder, client_keys_file=ring.path, headers=OPERATOR) as one:
+    files = {"client_keys_file": ring.path, "audit_file": folder / "audit.log"}
+    async with running_office(own_redis, folder, headers=OPERATOR, **files) as one:
+        one.folder = folder  # type: ignore[attr-defined]
         yield one, keys
 
 
@@ -188,6 +191,25 @@ async def test_a_task_is_its_clients(office: tuple[Office, Any]) -> None:
     assert [reply.status for reply in (mine, *looked)] == [200, 200, 200]
     assert mine.body["id"] in [task["id"] for task in listed.body["tasks"]]
     assert cancelled.body["state"] == "CANCELLED"
+
+
+async def test_an_operators_look_at_what_is_a_clients_is_written_down(office: tuple[Office, Any]) -> None:
+    """Who cancels others' calls, or reads their results, by what clients do it by as well, could not be found out."""
+    one, keys = office
+    theirs, mine = await one.waiting(**keys["acme"]), await one.waiting(**keys["looks"])
+    file = one.folder / "audit.log"  # type: ignore[attr-defined]
+    before = len([*audit.entries(file)])
+    asked = [
+        *(("acme", f"GET {theirs}"), ("acme", "GET /v1/tasks"), ("acme", "HEAD /ui/events"), ("looks", f"GET {mine}")),
+        *(("looks", f"GET {theirs}"), ("looks", f"GET {theirs}/history"), ("looks", "GET /v1/tasks?pageSize=1")),
+        *(("looks", "HEAD /ui/events"), ("looks", f"DELETE {theirs}"), ("looks", f"DELETE {mine}")),
+    ]
+    statuses = [(await one.gateway.ask(*what.split(), **keys[who])).status for who, what in asked]
+    written = [*audit.entries(file)][before:]
+
+    assert statuses == [200] * len(asked)
+    assert [(entry["who"], entry["what"]) for entry in written] == asked[4:9]
+    assert {entry["outcome"] for entry in written} == {"OK"}
 
 
 async def test_the_record_keeps_the_client(office: tuple[Office, Any]) -> None:
@@ -222,6 +244,24 @@ async def test_a_keys_ceilings_cut_times_to_live(office: tuple[Office, Any]) -> 
     assert (found.task_ttl_seconds, found.result_ttl_seconds) == (60, 30)
 
 
+async def test_a_keys_ceiling_holds_for_the_time_that_calls_wait_for(office: tuple[Office, Any]) -> None:
+    """The same client would keep it full for a month, by calls for later."""
+    one, keys = office
+    call = {"method": f"{SUM}/Add", "request": {"a": 1, "b": 1}}
+    far = await one.gateway.post("/v1/sum", call["request"], Poste_Not_Before="70", **keys["brief"])
+    near = await one.gateway.post("/v1/sum", call["request"], Poste_Not_Before="60", **keys["brief"])
+    free = await one.gateway.post("/v1/sum", call["request"], Poste_Not_Before="70", **keys["acme"])
+    many = await one.gateway.post("/v1/tasks:batch", [{**call, "notBefore": 70}, call], **keys["brief"])
+    all_ = await one.gateway.post("/v1/tasks:batch", [call], Poste_Not_Before="70", **keys["brief"])
+
+    reason = "may be at most 60 seconds ahead for this key"
+    assert (near.status, free.status) == (202, 202)
+    is_problem(far, 400, "invalid-request", "INVALID_ARGUMENT")
+    assert far.body["errors"] == [{"field": "Poste-Not-Before", "reason": reason}]
+    said = [result.get("error", {}).get("detail") for reply in (many, all_) for result in reply.body["results"]]
+    assert said == [f"notBefore {reason}", None, f"Poste-Not-Before {reason}"]
+
+
 async def test_a_key_is_used_so_often_and_no_more(tmp_path: Path) -> None:
     """One client would take all that the gateway has; or have no way to know when it may go on."""
     ring = Keyring(tmp_path / "client.keys")
@@ -249,6 +289,49 @@ async def test_each_call_of_a_batch_counts(tmp_path: Path) -> None:
         after = await stage.gateway.post(PLACE, ORDER, **limited)
 
     assert (first.status, after.status) == (200, 429)
+
+
+async def test_a_batch_counts_as_often_as_it_has_calls_and_once_at_least(tmp_path: Path) -> None:
+    """The last request of a rate would be refused if it is a batch; or one without calls be free."""
+    ring = Keyring(tmp_path / "client.keys")
+    one, none = ring.add("one", rate="1/1000"), ring.add("none", rate="1/1000")
+    batch = [{"method": f"{shop.NAME}/Place", "request": ORDER}]
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        replies = [
+            await stage.gateway.post("/v1/tasks:batch", calls, **key)
+            for calls, key in ((batch, one), (batch, one), ([], none), (batch, none))
+        ]
+
+    assert [reply.status for reply in replies] == [200, 429, 200, 429]
+
+
+async def test_what_is_left_of_a_rate_is_told_to_its_own_client(tmp_path: Path) -> None:
+    """Behind a proxy many clients come by one connection: the next one there would be told of the one before."""
+    ring = Keyring(tmp_path / "client.keys")
+    limited = ring.add("limited", rate="3/1000")["Authorization"].encode()
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        writer.write(b"GET /v1/services HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n" % limited)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = await asyncio.wait_for(reader.read(), 15)
+        writer.close()
+
+    assert said.count(b"HTTP/1.1 200 ") == 2
+    assert said.count(b"RateLimit-Policy: ") == 1
+
+
+async def test_who_watches_the_page_does_so_until_the_key_is_revoked(tmp_path: Path) -> None:
+    """The stream has no end: a key that was lost would show all tasks for as long as the gateway runs."""
+    ring = Keyring(tmp_path / "client.keys")
+    watch = ring.add("watch", "read", "look")
+    async with (
+        staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage,
+        stage.gateway.session.get(f"{stage.gateway.url}/ui/events", headers=watch) as stream,
+        asyncio.timeout(20),
+    ):
+        await stream.content.readuntil(b"event: snapshot")
+        ring.remove("watch")
+        await stream.content.read()
 
 
 async def test_a_revoked_key_is_out_and_a_broken_file_lets_none_out(tmp_path: Path) -> None:

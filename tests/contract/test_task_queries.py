@@ -124,6 +124,7 @@ async def test_pages_have_each_task_once_and_its_own_id(office: Office) -> None:
         *("state = failed", "size = 1", "state < FAILED", "state = FAILED OR method = Add", "createTime < yesterday"),
         *('method = "Add', "state = FAILED state = QUEUED", 'method = ""', "idempotencyKey = k", "state = = FAILED"),
         *("createTime < 2001-01-01T00:00:00Z OR createTime > 2002-01-01T00:00:00Z", "x" * 2001, "\\", "reason = why"),
+        "service = not-a-name",
     ],
 )
 async def test_what_is_no_filter_is_refused(office: Office, text: str) -> None:
@@ -134,7 +135,7 @@ async def test_what_is_no_filter_is_refused(office: Office, text: str) -> None:
     assert reply.body["errors"][0]["field"] == "filter"
 
 
-@pytest.mark.parametrize("token", ["x", "1.2", "1.x.0", "9" * 30 + ".0.0", "-1.0.0"])
+@pytest.mark.parametrize("token", ["x", "1.2", "1.x.0", "9" * 30 + ".0.0", "-1.0.0", "1.-1.0"])
 async def test_what_is_no_page_token_is_refused(office: Office, token: str) -> None:
     """A search would begin anew, or fail with an error of Poste's own."""
     reply = await office.gateway.get(f"/v1/tasks?pageToken={token}")

@@ -34,3 +34,10 @@ def test_a_token_that_was_never_given_is_refused(token: str) -> None:
         listings.place(token)
     with pytest.raises(ValueError):  # noqa: PT011 - the same
         listings.search(token)
+
+
+@pytest.mark.parametrize("token", ["1.-1.0", f"1.{2**64}.0", "1.0.-1"])
+def test_a_place_that_no_server_gives_is_refused(token: str) -> None:
+    """Redis' refusal of it would be taken for its absence, and told to the client as that."""
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever its text
+        listings.search(token)

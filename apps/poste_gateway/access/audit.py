@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from aiohttp import web
+
 from poste.domain.errors import StartError
 from poste.runtime import logs, secret_files
 
@@ -21,7 +23,20 @@ from poste.runtime import logs, secret_files
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _MOST_FILES: Final = 16
 
+#: By which a request has the name of an operator's key.
+_OPERATOR: Final = web.RequestKey("operator", str)
+
 _log: Final = logs.get("audit")
+
+
+def operates(request: web.BaseRequest, key: str) -> None:
+    """Note that a request does, or shows, what no client's may; `key` is the name of the operator's that lets it."""
+    request[_OPERATOR] = key
+
+
+def operator_of(request: web.BaseRequest) -> str | None:
+    """Return the name of the operator's key that a request made use of; None if it did of none."""
+    return request.get(_OPERATOR)
 
 
 class AuditLog:

@@ -51,7 +51,7 @@ class Identity:
         roles: What it may do.
         methods: The services (`package.Service`) and methods (`package.Service/Method`) that it may call; empty: all.
         bucket: How many requests it may still make; None: any number.
-        max_task_ttl_seconds: How long its calls may wait at most.
+        max_task_ttl_seconds: How long its calls may wait at most; and how far ahead the time that they wait for may be.
         max_result_ttl_seconds: How long their results are kept at most.
         owns_all: No task is kept from it.
         metadata: What handlers are told of it (`poste.domain.carried`); empty without a key.

@@ -48,15 +48,15 @@ class Bucket:
         self._left, self._filled = float(rate.quota), clock()
         self._policy = f'"key";q={rate.quota};w={rate.seconds}'
 
-    def take(self, count: int = 1) -> bool:
-        """Take so many requests out; return whether there was one left.
+    def take(self, count: int = 1, *, taken: int = 0) -> bool:
+        """Take so many requests out, of which so many were `taken` before; return whether there was one left for them.
 
         What has many requests in one may take more than there are: the client waits longer after it.
         """
         self._fill()
-        if self._left < 1:
+        if self._left + taken < 1:
             return False
-        self._left -= count
+        self._left -= count - taken
         return True
 
     @property

@@ -41,6 +41,7 @@ from poste_gateway.http import door, forwarded_headers, idempotency, not_before,
 from poste_gateway.http.busy import busy
 from poste_gateway.http.framings import NDJSON
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.preferences import PREFER, Preferences
 from poste_gateway.http.problem_types import (
     GATEWAY_BUSY,
@@ -126,8 +127,8 @@ class Batches:
             # In a thread, however short it is: every second byte may be a call, and as dear as one of a kilobyte.
             calls = await services.offload.run(read, peer=peer, size=size)
             del read
-            # The request itself is counted already.
-            door.spend(identity, len(calls) - 1)
+            # One of them, or the request that has none, was counted when it came in.
+            door.spend(identity, max(1, len(calls)), taken=1)
             _reserve_room(request, calls)
             results = await _Keeping(services, request).run(calls)
             return _answer(results, as_lines=as_lines)
@@ -181,6 +182,7 @@ class Batches:
         service, method = self._called(value.get("method"))
         door.check_call(identity, service.name, method.name)
         key, not_before_ms = _key(value, method), _not_before(value)
+        keeping.check_time(_NOT_BEFORE, not_before_ms, identity)
         request = protojson.decode_value(method.input, [value.get("request", {})])
         if len(request) > sizes.MAX_PAYLOAD:
             raise Problem(TOO_LARGE, f"A call may have {sizes.MAX_PAYLOAD} bytes as a protobuf message.")
@@ -270,7 +272,9 @@ class _Keeping:
         # Whether a call must have a key was judged when it was read: it has none in a header.
         policy = dataclasses.replace(method.policy, requires_idempotency_key=False)
         urls = self._call_services.callback_urls
-        return preferences.read(self._request.headers, policy, max_wait_seconds=0, callback_urls=urls)
+        prefer = preferences.read(self._request.headers, policy, max_wait_seconds=0, callback_urls=urls)
+        keeping.check_time(NOT_BEFORE, prefer.not_before_ms, identity_of(self._request))
+        return prefer
 
     def _read_metadata(self, service: Service) -> str:
         names = service.policy.headers

@@ -34,6 +34,7 @@ from poste_gateway.grpc_status import problem_of
 from poste_gateway.http import forwarded_headers, preferences
 from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.idempotency import REPLAYED
+from poste_gateway.http.not_before import NOT_BEFORE
 from poste_gateway.http.preferences import Preferences
 from poste_gateway.http.problem_types import (
     GATEWAY_BUSY,
@@ -192,6 +193,7 @@ class _Call:
     async def _kept(self) -> Response:
         """Have the call kept and wait for its end, or answer by what became of the first one with its key."""
         keeping.check_may_be(self._prefer, self._method.policy, reads=self._reads)
+        keeping.check_time(NOT_BEFORE, self._prefer.not_before_ms, identity_of(self._request))
         if not self._service.queueable:
             raise self._away(keeping.NO_CONSUMER)
         if self._prefer.idempotency_key:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
-from poste.domain.policy import MethodPolicy
+from poste.domain.policy import MAX_DELAY_SECONDS, MethodPolicy
 from poste.domain.task_id import TaskId, TaskIds, without_queue
 from poste.rpc.catalogue import Method
 from poste.upstream.replica_pool import ReplicaPool
@@ -69,6 +70,18 @@ def check_may_be(prefer: Preferences, policy: MethodPolicy, *, reads: bool) -> N
         return
     header, call = (IDEMPOTENCY_KEY, "with a key") if prefer.idempotency_key else (NOT_BEFORE, "for later")
     raise invalid(header, f"can't be honoured: a call {call} is kept, and {why}")
+
+
+def check_time(field: str, not_before_ms: int, identity: Identity) -> None:
+    """Check that a client's calls may be kept until a time, which `field` says; 0: it is none.
+
+    Raises:
+        Problem: It is further ahead than they may wait: they would take up the queue's room for as long.
+    """
+    longest = identity.max_task_ttl_seconds
+    # One second more: the time may have been made of one that was rounded.
+    if longest < MAX_DELAY_SECONDS and not_before_ms > (time.time() + longest + 1) * 1000:
+        raise invalid(field, f"may be at most {longest} seconds ahead for this key")
 
 
 def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -> float:

@@ -57,7 +57,6 @@ class Door:
         if not self.closed:
             return self.check(request, role)
         connection: Any = request.protocol
-        connection.identity = ANONYMOUS
         connection.identity = identity = self.check(request, role)
         spend(identity)
         return identity
@@ -120,14 +119,14 @@ def check_call(identity: Identity, service: str, method: str) -> None:
         raise Problem(NOT_ALLOWED, f"This key is not for {service}/{method}.")
 
 
-def spend(identity: Identity, count: int = 1) -> None:
-    """Count so many requests against a client's rate.
+def spend(identity: Identity, count: int = 1, *, taken: int = 0) -> None:
+    """Count so many requests against a client's rate, of which so many were `taken` before.
 
     Raises:
         Problem: It has none left.
     """
     bucket = identity.bucket
-    if bucket is not None and not bucket.take(count):
+    if bucket is not None and not bucket.take(count, taken=taken):
         wait = bucket.wait_seconds
         detail = f"This key may make {bucket.rate.quota} requests in {bucket.rate.seconds} s. Nothing was done."
         raise Problem(RATE_LIMITED, detail, headers={"Retry-After": str(wait)})

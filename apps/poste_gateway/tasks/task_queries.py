@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from poste.domain import input_rules
 from poste.domain.task import DeadReason, TaskState
 from poste.protojson import wellknown
 from poste.protojson.scalars import BadValueError
@@ -31,6 +32,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _ESCAPED: Final = re.compile(r"\\(.)")
+_SERVICE: Final = "service"
 _KEY: Final = "idempotencyKey"
 _CLIENT: Final = "client"
 _COMPARES: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
@@ -42,7 +44,7 @@ _COMPARES: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 }
 #: What a field is of a listed task, as a text.
 _TEXTS: Final[Mapping[str, Callable[[pb.ListedTask], str]]] = {
-    "service": lambda one: one.task.service,
+    _SERVICE: lambda one: one.task.service,
     "method": lambda one: one.task.method,
     "state": lambda one: task_view.state_of(one.task).name,
     "reason": lambda one: REASON_OF[one.task.dead_reason].value if one.task.dead_reason in REASON_OF else "",
@@ -131,7 +133,7 @@ def parse(text: str) -> TaskQuery:
             place += 1
     key, client = (_one(values.pop(name, None), name) for name in (_KEY, _CLIENT))
     query = TaskQuery(values, tuple(times), key or "", client)
-    if query.key and not (query.only("service") and query.only("method")):
+    if query.key and not (query.only(_SERVICE) and query.only("method")):
         raise invalid("filter", f"names one service and one method with an {_KEY}: a key is a method's")
     return query
 
@@ -181,6 +183,8 @@ def _comparison(tokens: list[str], place: int) -> _Comparison:
         raise invalid("filter", f"may have of {name} one of {', '.join(_CHOICES[name])}")
     if not value:
         raise invalid("filter", f"must say what {name} is")
+    if name == _SERVICE and not input_rules.is_service(value):
+        raise invalid("filter", f"must name a {name} in full, such as calculator.v1.SumService")
     return _Comparison(name, compare, value)
 
 

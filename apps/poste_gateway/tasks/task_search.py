@@ -15,6 +15,7 @@ from aiohttp import web
 
 from poste.domain.task_id import TaskIds
 from poste.v1 import mom_service_pb2 as pb
+from poste_gateway.access import audit
 from poste_gateway.access.identity import Role, identity_of
 from poste_gateway.http.busy import busy
 from poste_gateway.http.door import Door
@@ -58,7 +59,7 @@ class TaskSearch:
         identity = identity_of(request)
         sees_all = not identity.client or Role.LOOK in identity.roles
         if sees_all:
-            self._door.check(request, Role.LOOK)
+            audit.operates(request, self._door.check(request, Role.LOOK).name)
         size, token = task_filters.page_size(request), request.query.get("pageToken", "")
         query = task_queries.parse(request.query.get("filter", ""))
         client = query.client if sees_all else identity.client

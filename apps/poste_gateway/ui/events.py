@@ -1,13 +1,14 @@
 """The stream that brings the snapshots: `text/event-stream`, as browsers and `poste top` follow it.
 
 The events: `hello` says whether the client is an operator, `past` has the last minutes for the charts, and then each
-second `snapshot` brings one. The stream ends when the gateway stops, or when the client does not read it any more.
+second `snapshot` brings one. The stream ends when the gateway stops, when the client does not read it any more, or may
+not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -33,20 +34,23 @@ _HEADERS: Final = {
 class EventStream(Response):
     """A response whose body is the snapshots from now on."""
 
-    __slots__ = ("_broadcaster", "_hello", "_operator", "_request")
+    __slots__ = ("_broadcaster", "_hello", "_may_watch", "_operator", "_request")
 
-    def __init__(self, broadcaster: Broadcaster, *, operator: bool, hello: Mapping[str, Any]) -> None:
+    def __init__(
+        self, broadcaster: Broadcaster, *, operator: bool, hello: Mapping[str, Any], may_watch: Callable[[], bool]
+    ) -> None:
         """Prepare the head; nothing is sent yet.
 
         Args:
             broadcaster: Takes the snapshots.
             operator: Whether the client may see tasks.
             hello: The first event's data.
+            may_watch: Whether the client still may: asked before each snapshot, for the stream has no end of its own.
         """
         super().__init__(None, headers=dict(_HEADERS), keep_alive=False)
         self._broadcaster = broadcaster
         self._operator = operator
-        self._hello = hello
+        self._hello, self._may_watch = hello, may_watch
         self._request: web.BaseRequest
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -77,7 +81,7 @@ class EventStream(Response):
                 except TimeoutError:
                     await self._send(_HEARTBEAT)
                     continue
-                if snapshot is None:
+                if snapshot is None or not self._may_watch():
                     return
                 last = snapshot.number
                 await self._send(_event("snapshot", (snapshot.full if self._operator else None) or snapshot.public))

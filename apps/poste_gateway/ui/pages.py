@@ -6,10 +6,12 @@ tasks.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 from aiohttp import web
 
+from poste_gateway.access import audit
 from poste_gateway.access.identity import Role
 from poste_gateway.http.door import Door, names_key
 from poste_gateway.http.problem_types import NOT_ALLOWED, TOO_MANY_WATCHERS
@@ -57,7 +59,16 @@ class Pages:
         if self._broadcaster.full(operator=why is None):
             raise Problem(TOO_MANY_WATCHERS, "No further page can be served now.", headers=RETRY_AFTER)
         hello: dict[str, Any] = {"operator": why is None, "needs": why}
-        return EventStream(self._broadcaster, operator=why is None, hello=hello)
+        may_watch = functools.partial(self._may_watch, request, Role.READ if why else Role.LOOK)
+        return EventStream(self._broadcaster, operator=why is None, hello=hello, may_watch=may_watch)
+
+    def _may_watch(self, request: web.BaseRequest, role: Role) -> bool:
+        """Return whether whoever opened a stream by a role still has it: the key may be revoked meanwhile."""
+        try:
+            self._door.check(request, role)
+        except Problem:
+            return False
+        return True
 
     def _why_guest(self, request: web.BaseRequest) -> str | None:
         """Return why a request is not an operator's, as a problem's name; None if it is.
@@ -66,7 +77,7 @@ class Pages:
             Problem: Its key is wrong.
         """
         try:
-            self._door.check(request, Role.LOOK)
+            audit.operates(request, self._door.check(request, Role.LOOK).name)
         except Problem as problem:
             # Any other scheme is meant for a proxy before the gateway that asks for a password.
             if names_key(request) and problem.kind is not NOT_ALLOWED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from poste.domain import input_rules, sizes
 from poste.domain.task import TaskState
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from poste.queue.queues import QueueFigures
     from poste.queue.record import TaskRecord
     from poste.queue.task_lists import FoundPage, ListedTask
+
+#: The last place that a server gives in a search through its keys (`SCAN`): 64 bits.
+_LAST_CURSOR: Final = 2**64 - 1
 
 
 def queue(figures: QueueFigures, max_held_bytes: int) -> mom_service_pb2.Queue:
@@ -85,7 +88,10 @@ def search(page_token: str) -> Search | None:
     if not page_token:
         return None
     until_time, cursor, server = page_token.split(".")
-    return Search(_parsed(until_time), int(cursor), max(0, int(server)))
+    search = Search(_parsed(until_time), int(cursor), int(server))
+    if not 0 <= search.cursor <= _LAST_CURSOR or search.server < 0:
+        raise ValueError("no place in a search")
+    return search
 
 
 def ended_page(page: EndedPage) -> mom_service_pb2.PurgeEndedTasksResponse:
