@@ -10,7 +10,7 @@ import functools
 import itertools
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -22,7 +22,7 @@ from poste.runtime import logs, metrics, tracing
 from poste_gateway.access import audit
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.doors import DOORS
-from poste_gateway.access.identity import ANONYMOUS, OPERATING, Role, identity_of
+from poste_gateway.access.identity import OPERATING, Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors, door
@@ -108,10 +108,6 @@ class Dispatcher:
             await _handle_expect(expectation, request)
         given = headers.get(cors.REQUEST_ID)
         account = AccessRecord(given if given and input_rules.is_request_id(given) else self._new_id())
-        if self._guarded:
-            # Until it is known whose this one is: the connection's last request may have been another client's.
-            connection: Any = request.protocol
-            connection.identity = ANONYMOUS
         path = request.raw_path
         match, other = self._call_services.catalogue.routes.get(request.method, path), None
         if match is None:
@@ -183,6 +179,7 @@ class Dispatcher:
 
     async def _serve_own(self, request: web.BaseRequest, other: _Other, account: AccessRecord) -> Response:
         own, verbs = other.own, other.verbs
+        self._door.forget(request)
         if own is not None:
             account.route = own.route
         if other.fault is not None:

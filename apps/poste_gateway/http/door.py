@@ -57,9 +57,16 @@ class Door:
         if not self.closed:
             return self.check(request, role)
         connection: Any = request.protocol
+        connection.identity = ANONYMOUS
         connection.identity = identity = self.check(request, role)
         spend(identity)
         return identity
+
+    def forget(self, request: web.BaseRequest) -> None:
+        """Forget whose the connection's last request was: behind a proxy the next one may be another client's."""
+        if self.closed:
+            connection: Any = request.protocol
+            connection.identity = ANONYMOUS
 
     def check(self, request: web.BaseRequest, role: Role) -> Identity:
         """Return whose a request is, if that one has a role.
