@@ -382,7 +382,7 @@ class _Call:
 
     def _turn(self, not_before_ms: int) -> Mapping[str, str]:
         """Return when to ask for a call that was kept just now."""
-        if (later_seconds := not_before_ms / 1000 - time.time()) > 0:
+        if not_before_ms and (later_seconds := not_before_ms / 1000 - time.time()) > 0:
             return retry_after.of_seconds(later_seconds)
         turns = self._call_services.enqueuer.turns
         return retry_after.of_seconds(turns.get(self._service.name)) if turns else RETRY_AFTER

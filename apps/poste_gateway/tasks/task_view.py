@@ -22,6 +22,8 @@ from poste_gateway.http.unprintable import unreadable
 
 TASKS: Final = "/v1/tasks/"
 _QUEUED: Final = TaskState.QUEUED.name
+#: How each millisecond of a second is spelt: to spell one anew costs several times as much.
+_FRACTIONS: Final = tuple(f".{milliseconds:03}Z" for milliseconds in range(1000))
 
 
 def listed_id(ids: TaskIds, queue: str, listed: mom_service_pb2.DeadTask | mom_service_pb2.ListedTask) -> TaskId:
@@ -100,17 +102,20 @@ def to_accepted(task_id: TaskId, method: Method, *, not_before_ms: int = 0) -> d
 
     `expireTime` is reckoned by this gateway's clock here; in the record by the store's, from the acceptance on.
     """
-    created_ms = task_id.create_ms
-    return {
+    due_ms = task_id.create_ms
+    value: dict[str, Any] = {
         "id": task_id.text,
         "service": method.service,
         "method": method.name,
         "state": _QUEUED,
-        "createTime": _instant(created_ms),
-        **({"notBeforeTime": _instant(not_before_ms)} if not_before_ms else {}),
-        "expireTime": _instant(max(created_ms, not_before_ms) + task_id.task_ttl_seconds * 1000),
-        "attempt": 0,
+        "createTime": _instant(due_ms),
     }
+    if not_before_ms:
+        value["notBeforeTime"] = _instant(not_before_ms)
+        due_ms = max(due_ms, not_before_ms)
+    value["expireTime"] = _instant(due_ms + task_id.task_ttl_seconds * 1000)
+    value["attempt"] = 0
+    return value
 
 
 def to_history(history: mom_service_pb2.GetTaskHistoryResponse) -> dict[str, Any]:
@@ -177,8 +182,7 @@ def time(stamp: Timestamp) -> str:
 
 
 def _instant(milliseconds: int) -> str:
-    second, rest = divmod(milliseconds, 1000)
-    return f"{_second(second)}.{rest:03}Z"
+    return _second(milliseconds // 1000) + _FRACTIONS[milliseconds % 1000]
 
 
 @functools.lru_cache(maxsize=1024)

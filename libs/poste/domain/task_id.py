@@ -84,6 +84,21 @@ class _Signer(NamedTuple):
     until_ms: float
 
 
+class _Owners(dict[str, bytes]):
+    """What the ids of each client's tasks have of it, by the client: made when it is first asked for."""
+
+    def __init__(self, base: bytes) -> None:
+        super().__init__()
+        self._base = base
+
+    def __missing__(self, client: str) -> bytes:
+        if len(self) >= _MOST_OWNERS:
+            self.clear()
+        said = f"poste task owner\0{client}".encode()
+        owner = self[client] = hmac.new(self._base, said, hashlib.sha256).digest()[:_OWNER_BYTES]
+        return owner
+
+
 class TaskIds:
     """Mints and reads ids under secret keys."""
 
@@ -93,9 +108,9 @@ class TaskIds:
         Raises:
             ValueError: It is none, or a key is too short.
         """
-        self._owners: dict[str, bytes] = {}
         keys = id_keys.read(content)
         self._base = keys.base
+        self._owners = _Owners(keys.base)
         self.renew(keys)
 
     def renew(self, keys: IdKeys) -> None:
@@ -140,37 +155,29 @@ class TaskIds:
             now: In seconds since the epoch; the clock's if not given.
         """
         milliseconds = int((time.time() if now is None else now) * 1000)
-        made = (random or os.urandom(_RANDOM_BYTES)) + (self._owners.get(client) or self._owner(client))
+        made = (random or os.urandom(_RANDOM_BYTES)) + self._owners[client]
         return self._make(queue, made, milliseconds, task_ttl_seconds, result_ttl_seconds)
 
     def of_idempotency_key(self, service: str, method: str, text: str, *, client: str = "") -> bytes:
         """Return what stands for the random part of the id of each call of a method with a client's idempotency key.
 
-        So they all have one record. Under the signing key no client can choose two texts for which it is the same.
+        So they all have one record. Under the base, which is secret, no client can choose two texts for which it is the
+        same.
         """
         said = f"poste idempotency key\0{service}\0{method}\0{text}\0{client}".encode()
         return hmac.new(self._base, said, hashlib.sha256).digest()[:_RANDOM_BYTES]
 
     def is_of(self, task_id: TaskId, client: str) -> bool:
         """Return whether a task is a client's."""
-        owner = self._owners.get(client) or self._owner(client)
-        return hmac.compare_digest(_decode(task_id.key)[_RANDOM_BYTES:], owner)
-
-    def _owner(self, client: str) -> bytes:
-        """Return what the ids of a client's tasks have of it, and remember it."""
-        if len(self._owners) >= _MOST_OWNERS:
-            self._owners.clear()
-        said = f"poste task owner\0{client}".encode()
-        owner = self._owners[client] = hmac.new(self._base, said, hashlib.sha256).digest()[:_OWNER_BYTES]
-        return owner
+        return hmac.compare_digest(_decode(task_id.key)[_RANDOM_BYTES:], self._owners[client])
 
     def owner_of(self, client: str) -> str:
         """Return what the keys of a client's tasks end in."""
-        return _encode(self._owner(client))
+        return _encode(self._owners[client])
 
     def key_of_idempotency_key(self, service: str, method: str, text: str, *, client: str = "") -> str:
         """Return what a call of a method with a client's idempotency key is called within its queue."""
-        return _encode(self.of_idempotency_key(service, method, text, client=client) + self._owner(client))
+        return _encode(self.of_idempotency_key(service, method, text, client=client) + self._owners[client])
 
     def remake(self, queue: str, key: str, *, create_ms: int, task_ttl_seconds: int, result_ttl_seconds: int) -> TaskId:
         """Make the id of a task that is on record: the very one that was minted."""
