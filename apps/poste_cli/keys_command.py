@@ -92,9 +92,7 @@ def new(
             file.append(ClientKey.model_validate(entry))
             KeyFile(keys=tuple(file))
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(str(one) for one in first["loc"])
-            raise click.UsageError(f"{place}{': ' if place else ''}{first['msg']}") from None
+            raise click.UsageError(client_keys.wrong_with(error)) from None
     printing.line(key)
 
 

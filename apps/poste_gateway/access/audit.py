@@ -55,33 +55,34 @@ class AuditLog:
         """
         self._path, self._most_bytes, self._most_files = path, most_bytes, most_files
         self._turn = asyncio.Lock()
-        try:
-            self._append(b"")
-        except OSError as error:
-            raise StartError(f"POSTE_AUDIT_FILE={path}: {error.strerror}") from error
+        if path is not None:
+            try:
+                self._append(path, b"")
+            except OSError as error:
+                raise StartError(f"POSTE_AUDIT_FILE={path}: {error.strerror}") from error
 
     async def write(self, **facts: str) -> None:
         """Write that something was done. What can't be written is an error in the ordinary log, with these facts."""
         _log.info("operated", **facts)
+        if self._path is None:
+            return
         line = json.dumps({"time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"), **facts}).encode()
         try:
             async with self._turn:
-                await asyncio.to_thread(self._append, line + b"\n")
+                await asyncio.to_thread(self._append, self._path, line + b"\n")
         except OSError as error:
             _log.error("audit log not written", error=str(error), **facts)
 
-    def _append(self, line: bytes) -> None:
-        if self._path is None:
-            return
-        descriptor = secret_files.private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
+    def _append(self, path: Path, line: bytes) -> None:
+        descriptor = secret_files.private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
         try:
             full = os.write(descriptor, line) and os.fstat(descriptor).st_size >= self._most_bytes
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if full:
-            self._path.rename(self._path.with_name(f"{self._path.name}.{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S.%fZ}"))
-            for old in set_aside(self._path)[: -self._most_files]:
+            path.rename(path.with_name(f"{path.name}.{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S.%fZ}"))
+            for old in set_aside(path)[: -self._most_files]:
                 old.unlink()
 
 

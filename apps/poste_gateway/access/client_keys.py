@@ -6,6 +6,7 @@ file is read again whenever it changes. One that can't be used is logged, and th
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -121,10 +122,14 @@ def load(path: Path) -> KeyFile:
     try:
         return KeyFile.model_validate_json(content)
     except ValidationError as error:
-        # Without the input: that may be a key, where its digest should be.
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(one) for one in first["loc"])
-        raise StartError(f"{_WHAT}, {path}: {place}{': ' if place else ''}{first['msg']}") from None
+        raise StartError(f"{_WHAT}, {path}: {wrong_with(error)}") from None
+
+
+def wrong_with(error: ValidationError) -> str:
+    """Say what is wrong first with a file or an entry, without what stands there: that may be a key, not its digest."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(one) for one in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 class ClientKeys:
@@ -148,7 +153,8 @@ class ClientKeys:
         """Read the file again whenever it changes. Never returns."""
         async for _ in secret_files.changes(self._path):
             try:
-                found = load(self._path)
+                # In a thread: there may be thousands.
+                found = await asyncio.to_thread(load, self._path)
             except StartError as error:
                 # It may be half written: it changes once more, then.
                 _log.error("keys refused", error=str(error))
