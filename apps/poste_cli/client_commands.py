@@ -41,8 +41,10 @@ def _checked_headers(_context: click.Context, _option: click.Parameter, value: t
 
 
 def _not_before(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | int | None:
-    if value is None or (seconds := spans.seconds_of(value)) is not None:
-        return None if value is None else seconds
+    if value is None:
+        return None
+    if (seconds := spans.seconds_of(value)) is not None:
+        return seconds
     try:
         # Without a time zone it is meant by this host's clock.
         return datetime.fromisoformat(value).astimezone()

@@ -90,11 +90,15 @@ def moment(time: dt.datetime) -> str:
     return f"{time.astimezone():{_TIME}}"
 
 
+def state(task: Task) -> str:
+    """Say where a call is in its life, and why, if that is known: `DEAD (attempts)`."""
+    return f"{task.state.name} ({task.reason})" if task.reason else task.state.name
+
+
 def _state(task: Task) -> str:
-    reason = f" ({task.reason})" if task.reason else ""
     if task.state is TaskState.RUNNING:
         return f"RUNNING, attempt {task.attempt}"
-    return " ".join(filter(None, (f"{task.state.name}{reason}", _tried(task) if task.attempt else "")))
+    return f"{state(task)} {_tried(task)}" if task.attempt else state(task)
 
 
 def _tried(task: Task) -> str:

@@ -131,19 +131,20 @@ def tasks(  # noqa: PLR0917 - click passes them by name
         raise click.UsageError("--state, --method, --reason and --older go with QUEUE; calls of all have --filter")
     if text is not None and queue is not None:
         raise click.UsageError("--filter is for all queues, and may name a service itself")
+    newest = queue is not None and wanted == TaskFilter()
 
     async def work(client: Client) -> int:
         if queue is None:
             found = await _first(limit, client.find_all_tasks(text or ""))
-        elif wanted == TaskFilter():
+        elif newest:
             found = await client.tasks(queue, count=min(limit, 1000))
         else:
             found = await _first(limit, client.find_tasks(queue, wanted))
-        if queue is None or wanted != TaskFilter():
+        if not newest:
             found.sort(key=lambda one: one.create_time)
         if found and not as_json and queue is None:
             return _table(found, limit=limit)
-        if_none = "no call matches" if queue is None or wanted != TaskFilter() else "no call of it is kept"
+        if_none = "no call of it is kept" if newest else "no call matches"
         return _list(found, sentences.listed, limit=limit, if_none=if_none, as_json=as_json)
 
     asking.ask(url, work, as_json=as_json, operator_token=token)
@@ -157,7 +158,7 @@ def _table(found: Sequence[Task], *, limit: int) -> int:
         [
             (
                 f"{one.service}/{one.method}",
-                one.state.name + (f" ({one.reason})" if one.reason else ""),
+                sentences.state(one),
                 one.attempt,
                 sentences.moment(one.create_time),
                 sentences.moment(one.end_time) if one.end_time else "-",
@@ -224,7 +225,7 @@ def _list(found: Sequence[Task], words: Callable[[Task], str], *, limit: int, if
 
 def _summary(found: Sequence[Task]) -> str:
     """Say of a long list how many calls it has, and how many of each method came to which end."""
-    kinds = Counter((one.method, one.state.name + (f" ({one.reason})" if one.reason else "")) for one in found)
+    kinds = Counter((one.method, sentences.state(one)) for one in found)
     return f"{len(found)} calls: " + ", ".join(
         f"{count} {kind} of {method}" for (method, kind), count in kinds.most_common()
     )
