@@ -303,9 +303,10 @@ class ReplicaPool:
                     await self._drop(key)
             await done_within(_PAUSE_SECONDS, self._updated.wait())
             if not (self._updated.is_set() or self._retired):
-                # An update kicks too, so that it is not slept over. What names no host leads where it led before.
-                named = looks_up(targets) or self._credentials is not None
-                settled = not named and all(replica.listed for replica, _ in self._replicas.values())
+                # An update kicks too, so that it is not slept over. What names no host leads where it led before; where
+                # connections are secured a renewal is to be seen.
+                changing = looks_up(targets) or (self._library and self._credentials is not None)
+                settled = not changing and all(replica.listed for replica, _ in self._replicas.values())
                 await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
 
     def _key(self, address: str) -> _Key:
