@@ -32,9 +32,9 @@ _PROTOCOL_QUERY: Final = "connect=v1"
 _MOST_ASKED: Final = 100
 _ALLOWED: Final = ", ".join(
     (
+        str(AUTHORIZATION),
         *("Content-Type", preferences.PREFER, preferences.TASK_TTL, preferences.RESULT_TTL, CALLBACK, NOT_BEFORE),
         *(time_limits.GRPC_TIMEOUT, time_limits.CONNECT_TIMEOUT, IDEMPOTENCY_KEY, REQUEST_ID, LAST_EVENT_ID),
-        str(AUTHORIZATION),
     )
 )
 _EXPOSED: Final = (
