@@ -126,10 +126,11 @@ class OwnRoutes:
             name = path.removeprefix(prefix)
             if name and name != path:
                 named, _, rest = name.partition("/")
-                if rest.startswith(_METHODS) and rest != _METHODS:
-                    rest, named = _METHODS, f"{named}/{rest.removeprefix(_METHODS)}"
+                if rest.startswith(_METHODS):
+                    method = rest.removeprefix(_METHODS)
+                    rest, named = _METHODS, f"{named}/{method}" if named and method else ""
                 behind = self._behind.get((prefix, rest))
-                if behind is not None:
+                if behind is not None and named:
                     return Found(behind, named, f"{prefix}*/{rest}{'*' if rest == _METHODS else ''}")
                 return Found(verbs, name, f"{prefix}*") if verbs else None
         return None

@@ -19,6 +19,7 @@ that it could not run stay, and are counted; why, `unfit` says::
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -42,6 +43,8 @@ _BATCH: Final = 500
 #: How many tasks one request handles at most, but for the rest of a batch; and how long it works, in seconds.
 _MOST: Final = 10_000
 _MOST_SECONDS: Final = 10.0
+#: How such a moment stands in a token, since the epoch.
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 #: Does something with some tasks of a queue; returns how many it was done to, by the word for it.
 _Act = Callable[[str, Sequence[str]], Awaitable[Mapping[str, int]]]
@@ -172,7 +175,7 @@ class Bulk:
         That moment goes along in front of the middleware's own token.
         """
         began, _, place = token.partition("~")
-        if token and not (began.isascii() and began.isdigit()):
+        if token and not _MILLISECONDS.fullmatch(began):
             raise invalid("pageToken", "is not the nextPageToken of a page")
         page = await task_filters.page(self._mom.list_dead_tasks(queue, wanted, _BATCH, place))
         until = int(began) if began else page.read_time.ToMilliseconds()

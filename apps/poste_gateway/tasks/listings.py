@@ -39,6 +39,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from poste import protojson
+from poste.domain import input_rules
 from poste.rpc.catalogue import Method, MethodKind
 from poste.rpc.http_rules.rules import PassedOver
 from poste.v1 import mom_service_pb2 as pb
@@ -97,6 +98,8 @@ class Listings:
         Raises:
             Problem: There is no such queue, too many reads wait, or the queues can't be read now.
         """
+        if name and not input_rules.is_service(name):
+            raise _none()
         try:
             queues = await self._mom.list_queues(name, client=client, patient=patient)
         except MomAway as error:
@@ -108,7 +111,7 @@ class Listings:
         if name and name not in found:
             if name in self._catalogue.services:
                 raise Problem(LOOKUP_AWAY, "The queue can't be looked up now.", headers=RETRY_AFTER)
-            raise Problem(NO_QUEUE, "A queue is called as its service is, by the full name.")
+            raise _none()
         return {"queues": [_queue(queue) for _, queue in sorted(found.items()) if name in ("", queue.name)]}
 
     def method(self, service: str, name: str) -> dict[str, Any]:
@@ -166,6 +169,10 @@ class Listings:
                 for name, service in sorted(self._catalogue.services.items())
             ]
         }
+
+
+def _none() -> Problem:
+    return Problem(NO_QUEUE, "A queue is called as its service is, by the full name.")
 
 
 def _away(why: object) -> Problem:
