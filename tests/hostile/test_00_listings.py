@@ -109,7 +109,7 @@ async def test_looks_at_made_up_queues_leave_room_for_others(tmp_path: Path) -> 
     ):
         before = refused_for_listings()
         async with held(stage):
-            flood = [asyncio.ensure_future(look(attacker, f"no.{number}.Queue")) for number in range(600)]
+            flood = [asyncio.ensure_future(look(attacker, f"no.n{number}.Queue")) for number in range(600)]
             await until(lambda: sum(one.done() for one in flood) >= 600 - 256 - 8)
             assert stage.mom.looking == 8
             theirs = asyncio.ensure_future(look(other, shop.NAME))
