@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,9 +181,15 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file aside and put it into place: no gateway reads half of it."""
+    """Write a file aside and put it into place: no gateway reads half of it, and each that could read it still can."""
     aside = path.with_name(f".{path.name}.new")
     with open(aside, "wb", opener=secret_files.private) as file:
+        if path.exists():
+            # Root's may be for a group.
+            before = path.stat()
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -457,6 +457,20 @@ async def test_keys_are_made_listed_and_revoked_by_a_command(tmp_path: Path) -> 
     assert poste("keys", "list", env=env).stdout.startswith("ann: client ann; look, replay; ")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other groups")
+async def test_who_could_read_the_keys_can_after_a_change(tmp_path: Path) -> None:
+    """Gateways that read root's file by their group would go on with the last one, and let in a revoked key."""
+    ring = Keyring(tmp_path / "client.keys")
+    ring.add("acme")
+    os.chown(ring.path, 0, 65534)
+    ring.path.chmod(0o640)
+    revoked = poste("keys", "revoke", "acme", env=environment(POSTE_CLIENT_KEYS_FILE=str(ring.path)))
+    after = ring.path.stat()
+
+    assert revoked.returncode == 0, revoked.stderr
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (0, 65534, 0o640)
+
+
 async def test_task_ids_are_signed_by_a_new_key_without_a_restart(own_redis: RedisServer, tmp_path: Path) -> None:
     """A key that leaked could only be replaced by giving up every task; or a repeated call would run once more."""
     file = tmp_path / "id.key"
