@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from poste.domain.errors import StartError
+from poste.rpc import peer_names
 from poste.runtime import x509
 from poste_cli import processes
 
@@ -59,10 +60,8 @@ def certificates(folder: Path, serving: tuple[str, ...], days: int, renew: bool)
 
     Exit code: 0, 2 wrong usage, or they can't be made.
     """
-    from poste.rpc import credentials  # noqa: PLC0415 - loads gRPC
-
-    wanted = {"gateway": [credentials.GATEWAY], "mom": [credentials.MOM], "courier": [credentials.COURIER]}
-    wanted |= {name: [*map(credentials.of_service, served)] for name, served in processes.read(serving).items()}
+    wanted = {"gateway": [peer_names.GATEWAY], "mom": [peer_names.MOM], "courier": [peer_names.COURIER]}
+    wanted |= {name: [*map(peer_names.of_service, served)] for name, served in processes.read(serving).items()}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "ca.crt").exists():
         _make_ca(folder)

@@ -24,7 +24,8 @@ from support.worker import running_worker
 from calculator.v1 import sum_pb2
 from poste.domain.errors import StartError
 from poste.rpc.channels import connect
-from poste.rpc.credentials import MOM, Credentials, of_service
+from poste.rpc.credentials import Credentials
+from poste.rpc.peer_names import MOM, of_service
 from poste.runtime.settings import MomSettings
 from poste.v1 import link_service_pb2, link_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb

@@ -18,8 +18,8 @@ from testing.v1 import ledger_pb2
 
 from poste.queue import acl
 from poste.queue.keys import Keys
-from poste.rpc.credentials import MOM
 from poste.rpc.descriptor_sets import file_descriptor_set
+from poste.rpc.peer_names import MOM
 from poste_cli.local import leash
 from support import ledger, ports
 from support.certificates import Certificates

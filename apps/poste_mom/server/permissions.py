@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from poste.rpc.credentials import COURIER, GATEWAY, OF_SERVICES, of_service, shown
+from poste.rpc.credentials import shown
+from poste.rpc.peer_names import COURIER, GATEWAY, OF_SERVICES, of_service
 
 #: The processes of the services that the message names; of any, if it names none.
 _ITSELF: Final = OF_SERVICES

@@ -15,6 +15,7 @@ import grpc.aio
 from poste.domain import sizes
 from poste.domain.codes import Code
 from poste.rpc.credentials import Secured
+from poste.rpc.peer_names import is_named
 
 #: Metadata with the id of the HTTP request that a call is made for.
 REQUEST_ID: Final = "x-request-id"
@@ -90,11 +91,6 @@ def connect(
         return grpc.aio.insecure_channel(target, options=options)
     options.append(is_named(secured.peer))
     return grpc.aio.secure_channel(target, secured.credentials, options=options)
-
-
-def is_named(peer: str) -> tuple[str, str]:
-    """Return the option by which a server must have a name in its certificate, whatever its address is."""
-    return ("grpc.ssl_target_name_override", peer)
 
 
 def _metadata(limit: int) -> list[tuple[str, int]]:

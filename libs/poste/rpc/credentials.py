@@ -1,10 +1,10 @@
 """Who a process is to its peers, and who they are to it: mutual TLS, by names that a CA of the deployment vouches for.
 
-The names are DNS names of the certificate (RFC 5280, subjectAltName), one for each part that its holder is. A server
-that has credentials takes connections only from who has some of the same CA, and a client that has them calls a server
-of ours only if that has the name that it was looked for by. The files are read again whenever they change: servers show
-the new certificate to each new connection, and clients make new connections in place of those with the old one
-(`towards`), which end once nothing is under way on them.
+A certificate has a name (`peer_names`) for each part that its holder is. A server that has credentials takes
+connections only from who has some of the same CA, and a client that has them calls a server of ours only if that has
+the name that it was looked for by. The files are read again whenever they change: servers show the new certificate to
+each new connection, and clients make new connections in place of those with the old one (`towards`), which end once
+nothing is under way on them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,9 @@ if TYPE_CHECKING:
 
     from poste.runtime.settings import Settings
 
-_DOMAIN: Final = "poste.internal"
-#: The names of the parts.
-GATEWAY: Final = f"gateway.{_DOMAIN}"
-MOM: Final = f"mom.{_DOMAIN}"
-COURIER: Final = f"courier.{_DOMAIN}"
-#: Behind the full name of a service that a process serves.
-OF_SERVICES: Final = f".service.{_DOMAIN}"
 #: How often the files are read, in seconds.
 _LOOK_SECONDS: Final = 5.0
 _log: Final = logs.get("credentials")
-
-
-def of_service(service: str) -> str:
-    """Return the name of the processes that serve a service."""
-    return f"{service}{OF_SERVICES}"
 
 
 def names_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:

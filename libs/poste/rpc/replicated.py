@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from poste.rpc.channels import NOT_RUN, connect
-from poste.rpc.credentials import MOM, Credentials, Secured
+from poste.rpc.credentials import Credentials, Secured
+from poste.rpc.peer_names import MOM
 from poste.rpc.pulse import Pulse
 from poste.rpc.resolving import Resolver
 from poste.runtime import logs

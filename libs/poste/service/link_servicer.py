@@ -13,7 +13,8 @@ import grpc.aio
 
 from poste.domain import input_rules
 from poste.domain.codes import Code
-from poste.rpc.credentials import GATEWAY, names_of, shown
+from poste.rpc.credentials import names_of, shown
+from poste.rpc.peer_names import GATEWAY
 from poste.runtime import lifecycle, logs, metrics
 from poste.service.admission_control import AdmissionControl
 from poste.service.call import Call, Stage

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from poste.domain import sizes
-from poste.rpc.credentials import Credentials, Secured, of_service
+from poste.rpc.credentials import Credentials, Secured
+from poste.rpc.peer_names import of_service
 from poste.rpc.resolving import Resolver, looks_up
 from poste.runtime import logs
 from poste.runtime.waits import done_within
