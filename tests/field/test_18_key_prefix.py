@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from pathlib import Path
 
 import grpc.aio
@@ -11,8 +13,10 @@ from pydantic import ValidationError
 from support.deployment import LEDGER, SUM, deployed
 from support.mom import running_mom
 from support.redis_server import RedisServer
+from support.redis_users import as_user
 
-from poste.queue.keys import Keys
+from poste.queue import acl
+from poste.queue.keys import KEYS, Keys
 from poste.queue.maintenance import Maintenance
 from poste.runtime.settings import StoreSettings
 from poste.v1 import mom_service_pb2 as pb
@@ -40,7 +44,8 @@ async def test_a_poste_with_a_prefix_keeps_to_it(tmp_path: Path) -> None:
             (channel,) = await store.pubsub_channels()
             assert channel == f"{prefix}:ended"
         # Another, with ids of another key, on the same Redis.
-        async with running_mom(one.redis.url) as other:
+        user = dataclasses.replace(acl.middleware(KEYS), name="other")
+        async with running_mom(await asyncio.to_thread(as_user, user, one.redis.url)) as other:
             await _watch(other.stub, "another key's")
 
 

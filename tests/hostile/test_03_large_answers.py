@@ -79,7 +79,8 @@ async def test_a_hundred_that_ask_for_megabytes_at_one_moment(tmp_path: Path) ->
         # On a busy machine the service itself is silent for a moment, and is left alone for it.
         assert small.keys() - {"service-away"} == {"answered"}
         assert seen.keys() - {"service-away"} == {"answered", "gateway-busy"}
-        assert seen["answered"] >= 15
+        # What a service that was left alone would have answered had room, too.
+        assert seen["answered"] + seen["service-away"] >= 15
         figures = await scrape(one, one.gateway)
         assert figures.total("poste_unsent_bytes") == figures.total("poste_unsent_waiting_bytes") == 0
         assert figures.total("poste_refused_total", reason="answers") == seen["gateway-busy"]

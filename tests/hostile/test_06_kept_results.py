@@ -48,8 +48,8 @@ RESULT = b"x" * 500
 class Town:
     """A middleware, its Redis, a gateway, and the service as the test plays it."""
 
-    def __init__(self, mom: RunningMom, client: Any, gateway: Gateway, folder: Path) -> None:
-        self.mom, self.client, self.gateway = mom, client, gateway
+    def __init__(self, mom: RunningMom, client: Any, gateway: Gateway, folder: Path, redis_url: str) -> None:
+        self.mom, self.client, self.gateway, self.redis_url = mom, client, gateway, redis_url
         self.environment = environment(POSTE_URL=gateway.url, POSTE_OPERATOR_TOKEN_FILE=str(folder / "operator.token"))
         self.post = Post(client, SUM)
         self.kept = KeptTasks(client, self.post.keys)
@@ -118,7 +118,7 @@ async def town(folder: Path, maxmemory: str = "0", **settings: Any) -> AsyncIter
             await been_up(mom.target, SUM, PRODUCT)
             async with running_gateway(folder, int(mom.target.rpartition(":")[2]), headers=OPERATOR) as gateway:
                 await gateway.available(name=SUM, availability="away", queueable=True)
-                yield Town(mom, client, gateway, folder)
+                yield Town(mom, client, gateway, folder, server.url)
         await client.aclose()
 
 
@@ -175,7 +175,7 @@ async def test_a_queue_that_holds_as_much_as_it_may_says_so_everywhere(tmp_path:
 async def test_results_that_are_larger_than_their_calls_leave_redis_room(tmp_path: Path) -> None:
     """Calls of some bytes whose results are large filled Redis: no queue took calls any more."""
     async with town(tmp_path, maxmemory="24mb") as one:
-        office = Office(one.mom.settings.redis_url, SUM)
+        office = Office(one.redis_url, SUM)
 
         async def much(task: ClaimedTask) -> None:
             await office.tasks.complete(SUM, [Report(task.key, task.token, "ok", b"x" * 100_000)])

@@ -42,7 +42,13 @@ SERVICERS = {
     LEDGER: "support.ledger:LedgerService",
 }
 #: Which queues each program takes from.
-SERVED = {**{spec: [service] for service, spec in SERVICERS.items()}, "support.stubborn:Stubborn": [LEDGER]}
+SERVED = {
+    **{spec: [service] for service, spec in SERVICERS.items()},
+    "support.heavy:LedgerService": [LEDGER],
+    "support.stubborn:Both": [LEDGER, SUM],
+    "support.stubborn:Stubborn": [LEDGER],
+    "support.talkative:TalkativeService": [LEDGER],
+}
 #: Tasks are taken over sooner than in a deployment, so that tests need not wait for it.
 HASTY = {"lease_seconds": 1.0, "heartbeat_seconds": 0.25, "pass_seconds": 0.3}
 #: As a deployment has it.

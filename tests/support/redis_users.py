@@ -14,6 +14,8 @@ from poste.queue.keys import KEYS, Keys
 
 #: Every user's, in the tests.
 PASSWORD = "the parts' password, in the tests"  # noqa: S105 - it opens nothing else
+#: What a user may be refused.
+_GOES_WITHOUT = ("config|get", "client|setinfo")
 
 
 def of_services(services: Sequence[str], keys: Keys = KEYS) -> acl.User:
@@ -56,11 +58,11 @@ def as_user(user: acl.User, url: str) -> str:
 def refused(url: str) -> list[str]:
     """What the server of a URL has refused of its users' commands, keys and channels; nothing of one that is away.
 
-    That its configuration is not shown is no lack: it is asked for, and goes without.
+    That its configuration is not shown, or a client's own name not taken, is no lack: who asks for it goes without.
     """
     try:
         with _opened(urlsplit(url).netloc) as server:
-            entries = [one for one in server.acl_log() if one["object"] != "config|get"]
+            entries = [one for one in server.acl_log() if one["object"] not in _GOES_WITHOUT]
             return [f"{one['username']}: {one['object']} in {one['context']}" for one in entries]
     except redis.RedisError:
         return []

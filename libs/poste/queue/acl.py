@@ -38,8 +38,8 @@ MIDDLEWARE_SCRIPTED: Final = (
 )
 _MIDDLEWARE: Final = (
     *("hrandfield", "lindex", "mget", "sadd", "scan", "smembers", "subscribe", "unsubscribe", "zcard"),
-    # What redis-py sends for a `zrange` from the end.
-    "zrevrange",
+    # What redis-py sends for `incr`, and for a `zrange` from the end.
+    *("incrby", "zrevrange"),
 )
 #: Matches every queue's name.
 _ANY: Final = "*"
