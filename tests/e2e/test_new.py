@@ -54,7 +54,7 @@ def rolls_out(folder: Path, image: Path) -> None:
     assert entry.name == f"{NAME}.v1.{KIND}Service"
     assert entry.settings.methods["Hello"].timeout_seconds == 10
     dockerfile = (folder / "Dockerfile").read_text()
-    (copied,) = re.findall(r"COPY --chmod=444 (.*) /opt/front_desk/", dockerfile)
+    (copied,) = re.findall(r"COPY --chown=10001:10001 (.*) /opt/front_desk/", dockerfile)
     (command,) = re.findall(r"CMD (.*)", dockerfile)
     image.mkdir()
     for name in copied.split():
