@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from poste.queue.queues import Queues
 from poste.queue.steps.task import NewTask, Report
 from poste.queue.tasks import Tasks
 from poste.runtime.settings import StoreSettings, WorkerSettings
+from support.queue_post import new_task
 from support.redis_users import as_user, of_services
 
 
@@ -45,16 +45,7 @@ class Office:
 
     async def enqueue(self, count: int = 1, **changes: Any) -> list[str]:
         keys = [secrets.token_urlsafe(12) for _ in range(count)]
-        fields: dict[str, Any] = {
-            "method": "Add",
-            "request": b"request",
-            "create_time": time.time(),
-            "task_ttl_seconds": 60,
-            "result_ttl_seconds": 60,
-            "repeatable": True,
-            **changes,
-        }
-        tasks = [NewTask(key=key, **fields) for key in keys]
+        tasks = [NewTask(**new_task(key=key, **changes)) for key in keys]
         assert set(await self.tasks.enqueue(self.queue, tasks, QueuePolicy(), Durability.ON_REPLY)) == {"accepted"}
         return keys
 
