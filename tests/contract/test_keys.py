@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 from support import shop
 from support.cli import environment, poste
 from support.driven_office import SUM, Office, running_office
@@ -357,9 +358,34 @@ async def test_a_revoked_key_is_out_and_a_broken_file_lets_none_out(tmp_path: Pa
             return await status(late) == 200
 
         await until(in_, what="the new key is in")
-        ring.path.write_text("{")
-        ring.add("later")
-        assert (before, kept) == (200, 200)
+        with capture_logs() as logs:
+            ring.path.write_text("{")
+            await until(
+                lambda: [one for one in logs if one["event"] == "keys refused"], what="a word of the broken file"
+            )
+        assert (before, kept, await status(stays), await status(late)) == (200, 200, 200, 200)
+
+
+async def test_a_file_that_others_could_read_is_read_once_they_can_not(tmp_path: Path) -> None:
+    """What its operator wrote, and then mended as the log says, would not count: a revoked key stayed good."""
+    ring = Keyring(tmp_path / "client.keys")
+    gone = ring.add("gone")
+    async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
+
+        async def status() -> int:
+            return int((await stage.gateway.post(PLACE, ORDER, **gone)).status)
+
+        with capture_logs() as logs:
+            ring.remove("gone", mode=0o644)
+            await until(lambda: [one for one in logs if one["event"] == "keys refused"], what="a word of its mode")
+        refused = await status()
+        ring.path.chmod(0o600)
+
+        async def out() -> bool:
+            return await status() == 401
+
+        await until(out, what="the key is out")
+        assert refused == 200
 
 
 async def test_a_file_that_is_wrong_is_refused_and_its_secrets_not_told(tmp_path: Path) -> None:

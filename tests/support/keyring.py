@@ -29,11 +29,12 @@ class Keyring:
         self.write()
         return {"Authorization": f"Bearer {key}"}
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, mode: int = 0o600) -> None:
         del self._entries[name]
-        self.write()
+        self.write(mode=mode)
 
-    def write(self) -> None:
+    def write(self, *, mode: int = 0o600) -> None:
         """Put the file into place, whole."""
         aside = secret_file(self.path.with_suffix(".new"), json.dumps({"keys": [*self._entries.values()]}))
+        aside.chmod(mode)
         aside.replace(self.path)

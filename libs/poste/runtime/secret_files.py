@@ -76,7 +76,9 @@ def read(path: Path, what: str) -> bytes:
 
 
 async def changes(path: Path, *, look_seconds: float = 1.0, quiet_seconds: float = math.inf) -> AsyncIterator[None]:
-    """Yield whenever a file is another one, or has other content, than the last time; never ends.
+    """Yield whenever a file is another one, or has other content, mode or owner, than the last time; never ends.
+
+    The first time is soon: what was written since its reader had it, and before this began, would not be a change.
 
     Args:
         path: The file.
@@ -84,7 +86,7 @@ async def changes(path: Path, *, look_seconds: float = 1.0, quiet_seconds: float
         quiet_seconds: Yield after that time, too, though nothing has changed.
     """
     loop = asyncio.get_running_loop()
-    seen, last = _mark(path), loop.time()
+    seen, last = None, loop.time()
     while True:
         await asyncio.sleep(look_seconds)
         mark = _mark(path)
@@ -94,12 +96,13 @@ async def changes(path: Path, *, look_seconds: float = 1.0, quiet_seconds: float
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells one content of a file from the next; None if it is not there."""
+    """Return what tells one state of a file from the next; None if it is not there."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    # Of the inode: one that was refused for its mode is as it was written, but for that.
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def private(path: str | Path, flags: int) -> int:
