@@ -73,7 +73,10 @@ async def test_parts_that_get_a_ninth_of_the_time_answer_all_the_same(tmp_path):
 )
 async def test_a_halt_loses_no_call_that_may_run_only_once(tmp_path, who, timeout_seconds):
     """Its caller would get a 502, outcome unknown, of a call that is answered a moment later."""
-    async with deployed(tmp_path, LEDGER, settings={LEDGER: {"timeout_seconds": timeout_seconds}}) as one:
+    settings = {LEDGER: {"timeout_seconds": timeout_seconds}}
+    async with deployed(tmp_path, LEDGER, settings=settings, gateway_settings={"log_level": "debug"}) as one:
+        # Before, calls go one by one, with deadlines that gRPC keeps by the wall's clock.
+        await until(lambda: "link open" in (tmp_path / "gateway.log").read_text(), what="a link")
         halted = one.gateway if who == "the gateway" else one.parts[-1]
         call = asyncio.create_task(one.ask("POST", f"/{LEDGER}/Record", {"line": "once", "sleepSeconds": 0.5}))
         await until(lambda: sum(one.runs(["once"], "Record")) == 1, what="its run")
@@ -81,9 +84,9 @@ async def test_a_halt_loses_no_call_that_may_run_only_once(tmp_path, who, timeou
         await asyncio.sleep(HALT_SECONDS)
         halted.send(signal.SIGCONT)
         reply = await call
-        runs = one.runs(["once"], "Record")
+        runs, logs = one.runs(["once"], "Record"), one.logs()
 
-    assert (reply.status, runs) == (200, [1])
+    assert (reply.status, runs) == (200, [1]), (reply.body, logs)
 
 
 async def test_a_call_that_may_run_twice_leaves_a_service_that_hangs(tmp_path):

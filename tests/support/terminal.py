@@ -75,12 +75,13 @@ def on_terminal(*arguments: str, columns: int = 120, rows: int = 30) -> Iterator
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
-        [*POSTE, *arguments],
+        # A program sees to it that Ctrl-C gets there. A function between fork and exec could do so too, but then gRPC's
+        # handlers of a fork would run, and write on the terminal what this process' other threads were about.
+        ["setsid", "--ctty", *POSTE, *arguments],  # noqa: S607 - wherever it is
         stdin=far,
         stdout=far,
         stderr=far,
         env=environment(TERM="xterm-256color"),
-        preexec_fn=_take_terminal,  # noqa: PLW1509 - nothing runs beside it that could be in the way
         close_fds=True,
     )
     os.close(far)
@@ -97,9 +98,3 @@ def on_terminal(*arguments: str, columns: int = 120, rows: int = 30) -> Iterator
                 process.wait()
                 raise
         os.close(near)
-
-
-def _take_terminal() -> None:
-    """Make it the process' own, so that Ctrl-C gets there."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -19,7 +19,9 @@ class AdmissionControl:
     def __init__(self, max_calls: int) -> None:
         """Let at most `max_calls` run at once."""
         self._max_calls = max_calls
+        #: Those that hold a place; and those that do, or whose answers are still on their way.
         self._running = 0
+        self._unfinished = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -41,19 +43,32 @@ class AdmissionControl:
     def begin(self) -> None:
         """Count a call in."""
         self._running += 1
+        self._unfinished += 1
         self._last_begin = self._loop.time()
         self._idle.clear()
 
-    def end(self, calls: int = 1) -> None:
-        """Count calls out: not before their answers have left."""
+    def release(self, calls: int) -> None:
+        """Give the places of so many calls to others before their answers leave; `finish` once they have left.
+
+        A caller that was answered may make its next call at once: it must not find the place of its last one taken.
+        """
         self._running -= calls
-        if self._running == 0:
+
+    def finish(self, calls: int) -> None:
+        """Count out calls whose places were released."""
+        self._unfinished -= calls
+        if self._unfinished == 0:
             self._idle.set()
+
+    def end(self, calls: int = 1) -> None:
+        """Count calls out, places and all."""
+        self.release(calls)
+        self.finish(calls)
 
     def close(self) -> None:
         """Let no more calls begin."""
         self._draining = True
 
     async def drained(self, seconds: float) -> None:
-        """Wait until no call runs, as long as `seconds` at most."""
+        """Wait until no call runs, and no answer is on its way, as long as `seconds` at most."""
         await done_within(seconds, self._idle.wait())

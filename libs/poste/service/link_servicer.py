@@ -263,7 +263,8 @@ class _Link:
             answers.changed.clear()
             while answers.any_wait():
                 frame, counted = answers.next_frame()
+                self._admission.release(counted)
                 try:
                     await self._wire.write(frame)
                 finally:
-                    self._admission.end(counted)
+                    self._admission.finish(counted)

@@ -180,6 +180,7 @@ class Link:
                 return
             self.open = True
             self.settled.set()
+            _log.debug("link open")
             async with lifecycle.side_tasks(self._write(stream)):
                 await self._read(stream)
         except grpc.aio.AioRpcError as error:
